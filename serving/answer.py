@@ -13,8 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.tables import inert_cell
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.contours import ActivationGrid

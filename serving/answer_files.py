@@ -16,10 +16,10 @@ from typing import IO, Any, overload
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path, remove_old_temporary_files
+from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.contracts.tables import inert_cell
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.data_prep.store.loose_images import LooseImage, read_loose_images
 from cxr_compare.data_prep.work.background_threads import write_behind

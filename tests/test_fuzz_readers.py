@@ -30,11 +30,12 @@ from cxr_compare.configs.load import dump_config, find_config, read_config, read
 from cxr_compare.configs.search_space import read_space
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER
+from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import SCHEMA_VERSION, read_json
 from cxr_compare.data_prep.contracts.records import RECORDS, record_error
 from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.tables import read_table, write_csv
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.studies.plan_basis import plans_of_readers
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
+from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import SYNTHETIC_PATIENT
-from cxr_compare.data_prep.contracts.tables import read_table, write_csv, write_table
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.training.model_files import write_weights
 

@@ -35,7 +35,12 @@ from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
+from cxr_compare.data_prep.contracts.pseudonyms import (
+    KEY_ID_TEXT,
+    hide_paths,
+    keyed_hash,
+    read_id_key,
+)
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import frame_digest, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -76,7 +81,7 @@ def _user_choices(options: PrepareOptions, key: bytes | None) -> dict[str, Any]:
     if options.window is not None:
         choices["window"] = options.window
     if key is not None:
-        choices["id_key"] = keyed_hash(key, OF_KEY)
+        choices["id_key"] = keyed_hash(key, KEY_ID_TEXT)
     return choices
 
 

@@ -29,10 +29,10 @@ from cxr_compare.data_prep.audit.problem import SEVERITIES, Problem
 from cxr_compare.data_prep.audit.shortcut_checks import SHORTCUT_AUROC
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.page_templates import template_environment
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import CERTAIN_DISTANCE
 from cxr_compare.data_prep.duplicates.near_duplicates import NEAR_CORRELATION, TRUSTED_DISTANCE

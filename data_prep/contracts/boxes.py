@@ -1,6 +1,6 @@
-"""Boxes as arrays: the record, and their overlap.
+"""Boxes as arrays, and their overlap.
 
-Corners are ``xyxy`` with continuous edges. Between steps boxes are rows of a table instead
+Corners are ``xyxy`` with continuous edges. In files and between steps boxes are rows of a table
 (`data_prep.contracts.schemas`).
 """
 
@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 EDGES = ["x1", "y1", "x2", "y2"]
-"""Columns of a box: its edges, in px of the original image."""
+"""Columns of a box: its edges, px of the original image."""
 FIELD_WIDTH_MM = (250.0, 500.0)
-"""Widths that the field of a chest X-ray can have, for a chest fills 30 to 45 cm.
+"""Smallest and largest width of the field of a chest X-ray, mm; a chest fills 300 to 450 mm.
 
-Outside of these, the pixel spacing is that of another file, and boxes have no size in mm.
+If the width is outside, the pixel spacing belongs to another file, and boxes have no size in mm.
 """
 
 
@@ -33,9 +33,9 @@ class Boxes:
         (2, [[0.0, 0.0, 4.0, 4.0]])
     """
 
-    corners: np.ndarray  # (N, 4) xyxy, px of the original or of the store, as said by what gives it
+    corners: np.ndarray  # (N, 4) xyxy, original px or pixel-store coordinates
     scores: np.ndarray  # (N,), in [0, 1]
-    labels: np.ndarray  # (N,), whole numbers: the finding of each box, or its image and finding
+    labels: np.ndarray  # (N,), whole numbers: the finding of a box, or its image and finding
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -45,25 +45,47 @@ class Boxes:
 
     @classmethod
     def joined(cls, parts: Sequence[Boxes]) -> Boxes:
-        """The boxes of several records, in order, in float64."""
-        none = cls(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
-        columns = zip(*((b.corners, b.scores, b.labels) for b in (none, *parts)), strict=True)
-        return cls(*map(np.concatenate, columns))
+        """Join several boxes in order, in float64.
+
+        Example:
+            >>> len(Boxes.joined([]))
+            0
+        """
+        empty = cls(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+        with_empty = [empty, *parts]
+        return cls(
+            np.concatenate([part.corners for part in with_empty]),
+            np.concatenate([part.scores for part in with_empty]),
+            np.concatenate([part.labels for part in with_empty]),
+        )
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, labels: np.ndarray) -> Boxes:
-        """The rows of a boxes table: ``x1, y1, x2, y2, score``, original px."""
+        """Make boxes from the rows of a table.
+
+        Args:
+            table: ``x1, y1, x2, y2`` in original px, and ``score``; N rows.
+            labels: Whole numbers, shape ``(N,)``.
+        """
         corners = table[EDGES].to_numpy(np.float64)
         return cls(corners, table["score"].to_numpy(np.float64), np.asarray(labels))
 
     def to_table(self, image_ids: Any, findings: Any) -> pd.DataFrame:
-        """``image_id, finding, x1, y1, x2, y2, score``; an image and a finding for each box."""
+        """Make a table of boxes.
+
+        Args:
+            image_ids: Image of each box.
+            findings: Finding of each box.
+
+        Returns:
+            ``image_id, finding, x1, y1, x2, y2, score``.
+        """
         table = pd.DataFrame({"image_id": image_ids, "finding": findings})
         return table.assign(**dict(zip(EDGES, self.corners.T, strict=True)), score=self.scores)
 
 
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union, box by box; shapes are broadcast.
+    """Compute the intersection over union, box by box; shapes are broadcast.
 
     Args:
         boxes: xyxy, shape ``(..., 4)``.

@@ -1,4 +1,4 @@
-"""What columns of label, box and prediction tables are called, by the role that they play."""
+"""Names of columns in label, box and prediction tables, by the role of the column."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 
 
 def names_by_role() -> dict[str, list[str]]:
-    """Return the names of columns of label tables by role, the most exact name first."""
+    """Return the names of columns of label tables by role, the most exact name first.
+
+    Example:
+        >>> "patient" in names_by_role()
+        True
+    """
     return dict(_TABLE["names"])
 
 
 def column_names(role: str) -> tuple[str, ...]:
-    """Return the names, letters and digits in lower case, by which a column of a role is known.
+    """Return the names of columns of a role, in lower case, letters and digits alone.
 
     Example:
         >>> "filename" in column_names("file"), "prob" in column_names("score")
@@ -26,12 +31,22 @@ def column_names(role: str) -> tuple[str, ...]:
 
 
 def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the first column whose letters and digits are one of the names.
+    """Return the first name that a column has; case and punctuation do not matter.
+
+    Args:
+        columns: Columns of a table.
+        names: Possible names, the most exact first.
+
+    Returns:
+        The column as the table calls it; None if there is none.
 
     Example:
         >>> find_column(["Image Index", "Prob."], ("prob",))
         'Prob.'
     """
     plain = {re.sub("[^a-z0-9]", "", column.lower()): column for column in reversed(columns)}
-    wanted = (re.sub("[^a-z0-9]", "", name.lower()) for name in names)
-    return next((plain[name] for name in wanted if name in plain), None)
+    for name in names:
+        plain_name = re.sub("[^a-z0-9]", "", name.lower())
+        if plain_name in plain:
+            return plain[plain_name]
+    return None

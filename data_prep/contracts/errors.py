@@ -1,25 +1,31 @@
-"""The one exception that means "your input, not our bug", and the words of other messages."""
+"""The exception about wrong input, and helpers for the text of messages."""
 
 import importlib.util
 import re
 from collections.abc import Sequence
 
 TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations", "safetensors")
-"""What the pip extra `train` brings: to train, and to predict with a run."""
-_MOST_CHARACTERS = 2_000
+"""Packages of the pip extra `train`, which training and prediction with a run need."""
+_MAX_CHARACTERS = 2_000
 _LONG = re.compile(r"[^\s/]{300,}")  # no name of a file has as many signs
 _SINGULAR_VERBS = {
-    "have": "has", "are": "is", "were": "was", "do": "does", "carry": "carries",
-    "come": "comes", "occur": "occurs", "appear": "appears",
-}  # fmt: skip
+    "have": "has",
+    "are": "is",
+    "were": "was",
+    "do": "does",
+    "carry": "carries",
+    "come": "comes",
+    "occur": "occurs",
+    "appear": "appears",
+}
 _IRREGULAR = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
 
 
 class InputError(ValueError):
-    """Bad input from outside: a file, a row, a key or an argument.
+    """An error in input from outside: a file, a row, a key or an argument.
 
-    The message is one line: the place (file, row, key), what is wrong with the value, and what
-    to do. The command line prints it without a traceback and exits with code 2.
+    The message is one line: the position (file, row, key), what is wrong with the value, and what
+    to do. The command line prints it without a traceback and exits with status 2.
 
     Example:
         >>> raise InputError("labels.csv: row 3: x1=nan; remove the row")
@@ -28,18 +34,20 @@ class InputError(ValueError):
         cxr_compare.data_prep.contracts.errors.InputError: labels.csv: row 3: x1=nan; remove the row
     """
 
-    # Commands set this of the environment for those they start, to tell a full disk by its status.
-    variable, status = "CXR_FULL_DISK_STATUS", 74
+    # A command sets this environment variable for those it starts: a full disk then ends them with
+    # this exit status.
+    variable = "CXR_FULL_DISK_STATUS"
+    status = 74
 
     def __init__(self, message: str, *, full_disk: bool = False) -> None:
-        self.full_disk = full_disk  # the same command goes on where there is room again
+        self.full_disk = full_disk  # the same command can continue once there is room again
         # Messages quote what is in files: it must neither break the line nor steer the terminal.
         shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened(message))
         super().__init__("".join(shown))
 
 
 def shortened(line: str) -> str:
-    """Return a line whose long words, and which itself, show their beginning and end alone.
+    """Shorten a line, and long words in it, to their beginning and end.
 
     Messages quote ids and cells of files, which may have any length.
 
@@ -48,29 +56,56 @@ def shortened(line: str) -> str:
         (86, 1505)
     """
     line = _LONG.sub(lambda long: f"{long[0][:60]}...{long[0][-20:]}", line)
-    if len(line) > _MOST_CHARACTERS:
-        line = f"{line[: _MOST_CHARACTERS // 2]} ... {line[-_MOST_CHARACTERS // 4 :]}"
+    if len(line) > _MAX_CHARACTERS:
+        line = f"{line[: _MAX_CHARACTERS // 2]} ... {line[-_MAX_CHARACTERS // 4 :]}"
     return line
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its kind where it says nothing."""
+    """Return the first line of an exception's message, or its type if it has none.
+
+    Example:
+        >>> first_line(OSError("no route")), first_line(KeyboardInterrupt())
+        ('no route', 'KeyboardInterrupt')
+    """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def require_packages(asked: str, extra: str, modules: Sequence[str]) -> None:
-    """Refuse what is asked for where a module of its pip extra is not installed."""
+def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
+    """Refuse a feature whose packages are not installed.
+
+    Args:
+        feature: Option or file that needs them, for the message.
+        extra: Pip extra that brings them.
+        modules: Names of the modules.
+
+    Raises:
+        InputError: A module is not installed.
+
+    Example:
+        >>> require_packages("--engine local", "train", ["json"])
+    """
     for name in modules:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
             raise InputError(
-                f"{asked}: {name.replace('_', '-')} is not installed; in a clone: "
+                f"{feature}: {name.replace('_', '-')} is not installed; in a clone: "
                 f"pip install '.[{extra}]'"
             )
 
 
 def counted(count: int, noun: str, verb: str = "") -> str:
-    """A number with its noun in the singular or the plural."""
+    """Return a number with its noun in the singular or the plural.
+
+    Args:
+        count: The number.
+        noun: The noun in the singular.
+        verb: A verb in the plural that follows; empty for none.
+
+    Example:
+        >>> counted(1, "image", "have"), counted(1200, "box", "have")
+        ('1 image has', '1,200 boxes have')
+    """
     if count != 1:
         rest, space, last = noun.rpartition(" ")
         noun = f"{rest}{space}{_IRREGULAR.get(last, last + 's')}"
@@ -80,7 +115,16 @@ def counted(count: int, noun: str, verb: str = "") -> str:
 
 
 def counted_phrase(count: int, phrase: str) -> str:
-    """A number with a phrase that begins with a noun in the plural, and maybe its verb."""
+    """Return a number with a phrase that begins with a noun in the plural.
+
+    Args:
+        count: The number.
+        phrase: The noun, which a verb may follow.
+
+    Example:
+        >>> counted_phrase(1, "images have no box"), counted_phrase(2, "images have no box")
+        ('1 image has no box', '2 images have no box')
+    """
     if count != 1:
         return f"{count:,} {phrase}"
     noun, space, rest = phrase.partition(" ")

@@ -1,4 +1,4 @@
-"""Look up ids among other ids: columns of text, compared by Arrow without Python objects."""
+"""Look-ups of ids among other ids, by Arrow and without Python objects."""
 
 from __future__ import annotations
 
@@ -13,27 +13,49 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarray:
-    """Tell which values are among the members.
+    """Flag the values that are among the members.
 
-    The same as ``values.isin(members)``, which pandas 3 does for text by way of a list of Python
-    strings: 3 s and 200 MB for a million ids, where this takes 0.3 s.
+    This is ``values.isin(members)`` in a tenth of the time: pandas 3 makes Python strings of a
+    million ids, in 3 s and 200 MB.
+
+    Args:
+        values: N texts.
+        members: Texts; missing ones count for none.
+
+    Returns:
+        bool, shape ``(N,)``.
+
+    Example:
+        >>> is_member(pd.Series(["a", "b"]), ["b", "c"]).tolist()
+        [False, True]
     """
     if isinstance(members, pd.Series | pd.Index):
-        known = members.dropna()
+        present = members.dropna()
     else:
-        known = pd.Series(list(members), dtype=TEXT).dropna()
-    found = pc.is_in(_as_text(values), value_set=_as_text(known))  # type: ignore[attr-defined]
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
+        present = pd.Series(list(members), dtype=TEXT).dropna()
+    flags = pc.is_in(_as_text(values), value_set=_as_text(present))  # type: ignore[attr-defined]
+    return np.asarray(flags.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np.ndarray:
     """Find the row of each value among the members.
 
-    What ``pd.Index(members).get_indexer(values)`` does, without a Python object for each text.
+    This is ``pd.Index(members).get_indexer(values)`` without a Python object for each text.
+
+    Args:
+        values: N texts.
+        members: Unique texts.
+
+    Returns:
+        Rows, int64, shape ``(N,)``; -1 for a value that is no member.
+
+    Example:
+        >>> positions(pd.Series(["b", "x"]), pd.Index(["a", "b"])).tolist()
+        [1, -1]
     """
     text = _as_text(values)
-    found = pc.index_in(text, value_set=_as_text(members)).fill_null(-1)  # type: ignore[attr-defined]
-    rows = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    indices = pc.index_in(text, value_set=_as_text(members)).fill_null(-1)  # type: ignore[attr-defined]
+    rows = indices.to_numpy(zero_copy_only=False).astype(np.int64)
     if text.null_count:  # a missing value is equal to a missing member, but means nothing
         rows[text.is_null().to_numpy(zero_copy_only=False)] = -1
     return rows
@@ -42,11 +64,21 @@ def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np
 def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
     """Replace each text by another.
 
-    The same as ``values.map(names)``, which makes a Python object of every value.
+    This is ``values.map(names)`` without a Python object for each value.
+
+    Args:
+        values: N texts.
+        names: New text by the old one; texts that are not named become missing.
+
+    Example:
+        >>> renamed(pd.Series(["a", "b"]), {"a": "x"}).tolist()
+        ['x', nan]
     """
     rows = positions(values, pd.Index(list(names), dtype=TEXT))
-    chosen = pa.array(list(names.values()), pa.large_string()).take(pa.array(rows, mask=rows < 0))
-    return pd.Series(pd.array(chosen, dtype=TEXT), index=values.index, name=values.name)
+    new_texts = pa.array(list(names.values()), pa.large_string()).take(
+        pa.array(rows, mask=rows < 0)
+    )
+    return pd.Series(pd.array(new_texts, dtype=TEXT), index=values.index, name=values.name)
 
 
 def _as_text(values: pd.Series | pd.Index) -> pa.Array:

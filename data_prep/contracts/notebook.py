@@ -1,4 +1,4 @@
-"""How results show themselves where Python prints them, and in a notebook."""
+"""Display of results in a Python session and in a notebook."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 class ShownAsText:
-    """A result that prints its text, line by line, instead of its fields.
+    """Base class of a result that prints its text instead of its fields.
 
-    A dataclass that takes this says ``repr=False`` and has a ``__str__``.
+    A dataclass with this base has ``repr=False`` and a ``__str__``.
     """
 
     def __repr__(self) -> str:
@@ -52,13 +52,15 @@ def html_records(records: Sequence[Mapping[str, Any]]) -> str:
         '<table><tr><th>n</th></tr><tr><td>1</td></tr><tr><td></td></tr></table>'
     """
 
-    def shown(value: Any) -> str:
-        return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    def cell_text(value: Any) -> str:
+        if value is None:
+            return ""
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
 
     keys = list(dict.fromkeys(key for record in records for key in record))
     lines = ["".join(f"<th>{html.escape(str(key))}</th>" for key in keys)]
     lines += [
-        "".join(f"<td>{html.escape(shown(record.get(key)))}</td>" for key in keys)
+        "".join(f"<td>{html.escape(cell_text(record.get(key)))}</td>" for key in keys)
         for record in records
     ]
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

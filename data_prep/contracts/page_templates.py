@@ -1,4 +1,4 @@
-"""Pages: each fills in ``page.html.jinja`` in the colours of ``page.css.jinja``."""
+"""Templates of HTML pages: each fills in ``page.html.jinja``, styled by ``page.css.jinja``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 @cache
 def template_environment(*folders: Path, autoescape: bool = True) -> Environment:
-    """The templates of some folders, with the frame of all pages."""
+    """Return the Jinja environment for templates of some folders.
+
+    Args:
+        *folders: Folders of the templates; that of the common frame is added.
+        autoescape: Whether to escape HTML in values; False only for plain text.
+
+    Example:
+        >>> template_environment().from_string("{{ name }}").render(name="a < b")
+        'a &lt; b'
+    """
     environment = Environment(
         loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=autoescape,  # noqa: S701 - off for plain text only

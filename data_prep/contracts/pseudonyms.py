@@ -1,8 +1,8 @@
-"""Names that reveal nobody: ids and paths replaced by keyed hashes, and found again with the key.
+"""Pseudonyms: ids and paths replaced by keyed hashes, and found again with the key.
 
-Whoever has the key can tell whether a hash is of a name that he knows, and nobody else can: a plain
-hash of a PatientID is undone by hashing all numbers. One key gives one person one name in every
-data set; losing it means that the images of a data set can no longer be found in its source.
+Only who has the key can tell whether a hash belongs to a known name. (A plain hash of a PatientID
+is undone by hashing all numbers.) With one key a person has the same pseudonym in every data set.
+If the key is lost, the images of a data set can no longer be found in its source.
 """
 
 from __future__ import annotations
@@ -25,14 +25,28 @@ from cxr_compare.data_prep.contracts.ids import renamed
 KEY_VARIABLE = "CXR_ID_KEY"
 """Environment variable that names the key file when images must be read again."""
 KEY_BYTES = 32
-"""Length of a key that is made here."""
-_SHORTEST_KEY, _LONGEST_KEY = 16, 4096
+"""Length of a new key, bytes."""
+KEY_ID_TEXT = "key:"
+"""Text whose keyed hash identifies a key without revealing it."""
+_MIN_KEY_BYTES = 16
+_MAX_KEY_BYTES = 4096
 _HEX_DIGITS = 24
 _HIDDEN = re.compile(rf"hidden/[0-9a-f]{{{_HEX_DIGITS}}}")
 
 
 def read_id_key(path: Path, *folders: Path) -> bytes:
-    """Read the key, or make one where there is none."""
+    """Read a key, or make one if there is none.
+
+    Args:
+        path: File of the key. Only its owner may read it.
+        *folders: Folders in which the key must not lie, as they may be shared.
+
+    Returns:
+        The key, 16 to 4,096 bytes.
+
+    Raises:
+        InputError: The file is no key, others may read it, or it lies in one of the folders.
+    """
     path = Path(path)
     for folder in folders:
         if path.resolve().is_relative_to(Path(folder).resolve()):
@@ -47,10 +61,10 @@ def read_id_key(path: Path, *folders: Path) -> bytes:
         raise InputError(f"{path}: is not a file; name a key file, or one to make")
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise InputError(f"{path}: others may read the key; run: chmod 600 {path}")
-    if not _SHORTEST_KEY <= status.st_size <= _LONGEST_KEY:
+    if not _MIN_KEY_BYTES <= status.st_size <= _MAX_KEY_BYTES:
         raise InputError(
-            f"{path}: {status.st_size} bytes are no key; it must have {_SHORTEST_KEY} to "
-            f"{_LONGEST_KEY} random bytes. Name a file that does not exist to have one made"
+            f"{path}: {status.st_size} bytes are no key; it must have {_MIN_KEY_BYTES} to "
+            f"{_MAX_KEY_BYTES} random bytes. Name a file that does not exist to have one made"
         )
     try:
         return path.read_bytes()
@@ -59,12 +73,12 @@ def read_id_key(path: Path, *folders: Path) -> bytes:
 
 
 def _make_key(path: Path) -> None:
-    """Write a new key under another name first: a half-written one would lock data out."""
+    """Write a new key under another name first: a half-written key would make data unreadable."""
     remove_old_temporary_files(path.parent)
     temporary = temporary_path(path)
     try:
-        place = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(place, "wb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(KEY_BYTES))
         with suppress(FileExistsError):  # another process was faster: its key holds
             path.hardlink_to(temporary)
@@ -74,8 +88,16 @@ def _make_key(path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def key_from_environment(wanted: str, folder: Path) -> bytes:
-    """The key of a data set whose ids and paths are hashed, for who has to read its files."""
+def key_from_environment(key_id: str, folder: Path) -> bytes:
+    """Read the key of a data set whose paths are keyed hashes.
+
+    Args:
+        key_id: Keyed hash of `KEY_ID_TEXT` as the data set records it.
+        folder: Folder of the data set, for messages.
+
+    Raises:
+        InputError: The environment variable ``CXR_ID_KEY`` names no key, or another one.
+    """
     name = os.environ.get(KEY_VARIABLE)
     if not name or not Path(name).is_file():
         raise InputError(
@@ -83,46 +105,59 @@ def key_from_environment(wanted: str, folder: Path) -> bytes:
             "prepare it with the --size that is needed"
         )
     key = read_id_key(Path(name), folder)
-    if keyed_hash(key, OF_KEY) != wanted:
+    if keyed_hash(key, KEY_ID_TEXT) != key_id:
         raise InputError(f"{name}: is not the key that {folder} was prepared with")
     return key
 
 
-OF_KEY = "key:"
-"""Its keyed hash names a key: whether another is the same; it reveals nothing."""
-
-
 def keyed_hash(key: bytes, text: str) -> str:
-    """HMAC-SHA256 of a text, its first 24 hexadecimal digits.
+    """Return the first 24 hexadecimal digits of the HMAC-SHA256 of a text.
 
-    96 bits: the chance that any two of 10^6 names get one hash is 10^12 / 2^97, or 6e-18.
+    With 96 bits, the chance that any two of 10^6 names get the same hash is 10^12 / 2^97, or 6e-18.
+
+    Example:
+        >>> len(keyed_hash(b"secret", "patient-1"))
+        24
     """
     message = text.encode("utf-8", errors="surrogateescape")
     return hmac.digest(key, message, "sha256").hex()[:_HEX_DIGITS]
 
 
 def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
-    """Replace the paths in a table that is about to be written."""
+    """Replace the paths of a table by keyed hashes.
+
+    Args:
+        frame: A table with the column ``path``; hashed and missing paths stay as they are.
+        key: The key.
+    """
     names = {path: _hide_path(key, path) for path in frame["path"].dropna().unique()}
     return frame.assign(path=renamed(frame["path"], names))
 
 
 def _hide_path(key: bytes, path: str) -> str:
-    """What `hide_paths` writes for one path, relative to its folder, with ``/``."""
     return path if _HIDDEN.fullmatch(path) else f"hidden/{keyed_hash(key, f'path:{path}')}"
 
 
-def find_hidden(root: Path, key: bytes, wanted: Iterable[str]) -> dict[str, Path]:
-    """Find the files behind hidden paths, to read their images again."""
-    missing = set(wanted)
-    found: dict[str, Path] = {}
-    for place, _, names in os.walk(root):
+def find_hidden(root: Path, key: bytes, hashed_paths: Iterable[str]) -> dict[str, Path]:
+    """Find the files behind hashed paths.
+
+    Args:
+        root: Folder that holds the files.
+        key: The key.
+        hashed_paths: Paths as `hide_paths` writes them.
+
+    Returns:
+        The files by their hashed paths; those that do not exist any more are left out.
+    """
+    missing = set(hashed_paths)
+    files: dict[str, Path] = {}
+    for folder, _, names in os.walk(root):
         if not missing:
             break
-        inside = Path(place).relative_to(root)
+        relative = Path(folder).relative_to(root)
         for name in names:
-            hidden = _hide_path(key, (inside / name).as_posix())
-            if hidden in missing:
-                missing.discard(hidden)
-                found[hidden] = Path(place) / name
-    return found
+            hashed = _hide_path(key, (relative / name).as_posix())
+            if hashed in missing:
+                missing.discard(hashed)
+                files[hashed] = Path(folder) / name
+    return files

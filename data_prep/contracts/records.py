@@ -39,7 +39,7 @@ class MadeOn(Record):
 
 
 class Target(Record):
-    """What is evaluated: positive where any of the findings is present."""
+    """A question that is evaluated: positive if any of the findings is present."""
 
     any_of: list[str]
     display_name: str = ABSENT
@@ -54,7 +54,7 @@ class DataSetIds(Record):
 
 
 class PrepareSettings(Record):
-    """What a data set was prepared with."""
+    """Settings with which a data set was prepared."""
 
     source_id: str = ABSENT
     window: str | None = None
@@ -88,7 +88,7 @@ class DrawnBy(Record):
 
 
 class SplitOrigin(Record):
-    """How a split's images got their roles."""
+    """Method by which the images of a split got their roles."""
 
     method: str = ABSENT
     folds: str = ABSENT
@@ -118,13 +118,13 @@ class AuditProblem(Record):
 
 
 class AuditFacts(Record):
-    """What an audit measured."""
+    """Measurements of an audit."""
 
     shortcuts: list[dict[str, Any]] = ABSENT
 
 
 class AuditRecord(Record):
-    """``audit.json``: what an audit found."""
+    """``audit.json``: the problems that an audit found."""
 
     problems: list[AuditProblem]
     checked: dict[str, int]
@@ -172,7 +172,7 @@ class RunRecord(Record):
 
 
 class Architecture(Record):
-    """Which network a run's weights belong to."""
+    """The network to which the weights of a run belong."""
 
     name: str = ABSENT
     arguments: dict[str, Any] = ABSENT
@@ -192,7 +192,7 @@ class PackedArray(Record):
 
 
 class GuardRecord(Record):
-    """``guard.json``: what tells frontal chest X-rays from other images."""
+    """``guard.json``: the out-of-distribution check, for images that are no frontal chest X-ray."""
 
     statistics: int
     size: int
@@ -241,7 +241,7 @@ class UnfinishedPredictionsRecord(Record):
 
 
 class ReductionRecord(Record):
-    """How boxes become an image score."""
+    """Rule that reduces the boxes of an image to its score."""
 
     rule: str
     min_score: float
@@ -284,7 +284,7 @@ AnyCalibration = Annotated[
 
 
 class TuningRecord(Record):
-    """What ``cxr tune`` was asked for."""
+    """Options of ``cxr tune``."""
 
     calibration: str | None
     reductions: list[str]
@@ -312,7 +312,7 @@ class PolicyRecord(Record):
 
 
 class DecisionRecord(Record):
-    """``decisions/TARGET.json``: what validation images chose."""
+    """``decisions/TARGET.json``: the choices that were made on validation images."""
 
     target: str
     chosen_on: dict[str, Any]
@@ -338,7 +338,7 @@ class ResultSummary(Record):
 
 
 class ResultRecord(Record):
-    """``result.json``: what a report shows beside its tables, to be read back."""
+    """``result.json``: contents of a report beside its tables, to be read back."""
 
     policy: str
     policies: list[str]
@@ -372,7 +372,7 @@ class ExportRecord(Record):
 
 
 class ProofMeasure(Record):
-    """How far an export's answers lie from its run's."""
+    """Difference between the answers of an export and those of its run."""
 
     case: str
     name: str
@@ -383,7 +383,7 @@ class ProofMeasure(Record):
 
 
 class ExportProof(Record):
-    """What was compared of an export and its run."""
+    """Comparison of an export with its run."""
 
     verdict: str
     images: str
@@ -391,7 +391,7 @@ class ExportProof(Record):
 
 
 class CardRecord(Record):
-    """``card.json``: what an export is."""
+    """``card.json``: the facts about an export."""
 
     kind: str = Field(alias="is")
     run: str
@@ -401,7 +401,7 @@ class CardRecord(Record):
 
 
 class PhantomArguments(Record):
-    """What a phantom was drawn with."""
+    """Arguments with which a phantom was drawn."""
 
     seed: int
 
@@ -420,7 +420,7 @@ class EvaluatedOn(MadeOn):
 
 
 class ReportOrigin(Record):
-    """What a report was made from."""
+    """Data set and systems of a report."""
 
     data_set: EvaluatedOn
     systems: dict[str, dict[str, Any]] = ABSENT
@@ -449,7 +449,7 @@ class BestTrial(Record):
 
 
 class TrialSpread(Record):
-    """How far a sweep's trials lie apart."""
+    """Spread of the values of a sweep's trials."""
 
     n: int
     low: float
@@ -495,13 +495,13 @@ class CurveStatement(Record):
 
 
 class CurveOrigin(Record):
-    """What a learning curve was made from."""
+    """Data set of a learning curve."""
 
     data_set: MadeOn
 
 
 class CurveRecord(Record):
-    """``curve.json``: what a learning curve says."""
+    """``curve.json``: the statements about a learning curve."""
 
     findings: dict[str, list[CurveStatement]]
     provenance: CurveOrigin
@@ -565,18 +565,19 @@ def record_error(kind: str, content: Any) -> str | None:
     """Return the first thing that is wrong with a JSON file, as key, rule and value.
 
     Args:
-        kind: The file's kind; one that has no model may hold any keys.
-        content: What `json.loads` gave.
+        kind: Kind of the file; one without a model may hold any keys.
+        content: Content of the file as `json.loads` returns it.
 
     Returns:
-        None where the content is as its model says.
+        The problem in one line; None if the content matches its model.
 
     Example:
         >>> record_error("preprocess", {"size": 512, "mean": "dark", "std": 0.2})
         "mean must be a number, got 'dark'"
     """
-    if (odd := _odd_value(content)) is not None:
-        return odd
+    problem = _impossible_value(content)
+    if problem is not None:
+        return problem
     model = RECORDS.get(kind)
     if model is None:
         return None
@@ -602,38 +603,43 @@ _RULES = {
 
 
 def _error_line(error: Any, content: Any) -> str:
-    """Return one error of pydantic in the words of our messages."""
-    place, value = "", content
+    """Convert an error of pydantic to a message of ours."""
+    position = ""
+    value = content
     for part in error["loc"]:
         # pydantic also names which member of a union it tried, which is no key of the file.
         if isinstance(value, dict) and part in value:
-            place, value = f"{place}.{part}".lstrip("."), value[part]
+            position = f"{position}.{part}".lstrip(".")
+            value = value[part]
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            place, value = f"{place}[{part}]", value[part]
-    kind, context = error["type"], error.get("ctx", {})
+            position = f"{position}[{part}]"
+            value = value[part]
+    kind = error["type"]
+    context = error.get("ctx", {})
     if kind == "missing" and isinstance(value, dict):
-        return f"{place or 'it'} lacks '{error['loc'][-1]}'"
+        return f"{position or 'it'} lacks '{error['loc'][-1]}'"
     if kind in ("missing", "too_short", "too_long"):
-        return f"{place} must hold another number of values, got {len(value)}"
+        return f"{position} must hold another number of values, got {len(value)}"
     if kind == "literal_error":
         rule = f"must be {context['expected'].replace(chr(39), '')}"
     else:
         rule = _RULES.get(kind) or error["msg"]
-    return f"{place or 'it'} {rule}, got {str(value)[:40]!r}"
+    return f"{position or 'it'} {rule}, got {str(value)[:40]!r}"
 
 
-_DEEPEST, _LARGEST = 40, 2**63
+_MAX_DEPTH = 40
+_MAX_NUMBER = 2**63
 
 
-def _odd_value(value: Any, depth: int = 0) -> str | None:
-    """Return what no JSON file of ours holds: huge numbers, broken texts, deep nesting."""
+def _impossible_value(value: Any, depth: int = 0) -> str | None:
+    """Return a problem that no JSON file of ours has: huge numbers, broken texts, deep nesting."""
     if isinstance(value, dict | list):
-        if depth > _DEEPEST:
-            return f"is nested more than {_DEEPEST} deep"
+        if depth > _MAX_DEPTH:
+            return f"is nested more than {_MAX_DEPTH} deep"
         inner = [*value, *value.values()] if isinstance(value, dict) else value
-        return next(filter(None, (_odd_value(item, depth + 1) for item in inner)), None)
+        return next(filter(None, (_impossible_value(item, depth + 1) for item in inner)), None)
     if isinstance(value, str) and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
         return f"holds a text with a character that no text has: {value[:40]!r}"
-    if isinstance(value, int | float) and not abs(value) < _LARGEST:
+    if isinstance(value, int | float) and not abs(value) < _MAX_NUMBER:
         return "holds a number that is none, or too large"
     return None

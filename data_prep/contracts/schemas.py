@@ -1,7 +1,7 @@
-"""What each table on disk must hold: columns, types, ranges, keys.
+"""Schemas of the tables on disk: columns, types, ranges and keys.
 
-`data_prep.contracts.tables` holds tables to it. Bounding boxes are ``xyxy``, absolute pixels of the
-original image, continuous edges.
+`data_prep.contracts.tables` checks tables by them. Bounding boxes are ``xyxy``, px of the original
+image, with continuous edges.
 """
 
 from __future__ import annotations
@@ -20,41 +20,42 @@ ORIGINS = ("reader", "consensus", "report_nlp", "folder", "boxes")
 ROLES = ("train", "val", "test", "unused")
 REFERENCE_READER = "reference"
 SYNTHETIC = "synthetic"
-"""The source of images that ``cxr synth`` drew."""
+"""Value of ``source`` of images that ``cxr synth`` drew."""
 SYNTHETIC_PATIENT = r"(?:^|:)phantom-\d"
-"""How the ids of their patients begin."""
+"""Pattern of the ids of their patients."""
 FINGERPRINTS = ("pixel_sha256", "perceptual_hash")
-"""Columns that equal images share, and copies of an image nearly."""
+"""Columns with equal values for equal images, and similar ones for copies of an image."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What must hold, in words and as a function of a column or, of several columns, of a table."""
+    """A rule about the values of a column, or about several columns of a table."""
 
-    words: str
-    holds: Callable[[Any], Any]
+    text: str  # end of the message "NAME must be ..."; for several columns the whole rule
+    holds: Callable[[Any], Any]  # gives a flag for each row, from the column or the table
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a column must hold."""
+    """Requirements on a column."""
 
-    # "text", or a dtype of pandas, to which values are brought; None for lists, which stay as they
-    # are. The dtype of text is named where tables are read, as commands read this without pandas.
+    # "text", or a dtype of pandas, to which values are converted; None for lists, which stay as
+    # they are. `data_prep.contracts.tables` knows the dtype of text, as commands import this module
+    # without pandas.
     type: str | None
-    rules: tuple[Rule, ...] = ()  # of its values, those that are missing left aside
-    required: bool = True  # whether every such table has it
+    rules: tuple[Rule, ...] = ()  # for its values, missing ones excepted
+    required: bool = True  # whether every table must have it
     nullable: bool = False  # whether values may be missing
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What a table must hold."""
+    """Requirements on a table."""
 
     columns: Mapping[str, Column]
-    # the columns that together name a row; empty where rows may repeat
+    # Columns that together identify a row; empty where rows may repeat.
     unique: tuple[str, ...] = ()
-    rules: tuple[Rule, ...] = ()  # of several columns
+    rules: tuple[Rule, ...] = ()  # about several columns
     free: bool = False  # whether it may have other columns
 
 
@@ -99,7 +100,7 @@ _READ = {**_KEY, "reader": _text()}
 _READER_KEY = ("image_id", "finding", "reader")
 _BOX = dict.fromkeys(EDGES, _number(0))
 _ROLE = _text(allowed=ROLES)
-# Of an image that a wrong box rules out: the digest of its file, and the box.
+# For an image that is excluded for a wrong box: the checksum of its file, and the box.
 _WRONG_BOX = dict.fromkeys(EDGES, _number(optional=True, nullable=True))
 _WRONG_BOX["file_sha256"] = _text(optional=True, nullable=True)
 _MEASURED = _number(0, optional=True, nullable=True)

@@ -1,8 +1,8 @@
-"""A sheet of a workbook (.xlsx, .xlsm) as columns of text.
+"""Reading of a sheet of a workbook (.xlsx, .xlsm) as columns of text.
 
-A workbook is a ZIP archive of XML, which may unpack to a thousand times its size: what its parts
-unpack to is limited before any of them is opened. Of a formula the value counts that the
-spreadsheet program stored.
+A workbook is a ZIP archive of XML, which may unpack to a thousand times its size. So the unpacked
+size is limited before any part is opened. The value of a formula is that which the spreadsheet
+program stored.
 """
 
 from __future__ import annotations
@@ -24,13 +24,19 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.text import TEXT
 
 _MIB = 1 << 20
-_MOST_BYTES, _MOST_SHARED_BYTES = 128 * _MIB, 32 * _MIB
-_MOST_ROWS, _MOST_CELLS = 1 << 20, 2_500_000
-_MOST_ELEMENTS = 12_000_000  # beginnings and ends in a part; a cell has four
-_MOST_PARTS = 10_000
-_SHOWN = 5
+_MAX_BYTES = 128 * _MIB
+_MAX_SHARED_BYTES = 32 * _MIB
+MAX_ROWS = 1 << 20
+"""Most rows of a sheet."""
+_MAX_CELLS = 2_500_000
+MAX_TAGS = 12_000_000
+"""Most tags in a part of a workbook; a cell has four."""
+_MAX_PARTS = 10_000
+_MAX_NAMED = 5  # sheets in a message
 _SAVE_AS_CSV = "save the sheet as CSV, which may be larger"
-_BOOK, _LINKS, _TEXTS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels", "xl/sharedStrings.xml"
+_BOOK = "xl/workbook.xml"
+_LINKS = "xl/_rels/workbook.xml.rels"
+_TEXTS = "xl/sharedStrings.xml"
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _LINK = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell\b[^>]*\bref=\"([A-Z0-9:]+)\"")
@@ -40,8 +46,8 @@ _EMPTY_FORMULA = re.compile(
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
 _NEVER_CALCULATED = re.compile(rb"fullCalcOnLoad=\"(?:1|true)\"")
-_MOST_EXACT = 10**15  # a spreadsheet keeps 15 digits of a number
-_MISSING = "#N/A"  # which formulas give where a value is not known
+_EXACT_LIMIT = 10**15  # a spreadsheet keeps 15 digits of a number
+_MISSING = "#N/A"  # result of a formula without a value
 
 
 def sheet_names(path: Path) -> list[str]:
@@ -59,10 +65,10 @@ def read_sheet(path: Path, sheet: str | None = None) -> tuple[pd.DataFrame, list
 
     Args:
         path: The workbook.
-        sheet: The name of the sheet; may be left out where one alone of those shown has cells.
+        sheet: Name of the sheet; None is enough if only one visible sheet has cells.
 
     Returns:
-        The cells as text, indexed by the sheet's row less 2, and notes on how they were read.
+        The cells as text, indexed by the row of the sheet less 2, and notes on how they were read.
 
     Raises:
         InputError: The file is not readable as a workbook or unpacks to too much, there is no such
@@ -86,7 +92,7 @@ def read_sheet(path: Path, sheet: str | None = None) -> tuple[pd.DataFrame, list
     note = f"sheet {chosen.title!r} is read"
     others = [name for name in parts if name != chosen.title]
     if others:
-        note += f", not {', '.join(map(repr, others[:_SHOWN]))}"
+        note += f", not {', '.join(map(repr, others[:_MAX_NAMED]))}"
     return frame, [note]
 
 
@@ -118,14 +124,14 @@ def _require_moderate(archive: zipfile.ZipFile, path: Path) -> None:
     names = {part.filename for part in parts}
     if _BOOK not in names:
         raise InputError(f"{path}: {_other_archive(names)}")
-    if len(parts) > _MOST_PARTS:
+    if len(parts) > _MAX_PARTS:
         raise InputError(f"{path}: holds {len(parts):,} parts; {_SAVE_AS_CSV}")
     if any(part.flag_bits & 1 for part in parts):
         raise InputError(f"{path}: has a password; save it without one")
     # An archive never gives more of a part than it announces here: zipfile stops there.
     sizes = {part.filename: part.file_size for part in parts if part.filename.endswith(".xml")}
     total = sum(sizes.values())
-    if total > _MOST_BYTES or sizes.get(_TEXTS, 0) > _MOST_SHARED_BYTES:
+    if total > _MAX_BYTES or sizes.get(_TEXTS, 0) > _MAX_SHARED_BYTES:
         raise InputError(
             f"{path}: unpacks to {total / _MIB:,.0f} MiB, more than is read of a spreadsheet; "
             f"{_SAVE_AS_CSV}"
@@ -139,15 +145,15 @@ def _require_few_elements(archive: zipfile.ZipFile, path: Path) -> None:
             content = archive.read(name)
             kind = b"si" if name == _TEXTS else b"row"
             n_entries = content.count(b"<" + kind) + content.count(b":" + kind)
-            if n_entries > _MOST_ROWS or content.count(b"<") > _MOST_ELEMENTS:
+            if n_entries > MAX_ROWS or content.count(b"<") > MAX_TAGS:
                 raise InputError(
-                    f"{path}: {name} has more than {_MOST_ROWS:,} rows or texts, or "
-                    f"{_MOST_CELLS:,} cells; {_SAVE_AS_CSV}"
+                    f"{path}: {name} has more than {MAX_ROWS:,} rows or texts, or "
+                    f"{_MAX_CELLS:,} cells; {_SAVE_AS_CSV}"
                 )
 
 
 def _other_archive(names: set[str]) -> str:
-    """Say what an archive is that holds no workbook of XML."""
+    """Return the message about an archive that holds no workbook of XML."""
     if "xl/workbook.bin" in names:
         return "is a binary Excel file; save it in Excel as .xlsx"
     if "content.xml" in names:
@@ -158,7 +164,7 @@ def _other_archive(names: set[str]) -> str:
 
 
 def _sheet_parts(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
-    """The part of the archive that holds each sheet, by the sheet's name."""
+    """Return the part of the archive that holds each sheet, by the name of the sheet."""
     try:
         # Expat loads no external entity and refuses those that grow without bound.
         links = ElementTree.fromstring(archive.read(_LINKS))  # noqa: S314
@@ -174,17 +180,17 @@ def _sheet_parts(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
 def _load(file: BinaryIO, path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of styles, which are nothing to us
+            warnings.simplefilter("ignore")  # about styles, which do not matter here
             return load_workbook(file, read_only=True, data_only=True, keep_links=False)
     except Exception as error:  # noqa: BLE001 - a broken archive or XML raises anything
         raise _unreadable(path, error) from None
 
 
 def _choose(book: Any, name: str | None, path: Path) -> Any:
-    """The sheet of a name, or the only one that is shown and has cells."""
+    """Return the sheet of a name, or the only visible one with cells."""
     sheets = {sheet.title: sheet for sheet in book.worksheets}
     for sheet in sheets.values():
-        sheet.reset_dimensions()  # what the file says of them need not be so
+        sheet.reset_dimensions()  # the file may state wrong ones
     if name is not None:
         if name in sheets:
             return sheets[name]
@@ -194,7 +200,7 @@ def _choose(book: Any, name: str | None, path: Path) -> Any:
         return filled[0]
     if not filled:
         raise InputError(f"{path}: no sheet has a cell; fill in the table")
-    names = ", ".join(repr(sheet.title) for sheet in filled[:_SHOWN])
+    names = ", ".join(repr(sheet.title) for sheet in filled[:_MAX_NAMED])
     raise InputError(
         f"{path}: has {counted(len(filled), 'sheet')} with cells ({names}); cxr prepare takes "
         "--sheet NAME, elsewhere save the sheet as a file of its own"
@@ -202,7 +208,7 @@ def _choose(book: Any, name: str | None, path: Path) -> Any:
 
 
 def _has_cells(sheet: Any) -> bool:
-    rows = sheet.iter_rows(max_row=_MOST_ROWS, values_only=True)
+    rows = sheet.iter_rows(max_row=MAX_ROWS, values_only=True)
     return any(any(value not in (None, "") for value in row) for row in rows)
 
 
@@ -223,15 +229,15 @@ def _require_plain(
     attributes = formula[1]
     calculated = _NEVER_CALCULATED.search(archive.read(_BOOK)) is None
     if calculated:
-        empty = (found[1] for found in _EMPTY_FORMULA.finditer(content))
+        empty = (match[1] for match in _EMPTY_FORMULA.finditer(content))
         attributes = next((text for text in empty if b't="str"' not in text), b"")
         calculated = not attributes
     if not calculated:
         cell = re.search(rb"\br=\"([A-Z]+\d+)\"", attributes)
-        place = f"cell {cell[1].decode()}" if cell else "a cell"
+        position = f"cell {cell[1].decode()}" if cell else "a cell"
         raise InputError(
-            f"{where}: {place} holds a formula that was never calculated; open the file in Excel "
-            "or LibreOffice and save it there"
+            f"{where}: {position} holds a formula that was never calculated; open the file in "
+            "Excel or LibreOffice and save it there"
         )
 
 
@@ -249,7 +255,8 @@ def _frame(sheet: Any, where: str) -> pd.DataFrame:
                 )
         rows = _text_rows(sheet, where)
         next(rows)
-    numbers, texts = [], []
+    numbers = []
+    texts = []
     for row, cells in rows:
         numbers.append(row - 2)
         texts.append(cells)
@@ -266,14 +273,13 @@ def _frame(sheet: Any, where: str) -> pd.DataFrame:
 
 
 def _text_rows(sheet: Any, where: str) -> Iterator[tuple[int, list[str]]]:
-    """The number and the texts of each row that has a cell, without empty cells at its end."""
+    """Yield the number and the texts of each row with cells, without empty cells at its end."""
     n_cells = 0
     for number, row in enumerate(sheet.iter_rows(), start=1):
         n_cells += len(row)
-        if number > _MOST_ROWS or n_cells > _MOST_CELLS:
+        if number > MAX_ROWS or n_cells > _MAX_CELLS:
             raise InputError(
-                f"{where}: has more than {_MOST_CELLS:,} cells or {_MOST_ROWS:,} rows; "
-                f"{_SAVE_AS_CSV}"
+                f"{where}: has more than {_MAX_CELLS:,} cells or {MAX_ROWS:,} rows; {_SAVE_AS_CSV}"
             )
         texts = [_cell_text(cell, where) for cell in row]
         while texts and not texts[-1].strip():
@@ -283,7 +289,7 @@ def _text_rows(sheet: Any, where: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _cell_text(cell: Any, where: str) -> str:
-    """The text of a cell, as a CSV file would hold it."""
+    """Return the text of a cell as a CSV file would hold it."""
     value = cell.value
     if value is None:
         return ""
@@ -303,12 +309,14 @@ def _cell_text(cell: Any, where: str) -> str:
 
 
 def _number_text(value: float, cell: Any, where: str) -> str:
-    if abs(value) >= _MOST_EXACT:
+    if abs(value) >= _EXACT_LIMIT:
         raise InputError(
             f"{where}: cell {cell.coordinate} holds a number of more than 15 digits, of which a "
             "spreadsheet keeps 15; write it as text, or leave it out"
         )
     if float(value) != int(value):
         return repr(float(value))
-    text, shape = str(int(value)), str(cell.number_format)
-    return text.zfill(len(shape)) if set(shape) == {"0"} else text  # 00019124 is shown so
+    text = str(int(value))
+    number_format = str(cell.number_format)
+    # A format of zeros alone shows leading zeros, as in 00019124.
+    return text.zfill(len(number_format)) if set(number_format) == {"0"} else text

@@ -1,7 +1,7 @@
-"""Tables as people keep them: CSV of any dialect, or a sheet of a spreadsheet, as columns of text.
+"""Reading of table files of users, CSV of any dialect or a spreadsheet, as columns of text.
 
-What a file is follows from its first bytes, not from its name. A row's index is its line in the
-file (or its row in the sheet) less 2, so that an error names the line that an editor shows.
+The first bytes of a file decide its kind, not its name. The index of a row is its line in the file
+(or its row in the sheet) less 2, so that an error names the line that an editor shows.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from cxr_compare.data_prep.contracts.csv_files import plain_cells
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import plain_cells
 from cxr_compare.data_prep.contracts.text import TEXT, from_arrow
 from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
 
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _SHEET_SUFFIXES = (".xlsx", ".xlsm")
 TABLE_SUFFIXES = (*_TEXT_SUFFIXES, *_SHEET_SUFFIXES)
-"""How the names of the files end that `read_text_table` reads."""
+"""Endings of the names of files that `read_text_table` reads."""
 
 _EXPORT = "export it from there as CSV"
 _BY_PANDAS = "write it as CSV: pandas.{}(FILE).to_csv(CSV, index=False)"
@@ -49,8 +49,12 @@ _OTHER_SUFFIXES = {
     ".csv.zip": "an archive; unpack it and give the file inside",
     ".tsv.zip": "an archive; unpack it and give the file inside",
 }
-_GZIP, _ZIP, _OLE, _PARQUET = b"\x1f\x8b", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1"
-_MOST_UNPACKED_BYTES = 1 << 31
+# First bytes of files.
+_GZIP = b"\x1f\x8b"
+_ZIP = b"PK\x03\x04"
+_OLE = b"\xd0\xcf\x11\xe0"
+_PARQUET = b"PAR1"
+_MAX_UNPACKED_BYTES = 1 << 31
 _HEADER_BYTES = 1 << 16
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _CSV: dict[str, Any] = {"dtype": TEXT, "keep_default_na": False, "skip_blank_lines": False}
@@ -60,26 +64,26 @@ _MAYBE_THOUSANDS = r"[-+]?[1-9]\d{0,2}(?:,\d{3})+"
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table as it lies in a file."""
+    """The content of a table file."""
 
     text: pd.DataFrame  # cells as text without spaces around, empty where there is nothing
-    notes: tuple[str, ...] = ()  # what was taken for granted in reading it, one sentence each
+    notes: tuple[str, ...] = ()  # assumptions made in reading it, one sentence each
 
 
 def is_table_file(path: Path) -> bool:
-    """Whether the name of a file says that it holds a table, of a kind that is read or not.
+    """Return True if a file name is that of a table, whether or not its kind can be read.
 
     Example:
         >>> is_table_file(Path("Labels.XLSX")), is_table_file(Path("old.xls"))
         (True, True)
-        >>> is_table_file(Path("film1.png"))
+        >>> is_table_file(Path("image1.png"))
         False
     """
     return path.name.lower().endswith((*TABLE_SUFFIXES, *_OTHER_SUFFIXES))
 
 
 def is_spreadsheet(path: Path) -> bool:
-    """Whether a file is a workbook, which has sheets, by its first bytes."""
+    """Return True if the first bytes of a file are those of a workbook, which has sheets."""
     return _first_bytes(path, len(_ZIP)) == _ZIP
 
 
@@ -87,15 +91,15 @@ def read_text_table(
     path: Path,
     required: Iterable[str],
     optional: Iterable[str] = (),
-    names_of: Callable[[str], str] = str,
+    rename_column: Callable[[str], str] = str,
 ) -> pd.DataFrame:
     """Read a table as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
 
     Args:
         path: A file of any kind that `TABLE_SUFFIXES` lists.
         required: Columns that must be there.
-        optional: Columns that are added, empty, where they are not there.
-        names_of: Gives the name of a column here by that in the file.
+        optional: Columns that are added as empty if they are missing.
+        rename_column: Function that returns the name of a column here from that in the file.
 
     Returns:
         A row for each line that is not blank; its index is the line less 2.
@@ -106,10 +110,10 @@ def read_text_table(
     required = list(required)
     if not path.exists():
         columns = ", ".join(required)
-        must = f"; it must hold the columns {columns}" if columns else ""
-        raise InputError(f"{path}: no such file{must}")
+        requirement = f"; it must hold the columns {columns}" if columns else ""
+        raise InputError(f"{path}: no such file{requirement}")
     frame = read_table_file(path).text
-    frame.columns = pd.Index([names_of(str(name)) for name in frame.columns])
+    frame.columns = pd.Index([rename_column(str(name)) for name in frame.columns])
     missing = [name for name in required if name not in frame.columns]
     if missing:
         names = ", ".join(frame.columns[:20])
@@ -120,11 +124,14 @@ def read_text_table(
 
 
 def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
-    """Read a table whose columns are not known yet, and how it was read.
+    """Read a table whose columns are not known yet.
 
     Args:
         path: A file of any kind that `TABLE_SUFFIXES` lists.
         sheet: The sheet of a spreadsheet; may be left out where one alone has cells.
+
+    Returns:
+        The cells, and notes on how they were read.
 
     Raises:
         InputError: There is no such file, it is no table, or a column is repeated.
@@ -142,21 +149,23 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
     repeated = names[names.duplicated() & (names != "")]
     if len(repeated):
         raise InputError(f"{path}: column '{repeated.iloc[0]}' appears twice; keep one")
-    frame.columns = pd.Index(_named(names.tolist()))
+    frame.columns = pd.Index(_with_default_names(names.tolist()))
     frame = frame.apply(plain_cells)
     # A blank line is nothing, but keeps its number.
     return TableFile(frame[(frame != "").any(axis=1)], tuple(notes))
 
 
-def header_of(path: Path) -> list[str]:
-    """Return the names of the columns of a text file; none where it has no header or is no text."""
+def read_header(path: Path) -> list[str]:
+    """Return the names of the columns of a text file; empty if it has no header or is no text."""
     content = _first_bytes(path, _HEADER_BYTES)
     if content.startswith((_GZIP, _ZIP, _OLE, _PARQUET)):
         return []
     mark, encoding = text_encoding(content)
     text = content[len(mark) :].decode(encoding, errors="replace")
-    lines = text.splitlines()[:1]
-    return [name.strip() for name in _cells_of(lines[0], _delimiter_of(lines[0]))] if lines else []
+    lines = text.splitlines()
+    if not lines:
+        return []
+    return [name.strip() for name in _split_line(lines[0], _delimiter_of(lines[0]))]
 
 
 def _first_bytes(path: Path, count: int) -> bytes:
@@ -168,14 +177,14 @@ def _first_bytes(path: Path, count: int) -> bytes:
 
 
 def _refuse_other_kind(path: Path) -> None:
-    """Say what to do with a file that holds a table of a kind that is not read."""
+    """Refuse a missing file, or a table of another kind with advice what to do."""
     name = path.name.lower()
     for suffix, advice in _OTHER_SUFFIXES.items():
         if name.endswith(suffix):
             raise InputError(f"{path}: is {advice}")
     if not path.is_file():
-        what = "a folder; give the file of the table" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {what}")
+        reason = "a folder; give the file of the table" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {reason}")
     start = _first_bytes(path, len(_OLE))
     if start == _PARQUET:
         raise InputError(f"{path}: is {_OTHER_SUFFIXES['.parquet']}")
@@ -185,18 +194,19 @@ def _refuse_other_kind(path: Path) -> None:
         )
 
 
-def _named(names: Sequence[str]) -> list[str]:
-    """Names of columns; one without a name is called as pandas calls it."""
+def _with_default_names(names: Sequence[str]) -> list[str]:
+    """Give columns without a name the name that pandas gives them."""
     return [name or f"Unnamed: {number}" for number, name in enumerate(names)]
 
 
 def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read a text file with a cell between two delimiters."""
+    """Read a text file of cells with delimiters between; returns the cells and notes."""
     content = _plain_bytes(path)
     first, _, rest = content.partition(b"\n")
     stated = re.fullmatch(rb"sep=(.)\r?", first)  # Excel's own line, which says the delimiter
     if stated:
-        content, first = rest, rest.partition(b"\n")[0]
+        content = rest
+        first = rest.partition(b"\n")[0]
     header = decode_text(first, str(path)).rstrip("\r")
     delimiter = stated[1].decode("latin-1") if stated else _delimiter_of(header)
     try:
@@ -214,23 +224,23 @@ def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
     notes = []
     if delimiter != ",":
         notes.append(f"cells are separated by {_DELIMITERS.get(delimiter, repr(delimiter))}")
-        decimal = _with_points(frame, delimiter)
+        decimal = _replace_decimal_commas(frame, delimiter)
         if decimal:
             notes.append(f"decimal commas are read as points in {', '.join(decimal)}")
     return frame, notes
 
 
 def _plain_bytes(path: Path) -> bytes:
-    """The content of a text file in UTF-8, without a byte order mark, unpacked."""
+    """Return the unpacked content of a text file in UTF-8 without a byte order mark."""
     try:
         content = path.read_bytes()
         if content.startswith(_GZIP):
             with gzip.open(BytesIO(content)) as packed:
-                content = packed.read(_MOST_UNPACKED_BYTES + 1)
+                content = packed.read(_MAX_UNPACKED_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read ({reason})") from None
-    if len(content) > _MOST_UNPACKED_BYTES:
+    if len(content) > _MAX_UNPACKED_BYTES:
         raise InputError(f"{path}: holds more than 2 GiB; split the table")
     mark, encoding = text_encoding(content)
     if encoding != "utf-8":
@@ -239,26 +249,26 @@ def _plain_bytes(path: Path) -> bytes:
 
 
 def _delimiter_of(header: str) -> str:
-    """The delimiter that splits a header into the most cells; a comma among equals.
+    """Return the delimiter that splits a header into the most cells; a comma among equals.
 
     Example:
         >>> _delimiter_of('file;"label, by whom";x'), _delimiter_of("file")
         (';', ',')
     """
-    return max(_DELIMITERS, key=lambda delimiter: len(_cells_of(header, delimiter)))
+    return max(_DELIMITERS, key=lambda delimiter: len(_split_line(header, delimiter)))
 
 
-def _cells_of(line: str, delimiter: str) -> list[str]:
+def _split_line(line: str, delimiter: str) -> list[str]:
     try:
         return next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:  # a cell of more than 131,072 signs
+    except csv.Error:  # a cell of more than 131,072 characters
         return line.split(delimiter)
 
 
 def _parse_csv(content: bytes, delimiter: str, path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Parse with pandas, or with Arrow where nothing is quoted: the same, only faster.
+    """Parse with pandas, or with Arrow where nothing is quoted, which is faster.
 
-    Returns the rows, and the names of the columns as they stand in the file.
+    Returns the rows, and the names of the columns as in the file.
     """
     options = {**_CSV, "sep": delimiter}
     first = pd.read_csv(BytesIO(content), header=None, nrows=1, **options)
@@ -274,7 +284,7 @@ def _parse_csv(content: bytes, delimiter: str, path: Path) -> tuple[pd.DataFrame
                 ),
             )
         except pa.ArrowInvalid:
-            pass  # a line of another length, or no UTF-8: pandas fills it up, or says where
+            pass  # a line of another length, or no UTF-8: pandas fills it up, or names the line
         else:
             if table.column_names == list(names):
                 return from_arrow(table), header
@@ -288,10 +298,10 @@ def _parse_csv(content: bytes, delimiter: str, path: Path) -> tuple[pd.DataFrame
     return frame, header
 
 
-def _with_points(frame: pd.DataFrame, delimiter: str) -> list[str]:
-    """Write decimal commas as points in a frame; return the columns that have them.
+def _replace_decimal_commas(frame: pd.DataFrame, delimiter: str) -> list[str]:
+    """Replace decimal commas by points in a frame, and return the columns that have them.
 
-    Where tabs separate cells, ``1,234`` may be a thousand: such a column stays as it is.
+    Between tabs ``1,234`` may be a number above a thousand: such a column stays as it is.
     """
     changed = []
     for position, name in enumerate(frame.columns):

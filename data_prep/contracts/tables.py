@@ -1,15 +1,12 @@
-"""The tables on disk: one owner for reading, writing and checking them; and look-ups of their ids.
+"""Parquet tables on disk: writing, reading and validation by their schemas.
 
-Every Parquet table is validated when it is written and when it is read; a broken rule is an
-`InputError` that names the table, the rule, the row and the value. Files appear whole or not at
-all: each is written beside its place and renamed. CSV files are read as columns of text.
+Every table is validated when it is written and when it is read. A broken rule is an `InputError`
+that names the table, the rule, the row and the value. Files appear whole or not at all.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -53,59 +50,79 @@ def _validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> p
 
 
 def _broken_rule(frame: pd.DataFrame, schema: Schema) -> str | None:
-    """The first rule that a typed frame breaks, with its row and value; None where it keeps all."""
+    """Return the first rule that a typed frame breaks, with its row and value, or None."""
     for name, column in schema.columns.items():
-        if name in frame.columns and (broken := _broken_in_column(frame, name, column)):
-            return broken
+        if name in frame.columns:
+            broken = _broken_rule_of_column(frame, name, column)
+            if broken:
+                return broken
     keys = list(schema.unique)
-    if keys and (row := _first(frame.duplicated(keys, keep=False))) is not None:
-        return f"{' + '.join(keys)} must be unique; {_place(frame, row)} repeats one"
+    row = _first(frame.duplicated(keys, keep=False)) if keys else None
+    if row is not None:
+        return f"{' + '.join(keys)} must be unique; {_position(frame, row)} repeats one"
     for rule in schema.rules:
-        if (row := _first(~_holds(rule, frame))) is not None:
+        row = _first(~_holds(rule, frame))
+        if row is not None:
             shown = [c for c in (*EDGES, "grid_h", "grid_w") if c in frame.columns]
             values = ", ".join(f"{c}={frame[c][row]:g}" for c in shown)
-            return f"{rule.words}; {_place(frame, row)}: {values}"
+            return f"{rule.text}; {_position(frame, row)}: {values}"
     return None
 
 
-def _broken_in_column(frame: pd.DataFrame, name: str, column: Column) -> str | None:
+def _broken_rule_of_column(frame: pd.DataFrame, name: str, column: Column) -> str | None:
     values = frame[name]
     if column.type is None and values.dtype != object:
         return f"{name} must hold lists, got {values.dtype}"
     row = _first(values.isna())
     if row is not None:
         if not column.nullable:
-            return f"{name} must not be missing; {_place(frame, row)}"
+            return f"{name} must not be missing; {_position(frame, row)}"
         values = values.dropna()
     for rule in column.rules:
-        if (row := _first(~_holds(rule, values))) is not None:
+        row = _first(~_holds(rule, values))
+        if row is not None:
             value = values.iloc[row]
             value = value.item() if isinstance(value, np.generic) else value
-            place = _place(frame, int(values.index[row]))
-            return f"{name} must be {rule.words}; {place}: {name}={value!r}"
+            position = _position(frame, int(values.index[row]))
+            return f"{name} must be {rule.text}; {position}: {name}={value!r}"
     return None
 
 
 def _holds(rule: Rule, values: Any) -> np.ndarray:
-    """For each row whether it keeps a rule; none does where the rule cannot be asked at all."""
+    """Flag the rows that satisfy a rule; none does if it does not apply to their type."""
     try:
         return np.asarray(rule.holds(values), dtype=bool)
-    except TypeError:  # a list is none, say
+    except TypeError:  # a rule about numbers, and values that are none
         return np.zeros(len(values), dtype=bool)
 
 
 def _first(flags: pd.Series | np.ndarray) -> int | None:
-    """The first row that is flagged."""
+    """Return the first flagged row; None if there is none."""
     rows = np.asarray(flags)
     return int(rows.argmax()) if rows.any() else None
 
 
-def _place(frame: pd.DataFrame, row: int) -> str:
-    return f"row {row}" + (f", image_id {frame['image_id'][row]!r}" if "image_id" in frame else "")
+def _position(frame: pd.DataFrame, row: int) -> str:
+    if "image_id" not in frame:
+        return f"row {row}"
+    return f"row {row}, image_id {frame['image_id'][row]!r}"
 
 
 def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame:
-    """Bring a frame to the types of a table, without checking any other rule."""
+    """Convert a frame to the types of a table without checking any other rule.
+
+    Args:
+        frame: The rows; further columns stay as they are.
+        name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
+        label: Name of the table in messages; by default `name`.
+
+    Raises:
+        InputError: A column cannot be converted.
+
+    Example:
+        >>> typed_table(pd.DataFrame({"image_id": ["a"], "score": ["0.5"]}), "scores")["score"][0]
+        np.float64(0.5)
+    """
     typed = frame.reset_index(drop=True)
     for column, spec in SCHEMAS[name].columns.items():
         target = column_dtype(spec)
@@ -114,24 +131,41 @@ def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame
         try:
             typed[column] = typed[column].astype(target)
         except (TypeError, ValueError) as error:
-            place = f"{label or name}: column '{column}'"
-            raise InputError(f"{place} must be {spec.type}: {error}") from None
+            message = f"{label or name}: column '{column}' must be {spec.type}: {error}"
+            raise InputError(message) from None
     return typed
 
 
 def column_dtype(column: Column) -> Any:
-    """Return the dtype of pandas that a column of a table has, or None for a column of lists."""
+    """Return the pandas dtype of a column of a table; None for a column of lists."""
     return TEXT if column.type == "text" else column.type
 
 
 def empty_table(name: str) -> pd.DataFrame:
-    """An empty table with all required columns, typed."""
+    """Return an empty table with all required columns.
+
+    Args:
+        name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
+
+    Example:
+        >>> list(empty_table("scores").columns)
+        ['image_id', 'finding', 'score']
+    """
     columns = [c for c, spec in SCHEMAS[name].columns.items() if spec.required]
     return typed_table(pd.DataFrame({c: [] for c in columns}), name)
 
 
 def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
-    """Validate and write one Parquet file, whole or not at all."""
+    """Validate a table and write it as one Parquet file, whole or not at all.
+
+    Args:
+        frame: The rows.
+        path: The file; an old one is replaced.
+        name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
+
+    Raises:
+        InputError: A rule is broken, or the disk is full.
+    """
     table = to_arrow(_validate_table(frame, name, path.name))
     metadata = {
         **(table.schema.metadata or {}),
@@ -148,10 +182,16 @@ def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
 
 
 def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read and validate a table: one Parquet file, or a folder of ``part-*.parquet`` in order.
+    """Read and validate a table.
 
-    Rows of some `columns` alone are not validated: they were when written. `InputError` where the
-    file is missing, unreadable, of another schema version, or breaks a rule.
+    Args:
+        path: One Parquet file, or a folder of ``part-*.parquet``, which are read in order.
+        name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
+        columns: Columns to read; the rows are then not validated again. None reads all.
+
+    Raises:
+        InputError: The file is missing, changed, unreadable, of another schema version, or breaks
+            a rule.
     """
     parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     if path.is_dir() and not parts:
@@ -187,9 +227,14 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
 def stored_table(
     file: str, schema: str, reader: str | None = None
 ) -> cached_property[pd.DataFrame]:
-    """Return a property that reads a table of ``self.folder`` once; of one reader if it is named.
+    """Make a property that reads a table of ``self.folder`` once.
 
-    A table that ``self.tables`` holds in memory under the file's name is taken from there as it is.
+    A table that ``self.tables`` holds under the name of the file is taken from there instead.
+
+    Args:
+        file: Name of the file.
+        schema: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
+        reader: Reader whose rows are returned; None for all rows.
     """
     name = file.removesuffix(".parquet")
 
@@ -205,102 +250,41 @@ def stored_table(
 
 
 def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
-    """Refuse a table with rows of an image that its folder's table of images does not have."""
-    strange = ~is_member(ids, images["image_id"])
-    if (row := _first(strange)) is not None:
+    """Refuse a table with rows of an image that is not in the images table of its folder.
+
+    Args:
+        ids: Ids of the images of the table.
+        images: The images table.
+        path: The file, for the message.
+
+    Raises:
+        InputError: An id is no image of the folder.
+    """
+    is_unknown = ~is_member(ids, images["image_id"])
+    row = _first(is_unknown)
+    if row is not None:
         raise InputError(
-            f"{path}: {int(strange.sum()):,} of its ids are no image of this folder, first "
+            f"{path}: {int(is_unknown.sum()):,} of its ids are no image of this folder, first "
             f"image_id {ids.iloc[row]!r}; bring back the tables as they were, or make the folder "
             "again"
         )
 
 
 def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
-    """Digest the chosen columns, whatever the order of the rows."""
-    chosen = list(columns)
-    hashes = np.sort(pd.util.hash_pandas_object(frame[chosen], index=False).to_numpy())
-    return hashlib.sha256(",".join(chosen).encode() + hashes.tobytes()).hexdigest()[:16]
+    """Return a digest of some columns; the order of rows does not matter.
 
+    Args:
+        frame: The rows.
+        columns: Names of the columns.
 
-# After any of these, and what is not seen, a program may take what follows for a cell of its own.
-_SPLITS, _MAY_SPLIT = ";|\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029", r"\s,:"
-_UNSEEN = "\"'\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-_SIGNS = "=+@\\-\u2212\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20"  # and full width
-_RUN = f"{_SPLITS}{_MAY_SPLIT}{_UNSEEN}"
-_BEFORE_SIGN = re.compile(f"(?<![{_RUN}])[{_RUN}]*+(?=[{_SIGNS}])")
-_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
-_NUMBERS = re.compile(rf"{_NUMBER}(?:[\s,:]+{_NUMBER})*+\s*(?:[{_SPLITS}]|\Z)")
-_WORDS = re.compile(rf"(?:[{_SIGNS}]|{_NUMBER}|--[a-z][\w-]*)(?:[\s;,:.)%\"']|\Z)")  # n = 5, --data
-
-
-def inert_cell(value: object) -> object:
-    """A cell of a CSV file that no spreadsheet takes for a formula, wherever it splits the line.
+    Returns:
+        16 hexadecimal digits.
 
     Example:
-        >>> inert_cell("=1"), inert_cell("a; =1"), inert_cell("-8.0,0.5;-1.0,2.0"), inert_cell(-8)
-        ("'=1", "a; '=1", '-8.0,0.5;-1.0,2.0', -8)
+        >>> frame = pd.DataFrame({"image_id": ["a", "b"]})
+        >>> frame_digest(frame, ["image_id"]) == frame_digest(frame[::-1], ["image_id"])
+        True
     """
-    if not isinstance(value, str):
-        return value
-    return _BEFORE_SIGN.sub(lambda run: f"{run[0]}'" if _begins_formula(run) else run[0], value)
-
-
-def _begins_formula(run: re.Match[str]) -> bool:
-    """Whether a sign behind separators and what is not seen begins a formula."""
-    if run.start() == 0 or re.search(f"[{_SPLITS}]", run[0]):
-        return _NUMBERS.match(run.string, run.end()) is None
-    may_split = re.search(f"[{_MAY_SPLIT}]", run[0])
-    return may_split is not None and _WORDS.match(run.string, run.end()) is None
-
-
-def _plain_cell(text: str) -> str:
-    """What `inert_cell` made a text of."""
-    return _BEFORE_SIGN.sub(
-        lambda run: run[0].removesuffix("'") if _begins_formula(run) else run[0], text
-    )
-
-
-def plain_cells(column: pd.Series) -> pd.Series:
-    """Return the texts of a column as they were before `write_csv`, without spaces around."""
-    quoted = column.str.contains("'", regex=False).any()
-    return (column.map(_plain_cell).astype(TEXT) if quoted else column).str.strip()
-
-
-def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
-    """Write a table as CSV, whole or not at all: missing values are empty, texts are inert."""
-    texts = frame.select_dtypes(exclude=["number", "bool"]).map(inert_cell)
-    if any(
-        column.astype(TEXT).str.contains("\r", regex=False).any() for _, column in texts.items()
-    ):
-        options["quoting"] = csv.QUOTE_NONNUMERIC  # pandas leaves it bare, and it ends a line
-    with atomic_path(path) as temporary:
-        frame.assign(**texts).to_csv(temporary, index=False, **options)
-
-
-_ARROW_NUMBER = pd.ArrowDtype(pa.float64())
-
-
-def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
-    """Turn a column of text into float64; empty cells become NaN."""
-    known = text.where(~is_member(text, ["", "nan", "NaN", "NA", "None", "null"]))
-    try:
-        numbers = known.astype(_ARROW_NUMBER).astype("float64")
-    except ValueError:
-        numbers = pd.to_numeric(known, errors="coerce").astype("float64")
-    if numbers.isna().sum() == known.isna().sum():
-        return numbers
-    bad = numbers.isna() & ~is_member(text.str.lower(), ["", "nan", "na", "null", "none"])
-    refuse_line(bad, path, " is not a number", text.rename(column))
-    return numbers
-
-
-def first_line(bad: pd.Series) -> int:
-    """Return the line of a file, as read by `read_text_table`, on which a flag is first set."""
-    return int(bad.index[bad.to_numpy()][0]) + 2
-
-
-def refuse_line(bad: pd.Series, path: Path, reason: str, cells: pd.Series | None = None) -> None:
-    """Refuse a CSV file for the first line on which a flag is set, with that line's cell."""
-    if bad.any():
-        cell = "" if cells is None else f"{cells.name}={cells[bad].iloc[0]!r}"
-        raise InputError(f"{path}: line {first_line(bad)}: {cell}{reason}")
+    names = list(columns)
+    hashes = np.sort(pd.util.hash_pandas_object(frame[names], index=False).to_numpy())
+    return hashlib.sha256(",".join(names).encode() + hashes.tobytes()).hexdigest()[:16]

@@ -1,6 +1,6 @@
-"""Text that people and other programs write: one owner for its encoding, and for TOML.
+"""Text and TOML files of users, in any Unicode encoding.
 
-Windows' editors begin UTF-8 with a byte order mark, and Excel saves "Unicode text" as UTF-16.
+Editors on Windows begin UTF-8 with a byte order mark, and Excel saves "Unicode text" as UTF-16.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _MARKS = (
 )
 
 
-def decode_text(content: bytes, place: str) -> str:
-    """Decode text in UTF-8, or in what its byte order mark says, without that mark.
+def decode_text(content: bytes, source: str) -> str:
+    """Decode text in UTF-8 or in the encoding of its byte order mark, without that mark.
 
     Args:
         content: The bytes of a file, or the beginning of one up to the end of a line.
-        place: The file, for the error.
+        source: Name of the file, for the message.
 
     Raises:
         InputError: The bytes are not text in UTF-8, UTF-16 or UTF-32.
@@ -42,13 +42,13 @@ def decode_text(content: bytes, place: str) -> str:
         line = content[: len(mark) + error.start].count(b"\n") + 1
         name = encoding.removesuffix("-le").removesuffix("-be").upper()
         raise InputError(
-            f"{place}: cannot be read as text in {name} (line {line}: {error.reason}); save it as "
+            f"{source}: cannot be read as text in {name} (line {line}: {error.reason}); save it as "
             "UTF-8"
         ) from None
 
 
 def text_encoding(content: bytes) -> tuple[bytes, str]:
-    """Return the byte order mark that text begins with, which may be none, and its encoding.
+    """Return the byte order mark at the beginning of a text (empty if none) and the encoding.
 
     Example:
         >>> text_encoding(b"file,label")
@@ -80,8 +80,12 @@ def read_toml_file(path: Path) -> dict[str, Any]:
     return parse_toml(read_text_file(path), str(path))
 
 
-def parse_toml(text: str, place: str) -> dict[str, Any]:
-    """Parse TOML; errors name the place.
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """Parse TOML.
+
+    Args:
+        text: The TOML.
+        source: Name of its file, for the message.
 
     Raises:
         InputError: It is not TOML.
@@ -92,8 +96,8 @@ def parse_toml(text: str, place: str) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no error of TOML's
-        raise InputError(f"{place}: is not TOML: {_reason(error)}") from None
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits raises ValueError
+        raise InputError(f"{source}: is not TOML: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:

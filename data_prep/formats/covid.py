@@ -18,8 +18,8 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.spreadsheets import sheet_names
 from cxr_compare.data_prep.contracts.table_files import read_table_file, read_text_table
-from cxr_compare.data_prep.contracts.tables import to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_columns import to_numbers
 from cxr_compare.data_prep.formats.finding_names import finding_name
 from cxr_compare.data_prep.formats.folder_scan import has_columns, has_match, list_image_files
 from cxr_compare.data_prep.formats.patients import patients_from_names
@@ -108,7 +108,7 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
         path,
         ("patientid", "finding", "filename"),
         ("view", "modality", "sex", "age", "offset", "url"),
-        names_of=lambda name: name.lower().replace("imagename", "filename"),
+        rename_column=lambda name: name.lower().replace("imagename", "filename"),
     )
     text = text.loc[:, ~text.columns.duplicated()].drop_duplicates()
     text["folder"] = text.get("folder", "images")

@@ -16,8 +16,9 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLES
 from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.tables import empty_table, refuse_line, to_numbers
+from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
 from cxr_compare.data_prep.formats.folder_scan import has_match
 from cxr_compare.data_prep.formats.label_files import add_name_space

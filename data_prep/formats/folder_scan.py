@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.table_files import header_of
+from cxr_compare.data_prep.contracts.table_files import read_header
 from cxr_compare.data_prep.contracts.text import TEXT
 
 
@@ -24,7 +24,7 @@ def has_match(*patterns: str) -> Callable[[Path], bool]:
 
 def has_columns(path: Path, *columns: str) -> bool:
     """Return True if the file exists and its first line names all columns, in any case."""
-    return set(columns) <= {name.lower() for name in header_of(path)}
+    return set(columns) <= {name.lower() for name in read_header(path)}
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")

@@ -17,8 +17,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
-from cxr_compare.data_prep.contracts.tables import refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.formats.class_names import (
     NO_FINDING_CLASSES,
     STATE_OF_TEXT,

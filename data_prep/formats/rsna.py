@@ -17,8 +17,8 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.schemas import SYNTHETIC
 from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.tables import refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.folder_scan import has_match, require_unique_ids
 from cxr_compare.data_prep.formats.nih import SIDE, find_entries, read_field_sizes
 from cxr_compare.data_prep.formats.source import (

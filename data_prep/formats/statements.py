@@ -13,8 +13,8 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.contracts.tables import refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT, class_finding
 from cxr_compare.data_prep.formats.columns import SIDES, column_dictionary
 from cxr_compare.data_prep.formats.image_size import image_size

@@ -18,8 +18,9 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.tables import empty_table, refuse_line, to_numbers
+from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
 from cxr_compare.data_prep.formats.finding_names import finding_name
 from cxr_compare.data_prep.formats.folder_scan import (
@@ -220,7 +221,7 @@ def _read_rows(path: Path, by_readers: bool, required: tuple[str, ...] = ()) -> 
     keys = ("image_id", "rad_id") if by_readers else ("image_id",)
     names = {"image_id", "rad_id", "class_name", *_CSV_EDGES}
     text = read_text_table(
-        path, (*keys, *required), names_of=lambda c: c.lower() if c.lower() in names else c
+        path, (*keys, *required), rename_column=lambda c: c.lower() if c.lower() in names else c
     )
     for column in keys:
         refuse_line(text[column] == "", path, f"{column} is empty; fill it in")

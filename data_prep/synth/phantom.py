@@ -11,13 +11,13 @@ from typing import Any
 
 import cv2
 
+from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.disk_space import make_folder, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
-from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
 from cxr_compare.data_prep.synth.dicom_files import write_image
 from cxr_compare.data_prep.synth.flaws import FLAWS_CSV, add_flaws

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.contracts.tables import write_csv, write_table
+from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cost_table import cost_frame

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from scipy.special import stdtr, stdtrit
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
+from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.contracts.tables import read_table, write_csv
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER, require_kind
 from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.evaluation.compare.holm import holm

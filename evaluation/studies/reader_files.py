@@ -12,7 +12,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.tables import refuse_line
+from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.studies.reader_study import LESION

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
+from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.evaluation.report.chart import Chart
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.table import Table

@@ -25,13 +25,9 @@ from cxr_compare.data_prep.contracts.ids import is_member, positions, renamed
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
-from cxr_compare.data_prep.contracts.tables import (
-    empty_table,
-    frame_digest,
-    refuse_line,
-    typed_table,
-)
+from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.export.content import file_stems
 from cxr_compare.data_prep.formats.coco import COCO
 from cxr_compare.data_prep.formats.csv_files import CSV

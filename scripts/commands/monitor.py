@@ -11,7 +11,8 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.data_prep.store.answer_log import AGE_BANDS, LOG_KEY, read_audit, read_log
+from cxr_compare.data_prep.store.answer_log import AGE_BANDS, LOG_KEY
+from cxr_compare.data_prep.store.answer_log_reader import read_audit, read_log
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision

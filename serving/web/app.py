@@ -18,7 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive
 
-from cxr_compare.data_prep.contracts.tables import inert_cell
+from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.serving.answer import ANSWER_COLUMNS, answer_row
 from cxr_compare.serving.dicom_objects.result_identity import RESEARCH_USE
 from cxr_compare.serving.web.analysis import Include, Server

@@ -15,7 +15,8 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.store.answer_log import LOG_KEY, read_log
+from cxr_compare.data_prep.store.answer_log import LOG_KEY
+from cxr_compare.data_prep.store.answer_log_reader import read_log
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions

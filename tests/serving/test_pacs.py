@@ -27,7 +27,8 @@ pytest.importorskip("highdicom", reason="needs the extra pacs")
 pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.answer_log import AnswerLog, read_log
+from cxr_compare.data_prep.store.answer_log import AnswerLog
+from cxr_compare.data_prep.store.answer_log_reader import read_log
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.dicom_objects.result_identity import SOFTWARE
 from cxr_compare.serving.guard import Warned

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from cxr_compare.data_prep.assemble.hidden_ids import pseudonymise
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.pseudonyms import (
-    OF_KEY,
-    _hide_path,
+    KEY_ID_TEXT,
     find_hidden,
     hide_paths,
     keyed_hash,
@@ -25,6 +24,11 @@ from cxr_compare.data_prep.formats.targets import targets_from_findings
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 SECRETS = ("DOE^JANE", "4711-0815", "1.2.840.99.1", "1.2.840.99.2", "1.2.840.77", "SMITH", "jane")
+
+
+def hidden_path(path: str) -> str:
+    """Return a path as `hide_paths` writes it."""
+    return hide_paths(pd.DataFrame({"path": [path]}, dtype=TEXT), KEY)["path"].iloc[0]
 
 
 def tables_with_names(root: Path) -> SourceTables:
@@ -93,7 +97,7 @@ def test_paths_stay_true_in_memory_until_they_are_hidden(tmp_path):
     after, _ = pseudonymise(tables_with_names(tmp_path), KEY)
     assert after.images["path"].tolist() == ["DOE^JANE/a.dcm", "DOE^JANE/b.dcm"]
     hidden = hide_paths(after.images, KEY)
-    assert hidden["path"].tolist() == [_hide_path(KEY, path) for path in after.images["path"]]
+    assert hidden["path"].tolist() == [hidden_path(path) for path in after.images["path"]]
     pd.testing.assert_frame_equal(hide_paths(hidden, KEY), hidden)  # twice is once
     without = after.images.assign(path=pd.Series([None, None], dtype=TEXT))
     assert hide_paths(without, KEY)["path"].isna().all()
@@ -104,9 +108,9 @@ def test_hidden_files_are_found_again_with_the_key_alone(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(name)
     wanted = [
-        _hide_path(KEY, "DOE^JANE/a.dcm"),
-        _hide_path(KEY, "deep/er/b"),
-        _hide_path(KEY, "gone"),
+        hidden_path("DOE^JANE/a.dcm"),
+        hidden_path("deep/er/b"),
+        hidden_path("gone"),
     ]
     found = find_hidden(tmp_path, KEY, wanted)
     assert found == {
@@ -124,8 +128,8 @@ def test_a_key_is_made_once_for_its_owner_alone(tmp_path):
     assert read_id_key(path, tmp_path / "out") == key
     assert [p.name for p in tmp_path.iterdir()] == ["id.key"]
     assert read_id_key(tmp_path / "second.key") != key
-    assert keyed_hash(key, OF_KEY) != keyed_hash(KEY, OF_KEY)
-    assert key.hex()[:8] not in keyed_hash(key, OF_KEY)
+    assert keyed_hash(key, KEY_ID_TEXT) != keyed_hash(KEY, KEY_ID_TEXT)
+    assert key.hex()[:8] not in keyed_hash(key, KEY_ID_TEXT)
 
 
 def test_an_unfit_key_is_refused_with_the_way_out(tmp_path):

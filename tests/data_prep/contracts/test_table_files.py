@@ -13,8 +13,8 @@ from openpyxl import Workbook
 from cxr_compare.data_prep.contracts import spreadsheets
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import (
-    header_of,
     is_spreadsheet,
+    read_header,
     read_table_file,
     read_text_table,
 )
@@ -87,7 +87,7 @@ def test_every_dialect_gives_the_same_cells(tmp_path, name, content):
     path.write_bytes(content)
     frame = read_text_table(path, ["file"])
     assert [list(frame.columns), *frame.to_numpy().tolist()] == ROWS
-    assert header_of(path) == ROWS[0] or content.startswith((b"sep", b"\x1f\x8b"))
+    assert read_header(path) == ROWS[0] or content.startswith((b"sep", b"\x1f\x8b"))
     first_line = 3 if content.startswith(b"sep") else 2
     assert frame.index.tolist() == [first_line - 2, first_line - 1]
 
@@ -234,8 +234,8 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_parsed(
 ):
     path = with_part(write_book(tmp_path / "t.xlsx", ROWS), part, content)
     monkeypatch.setattr(spreadsheets, "load_workbook", None)
-    monkeypatch.setattr(spreadsheets, "_MOST_ROWS", 1_000)
-    monkeypatch.setattr(spreadsheets, "_MOST_ELEMENTS", 10_000)
+    monkeypatch.setattr(spreadsheets, "MAX_ROWS", 1_000)
+    monkeypatch.setattr(spreadsheets, "MAX_TAGS", 10_000)
     with pytest.raises(InputError, match="save the sheet as CSV"):
         read_text_table(path, [])
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.tables import to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_columns import to_numbers
 from cxr_compare.data_prep.formats.views import normal_views
 
 cells = st.sampled_from(["", "a", "0012", "NA", " b ", "é", "1.5", '"x, y"', '"two\nlines"', "'"])

@@ -1,0 +1,76 @@
+"""Columns of text as they come from a table file: numbers in them, and lines with errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import is_member
+
+_ARROW_NUMBER = pd.ArrowDtype(pa.float64())
+
+
+def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
+    """Convert a column of text to numbers.
+
+    Args:
+        text: The column, indexed as `data_prep.contracts.table_files.read_text_table` does.
+        path: The file, for the message.
+        column: Name of the column, for the message.
+
+    Returns:
+        float64; empty cells become NaN.
+
+    Raises:
+        InputError: A cell is no number. The message names its line.
+
+    Example:
+        >>> to_numbers(pd.Series(["1.5", ""]).astype("str"), Path("a.csv"), "age").tolist()
+        [1.5, nan]
+    """
+    filled = text.where(~is_member(text, ["", "nan", "NaN", "NA", "None", "null"]))
+    try:
+        numbers = filled.astype(_ARROW_NUMBER).astype("float64")
+    except ValueError:
+        numbers = pd.to_numeric(filled, errors="coerce").astype("float64")
+    if numbers.isna().sum() == filled.isna().sum():
+        return numbers
+    is_wrong = numbers.isna() & ~is_member(text.str.lower(), ["", "nan", "na", "null", "none"])
+    refuse_line(is_wrong, path, " is not a number", text.rename(column))
+    return numbers
+
+
+def first_line(flags: pd.Series) -> int:
+    """Return the line of a file on which a flag is first set.
+
+    Args:
+        flags: bool, indexed as `data_prep.contracts.table_files.read_text_table` does.
+
+    Example:
+        >>> first_line(pd.Series([False, True]))
+        3
+    """
+    return int(flags.index[flags.to_numpy()][0]) + 2
+
+
+def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | None = None) -> None:
+    """Refuse a file for the first line on which a flag is set.
+
+    Args:
+        flags: bool, indexed as `data_prep.contracts.table_files.read_text_table` does.
+        path: The file.
+        reason: End of the message, behind the cell.
+        cells: Column whose cell is quoted; None quotes none.
+
+    Raises:
+        InputError: A flag is set.
+
+    Example:
+        >>> refuse_line(pd.Series([False, False]), Path("a.csv"), " is not a number")
+    """
+    if flags.any():
+        cell = "" if cells is None else f"{cells.name}={cells[flags].iloc[0]!r}"
+        raise InputError(f"{path}: line {first_line(flags)}: {cell}{reason}")
