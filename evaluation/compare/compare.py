@@ -101,7 +101,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         _check_seeds(name, list(members.values()))
     evaluated, notes = common_test_images(models_by_label(named), truth, images=images)
     models, of_models = evaluate_models(named, evaluated, truth, policies, extra_policies)
-    _check_protocol(protocol, models)
+    check_protocol(protocol, models)
     scorecards = scorecards_of(models)
     if first is not None:
         first("\n".join(model.first_line for members in models.values() for model in members))
@@ -216,7 +216,7 @@ def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Mod
     return {label: model for models in named.values() for label, model in models.items()}
 
 
-def _check_protocol(protocol: Protocol, models: Models) -> None:
+def check_protocol(protocol: Protocol, models: Models) -> None:
     """Refuse models that lack the protocol's policy or, where it is declared, the primary figure.
 
     An exploratory comparison is not refused for a figure: its answer says that there is none.

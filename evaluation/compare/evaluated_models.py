@@ -297,7 +297,7 @@ def with_uncounted_images(
         return {
             subgroup: {
                 name: [
-                    _uncounted_scorecard(model, labels, truth, policy, against, unit)
+                    uncounted_scorecard(model, labels, truth, policy, against, unit)
                     for model in members
                 ]
                 for name, members in models.items()
@@ -324,7 +324,7 @@ def with_uncounted_images(
     return estimates, scorecards
 
 
-def _uncounted_scorecard(
+def uncounted_scorecard(
     model: EvaluatedModel,
     labels: pd.Series,
     truth: GroundTruth,
@@ -332,6 +332,16 @@ def _uncounted_scorecard(
     against: bool,
     unit: Unit,
 ) -> Scorecard:
+    """Make the scorecard of a model on every test image that any model should have run on.
+
+    Args:
+        model: The model.
+        labels: Label of each image, NaN where unknown.
+        truth: Ground truth.
+        policy: Policy whose threshold decides on images of unknown label.
+        against: Let uncounted images count against the system; otherwise for it.
+        unit: ``image``, ``study`` or ``patient``.
+    """
     system = model.system
     decision = _decision_by(unit, model, truth)
     ran = labels.index[labels.index.isin(system.images_run)]

@@ -1,10 +1,10 @@
-"""How well metadata and image borders alone predict the label: the baseline of every system."""
+"""Shortcuts: prediction of the label from metadata and image borders alone, as a baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,15 +21,15 @@ from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
 from cxr_compare.evaluation.statistics.logistic_regression import fit_logistic
 
 SHORTCUT = "shortcut"
-"""Topic of a guess without the lungs among the figures on where systems fail, and its system."""
+"""Topic of a guess without the lungs in the failure table, and its name as a system."""
 BEYOND_SHORTCUT = "beyond shortcut"
-"""Topic: a system's AUROC minus that of the strongest guess without the lungs, paired."""
+"""Topic of a system's AUROC minus that of the strongest guess without the lungs, paired."""
 
 _RARE_IMAGES = 20
 _MIN_IMAGES = 20
 _LEVELS = 256
 _RIDGE = 1.0
-_FREE_RIDGE = 1e-6  # of the intercept
+_INTERCEPT_RIDGE = 1e-6
 _SPREAD = 3**0.5  # ranks from -1 to 1 times this have a standard deviation of 1
 _FIT_ROWS = 30_000
 _PERSON = {"view": "view", "sex": "sex", "age_years": "age"}
@@ -42,12 +42,15 @@ _FILE = {
     "bits": "bits",
     "spacing_col_mm": "pixel spacing",
 }
-# Of the whole image, which disease changes too: shown, but not counted among metadata and borders.
-_OF_IMAGE = {"mean_grey": "mean brightness", "file_bytes": "file size",
-             "text_score": "burned-in text"}  # fmt: skip
+# Facts of the whole image, which disease changes, too: shown, but no metadata or borders.
+_WHOLE_IMAGE = {
+    "mean_grey": "mean brightness",
+    "file_bytes": "file size",
+    "text_score": "burned-in text",
+}
 _BORDER = "outer tenth of the image"
 BORDER_GREY = "border_grey_"
-"""How the names of the columns of border greys begin."""
+"""Start of the names of columns with border greys."""
 _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
 
 
@@ -55,17 +58,17 @@ _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "me
 class _Fact:
     """One fact about each image."""
 
-    name: str  # what it is, for a person
-    codes: np.ndarray  # which row of the table says it, int, shape `(N,)`
+    name: str  # name for people
+    codes: np.ndarray  # row of the table for each image, int, shape `(N,)`
     table: np.ndarray  # predictors, float64, shape `(levels, columns)`
-    known: np.ndarray  # whether the fact is known, bool, shape `(N,)`
+    known: np.ndarray  # True where the fact is known, shape `(N,)`
 
     @classmethod
-    def of(cls, name: str, values: pd.Series) -> _Fact | None:
-        """Make a fact of numbers or of categories; None if it says the same of all.
+    def from_values(cls, name: str, values: pd.Series) -> _Fact | None:
+        """Make a fact from numbers or categories; None if it is the same for all images.
 
-        Of numbers, a logistic model bends at the terciles; categories with fewer than 20 images
-        are one; a missing value is a category of its own.
+        For numbers, the logistic model bends at the terciles. Categories with fewer than 20 images
+        are merged into one. A missing value is a category of its own.
         """
         known = values.notna().to_numpy(dtype=bool)
         if known.sum() < _RARE_IMAGES:
@@ -79,24 +82,24 @@ class _Fact:
 
 @dataclass(frozen=True)
 class _Truth:
-    """The labels of a target, and what belongs together."""
+    """Labels of a target, with the fold and patient of each image."""
 
     positive: np.ndarray  # bool, shape `(N,)`
     fold: np.ndarray  # 0 to `MOST_FOLDS - 1`, the same for all images of a patient, shape `(N,)`
     patient: np.ndarray  # codes from 0, shape `(N,)`
 
-    def of(self, rows: np.ndarray) -> _Truth:
-        """The labels of some of the images."""
+    def select(self, rows: np.ndarray) -> _Truth:
+        """Return the labels of some of the images."""
         return _Truth(self.positive[rows], self.fold[rows], self.patient[rows])
 
     def auroc(self, scores: np.ndarray, folds: Integers | None) -> AurocParts | None:
-        """AUROC over pairs of images in one fold; `None` where no fold has both classes."""
+        """Compute the AUROC over pairs of images in one fold; None if no fold has both classes."""
         n_patients = int(self.patient.max()) + 1
         return auroc_parts(self.positive, scores, self.patient, n_patients, folds=folds)
 
 
 def _auroc_of_fact(fact: _Fact, truth: _Truth) -> AurocParts | None:
-    """AUROC of a label guessed from one fact, by a model of the other folds' patients."""
+    """Compute the AUROC of a label guessed from one fact, by a model of the other folds."""
     levels = len(fact.table)
     cells = truth.fold.astype(np.int64) * levels + fact.codes
     n, hits = (
@@ -108,9 +111,9 @@ def _auroc_of_fact(fact: _Fact, truth: _Truth) -> AurocParts | None:
 
 
 def _auroc_of_facts(facts: Sequence[_Fact], truth: _Truth) -> AurocParts | None:
-    """As `_auroc_of_fact`, of several facts in one logistic model.
+    """Compute the AUROC of a label guessed from several facts in one logistic model.
 
-    Each fold's model is fitted to a sample of at most 30,000 images.
+    The model of each fold is fitted to a sample of at most 30,000 images.
     """
     scores = np.zeros(len(truth.positive))
     rng = np.random.default_rng(0)
@@ -161,9 +164,9 @@ def _numeric(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _fit(design: Floats, n: np.ndarray, hits: np.ndarray) -> Floats:
-    """Logistic regressions with a ridge that settles what the data do not."""
+    """Fit logistic regressions with a ridge that decides what the data leave open."""
     design = np.column_stack([np.ones(len(design)), design])
-    ridge = np.append(_FREE_RIDGE, np.full(design.shape[1] - 1, _RIDGE))
+    ridge = np.append(_INTERCEPT_RIDGE, np.full(design.shape[1] - 1, _RIDGE))
     start = np.zeros((len(n), design.shape[1]))
     start[:, 0] = scipy.special.logit((hits.sum(axis=1) + 0.5) / (n.sum(axis=1) + 1))
     mass = n.astype(np.float64)
@@ -178,23 +181,22 @@ def measure_shortcuts(
     *,
     systems: Mapping[str, Sequence[Floats]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure how well single facts, and all together, predict each target.
+    """Measure how well single facts, and all of them together, predict each target.
 
-    Each fact's model is fitted on four fifths of the patients and evaluated on the rest, in turn;
-    the image pairs compared are of one fold. Sibling images (the mean label of the same patient's
-    other images; the overall mean where there is none) need no model.
+    The model of each fact is fitted on four fifths of the patients and evaluated on the rest, in
+    turn; only pairs of images of one fold are compared. Sibling images need no model: the guess is
+    the mean label of the same patient's other images, or the overall mean without any.
 
     Args:
-        images: A row for each image: ``image_id``, ``patient_id``, and what is known of the person
-            and the file (``view``, ``sex``, ``age_years``, ``source``, ``width``, ``height``, ...).
-        facts: Further facts by image id, which take the place of columns of `images` of the same
-            name; those whose names begin with ``border_grey_`` are the greys around the image. May
-            be empty.
+        images: A row for each image: ``image_id``, ``patient_id``, and facts about the person and
+            the file (``view``, ``sex``, ``age_years``, ``source``, ``width``, ``height``, ...).
+        facts: Further facts by image id, which replace columns of `images` of the same name. Those
+            whose names begin with ``border_grey_`` are the greys around the image. May be empty.
         labels: A column for each target (1.0, 0.0, NaN), by image id.
         systems: Scores of the images by each training seed of systems to compare with the facts.
 
     Returns:
-        One row a target and fact, the strongest first: ``target, fact, kind, auroc, ci_low,
+        A row for each target and fact, the strongest first: ``target, fact, kind, auroc, ci_low,
         ci_high, n_images, n_positive, n_known`` (images on which the fact is known). Facts that
         are the same everywhere are left out, as are targets with fewer than 20 images a class.
         With systems also ``beyond``: by system the paired difference of its AUROC, over the same
@@ -208,9 +210,12 @@ def measure_shortcuts(
         ...     images, pd.DataFrame(), labels)]
         [('view', 1.0)]
     """
-    places = facts.index.get_indexer(pd.Index(images["image_id"]))
+    rows_of_images = facts.index.get_indexer(pd.Index(images["image_id"]))
     of_images = pd.DataFrame(
-        {name: column.array.take(places, allow_fill=True) for name, column in facts.items()},
+        {
+            name: column.array.take(rows_of_images, allow_fill=True)
+            for name, column in facts.items()
+        },
         index=images.index,
     )
     single = _facts(images, of_images)
@@ -229,7 +234,7 @@ def measure_shortcuts(
         for kind, name, n_known, parts in _evaluate(single, border, known, evaluated):
             if parts is None:
                 continue
-            auroc = parts.estimate() if kind == "siblings" else _of_folds(parts.estimate())
+            auroc = parts.estimate() if kind == "siblings" else _add_fold_variance(parts.estimate())
             low, high = auroc.interval or (None, None)
             row = {
                 "target": str(target),
@@ -247,18 +252,19 @@ def measure_shortcuts(
             if systems is not None and everywhere:
                 row["beyond"] = _beyond(systems, parts, known, evaluated)
             rows.append(row)
-    order = {str(target): place for place, target in enumerate(labels.columns)}
+    order = {str(target): rank for rank, target in enumerate(labels.columns)}
     return sorted(rows, key=lambda row: (order[row["target"]], -row["auroc"]))
 
 
-def _of_folds(
+def _add_fold_variance(
     estimate: ClusteredEstimate, guess: ClusteredEstimate | None = None
 ) -> ClusteredEstimate:
-    """With the variance that the models of five folds add, as each learns from the others' images.
+    """Add the variance that the models of five folds contribute.
 
-    Of the difference of a system from a guess it is that of the guess. It is that of five folds
-    also where fewer have both classes: counting these alone called noise a shortcut more often (of
-    sets with 3 positive patients in 17 instead of 15 %, with 20 in neither case above 2 %).
+    Each model learns from the images of the other folds, so the folds are not independent. For the
+    difference of a system and a guess, the variance is that of the guess. The number of folds is
+    five even if fewer have both classes: counting only these called noise a shortcut more often (in
+    17 instead of 15 % of sets with 3 positive patients; with 20 never above 2 %).
 
     Source:
         Nadeau and Bengio 2003: the variance grows by ``folds x test share / training share``.
@@ -273,87 +279,103 @@ def _of_folds(
 def _beyond(
     systems: Mapping[str, Sequence[Floats]], guess: AurocParts, known: np.ndarray, truth: _Truth
 ) -> dict[str, ClusteredEstimate]:
-    """How far each system's AUROC, the mean over its seeds, exceeds that of a guess."""
-    found = {}
+    """Estimate how far each system's AUROC, the mean over its seeds, exceeds that of a guess."""
+    differences = {}
     for name, seeds in systems.items():
         parts = [truth.auroc(np.asarray(scores)[known], truth.fold) for scores in seeds]
-        each = [part for part in parts if part is not None]
-        found[name] = _of_folds(auroc_over_seeds(each, [guess]), guess.estimate())
-    return found
+        defined = [part for part in parts if part is not None]
+        difference = auroc_over_seeds(defined, [guess])
+        differences[name] = _add_fold_variance(difference, guess.estimate())
+    return differences
 
 
 def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, _Fact]]:
-    """The facts that differ between images, each with its kind."""
+    """Return the facts that differ between images, each with its kind."""
     table: dict[str, pd.Series] = {str(c): images[c] for c in (*_PERSON, *_FILE) if c in images}
     table |= {str(c): decoded[c] for c in decoded if not str(c).startswith(BORDER_GREY)}
     if {"width", "height"} <= set(images.columns):
         width, height = (images[c].astype("float64") for c in ("width", "height"))
         table |= {"pixels": width * height, "aspect": width / height}
     facts = []
-    for kind, names in (("person", _PERSON), ("file", _FILE), ("picture", _OF_IMAGE)):
+    for kind, names in (("person", _PERSON), ("file", _FILE), ("picture", _WHOLE_IMAGE)):
         for column, name in names.items():
             values = table.get(column)
             if values is None:
                 continue
-            fact = _Fact.of(name, values.astype("float64") if column in _NUMBERS else values)
+            fact = _Fact.from_values(
+                name, values.astype("float64") if column in _NUMBERS else values
+            )
             if fact is not None:
                 facts.append((kind, fact))
     return facts
 
 
 def _border_facts(decoded: pd.DataFrame) -> list[_Fact]:
-    """The greys around each image, one fact a piece; none where they were not measured."""
+    """Return the greys around each image, a fact for each piece; none where not measured."""
     pieces = [name for name in decoded if str(name).startswith(BORDER_GREY)]
-    facts = [_Fact.of(_BORDER, decoded[name].astype("float64")) for name in pieces]
+    facts = [_Fact.from_values(_BORDER, decoded[name].astype("float64")) for name in pieces]
     return [fact for fact in facts if fact is not None]
 
 
-def _of(fact: _Fact, rows: np.ndarray) -> _Fact:
-    """A fact about some of the images."""
+def _select(fact: _Fact, rows: np.ndarray) -> _Fact:
+    """Return a fact about some of the images."""
     return _Fact(fact.name, fact.codes[rows], fact.table, fact.known[rows])
+
+
+class _EvaluatedFact(NamedTuple):
+    """A fact, or several together, and the AUROC of the label guessed from it."""
+
+    kind: str
+    name: str
+    n_known: int  # number of images on which it is known
+    parts: AurocParts | None
 
 
 def _evaluate(
     facts: list[tuple[str, _Fact]], border: list[_Fact], known: np.ndarray, truth: _Truth
-) -> list[tuple[str, str, int, AurocParts | None]]:
-    """Kind, name, number of images on which it is known, and AUROC of each fact."""
-    chosen = [(kind, _of(fact, known)) for kind, fact in facts]
-    found = [(kind, f.name, int(f.known.sum()), _auroc_of_fact(f, truth)) for kind, f in chosen]
+) -> list[_EvaluatedFact]:
+    """Evaluate each fact, facts together, the border and sibling images."""
+    chosen = [(kind, _select(fact, known)) for kind, fact in facts]
+    evaluated = [
+        _EvaluatedFact(kind, fact.name, int(fact.known.sum()), _auroc_of_fact(fact, truth))
+        for kind, fact in chosen
+    ]
     person = [fact for kind, fact in chosen if kind == "person"]
-    every = [fact for kind, fact in chosen if kind != "picture"]
-    n = len(known)
+    combined = [fact for kind, fact in chosen if kind != "picture"]
+    n_images = len(known)
     if len(person) > 1:
         name = " + ".join(fact.name for fact in person)
-        found.append(("person", name, n, _auroc_of_facts(person, truth)))
-    kinds = len(every)
+        evaluated.append(_EvaluatedFact("person", name, n_images, _auroc_of_facts(person, truth)))
+    n_kinds = len(combined)
     measured = np.flatnonzero(border[0].known[known]) if border else np.array([], dtype=int)
-    edge = _auroc_of_edge(border, known[measured], truth.of(measured))
+    edge = _auroc_of_edge(border, known[measured], truth.select(measured))
     if edge is not None:
-        found.append(("border", _BORDER, len(measured), edge))
-        if len(measured) == n:  # else what is missing would tell when an image was prepared
-            every += [_of(piece, known) for piece in border]
-            kinds += 1
-    if kinds > max(len(person), 1):
+        evaluated.append(_EvaluatedFact("border", _BORDER, len(measured), edge))
+        if len(measured) == n_images:  # else a missing border would tell when it was prepared
+            combined += [_select(piece, known) for piece in border]
+            n_kinds += 1
+    if n_kinds > max(len(person), 1):
+        together = _auroc_of_facts(combined, truth)
         name = "all metadata and borders"
-        found.append(("together", name, n, _auroc_of_facts(every, truth)))
+        evaluated.append(_EvaluatedFact("together", name, n_images, together))
     siblings = _sibling_means(truth)
     if not np.isnan(siblings).all():
         scores = np.where(np.isnan(siblings), truth.positive.mean(), siblings)
         n_siblings = int((~np.isnan(siblings)).sum())
         auroc = truth.auroc(scores.round(9), None)
-        found.append(("siblings", "sibling images", n_siblings, auroc))
-    return found
+        evaluated.append(_EvaluatedFact("siblings", "sibling images", n_siblings, auroc))
+    return evaluated
 
 
 def _auroc_of_edge(border: list[_Fact], rows: np.ndarray, truth: _Truth) -> AurocParts | None:
-    """AUROC of a label guessed from the greys around the images that were measured."""
+    """Compute the AUROC of a label guessed from the greys around the measured images."""
     if min(truth.positive.sum(), (~truth.positive).sum()) < _MIN_IMAGES:
         return None
-    return _auroc_of_facts([_of(piece, rows) for piece in border], truth)
+    return _auroc_of_facts([_select(piece, rows) for piece in border], truth)
 
 
 def _sibling_means(truth: _Truth) -> np.ndarray:
-    """Mean label of the same patient's other images; NaN without any."""
+    """Compute the mean label of the same patient's other images; NaN without any."""
     count = np.bincount(truth.patient)[truth.patient] - 1
     total = np.bincount(truth.patient, weights=truth.positive)[truth.patient] - truth.positive
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)

@@ -12,7 +12,7 @@ from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.compare.compare import _check_protocol
+from cxr_compare.evaluation.compare.compare import check_protocol
 from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, REFITTED
 from cxr_compare.evaluation.compare.intervals import lower_for_bias, resampled_figures
 from cxr_compare.evaluation.compare.protocol import Protocol
@@ -121,7 +121,7 @@ def holding(scorecards, held):
     }  # fmt: skip
 
 
-def test_a_cut_of_maps_that_is_held_is_told_and_is_no_primary_figure(drawn):
+def test_a_fixed_cut_of_maps_is_noted_and_is_no_primary_figure(drawn):
     _, _, scorecards, resamples, _ = drawn
     held = holding(scorecards, {"boxes": "cut of map boxes"})
     figures = resampled_figures("finding", scorecards | {"B": held["B"]}, resamples).estimates
@@ -155,19 +155,19 @@ def test_the_interval_of_precision_is_the_hull_of_percentiles_and_those_without_
         ("auroc", {"probability": "calibration"}, None),
     ],
 )
-def test_a_protocol_cannot_fix_a_figure_that_rests_on_a_held_choice(drawn, metric, held, refused):
+def test_a_protocol_cannot_name_a_figure_that_rests_on_a_fixed_choice(drawn, metric, held, refused):
     scorecard = holding(drawn[2], held)["A"][0]
     model = SimpleNamespace(name="A", scorecard=scorecard, decision=Decision("finding", {}))
     protocol = Protocol(metric=metric, declared=True)
     if refused is None:
-        return _check_protocol(protocol, {"A": [model]})
+        return check_protocol(protocol, {"A": [model]})
     with pytest.raises(InputError, match=rf"no interval \({refused}\)") as raised:
-        _check_protocol(protocol, {"A": [model]})
+        check_protocol(protocol, {"A": [model]})
     assert "\n" not in str(raised.value)
     return None
 
 
-def test_a_decision_says_which_choices_are_held():
+def test_a_decision_names_its_fixed_choices():
     decision = Decision("finding", {}, map_boxes=MapBoxRule(0.5))
     assert decision.fixed_choices == {"boxes": "cut of map boxes"}
     fitted = replace(decision, map_boxes=None, calibration=fit_calibration("platt", [0, 1], [0, 1]))

@@ -270,7 +270,7 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
     assert not any(note.kind == "copies" for note in notes)
 
 
-def test_a_training_elsewhere_without_fingerprints_is_told(predict, test_set):
+def test_a_training_elsewhere_without_fingerprints_is_noted(predict, test_set):
     system = predict("A", seed=1)
     seen = pd.DataFrame({"image_id": ["x"], "patient_id": ["y"], "role": ["train"]})
     write_table(seen, system.folder / "seen.parquet", "seen")
@@ -346,7 +346,7 @@ def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(predict,
     assert row.note == "B: not tuned for this"
 
 
-def test_localisation_is_judged_only_where_boxes_are_trusted(predict, evaluation_set, target):
+def test_localisation_is_evaluated_only_where_boxes_are_trusted(predict, evaluation_set, target):
     system = predict("A", "boxes", seed=1)
     coverage = read_table(evaluation_set.folder / "box_coverage.parquet", "box_coverage")
     positive_test = coverage["image_id"].isin(evaluation_set.image_ids("test"))

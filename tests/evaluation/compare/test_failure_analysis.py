@@ -229,7 +229,7 @@ def test_a_group_of_too_few_patients_has_counts_and_no_test():
     assert gaps[["ci_low", "p_value", "p_holm"]].isna().all().all()
 
 
-def test_what_validation_promised_is_held_against_what_choosing_gives():
+def test_validation_figures_are_compared_with_those_expected_on_test():
     rng = np.random.default_rng(6)
 
     def drawn(n, skill):

@@ -311,7 +311,7 @@ def test_the_same_training_cannot_count_as_two_seeds(predict, test_set):
         compare_predictions({"A": [first, exported]}, test_set)
 
 
-def test_a_run_judged_on_a_gpu_and_its_export_are_named_as_one_training(comparison):
+def test_a_run_evaluated_on_a_gpu_and_its_export_are_named_as_one_training(comparison):
     run, export = comparison.names[:2]
     systems = {
         run: replace(comparison.systems[run], training_id="t"),

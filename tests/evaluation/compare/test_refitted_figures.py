@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
 from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, REFITTED, Estimates
-from cxr_compare.evaluation.compare.evaluated_models import _uncounted_scorecard
+from cxr_compare.evaluation.compare.evaluated_models import uncounted_scorecard
 from cxr_compare.evaluation.compare.failure_analysis import add_at_prevalence
 from cxr_compare.evaluation.compare.intervals import (
     EXACT_METHOD,
@@ -121,7 +121,7 @@ def drawn(evaluated):
     return scorecards, resamples, resampled_figures("opacity", scorecards, resamples)
 
 
-def test_the_interval_is_that_of_a_loop_that_chooses_and_judges_anew(evaluated, drawn):
+def test_the_interval_is_that_of_a_loop_that_chooses_and_evaluates_again(evaluated, drawn):
     scorecards, resamples, found = drawn
     test = np.concatenate([*resamples.chunks()])
     anew = np.concatenate([*Resamples(30, 200, seed=3, stream=1).chunks()])
@@ -144,7 +144,7 @@ def test_the_interval_is_that_of_a_loop_that_chooses_and_judges_anew(evaluated, 
     assert gap.method.endswith(REFITTED)
 
 
-def test_beside_it_stand_the_interval_with_thresholds_held_and_what_chose_them(evaluated, drawn):
+def test_beside_it_stand_the_interval_with_fixed_thresholds_and_what_chose_them(evaluated, drawn):
     scorecards, resamples, found = drawn
     bare = {
         name: [
@@ -349,7 +349,7 @@ def test_a_failed_image_stays_as_it_counts_at_every_refitted_threshold(
     model = SimpleNamespace(
         system=read_system_of_split(system, test_set), decision=tune_predictions(system, test_set)
     )
-    scorecard = _uncounted_scorecard(model, labels, test_set.truth, "max_f1", against, "image")
+    scorecard = uncounted_scorecard(model, labels, test_set.truth, "max_f1", against, "image")
     kept, failed, positive = (
         scorecard.validation.scores,
         scorecard.scores[:30],
@@ -369,7 +369,7 @@ def test_a_patients_failed_image_counts_by_the_label_of_the_patient(predict, tes
     model = SimpleNamespace(
         system=read_system_of_split(system, test_set), decision=tune_predictions(system, test_set)
     )
-    scorecard = _uncounted_scorecard(model, labels, test_set.truth, "max_f1", against, "patient")
+    scorecard = uncounted_scorecard(model, labels, test_set.truth, "max_f1", against, "patient")
     scores = pd.Series(scorecard.scores, scorecard.evaluated.image_ids)
     found = system.scores.set_index("image_id")["score"][labels.index[both & (labels == 1)]]
     mixed = scores[patients[both].unique()]

@@ -91,12 +91,12 @@ def test_a_fact_that_says_nothing_is_at_chance_however_many_values_it_has():
     for seed in range(20):
         names = pd.Series(rng.integers(0, 30, 1000).astype(str))
         truth = truth_of(np.random.default_rng(seed).random(1000) < 0.3)
-        values.append(_auroc_of_fact(_Fact.of("scanner", names), truth).value)
+        values.append(_auroc_of_fact(_Fact.from_values("scanner", names), truth).value)
     assert np.mean(values) == pytest.approx(0.5, abs=0.02)
 
 
 def test_rare_categories_are_one():
-    fact = _Fact.of("scanner", pd.Series([f"s{n}" for n in range(30)] + ["common"] * 40))
+    fact = _Fact.from_values("scanner", pd.Series([f"s{n}" for n in range(30)] + ["common"] * 40))
     assert len(fact.table) == 2
 
 
@@ -104,7 +104,7 @@ def test_a_fact_is_learned_from_other_patients_only():
     """Each patient has a label and an own value of the fact: a memory, not a rule."""
     patient = np.repeat(np.arange(40), 30)
     positive = np.random.default_rng(2).random(40)[patient] < 0.5
-    fact = _Fact.of("room", pd.Series(patient.astype(str)))
+    fact = _Fact.from_values("room", pd.Series(patient.astype(str)))
     assert _auroc_of_fact(fact, truth_of(positive, patient)).value == pytest.approx(0.5, abs=0.01)
 
 
@@ -112,15 +112,15 @@ def test_a_number_predicts_in_a_bend_too():
     """Illness at both ends of the scale: no straight line finds it."""
     age = np.random.default_rng(1).uniform(0, 100, 3000)
     truth = truth_of(np.abs(age - 50) > 33)
-    assert _auroc_of_fact(_Fact.of("age", pd.Series(age)), truth).value > 0.95
+    assert _auroc_of_fact(_Fact.from_values("age", pd.Series(age)), truth).value > 0.95
 
 
 def test_one_outlier_does_not_hide_what_numbers_say():
     size = np.r_[np.random.default_rng(1).normal(10_000, 100, 2000), 1e12]
     positive = size > 10_000
     facts = [
-        _Fact.of("size", pd.Series(size)),
-        _Fact.of("view", pd.Series(["AP", "PA"] * 1000 + ["AP"])),
+        _Fact.from_values("size", pd.Series(size)),
+        _Fact.from_values("view", pd.Series(["AP", "PA"] * 1000 + ["AP"])),
     ]
     assert _auroc_of_facts(facts, truth_of(positive)).value > 0.99
 
@@ -129,7 +129,7 @@ def test_missing_values_may_be_what_predicts():
     positive = np.arange(1000) % 4 == 0
     age = np.where(positive, np.nan, np.arange(1000) % 60)
     truth = truth_of(positive, np.random.default_rng(0).permutation(1000))
-    assert _auroc_of_fact(_Fact.of("age", pd.Series(age)), truth).value > 0.99
+    assert _auroc_of_fact(_Fact.from_values("age", pd.Series(age)), truth).value > 0.99
 
 
 def test_together_they_predict_what_none_does_alone():
@@ -181,7 +181,7 @@ def test_intervals_contain_that_models_of_five_folds_share_their_images():
     own = (positive + np.random.default_rng(4).normal(0, 1, 400)).astype(np.float64)
     (row,) = measure_shortcuts(images, NO_DECODE, labels, systems={"A": [own]})
     folds, patient = patient_folds(images["patient_id"].to_numpy()), np.arange(400)
-    fact = _Fact.of("view", images["view"])
+    fact = _Fact.from_values("view", images["view"])
     guess = _auroc_of_fact(fact, _Truth(positive, folds, patient))
     low, high = guess.estimate().interval
     # Nadeau and Bengio: 1 + 5 x (1/5) / (4/5) times the variance, 1.5 times as wide on the logit.
