@@ -1,8 +1,8 @@
-"""Checks of predicted and true boxes: what would give a figure from wrong input is refused.
+"""Checks of predicted and true boxes, which refuse input that would give a wrong figure.
 
-The one owner of these checks: the box metrics of `cxr_compare.metrics`, ``cxr import``,
-``cxr compare --truth`` and true boxes in memory all call them. A message names the table, the row,
-the image and the value, and what would read the value.
+The box metrics of `cxr_compare.metrics`, ``cxr import``, ``cxr compare --truth`` and true boxes in
+memory all call them. A message names the table, the row, the image and the value, and how the value
+could be read.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
 
 MANY = 0.1
-"""Share of the boxes from which on an oddity is a misread column, not a single bad row."""
-_FAR = 0.1  # of the image's side: a box that reaches so far beyond it is in other pixels
-_MOST = 0.9  # share of the boxes that has to fit another reading before that is asked about
+"""Share of the boxes from which an oddity is a misread column and not a single bad row."""
+_FAR = 0.1  # share of the image's side by which a box in other pixels reaches beyond it
+_MOST = 0.9  # share of the boxes that must fit another reading before it is suggested
 _SLACK = 1.0  # px by which whole-number edges may pass the border
-_PERCENT = (20.0, 100.0)  # between which the highest of scores in percent lies
+_PERCENT = (20.0, 100.0)  # range of the highest score where scores are in percent
 _ENDING = re.compile(r"\.(?:png|jpe?g|tiff?|bmp|webp|dcm|dicom|npy|txt)$", re.IGNORECASE)
 _WIDTHS = (
     "are these x, y, width and height? Give x2 = x1 + width and y2 = y1 + height, or call the "
@@ -40,19 +40,27 @@ def check_scores(table: pd.DataFrame, where: str) -> None:
     """Refuse scores that are no number in [0, 1].
 
     Args:
-        table: Rows with ``image_id`` and ``score`` and, where a file has lines, ``place``.
+        table: Rows with ``image_id`` and ``score`` and, where a file has lines, ``place``: the line
+            of each row, for the message.
         where: File or argument that holds the rows, for the message.
 
     Raises:
-        InputError: A score is NaN or outside [0, 1]; of many below 0 or above 1 the message asks
-            whether they are logits or percent.
+        InputError: A score is NaN or outside [0, 1]. The message asks whether scores outside are
+            logits or percent.
+
+    Example:
+        >>> table = pd.DataFrame({"image_id": ["a"], "score": [85.0]})
+        >>> check_scores(table, "boxes")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: boxes: row 0, image 'a': score=85.0; ...
     """
     scores = table["score"].to_numpy(np.float64)
-    wrong = ~((scores >= 0) & (scores <= 1))
-    if not wrong.any():
+    is_wrong = ~((scores >= 0) & (scores <= 1))
+    if not is_wrong.any():
         return
-    row = int(wrong.argmax())
-    outside = scores[wrong & np.isfinite(scores)]
+    row = int(is_wrong.argmax())
+    outside = scores[is_wrong & np.isfinite(scores)]
     question = ""
     if len(outside):
         question = "; are these logits? Apply a sigmoid, 1 / (1 + exp(-score))"
@@ -60,7 +68,7 @@ def check_scores(table: pd.DataFrame, where: str) -> None:
             question = "; are these percent? Divide by 100"
     raise InputError(
         f"{_row(table, row, where)}: score={scores[row]}; scores must be numbers in [0, 1] "
-        f"({counted(int(wrong.sum()), 'row', 'are')} not){question}"
+        f"({counted(int(is_wrong.sum()), 'row', 'are')} not){question}"
     )
 
 
@@ -77,6 +85,13 @@ def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = N
         InputError: An edge is NaN or infinite; all boxes lie within 1 px, as shares of the image's
             size do; or an edge does not exceed the opposite one. Where many do not, the message
             asks whether ``x2, y2`` are width and height.
+
+    Example:
+        >>> table = pd.DataFrame({"image_id": ["a"], "x1": [40], "y1": [5], "x2": [40], "y2": [9]})
+        >>> check_edges(table, "boxes")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: boxes: row 0, image 'a': x1=40, y1=5, ...
     """
     corners = table[EDGES].to_numpy(np.float64)
     if not len(corners):
@@ -85,7 +100,7 @@ def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = N
     if finite.any() and corners[finite].max() <= 1 and corners[finite].min() >= -1:
         row = int(finite.argmax())
         raise InputError(
-            f"{_row(table, row, where)}: {_shown(corners[row])}; all boxes lie within 1 px: "
+            f"{_row(table, row, where)}: {_edges_text(corners[row])}; all boxes lie within 1 px: "
             f"{_SHARES}, or import YOLO files, which hold shares (cxr import)"
         )
     x1, y1, x2, y2 = corners.T
@@ -101,27 +116,31 @@ def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = N
     elif crossed[row] and (x1 > x2)[finite].all() and (y1 > y2)[finite].all():
         question = "; are x1, y1 and x2, y2 the wrong way round?"
     raise InputError(
-        f"{_row(table, row, where)}: {_shown(corners[row])}; a box needs x1 < x2 and y1 < y2 "
+        f"{_row(table, row, where)}: {_edges_text(corners[row])}; a box needs x1 < x2 and y1 < y2 "
         f"inside the image, in pixels of the original{question}"
     )
 
 
 def check_inside(table: pd.DataFrame, where: str, sizes: np.ndarray, *, sides: str = "") -> None:
-    """Refuse boxes of which many lie beyond their images: they are in other units.
+    """Refuse boxes many of which lie beyond their images: they are in other units.
 
-    A single box beyond its image is left to be clipped. Boxes of detectors that do not clip reach
-    a few px beyond; a tenth of all that reach a tenth of the image's side beyond are of a resized
-    image, or have corners in the place of sides.
+    A single box beyond its image is accepted, to be clipped later. Detectors that do not clip give
+    boxes that reach a few px beyond. Where a tenth of all boxes reach a tenth of the image's side
+    beyond it, they are of a resized image, or were read as sides and are corners.
 
     Args:
-        table: As of `check_edges`, edges in px.
+        table: Rows as for `check_edges`, edges in px.
         where: File or argument that holds the rows, for the message.
         sizes: Width and height of each row's image, px, shape ``(N, 2)``; NaN where unknown.
-        sides: What says that the source holds sides, such as "COCO's bbox is x, y, width, height";
+        sides: Statement that the source holds sides, such as "COCO's bbox is x, y, width, height";
             empty where the source holds corners.
 
     Raises:
-        InputError: Many boxes lie beyond; the message asks whether they are corners.
+        InputError: Many boxes lie beyond their images; the message asks whether they are corners.
+
+    Example:
+        >>> table = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [90], "y2": [90]})
+        >>> check_inside(table, "boxes", np.array([[100.0, 100.0]]))
     """
     corners = table[EDGES].to_numpy(np.float64)
     if not len(corners):
@@ -137,38 +156,44 @@ def check_inside(table: pd.DataFrame, where: str, sizes: np.ndarray, *, sides: s
     outside = beyond if are_corners else far
     row = int(outside.argmax())
     width, height = sizes[row]
-    begun = (
-        f"{_row(table, row, where)}: {_shown(corners[row])} reaches beyond the image of "
+    beginning = (
+        f"{_row(table, row, where)}: {_edges_text(corners[row])} reaches beyond the image of "
         f"{width:g} x {height:g} px, as {counted(int(outside.sum()), 'box')} of {len(table):,} "
     )
-    command = "does" if outside.sum() == 1 else "do"
+    verb = "does" if outside.sum() == 1 else "do"
     if sides:
         raise InputError(
-            f"{begun}{command}: are these corners? {sides}: give width = x2 - x1 and height = y2 - "
-            "y1, or a CSV with x1, y1, x2, y2"
+            f"{beginning}{verb}: are these corners? {sides}: give width = x2 - x1 and height = "
+            "y2 - y1, or a CSV with x1, y1, x2, y2"
         )
     raise InputError(
-        f"{begun}{command}: give px of the original image, not of a resized one, and corners x2, y2"
+        f"{beginning}{verb}: give px of the original image, not of a resized one, and corners "
+        "x2, y2"
     )
 
 
 def check_shares(table: pd.DataFrame, where: str) -> None:
-    """Refuse pixels in the place of shares of the image's size, as YOLO files hold them.
+    """Refuse pixels where shares of the image's size are expected, as in YOLO files.
 
     Args:
-        table: As of `check_edges`, edges in shares of the image's size.
+        table: Rows as for `check_edges`, edges in shares of the image's size.
         where: File or folder that holds the rows, for the message.
 
     Raises:
         InputError: A tenth of the boxes or more reach far beyond 1.
+
+    Example:
+        >>> shares = pd.DataFrame({"image_id": ["a"], "x1": [0.1], "y1": [0.1], "x2": [0.5],
+        ...     "y2": [0.9]})
+        >>> check_shares(shares, "labels/a.txt")
     """
     corners = table[EDGES].to_numpy(np.float64)
     far = ((corners > 1 + _FAR) | (corners < -_FAR)).any(axis=1)
     if len(corners) and far.mean() >= MANY:
         row = int(far.argmax())
         raise InputError(
-            f"{_row(table, row, where)}: {_shown(corners[row])} reaches far beyond 1; YOLO lines "
-            "are shares of the image's size: are these pixels? Divide x by the width and y by the "
+            f"{_row(table, row, where)}: {_edges_text(corners[row])} reaches far beyond 1; YOLO "
+            "lines are shares of the image's size: are these pixels? Divide x by the width and y by the "
             "height of the image, or give a CSV with x1, y1, x2, y2 in px"
         )
 
@@ -177,13 +202,20 @@ def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series)
     """Refuse rows that call one image by two names, such as ``a.png`` and ``a``.
 
     Args:
-        names: What each row calls its image.
-        ids: Which image that is.
+        names: Name of the image in each row.
+        ids: Id of that image.
         where: File that holds the rows, for the message.
-        places: Row, entry or line of each row.
+        places: Row, entry or line of each row, for the message.
 
     Raises:
         InputError: Two names are of one image, whose boxes would count twice.
+
+    Example:
+        >>> names, ids = pd.Series(["a.png", "a"]), pd.Series(["a", "a"])
+        >>> check_names(names, ids, "boxes.csv", pd.Series(["row 0", "row 1"]))
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: boxes.csv: row 1 calls image 'a' 'a', ...
     """
     if (names.to_numpy() == ids.to_numpy()).all():
         return
@@ -201,7 +233,11 @@ def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series)
 
 
 def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """Find ids that are a known one but for case or path ending.
+    """Find ids that differ from a known one in case or path ending only.
+
+    Args:
+        ids: Ids to look up.
+        known: Known ids.
 
     Returns:
         The known id by each such id; ids that are known themselves are left out.
@@ -219,8 +255,14 @@ def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
 def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Index:
     """Check the arguments of a box metric: predicted boxes, true boxes and image ids.
 
-    Boxes of images that are not evaluated are allowed, but ids that match nothing at all, or match
-    but for case or path ending, are not.
+    Boxes of images that are not evaluated are allowed. Ids that match nothing at all, or match but
+    for case or path ending, are not.
+
+    Args:
+        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+            ``score``.
+        truth: True boxes, the same without scores.
+        image_ids: Every image evaluated, unique.
 
     Returns:
         The image ids as an index.
@@ -228,6 +270,11 @@ def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Inde
     Raises:
         InputError: A column is missing, a value is no box or no score, an id repeats, or the ids of
             the three do not fit each other.
+
+    Example:
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
+        >>> check_arguments(truth.assign(score=0.9), truth, ["a", "b"]).tolist()
+        ['a', 'b']
     """
     ids = image_ids if isinstance(image_ids, pd.Index) else pd.Index(list(image_ids))
     if not ids.is_unique:
@@ -243,12 +290,12 @@ def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Inde
     return ids
 
 
-def _require_columns(table: Any, where: str, wanted: list[str]) -> None:
+def _require_columns(table: Any, where: str, columns: list[str]) -> None:
     if not isinstance(table, pd.DataFrame):
         raise InputError(
-            f"{where}: expected a DataFrame with {', '.join(wanted)}, got {type(table).__name__}"
+            f"{where}: expected a DataFrame with {', '.join(columns)}, got {type(table).__name__}"
         )
-    for column in wanted:
+    for column in columns:
         if column not in table:
             raise InputError(
                 f"{where}: column '{column}' is missing; it has "
@@ -257,9 +304,9 @@ def _require_columns(table: Any, where: str, wanted: list[str]) -> None:
         cells = table[column]
         if column != "image_id" and len(cells) and not pd.api.types.is_numeric_dtype(cells):
             numbers = pd.to_numeric(cells, errors="coerce")
-            wrong = numbers.isna() & cells.notna()
-            if wrong.any():
-                row = int(wrong.to_numpy().argmax())
+            is_wrong = numbers.isna() & cells.notna()
+            if is_wrong.any():
+                row = int(is_wrong.to_numpy().argmax())
                 raise InputError(
                     f"{_row(table, row, where)}: {column}={cells.iloc[row]!r} is no number"
                 )
@@ -271,13 +318,12 @@ def _require_columns(table: Any, where: str, wanted: list[str]) -> None:
 def _check_ids(boxes: pd.Series, truth: pd.Series, image_ids: pd.Index) -> None:
     """Refuse ids that match nothing, or an image that has two of them."""
     tables = (("boxes", boxes, truth), ("truth", truth, boxes))
-    known = set(image_ids)
+    evaluated = set(image_ids)
     for name, own, _ in tables:
-        near = near_ids(own.unique(), known)
-        held = set(own)
-        for wrong, right in near.items():
-            if right in held and wrong.lower() == right.lower():
-                continue  # of names that differ in case alone both are images
+        own_ids = set(own)
+        for wrong, right in near_ids(own.unique(), evaluated).items():
+            if right in own_ids and wrong.lower() == right.lower():
+                continue  # two names that differ in case alone are two images
             row = own.index[int((own == wrong).to_numpy().argmax())]
             raise InputError(
                 f"{name}: row {row}: image '{wrong}' is not in image_ids, which has '{right}'; "
@@ -296,21 +342,24 @@ def _check_ids(boxes: pd.Series, truth: pd.Series, image_ids: pd.Index) -> None:
 
 
 def _check_twins(boxes: pd.Series, truth: pd.Series, image_ids: pd.Index) -> None:
-    """Refuse an image that is in `image_ids` twice, as a union of two spellings makes it.
+    """Refuse an image that is in `image_ids` twice, as a union of two spellings contains it.
 
-    Ids that differ in case alone may be two images; they are one where predicted boxes have the one
-    and true boxes the other.
+    Ids that differ in case alone may be two images. They are one image where predicted boxes have
+    one of the ids and true boxes the other.
     """
     table = pd.DataFrame({"id": list(image_ids)})
     table["key"] = [_key(name) for name in image_ids]
     twins = table[table.duplicated("key", keep=False)]
-    found, true = set(boxes), set(truth)
+    predicted = set(boxes)
+    true = set(truth)
     for _, group in twins.groupby("key", sort=False):
         first, second = group["id"].iloc[:2]
         same_ending = first.lower() == second.lower()
-        split = (first in found, first in true) in ((True, False), (False, True))
-        split &= (second in found, second in true) == (first in true, first in found)
-        if not same_ending or split:
+        is_first_in_one = (first in predicted) != (first in true)
+        is_second_in_other = (second in predicted) == (first in true) and (
+            (second in true) == (first in predicted)
+        )
+        if not same_ending or (is_first_in_one and is_second_in_other):
             raise InputError(
                 f"image_ids: '{first}' and '{second}' are one image under two ids; give it one, in "
                 "the same case and with or without the file's ending"
@@ -318,12 +367,15 @@ def _check_twins(boxes: pd.Series, truth: pd.Series, image_ids: pd.Index) -> Non
 
 
 def _key(name: str) -> str:
-    """The image id without case and path ending."""
+    """Return the image id without case and path ending."""
     return _ENDING.sub("", str(name)).casefold()
 
 
 def _fits(corners: np.ndarray, sizes: np.ndarray | None) -> np.ndarray:
-    """Tell which boxes have x1 < x2 and y1 < y2 and lie in their images, where these are known."""
+    """Return True for boxes with x1 < x2 and y1 < y2 that lie in their images, ``(N,)``.
+
+    An image of unknown size has no limit.
+    """
     fits = (corners[:, :2] < corners[:, 2:]).all(axis=1) & (corners[:, :2] >= -_SLACK).all(axis=1)
     if sizes is not None:
         limit = np.where(np.isnan(sizes), np.inf, sizes) + _SLACK
@@ -337,5 +389,5 @@ def _row(table: pd.DataFrame, row: int, where: str) -> str:
     return f"{where}: {place}, image '{table['image_id'].iloc[row]}'"
 
 
-def _shown(corners: np.ndarray) -> str:
+def _edges_text(corners: np.ndarray) -> str:
     return ", ".join(f"{name}={value:g}" for name, value in zip(EDGES, corners, strict=True))

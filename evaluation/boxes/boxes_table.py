@@ -1,7 +1,7 @@
-"""One table of boxes from what detection libraries return.
+"""Conversion of the outputs of detection libraries to one table of boxes.
 
-Torch is never imported: an output is known by its attributes and keys, and a tensor on any device
-becomes an array by its own methods.
+Torch is never imported: an output is recognised by its attributes and keys, and a tensor on any
+device becomes an array by its own methods.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.box_checks import check_edges, check_inside, check_scores
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
-"""Corners; left, top, width and height; or centre, width and height."""
+"""Format of boxes: corners; left, top, width and height; or centre, width and height."""
 _ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp", ".npy")
-_FEWEST_TO_ASK = 10  # boxes below which an odd pattern may be chance
+_FEWEST_TO_ASK = 10  # with fewer boxes an odd pattern may be chance
 _KINDS = "expected a DataFrame of boxes, a list with an output for each image, or COCO results"
-_SIDES_WORDS = 'box_format "xywh" is x, y, width, height, and "xyxy" is corners'
+_SIDES_TEXT = 'box_format "xywh" is x, y, width, height, and "xyxy" is corners'
 _SIDES = {"width": "float64", "height": "float64"}
 
 
 def is_detector_output(value: Any) -> bool:
-    """Return True for a list of outputs, one for each image, or of COCO results; else False.
+    """Return True for a list of outputs, one for each image, or of COCO results.
 
     Example:
         >>> is_detector_output([{"boxes": []}]), is_detector_output([0.1, 0.9])
@@ -44,7 +44,12 @@ def is_detector_output(value: Any) -> bool:
 
 
 def is_coco(value: Any) -> bool:
-    """Return True for COCO results or annotations, a dict for each box, which name their images."""
+    """Return True for COCO results or annotations, a dict for each box, which name their images.
+
+    Example:
+        >>> is_coco([{"image_id": 7, "bbox": [0, 0, 4, 2]}]), is_coco([{"boxes": []}])
+        (True, False)
+    """
     return is_detector_output(value) and isinstance(value[0], Mapping) and "bbox" in value[0]
 
 
@@ -60,7 +65,7 @@ class BoxArguments(NamedTuple):
 class _Output:
     """Boxes of one image."""
 
-    where: str  # what messages call the output
+    where: str  # name of the output in messages
     edges: np.ndarray  # (N, 4) xyxy
     scores: np.ndarray | None  # (N,)
     classes: np.ndarray | None  # (N,), texts
@@ -68,10 +73,10 @@ class _Output:
 
 @dataclass(frozen=True)
 class _Meaning:
-    """How the boxes of an output are meant."""
+    """Format of the boxes of an output."""
 
     box_format: BoxFormat
-    assumed: bool  # whether the format is that of the library and nobody stated it
+    assumed: bool  # the format is the usual one of the library, and nobody stated it
 
 
 def boxes_table(
@@ -137,14 +142,14 @@ def boxes_table(
 def _checked(
     table: pd.DataFrame, meant: _Meaning, where: str, sizes: np.ndarray | None
 ) -> pd.DataFrame:
-    """Return the table without places, once its scores and boxes are known to be right."""
+    """Return the table without its column ``place`` after its scores and boxes are checked."""
     if "score" in table:
         check_scores(table, where)
     if meant.assumed and meant.box_format == "xywh" and sizes is None:
         _ask_if_corners(table, where)
     check_edges(table, where, sizes=sizes)
     if sizes is not None:
-        sides = _SIDES_WORDS if meant.box_format == "xywh" else ""
+        sides = _SIDES_TEXT if meant.box_format == "xywh" else ""
         check_inside(table, where, sizes, sides=sides)
     return table.drop(columns="place")
 
@@ -152,23 +157,39 @@ def _checked(
 def box_arguments(
     boxes: Any, truth: Any, image_ids: Any, *, one_class: bool = True
 ) -> BoxArguments:
-    """Return the arguments of a box metric as tables, of outputs of any kind.
+    """Convert the arguments of a box metric to tables, from outputs of any kind.
 
     Frames that have the names of our columns stay as they are. Ids become texts. Without ids, two
     lists with an output for each image are aligned by position.
 
+    Args:
+        boxes: Predicted boxes, as `boxes_table` takes them.
+        truth: True boxes, the same without scores.
+        image_ids: Every image evaluated; None for two lists with an output for each image.
+        one_class: Refuse tables with several classes.
+
+    Returns:
+        Both tables and the image ids.
+
     Raises:
         InputError: An argument is of no known kind, see `boxes_table`, or one of the two tables
             has several classes.
+
+    Example:
+        >>> outputs = [{"boxes": [[0, 0, 4, 2]], "scores": [0.9]}]
+        >>> arguments = box_arguments(outputs, [{"boxes": [[0, 0, 4, 2]]}], ["a"])
+        >>> arguments.boxes["score"].tolist(), arguments.image_ids.tolist()
+        ([0.9], ['a'])
     """
     ids = _numbers_of_outputs(boxes, truth) if image_ids is None else _index_of_ids(image_ids)
-    found, true = _as_table(boxes, ids, "boxes"), _as_table(truth, ids, "truth")
-    if "finding" not in found or "finding" not in true:  # classes of one side say nothing
-        found = found.drop(columns="finding", errors="ignore")
+    predicted = _as_table(boxes, ids, "boxes")
+    true = _as_table(truth, ids, "truth")
+    if "finding" not in predicted or "finding" not in true:  # one side alone tells nothing
+        predicted = predicted.drop(columns="finding", errors="ignore")
         true = true.drop(columns="finding", errors="ignore")
     if one_class:
-        _require_one_class(found, true)
-    return BoxArguments(found, true, ids)
+        _require_one_class(predicted, true)
+    return BoxArguments(predicted, true, ids)
 
 
 def _numbers_of_outputs(boxes: Any, truth: Any) -> pd.Index:
@@ -206,8 +227,8 @@ def _index_of_ids(image_ids: Any) -> pd.Index:
 
 def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
     if isinstance(value, pd.DataFrame) and {"image_id", *EDGES} <= set(value.columns):
-        of_text = value["image_id"].dtype == TEXT
-        return value if of_text else value.assign(image_id=value["image_id"].astype(TEXT))
+        has_text_ids = value["image_id"].dtype == TEXT
+        return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
     table, meant = _read(value, ids, None, where)
     return _checked(table, meant, where, None)
 
@@ -226,7 +247,7 @@ def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
 def _read(
     outputs: Any, image_ids: Iterable[Any] | None, box_format: BoxFormat | None, where: str
 ) -> tuple[pd.DataFrame, _Meaning]:
-    """Return the rows with their places, and how boxes were meant."""
+    """Return the rows with their positions (column ``place``) and the format of the boxes."""
     if isinstance(outputs, pd.DataFrame):
         return _read_frame(outputs, box_format, where)
     if isinstance(outputs, Mapping) and "annotations" in outputs:
@@ -236,7 +257,7 @@ def _read(
             f"{where}: {_KINDS}, got {type(outputs).__name__} of {', '.join(map(str, outputs))}"
         )
     single = isinstance(outputs, Mapping) or _is_detections(outputs) or _is_ultralytics(outputs)
-    images = [outputs] if single else _listed(outputs, where)
+    images = [outputs] if single else _as_list(outputs, where)
     if is_coco(images):
         return _read_coco(images, box_format, where)
     if not images and image_ids is not None:
@@ -249,7 +270,7 @@ def _read(
     return _read_images(images, image_ids, box_format, where)
 
 
-def _listed(outputs: Any, where: str) -> list[Any]:
+def _as_list(outputs: Any, where: str) -> list[Any]:
     if isinstance(outputs, str | bytes) or not isinstance(outputs, Iterable):
         raise InputError(f"{where}: {_KINDS}, got {type(outputs).__name__}")
     return list(outputs)
@@ -261,21 +282,21 @@ def _read_images(
     """Read one output for each image."""
     ids = _ids_of_outputs(images, image_ids, where)
     read = [_read_one(output, f"{where}[{n}]", box_format) for n, output in enumerate(images)]
-    counts = [len(one.edges) for one in read]
-    filled = [one for one in read if len(one.edges)] or read
-    table = pd.DataFrame({
-        "image_id": np.repeat(np.asarray(ids, dtype=object), counts),
-        "place": [f"number {n}, box {k}" for n, count in enumerate(counts) for k in range(count)],
-    })  # fmt: skip
-    edges = np.concatenate([np.zeros((0, 4)), *(one.edges for one in read)])
+    counts = [len(output.edges) for output in read]
+    filled = [output for output in read if len(output.edges)] or read
+    places = [f"number {n}, box {k}" for n, count in enumerate(counts) for k in range(count)]
+    table = pd.DataFrame(
+        {"image_id": np.repeat(np.asarray(ids, dtype=object), counts), "place": places}
+    )
+    edges = np.concatenate([np.zeros((0, 4)), *(output.edges for output in read)])
     table = table.assign(**dict(zip(EDGES, edges.T, strict=True)))
     for name, what in (("score", "scores"), ("finding", "classes")):
-        having = [getattr(one, what) is not None for one in filled]
-        if any(having) and not all(having):
-            place = filled[having.index(False)].where
-            raise InputError(f"{place}: has no {what}, and others have; give all or none")
-        if any(having):
-            values = np.concatenate([getattr(one, what) for one in filled])
+        have = [getattr(output, what) is not None for output in filled]
+        if any(have) and not all(have):
+            without = filled[have.index(False)].where
+            raise InputError(f"{without}: has no {what}, and others have; give all or none")
+        if any(have):
+            values = np.concatenate([getattr(output, what) for output in filled])
             table[name] = pd.Series(values, dtype="float64" if name == "score" else TEXT)
     if table.empty and "score" not in table:
         table["score"] = np.zeros(0)
@@ -305,12 +326,12 @@ def _ids_of_outputs(images: list[Any], image_ids: Iterable[Any] | None, where: s
 
 
 def _is_detections(output: Any) -> bool:
-    """Tell whether an output is a `supervision.Detections`, or has its attributes."""
+    """Return True for a `supervision.Detections` or an object with its attributes."""
     return hasattr(output, "xyxy") and hasattr(output, "confidence")
 
 
 def _is_ultralytics(output: Any) -> bool:
-    """Tell whether an output is a result of Ultralytics, or has its attributes."""
+    """Return True for a result of Ultralytics or an object with its attributes."""
     return hasattr(getattr(output, "boxes", None), "xyxy")
 
 
@@ -318,17 +339,23 @@ def _read_one(output: Any, where: str, box_format: BoxFormat | None) -> _Output:
     """Read the boxes of one image."""
     names: Mapping[int, str] | None = None
     if _is_detections(output):
-        boxes, scores, labels = output.xyxy, output.confidence, output.class_id
-        named = (getattr(output, "data", None) or {}).get("class_name")
-        labels = labels if named is None else named
+        boxes = output.xyxy
+        scores = output.confidence
+        labels = (getattr(output, "data", None) or {}).get("class_name")
+        if labels is None:
+            labels = output.class_id
     elif _is_ultralytics(output):
-        boxes, scores, labels = output.boxes.xyxy, output.boxes.conf, output.boxes.cls
+        boxes = output.boxes.xyxy
+        scores = output.boxes.conf
+        labels = output.boxes.cls
         names = getattr(output, "names", None)
     elif isinstance(output, Mapping):
         if "boxes" not in output:
             keys = ", ".join(map(str, list(output)[:10]))
             raise InputError(f"{where}: has no 'boxes'; it has {keys}")
-        boxes, scores, labels = output["boxes"], output.get("scores"), output.get("labels")
+        boxes = output["boxes"]
+        scores = output.get("scores")
+        labels = output.get("labels")
         box_format = box_format or _stated_format(boxes)
     else:
         kind = type(output).__name__
@@ -349,7 +376,7 @@ def _read_one(output: Any, where: str, box_format: BoxFormat | None) -> _Output:
 
 
 def _stated_format(boxes: Any) -> BoxFormat | None:
-    """Return the format that a BoundingBoxes tensor of torchvision states; `None` of others."""
+    """Return the format that a BoundingBoxes tensor of torchvision states; None for others."""
     name = str(getattr(getattr(boxes, "format", None), "name", "")).lower()
     formats: dict[str, BoxFormat] = {form: form for form in get_args(BoxFormat)}
     return formats.get(name)
@@ -388,11 +415,11 @@ def _read_coco(
     table["image_id"] = [_id_text(entry["image_id"]) for entry in entries]
     table["place"] = [f"entry {number}" for number in range(len(entries))]
     for name, key in (("score", "score"), ("finding", "category_id"), ("crowd", "iscrowd")):
-        having = [key in entry for entry in entries]
-        if not any(having) or (name == "score" and "iscrowd" in entries[0]):
+        have = [key in entry for entry in entries]
+        if not any(have) or (name == "score" and "iscrowd" in entries[0]):
             continue
-        if name == "score" and not all(having):
-            raise InputError(f"{where}: entry {having.index(False)} has no score, others have")
+        if name == "score" and not all(have):
+            raise InputError(f"{where}: entry {have.index(False)} has no score, others have")
         values = [entry.get(key, 0) for entry in entries]
         if name == "score":
             table[name] = _numbers(values, f"{where}: score")
@@ -419,14 +446,14 @@ def _read_frame(
             f"{where}: no column names the image; it has {', '.join(columns[:20])}: call it "
             "image_id"
         )
-    wanted, stated = _edge_columns(columns, where)
-    form: BoxFormat = box_format or stated
+    edge_columns, implied = _edge_columns(columns, where)
+    form: BoxFormat = box_format or implied
     if frame[image].isna().any():
         row = frame.index[int(frame[image].isna().to_numpy().argmax())]
         raise InputError(f"{where}: row {row}: {image} is missing; fill it in")
     table = pd.DataFrame({"image_id": [_id_text(name) for name in frame[image]]})
     table["place"] = pd.Series([f"row {label}" for label in frame.index], dtype=TEXT)
-    edges = [_numeric(frame, name, table, where) for name in wanted]
+    edges = [_numeric(frame, name, table, where) for name in edge_columns]
     table[EDGES] = _corners(np.column_stack(edges).reshape(-1, 4), form)
     score = column("score", "score")
     if score is not None:
@@ -443,26 +470,26 @@ def _read_frame(
 
 
 def _edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]:
-    """Return the four columns of the boxes, and what they are."""
+    """Return the four columns of the boxes, and their format."""
     if set(EDGES) <= set(columns):
         return EDGES, "xyxy"
 
-    def found(*roles: str) -> list[str]:
+    def matches(*roles: str) -> list[str]:
         names = [find_column(columns, column_names(role)) for role in roles]
         return [name for name in names if name is not None]
 
     readings: list[tuple[BoxFormat, list[str]]] = [
-        ("xyxy", found("xmin", "ymin", "xmax", "ymax")),
-        ("xywh", found("xmin", "ymin", "width", "height")),
-        ("cxcywh", found("xcenter", "ycenter", "width", "height")),
+        ("xyxy", matches("xmin", "ymin", "xmax", "ymax")),
+        ("xywh", matches("xmin", "ymin", "width", "height")),
+        ("cxcywh", matches("xcenter", "ycenter", "width", "height")),
     ]
     for form, names in readings:
         if len(names) == 4:
             return names, form
-    lacking = [edge for edge in EDGES if edge not in columns]
-    if len(lacking) < len(EDGES):
+    missing = [edge for edge in EDGES if edge not in columns]
+    if len(missing) < len(EDGES):
         raise InputError(
-            f"{where}: column '{lacking[0]}' is missing; it has {', '.join(columns[:20])}; rename "
+            f"{where}: column '{missing[0]}' is missing; it has {', '.join(columns[:20])}; rename "
             "the column that holds it"
         )
     raise InputError(
@@ -474,9 +501,9 @@ def _edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]
 def _numeric(frame: pd.DataFrame, column: str, table: pd.DataFrame, where: str) -> np.ndarray:
     cells = frame[column]
     numbers = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
-    wrong = np.isnan(numbers) & cells.notna().to_numpy()
-    if wrong.any():
-        row = int(wrong.argmax())
+    is_wrong = np.isnan(numbers) & cells.notna().to_numpy()
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
         raise InputError(
             f"{where}: {table['place'][row]}, image '{table['image_id'][row]}': "
             f"{column}={cells.iloc[row]!r} is no number; correct it"
@@ -492,7 +519,8 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
 
 def _corners(edges: np.ndarray, form: BoxFormat) -> np.ndarray:
     """Return boxes of any format as corners, shape ``(N, 4)``."""
-    first, second = edges[:, :2], edges[:, 2:]
+    first = edges[:, :2]
+    second = edges[:, 2:]
     if form == "xyxy":
         return edges
     if form == "xywh":
@@ -539,16 +567,17 @@ def _sizes_of(
 ) -> np.ndarray:
     """Return width and height of each row's image, px, shape ``(N, 2)``; NaN where unknown."""
     if isinstance(image_sizes, pd.DataFrame):
-        lacking = [c for c in ("image_id", "width", "height") if c not in image_sizes]
-        if lacking:
-            raise InputError(f"image_sizes: column '{lacking[0]}' is missing")
+        missing = [c for c in ("image_id", "width", "height") if c not in image_sizes]
+        if missing:
+            raise InputError(f"image_sizes: column '{missing[0]}' is missing")
         frame = image_sizes.astype(_SIDES)
-        ids, sides = frame["image_id"].tolist(), frame[["width", "height"]].to_numpy()
+        ids = frame["image_id"].tolist()
+        sides = frame[["width", "height"]].to_numpy()
     else:
         ids = list(image_sizes.keys())
         sides = np.asarray([image_sizes[name] for name in ids], dtype=np.float64).reshape(-1, 2)
-    known = pd.Index([_id_text(name) for name in ids], dtype=TEXT)
-    rows = positions(table["image_id"], known)
+    sized = pd.Index([_id_text(name) for name in ids], dtype=TEXT)
+    rows = positions(table["image_id"], sized)
     sizes = np.full((len(table), 2), np.nan)
     sizes[rows >= 0] = sides[rows[rows >= 0]]
     return sizes
