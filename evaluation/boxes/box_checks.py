@@ -192,9 +192,9 @@ def check_shares(table: pd.DataFrame, where: str) -> None:
     if len(corners) and far.mean() >= MANY:
         row = int(far.argmax())
         raise InputError(
-            f"{_row(table, row, where)}: {_edges_text(corners[row])} reaches far beyond 1; YOLO "
-            "lines are shares of the image's size: are these pixels? Divide x by the width and y by the "
-            "height of the image, or give a CSV with x1, y1, x2, y2 in px"
+            f"{_row(table, row, where)}: {_edges_text(corners[row])} reaches far beyond 1; "
+            "YOLO lines are shares of the image's size: are these pixels? Divide x by the width "
+            "and y by the height of the image, or give a CSV with x1, y1, x2, y2 in px"
         )
 
 

@@ -1,7 +1,7 @@
-"""Draw overlays: shapes on the pixels of a PNG panel figure, or as SVG for the report.
+"""Overlays as pixels: panels with shapes, side by side, with captions and a legend.
 
-Pillow and OpenCV draw. matplotlib, which takes as long to import as an image takes to answer, gives
-the font's file, and a figure where one is asked for.
+Pillow and OpenCV draw. matplotlib, which takes as long to import as an image takes to answer, only
+provides the font's file, and a figure where one is requested.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,37 +30,77 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_SHIFT = 4  # cv2 takes fixed-point coordinates: 1/16 px
-
-
-_DASH = (9.0, 7.0)  # on, off, at a panel of 512 px
-
-
-_REFERENCE = 512.0
-
-
-_RIM = 0.6  # opacity of the dark rim
-
-
+Pixels = npt.NDArray[np.uint8]
+"""Grey pixels, shape ``(H, W)``, or RGB, shape ``(H, W, 3)``."""
+_SHIFT = 4  # cv2 takes fixed-point coordinates in units of 1/16 px
+_DASH_LENGTH = 9.0  # px at a panel of 512 px
+_GAP_LENGTH = 7.0
+_REFERENCE = 512.0  # px of the panel at which widths are given
+_RIM_OPACITY = 0.6
 _DPI = 100  # of a figure of matplotlib
+_PAPER = (255, 255, 255)
+_INK = (24, 28, 34)
+_QUIET = (95, 103, 115)
+_WARNING = (178, 24, 24)
+_SIGNS = {"right": "✓", "wrong": "✗", "open": "–"}
 
 
-def fit_panel(pixels: npt.NDArray[np.uint8], panel: int) -> tuple[npt.NDArray[np.uint8], float]:
-    """Resize a grey image so that its longer side has ``panel`` pixels, keeping the aspect.
+class Panel(NamedTuple):
+    """A resized image and its scale.
 
-    Gives the scale, too (panel px per original px).
+    Attributes:
+        pixels: Grey pixels, shape ``(H, W)``.
+        scale: Panel px per original px.
+    """
+
+    pixels: Pixels
+    scale: float
+
+
+class Caption(NamedTuple):
+    """Text below a panel: a name beside a square of a colour, and two lines."""
+
+    name: str
+    colour: str | None
+    line: str
+    second_line: str
+
+
+def fit_panel(pixels: Pixels, panel: int) -> Panel:
+    """Resize a grey image so that its longer side has ``panel`` px, keeping the aspect.
+
+    Args:
+        pixels: Grey pixels in original size, shape ``(H, W)``.
+        panel: Longer side of the result, px.
+
+    Example:
+        >>> fitted = fit_panel(np.zeros((100, 50), np.uint8), 20)
+        >>> fitted.pixels.shape, fitted.scale
+        ((20, 10), 0.2)
     """
     height, width = pixels.shape
     scale = panel / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(pixels, size, interpolation=method), dtype=np.uint8), scale
+    resized = cv2.resize(pixels, size, interpolation=method)
+    return Panel(np.asarray(resized, dtype=np.uint8), scale)
 
 
-def draw_panel(
-    pixels: npt.NDArray[np.uint8], shapes: Sequence[Shape | Label], panel: int
-) -> npt.NDArray[np.uint8]:
-    """Draw shapes, given in original pixels, over a grey image; ``panel`` is its longer side."""
+def draw_panel(pixels: Pixels, shapes: Sequence[Shape | Label], panel: int) -> Pixels:
+    """Draw shapes over a grey image.
+
+    Args:
+        pixels: Grey pixels in original size, shape ``(H, W)``.
+        shapes: Shapes in original px, in the order in which they are drawn.
+        panel: Longer side of the result, px.
+
+    Returns:
+        RGB pixels, shape ``(height, width, 3)``.
+
+    Example:
+        >>> draw_panel(np.zeros((100, 50), np.uint8), [], 20).shape
+        (20, 10, 3)
+    """
     grey, scale = fit_panel(pixels, panel)
     canvas = np.repeat(grey[:, :, None], 3, axis=2)
     unit = panel / _REFERENCE
@@ -76,7 +116,7 @@ def draw_panel(
     return canvas
 
 
-def _letter(canvas: npt.NDArray[np.uint8], label: Label, scale: float) -> npt.NDArray[np.uint8]:
+def _letter(canvas: Pixels, label: Label, scale: float) -> Pixels:
     """Write a text on the image, with a dark rim."""
     sheet = Image.fromarray(canvas)
     height = max(7, round(label.size * scale))
@@ -84,15 +124,18 @@ def _letter(canvas: npt.NDArray[np.uint8], label: Label, scale: float) -> npt.ND
     x, y = (edge * scale for edge in label.corner)
     middle = (x + label.width * scale / 2, y + height / 2)
     ImageDraw.Draw(sheet).text(
-        middle, label.text, label.colour, font=font, anchor="mm",
-        stroke_width=max(1, height // 9), stroke_fill=(0, 0, 0),
-    )  # fmt: skip
+        middle,
+        label.text,
+        label.colour,
+        font=font,
+        anchor="mm",
+        stroke_width=max(1, height // 9),
+        stroke_fill=(0, 0, 0),
+    )
     return np.array(sheet)
 
 
-def _tint(
-    canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape
-) -> npt.NDArray[np.uint8]:
+def _tint(canvas: Pixels, paths: list[Points], shape: Shape) -> Pixels:
     """Blend the shape's colour into its inside (all paths at once: even-odd, holes stay clear)."""
     mask = np.zeros(canvas.shape[:2], dtype=np.uint8)
     cv2.fillPoly(mask, [_fixed(path) for path in paths], 255, cv2.LINE_AA, _SHIFT)
@@ -101,7 +144,7 @@ def _tint(
     return np.rint(blended).astype(np.uint8)
 
 
-def _stroke(canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape, unit: float) -> None:
+def _stroke(canvas: Pixels, paths: list[Points], shape: Shape, unit: float) -> None:
     """Draw the lines in place: first the dark rim, then the colour."""
     width = max(1, round(shape.width * unit))
     lines = [np.vstack([path, path[:1]]) if shape.closed else path for path in paths]
@@ -109,15 +152,17 @@ def _stroke(canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape, un
         lines = [dash for line in lines for dash in _dashes(line, unit)]
     fixed = [_fixed(line) for line in lines]
     if shape.rim:
-        rim, around = canvas.copy(), width + max(1, round(shape.rim * unit))
-        cv2.polylines(rim, fixed, False, (0, 0, 0), around, cv2.LINE_AA, _SHIFT)
-        cv2.addWeighted(rim, _RIM, canvas, 1 - _RIM, 0, dst=canvas)
+        rim = canvas.copy()
+        rim_width = width + max(1, round(shape.rim * unit))
+        cv2.polylines(rim, fixed, False, (0, 0, 0), rim_width, cv2.LINE_AA, _SHIFT)
+        cv2.addWeighted(rim, _RIM_OPACITY, canvas, 1 - _RIM_OPACITY, 0, dst=canvas)
     cv2.polylines(canvas, fixed, False, getrgb(shape.colour), width, cv2.LINE_AA, _SHIFT)
 
 
 def _dashes(line: Points, unit: float = 1.0) -> list[Points]:
     """Cut a polyline into dashes of 9 px with gaps of 7 px (times ``unit``)."""
-    on, off = (length * unit for length in _DASH)
+    on = _DASH_LENGTH * unit
+    off = _GAP_LENGTH * unit
     steps = np.hypot(*np.diff(line, axis=0).T)
     distance = np.concatenate([[0.0], np.cumsum(steps)])
     pieces = []
@@ -136,17 +181,8 @@ def _fixed(path: Points) -> npt.NDArray[np.int32]:
     return np.rint((path - 0.5) * (1 << _SHIFT)).astype(np.int32)
 
 
-_PAPER, _INK, _QUIET = (255, 255, 255), (24, 28, 34), (95, 103, 115)
-
-
-_WARNING = (178, 24, 24)
-
-
-_SIGNS = {"right": "✓", "wrong": "✗", "open": "–"}
-
-
 def draw_overlay(
-    pixels: npt.NDArray[np.uint8],
+    pixels: Pixels,
     truth: ImageTruth,
     predictions: list[ImagePrediction],
     *,
@@ -155,29 +191,51 @@ def draw_overlay(
     facts: str = "",
     panel: int = 480,
     faint: bool = False,
-) -> npt.NDArray[np.uint8]:
-    """Draw the plain image, the truth and each system side by side, as RGB.
+) -> Pixels:
+    """Draw the plain image, the truth and each system side by side.
 
-    `pixels` are grey, uint8, in the original size; `finding` is the target's display name. `title`
-    and `facts` stand below the plain image. `panel` is the longer side of each panel in pixels.
-    `faint`: boxes below the threshold are drawn, too, thin and grey.
+    Args:
+        pixels: Grey pixels in original size, uint8, shape ``(H, W)``.
+        truth: The truth.
+        predictions: Answer of each system.
+        finding: Display name of the finding.
+        title: Text below the plain image.
+        facts: Second line of that text.
+        panel: Longer side of each panel, px.
+        faint: Draw boxes below the threshold, too, thin and grey.
+
+    Returns:
+        RGB pixels, shape ``(height, width, 3)``.
+
+    Raises:
+        ValueError: The pixels are not grey uint8.
+
+    Example:
+        >>> pixels = np.zeros((64, 64), np.uint8)
+        >>> answer = ImagePrediction("A", "#E06C00", score=0.9, threshold=0.5, decision=True)
+        >>> figure = draw_overlay(pixels, ImageTruth(1.0), [answer], finding="Opacity", title="x")
+        >>> figure.dtype, figure.shape[2]
+        (dtype('uint8'), 3)
     """
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
-    size = pixels.shape[1], pixels.shape[0]
-    shown = [prediction_shapes(one, truth, size, faint=faint) for one in predictions]
-    of_panels: list[Sequence[Shape | Label]] = [[], truth.shapes(size, 1 / 20), *shown]
-    panels = [draw_panel(pixels, of_panel, panel) for of_panel in of_panels]
+    size = (pixels.shape[1], pixels.shape[0])
+    by_system = [prediction_shapes(answer, truth, size, faint=faint) for answer in predictions]
+    by_panel: list[Sequence[Shape | Label]] = [[], truth.shapes(size, 1 / 20), *by_system]
+    panels = [draw_panel(pixels, shapes, panel) for shapes in by_panel]
     captions = [
-        ("Image", None, title, facts),
-        (truth.title, TRUTH_COLOUR, describe_truth(truth, finding), ""),
-        *(_caption(one, truth, of_one) for one, of_one in zip(predictions, shown, strict=True)),
+        Caption("Image", None, title, facts),
+        Caption(truth.title, TRUTH_COLOUR, describe_truth(truth, finding), ""),
+        *(
+            _caption_with_outcome(answer, truth, shapes)
+            for answer, shapes in zip(predictions, by_system, strict=True)
+        ),
     ]
     return _panel_figure(panels, captions)
 
 
 def draw_predictions(
-    pixels: npt.NDArray[np.uint8],
+    pixels: Pixels,
     predictions: Sequence[ImagePrediction],
     *,
     findings: Sequence[str],
@@ -185,20 +243,35 @@ def draw_predictions(
     warnings: Sequence[str] = (),
     note: str = "",
     panel: int = 480,
-) -> npt.NDArray[np.uint8]:
-    """Draw the plain image and each system side by side, as RGB, with a legend; no truth is known.
+) -> Pixels:
+    """Draw the plain image and each system side by side, with a legend; no truth is known.
 
-    `pixels` are grey, uint8, in the original size; `findings` are the display names of what each
-    system is asked for. `title` stands below the plain image, `warnings` speak against the answers,
-    `note` stands under the legend. `panel` is the longer side of each panel in pixels.
+    Args:
+        pixels: Grey pixels in original size, uint8, shape ``(H, W)``.
+        predictions: Answer of each system.
+        findings: Display name of the finding that each system is asked for.
+        title: Text below the plain image.
+        warnings: Warnings against the answers.
+        note: Text under the legend.
+        panel: Longer side of each panel, px.
+
+    Returns:
+        RGB pixels, shape ``(height, width, 3)``.
+
+    Example:
+        >>> answer = ImagePrediction("A", "#E06C00", decision=True)
+        >>> figure = draw_predictions(np.zeros((64, 64), np.uint8), [answer],
+        ...     findings=["Opacity"], title="x")
+        >>> figure.shape[2]
+        3
     """
-    size = pixels.shape[1], pixels.shape[0]
+    size = (pixels.shape[1], pixels.shape[0])
     shapes: list[list[Shape | Label]] = [[]]
-    shapes += [prediction_shapes(one, None, size, faint=False) for one in predictions]
+    shapes += [prediction_shapes(answer, None, size, faint=False) for answer in predictions]
     drawn = [draw_panel(pixels, of_panel, panel) for of_panel in shapes]
     panels = [_at_least_wide(image, panel * 2 // 3) for image in drawn]
     facts = f"{size[0]} x {size[1]} px"
-    captions = [("Image", None, title, facts), *map(_answer, predictions, findings)]
+    captions = [Caption("Image", None, title, facts), *map(_answer_caption, predictions, findings)]
     figure = _panel_figure(panels, captions)
     text = max(9, min(round(panels[0].shape[1] / 30), 26))
     entries = legend(predictions, shapes[1:])
@@ -206,39 +279,45 @@ def draw_predictions(
     return np.vstack([figure, strip])
 
 
-def _at_least_wide(image: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
-    """Set a narrow image on black, so that there is room for the words below it."""
+def _at_least_wide(image: Pixels, width: int) -> Pixels:
+    """Pad a narrow image with black, so that there is space for the text below it."""
     lacking = max(0, width - image.shape[1])
     return np.pad(image, ((0, 0), (lacking // 2, lacking - lacking // 2), (0, 0)))
 
 
-def _answer(prediction: ImagePrediction, finding: str) -> tuple[str, str, str, str]:
-    """The caption of a system's panel: what it says of the finding, and by which score."""
-    sure = "" if prediction.probability is None else f", probability {prediction.probability:.2f}"
-    words = f"{finding}: {prediction.called}{sure}"
-    return prediction.system, prediction.colour, words, describe_score(prediction)
+def _answer_caption(prediction: ImagePrediction, finding: str) -> Caption:
+    """Return the caption of a system's panel: its decision on the finding, and its score."""
+    decision = f"{finding}: {prediction.called}"
+    if prediction.probability is not None:
+        decision += f", probability {prediction.probability:.2f}"
+    return Caption(prediction.system, prediction.colour, decision, describe_score(prediction))
 
 
 def _legend_strip(
     entries: Sequence[KeyEntry], warnings: Sequence[str], note: str, width: int, size: int
-) -> npt.NDArray[np.uint8]:
-    """Warnings, the legend and a note, on lines as wide as the figure."""
-    bold, plain = _font(size, bold=True), _font(size)
-    edge, line = max(6, size // 2), round(size * 1.7)
-    room = width - 2 * edge
+) -> Pixels:
+    """Draw warnings, the legend and a note, on lines as wide as the figure."""
+    bold = _font(size, bold=True)
+    plain = _font(size)
+    edge = max(6, size // 2)
+    line = round(size * 1.7)
+    available = width - 2 * edge
     lines: list[list[tuple[KeyEntry, int]]] = [[]] if entries else []
-    swatch, across = round(line * 1.1), 0
+    swatch = round(line * 1.1)
+    across = 0
     for entry in entries:
-        wide = min(room, swatch + size + round(plain.getlength(entry.text)) + size)
-        if lines[-1] and across + wide > room:
-            lines, across = [*lines, []], 0
+        wide = min(available, swatch + size + round(plain.getlength(entry.text)) + size)
+        if lines[-1] and across + wide > available:
+            lines.append([])
+            across = 0
         lines[-1].append((entry, across))
         across += wide
-    warned = [row for text in warnings for row in _wrap(f"Warning: {text}", bold, room)]
-    noted = _wrap(note, plain, room)
+    warned = [row for text in warnings for row in _wrap(f"Warning: {text}", bold, available)]
+    noted = _wrap(note, plain, available)
     height = line * (len(warned) + len(lines) + len(noted)) + edge
     canvas = Image.new("RGB", (width, height), _PAPER)
-    pen, top = ImageDraw.Draw(canvas), 0
+    pen = ImageDraw.Draw(canvas)
+    top = 0
     for row in warned:
         pen.text((edge, top), row, _WARNING, font=bold)
         top += line
@@ -246,8 +325,8 @@ def _legend_strip(
         for entry, left in entries_of_line:
             canvas.paste(_swatch(entry, swatch), (edge + left, top))
             corner = (edge + left + swatch + size // 2, top)
-            words = _fit(entry.text, plain, room - left - swatch - size // 2)
-            pen.text(corner, words, _INK, font=plain)
+            text = _fit(entry.text, plain, available - left - swatch - size // 2)
+            pen.text(corner, text, _INK, font=plain)
         top += line
     for row in noted:
         pen.text((edge, top), row, _QUIET, font=plain)
@@ -256,7 +335,7 @@ def _legend_strip(
 
 
 def _swatch(entry: KeyEntry, width: int) -> Image.Image:
-    """An entry's shapes on the grey of an X-ray."""
+    """Draw an entry's shapes on the grey of an X-ray."""
     ground = np.full((KEY_SIZE[1], KEY_SIZE[0]), 60, np.uint8)
     return Image.fromarray(draw_panel(ground, entry.shapes, width))
 
@@ -273,8 +352,17 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     return lines
 
 
-def as_figure(images: Sequence[npt.NDArray[np.uint8]]) -> Figure:
-    """Drawn RGB images one below the other as a figure of matplotlib, pixel for pixel."""
+def as_figure(images: Sequence[Pixels]) -> Figure:
+    """Convert RGB images, one below the other, to a figure of matplotlib, pixel for pixel.
+
+    Args:
+        images: RGB pixels, shape ``(H, W, 3)`` each.
+
+    Example:
+        >>> figure = as_figure([np.zeros((20, 40, 3), np.uint8)])
+        >>> figure.get_size_inches().tolist()
+        [0.4, 0.2]
+    """
     width = max(image.shape[1] for image in images)
     rows = [
         np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), constant_values=255)
@@ -290,34 +378,51 @@ def as_figure(images: Sequence[npt.NDArray[np.uint8]]) -> Figure:
     return figure
 
 
-def to_png(image: npt.NDArray[np.uint8], path: Path) -> None:
-    """Write an RGB image as PNG."""
+def to_png(image: Pixels, path: Path) -> None:
+    """Write an RGB image as PNG.
+
+    Args:
+        image: RGB pixels, shape ``(H, W, 3)``.
+        path: File to write; it is replaced at once, so that no reader finds half a file.
+    """
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=3)
 
 
-def encode_webp(pixels: npt.NDArray[np.uint8], side: int, *, quality: int, method: int) -> bytes:
-    """A grey image as WebP, its longer side at most `side` pixels; never enlarged."""
+def encode_webp(pixels: Pixels, side: int, *, quality: int, method: int) -> bytes:
+    """Encode a grey image as WebP; it is never enlarged.
+
+    Args:
+        pixels: Grey pixels, shape ``(H, W)``.
+        side: Longest side of the result, px.
+        quality: Quality of the encoder, from 0 to 100.
+        method: Effort of the encoder, from 0 to 6.
+
+    Returns:
+        Content of the file.
+
+    Example:
+        >>> encode_webp(np.zeros((8, 8), np.uint8), 4, quality=80, method=0)[8:12]
+        b'WEBP'
+    """
     small, _ = fit_panel(pixels, min(side, max(pixels.shape)))
     buffer = io.BytesIO()
     Image.fromarray(small).save(buffer, format="WEBP", quality=quality, method=method)
     return buffer.getvalue()
 
 
-def _caption(
+def _caption_with_outcome(
     prediction: ImagePrediction, truth: ImageTruth, shapes: Sequence[Shape | Label]
-) -> tuple[str, str, str, str]:
-    sign, words = outcome(prediction, truth)
+) -> Caption:
+    sign, text = outcome(prediction, truth)
     score = describe_score(prediction)
     if prediction.grid is not None and prediction.contours:
         drawn = any(shape.layer == "map" for shape in shapes)
         score += f"; contours {prediction.contour_percentages}" if drawn else f"; {NO_CONTOUR}"
-    return prediction.system, prediction.colour, f"{_SIGNS[sign]} {words}", score
+    return Caption(prediction.system, prediction.colour, f"{_SIGNS[sign]} {text}", score)
 
 
-def _panel_figure(
-    panels: list[npt.NDArray[np.uint8]], captions: list[tuple[str, str | None, str, str]]
-) -> npt.NDArray[np.uint8]:
+def _panel_figure(panels: list[Pixels], captions: list[Caption]) -> Pixels:
     """Lay the panels in a row with three lines of text below each."""
     height, width = panels[0].shape[:2]
     gap = max(6, width // 80)
@@ -334,21 +439,23 @@ def _panel_figure(
 
 def _write(
     pen: ImageDraw.ImageDraw,
-    caption: tuple[str, str | None, str, str],
+    caption: Caption,
     corner: tuple[int, int],
     size: int,
     width: int,
 ) -> None:
-    name, colour, *lines = caption
     left, top = corner
     indent = 0
-    if colour is not None:
+    if caption.colour is not None:
         square = (left, top + size * 0.62, left + size * 0.7, top + size * 1.32)
-        pen.rectangle(square, fill=colour, outline=_QUIET)
+        pen.rectangle(square, fill=caption.colour, outline=_QUIET)
         indent = size
-    bold, plain = _font(size, bold=True), _font(size)
-    pen.text((left + indent, top + size * 0.4), _fit(name, bold, width - indent), _INK, font=bold)
-    for row, line in enumerate(lines):
+    bold = _font(size, bold=True)
+    plain = _font(size)
+    pen.text(
+        (left + indent, top + size * 0.4), _fit(caption.name, bold, width - indent), _INK, font=bold
+    )
+    for row, line in enumerate((caption.line, caption.second_line)):
         start = (left, top + size * (1.85 + 1.35 * row))
         pen.text(start, _fit(line, plain, width), _INK if row == 0 else _QUIET, font=plain)
 
@@ -365,7 +472,7 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 @cache
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib ships: the same letters on every machine."""
+    """Return DejaVu Sans, which matplotlib contains: the same letters on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     package = find_spec("matplotlib")  # found, not imported
     if package is None or package.origin is None:
