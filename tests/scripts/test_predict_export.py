@@ -62,7 +62,7 @@ def test_an_export_answers_as_its_run(made, tmp_path, capsys):
 
 def test_a_data_set_is_noted_as_single_images_are(made, tmp_path, capsys):
     log, out = tmp_path / "log", tmp_path / "out"
-    words = ("predict", made.run, "--data", made.data, "--out", out, "--log", log)
+    words = ("predict", f"A={made.run}", "--data", made.data, "--out", out, "--log", log)
     assert cxr(*words) == 0
     capsys.readouterr()
     rows = read_log(log).set_index("image")

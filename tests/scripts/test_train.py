@@ -45,7 +45,7 @@ _DRAWN = save_figure  # elsewhere tests/scripts/conftest.py leaves plots empty
 
 def _train(data: Path, out: Path, *overrides: str, config: str = "retinanet_quickstart") -> None:
     keys = [*_SMALL[config], *overrides]
-    run_command(train, config, data=data, out=out, set_=keys, resume=True, device="cpu")
+    run_command(train, config, data=data, out=out, set_=keys, device="cpu")
 
 
 def _train_one_epoch_and_interrupt(data: Path, out: Path, config: str) -> None:

@@ -103,8 +103,8 @@ def sets(tmp_path: Path, monkeypatch: Any, prepared: list[Path]) -> tuple[Path, 
 def test_a_drop_is_told_where_two_findings_count_as_one_another(sets, tmp_path, capsys):
     home, away, run = sets
     out = tmp_path / "out"
-    asked = {"out": out, "same": ["pneumonia=lung_opacity"], "replicates": 200}
-    run_command(transfer, [f"CheXNet={run}", away], data=home, as_json=True, **asked)
+    asked = {"out": out, "same": ["pneumonia=lung_opacity"]}
+    run_command(transfer, [f"CheXNet={run}", away, home], as_json=True, **asked)
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     (drop,) = found["findings"]
@@ -145,7 +145,7 @@ def test_a_set_without_the_finding_is_named_with_what_would_help(sets, tmp_path)
 def test_patients_that_a_system_has_seen_are_left_out_and_counted(sets, tmp_path):
     home, away, run = sets
     out = tmp_path / "out"
-    asked = {"out": out, "same": ["pneumonia=lung_opacity"], "replicates": 200}
+    asked = {"out": out, "same": ["pneumonia=lung_opacity"]}
     transfer([run, away, home], **asked)
     seen = DataSet.open(away).image_ids("test")[:7]
     patients = DataSet.open(away).images.set_index("image_id")["patient_id"].reindex(seen)
@@ -158,7 +158,7 @@ def test_patients_that_a_system_has_seen_are_left_out_and_counted(sets, tmp_path
 
 def test_images_seen_under_other_names_are_left_out_and_named(sets, tmp_path, monkeypatch):
     home, away, run = sets
-    asked = {"out": tmp_path / "out", "same": ["pneumonia=lung_opacity"], "replicates": 200}
+    asked = {"out": tmp_path / "out", "same": ["pneumonia=lung_opacity"]}
     transfer([run, away, home], **asked)
     images = DataSet.open(away).images["image_id"]
     prints = pd.DataFrame({"pixel_sha256": "sha-" + images, "perceptual_hash": None})
@@ -189,7 +189,7 @@ def test_all_systems_are_judged_on_the_split_of_those_trained_there(sets, tmp_pa
         lambda path: here if path == run else there,
     )
     given = [f"A={run}", f"B={tmp_path / 'run-away'}", home, away]
-    asked = {"out": tmp_path / "out", "same": {"pneumonia": "lung_opacity"}, "replicates": 200}
+    asked = {"out": tmp_path / "out", "same": {"pneumonia": "lung_opacity"}}
     found = transfer(given, **asked).to_dict()
     uses = (home / "splits/own.looks.jsonl").read_text().splitlines()
     assert list(json.loads(uses[0])["systems"]) == ["A", "B"]
