@@ -22,11 +22,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def test_what_is_lost_is_said_and_the_summary_is_json(data, tmp_path, monkeypatch, capsys):
+def test_losses_are_listed_and_the_summary_is_json(data, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert cxr("export", data, out, "--format", "yolo", "--json") == 0
     printed = capsys.readouterr()
-    assert "yolo: 1 images have no label file" in printed.err
+    assert "yolo: 1 image has no label file" in printed.err
     assert f"{out}: 2 images, 1 box in yolo format" in printed.err
     summary = json.loads(printed.out)
     assert (summary["n_images"], summary["n_boxes"]) == (2, 1)

@@ -53,13 +53,13 @@ def test_folds_alone_share_one_test_set(data):
     assert len({tuple(dataset.image_ids("test", f"cv-{fold}")) for fold in range(3)}) == 1
 
 
-def test_a_file_is_followed_and_its_gaps_are_said(data, tmp_path, capsys):
+def test_a_file_is_followed_and_its_gaps_are_noted(data, tmp_path, capsys):
     patients = [f"nih:{n:02d}" for n in range(50)]
     roles = ["Training"] * 30 + ["valid"] * 10 + ["TEST"] * 10
     file = tmp_path / "mine.csv"
     pd.DataFrame({"patient_id": patients, "role": roles}).to_csv(file, index=False)
     split(data, name="mine", file=file)
-    assert "note: mine.csv gives no role to 20 images: unused" in capsys.readouterr().err
+    assert "note: mine.csv gives no role to 20 images" in capsys.readouterr().err
     assert len(DataSet.open(data).image_ids("val", "mine")) == 20
     with pytest.raises(InputError, match="without --strict"):
         split(data, name="strict", file=file, strict=True)
