@@ -1,4 +1,4 @@
-"""What the tests of this room share: DICOM files written with any flaw that is wanted."""
+"""Fixtures of the tests of data preparation: DICOM files with any flaw that a test needs."""
 
 import base64
 import copy

@@ -1,4 +1,4 @@
-"""The audit finds what was planted, and nothing in a clean set."""
+"""The audit finds flaws that were added on purpose, and nothing in a clean data set."""
 
 import shutil
 
@@ -260,12 +260,12 @@ def test_a_thousand_reasons_for_leaving_out_stay_a_short_list():
 
 @pytest.fixture(scope="module")
 def flawed(tmp_path_factory) -> tuple[DataSet, pd.DataFrame]:
-    """A phantom with planted flaws, prepared, and the list of what was planted."""
+    """A prepared phantom with added flaws, and the list of these flaws."""
     folder = tmp_path_factory.mktemp("flawed")
     write_phantom(folder / "source", n_images=40, seed=3, size=64, flaws=True)
     prepare(folder / "source", folder / "set", PrepareOptions("rsna", engine=LocalEngine(1)))
-    planted = pd.read_csv(folder / "source" / "added_flaws.csv", dtype=TEXT)
-    return DataSet.open(folder / "set"), planted
+    flaws = pd.read_csv(folder / "source" / "added_flaws.csv", dtype=TEXT)
+    return DataSet.open(folder / "set"), flaws
 
 
 REASONS = {
@@ -282,10 +282,10 @@ REASONS = {
 
 
 @pytest.mark.parametrize("flaw", REASONS)
-def test_planted_flaw_keeps_the_image_out_with_its_reason(flawed, flaw):
-    dataset, planted = flawed
+def test_added_flaw_keeps_the_image_out_with_its_reason(flawed, flaw):
+    dataset, flaws = flawed
     excluded = pd.read_parquet(dataset.folder / "excluded.parquet")
-    for image in planted.loc[planted["flaw"] == flaw, "patientId"]:
+    for image in flaws.loc[flaws["flaw"] == flaw, "patientId"]:
         (row,) = excluded[excluded["path"].str.contains(image)].itertuples()
         assert REASONS[flaw] in row.reason
         assert image not in set(dataset.images["image_id"])
@@ -300,9 +300,9 @@ def test_planted_flaw_keeps_the_image_out_with_its_reason(flawed, flaw):
         ("impossible_age", "age"),
     ],
 )
-def test_planted_flaw_is_found(flawed, flaw, check):
-    dataset, planted = flawed
-    rows = planted[planted["flaw"] == flaw]
+def test_added_flaw_is_found(flawed, flaw, check):
+    dataset, flaws = flawed
+    rows = flaws[flaws["flaw"] == flaw]
     expected = set(rows["patientId"]) | set(rows["other_patientId"].dropna())
     (problem,) = [p for p in audit(dataset).problems if p.check == check]
     assert problem.count == len(expected)
@@ -310,14 +310,14 @@ def test_planted_flaw_is_found(flawed, flaw, check):
     assert {image_id for case in problem.images for image_id in case} <= expected
 
 
-def test_every_kind_of_planted_flaw_has_its_test(flawed):
-    """What synth plants and nobody looks for would be found by nobody."""
-    _, planted = flawed
+def test_every_kind_of_added_flaw_has_its_test(flawed):
+    """Each flaw that `synth` adds has a check that must find it."""
+    _, flaws = flawed
     sought = {"exact_duplicate", "leaking_patient", "near_duplicate", "impossible_age"}
-    assert set(planted["flaw"]) == sought | set(REASONS)
+    assert set(flaws["flaw"]) == sought | set(REASONS)
 
 
-def test_planted_twins_never_face_each_other_across_the_split(flawed):
+def test_added_copies_never_face_each_other_across_the_split(flawed):
     dataset, _ = flawed
     found = audit(dataset)
     assert not found.passed

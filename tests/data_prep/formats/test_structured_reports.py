@@ -119,8 +119,8 @@ def test_regions_of_reports_are_boxes_by_who_drew_them(tmp_path):
 def test_negatives_beside_reports_come_from_a_table(tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("file,finding,state\n2.dcm,mass,absent\n")
-    (tmp_path / "films").mkdir()
-    tables = read_sr(sr_folder(tmp_path / "films"), labels=(table,), reference="any")
+    (tmp_path / "images").mkdir()
+    tables = read_sr(sr_folder(tmp_path / "images"), labels=(table,), reference="any")
     assert states_of(tables, "1.2.2") == {"mass": "absent"}
 
 
