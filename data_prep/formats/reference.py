@@ -91,7 +91,13 @@ def _require_rule(rule: str, readers: pd.Series) -> None:
 
 
 def vote_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """Make the findings of the reference from those of the readers."""
+    """Make the findings of the reference from those of the readers.
+
+    Args:
+        findings: Columns ``image_id, finding, reader, state, origin`` of the readers.
+        rule: ``majority``, ``any``, ``all`` or ``reader:NAME``. A label without the necessary votes
+            is uncertain.
+    """
     if rule not in _RULES:
         chosen = findings[findings["reader"] == rule.partition(":")[2]]
         return chosen.assign(reader=REFERENCE_READER).reset_index(drop=True)
@@ -190,7 +196,16 @@ def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarr
 def box_coverage_of_readers(
     findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series
 ) -> pd.DataFrame:
-    """List the images, findings and readers whose boxes show all lesions."""
+    """List the images, findings and readers whose boxes show all lesions.
+
+    Args:
+        findings: Findings of the readers.
+        boxes: Boxes of the readers.
+        localised: Findings that the readers box.
+
+    Returns:
+        The box_coverage table.
+    """
     rows = findings[is_member(findings["finding"], localised)]
     boxed = rows.merge(boxes[LABEL_KEY].drop_duplicates(), on=LABEL_KEY)
     absent = rows[rows["state"] == "absent"]

@@ -26,13 +26,13 @@ def folder_of(root: Path, tables: dict[str, str], files=FILES) -> Path:
     return root
 
 
-def read(root: Path, *tables: str, say=lambda line: None, **options) -> SourceTables:
+def read(root: Path, *tables: str, show=lambda line: None, **options) -> SourceTables:
     paths = tuple(root / name for name in tables or ("labels.csv",))
-    return read_source(root / "images", "table", ReadOptions(labels=paths, **options), say)
+    return read_source(root / "images", "table", ReadOptions(labels=paths, **options), show)
 
 
-def read_table(root: Path, table: str, say=lambda line: None, **options) -> SourceTables:
-    return read(folder_of(root, {"labels.csv": table}), say=say, **options)
+def read_table(root: Path, table: str, show=lambda line: None, **options) -> SourceTables:
+    return read(folder_of(root, {"labels.csv": table}), show=show, **options)
 
 
 def test_a_class_a_row_makes_every_other_class_absent(tmp_path):
@@ -104,7 +104,7 @@ def test_findings_in_columns_are_unknown_where_the_cell_is_empty(tmp_path):
 def test_what_was_recognised_is_shown_with_three_rows_and_what_is_not_used(tmp_path):
     lines: list[str] = []
     table = "file,Dx,label,seen_again\na.png,,mass,2020-01-01\nb.png,,normal,\nc.png,,mass,\n"
-    read_table(tmp_path, table, say=lines.append)
+    read_table(tmp_path, table, show=lines.append)
     assert lines[0].startswith("labels.csv: 3 rows; ")
     assert lines[2].split() == ["file", "file", "a.png", "b.png", "c.png"]
     assert lines[3].split() == ["label", "label", "mass", "normal", "mass"]
@@ -239,7 +239,7 @@ def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_pa
     )
     table = "bild,befund,st\na.png,1,7\nb.png,0,8\n"
     lines: list[str] = []
-    tables = read_table(tmp_path, table, columns=(str(mapping),), say=lines.append)
+    tables = read_table(tmp_path, table, columns=(str(mapping),), show=lines.append)
     assert states(tables) == {("a", "tb"): "present", ("b", "tb"): "absent"}
     assert set(tables.findings["origin"]) == {"report_nlp"}
     assert "a table of Ward 7" in lines[0]
@@ -303,7 +303,7 @@ def test_a_box_on_a_normal_row_is_passed_over_with_a_warning(tmp_path):
 def test_a_class_that_says_that_nothing_is_there_is_no_finding_and_is_shown(tmp_path, word):
     lines: list[str] = []
     table = f"file,label\na.png,mass\nb.png,{word}\nc.png,{word}\n"
-    tables = read_table(tmp_path, table, say=lines.append)
+    tables = read_table(tmp_path, table, show=lines.append)
     assert states(tables) == {
         ("a", "mass"): "present",
         ("b", "mass"): "absent",
@@ -319,7 +319,7 @@ def test_a_class_that_says_that_nothing_is_there_is_no_finding_and_is_shown(tmp_
 def test_a_class_that_denies_another_says_that_alone_is_absent(tmp_path, word):
     lines: list[str] = []
     table = f"file,label\na.png,mass\nb.png,{word}\nc.png,nodule\nd.png,{word}|nodule\n"
-    tables = read_table(tmp_path, table, say=lines.append)
+    tables = read_table(tmp_path, table, show=lines.append)
     assert set(tables.findings["finding"]) == {"mass", "nodule"}
     assert states_of(tables, "a") == {"mass": "present", "nodule": "absent"}
     assert states_of(tables, "b") == {"mass": "absent"}  # of nodules it says nothing
@@ -337,7 +337,7 @@ def test_a_row_unknown_beside_others_leaves_open_what_they_do_not_name(tmp_path)
 def test_words_for_unknown_are_shown_and_name_no_finding(tmp_path):
     lines: list[str] = []
     table = "file,label\na.png,mass\nb.png,keine Angabe\nc.png,#N/A\nd.png,normal\n"
-    tables = read_table(tmp_path, table, say=lines.append)
+    tables = read_table(tmp_path, table, show=lines.append)
     assert set(states(tables)) == {("a", "mass"), ("d", "mass")}
     assert "  keine Angabe: taken for unknown (1 row)" in lines
 
@@ -365,7 +365,7 @@ def test_a_spreadsheet_says_what_its_csv_says_and_the_guess_is_shown(tmp_path):
         table.assign(label="nodule").to_excel(book, sheet_name="Entwurf", index=False)
     lines: list[str] = []
     own = read(tmp_path, "labels.csv")
-    sheet = read(tmp_path, "Labels.XLSX", sheet="Befunde", say=lines.append)
+    sheet = read(tmp_path, "Labels.XLSX", sheet="Befunde", show=lines.append)
     for name in ("images", "findings", "boxes", "box_coverage"):
         pd.testing.assert_frame_equal(getattr(own, name), getattr(sheet, name))
     assert lines[0] == "Labels.XLSX: sheet 'Befunde' is read, not 'Entwurf'"
