@@ -165,7 +165,7 @@ def build_classifier(
     without approximation.
 
     Args:
-        backbone: Network, see `configs.settings.ClassifierModelSettings`.
+        backbone: Network, see `configs.model_settings.ClassifierModelSettings`.
         n_findings: Number of findings K.
         image_size: Side of the pixel store's images, px.
         last_stride: 16 leaves out the last halving: more cells with the same parameters.

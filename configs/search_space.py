@@ -1,4 +1,4 @@
-"""What a sweep varies: keys of a configuration, each with Optuna's distribution of its values."""
+"""The search space of a sweep: keys of a configuration with Optuna's distribution of each."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.contracts.errors import InputError
 
 Space = Mapping[str, BaseDistribution]
-"""By key, in the order given; listed values are TOML, which no distribution reads."""
+"""Distributions by key, in the order of the options; listed values are kept as TOML texts."""
 
-_LOG_FROM = 10.0  # times the low end: from there on each power of ten is as likely as another
-_MOST_COMBINATIONS = 500  # of ends and listed values that are tried on rules over several keys
+_LOG_FROM = 10.0  # ratio of the ends from which each power of ten is equally likely
+_MOST_COMBINATIONS = 500  # of ends and listed values that are checked against rules
 _PREFIX = re.compile(r"(?:(log|linear):)?(.*)", re.DOTALL)
 _FORM = "write it as section.key=LOW..HIGH or section.key=VALUE,VALUE"
 _NOT_COMPARABLE = {
@@ -36,19 +36,24 @@ _NOT_COMPARABLE = {
     "data.split": "changes the validation images, so figures of trials could not be compared",
     "training.monitor": "is the figure that trials are compared by",
 }
-_IN_THE_LOSS = ("model.architecture", "model.box_loss", "model.head", "training.positive_weight")
+_LOSS_KEYS = ("model.architecture", "model.box_loss", "model.head", "training.positive_weight")
 
 
 def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistribution]:
-    """Read what a sweep varies, and check it against the keys of a configuration.
+    """Read the keys that a sweep varies, and check them against a configuration.
 
-    ``section.key=LOW..HIGH``, with ``log:`` or ``linear:`` before the ends where the usual is not
-    meant (log from a tenfold range on), or ``section.key=VALUE,VALUE``; values as in TOML, plain
-    words without quotes.
+    Args:
+        config: The configuration.
+        over: Texts ``section.key=LOW..HIGH``, with ``log:`` or ``linear:`` before the ends to
+            replace the default (log from a tenfold range on), or ``section.key=VALUE,VALUE``;
+            values as in TOML, plain words without quotes.
+
+    Returns:
+        The distribution of each key.
 
     Raises:
-        InputError: A key is unknown, not to be varied or given twice, a value is outside its
-            limits, or no combination satisfies a rule over several keys. One line.
+        InputError: A key is unknown, cannot be varied or is given twice, a value is outside its
+            limits, or no combination satisfies a rule over several keys.
 
     Example:
         >>> from cxr_compare.configs.load import find_config, read_config
@@ -68,11 +73,11 @@ def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistributio
     return space
 
 
-def in_words(distribution: BaseDistribution) -> str:
-    """A distribution as a person would say it.
+def describe_distribution(distribution: BaseDistribution) -> str:
+    """Describe a distribution in a short phrase.
 
     Example:
-        >>> in_words(IntDistribution(32, 256, step=32))
+        >>> describe_distribution(IntDistribution(32, 256, step=32))
         '32 to 256 in steps of 32'
     """
     if isinstance(distribution, CategoricalDistribution):
@@ -80,33 +85,46 @@ def in_words(distribution: BaseDistribution) -> str:
     ends = f"{distribution.low:g} to {distribution.high:g}"
     if distribution.log:
         return f"{ends} on a log scale"
-    return ends + f" in steps of {distribution.step}" * ((distribution.step or 1) > 1)
+    if (distribution.step or 1) > 1:
+        return f"{ends} in steps of {distribution.step}"
+    return ends
 
 
 def scale_of(distribution: BaseDistribution) -> str | list[str]:
-    """How values lie on an axis: ``log``, ``linear``, or those that are listed."""
+    """Return the scale of an axis for a distribution: ``log``, ``linear``, or the listed values.
+
+    Example:
+        >>> scale_of(FloatDistribution(0.1, 1.0))
+        'linear'
+    """
     if isinstance(distribution, CategoricalDistribution):
-        return [shown(tomllib.loads(choice)["x"]) for choice in distribution.choices]
+        return [format_value(tomllib.loads(choice)["x"]) for choice in distribution.choices]
     return "log" if distribution.log else "linear"
 
 
 def values_of(proposed: Mapping[str, Any]) -> dict[str, Any]:
-    """What Optuna proposed, as values of the configuration.
+    """Return Optuna's proposal as values of the configuration.
 
     Example:
         >>> values_of({"model.dropout": 0.1, "training.optimiser": 'x = "sgd"'})
         {'model.dropout': 0.1, 'training.optimiser': 'sgd'}
     """
-    return {k: tomllib.loads(v)["x"] if isinstance(v, str) else v for k, v in proposed.items()}
+    values = {}
+    for key, value in proposed.items():
+        values[key] = tomllib.loads(value)["x"] if isinstance(value, str) else value
+    return values
 
 
 def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
-    """A configuration's own values as Optuna proposes them; None where one is not in the space."""
+    """Return a configuration's own values as Optuna proposes them; None if one is not possible."""
     proposed = {}
     for key, distribution in space.items():
         value = attrgetter(key)(config)
         if isinstance(distribution, CategoricalDistribution):
-            if value is None or (value := _toml(value)) not in distribution.choices:
+            if value is None:
+                return None
+            value = _toml(value)
+            if value not in distribution.choices:
                 return None
         elif isinstance(value, str) or value is None or not distribution._contains(value):
             return None
@@ -114,17 +132,17 @@ def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
     return proposed
 
 
-def shown(value: Any) -> str:
-    """A value as TOML writes it, a text without quotes.
+def format_value(value: Any) -> str:
+    """Format a value as TOML, but a text without quotes.
 
     Example:
-        >>> shown(True), shown("adamw"), shown(0.001)
+        >>> format_value(True), format_value("adamw"), format_value(0.001)
         ('true', 'adamw', '0.001')
     """
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return f"[{', '.join(map(shown, value))}]"
+        return f"[{', '.join(map(format_value, value))}]"
     return _toml(value).removeprefix("x = ")
 
 
@@ -132,37 +150,53 @@ def _toml(value: Any) -> str:
     return tomli_w.dumps({"x": value}).strip()
 
 
-def with_values(config: Config, values: Mapping[str, Any], place: str) -> Config:
-    """A configuration with some keys replaced, checked as `read_config` checks what it reads."""
+def with_values(config: Config, values: Mapping[str, Any], source: str) -> Config:
+    """Return a configuration with some keys replaced, checked like one that is read.
+
+    Args:
+        config: The configuration.
+        values: New values by ``section.key``.
+        source: Where they come from, for messages.
+
+    Raises:
+        InputError: A value is not allowed.
+    """
     content = config.model_dump(exclude_none=True)
-    replace_keys(content, values, place)
-    return parse_config(tomli_w.dumps(content), place)
+    replace_keys(content, values, source)
+    return parse_config(tomli_w.dumps(content), source)
 
 
 def combinations(space: Space) -> int | None:
-    """How many different trials there are; None where a range makes them countless.
+    """Return the number of different trials; None if a range makes it infinite.
 
     Example:
         >>> combinations({"a": CategoricalDistribution(("x = 1", "x = 2"))})
         2
     """
-    listed = [d for d in space.values() if isinstance(d, CategoricalDistribution)]
-    return math.prod(len(d.choices) for d in listed) if len(listed) == len(space) else None
+    listed = [
+        distribution
+        for distribution in space.values()
+        if isinstance(distribution, CategoricalDistribution)
+    ]
+    if len(listed) < len(space):
+        return None
+    return math.prod(len(distribution.choices) for distribution in listed)
 
 
 def _read_one(config: Config, text: str) -> tuple[str, BaseDistribution]:
     key, equals, values = (part.strip() for part in text.partition("="))
     if not equals or not values or not re.fullmatch(r"[\w.]+", key):
         raise InputError(f"--over {text}: {_FORM}")
-    if why := _NOT_COMPARABLE.get(key):
-        raise InputError(f"--over {text}: {key} {why}; choose another key")
-    if key in _IN_THE_LOSS and config.training.monitor == "val_loss":
+    if reason := _NOT_COMPARABLE.get(key):
+        raise InputError(f"--over {text}: {key} {reason}; choose another key")
+    if key in _LOSS_KEYS and config.training.monitor == "val_loss":
         raise InputError(
             f"--over {text}: {key} changes the loss itself, and training.monitor = 'val_loss' "
             "compares by it; choose a figure with --set training.monitor="
         )
-    matched = _PREFIX.fullmatch(values)
-    scale, ends = (matched[1], matched[2]) if matched else (None, values)
+    match = _PREFIX.fullmatch(values)
+    scale = match[1] if match else None
+    ends = match[2] if match else values
     low, dots, high = (part.strip() for part in ends.partition(".."))
     numbers = [_parse(low), _parse(high)] if dots else []
     if numbers and all(map(_is_number, numbers)):
@@ -175,7 +209,7 @@ def _read_one(config: Config, text: str) -> tuple[str, BaseDistribution]:
 def _read_range(
     config: Config, text: str, key: str, numbers: Sequence[Any], scale: str | None
 ) -> BaseDistribution:
-    step = _step_of(config, text, key, numbers[0])
+    step = _whole_step(config, text, key, numbers[0])
     low, high = numbers
     if not low < high:
         raise InputError(f"--over {text}: the low end must be below the high end")
@@ -189,19 +223,21 @@ def _read_range(
             f"--over {text}: {key} goes in steps of {step}, which a log scale does not; leave "
             "log: out, or list values"
         )
-    for end in numbers:  # what Optuna would round
-        whole = isinstance(end, int) and end % step == 0
-        if not whole and (problem := _problem(config, {key: end}, text)):
+    for end in numbers:  # Optuna would round these silently
+        is_on_grid = isinstance(end, int) and end % step == 0
+        problem = None if is_on_grid else _problem(config, {key: end}, text)
+        if problem:
             raise problem
     return IntDistribution(low, high, log=log and step == 1, step=step)
 
 
-def _step_of(config: Config, text: str, key: str, value: Any) -> int | None:
-    """Between the whole numbers that a key takes; None where it takes others, too."""
+def _whole_step(config: Config, text: str, key: str, value: Any) -> int | None:
+    """Return the step between the whole numbers that a key takes; None if it takes fractions."""
     schema: dict[str, Any] = type(config).model_json_schema()
     table = schema
     for part in key.split("."):
-        if (field := table.get("properties", {}).get(part)) is None:
+        field = table.get("properties", {}).get(part)
+        if field is None:
             raise _problem(config, {key: value}, text) or InputError(f"--over {text}: {_FORM}")
         table = schema["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
     for kind in (table, *table.get("anyOf", ())):
@@ -219,13 +255,13 @@ def _read_choices(text: str, listed: str) -> CategoricalDistribution:
         raise InputError(f"--over {text}: a value is empty; {_FORM}")
     if len(values) < 2:
         raise InputError(f"--over {text}: one value is no choice; use --set {text}, or list more")
-    if len(set(map(shown, values))) < len(values):
+    if len(set(map(format_value, values))) < len(values):
         raise InputError(f"--over {text}: a value is listed twice")
     return CategoricalDistribution([_toml(value) for value in values])
 
 
 def _parse(text: str) -> Any:
-    """A value as TOML reads it; a text where it is none."""
+    """Read a value as TOML; a text that is no TOML stays a text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -238,18 +274,19 @@ def _is_number(value: Any) -> bool:
 
 
 def _ends(distribution: BaseDistribution) -> Sequence[Any]:
-    """Values that stand for all when they are checked."""
+    """Return the values that are checked in place of all: the ends, or every listed value."""
     if isinstance(distribution, CategoricalDistribution):
         return [tomllib.loads(choice)["x"] for choice in distribution.choices]
     return distribution.low, distribution.high
 
 
 def _require_possible(config: Config, space: Space, over: Sequence[str]) -> None:
-    """Refuse a value that breaks a rule with whatever the other keys may be."""
+    """Refuse a value that breaks a rule whatever the values of the other keys."""
     for key, text in zip(space, over, strict=True):
         others = [other for other in space if other != key]
         for value in _ends(space[key]):
-            if (problem := _problem(config, {key: value}, text)) is None:
+            problem = _problem(config, {key: value}, text)
+            if problem is None:
                 continue
             grid = itertools.product(*(_ends(space[other]) for other in others))
             for rest in itertools.islice(grid, _MOST_COMBINATIONS):
@@ -261,6 +298,7 @@ def _require_possible(config: Config, space: Space, over: Sequence[str]) -> None
 
 
 def _problem(config: Config, values: Mapping[str, Any], text: str) -> InputError | None:
+    """Return the error of a configuration with these values; None if they are allowed."""
     try:
         with_values(config, values, f"--over {text}")
     except InputError as error:

@@ -73,7 +73,7 @@ class LesionDetr(Detector):
     - Losses and matching are in float32 under autocast.
     - An image whose output is not finite is reported.
 
-    `configs.settings.RtDetrSettings` explains the keys; Deformable DETR makes no denoising
+    `configs.model_settings.RtDetrSettings` explains the keys; Deformable DETR makes no denoising
     queries. The others look for no more boxes than their maps have cells.
 
     Source:

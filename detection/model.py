@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cxr_compare.configs.settings import foreign_detector
+from cxr_compare.configs.model_settings import foreign_detector
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.backbone import DetectorStart, build_body

@@ -224,7 +224,7 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
 
     Head ``v1`` is torchvision's ``retinanet_resnet50_fpn``: plain convolutions, L1 box loss, P6
     from P5. ``v2`` is its ``retinanet_resnet50_fpn_v2``: group norm in the heads, generalised
-    IoU loss, P6 from C5. `configs.settings.RetinaNetSettings` explains the keys; each of the
+    IoU loss, P6 from C5. `configs.model_settings.RetinaNetSettings` explains the keys; each of the
     `anchor_sizes` is there three times, at 2^0, 2^(1/3) and 2^(2/3).
 
     Source:

@@ -54,7 +54,7 @@ def _mean_losses(
 class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
     """torchvision's FCOS with a feature pyramid, P3 to P7: one box for each cell, no anchors.
 
-    `configs.settings.FCOSSettings` explains the keys; its norm is our group norm.
+    `configs.model_settings.FCOSSettings` explains the keys; its norm is our group norm.
 
     Source:
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
@@ -198,7 +198,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
 
     Losses are means over the images, also of what each image samples. Anchors, and the level that a
     proposal is read from, are torchvision's at 512 px and the same share of other images;
-    `anchor_sizes` are the only sizes of each level (`configs.settings.FasterRCNNSettings`).
+    `anchor_sizes` are the only sizes of each level (`configs.model_settings.FasterRCNNSettings`).
 
     Source:
         Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.

@@ -82,7 +82,7 @@ def open_truth(
         InputError: The truth is malformed, or a target is unknown.
     """
     from cxr_compare.evaluation.systems.from_frames import truth_from_values
-    from cxr_compare.evaluation.systems.imported import truth_set
+    from cxr_compare.evaluation.systems.truth_files import truth_set
 
     order = None
     if isinstance(truth, Path):
@@ -197,7 +197,7 @@ def read_protocol_or_margin(
     """
     if path is None:
         return Protocol(margin=margin)
-    from cxr_compare.configs.load import read_protocol
+    from cxr_compare.configs.protocol_file import read_protocol
 
     fixed, digest = read_protocol(path)
     for option, value, fixed_value in (

@@ -29,7 +29,7 @@ from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.detection.detector import Detections, Detector, predict_boxes
 from cxr_compare.detection.frames import best_boxes
 from cxr_compare.detection.model import build_detector
-from cxr_compare.evaluation.systems.ensemble import NAME, OVERLAP, best_box_fusion
+from cxr_compare.evaluation.systems.box_fusion import NAME, OVERLAP, best_box_fusion
 from cxr_compare.serving.export_spec import digest_files, require_names
 from cxr_compare.training.cost import count_flops, count_parameters, measure_latency
 from cxr_compare.training.model_files import WEIGHTS_FILE, load_model

@@ -26,7 +26,8 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_compare.configs.load import dump_config, find_config, read_config, read_protocol
+from cxr_compare.configs.load import dump_config, find_config, read_config
+from cxr_compare.configs.protocol_file import read_protocol
 from cxr_compare.configs.search_space import read_space
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER

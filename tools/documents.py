@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 import cxr_compare
-from cxr_compare.configs.load import _Key, _keys
+from cxr_compare.configs.describe import _Key, _keys
 from cxr_compare.configs.settings import config_class
 from cxr_compare.data_prep.formats.registry import FORMATS
 from cxr_compare.evaluation.decisions.guaranteed_threshold import patients_needed

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cxr_compare.configs.load import dump_config, first_difference, parse_config
-from cxr_compare.configs.settings import Config, RetinaNetSettings
+from cxr_compare.configs.model_settings import RetinaNetSettings
+from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.augment.augment import build_augmentation
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError

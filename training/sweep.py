@@ -24,11 +24,11 @@ from cxr_compare.configs.search_space import (
     Config,
     Space,
     combinations,
-    in_words,
+    describe_distribution,
+    format_value,
     proposal_of,
     read_space,
     scale_of,
-    shown,
     values_of,
     with_values,
 )
@@ -94,7 +94,9 @@ class SweepPlan:
         """Return the settings that another call must find unchanged to go on."""
         return {
             "config": dump_config(self.config),
-            "space": {key: in_words(distribution) for key, distribution in self.space.items()},
+            "space": {
+                key: describe_distribution(distribution) for key, distribution in self.space.items()
+            },
             "objective": self.objective,
             "direction": self.direction,
             "sweep_seed": self.seed,
@@ -227,7 +229,7 @@ class Sweep:
             "value": trial.value if trial.state == TrialState.COMPLETE else None,
             "best_epoch": notes.get("best_epoch"),
             "epochs": notes.get("epochs"),
-            "settings": {key: shown(value) for key, value in values_of(proposed).items()},
+            "settings": {key: format_value(value) for key, value in values_of(proposed).items()},
             "seconds": notes.get("seconds"),
             "reason": notes.get("reason", ""),
             "run": run.relative_to(self.plan.folder).as_posix(),

@@ -1,4 +1,4 @@
-"""Who may be compared on what: the same images for all, none of which a system has learned from."""
+"""Checks that systems can be compared: predictions of this data set, and of images new to them."""
 
 from __future__ import annotations
 
@@ -17,64 +17,81 @@ from cxr_compare.data_prep.work.store_addresses import path_from_record
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
-_SHOWN = 5
+_SHOWN = 5  # patients that an error names
 
 
 def describe_training_data(system: Predictions) -> dict[str, str] | str:
-    """What a system is known to have learned from, in words, by role."""
+    """Describe what a system was trained on.
+
+    Returns:
+        Numbers of images and patients by role, and the names of the data sets; or ``unknown``.
+    """
     seen = system.seen
     if seen is None:
         return "unknown"
     counts = seen.groupby("role")[["image_id", "patient_id"]].nunique()
-    known = {
+    description = {
         str(role): f"{row.image_id:,} images of {row.patient_id:,} patients"
         for role, row in zip(counts.index, counts.itertuples(), strict=True)
     }
-    if names := dict.fromkeys(title for title, _ in training_sets(system)):
-        known = {"data set": " and ".join(names)} | known
-    unknown = system.info.get("seen_unknown")  # members of an ensemble
-    return known | {"unknown": ", ".join(unknown)} if unknown else known
+    names = dict.fromkeys(title for title, _ in training_sets(system))
+    if names:
+        description = {"data set": " and ".join(names)} | description
+    unknown_members = system.info.get("seen_unknown")
+    if unknown_members:
+        description["unknown"] = ", ".join(unknown_members)
+    return description
 
 
 def training_sets(system: Predictions) -> list[tuple[str, str]]:
-    """Name and content id of each data set that a system was trained on; empty where unknown.
+    """Return name and content id of each data set that a system was trained on.
 
-    Where the predictions do not hold this, the run behind them does.
+    If the predictions do not record them, they are read from the run; empty if unknown.
     """
-    stored = system.info.get("trained_on")
-    if isinstance(stored, list):
-        return [(str(each["name"]), str(each["content_id"])) for each in stored]
+    recorded = system.info.get("trained_on")
+    if isinstance(recorded, list):
+        return [(str(entry["name"]), str(entry["content_id"])) for entry in recorded]
     path = path_from_record(str(system.info.get("run") or "")) / "run.json"
     run = read_json(path, "run") if system.info.get("run") and path.is_file() else {}
-    return [(str(each["name"]), str(each["content_id"])) for each in sets_of_run(run)]
+    return [(str(entry["name"]), str(entry["content_id"])) for entry in sets_of_run(run)]
 
 
 def training_id(info: Mapping[str, Any]) -> str:
-    """What tells one training from another: an export counts as the run that it was made from.
+    """Return the id of the training behind predictions: an export has that of its run.
 
-    Neither device nor precision counts. What was imported has its inference id alone.
+    Neither device nor precision counts. Imported predictions have their inference id only.
+
+    Example:
+        >>> training_id({"training_id": None, "exported_from": "run-1", "inference_id": "x"})
+        'run-1'
     """
-    known = ("training_id", "exported_from", "inference_id")
-    return str(next((info[key] for key in known if info.get(key)), None))
+    keys = ("training_id", "exported_from", "inference_id")
+    return str(next((info[key] for key in keys if info.get(key)), None))
 
 
 def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The data sets of a run's ``run.json`` and of those that it started from: name and id.
+    """Return name and content id of the data sets of a run, and of the runs that it started from.
+
+    Args:
+        run: Content of ``run.json``.
 
     Example:
         >>> origin = {"data_set": {"name": "nih", "content_id": "1"}}
-        >>> here = {"data_set": {"name": "rsna", "content_id": "2"}, "started_from": origin}
-        >>> [each["name"] for each in sets_of_run(here)]
+        >>> run = {"data_set": {"name": "rsna", "content_id": "2"}, "started_from": origin}
+        >>> [entry["name"] for entry in sets_of_run(run)]
         ['rsna', 'nih']
     """
-    made_on, origin = run.get("data_set"), run.get("started_from")
-    before = sets_of_run(origin) if isinstance(origin, dict) else []
-    own = [{key: made_on[key] for key in ("name", "content_id")}] if made_on else []
-    return [*own, *(each for each in before if each not in own)]
+    data_set = run.get("data_set")
+    origin = run.get("started_from")
+    own_sets = []
+    if data_set:
+        own_sets = [{key: data_set[key] for key in ("name", "content_id")}]
+    earlier_sets = sets_of_run(origin) if isinstance(origin, dict) else []
+    return own_sets + [entry for entry in earlier_sets if entry not in own_sets]
 
 
 def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
-    """Weights that a run began with, at whatever remove, of which nobody knows the training data.
+    """Name the weights that a run began with, however indirectly, and whose training is unknown.
 
     Example:
         >>> unknown_training_data({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
@@ -93,7 +110,11 @@ def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
 def notes_on_seen_images(
     name: str, system: Predictions, split: LabelledSplit, image_ids: pd.Index
 ) -> list[Note]:
-    """Refuse test images that a system has learned from; note where that cannot be ruled out."""
+    """Refuse test images that a system was trained on; note if this cannot be excluded.
+
+    Raises:
+        InputError: The system has seen patients or copies of the test images.
+    """
     seen = system.seen
     if seen is None:
         text = f"What {name} was trained on is unknown: its test images may not be new to it."
@@ -108,9 +129,13 @@ def notes_on_seen_images(
     ]
     here = split.dataset.ids["content_id"]
     if "pixel_sha256" not in seen and any(made_on != here for _, made_on in training_sets(system)):
-        text = f"{name} was trained by an older version, which kept no fingerprints of its images: "
-        text += "the same images under other ids are not found."
-        notes.append(Note("training", text))
+        notes.append(
+            Note(
+                "training",
+                f"{name} was trained by an older version, which kept no fingerprints of its "
+                "images: the same images under other ids are not found.",
+            )
+        )
     leaked = split.seen_by(system, image_ids)
     if len(leaked.by_id):
         patients = sorted(set(split.patients(leaked.by_id)))
@@ -122,24 +147,30 @@ def notes_on_seen_images(
         )
     if len(leaked.equal):
         raise InputError(
-            f"{system.folder}: {leaked.describe_copies(name)[0]}; compare on images that it has "
-            "not seen: cxr transfer leaves these out, cxr split keeps copies in one role"
+            f"{system.folder}: {leaked.describe_copies(name)[0]}; compare on images that it has not "
+            "seen: cxr transfer leaves these out, cxr split keeps copies in one role"
         )
-    told = "Part of this test set may not be new to it: this is no sure external validation."
-    return [*notes, *(Note("copies", f"{line}. {told}") for line in leaked.describe_copies(name))]
+    warning = "Part of this test set may not be new to it: this is no sure external validation."
+    return notes + [Note("copies", f"{line}. {warning}") for line in leaked.describe_copies(name)]
 
 
 def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
-    """Refuse predictions of other images than a data set's."""
-    made_on, here = system.info.get("data_set"), dataset.ids["content_id"]
+    """Refuse predictions of other images than a data set's.
+
+    Raises:
+        InputError: They are of loose files, of another data set, or of unknown images.
+    """
+    made_on = system.info.get("data_set")
+    content_id = dataset.ids["content_id"]
     if not made_on:
         raise InputError(
             f"{system.folder}: predictions of {name} are of loose files, not of a data set; "
             f"predict {dataset.folder} with --data"
         )
-    if made_on.get("content_id") != here:
+    if made_on.get("content_id") != content_id:
         raise InputError(
             f"{system.folder}: predictions of {name} were made on a data set with content_id "
-            f"{made_on.get('content_id')}, {dataset.folder} has {here}; predict again on this one"
+            f"{made_on.get('content_id')}, {dataset.folder} has {content_id}; predict again on "
+            "this one"
         )
     require_members(system.images["image_id"], dataset.images, system.folder)

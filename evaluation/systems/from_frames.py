@@ -1,7 +1,7 @@
 """Ground truth and predictions in memory, from arrays, frames and label files.
 
-A notebook has arrays and frames, not folders. They become a data set and predictions that no folder
-holds, so that everything that evaluates folders evaluates them in the same way.
+A notebook has arrays and frames, not folders. They become a data set and predictions without a
+folder, so that everything that evaluates folders evaluates them in the same way.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from cxr_compare.evaluation.boxes.boxes_table import boxes_table, is_coco, is_de
 from cxr_compare.evaluation.systems.imported import read_predictions
 
 FINDING = "finding"
-"""Name of the finding where labels name none."""
+"""Name of the finding if the labels have no name."""
 _LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 _ROLE_NAMES = ("role", "split", "subset", "partition")
-_ROLE_OF = {"validation": "val", "valid": "val", "dev": "val", "training": "train"}
+_ROLE_SYNONYMS = {"validation": "val", "valid": "val", "dev": "val", "training": "train"}
 _IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
 
 
 def truth_from_values(
     truth: Any, *, boxes: Any = None, patients: Any = None
 ) -> tuple[DataSet, pd.Index]:
-    """Make a data set of labels in memory.
+    """Make a data set from labels in memory.
 
     Args:
         truth: Labels: an array, list or Series, shape ``(N,)``, of 1 or True (positive), 0 or False
@@ -63,14 +63,17 @@ def truth_from_values(
     images = _images_table(frame)
     finding = str(frame.attrs.get("finding") or FINDING)
     findings = _findings_table(frame, finding)
-    drawn, coverage = _box_tables(boxes, frame, finding)
+    true_boxes, coverage = _box_tables(boxes, frame, finding)
     roles = frame["role"] if "role" in frame else pd.Series("test", index=frame.index)
     split = typed_table(
         pd.DataFrame({"image_id": ids, "role": roles.to_numpy(), "fold": pd.NA}), "split"
     ).sort_values("image_id", ignore_index=True)
     tables = {
-        "images": images, "findings": findings, "boxes": drawn, "box_coverage": coverage,
-    }  # fmt: skip
+        "images": images,
+        "findings": findings,
+        "boxes": true_boxes,
+        "box_coverage": coverage,
+    }
     split_ids = {"default": frame_digest(split, ["image_id", "role"])}
     info = {
         "name": "images in memory",
@@ -91,7 +94,7 @@ def predictions_from_values(
     image_ids: pd.Index | None = None,
     split: str = "default",
 ) -> Predictions:
-    """Make predictions in memory of a system's scores or boxes.
+    """Make predictions in memory from a system's scores or boxes.
 
     Args:
         name: Display name of the system.
@@ -100,7 +103,7 @@ def predictions_from_values(
             ``image_id, score``. Boxes: a frame ``image_id, x1, y1, x2, y2, score`` in px of the
             original image, or outputs of a detection library as `boxes_table` takes them.
         dataset: The images that the values are of.
-        image_ids: Ids of the images in the order of plain arrays; `None` where images have none.
+        image_ids: Ids of the images in the order of plain arrays; None if they have no order.
         split: Split whose val and test images are expected.
 
     Raises:
@@ -115,24 +118,24 @@ def predictions_from_values(
 def _predicted_boxes(
     name: str, outputs: Any, dataset: DataSet, image_ids: pd.Index | None, split: str
 ) -> Predictions:
-    """Make predictions of a detector's outputs; an image with an output was run."""
+    """Make predictions from a detector's outputs; every image with an output counts as run."""
     try:
         boxes = boxes_table(outputs, image_ids)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    kinds = [] if "finding" not in boxes else sorted(boxes["finding"].unique())
-    if len(kinds) > 1:
+    findings = [] if "finding" not in boxes else sorted(boxes["finding"].unique())
+    if len(findings) > 1:
         raise InputError(
-            f"{name}: has boxes of {len(kinds)} classes ({', '.join(kinds[:5])}); keep those of "
-            "the finding"
+            f"{name}: has boxes of {len(findings)} classes ({', '.join(findings[:5])}); keep those "
+            "of the finding"
         )
     boxes = boxes.drop(columns="finding", errors="ignore")
-    ran = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
-    return read_predictions(boxes, dataset, name=name, split=split, images=ran)
+    run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
+    return read_predictions(boxes, dataset, name=name, split=split, images=run_images)
 
 
 def _truth_frame(truth: Any) -> pd.DataFrame:
-    """Return labels with their image ids: ``image_id``, ``label`` and what else is known."""
+    """Return labels with their image ids: ``image_id``, ``label`` and further columns."""
     if isinstance(truth, pd.DataFrame):
         return _read_truth_frame(truth)
     if isinstance(truth, pd.Series) and not isinstance(truth.index, pd.RangeIndex):
@@ -158,6 +161,7 @@ def numbered_ids(count: int) -> pd.Index:
 
 
 def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
+    """Recognise the columns of a frame of labels by their names."""
     columns = [str(column) for column in truth.columns]
     label = find_column(columns, _LABEL_NAMES)
     if label is None:
@@ -165,53 +169,61 @@ def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
             f"truth: no column of labels; it has {', '.join(columns)}: call it 'label', with 1 "
             "(positive), 0 (negative) or nothing (unknown)"
         )
-    named = {
+    column_by_role = {
         "image_id": find_column(columns, ("image_id", *column_names("file"))),
         "patient_id": find_column(columns, ("patient_id", *column_names("patient"))),
         "study_id": find_column(columns, ("study_id", *column_names("study"))),
         "role": find_column(columns, _ROLE_NAMES),
     }
     ids = numbered_ids(len(truth))
-    if named["image_id"] is not None:
-        ids = pd.Index(truth[named["image_id"]].astype(str))
+    if column_by_role["image_id"] is not None:
+        ids = pd.Index(truth[column_by_role["image_id"]].astype(str))
     _require_unique(ids, "truth")
     frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth[label], ids)})
     for role in ("patient_id", "study_id"):
-        if named[role] is not None:
-            frame[role] = truth[named[role]].astype(TEXT).to_numpy()
-    if named["role"] is not None:
-        frame["role"] = _roles(truth[named["role"]], ids)
-    taken = {label, *(column for column in named.values() if column is not None)}
+        if column_by_role[role] is not None:
+            frame[role] = truth[column_by_role[role]].astype(TEXT).to_numpy()
+    if column_by_role["role"] is not None:
+        frame["role"] = _roles(truth[column_by_role["role"]], ids)
+    used = {label, *(column for column in column_by_role.values() if column is not None)}
     for column in columns:
-        if column not in taken:
-            known = find_column([column], ("age", "age_years", *column_names("age")))
-            plain = re.sub(r"[^0-9a-z]+", "_", column.lower()).strip("_")
-            place = "age_years" if known else plain if plain in _IMAGE_COLUMNS else f"x_{plain}"
-            frame[place] = truth[column].to_numpy()
+        if column not in used:
+            frame[_group_column(column)] = truth[column].to_numpy()
     if label not in ("label", "y_true", "target", "truth", "y"):
         frame.attrs["finding"] = _finding_name(label)
     return frame
 
 
+def _group_column(column: str) -> str:
+    """Return the name of a further column in the images table."""
+    if find_column([column], ("age", "age_years", *column_names("age"))):
+        return "age_years"
+    plain = re.sub(r"[^0-9a-z]+", "_", column.lower()).strip("_")
+    return plain if plain in _IMAGE_COLUMNS else f"x_{plain}"
+
+
 def _labels(values: Any, ids: pd.Index) -> np.ndarray:
     """Return labels as 1.0, 0.0 and NaN, shape ``(N,)``."""
     numbers = pd.to_numeric(pd.Series(np.asarray(values, dtype=object)), errors="coerce")
-    given = pd.Series(np.asarray(values, dtype=object))
-    wrong = (given.notna() & numbers.isna()) | (numbers.notna() & ~numbers.isin([0, 1]))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong.to_numpy())[0])
+    cells = pd.Series(np.asarray(values, dtype=object))
+    is_text = cells.notna() & numbers.isna()
+    is_other_number = numbers.notna() & ~numbers.isin([0, 1])
+    is_wrong = is_text | is_other_number
+    if is_wrong.any():
+        row = int(np.flatnonzero(is_wrong.to_numpy())[0])
         raise InputError(
-            f"truth: row {row}, image '{ids[row]}': label={given.iloc[row]!r}; a label is 1 "
-            f"(positive), 0 (negative) or missing ({counted(int(wrong.sum()), 'row', 'are')} not)"
+            f"truth: row {row}, image '{ids[row]}': label={cells.iloc[row]!r}; a label is 1 "
+            f"(positive), 0 (negative) or missing ({counted(int(is_wrong.sum()), 'row', 'are')} "
+            "not)"
         )
     return numbers.to_numpy(np.float64)
 
 
 def _roles(values: pd.Series, ids: pd.Index) -> np.ndarray:
-    roles = values.astype(TEXT).str.lower().replace(_ROLE_OF)
-    wrong = ~roles.isin(ROLES).to_numpy(bool)
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
+    roles = values.astype(TEXT).str.lower().replace(_ROLE_SYNONYMS)
+    is_wrong = ~roles.isin(ROLES).to_numpy(bool)
+    if is_wrong.any():
+        row = int(np.flatnonzero(is_wrong)[0])
         raise InputError(
             f"truth: row {row}, image '{ids[row]}': role={values.iloc[row]!r}; a role is val, "
             "test, train or unused"
@@ -245,21 +257,23 @@ def _patients_by_image(patients: Any, ids: pd.Index) -> np.ndarray:
         return pd.Series(values).astype(TEXT).to_numpy()
     index = pd.Index(patients.index.astype(str))
     _require_unique(index, "patients")
-    row = index.get_indexer(pd.Index(ids.astype(str)))
-    if (row < 0).any():
-        raise InputError(f"patients: has no patient of image '{ids[int((row < 0).argmax())]}'")
-    return patients.astype(TEXT).to_numpy()[row]
+    rows = index.get_indexer(pd.Index(ids.astype(str)))
+    is_missing = rows < 0
+    if is_missing.any():
+        raise InputError(f"patients: has no patient of image '{ids[int(is_missing.argmax())]}'")
+    return patients.astype(TEXT).to_numpy()[rows]
 
 
 def _images_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the images table; images without a patient count as a patient each."""
     images = frame.drop(columns=["label", "role"], errors="ignore")
     if "patient_id" in images and images["patient_id"].isna().any():
         row = int(images["patient_id"].isna().to_numpy().argmax())
         raise InputError(f"truth: image '{images['image_id'].iloc[row]}' has no patient_id")
-    given = "patient_id" in images
+    has_patients = "patient_id" in images
     images = images.assign(
-        patient_id=images["patient_id"] if given else images["image_id"],
-        patient_id_source="given" if given else "assumed_image",
+        patient_id=images["patient_id"] if has_patients else images["image_id"],
+        patient_id_source="given" if has_patients else "assumed_image",
         source="arrays",
         path=None,
     )
@@ -269,38 +283,43 @@ def _images_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _findings_table(frame: pd.DataFrame, finding: str) -> pd.DataFrame:
-    known = frame[frame["label"].notna()]
-    findings = pd.DataFrame({
-        "image_id": known["image_id"], "finding": finding, "reader": REFERENCE_READER,
-        "state": np.where(known["label"] == 1, "present", "absent"), "origin": "reader",
-    })  # fmt: skip
+    labelled = frame[frame["label"].notna()]
+    findings = pd.DataFrame(
+        {
+            "image_id": labelled["image_id"],
+            "finding": finding,
+            "reader": REFERENCE_READER,
+            "state": np.where(labelled["label"] == 1, "present", "absent"),
+            "origin": "reader",
+        }
+    )
     return typed_table(findings.sort_values("image_id", ignore_index=True), "findings")
 
 
 def _box_tables(boxes: Any, frame: pd.DataFrame, finding: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the boxes of the reference, and on which images they are all lesions."""
+    """Return the boxes of the reference, and the images on which all lesions are boxed."""
     if boxes is None:
         return empty_table("boxes"), empty_table("box_coverage")
-    given = pd.read_csv(boxes) if isinstance(boxes, str | Path) else boxes
+    source = pd.read_csv(boxes) if isinstance(boxes, str | Path) else boxes
     sizes = frame.reindex(columns=["image_id", "width", "height"])
-    table = boxes_table(given, frame["image_id"], image_sizes=sizes)
+    table = boxes_table(source, frame["image_id"], image_sizes=sizes)
     table = table[["image_id", *EDGES]]
-    unknown = ~is_member(table["image_id"], frame["image_id"])
-    if unknown.any():
-        first = table["image_id"].to_numpy()[int(unknown.argmax())]
+    is_unknown = ~is_member(table["image_id"], frame["image_id"])
+    if is_unknown.any():
+        first = table["image_id"].to_numpy()[int(is_unknown.argmax())]
         near = near_ids([first], frame["image_id"])
-        like = f"; is it '{near[first]}'? Give both one id" if near else "; add it there"
-        raise InputError(f"boxes: image '{first}' has no label in truth{like}")
+        advice = f"; is it '{near[first]}'? Give both one id" if near else "; add it there"
+        raise InputError(f"boxes: image '{first}' has no label in truth{advice}")
     labels = frame.set_index("image_id")["label"].reindex(table["image_id"]).to_numpy()
     if (labels == 0).any():
         first = table["image_id"].to_numpy()[int((labels == 0).argmax())]
         raise InputError(f"boxes: image '{first}' has a box, and its label says negative")
-    drawn = typed_table(table.assign(finding=finding, reader=REFERENCE_READER), "boxes")
-    boxed = drawn["image_id"].drop_duplicates().sort_values(ignore_index=True)
-    coverage = pd.DataFrame({
-        "image_id": boxed, "finding": finding, "reader": REFERENCE_READER, "coverage": "all",
-    })  # fmt: skip
-    return drawn, typed_table(coverage, "box_coverage")
+    true_boxes = typed_table(table.assign(finding=finding, reader=REFERENCE_READER), "boxes")
+    boxed = true_boxes["image_id"].drop_duplicates().sort_values(ignore_index=True)
+    coverage = pd.DataFrame(
+        {"image_id": boxed, "finding": finding, "reader": REFERENCE_READER, "coverage": "all"}
+    )
+    return true_boxes, typed_table(coverage, "box_coverage")
 
 
 def _score_frame(name: str, value: Any, image_ids: pd.Index | None) -> pd.DataFrame:

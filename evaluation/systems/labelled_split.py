@@ -1,4 +1,4 @@
-"""A split of a prepared data set with the labels of one target: what systems are evaluated on."""
+"""A split of a prepared data set with the labels of one target, on which systems are evaluated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LabelledSplit:
     """A data set, one of its targets, and one of its splits.
 
     The ``test`` images of the split give the figures; its ``val`` images choose thresholds and all
-    else of a decision.
+    other parts of a decision.
     """
 
     dataset: DataSet  # images, labels, boxes and splits
@@ -62,9 +62,10 @@ class LabelledSplit:
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """The same as tables in memory, without the facts for a guess without the lungs."""
+        """Ground truth as tables in memory, without the facts for a shortcut baseline."""
         states = self.dataset.findings
-        unsure = states["finding"].isin(self.target.any_of) & (states["state"] == "uncertain")
+        is_target = states["finding"].isin(self.target.any_of)
+        is_uncertain = is_target & (states["state"] == "uncertain")
         roles = self.dataset.split(self.split).set_index("image_id")["role"]
         return GroundTruth(
             images=self.images,
@@ -75,7 +76,7 @@ class LabelledSplit:
             findings=self.target.any_of,
             true_boxes=self.true_boxes,
             boxes_trusted=self.boxes_trusted,
-            uncertain=pd.Index(states.loc[unsure, "image_id"].unique()),
+            uncertain=pd.Index(states.loc[is_uncertain, "image_id"].unique()),
             ids=self.ids,
             data_name="" if self.dataset.is_in_memory else self.dataset.name,
             source=str(self.dataset.folder),
@@ -83,7 +84,7 @@ class LabelledSplit:
 
     @cached_property
     def truth_with_facts(self) -> GroundTruth:
-        """Ground truth with what a comparison needs beside labels: facts, synthetic images."""
+        """Ground truth with facts of the test images and a list of synthetic images."""
         rows = self.images["image_id"].isin(self.image_ids("test"))
         decode = self.dataset.optional_table("decode")
         synthetic = self.images["image_id"][self.dataset.synthetic.to_numpy(dtype=bool)]
@@ -94,22 +95,29 @@ class LabelledSplit:
         )
 
     def image_ids(self, role: str) -> pd.Index:
-        """Sorted ids of the split's images of a role, ``val`` or ``test``."""
+        """Return the sorted ids of the split's images of a role, ``val`` or ``test``."""
         return self.dataset.image_ids(role, self.split)
 
     def labels_of(self, role: str) -> pd.Series:
-        """Labels of a role's images, NaN where unknown, by image id."""
+        """Return the labels of a role's images, NaN where unknown, by image id."""
         return self.labels.reindex(self.image_ids(role))
 
     def patients(self, image_ids: pd.Index) -> np.ndarray:
-        """Patient of each image, shape ``(N,)``."""
-        of_image = self.images.set_index("image_id")["patient_id"]
-        return of_image.reindex(image_ids).to_numpy(dtype=str)
+        """Return the patient of each image, shape ``(N,)``."""
+        patient_by_image = self.images.set_index("image_id")["patient_id"]
+        return patient_by_image.reindex(image_ids).to_numpy(dtype=str)
 
     def seen_by(
         self, system: Predictions, image_ids: pd.Index, roles: Sequence[str] = ("train", "val")
     ) -> SeenImages:
-        """Find the images that a system was fitted or selected on; none where that is unknown."""
-        images, seen = self.dataset.identities(image_ids), system.seen
-        of_roles = images[:0] if seen is None else seen[seen["role"].isin(roles)]
-        return SeenImages.from_tables(images, of_roles)
+        """Find the images that a system was fitted or selected on; none if that is unknown.
+
+        Args:
+            system: Predictions of the system.
+            image_ids: Images to look for.
+            roles: Roles of the system's training that count.
+        """
+        images = self.dataset.identities(image_ids)
+        seen = system.seen
+        used = images[:0] if seen is None else seen[seen["role"].isin(roles)]
+        return SeenImages.from_tables(images, used)

@@ -1,7 +1,7 @@
-"""The label guessed from metadata and image borders of a prepared data set.
+"""The shortcut baseline of a prepared data set: the label guessed from metadata and image borders.
 
-The guess itself is made of tables by `evaluation.compare.shortcuts`; this module makes its table of
-facts from what ``cxr prepare`` noted of each file.
+`evaluation.compare.shortcuts` makes the guess from a table of facts; this module makes that table
+from what ``cxr prepare`` has recorded of each file.
 """
 
 from __future__ import annotations
@@ -18,17 +18,26 @@ from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
 from cxr_compare.evaluation.compare import shortcuts
 from cxr_compare.evaluation.statistics.arrays import Floats
 
-_MEASURED = (
-    "transfer_syntax", "photometric", "bits", "spacing_col_mm", "mean_grey", "file_bytes",
-    "text_score", "border_greys", "pixels", "aspect", "source",
-)  # fmt: skip
+_RECORDED_FACTS = (
+    "transfer_syntax",
+    "photometric",
+    "bits",
+    "spacing_col_mm",
+    "mean_grey",
+    "file_bytes",
+    "text_score",
+    "border_greys",
+    "pixels",
+    "aspect",
+    "source",
+)
 
 
 def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
     """Return, by image id, the facts from which the shortcut baseline guesses the label.
 
-    Ages that no person has are unknown; burned-in text is there or not; the greys around an image
-    are numbers, a column for each piece of the border.
+    Impossible ages become unknown; burned-in text becomes true or false; the greys around an image
+    are numbers, with a column for each piece of the border.
 
     Args:
         images: The images table, or some of its rows.
@@ -37,7 +46,7 @@ def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
     rows = pd.Index(decode["image_id"]).get_indexer(pd.Index(images["image_id"]))
     columns = {
         name: decode[name].array.take(rows, allow_fill=True)
-        for name in _MEASURED
+        for name in _RECORDED_FACTS
         if name in decode.columns
     }
     facts = pd.DataFrame(columns, index=pd.Index(images["image_id"], name="image_id"))
@@ -64,7 +73,7 @@ def measure_shortcuts(
 ) -> list[dict[str, Any]]:
     """Measure how well facts of a prepared data set predict each target.
 
-    As `evaluation.compare.shortcuts.measure_shortcuts`, with the facts of the decode table.
+    See `evaluation.compare.shortcuts.measure_shortcuts`; the facts come from the decode table.
 
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],

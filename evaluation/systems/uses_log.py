@@ -1,4 +1,4 @@
-"""The log of a split's uses: each comparison on its test images adds a line."""
+"""The log of a split's test-set uses: each comparison on its test images adds a line."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ def log_use(
     systems: Mapping[str, Sequence[Predictions]],
     protocol: str | None = None,
 ) -> TestSetUses:
-    """Add a use to the log of a split, and return all, or the problem where it cannot be written.
+    """Add a use to the log of a split, and return all uses.
 
-    Refuses a damaged log: a use that cannot be counted is not forgotten.
+    The log is a file with one JSON object a line. If it cannot be written, the result says why.
+
+    Args:
+        test_set: The split.
+        systems: The compared systems, with the predictions of each training seed.
+        protocol: SHA-256 of the protocol; None without one.
+
+    Raises:
+        InputError: The log is damaged: a use that cannot be counted must not get lost.
     """
-    # One JSON object a line.
     if test_set.dataset.is_in_memory:
         problem = "How often these test images were used is unknown: labels alone keep no log."
         return TestSetUses((), problem, protocol)
@@ -59,7 +66,7 @@ def log_use(
         )
         return TestSetUses((), problem, protocol)
     # A split drawn anew under the same name has other test images: uses of the old do not count.
-    entries = [entry for entry in _parse(lines, path) if entry.get("split_id") == split_id]
+    entries = [entry for entry in read_uses(lines, path) if entry.get("split_id") == split_id]
     return TestSetUses(entries, "", protocol)
 
 
@@ -67,19 +74,32 @@ def _crc32(entry: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(entry).encode())
 
 
-def _parse(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
+def read_uses(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a log.
+
+    Args:
+        lines: Lines of the file.
+        path: The file, for messages.
+
+    Raises:
+        InputError: A line is damaged; its number is named.
+
+    Example:
+        >>> read_uses(['{"target": "mass"}'], Path("log"))
+        [{'target': 'mass'}]
+    """
     entries = []
     for number, line in enumerate(lines, start=1):
         try:
             entry = dict(json.loads(line))
-            # Lines of older versions have none; of a changed name half is left.
-            half_named = [k for k in entry if k.startswith("crc") or k.endswith("32")]
+            # Lines of older versions have no checksum; of a damaged name a part is left.
+            half_named = [key for key in entry if key.startswith("crc") or key.endswith("32")]
             if half_named and entry.pop("crc32", None) != _crc32(entry):
                 raise ValueError(line)
             entries.append(entry)
         except (ValueError, TypeError, RecursionError):
             raise InputError(
-                f"{path}: line {number} is not a record of a look; repair it, the count must not "
+                f"{path}: line {number} is not a record of a use; repair it, the count must not "
                 "get lost"
             ) from None
     return entries

@@ -6,7 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from cxr_compare.configs.load import annotated, find_config, read_config, summaries
+from cxr_compare.configs.describe import annotated, summaries
+from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.options import Settings, config_names
 from cxr_compare.scripts.outcome import Outcome

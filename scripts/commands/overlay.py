@@ -86,7 +86,7 @@ def overlay(
     out = as_path(out)
     require_predictable(systems)
     from cxr_compare.evaluation.report.cases import read_systems as read_cases
-    from cxr_compare.evaluation.systems.prediction_files import write_reader_study
+    from cxr_compare.evaluation.systems.reader_form import write_reader_study
 
     dataset = DataSet.open(data)
     of_target = dataset.target(target)

@@ -14,7 +14,8 @@ from torchvision.ops import box_iou
 
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.classification.model import start_from as start_classifier
-from cxr_compare.configs.settings import TrainingSettings, _detector_names
+from cxr_compare.configs.model_settings import detector_names
+from cxr_compare.configs.settings import TrainingSettings
 from cxr_compare.data_prep.store.views import parse_views
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
 from cxr_compare.detection.model import build_detector
@@ -59,7 +60,9 @@ def _learn(name: str) -> Any:
         epochs=1, batch_size=5, learning_rate=case.rate, weight_decay=0.0, monitor="val_loss"
     )
     optimiser = build_optimiser(model, settings)
-    features: dict[str, Any] = {"kept": {}} if case.model.get("trainable") == "head" else {}
+    features: dict[str, Any] = {}
+    if case.model.get("trainable") == "head":
+        features = {"pooled_features": {}}
     for _ in range(case.steps):
         optimiser.zero_grad()
         sum(case.losses(model, batch, **features).values()).backward()
@@ -78,7 +81,7 @@ def test_every_detector_here_has_a_model_case():
     architectures = {
         case.model["architecture"] for case in MODEL_CASES.values() if case.kind == "detector"
     }
-    assert set(_detector_names()) == architectures == {*DETECTORS, "centernet"}
+    assert set(detector_names()) == architectures == {*DETECTORS, "centernet"}
 
 
 @pytest.mark.parametrize("pixels", [0, 255])

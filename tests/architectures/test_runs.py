@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cxr_compare.configs.settings import _detector_names
+from cxr_compare.configs.model_settings import detector_names
 from cxr_compare.scripts import child_processes
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.guard import GUARD_NAME
@@ -163,7 +163,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.long
 def test_a_sweep_goes_over_architectures(data, run_of, tmp_path, in_this_process):
-    names = _detector_names()
+    names = detector_names()
     config = _write(MODEL_CASES["retinanet"], tmp_path / "case.toml", run_of, seed=1)
     words = [config, "--data", data, "--out", tmp_path / "out", "--trials", len(names)]
     over = ["--over", f"model.architecture={','.join(names)}", "--device", "cpu"]

@@ -6,29 +6,28 @@ from pathlib import Path
 
 import pytest
 
+from cxr_compare.configs.describe import annotated, summaries
 from cxr_compare.configs.load import (
-    _shipped_configs,
-    annotated,
     dump_config,
     find_config,
     first_difference,
+    packaged_configs,
     parse_config,
     read_config,
-    read_protocol,
-    summaries,
 )
+from cxr_compare.configs.protocol_file import read_protocol
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.networks.registry import network_names
 
 
-@pytest.mark.parametrize("name", _shipped_configs())
+@pytest.mark.parametrize("name", packaged_configs())
 def test_shipped_config_is_valid_and_survives_a_round_trip(name):
     config = read_config(find_config(name))
     assert parse_config(dump_config(config), "again") == config
     assert first_difference(config, config) is None
 
 
-@pytest.mark.parametrize("name", _shipped_configs())
+@pytest.mark.parametrize("name", packaged_configs())
 def test_shipped_config_explains_itself_and_never_flips(name):
     text = find_config(name).read_text()
     assert text.startswith("# ")
@@ -264,7 +263,7 @@ def test_classifiers_may_be_every_network_that_published_comparisons_name():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", _shipped_configs())
+@pytest.mark.parametrize("name", packaged_configs())
 def test_a_configuration_shown_in_full_reads_back_and_explains_every_key(name, tmp_path):
     config = read_config(find_config(name), ["training.seed=7"])
     text = annotated(config)
@@ -279,7 +278,7 @@ def test_a_configuration_shown_in_full_reads_back_and_explains_every_key(name, t
 
 def test_every_shipped_configuration_says_what_it_suits():
     listed = summaries()
-    assert {each.name for each in listed} == set(_shipped_configs())
+    assert {each.name for each in listed} == set(packaged_configs())
     assert [each.kind for each in listed if each.name == "retinanet_lite"] == ["detector"]
     assert all("CPU" in each.suits or "GPU" in each.suits for each in listed)
 
@@ -314,7 +313,7 @@ def test_a_damaged_configuration_of_a_run_is_one_line():
 def test_a_detector_that_cannot_be_imported_is_one_line(monkeypatch):
     broken = EntryPoint("mine", "no_such_module:Mine", "cxr_compare.detectors")
     monkeypatch.setattr(
-        "cxr_compare.configs.settings.entry_points",
+        "cxr_compare.configs.model_settings.entry_points",
         lambda group, **by: EntryPoints([broken]).select(**by),
     )
     with pytest.raises(InputError, match=r"--set model\.architecture: mine .* cannot be imported"):

@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.configs.search_space import (
     combinations,
-    in_words,
+    describe_distribution,
     proposal_of,
     read_space,
     values_of,
@@ -65,7 +65,7 @@ def test_listed_lists_are_shown_as_toml_writes_them():
     (anchors,) = read_space(
         RETINANET, ["model.anchor_sizes=[8,16,32,64,128],[4,8,16,32,64]"]
     ).values()
-    assert in_words(anchors) == "[8, 16, 32, 64, 128], [4, 8, 16, 32, 64]"
+    assert describe_distribution(anchors) == "[8, 16, 32, 64, 128], [4, 8, 16, 32, 64]"
 
 
 @pytest.mark.parametrize(

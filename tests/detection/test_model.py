@@ -13,7 +13,7 @@ from torchvision.models import resnet18
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from cxr_compare.configs.settings import RetinaNetSettings
+from cxr_compare.configs.model_settings import RetinaNetSettings
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.detection.detector import build_targets, training_losses, validation_losses
 from cxr_compare.detection.model import build_detector

@@ -18,7 +18,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from cxr_compare.configs.load import dump_config, find_config, read_config, summaries
+from cxr_compare.configs.describe import summaries
+from cxr_compare.configs.load import dump_config, find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.scripts import cli

@@ -50,7 +50,7 @@ def data_set(folder: Path) -> Iterable[Any]:
     """All of a data set: tables, splits, their log of uses, audit, copies and pixels."""
     from cxr_compare.data_prep.assemble.journal import Journal
     from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
-    from cxr_compare.evaluation.systems.uses_log import _parse
+    from cxr_compare.evaluation.systems.uses_log import read_uses
 
     data = DataSet.open(folder)
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
@@ -58,7 +58,7 @@ def data_set(folder: Path) -> Iterable[Any]:
     for path in sorted((folder / "splits").glob("*.json")):
         yield from (data.split(path.stem), read_json(path, "split"))
     for path in sorted((folder / "splits").glob("*.jsonl")):
-        yield _parse(path.read_text(errors="replace").splitlines(), path)
+        yield read_uses(path.read_text(errors="replace").splitlines(), path)
     if (folder / "audit.json").is_file():
         yield Audit.read(folder / "audit.json").to_dict()
     yield find_dataset_copies(data).pairs.to_dict("list")

@@ -6,7 +6,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
 from cxr_compare.detection.frames import suppress_boxes
-from cxr_compare.evaluation.systems.ensemble import _label_boxes, _named_boxes, best_box_fusion
+from cxr_compare.evaluation.systems.box_fusion import BoxGroups, best_box_fusion
 
 
 def simulate(seed, n_labels=6, most=40, n_models=3):
@@ -35,7 +35,7 @@ def test_more_labels_than_one_table_holds(monkeypatch):
     boxes, _ = simulate(9, n_labels=20, most=8)
     one = {"models": np.zeros(len(boxes), int), "weights": [1.0]}
     whole = best_box_fusion(boxes, **one)
-    monkeypatch.setattr("cxr_compare.evaluation.systems.ensemble._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("cxr_compare.evaluation.systems.box_fusion._ROWS_AT_ONCE", 3)
     assert_equal(best_box_fusion(boxes, **one), whole)
 
 
@@ -96,10 +96,10 @@ def test_findings_and_images_never_meet_and_boxes_keep_to_their_image():
     frame = frame.astype({"x1": float, "x2": float}).assign(y1=0.0, y2=10.0)
     sizes = pd.DataFrame({"image_id": ["b", "a"], "width": [60, pd.NA], "height": [10, pd.NA]})
     mixed = frame.sample(frac=1, random_state=0)
-    labels, images, findings = _label_boxes(mixed)
-    stored = Boxes.from_table(mixed, labels)
+    groups = BoxGroups.from_table(mixed)
+    stored = Boxes.from_table(mixed, groups.labels)
     fused = best_box_fusion(stored, models=np.zeros(3, int), weights=[1.0])
-    table = _named_boxes(fused, images, findings, sizes.astype({"width": "Int64"}))
+    table = groups.to_table(fused, sizes.astype({"width": "Int64"}))
     found = table.sort_values("score", ascending=False)
     assert list(zip(found["image_id"], found["finding"], strict=True)) == [
         ("a", "x"), ("a", "y"), ("b", "x")

@@ -1,0 +1,274 @@
+"""Sections of a configuration about the model: one class for each architecture."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+
+from cxr_compare.networks import registry
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+Side = Annotated[float, Field(ge=1)]
+
+
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """Base of every table of a settings file."""
+
+    # Strict: TOML has types, so `epochs = "3"` or `seed = true` is an error.
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+def _network(kind: registry.ModelKind) -> PlainValidator:
+    """Return a rule for the name of a network that this kind of model may use."""
+
+    def check(value: Any) -> str:
+        names = registry.network_names(kind)
+        if isinstance(value, str) and (value in names or value.startswith(registry.TIMM)):
+            return value
+        raise ValueError(registry.describe_unknown(value, kind))
+
+    return PlainValidator(check)
+
+
+def _check_trainable(value: Any) -> Any:
+    if value in ("all", "head", "head_first", "stages") or (type(value) is int and 0 <= value <= 5):
+        return value
+    raise ValueError(
+        f"must be all, head, head_first, stages or a number of stages, 0 to 5, got {value!r}"
+    )
+
+
+_NAME = WithJsonSchema({"type": "string"})
+
+
+DetectorBackbone = Annotated[str, _network("detector"), _NAME]
+
+
+ClassifierBackbone = Annotated[str, _network("classifier"), _NAME]
+
+
+_STAGES = WithJsonSchema(
+    {
+        "anyOf": [
+            {"enum": ["all", "head", "head_first", "stages"]},
+            {"type": "integer", "minimum": 0, "maximum": 5},
+        ]
+    }
+)
+
+
+Trainable = Annotated[
+    Literal["all", "head", "head_first", "stages"] | int, PlainValidator(_check_trainable), _STAGES
+]
+
+
+class ModelSettings(Section):
+    """Keys that detectors and classifiers share."""
+
+    backbone: str = Field(min_length=1, description="the network that the model is built on")
+    weights: str = Field(
+        default="none", description="imagenet, a file, or a run folder: docs/weights.md"
+    )
+    trainable: Trainable | None = Field(
+        default=None,
+        description="what learns; a number: so many stages of the backbone, from the deepest; left "
+        "out: 3 with imagenet or coco, else all",
+    )
+
+    @model_validator(mode="after")
+    def _frozen_needs_weights(self) -> Self:
+        if self.trainable not in (None, "all") and self.weights == "none":
+            raise ValueError(
+                f"trainable = {self.trainable!r} keeps stages as they are, and weights = 'none' "
+                "makes them random; choose weights, or trainable = 'all'"
+            )
+        return self
+
+
+class DetectorModelSettings(ModelSettings):
+    """Keys of every detector; see `detector_settings` for those of each architecture."""
+
+    architecture: str = Field(default="retinanet", description="see docs/architectures.md")
+
+
+class BackboneDetectorSettings(DetectorModelSettings):
+    """Keys of the detectors here, whose backbones are networks of docs/weights.md."""
+
+    backbone: DetectorBackbone = Field(
+        default="resnet50", description="a network of docs/weights.md, or timm:NAME"
+    )
+    norm: Literal["frozen", "batch", "group"] = Field(
+        default="frozen", description="batch norm as pretrained, live, or group norm"
+    )
+
+    @model_validator(mode="after")
+    def _statistics_need_weights(self) -> Self:
+        if self.weights == "none" and self.norm == "frozen":
+            raise ValueError(
+                "norm = 'frozen' keeps pretrained statistics, and weights = 'none' has none; "
+                "choose norm = 'batch' (or 'group' for batches below 8)"
+            )
+        return self
+
+
+class AnchorDetectorSettings(BackboneDetectorSettings):
+    """Keys of the detectors with anchors on five levels of a pyramid."""
+
+    fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
+    anchor_sizes: list[Side] | None = Field(
+        default=None,
+        min_length=5,
+        max_length=5,
+        description="px, the smallest on each level of the pyramid; left out: by image_size",
+    )
+    anchor_ratios: list[Positive] = Field(
+        default=[0.5, 1.0, 2.0], min_length=1, description="height over width"
+    )
+
+
+class RetinaNetSettings(AnchorDetectorSettings):
+    """Keys of RetinaNet, which are arguments of `detection.retinanet.LesionRetinaNet`."""
+
+    head: Literal["v1", "v2"] = Field(
+        default="v2", description="v2: group norm and GIoU, as torchvision's second version"
+    )
+    head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
+    weights: str = Field(
+        default="none", description="imagenet, coco, a file, or a run folder: docs/weights.md"
+    )
+    box_loss: Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"] = Field(
+        default="auto", description="auto: l1 in head v1, giou in v2"
+    )
+
+
+class DeformableDetrSettings(BackboneDetectorSettings):
+    """Keys of Deformable DETR, which are arguments of `detection.detr.LesionDetr`."""
+
+    queries: int = Field(default=300, ge=1, le=1000, description="boxes looked for in an image")
+    channels: int = Field(
+        default=256, ge=32, le=1024, multiple_of=32, description="width of the transformer"
+    )
+    encoder_layers: int = Field(default=6, ge=1, le=12, description="on the maps of all levels")
+    decoder_layers: int = Field(default=6, ge=1, le=12, description="each with its own losses")
+
+
+class RtDetrSettings(DeformableDetrSettings):
+    """Keys of RT-DETR and D-FINE, which are arguments of `detection.detr.LesionDetr`."""
+
+    encoder_layers: int = Field(default=1, ge=1, le=12, description="on the deepest maps")
+    denoising: int = Field(
+        default=100, ge=0, le=500, description="queries made of the true boxes while it learns"
+    )
+
+
+class FCOSSettings(BackboneDetectorSettings):
+    """Keys of FCOS: arguments of `detection.torchvision_detectors.LesionFCOS`."""
+
+    fpn_channels: int = Field(
+        default=256, ge=8, le=1024, multiple_of=8, description="width of the pyramid"
+    )
+    head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
+
+
+class FasterRCNNSettings(AnchorDetectorSettings):
+    """Keys of Faster R-CNN: arguments of `detection.torchvision_detectors.LesionFasterRCNN`."""
+
+    box_channels: int = Field(
+        default=1024, ge=8, le=4096, description="width of the layers that classify a proposal"
+    )
+
+
+_SETTINGS_BY_ARCHITECTURE: dict[str, type[DetectorModelSettings]] = {
+    "retinanet": RetinaNetSettings,
+    "rt_detr": RtDetrSettings,
+    "d_fine": RtDetrSettings,
+    "deformable_detr": DeformableDetrSettings,
+    "fcos": FCOSSettings,
+    "faster_rcnn": FasterRCNNSettings,
+    "ssdlite": BackboneDetectorSettings,
+}
+
+
+_ENTRY_POINTS = "cxr_compare.detectors"  # each names a class with `Settings`
+
+
+def detector_names() -> list[str]:
+    """Return the architectures of detectors: those here, and those of installed packages.
+
+    Example:
+        >>> detector_names()[0]
+        'retinanet'
+    """
+    own_names = registry.DETECTORS
+    return [*own_names, *sorted(entry_points(group=_ENTRY_POINTS).names - set(own_names))]
+
+
+def foreign_detector(name: str) -> Any:
+    """Import the class of a detector from an installed package.
+
+    Raises:
+        ValueError: No package has it, or it cannot be imported.
+    """
+    names = detector_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"must be one of {', '.join(names)}, got {name!r}{hint}")
+    [entry_point] = entry_points(group=_ENTRY_POINTS, name=name)
+    try:
+        return entry_point.load()
+    except Exception as error:
+        raise ValueError(f"{name} of {entry_point.value} cannot be imported: {error}") from error
+
+
+def detector_settings(architecture: str) -> type[DetectorModelSettings]:
+    """Return the class of the keys of a detector's architecture.
+
+    Raises:
+        ValueError: There is no such architecture.
+
+    Example:
+        >>> detector_settings("fcos").__name__
+        'FCOSSettings'
+    """
+    own_settings = _SETTINGS_BY_ARCHITECTURE.get(architecture)
+    return own_settings or foreign_detector(architecture).Settings
+
+
+class ClassifierModelSettings(ModelSettings):
+    """Keys of an image classifier: arguments of `classification.model.build_classifier`."""
+
+    backbone: ClassifierBackbone = Field(
+        default="densenet121", description="a network of docs/weights.md, or timm:NAME"
+    )
+    last_stride: Literal[16, 32] | None = Field(
+        default=None, description="px a cell of the heat map; left out: the network's own"
+    )
+    dropout: Fraction = Field(default=0.0, description="of the pooled features")
+    trainable: Trainable = Field(
+        default="all",
+        description="what learns; a number: so many stages of the network, from the deepest",
+    )

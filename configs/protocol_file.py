@@ -1,0 +1,74 @@
+"""Protocols in TOML: what a comparison has fixed before it looks at test images."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from cxr_compare.configs.load import first_problem
+from cxr_compare.configs.model_settings import Section
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text_files import read_toml_file
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+# A single name counts as a list of one.
+_Names = Annotated[list[Name], BeforeValidator(lambda x: [x] if isinstance(x, str) else x)]
+
+
+class GoalFile(Section):
+    """Keys of a goal in a protocol."""
+
+    metric: Literal["sensitivity", "specificity"] = Field(description="What must reach it.")
+    at_least: float = Field(gt=0, lt=1, description="What its exact interval must lie above.")
+
+
+class ProtocolFile(Section):
+    """Keys of a protocol."""
+
+    target: Name = Field(description="What is evaluated.")
+    metric: _Names = Field(
+        default=["auroc"],
+        min_length=1,
+        max_length=2,
+        description="The primary figure, by its short name, or both halves of an operating point.",
+    )
+    policy: str = Field(default="", description="Threshold policy of that figure; empty: none.")
+    margin: float | None = Field(
+        default=None, gt=0, lt=1, description="Of non-inferiority and equivalence."
+    )
+    subgroups: list[Name] = Field(default=[], description="Columns whose groups are reported.")
+    reference: Name | None = Field(default=None, description="Reference system; None: the first.")
+    unit: Literal["image", "study", "patient"] | None = Field(
+        default=None, description="What the answer is for; None: images, --unit shows others too."
+    )
+    goal: list[GoalFile] = Field(
+        default=[], max_length=2, description="What each system must reach, all of them together."
+    )
+
+
+class ReadProtocol(NamedTuple):
+    """A protocol and the checksum of its file."""
+
+    keys: ProtocolFile
+    sha256: str
+
+
+def read_protocol(path: Path) -> ReadProtocol:
+    """Read and check a protocol.
+
+    Raises:
+        InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
+            a value has the wrong type or lies outside its range.
+    """
+    keys = read_toml_file(path)
+    try:
+        protocol = ProtocolFile(**keys)
+    except ValidationError as error:
+        problem = first_problem(error, ProtocolFile)
+        raise InputError(f"{path}: {problem.key}: {problem.message}") from None
+    return ReadProtocol(protocol, hashlib.sha256(path.read_bytes()).hexdigest())

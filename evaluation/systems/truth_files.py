@@ -1,0 +1,124 @@
+"""Labels and true boxes in files, as a data set in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import positions
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
+from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
+from cxr_compare.data_prep.contracts.text_columns import refuse_line
+from cxr_compare.data_prep.formats.coco import COCO
+from cxr_compare.data_prep.formats.csv_files import CSV
+from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.formats.table import TABLE
+from cxr_compare.data_prep.formats.yolo import YOLO
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.boxes.box_checks import (
+    check_edges,
+)
+from cxr_compare.evaluation.systems.imported import ids_from_names, without_garbage_collector
+
+_FOLDER_FORMATS = (CSV, YOLO, COCO)
+
+
+_SIZE_TYPES = {"width": "float64", "height": "float64"}
+
+
+def _find_format(path: Path) -> Any:
+    """Return the format of a file or folder of labels; None if it is not known."""
+    if path.is_dir():
+        return next((known for known in _FOLDER_FORMATS if known.detect(path)), None)
+    if path.suffix.lower() == ".json":
+        return COCO
+    return TABLE if is_table_file(path) else None
+
+
+@without_garbage_collector()
+def truth_set(
+    path: Path,
+    patients: Path | None,
+    say: Callable[[str], None],
+    boxes: Path | None = None,
+    columns: tuple[str, ...] = (),
+) -> DataSet:
+    """Read labels and true boxes as a data set in memory, without `cxr prepare`.
+
+    All images are test images, unless the source names some. No image is decoded.
+
+    Args:
+        path: A COCO file, a CSV of labels or boxes, or a folder of YOLO labels, COCO files or our
+            three CSV files.
+        patients: A CSV ``image_id,patient_id``.
+        say: Tells the user which columns of a CSV were recognised.
+        boxes: A CSV of boxes, for labels in another CSV.
+        columns: Corrections of the columns, as ROLE=COLUMN.
+
+    Raises:
+        InputError: Labels are malformed, or an image has no patient.
+    """
+    labels = _find_format(path)
+    if labels is None or not path.exists():
+        raise InputError(f"{path}: no COCO file, CSV, or folder of COCO, YOLO or CSV files")
+    if (path / "dataset.json").is_file():
+        raise InputError(f"{path}: is a set that cxr prepare made; give it by --data")
+    label_files = (path,) if boxes is None else (path, boxes)
+    if boxes is not None and labels is not TABLE:
+        raise InputError(f"{boxes}: boxes in a file of their own need labels in a CSV")
+    options = ReadOptions(columns=columns)
+    if labels is TABLE:
+        options = replace(options, labels=label_files)
+    tables = labels.read_source(path, options, say)
+    for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
+        raise InputError(f"{path}: {image}: {reason}; correct it")
+    if tables.boxes.empty and tables.findings.empty:
+        raise InputError(f"{path}: holds neither boxes nor labels of images")
+    images = tables.images.assign(path=None)
+    all_columns = images.columns.union(empty_table("images").columns, sort=False)
+    images = images.reindex(columns=all_columns).sort_values("image_id", ignore_index=True)
+    if patients is not None:
+        images = _with_patients(images, patients, path)
+    typed_tables = {"images": typed_table(images, "images")}
+    for name in ("findings", "boxes", "box_coverage"):
+        rows = getattr(tables, name)
+        typed_tables[name] = typed_table(rows[rows["reader"] == REFERENCE_READER], name)
+    check_edges(typed_tables["boxes"], str(path))
+    sizes = images[["image_id", "width", "height"]].astype(_SIZE_TYPES)
+    sized = typed_tables["boxes"].merge(sizes)
+    for box in sized.query("x2 > width + 1 or y2 > height + 1").itertuples():
+        raise InputError(
+            f"{path}: image '{box.image_id}': a box ends at x={box.x2:g}, y={box.y2:g}, beyond "
+            f"{box.width:g} x {box.height:g} px; a COCO box is x, y, width, height"
+        )
+    has_official_test = (tables.official["role"] == "test").any()
+    roles = tables.official if has_official_test else tables.split
+    split = images[["image_id"]].merge(roles, how="left").fillna({"role": "test"})
+    split_ids = {"default": frame_digest(split, ["image_id", "role"])}
+    info = {
+        "name": path.stem,
+        "source_format": tables.format,
+        "source_root": str(path),
+        "targets": tables.targets,
+        "settings": {},
+        "ids": {**DataSet.digests(*typed_tables.values()), "split_ids": split_ids},
+    }
+    return DataSet.from_info(path, info, splits={"default": split}).with_tables(typed_tables)
+
+
+def _with_patients(images: pd.DataFrame, patients: Path, path: Path) -> pd.DataFrame:
+    """Return the images with the patients of a list, which may name more images."""
+    rows = read_text_table(patients, ("image_id", "patient_id"))
+    refuse_line(rows["patient_id"] == "", patients, "patient_id is empty; fill it in")
+    ids = ids_from_names(rows["image_id"], {name: name for name in images["image_id"]})
+    refuse_line(ids.duplicated(), patients, " appears more than once; keep one line", ids)
+    row = positions(images["image_id"], ids)
+    for image in images.loc[row < 0, "image_id"]:
+        raise InputError(f"{patients}: has no line for image '{image}' of {path}; add it")
+    return images.assign(patient_id=rows["patient_id"].to_numpy()[row], patient_id_source="given")
