@@ -1,1 +1,1 @@
-"""Errors, table schemas, files, folders, pseudonyms, words."""
+"""Errors, schemas of tables and records, files, locks, provenance and pseudonyms."""

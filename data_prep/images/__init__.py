@@ -1,1 +1,1 @@
-"""One file to one grey 8-bit image; its facts and fingerprint."""
+"""Decoding of one file to one grey 8-bit image, its facts and its fingerprint."""

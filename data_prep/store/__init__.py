@@ -1,1 +1,1 @@
-"""Preprocessing, the pixel store, and the folders `DataSet` and `Predictions`."""
+"""Preprocessing, the pixel store, data sets, predictions and the log of answers."""

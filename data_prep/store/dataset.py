@@ -417,7 +417,8 @@ class DataSet:
             Ids of images with a known label.
         """
         labels = self.labels(target)
-        findings, coverage = self.findings, self.box_coverage
+        findings = self.findings
+        coverage = self.box_coverage
         present = findings[
             findings["finding"].isin(target.any_of) & (findings["state"] == "present")
         ]

@@ -125,7 +125,8 @@ class PixelStoreWriter:
         if replaced is None:
             shard, row = divmod(len(self._rows), SHARD_IMAGES)
         else:
-            shard, row = replaced.shard, replaced.row
+            shard = replaced.shard
+            row = replaced.row
         with disk_errors(self.folder):
             if not self._uncommitted:
                 (self.folder / INFO_NAME).unlink(missing_ok=True)

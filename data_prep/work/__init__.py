@@ -1,1 +1,1 @@
-"""Rows in processes or Ray, folders in object stores."""
+"""Work on rows in processes or a Ray cluster, and folders in object stores."""

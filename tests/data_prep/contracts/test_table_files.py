@@ -109,7 +109,7 @@ def test_a_decimal_comma_is_read_where_it_is_certain(tmp_path, content, cells):
     assert read_text_table(path, ["x"])["x"].tolist() == cells
 
 
-def test_how_a_file_was_read_is_told(tmp_path):
+def test_notes_say_how_a_file_was_read(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(delimited(";", ","))
     notes = read_table_file(path).notes
@@ -295,7 +295,7 @@ def test_a_table_of_another_kind_says_what_to_do(tmp_path, name, content, advice
         read_text_table(tmp_path / name, ["file"])
 
 
-def test_text_of_another_encoding_is_told_with_what_to_do(tmp_path):
+def test_text_of_another_encoding_is_refused(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(delimited(";").encode("latin-1"))
     with pytest.raises(InputError, match="save it as CSV UTF-8"):

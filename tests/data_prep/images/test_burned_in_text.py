@@ -164,7 +164,7 @@ _WITHOUT = ["0c4c0dd9", "05b91b32", "01be392f", "0a9fd225", "0c77d941", "09875c3
             "0c523b07", "066d9e27", "02285fa4", "00704310", "0ab601ca"]  # fmt: skip
 
 
-def test_real_images_with_a_line_are_told_from_those_without(shared_data):
+def test_real_images_with_a_line_are_separated_from_those_without(shared_data):
     folder = shared_data / "rsna/stage_2_train_images"
 
     def score(start: str) -> float:

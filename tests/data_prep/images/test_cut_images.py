@@ -38,7 +38,7 @@ def read(tmp_path, content: bytes):
     return read_image(tmp_path / "a.img")
 
 
-def test_no_cut_film_is_read_as_if_it_were_whole(tmp_path):
+def test_no_image_cut_short_is_read_as_if_it_were_whole(tmp_path):
     films = cuts.dicoms(GREY, FILM, 12, tmp_path)
     total = cuts.attack(films, cuts.plain_files(GREY, FILM), tmp_path)
     assert [key for key in total if ": " in key] == []

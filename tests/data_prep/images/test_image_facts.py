@@ -70,7 +70,7 @@ def test_what_was_not_measured_tells_nothing():
     assert "all metadata and borders" not in found  # the view alone is left
 
 
-def test_a_strong_border_is_told_with_what_to_do():
+def test_strong_border_is_reported_with_advice():
     row = {"target": "mass", "fact": "outer tenth of the image", "kind": "border", "auroc": 0.83,
            "ci_low": 0.8, "ci_high": 0.85, "n_images": N, "n_positive": 200,
            "n_known": N}  # fmt: skip

@@ -116,9 +116,7 @@ def test_threads_and_processes_append_whole_rows_under_one_key(tmp_path):
     assert (len(rows), rows["image"].nunique(), notes) == (600, 300, [])
 
 
-def test_a_lost_disk_is_told_once_and_counted_and_its_cut_line_harms_no_other(
-    tmp_path, monkeypatch
-):
+def test_full_disk_is_reported_once_and_its_cut_line_harms_no_other(tmp_path, monkeypatch):
     said: list[str] = []
     log = AnswerLog(tmp_path / "log", said.append)
     write = os.write

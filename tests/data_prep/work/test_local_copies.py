@@ -361,7 +361,7 @@ def test_a_remote_store_grows_by_the_images_that_it_lacks(shards, store, tmp_pat
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many", "nan", "inf"])
-def test_a_wrong_limit_of_the_cache_is_said_before_anything_is_fetched(store, monkeypatch, limit):
+def test_wrong_limit_of_the_cache_is_refused_before_anything_is_fetched(store, monkeypatch, limit):
     monkeypatch.setenv("CXR_CACHE_GIB", limit)
     wrong = pytest.raises(InputError, match=f"CXR_CACHE_GIB={limit}: give a number of GiB")
     with wrong, working(DATA):
