@@ -45,7 +45,7 @@ def test_documented_command_parses(command):
     APP.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
 
-def test_reference_shows_every_verb_and_readme_both_scripts():
+def test_reference_shows_every_command_and_readme_both_scripts():
     readme, reference = ((ROOT / name).read_text() for name in ("README.md", "docs/reference.md"))
     for name in APP.commands:  # type: ignore[attr-defined]
         assert f"[{name}](#{name})" in reference
@@ -118,7 +118,7 @@ def test_constraints_pin_names_and_versions_only():
     assert {"torch", "torchvision", "numpy", "pydicom"} <= {pin.split("==")[0] for pin in pins}
 
 
-def test_every_verb_shows_an_example():
+def test_every_command_shows_an_example():
     for name in COMMANDS:
         assert description(command_function(name))[1], f"cxr {name} --help has no example"
 

@@ -304,7 +304,7 @@ def test_a_saved_model_opens_again_and_answers_the_same(case, learned, tmp_path)
         assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_a_run_of_the_same_arm_gives_all_its_weights_and_of_other_findings_no_class_layer(
+def test_a_run_of_the_same_model_gives_all_its_weights_and_of_other_findings_no_class_layer(
     case, learned
 ):
     start = start_detector if case.kind == "detector" else start_classifier

@@ -50,7 +50,7 @@ def test_one_worker_takes_the_sum_of_its_stages():
         ((TABLES,), 1e12, "once", 1 / (0.0001 + 0.002 / 256)),  # after the flow, not beside it
     ],
 )
-def test_endless_workers_are_held_back_by_the_one_place_they_share(stages, bandwidth, place, rate):
+def test_endless_workers_are_limited_by_the_one_stage_they_share(stages, bandwidth, place, rate):
     quick = replace(DECODE, seconds=0.002)
     work = Work("predict", (quick, *stages), chunk=16, bandwidth=bandwidth)
     few, many = (simulate(work, 256, images) for images in (100_000, 400_000))

@@ -62,7 +62,7 @@ def test_gpl_agpl_and_unknown_fail(licence, is_wrong):
     assert bool(lines) is is_wrong
 
 
-def test_what_packages_need_in_turn_is_judged_with_their_extras(install):
+def test_what_packages_need_in_turn_is_checked_with_their_extras(install):
     install("inner")
     install("outer", 'Requires-Dist: inner; extra == "more"\nRequires-Dist: absent\n')
     assert closure(["outer"]) == ({"outer"}, {"absent"})
@@ -73,7 +73,7 @@ def test_what_packages_need_in_turn_is_judged_with_their_extras(install):
     assert problems([], {"absent": "core"}, skip_missing=True) == []
 
 
-def test_every_extra_of_users_is_judged():
+def test_every_extra_of_users_is_checked():
     config = configparser.ConfigParser()
     config.read_string(
         "[options]\ninstall_requires =\n    a>=1\n"
