@@ -16,7 +16,8 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 VIEWS = ("PA", "AP", "LL", "other")
 PATIENT_SOURCES = ("given", "mapped", "mapped_unverified", "assumed_image")
 STATES = ("present", "absent", "uncertain")
-ORIGINS = ("reader", "consensus", "report_nlp", "folder", "boxes")
+ORIGINS = ("unknown", "reader", "consensus", "report_nlp", "folder", "boxes")
+"""Sources of a label; ``unknown`` where the files do not say who or what gave it."""
 ROLES = ("train", "val", "test", "unused")
 REFERENCE_READER = "reference"
 SYNTHETIC = "synthetic"

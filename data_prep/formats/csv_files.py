@@ -190,7 +190,7 @@ def _read_labels(builder: SourceBuilder) -> pd.DataFrame:
     refuse_line(state.isna(), path, expected, text["state"])
     if text.empty:
         raise InputError(f"{path}: has no label")
-    origin = (text["reader"] == REFERENCE_READER).map({True: "consensus", False: "reader"})
+    origin = (text["reader"] == REFERENCE_READER).map({True: "unknown", False: "reader"})
     rows = text[LABEL_KEY].assign(state=state, origin=origin.astype(TEXT))
     return rows.drop_duplicates(ignore_index=True)
 

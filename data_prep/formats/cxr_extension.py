@@ -177,7 +177,7 @@ def _read_labels(content: Any, image: str, reader: str, where: str, rows: LabelR
             k: _text(v, position, _LABELS.get(k)) for k, v in _mapping(label, position).items()
         }
         if "state" in values:
-            origin = values.get("origin", "consensus")
+            origin = values.get("origin", "unknown")
             rows.states.append((image, finding, reader, values["state"], origin))
         if "coverage" in values:
             rows.coverage.append((image, finding, reader, values["coverage"]))

@@ -290,7 +290,7 @@ def read_labels_and_boxes(
         raise InputError(
             f"{tables[0].path}: {reason}: no finding to learn; add images that show one"
         )
-    origin = next((t.known["origin"] for t in tables if "origin" in t.known), "consensus")
+    origin = next((t.known["origin"] for t in tables if "origin" in t.known), "unknown")
     by_reference = labels["reader"] == REFERENCE_READER
     labels["origin"] = by_reference.map({True: origin, False: "reader"}).astype(TEXT)
     return labels, boxes

@@ -34,6 +34,10 @@ def test_a_set_without_pixels_has_patients_labels_and_a_target(tmp_path):
     assert tables.box_coverage.empty
 
 
+def test_labels_that_name_no_reader_have_an_unknown_source(tmp_path):
+    assert set(read(write_set(tmp_path)).findings["origin"]) == {"unknown"}
+
+
 def test_a_name_space_that_is_given_stays(tmp_path):
     images = "image_id,patient_id\na,nih:00019124\n"
     tables = read(write_set(tmp_path, images, "image_id,finding,state\na,mass,1\n"))

@@ -426,12 +426,15 @@ def test_rsna_as_a_tree_has_the_labels_of_the_rsna_reader(shared_data, tmp_path)
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     found = read(tree, labels=(tmp_path / "labels.csv",))
     known = read_source(source, "rsna", ReadOptions())
+    assert set(found.findings["origin"]) == {"unknown"}  # the table does not name who labelled
     names = found.images.set_index("image_id")["path"]
     for table in ("findings", "boxes", "box_coverage"):
         key = ["image_id", *(["x1", "y1"] if table == "boxes" else [])]
         ours = getattr(found, table).assign(image_id=lambda f: f["image_id"].map(names))
         theirs = getattr(known, table)
         theirs = theirs[theirs["image_id"].isin(set(names))]
+        if table == "findings":
+            ours = ours.assign(origin=theirs["origin"].iloc[0])
         pd.testing.assert_frame_equal(
             typed_table(ours[theirs.columns].sort_values(key), table),
             typed_table(theirs.sort_values(key), table),
