@@ -1,4 +1,4 @@
-"""What a chart shows, in data units: axes, curves, points and guides."""
+"""Content of a chart in data units: axes, curves, points and guides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the intervals and tests of a report were made."""
+"""Methods of the intervals and tests of a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report shows, from a comparison that was just made or from a finished folder."""
+"""Content of a report, from a comparison that was just made or from a finished folder."""
 
 from __future__ import annotations
 

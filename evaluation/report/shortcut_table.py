@@ -1,4 +1,4 @@
-"""What metadata and image borders alone predict, beside the systems."""
+"""Table of predictions from metadata and image borders alone, beside the systems."""
 
 from __future__ import annotations
 

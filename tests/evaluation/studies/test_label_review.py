@@ -247,8 +247,8 @@ def test_readers_labels_evaluate_the_test_images_alone_and_compare_the_verdicts(
     note = undecided.notes[-1]
     rows = [row["estimate"] for row in undecided.by_reader]
     assert note.kind == "readers"
-    assert note.text.startswith("Nothing is shown by the labels of opposed and same, either; ")
-    assert note.text.endswith(f"go from {number(min(rows))} to {number(max(rows))}.")
+    assert note.text.startswith("Nothing is shown by the labels of opposed and same")
+    assert note.text.endswith(f"from {number(min(rows))} to {number(max(rows))}.")
     val = dataset.with_labels_of("opposed", test).labels(dataset.target())[dataset.image_ids("val")]
     assert val.equals(dataset.labels(dataset.target())[val.index])
 

@@ -242,8 +242,8 @@ def test_systems_that_part_are_found_and_a_new_threshold_is_told():
     assert found.notes[0] == study_sentence("monitor", "new_threshold", "B", 0.4, 0.6, "2026-05-31")
     renamed = one.assign(system=np.where(day < 100, "A", "C"))
     assert monitor_log(renamed).notes == (
-        "A: no answer since 2026-04-10.",
-        "C: first answer on 2026-04-11, after the reference: not watched.",
+        study_sentence("monitor", "silent", "A", "2026-04-10"),
+        study_sentence("monitor", "new_system", "C", "2026-04-11"),
     )
 
 
