@@ -224,7 +224,8 @@ def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series)
     if not second.any():
         return
     row = pairs.index[int(second.argmax())]
-    image, name = ids[row], names[row]
+    image = ids[row]
+    name = names[row]
     first = pairs.index[int((pairs["id"] == image).argmax())]
     raise InputError(
         f"{where}: {places[row]} calls image '{image}' {name!r}, and {places[first]} calls it "

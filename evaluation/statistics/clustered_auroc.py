@@ -244,7 +244,7 @@ def _pairs_of_patients(truth: npt.NDArray[np.bool_], patients: Integers) -> int:
 
 
 class _Points(NamedTuple):
-    """For each image: images of the other class ranked rightly against it, and all of these."""
+    """Images of the other class that each image is ranked rightly against, and all of them."""
 
     points: Floats
     rivals: Floats
