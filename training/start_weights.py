@@ -62,7 +62,6 @@ class StartWeights(Checkpoint):
     public = cached_property(recognise_public_checkpoint)  # None if it is no public classifier
 
     @property
-    @property
     def pixels(self) -> Preprocess | None:
         """Size and normalisation of the images that the run was trained on; None if not known."""
         return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None

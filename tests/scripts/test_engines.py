@@ -135,7 +135,7 @@ def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(ray, tmp_path
 
     def read(path: Path, **options: Any) -> Any:  # what the local pool says of a lost row
         if path.name == POISON:
-            raise InputError(f"{path}: {decode._CRASHED}")
+            raise InputError(f"{path}: {decode.DECODER_CRASHED}")
         return read_image(path, **options)
 
     monkeypatch.setattr(decode, "read_image", read)

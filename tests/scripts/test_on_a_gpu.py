@@ -294,7 +294,7 @@ STEPS_MAY_WAIT = {
 
 
 # Boxes and targets of the batch: a few numbers, for which none waits.
-BATCH_PARTS = {"detection/detector.py:<genexpr>", "classification/loss.py:masked_cross_entropy"}
+BATCH_PARTS = {"detection/detector.py:build_targets", "classification/loss.py:masked_cross_entropy"}
 
 
 @pytest.mark.parametrize(
@@ -544,8 +544,10 @@ def test_an_archive_is_answered_for_on_the_device(gpu, runs, tmp_path, monkeypat
             pass
 
     monkeypatch.setattr("cxr_compare.serving.pacs.connections.DicomWebArchive", Archive)
-    words = ["--dicomweb", "http://127.0.0.1:9", "--journal", tmp_path / "journal"]
-    assert cxr("pacs", *runs.values(), *words, "--device", "cuda") == 0
+    settings = tmp_path / "settings.toml"
+    settings.write_text('[models]\ndevice = "cuda"\n')
+    options = ["--dicomweb", "http://127.0.0.1:9", "--journal", tmp_path / "journal"]
+    assert cxr("pacs", *runs.values(), *options, "--settings", settings) == 0
     assert len(shelves[0].stored) == 2  # a report and a capture
     assert gpu.operations["convolution.default"]
 

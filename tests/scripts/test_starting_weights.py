@@ -258,9 +258,9 @@ def test_seen_images_are_joined_by_image_and_patient() -> None:
 
 def test_overlap_is_told_only_where_there_is_one() -> None:
     own, test = _seen(("1", "a", "train"), ("2", "b", "val")), _seen(("9", "t", "test"))
-    assert _start(("1", "a", "train"), ("2", "b", "val")).leak_lines(own, test) == []
-    assert _start().leak_lines(own, test) == []
-    lines = _start(("7", "b", "train"), ("8", "t", "val")).leak_lines(own, test)
+    assert _start(("1", "a", "train"), ("2", "b", "val")).leak_warnings(own, test) == []
+    assert _start().leak_warnings(own, test) == []
+    lines = _start(("7", "b", "train"), ("8", "t", "val")).leak_warnings(own, test)
     assert "patients of 1 of the 1 validation images" in lines[0]
     assert "patients of 1 of the 1 test images" in lines[1]
 
@@ -272,9 +272,9 @@ def test_test_images_that_the_weights_saw_under_other_names_are_told_and_stay_kn
     assert start.run is not None
     older = start.merge_seen(own)  # weights of an older version, which kept no fingerprints
     assert older["pixel_sha256"].dropna().tolist() == ["one"]
-    assert start.leak_lines(own, test) == []
+    assert start.leak_warnings(own, test) == []
     start.run.seen = start.run.seen.assign(pixel_sha256=["nine", "eight"], perceptual_hash=None)  # type: ignore[misc]
-    (line,) = start.leak_lines(own, test)
+    (line,) = start.leak_warnings(own, test)
     assert line.startswith("run has seen 1 of 1 test image in training under other ids (9 = 7)")
     assert start.merge_seen(own)["pixel_sha256"].tolist() == ["one", "nine", "eight"]
 

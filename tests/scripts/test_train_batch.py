@@ -12,7 +12,7 @@ from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.train import train
-from cxr_compare.training import run
+from cxr_compare.training import batch_size
 from cxr_compare.training.detector import DetectorTask
 from cxr_compare.training.hardware import available_memory
 from cxr_compare.training.run_folder import RunFolder
@@ -31,7 +31,7 @@ def _train(data: Path, out: Path, *overrides: str) -> None:
 def test_batch_size_that_was_found_is_recorded_and_resumed_with(
     data, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(run, "_STEPS", 4)
+    monkeypatch.setattr(batch_size, "_MIN_STEPS", 4)
     _train(data, tmp_path, "training.batch_size=auto")
     assert "batch size: 4 images" in capsys.readouterr().err
     config = parse_config(RunFolder.open(tmp_path).config, "config.toml")
@@ -74,7 +74,7 @@ def test_want_of_memory_says_the_batch_that_fits(data, tmp_path, monkeypatch, n_
 def test_batch_beyond_the_free_memory_is_refused_before_anything_is_written(
     data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(run, "available_memory", lambda: 400 * 2**20)
+    monkeypatch.setattr(batch_size, "available_memory", lambda: 400 * 2**20)
     with pytest.raises(InputError, match=r"256 images would need more than the memory .* fit"):
         _train(data, tmp_path / "run", "training.batch_size=256")
     assert not (tmp_path / "run").exists()

@@ -198,7 +198,7 @@ def test_all_systems_are_judged_on_the_split_of_those_trained_there(sets, tmp_pa
     assert homes == {("A", "rsna"), ("B", "kermany")}
     notes = " ".join(found["notes"])
     assert "B learned on split 'gone', which kermany does not have" in notes
-    assert "B began with weights that had learned from rsna" in notes
+    assert "B started from weights that had learned from rsna" in notes
 
 
 def test_predictions_of_another_split_or_data_set_are_refused(sets, tmp_path, monkeypatch):
