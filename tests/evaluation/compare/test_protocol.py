@@ -275,7 +275,7 @@ def test_uses_of_a_split_that_was_drawn_anew_do_not_count(predict, test_set, eva
 
 def test_a_damaged_record_is_refused(predict, test_set, evaluation_set):
     (evaluation_set.folder / "splits" / "default.looks.jsonl").write_text("nonsense\n")
-    with pytest.raises(InputError, match="default.looks.jsonl: line 1"):
+    with pytest.raises(InputError, match=r"default\.looks\.jsonl: line 1"):
         log_use(test_set, {"A": [predict("A")]})
 
 
