@@ -257,7 +257,19 @@ def _with_redraw(problem: Problem, folder: Path) -> Problem:
 
 
 def redraw_command(folder: Path, name: str) -> str:
-    """Return the command that makes a split anew, with no patient or image in two roles."""
+    """Return the command that makes a split anew, with no patient or image in two roles.
+
+    Args:
+        folder: Folder of the data set.
+        name: Name of the split.
+
+    Returns:
+        The command as a user types it.
+
+    Example:
+        >>> redraw_command(Path("no-such-folder"), "default")
+        'cxr split no-such-folder --name default --replace'
+    """
     path = folder / "splits" / f"{name}.json"
     how = read_json(path, "split")["how"] if path.is_file() else {}
     more = []
@@ -272,7 +284,16 @@ def redraw_command(folder: Path, name: str) -> str:
 
 
 def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
-    """Audit a data set whose splits changed, without measuring the same shortcuts again."""
+    """Audit a data set whose splits changed, without measuring the same shortcuts again.
+
+    Args:
+        dataset: The data set.
+        measure_shortcuts: Measures how well metadata and image borders predict each target; used
+            only if images or labels have changed since the stored audit.
+
+    Returns:
+        The new audit.
+    """
     path = dataset.folder / AUDIT
     before = Audit.read(path).facts if path.is_file() else {}
     if all(before.get(key) == dataset.ids[key] for key in _CONTENT):

@@ -192,6 +192,10 @@ def build_augmentation(  # noqa: PLR0913 - the keys of [augmentation]
 
     Returns:
         The augmentation, or None if the settings change nothing.
+
+    Example:
+        >>> build_augmentation() is None, build_augmentation(rotate_degrees=5) is None
+        (True, False)
     """
     others = _others(gamma, blur, noise)
     moves = rotate_degrees, scale, shift, horizontal_flip, stretch

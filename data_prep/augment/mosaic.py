@@ -79,11 +79,20 @@ def join_mosaic(
         boxes: Boxes of each image, ``xyxy`` px, ``(N, 4)``.
         seed: Random seed of the point.
 
+    Returns:
+        The joined image, its boxes and what became of the others.
+
     Raises:
         InputError: There are not four square images of one size.
 
     Source:
         Bochkovskiy, Wang and Liao 2020, YOLOv4.
+
+    Example:
+        >>> grey = [np.full((64, 64), level, np.uint8) for level in (10, 20, 30, 40)]
+        >>> mosaic = join_mosaic(grey, [np.zeros((0, 4))] * 4, seed=0)
+        >>> mosaic.pixels.shape, np.unique(mosaic.pixels).tolist()
+        ((64, 64), [10, 20, 30, 40])
     """
     shapes = {image.shape for image in images}
     size = images[0].shape[0] if images else 0

@@ -60,6 +60,12 @@ def temporary_path(path: Path) -> Path:
 
     No two writers get the same name: processes in two containers may have the same number.
 
+    Args:
+        path: The file to be written.
+
+    Returns:
+        A hidden path that ends in ``.tmp``.
+
     Example:
         >>> temporary_path(Path("out/a.csv")) != temporary_path(Path("out/a.csv"))
         True
@@ -80,6 +86,12 @@ def write_text(path: Path, text: str, *, with_checksum: bool = False) -> Path:
 
     Raises:
         InputError: The disk is full or access is denied.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(Path(folder, "note.txt"), "done").read_text(encoding="utf-8")
+        'done'
     """
     with atomic_path(path, with_checksum=with_checksum) as temporary:
         temporary.write_text(text, encoding="utf-8")

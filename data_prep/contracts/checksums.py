@@ -85,6 +85,12 @@ def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
 
     Raises:
         InputError: The checksum of the file differs.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "empty").write_bytes(b"")
+        ...     require_unchanged(Path(folder, "empty"), "run", hashlib.sha256(b"").hexdigest())
     """
     if sha256 is not None:
         if file_digest(path, "sha256") != sha256:
@@ -105,6 +111,13 @@ def file_digest(path: Path, algorithm: str) -> str:
 
     Returns:
         Hexadecimal digits.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "empty").write_bytes(b"")
+        ...     file_digest(Path(folder, "empty"), "md5")
+        'd41d8cd98f00b204e9800998ecf8427e'
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))

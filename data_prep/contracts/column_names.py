@@ -13,6 +13,9 @@ _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 def names_by_role() -> dict[str, list[str]]:
     """Return the names of columns of label tables by role, the most exact name first.
 
+    Returns:
+        Lists of names, in lower case, letters and digits alone.
+
     Example:
         >>> "patient" in names_by_role()
         True
@@ -22,6 +25,12 @@ def names_by_role() -> dict[str, list[str]]:
 
 def column_names(role: str) -> tuple[str, ...]:
     """Return the names of columns of a role, in lower case, letters and digits alone.
+
+    Args:
+        role: Key of ``column_names.toml``, such as ``file`` or ``score``.
+
+    Returns:
+        The names, the most exact first.
 
     Example:
         >>> "filename" in column_names("file"), "prob" in column_names("score")

@@ -81,6 +81,13 @@ def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
 
     Raises:
         InputError: The disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_csv(pd.DataFrame({"image_id": ["a", None]}), Path(folder, "ids.csv"))
+        ...     Path(folder, "ids.csv").read_text().splitlines()
+        ['image_id', 'a', '""']
     """
     texts = frame.select_dtypes(exclude=["number", "bool"]).map(inert_cell)
     if any(

@@ -25,6 +25,9 @@ def disk_errors(*paths: Path) -> Iterator[None]:
             message names the file that the operating system names, else the first of these whose
             disk is full, else the first of these.
 
+    Yields:
+        None.
+
     Raises:
         InputError: The disk is full, a file is too large for its file system, or access is denied.
             Other errors of the operating system pass unchanged.

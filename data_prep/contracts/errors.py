@@ -51,6 +51,12 @@ def shortened(line: str) -> str:
 
     Messages quote ids and cells of files, which may have any length.
 
+    Args:
+        line: The line, of any length.
+
+    Returns:
+        The line, at most about 1,500 characters long; a word has at most 83.
+
     Example:
         >>> len(shortened("id " + "x" * 300_000)), len(shortened("name " * 10_000))
         (86, 1505)
@@ -63,6 +69,12 @@ def shortened(line: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its type if it has none.
+
+    Args:
+        error: The exception.
+
+    Returns:
+        The first line without surrounding spaces.
 
     Example:
         >>> first_line(OSError("no route")), first_line(KeyboardInterrupt())
@@ -102,6 +114,9 @@ def counted(count: int, noun: str, verb: str = "") -> str:
         noun: The noun in the singular.
         verb: A verb in the plural that follows; empty for none.
 
+    Returns:
+        The number with a comma for each thousand, the noun, and the verb in the right number.
+
     Example:
         >>> counted(1, "image", "have"), counted(1200, "box", "have")
         ('1 image has', '1,200 boxes have')
@@ -120,6 +135,9 @@ def counted_phrase(count: int, phrase: str) -> str:
     Args:
         count: The number.
         phrase: The noun, which a verb may follow.
+
+    Returns:
+        The number with a comma for each thousand, and the phrase in the right number.
 
     Example:
         >>> counted_phrase(1, "images have no box"), counted_phrase(2, "images have no box")

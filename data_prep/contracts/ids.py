@@ -70,6 +70,9 @@ def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
         values: N texts.
         names: New text by the old one; texts that are not named become missing.
 
+    Returns:
+        The new texts, with the index and name of `values`.
+
     Example:
         >>> renamed(pd.Series(["a", "b"]), {"a": "x"}).tolist()
         ['x', nan]

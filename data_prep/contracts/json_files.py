@@ -98,6 +98,12 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
         InputError: The file is missing, changed since it was written, not JSON, of another kind or
             schema version, or does not match the model of its kind in
             `data_prep.contracts.records`.
+
+    Example:
+        >>> read_json(Path("no-such-folder", "run.json"), "run")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: no-such-folder/run.json: not found, ...
     """
     # Imported here so that a command that reads no file, such as a help, starts without pydantic.
     from cxr_compare.data_prep.contracts.records import record_error

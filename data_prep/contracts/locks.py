@@ -94,6 +94,9 @@ def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -
         before_wait: Called once if another process has the lock, which is then waited for. None
             refuses instead of waiting.
 
+    Yields:
+        None, once the lock is taken.
+
     Raises:
         InputError: Another process writes to the folder, or it cannot be made.
 
@@ -124,8 +127,17 @@ def file_lock(path: Path) -> Iterator[None]:
     Args:
         path: The file that is about to be written.
 
+    Yields:
+        None, once the lock is taken.
+
     Raises:
         InputError: Another process writes the file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, file_lock(Path(folder, "split.csv")):
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['.split.csv.lock']
     """
     lock_path = path.with_name(f".{path.name}{LOCK_NAME}")
     with closing(LockFile(lock_path, None, protected=path)):
@@ -137,6 +149,14 @@ def remove_leftovers(folder: Path) -> None:
 
     Args:
         folder: The folder. Nothing happens if it has no lock file, or if a process has the lock.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, ".lock").write_text("")
+        ...     remove_leftovers(Path(folder))
+        ...     list(Path(folder).iterdir())
+        []
     """
     if (folder / LOCK_NAME).is_file():
         with suppress(InputError, OSError), folder_lock(folder):

@@ -23,6 +23,12 @@ class ShownAsText:
 def html_lines(text: str) -> str:
     """Return a text as HTML that keeps its lines and columns.
 
+    Args:
+        text: Plain text of any number of lines.
+
+    Returns:
+        A ``pre`` element, with the characters of HTML escaped.
+
     Example:
         >>> html_lines("a < b")
         '<pre>a &lt; b</pre>'
@@ -32,6 +38,12 @@ def html_lines(text: str) -> str:
 
 def html_table(rows: Mapping[str, str]) -> str:
     """Return an HTML table with a row for each name and text.
+
+    Args:
+        rows: Text by name, in the order of the table.
+
+    Returns:
+        A ``table`` element, with the characters of HTML escaped.
 
     Example:
         >>> html_table({"Method": "a < b"})
@@ -46,6 +58,12 @@ def html_table(rows: Mapping[str, str]) -> str:
 
 def html_records(records: Sequence[Mapping[str, Any]]) -> str:
     """Return an HTML table with a row for each record and a column for each key.
+
+    Args:
+        records: The rows; a key that a record lacks, and None, give an empty cell.
+
+    Returns:
+        A ``table`` element; floats have four digits.
 
     Example:
         >>> html_records([{"n": 1}, {"n": None}])

@@ -16,6 +16,9 @@ def template_environment(*folders: Path, autoescape: bool = True) -> Environment
         *folders: Folders of the templates; that of the common frame is added.
         autoescape: Whether to escape HTML in values; False only for plain text.
 
+    Returns:
+        The environment; a name that a template uses and the caller does not give is an error.
+
     Example:
         >>> template_environment().from_string("{{ name }}").render(name="a < b")
         'a &lt; b'

@@ -42,6 +42,9 @@ def cpu_count(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 def processor_name() -> str:
     """Return the processor's model, such as ``AMD EPYC 9654``, or its kind if none is stated.
 
+    Returns:
+        The name, which is never empty on Linux, macOS and Windows.
+
     Example:
         >>> len(processor_name()) > 0
         True

@@ -75,6 +75,9 @@ def recorded_command(command: str) -> Iterator[None]:
     Args:
         command: The command as a user types it, such as ``cxr compare A=a --data set``.
 
+    Yields:
+        None.
+
     Example:
         >>> with recorded_command("cxr check --data /home/ann/set"):
         ...     provenance()["command"]

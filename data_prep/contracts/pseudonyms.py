@@ -46,6 +46,13 @@ def read_id_key(path: Path, *folders: Path) -> bytes:
 
     Raises:
         InputError: The file is no key, others may read it, or it lies in one of the folders.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     key = read_id_key(Path(folder, "key"))
+        ...     len(key) >= 16, read_id_key(Path(folder, "key")) == key
+        (True, True)
     """
     path = Path(path)
     for folder in folders:
@@ -95,6 +102,9 @@ def key_from_environment(key_id: str, folder: Path) -> bytes:
         key_id: Keyed hash of `KEY_ID_TEXT` as the data set records it.
         folder: Folder of the data set, for messages.
 
+    Returns:
+        The key, 16 to 4,096 bytes.
+
     Raises:
         InputError: The environment variable ``CXR_ID_KEY`` names no key, or another one.
     """
@@ -115,6 +125,13 @@ def keyed_hash(key: bytes, text: str) -> str:
 
     With 96 bits, the chance that any two of 10^6 names get the same hash is 10^12 / 2^97, or 6e-18.
 
+    Args:
+        key: The key, 16 to 4,096 bytes.
+        text: The text, such as the id of a patient.
+
+    Returns:
+        24 hexadecimal digits.
+
     Example:
         >>> len(keyed_hash(b"secret", "patient-1"))
         24
@@ -129,6 +146,14 @@ def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
     Args:
         frame: A table with the column ``path``; hashed and missing paths stay as they are.
         key: The key.
+
+    Returns:
+        A copy of the table with hashed paths.
+
+    Example:
+        >>> hidden = hide_paths(pd.DataFrame({"path": ["doe/a.png", None]}), b"0123456789abcdef")
+        >>> "doe" in hidden["path"][0], hidden["path"].isna().tolist()
+        (False, [False, True])
     """
     names = {path: _hide_path(key, path) for path in frame["path"].dropna().unique()}
     return frame.assign(path=renamed(frame["path"], names))

@@ -53,6 +53,12 @@ _MISSING = "#N/A"  # result of a formula without a value
 def sheet_names(path: Path) -> list[str]:
     """Return the names of the sheets of a workbook, in its order.
 
+    Args:
+        path: The workbook.
+
+    Returns:
+        The names, as a spreadsheet program shows them.
+
     Raises:
         InputError: The file is not readable as a workbook, or unpacks to too much.
     """

@@ -73,6 +73,12 @@ class TableFile:
 def is_table_file(path: Path) -> bool:
     """Return True if a file name is that of a table, whether or not its kind can be read.
 
+    Args:
+        path: The file, which need not exist.
+
+    Returns:
+        True for a table. Its kind may be one that cannot be read, such as an old ``.xls``.
+
     Example:
         >>> is_table_file(Path("Labels.XLSX")), is_table_file(Path("old.xls"))
         (True, True)
@@ -83,7 +89,21 @@ def is_table_file(path: Path) -> bool:
 
 
 def is_spreadsheet(path: Path) -> bool:
-    """Return True if the first bytes of a file are those of a workbook, which has sheets."""
+    """Return True if the first bytes of a file are those of a workbook, which has sheets.
+
+    Args:
+        path: The file.
+
+    Returns:
+        True for a workbook, whatever its name.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.xlsx").write_text("image_id,label")
+        ...     is_spreadsheet(Path(folder, "a.xlsx"))
+        False
+    """
     return _first_bytes(path, len(_ZIP)) == _ZIP
 
 
@@ -93,7 +113,7 @@ def read_text_table(
     optional: Iterable[str] = (),
     rename_column: Callable[[str], str] = str,
 ) -> pd.DataFrame:
-    """Read a table as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
+    r"""Read a table as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
 
     Args:
         path: A file of any kind that `TABLE_SUFFIXES` lists.
@@ -106,6 +126,13 @@ def read_text_table(
 
     Raises:
         InputError: There is no such file, it is no table, or a column is missing or repeated.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "labels.csv").write_text("image_id,label\n0007,NA\n")
+        ...     read_text_table(Path(folder, "labels.csv"), ["image_id"], ["view"]).values.tolist()
+        [['0007', 'NA', '']]
     """
     required = list(required)
     if not path.exists():
@@ -124,7 +151,7 @@ def read_text_table(
 
 
 def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
-    """Read a table whose columns are not known yet.
+    r"""Read a table whose columns are not known yet.
 
     Args:
         path: A file of any kind that `TABLE_SUFFIXES` lists.
@@ -135,6 +162,13 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
 
     Raises:
         InputError: There is no such file, it is no table, or a column is repeated.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "labels.csv").write_text("image_id;label\n0007;1\n")
+        ...     read_table_file(Path(folder, "labels.csv")).text.columns.tolist()
+        ['image_id', 'label']
     """
     _refuse_other_kind(path)
     if is_spreadsheet(path):
@@ -156,7 +190,21 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
 
 
 def read_header(path: Path) -> list[str]:
-    """Return the names of the columns of a text file; empty if it has no header or is no text."""
+    r"""Return the names of the columns of a text file; empty if it has no header or is no text.
+
+    Args:
+        path: The file; only its beginning is read.
+
+    Returns:
+        The names without surrounding spaces, in the order of the file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "labels.csv").write_text("image_id, label\na,1\n")
+        ...     read_header(Path(folder, "labels.csv"))
+        ['image_id', 'label']
+    """
     content = _first_bytes(path, _HEADER_BYTES)
     if content.startswith((_GZIP, _ZIP, _OLE, _PARQUET)):
         return []

@@ -116,6 +116,9 @@ def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame
         name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
         label: Name of the table in messages; by default `name`.
 
+    Returns:
+        A copy of the rows in the types of the schema, numbered from 0.
+
     Raises:
         InputError: A column cannot be converted.
 
@@ -137,7 +140,18 @@ def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame
 
 
 def column_dtype(column: Column) -> Any:
-    """Return the pandas dtype of a column of a table; None for a column of lists."""
+    """Return the pandas dtype of a column of a table; None for a column of lists.
+
+    Args:
+        column: Column of a table in `data_prep.contracts.schemas.SCHEMAS`.
+
+    Returns:
+        A dtype or its name, as ``pandas.Series.astype`` takes it.
+
+    Example:
+        >>> column_dtype(SCHEMAS["scores"].columns["score"])
+        'float64'
+    """
     return TEXT if column.type == "text" else column.type
 
 
@@ -146,6 +160,9 @@ def empty_table(name: str) -> pd.DataFrame:
 
     Args:
         name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
+
+    Returns:
+        The table without rows, its columns in the types of the schema.
 
     Example:
         >>> list(empty_table("scores").columns)
@@ -165,6 +182,13 @@ def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
 
     Raises:
         InputError: A rule is broken, or the disk is full.
+
+    Example:
+        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["mass"], "score": [1.5]})
+        >>> write_table(scores, Path("scores.parquet"), "scores")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: scores.parquet: ...
     """
     table = to_arrow(_validate_table(frame, name, path.name))
     metadata = {
@@ -189,9 +213,20 @@ def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> p
         name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
         columns: Columns to read; the rows are then not validated again. None reads all.
 
+    Returns:
+        The rows, in the types of the schema.
+
     Raises:
         InputError: The file is missing, changed, unreadable, of another schema version, or breaks
             a rule.
+
+    Example:
+        >>> import tempfile
+        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["mass"], "score": [0.5]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_table(scores, Path(folder, "scores.parquet"), "scores")
+        ...     read_table(Path(folder, "scores.parquet"), "scores", ["score"])["score"].tolist()
+        [0.5]
     """
     parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     if path.is_dir() and not parts:
@@ -235,6 +270,9 @@ def stored_table(
         file: Name of the file.
         schema: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
         reader: Reader whose rows are returned; None for all rows.
+
+    Returns:
+        A cached property of the owner of ``folder`` and ``tables``; it returns the table.
     """
     name = file.removesuffix(".parquet")
 
@@ -259,6 +297,14 @@ def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
 
     Raises:
         InputError: An id is no image of the folder.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a"]})
+        >>> require_members(pd.Series(["a"]), images, Path("boxes.parquet"))
+        >>> require_members(pd.Series(["b"]), images, Path("boxes.parquet"))
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: boxes.parquet: 1 of its ids ...
     """
     is_unknown = ~is_member(ids, images["image_id"])
     row = _first(is_unknown)

@@ -49,6 +49,9 @@ def first_line(flags: pd.Series) -> int:
     Args:
         flags: bool, indexed as `data_prep.contracts.table_files.read_text_table` does.
 
+    Returns:
+        Line number, from 1; the header is line 1.
+
     Example:
         >>> first_line(pd.Series([False, True]))
         3

@@ -28,6 +28,9 @@ def decode_text(content: bytes, source: str) -> str:
         content: The bytes of a file, or the beginning of one up to the end of a line.
         source: Name of the file, for the message.
 
+    Returns:
+        The text.
+
     Raises:
         InputError: The bytes are not text in UTF-8, UTF-16 or UTF-32.
 
@@ -50,6 +53,12 @@ def decode_text(content: bytes, source: str) -> str:
 def text_encoding(content: bytes) -> tuple[bytes, str]:
     """Return the byte order mark at the beginning of a text (empty if none) and the encoding.
 
+    Args:
+        content: The bytes of a file, or at least its first four.
+
+    Returns:
+        The mark, and the encoding as ``bytes.decode`` takes it; UTF-8 without a mark.
+
     Example:
         >>> text_encoding(b"file,label")
         (b'', 'utf-8')
@@ -61,8 +70,21 @@ def text_encoding(content: bytes) -> tuple[bytes, str]:
 def read_text_file(path: Path) -> str:
     """Read a text file of any encoding that `decode_text` knows.
 
+    Args:
+        path: The file.
+
+    Returns:
+        The text, without a byte order mark.
+
     Raises:
         InputError: The file cannot be read, or is not text.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.txt").write_bytes("mass".encode("utf-16"))
+        ...     read_text_file(Path(folder, "a.txt"))
+        'mass'
     """
     try:
         content = path.read_bytes()
@@ -74,8 +96,21 @@ def read_text_file(path: Path) -> str:
 def read_toml_file(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
+    Args:
+        path: The file.
+
+    Returns:
+        The content, by key.
+
     Raises:
         InputError: The file cannot be read, is not text, or is not TOML.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "ours.toml").write_text("seed = 3")
+        ...     read_toml_file(Path(folder, "ours.toml"))
+        {'seed': 3}
     """
     return parse_toml(read_text_file(path), str(path))
 
@@ -86,6 +121,9 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     Args:
         text: The TOML.
         source: Name of its file, for the message.
+
+    Returns:
+        The content, by key.
 
     Raises:
         InputError: It is not TOML.

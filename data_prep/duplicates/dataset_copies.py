@@ -49,6 +49,9 @@ def find_dataset_copies(
         decode: Its decode table; read if None.
         pixels: Compare pixels, too, where fingerprints alone do not decide.
         engine: Runs the decoding of image files.
+
+    Returns:
+        The pairs of near duplicates, and how many pairs stay undecided.
     """
     if decode is None:
         decode = dataset.optional_table("decode")

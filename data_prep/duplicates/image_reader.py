@@ -60,6 +60,9 @@ class ImageReader:
 def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | None]:
     """Open the images of a data set: from its smallest pixel store, else from their files.
 
+    Args:
+        dataset: The data set.
+
     Returns:
         The reader, None if nothing can be read; and why the files cannot be read, None if they can.
     """

@@ -88,6 +88,15 @@ def find_near_duplicates(
         max_images: Number of images to read at most, those of undecided pairs first.
         read_many: Reads several images by id, in order, small as by `small_image`; used in place
             of `read`.
+
+    Returns:
+        The pairs of near duplicates, and how many pairs stay undecided.
+
+    Example:
+        >>> decode = pd.DataFrame({"image_id": ["a", "b"], "pixel_sha256": ["1", "2"],
+        ...     "perceptual_hash": ["0" * 16, "f" * 16]})
+        >>> len(find_near_duplicates(decode).pairs)
+        0
     """
     if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
         decode = decode.assign(perceptual_hash=pd.Series(None, index=decode.index, dtype=TEXT))

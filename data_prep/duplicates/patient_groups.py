@@ -62,7 +62,19 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
 
 
 def key_columns(links: Links) -> list[pd.Series]:
-    """Return the keys that link images as one Series for each kind of key."""
+    """Return the keys that link images as one Series for each kind of key.
+
+    Args:
+        links: Keys that link images, indexed by ``image_id``: a Series, a frame with a column for
+            each kind of key, or None.
+
+    Returns:
+        The Series, none for None.
+
+    Example:
+        >>> [column.tolist() for column in key_columns(pd.Series(["k", "k"], ["a", "b"]))]
+        [['k', 'k']]
+    """
     if links is None:
         return []
     frame = pd.DataFrame(links)

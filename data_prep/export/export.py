@@ -112,6 +112,9 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
         workers: Number of processes that render images; None takes all processors.
         advance: Called with the number of finished images.
 
+    Returns:
+        Counts of what was written.
+
     Raises:
         InputError: The options do not fit together, or an image cannot be read.
     """

@@ -33,8 +33,21 @@ from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTa
 def read_json_file(path: Path) -> Any:
     """Read any JSON file.
 
+    Args:
+        path: The file, in UTF-8 or in the encoding of its byte order mark.
+
+    Returns:
+        The content: a list, dictionary, text, number, boolean or None.
+
     Raises:
         InputError: The file cannot be read as JSON.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.json").write_text('{"images": []}')
+        ...     read_json_file(Path(folder, "a.json"))
+        {'images': []}
     """
     try:
         content = path.read_bytes()

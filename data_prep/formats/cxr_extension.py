@@ -143,7 +143,19 @@ def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any
 
 
 def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, Any]:
-    """Build the ``cxr`` object of a whole data set: version, facts on the labels, and targets."""
+    """Build the ``cxr`` object of a whole data set: version, facts on the labels, and targets.
+
+    Args:
+        targets: The targets as ``dataset.json`` stores them, by name.
+        **facts: Facts on the labels of the whole data set.
+
+    Returns:
+        The object, ready for JSON.
+
+    Example:
+        >>> sorted(set_object({}, labels="radiologists"))
+        ['labels', 'targets', 'version']
+    """
     return {"version": _VERSION, **facts, "targets": targets}
 
 

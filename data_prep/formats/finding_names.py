@@ -8,6 +8,12 @@ import re
 def finding_name(text: str) -> str:
     """Turn a published label into the name of a finding: lower case, words joined by ``_``.
 
+    Args:
+        text: A name as a source writes it.
+
+    Returns:
+        The name in lower case with underscores.
+
     Example:
         >>> finding_name("Pleural Thickening"), finding_name("Nodule/Mass")
         ('pleural_thickening', 'nodule_mass')
@@ -17,6 +23,12 @@ def finding_name(text: str) -> str:
 
 def display_name(finding: str) -> str:
     """Turn the name of a finding into text for people.
+
+    Args:
+        finding: Name of a finding, such as ``pleural_thickening``.
+
+    Returns:
+        The text, with a capital letter first.
 
     Example:
         >>> display_name("pleural_thickening")

@@ -53,8 +53,19 @@ def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = 
 def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
     """List the image files below a folder, recognised by their suffix.
 
+    Args:
+        root: Folder to which the paths are relative.
+        folder: Folder below `root` that is searched.
+
     Returns:
         Columns ``path`` (relative to `root`) and ``image_id`` (the name without suffix).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.png").write_bytes(b"")
+        ...     list_image_files(Path(folder)).values.tolist()
+        [['a.png', 'a']]
     """
     paths = sorted(files_below(root, IMAGE_SUFFIXES, folder))
     return pd.DataFrame({"path": paths, "image_id": [Path(p).stem for p in paths]}, dtype=TEXT)

@@ -27,7 +27,15 @@ NO_PIXELS = "the source holds no image file, so predictions can only be evaluate
 
 
 def empty_roles() -> pd.DataFrame:
-    """Return an empty table with the columns ``image_id`` and ``role``."""
+    """Return an empty table with the columns ``image_id`` and ``role``.
+
+    Returns:
+        The table without rows, its columns text.
+
+    Example:
+        >>> empty_roles().columns.tolist()
+        ['image_id', 'role']
+    """
     return pd.DataFrame({"image_id": [], "role": []}, dtype=TEXT)
 
 
@@ -387,7 +395,20 @@ class SourceBuilder:
 
 
 def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame:
-    """Build rows of the reference reader: ``image_id, finding, reader`` and the given columns."""
+    """Build rows of the reference reader: ``image_id, finding, reader`` and the given columns.
+
+    Args:
+        image_ids: Ids of images, shape ``(N,)``.
+        finding: Name of a finding for all rows, or a name for each row.
+        **columns: Further columns, each a value for all rows or one for each row.
+
+    Returns:
+        The rows, numbered from 0.
+
+    Example:
+        >>> reference_rows(["a", "b"], "mass", state="present")["state"].tolist()
+        ['present', 'present']
+    """
     rows = {"image_id": image_ids, "finding": finding, "reader": REFERENCE_READER, **columns}
     return pd.DataFrame(rows).reset_index(drop=True)
 

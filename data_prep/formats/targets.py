@@ -33,6 +33,13 @@ def targets_from_findings(
 def target_from_findings(name: str, findings: Iterable[str]) -> dict[str, Any]:
     """Make a target that any of the findings makes positive.
 
+    Args:
+        name: Name of the target.
+        findings: Names of its findings; repeated ones count once.
+
+    Returns:
+        The target as ``dataset.json`` stores it: ``any_of`` and ``display_name``.
+
     Example:
         >>> target_from_findings("opacity", ["consolidation", "infiltration"])["display_name"]
         'Opacity'

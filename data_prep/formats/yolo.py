@@ -52,8 +52,21 @@ def _read_yaml(path: Path) -> Any:
 def read_class_names(path: Path) -> dict[int, str]:
     """Read the name of each class number from a file like ``data.yaml``.
 
+    Args:
+        path: The file.
+
+    Returns:
+        Names by class number.
+
     Raises:
         InputError: The file cannot be read, or names no classes.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "data.yaml").write_text("names: [mass, nodule]")
+        ...     read_class_names(Path(folder, "data.yaml"))
+        {0: 'mass', 1: 'nodule'}
     """
     content = _read_yaml(path)
     if not isinstance(content, dict) or "names" not in content:

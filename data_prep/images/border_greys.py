@@ -73,6 +73,11 @@ def read_border_greys(column: pd.Series) -> np.ndarray:
 
     Raises:
         ValueError: A text has another length.
+
+    Example:
+        >>> import pandas as pd
+        >>> read_border_greys(pd.Series(["00" * 8 + "ff" * 8, None]))[:, [0, 15]].tolist()
+        [[0.0, 255.0], [nan, nan]]
     """
     greys = np.full((len(column), N_PIECES), np.nan, np.float32)
     is_known = column.notna().to_numpy()

@@ -33,6 +33,9 @@ def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
 
     Decoders quote what they cannot read, and in a DICOM header that can be a patient's name.
 
+    Args:
+        problem: The exception, or a warning that was caught.
+
     Returns:
         One short line.
 

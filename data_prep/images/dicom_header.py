@@ -239,7 +239,20 @@ def burned_in_annotation(header: Dataset) -> str | None:
 
 
 def orientation(header: Dataset) -> str | None:
-    r"""Return the directions of rows and columns in the patient, such as ``L\F``, or None."""
+    r"""Return the directions of rows and columns in the patient, such as ``L\F``, or None.
+
+    Args:
+        header: The DICOM header.
+
+    Returns:
+        The two directions with a backslash between; None if they are missing or malformed.
+
+    Example:
+        >>> header = Dataset()
+        >>> header.PatientOrientation = ["L", "F"]
+        >>> print(orientation(header))
+        L\F
+    """
     value = header.get("PatientOrientation")
     parts = [str(v).strip().upper() for v in value] if value and not isinstance(value, str) else []
     is_valid = len(parts) == 2 and all(re.fullmatch(r"[LRAPHF]{1,3}", part) for part in parts)
@@ -272,6 +285,9 @@ def starts_like_dicom(start: bytes) -> bool:
     Args:
         start: The first 132 bytes: a preamble, or the first element of a bare data set.
 
+    Returns:
+        True if these bytes begin a DICOM file with or without a preamble.
+
     Example:
         >>> starts_like_dicom(bytes(128) + b"DICM"), starts_like_dicom(b"BM")
         (True, False)
@@ -283,7 +299,18 @@ def starts_like_dicom(start: bytes) -> bool:
 
 
 def has_preamble(path: Path) -> bool:
-    """Return True if a file begins with DICOM's preamble; False if it cannot be read."""
+    """Return True if a file begins with DICOM's preamble; False if it cannot be read.
+
+    Args:
+        path: The file.
+
+    Returns:
+        True if ``DICM`` stands at byte 128.
+
+    Example:
+        >>> has_preamble(Path("no-such-file.dcm"))
+        False
+    """
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"

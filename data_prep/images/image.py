@@ -79,6 +79,14 @@ def read_image(path: Path | str, *, window: str | None = None, deep: bool = Fals
     Raises:
         InputError: The file is missing, empty, cut short, or no known image.
         TooLargeError: The image is larger than 10,000 px a side or 100 megapixels.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (40, 30), "white").save(Path(folder, "a.png"))
+        ...     image = read_image(Path(folder, "a.png"))
+        >>> image.pixels.shape, image.pixels.dtype, int(image.pixels.min())
+        ((30, 40), dtype('uint8'), 255)
     """
     path = Path(path)
     require_file(path)

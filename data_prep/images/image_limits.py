@@ -53,12 +53,21 @@ def require_size(path: Path, width: int, height: int) -> None:
 def require_file(path: Path) -> int:
     """Check that there is a file of an acceptable size.
 
+    Args:
+        path: The file.
+
     Returns:
         Its size in bytes.
 
     Raises:
         InputError: There is no such file, or it is empty.
         TooLargeError: The file is larger than the limit.
+
+    Example:
+        >>> require_file(Path("no-such-file.png"))
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: no-such-file.png: no such ...
     """
     try:
         size = path.stat().st_size

@@ -102,6 +102,9 @@ class DicomFile:
 def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
     """Say why a file is no frontal chest radiograph, by the rules for a folder of them.
 
+    Args:
+        path: The file.
+
     Returns:
         The reason, None if the file may be a chest radiograph or is no DICOM file; and whether it
         is a DICOM file.

@@ -92,7 +92,18 @@ def _make_split(
 
 
 def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
-    """Return the stored rule of a split, or of the fold splits of its name; {} without one."""
+    """Return the stored rule of a split, or of the fold splits of its name; {} without one.
+
+    Args:
+        dataset: The data set.
+        name: Name of the split, or the common name of its folds.
+
+    Returns:
+        Fields of `SplitRule` that were set, by name.
+
+    Raises:
+        InputError: The record of the split is damaged.
+    """
     for candidate in (name, f"{name}-0"):
         path = dataset.folder / "splits" / f"{candidate}.json"
         if path.is_file():

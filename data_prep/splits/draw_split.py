@@ -58,7 +58,15 @@ def draw_split(
 
 
 def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
-    """Return the key that equal or nearly equal copies of an image share, by image id."""
+    """Return the key that equal or nearly equal copies of an image share, by image id.
+
+    Args:
+        decode: The decode table; may be empty.
+        near: Near duplicates of the same images.
+
+    Returns:
+        Keys, indexed by ``image_id``; None if no image was decoded.
+    """
     return None if decode.empty else near.copy_keys(decode)
 
 

@@ -16,6 +16,10 @@ _TARGETS_IN_LINE = 3
 def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Count images, patients and positive images of each target in each role of a split.
 
+    Args:
+        dataset: The data set.
+        split: Columns ``image_id`` and ``role``.
+
     Returns:
         Counts by role and noun, such as ``{"train": {"images": 3, "patients": 2}}``; empty roles
         are left out.
@@ -36,7 +40,18 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
 
 
 def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Write the counts of `count_roles` as lines of text; many targets get a line each."""
+    """Write the counts of `count_roles` as lines of text; many targets get a line each.
+
+    Args:
+        roles: Counts of `count_roles`, by role and noun.
+
+    Returns:
+        The lines, without line breaks.
+
+    Example:
+        >>> role_lines({"test": {"images": 1200, "patients": 900}})
+        ['  test   1,200 images, 900 patients']
+    """
     filled = {role: counts for role, counts in roles.items() if counts["images"]}
     nouns = list(dict.fromkeys(noun for counts in filled.values() for noun in counts))
     targets = [noun for noun in nouns if noun.startswith(_POSITIVE)]

@@ -48,7 +48,20 @@ def write_splits(
 
 
 def write_split(folder: Path, name: str, split: pd.DataFrame, how: SplitRecord) -> str:
-    """Write the table of a split and how it was made; return the id of the split."""
+    """Write the table of a split and how it was made; return the id of the split.
+
+    Args:
+        folder: Folder of the data set.
+        name: Name of the split.
+        split: Columns ``image_id``, ``role`` and ``fold``.
+        how: Record of how the split was made.
+
+    Returns:
+        Digest of ids and roles, the same for equal splits.
+
+    Raises:
+        InputError: A rule of the split table is broken, or the disk is full.
+    """
     split_folder = make_folder(folder / "splits")
     split_id = frame_digest(split, ["image_id", "role"])
     write_table(split, split_folder / f"{name}.parquet", "split")

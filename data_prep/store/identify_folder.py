@@ -36,6 +36,12 @@ class WrongFolderError(InputError):
 def folder_kind(folder: Path) -> FolderKind | None:
     """Return the kind of a complete folder; None for any other.
 
+    Args:
+        folder: The folder, which need not exist.
+
+    Returns:
+        The kind, by the file that marks a folder of it as complete.
+
     Example:
         >>> folder_kind(Path("no-such-folder"))
     """
@@ -44,6 +50,12 @@ def folder_kind(folder: Path) -> FolderKind | None:
 
 def unfinished_kind(folder: Path) -> FolderKind | None:
     """Return the kind of a folder that was begun and not finished; None for any other.
+
+    Args:
+        folder: The folder, which need not exist.
+
+    Returns:
+        The kind, by the files of an interrupted command.
 
     Example:
         >>> unfinished_kind(Path("no-such-folder"))
@@ -85,6 +97,12 @@ def require_kind(folder: Path, kind_name: KindName) -> None:
     Raises:
         WrongFolderError: It is another kind, unfinished or missing. The message says what it is,
             and which folder to give instead.
+
+    Example:
+        >>> require_kind(Path("no-such-folder"), "run")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.store.identify_folder.WrongFolderError: no-such-folder: no such ...
     """
     kind = next(kind for kind in _KINDS if kind.name == kind_name)
     if (folder / kind.marker).is_file():

@@ -70,6 +70,9 @@ def store_folder(dataset_folder: Path, size: int) -> Path:
         dataset_folder: The folder of the data set.
         size: Side of the square images, px.
 
+    Returns:
+        Path of the store, which need not exist.
+
     Example:
         >>> store_folder(Path("out/data"), 512).as_posix()
         'out/data/pixels/letterbox-512'
@@ -79,6 +82,12 @@ def store_folder(dataset_folder: Path, size: int) -> Path:
 
 def shard_name(shard: int) -> str:
     """Return the file name of a shard.
+
+    Args:
+        shard: Number of the shard, from 0.
+
+    Returns:
+        The file name.
 
     Example:
         >>> shard_name(3)

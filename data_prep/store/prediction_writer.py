@@ -194,6 +194,12 @@ def _part_numbers(folder: Path) -> list[int]:
 def is_predictions_folder(folder: Path) -> bool:
     """Return True if a folder holds predictions, complete or unfinished.
 
+    Args:
+        folder: The folder, which need not exist.
+
+    Returns:
+        True if a record of predictions lies in it.
+
     Example:
         >>> is_predictions_folder(Path("no-such-folder"))
         False

@@ -199,6 +199,12 @@ class _Chunk:
 def count_test_images(n_images: int) -> int:
     """Return the number of unlabelled test images for a number of labelled ones.
 
+    Args:
+        n_images: Number of labelled images.
+
+    Returns:
+        A fiftieth of them, but at least 2.
+
     Example:
         >>> count_test_images(1000)
         20

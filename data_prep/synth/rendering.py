@@ -99,6 +99,14 @@ def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
         seed: Seed of the phantom.
         index: Number of the patient.
         prevalence: Expected share of positive images.
+
+    Returns:
+        The patient: sex, age, anatomy and illness.
+
+    Example:
+        >>> patients = [draw_patient(seed=0, index=0, prevalence=0.3) for _ in range(2)]
+        >>> patients[0].age == patients[1].age
+        True
     """
     rng = _generator(seed, index, "body")
     sex = "M" if rng.random() < 0.56 else "F"
@@ -131,6 +139,9 @@ def draw_image(
         number: Number of the image, from 0.
         size: Side of the image, px.
         contrast: Contrast of the lesions.
+
+    Returns:
+        Pixels, uint8, shape ``(size, size)``, with the boxes of the lesions and what was drawn.
 
     Example:
         >>> image = draw_image(draw_patient(seed=0, index=0, prevalence=0.3), 0, size=64)

@@ -55,6 +55,9 @@ def open_engine(
             this machine at the first row and ends it with the block.
         workers: Number of processes, or of processors of a cluster that are used; None uses all.
 
+    Yields:
+        The engine.
+
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.
 

@@ -20,6 +20,12 @@ _MIB = 2**20
 def file_exists(path: Path) -> bool:
     """Return True if there is a file at a path, or at the address whose local copy the path is in.
 
+    Args:
+        path: The file, or its path in a local copy of a store.
+
+    Returns:
+        True if it can be opened with `open_image`.
+
     Raises:
         StoreError: The object store refuses or does not answer.
 
@@ -53,6 +59,14 @@ def open_image(path: Path, sha256: str | None = None) -> Iterator[Path]:
 
     Raises:
         InputError: The file has another checksum, is missing in the store, or is too large.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.png").write_bytes(b"pixels")
+        ...     with open_image(Path(folder, "a.png")) as path:
+        ...         path.read_bytes()
+        b'pixels'
     """
     address = store_address(path)
     if address is None or (path.is_file() and not _is_placeholder(path)):

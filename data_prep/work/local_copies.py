@@ -81,6 +81,11 @@ def local_folders(
     Raises:
         InputError: An address is wrong, or the limit of the cache is.
         StoreError: The object store refuses or does not answer.
+
+    Example:
+        >>> with local_folders({"data": "out/data", "seed": 0}) as arguments:
+        ...     arguments
+        {'data': 'out/data', 'seed': 0}
     """
     addresses = list(dict.fromkeys(find_store_addresses(dict(arguments))))
     if not addresses:
@@ -110,6 +115,9 @@ def local_folder(folder: str | Path) -> Path:
 
     Args:
         folder: A path, or the address of a folder in a store.
+
+    Returns:
+        The path itself, or that of the local copy.
 
     Raises:
         StoreError: The object store refuses or does not answer.

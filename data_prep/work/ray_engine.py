@@ -161,6 +161,9 @@ def ray_result(ray: ModuleType, reference: Any, *, timeout: float) -> Any:
         reference: Ray's reference to the result.
         timeout: Longest wait, in seconds.
 
+    Returns:
+        What the task returned.
+
     Raises:
         CrashError: The task's process or machine ended.
         InputError: The task raised it, a machine cannot import cxr-compare, or Ray on this machine

@@ -59,6 +59,9 @@ def find_store_addresses(value: Any) -> list[str]:
     Args:
         value: A text, a path, or a list, tuple or dictionary of them; other values hold none.
 
+    Returns:
+        The addresses without a slash at the end, in their order.
+
     Example:
         >>> find_store_addresses("A=s3://bucket/a,s3://bucket/b/")
         ['s3://bucket/a', 's3://bucket/b']
@@ -141,6 +144,12 @@ def local_path(address: str) -> Path:
 def store_address(path: Path) -> str | None:
     """Return the address of a path in a local copy on any machine; None for other paths.
 
+    Args:
+        path: A path of this machine or of another one.
+
+    Returns:
+        The address, such as ``s3://bucket/data``.
+
     Example:
         >>> store_address(Path("/home/me/.cache/cxr-compare/cxr-remote/s3/bucket/data"))
         's3://bucket/data'
@@ -156,6 +165,12 @@ def store_address(path: Path) -> str | None:
 
 def path_to_record(path: Path) -> str:
     """Return a path as it is recorded in a JSON file: its address, or the absolute path.
+
+    Args:
+        path: The path, absolute or relative to the working folder.
+
+    Returns:
+        The text to record.
 
     Example:
         >>> path_to_record(Path("/tmp/cxr-remote/s3/bucket/data"))
@@ -175,8 +190,15 @@ def path_from_record(recorded: str, folder: Path | None = None) -> Path:
             command was given it, nor does the environment variable ``CXR_SOURCES`` list it (with
             commas between).
 
+    Returns:
+        The path; that of the local copy where an address was recorded.
+
     Raises:
         InputError: The path lies in a store that nobody here has named.
+
+    Example:
+        >>> path_from_record("/data/rsna").as_posix()
+        '/data/rsna'
     """
     path = local_path(recorded) if is_store_address(recorded) else Path(recorded)
     if folder is not None and _COPIES_FOLDER in path.parts:
@@ -201,6 +223,9 @@ def with_store_addresses(text: str) -> str:
 
     Args:
         text: A message or a line of a report, for people or programs.
+
+    Returns:
+        The text with addresses.
 
     Example:
         >>> with_store_addresses("Run: /home/me/.cache/cxr-compare/cxr-remote/s3/bucket/run")

@@ -60,6 +60,9 @@ def worker_context(*modules: str) -> BaseContext:
         *modules: Full names of modules that a worker needs. The server that forks the workers
             imports them once.
 
+    Returns:
+        The context; it forks from a server where the system can, else it spawns.
+
     Example:
         >>> worker_context().get_start_method() in {"forkserver", "spawn"}
         True

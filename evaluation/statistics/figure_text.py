@@ -18,6 +18,9 @@ def number(value: float | None, digits: int = 3) -> str:
         value: The figure; None or NaN where it is undefined.
         digits: Number of decimals.
 
+    Returns:
+        The text, such as ``−0.250``.
+
     Example:
         >>> number(-0.25), number(-0.0001), number(None), number(12.0, 0)
         ('−0.250', '0.000', '–', '12')
@@ -31,6 +34,14 @@ def number(value: float | None, digits: int = 3) -> str:
 def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str:
     """Format both ends of an interval; without them the text is a dash.
 
+    Args:
+        low: Lower end; None where there is no interval.
+        high: Upper end; None where there is no interval.
+        digits: Number of decimals.
+
+    Returns:
+        The text, such as ``0.100 to 0.200``.
+
     Example:
         >>> range_text(-0.1, 0.1), range_text(None, None)
         ('−0.100 to 0.100', '–')
@@ -40,6 +51,12 @@ def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str
 
 def interval_text(interval: Interval) -> str:
     """Format both ends of an interval; without them the text is empty.
+
+    Args:
+        interval: A figure and its interval.
+
+    Returns:
+        The text, such as ``0.100 to 0.200``.
 
     Example:
         >>> from cxr_compare.evaluation.statistics.intervals import Interval
@@ -52,6 +69,12 @@ def interval_text(interval: Interval) -> str:
 def score_text(value: float) -> str:
     """Format a score or threshold: three decimals, or three digits where it is small.
 
+    Args:
+        value: The score, in [0, 1].
+
+    Returns:
+        The text, such as ``0.710``.
+
     Example:
         >>> score_text(0.71), score_text(0.00412)
         ('0.710', '0.00412')
@@ -61,6 +84,12 @@ def score_text(value: float) -> str:
 
 def p_value_text(p_value: float | None) -> str:
     """Format a p-value for a table, with four decimals near 0.05; without one it is a dash.
+
+    Args:
+        p_value: The p-value, in [0, 1]; None without one.
+
+    Returns:
+        The text, such as ``0.200`` or ``< 0.001``.
 
     Example:
         >>> p_value_text(0.0517), p_value_text(0.2), p_value_text(0.00002), p_value_text(None)
@@ -75,6 +104,12 @@ def p_value_text(p_value: float | None) -> str:
 
 def p_equation(p_value: float | None) -> str:
     """Format a p-value for a sentence.
+
+    Args:
+        p_value: The p-value, in [0, 1]; None without one.
+
+    Returns:
+        The text, such as ``p = 0.200`` or ``p < 0.001``.
 
     Example:
         >>> p_equation(0.0517), p_equation(0.00002), p_equation(None)
