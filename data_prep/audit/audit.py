@@ -305,6 +305,10 @@ def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
 def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
     """Return the errors of a split in the stored audit.
 
+    Args:
+        dataset: The data set.
+        split: Name of the split.
+
     Returns:
         The errors, or None if no stored audit covers the split.
     """

@@ -69,6 +69,9 @@ def image_objects(
         findings: Findings of all readers.
         boxes: Boxes of all readers; those of the reference are not part of the objects.
         box_coverage: Box coverage of all readers.
+
+    Yields:
+        Labels and boxes of each reader, ready for JSON.
     """
     labels: dict[str, dict[str, dict[str, dict[str, str]]]] = {}
     for frame in (findings, box_coverage):

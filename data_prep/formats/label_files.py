@@ -34,8 +34,21 @@ from cxr_compare.data_prep.formats.source import SourceBuilder, SourceTables
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a text file.
 
+    Args:
+        path: The file, of any encoding that `decode_text` knows.
+
+    Returns:
+        The lines without their ends.
+
     Raises:
         InputError: The file cannot be read as text.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "test_list.txt").write_text("a.png")
+        ...     read_lines(Path(folder, "test_list.txt"))
+        ['a.png']
     """
     return read_text_file(path).splitlines()
 

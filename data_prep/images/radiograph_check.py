@@ -122,6 +122,9 @@ def check_dicom_file(root: Path, name: str, copy: Path | None = None) -> DicomFi
         root: Folder of the files.
         name: Path of the file relative to the folder.
         copy: A local copy to read instead.
+
+    Returns:
+        Facts of the header, and the reason if the file is no chest radiograph.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd values; those used are checked here

@@ -71,6 +71,12 @@ def unfinished_kind(folder: Path) -> FolderKind | None:
 def find_folders(parent: Path) -> dict[KindName, list[Path]]:
     """Return the complete folders directly inside a folder, by kind, each list sorted.
 
+    Args:
+        parent: The folder, which need not exist.
+
+    Returns:
+        Paths by the name of the kind; hidden folders are left out.
+
     Example:
         >>> find_folders(Path("no-such-folder"))
         {}
@@ -271,6 +277,12 @@ def _relative_to_here(path: Path) -> Path:
 
 def read_marker(folder: Path) -> dict[str, Any]:
     """Return the content of the file that marks a folder complete; empty for any other folder.
+
+    Args:
+        folder: The folder, which need not exist.
+
+    Returns:
+        The content, unchecked.
 
     Example:
         >>> read_marker(Path("no-such-folder"))

@@ -62,6 +62,12 @@ class Part:
 def concat_parts(parts: Sequence[Part]) -> Part:
     """Join several parts that have the same tables.
 
+    Args:
+        parts: One part or more.
+
+    Returns:
+        One part with the rows of all, in their order.
+
     Example:
         >>> part = Part(image_status(["a"], [True]), {"scores": pd.DataFrame({"score": [0.5]})})
         >>> concat_parts([part, part]).tables["scores"]["score"].tolist()

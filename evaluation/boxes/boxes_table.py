@@ -32,6 +32,12 @@ _SIDES = {"width": "float64", "height": "float64"}
 def is_detector_output(value: Any) -> bool:
     """Return True for a list of outputs, one for each image, or of COCO results.
 
+    Args:
+        value: Any value, such as what a user gave as predictions.
+
+    Returns:
+        True for a list that `boxes_table` takes.
+
     Example:
         >>> is_detector_output([{"boxes": []}]), is_detector_output([0.1, 0.9])
         (True, False)
@@ -45,6 +51,12 @@ def is_detector_output(value: Any) -> bool:
 
 def is_coco(value: Any) -> bool:
     """Return True for COCO results or annotations, a dict for each box, which name their images.
+
+    Args:
+        value: Any value, such as what a user gave as predictions.
+
+    Returns:
+        True for a list of dictionaries with ``bbox``.
 
     Example:
         >>> is_coco([{"image_id": 7, "bbox": [0, 0, 4, 2]}]), is_coco([{"boxes": []}])

@@ -157,6 +157,9 @@ def cell_size_text(maps: pd.DataFrame) -> str:
     Args:
         maps: Maps, see `map_peaks`.
 
+    Returns:
+        A phrase; with a range where the cells differ in width.
+
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [8],
         ...     "x1": [0.0], "y1": [0.0], "x2": [256.0], "y2": [256.0]})

@@ -33,6 +33,9 @@ def common_test_images(
         images: ``all`` refuses systems that ran on different test images, or failed on some;
             ``common`` takes the images that all ran on.
 
+    Returns:
+        The images with their truth, and notes on images that are left out.
+
     Raises:
         InputError: The systems' images differ, or there is no common image.
     """

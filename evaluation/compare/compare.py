@@ -186,12 +186,18 @@ def name_models(
 ) -> dict[str, dict[str, _Model]]:
     """Name every model of every system; of several training seeds ``NAME #1`` and so on.
 
-    Example:
-        >>> name_models({"A": ["first", "second"]})
-        {'A': {'A #1': 'first', 'A #2': 'second'}}
+    Args:
+        systems: Models by the display name of their system; several training seeds as a sequence.
+
+    Returns:
+        Models by their own name, by the name of their system.
 
     Raises:
         InputError: A system has no model, or is called as a seed of another.
+
+    Example:
+        >>> name_models({"A": ["first", "second"]})
+        {'A': {'A #1': 'first', 'A #2': 'second'}}
     """
     named: dict[str, dict[str, _Model]] = {}
     for name, model_or_models in systems.items():
@@ -212,7 +218,18 @@ def name_models(
 
 
 def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Model]:
-    """Return all models of all systems by their names."""
+    """Return all models of all systems by their names.
+
+    Args:
+        named: Result of `name_models`.
+
+    Returns:
+        Models by their own name, in the order of the systems.
+
+    Example:
+        >>> models_by_label({"A": {"A #1": "first", "A #2": "second"}, "B": {"B": "third"}})
+        {'A #1': 'first', 'A #2': 'second', 'B': 'third'}
+    """
     return {label: model for models in named.values() for label, model in models.items()}
 
 

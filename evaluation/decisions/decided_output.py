@@ -208,7 +208,19 @@ def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
 
 
 def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float, float]:
-    """Return the levels of a system's contours, from its probabilities of images with maps."""
+    """Return the levels of a system's contours, from its probabilities of images with maps.
+
+    Args:
+        maps: Activation maps, see `map_peaks`; None for a system without maps.
+        probabilities: Probability of each image with a map, by image id.
+
+    Returns:
+        Raw map value by probability; empty without maps.
+
+    Example:
+        >>> levels_at(None, pd.Series(dtype=float))
+        {}
+    """
     if maps is None:
         return {}
     peaks = map_peaks(maps, probabilities.index)["peak"]

@@ -22,7 +22,15 @@ from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 
 
 def no_boxes() -> pd.DataFrame:
-    """Return a table of true boxes without a row."""
+    """Return a table of true boxes without a row.
+
+    Returns:
+        Columns ``image_id, x1, y1, x2, y2``; the edges are float64, original px.
+
+    Example:
+        >>> no_boxes().shape
+        (0, 5)
+    """
     return pd.DataFrame({"image_id": [], **{edge: np.zeros(0) for edge in EDGES}})
 
 
@@ -145,6 +153,9 @@ def describe_images(truth: GroundTruth, image_ids: pd.Index, labels: pd.Series) 
         truth: Ground truth of all images.
         image_ids: Images under evaluation, sorted, shape ``(N,)``.
         labels: Label of each of these images, by id.
+
+    Returns:
+        Labels, patients and boxes of the images, in the order of `image_ids`.
     """
     patients, n_patients = cluster_index(truth.patients(image_ids))
     boxes = truth.true_boxes

@@ -120,6 +120,9 @@ def note(kind: NoteKind, template: str, /, **values: Any) -> Note:
         template: Name of the template, without ``note_``.
         **values: Values that the template names; the note keeps them.
 
+    Returns:
+        The note: kind, sentence and values.
+
     Example:
         >>> note("not_tuned", "not_tuned", system="A").values
         {'system': 'A'}

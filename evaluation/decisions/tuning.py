@@ -197,6 +197,11 @@ def checked_decision(
 def validation_scores(system: System, decision: Decision, truth: GroundTruth) -> pd.DataFrame:
     """Score the validation images as the test images are scored.
 
+    Args:
+        system: The system.
+        decision: Its decision rule, which reduces boxes to image scores.
+        truth: Ground truth; its ``val`` images of known label are used.
+
     Returns:
         ``label`` and ``score`` by image id.
     """

@@ -26,6 +26,9 @@ def policy_text(policy: str) -> str:
     Args:
         policy: Policy as the option ``--policy`` or ``--guarantee`` takes it; empty for none.
 
+    Returns:
+        A phrase for tables and sentences.
+
     Example:
         >>> policy_text("max_f1"), policy_text("sensitivity>=0.95")
         ('best F1', 'sensitivity ≥ 0.95')

@@ -8,6 +8,12 @@ from collections.abc import Sequence
 def listing(words: Sequence[str]) -> str:
     """Join words as prose does: with commas, and "and" before the last.
 
+    Args:
+        words: The words or phrases.
+
+    Returns:
+        One phrase; empty without words.
+
     Example:
         >>> listing(["A"]), listing(["A", "B", "C"])
         ('A', 'A, B and C')
@@ -19,6 +25,12 @@ def listing(words: Sequence[str]) -> str:
 
 def inside_sentence(display_name: str) -> str:
     """Lower the first letter of a finding's name, except where it is an abbreviation.
+
+    Args:
+        display_name: The name, as a table shows it.
+
+    Returns:
+        The name, as the middle of a sentence shows it.
 
     Example:
         >>> inside_sentence("Lung opacity"), inside_sentence("COVID-19")

@@ -457,6 +457,12 @@ _PARTS: tuple[Part, ...] = ("first", "localisation", "rates", "further", "none")
 def family(name: str) -> tuple[str, ...]:
     """Return the names of a family's metrics, in the order in which its function gives them.
 
+    Args:
+        name: Name of the family: the function that computes these metrics together.
+
+    Returns:
+        Short names of metrics.
+
     Example:
         >>> family("counts")
         ('tp', 'fp', 'tn', 'fn')
@@ -466,6 +472,12 @@ def family(name: str) -> tuple[str, ...]:
 
 def highlighted(*lists: Highlight) -> tuple[str, ...]:
     """Return the names of the metrics in shorter lists of the report, in reading order.
+
+    Args:
+        *lists: Names of shorter lists; a metric in any of them is returned.
+
+    Returns:
+        Short names of metrics.
 
     Example:
         >>> highlighted("targets")
@@ -478,6 +490,9 @@ def highlighted(*lists: Highlight) -> tuple[str, ...]:
 
 def in_reading_order() -> list[Metric]:
     """Return every metric in the order of the report's tables.
+
+    Returns:
+        The records of the metrics.
 
     Example:
         >>> [metric.name for metric in in_reading_order()][:2]
@@ -492,6 +507,12 @@ def in_reading_order() -> list[Metric]:
 def metric_title(metric: str) -> str:
     """Return the title of a metric; one without a record is called by its short name.
 
+    Args:
+        metric: Short name of the metric, such as ``auroc``.
+
+    Returns:
+        The title, for tables and axes.
+
     Example:
         >>> metric_title("auroc"), metric_title("new_metric")
         ('AUROC', 'new metric')
@@ -501,6 +522,12 @@ def metric_title(metric: str) -> str:
 
 def why_undefined(metric: str) -> str:
     """Return the reason why a figure can be undefined on a set of images.
+
+    Args:
+        metric: Short name of the metric.
+
+    Returns:
+        A clause without a full stop; a general one for a metric without a record.
 
     Example:
         >>> why_undefined("recall")

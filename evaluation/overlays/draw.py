@@ -73,6 +73,9 @@ def fit_panel(pixels: Pixels, panel: int) -> Panel:
         pixels: Grey pixels in original size, shape ``(H, W)``.
         panel: Longer side of the result, px.
 
+    Returns:
+        Grey pixels, uint8, and the factor from original px to px of the panel.
+
     Example:
         >>> fitted = fit_panel(np.zeros((100, 50), np.uint8), 20)
         >>> fitted.pixels.shape, fitted.scale
@@ -358,6 +361,9 @@ def as_figure(images: Sequence[Pixels]) -> Figure:
     Args:
         images: RGB pixels, shape ``(H, W, 3)`` each.
 
+    Returns:
+        The figure, as wide as the widest image; narrower ones are filled with white.
+
     Example:
         >>> figure = as_figure([np.zeros((20, 40, 3), np.uint8)])
         >>> figure.get_size_inches().tolist()
@@ -384,6 +390,14 @@ def to_png(image: Pixels, path: Path) -> None:
     Args:
         image: RGB pixels, shape ``(H, W, 3)``.
         path: File to write; it is replaced at once, so that no reader finds half a file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     to_png(np.zeros((20, 40, 3), np.uint8), Path(folder, "a.png"))
+        ...     with Image.open(Path(folder, "a.png")) as image:
+        ...         image.size
+        (40, 20)
     """
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=3)

@@ -43,6 +43,13 @@ OUTCOMES = {
 def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
     """Return the kind of outcome of one image in one system, a key of `OUTCOMES`.
 
+    Args:
+        prediction: Decision and location of the system on the image.
+        truth: Truth of the image.
+
+    Returns:
+        The kind, such as ``missed`` or ``alarm``.
+
     Example:
         >>> outcome_kind(ImagePrediction("A", "#E06C00", decision=True), ImageTruth(0.0))
         'alarm'
@@ -65,6 +72,13 @@ def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
 def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
     """Return the outcome of one image in one system.
 
+    Args:
+        prediction: Decision and location of the system on the image.
+        truth: Truth of the image.
+
+    Returns:
+        A sign (right or wrong, for the colour) and a short text.
+
     Example:
         >>> outcome(ImagePrediction("A", "#E06C00", decision=False), ImageTruth(1.0))
         Outcome(sign='wrong', text='missed')
@@ -81,6 +95,12 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
 
 def describe_score(prediction: ImagePrediction) -> str:
     """Describe the score beside its threshold, and how many boxes are drawn if not all are.
+
+    Args:
+        prediction: Score and threshold of the system on the image.
+
+    Returns:
+        A short text; with more digits where score and threshold look equal but differ.
 
     Example:
         >>> describe_score(ImagePrediction("A", "#E06C00", score=0.91, threshold=0.3))
@@ -111,6 +131,9 @@ def describe_truth(truth: ImageTruth, finding: str) -> str:
     Args:
         truth: The truth.
         finding: Display name of the finding.
+
+    Returns:
+        A short text.
 
     Example:
         >>> describe_truth(ImageTruth(0.0, kind="not_normal"), "Opacity")

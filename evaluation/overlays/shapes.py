@@ -148,6 +148,12 @@ def _overlap(one: Label, other: Label) -> bool:
 def system_colour(position: int) -> str:
     """Return the colour of the system at a position; colours repeat after four.
 
+    Args:
+        position: Position of the system among all, from 0.
+
+    Returns:
+        The colour as ``#RRGGBB``.
+
     Example:
         >>> system_colour(0) == system_colour(4)
         True

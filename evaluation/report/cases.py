@@ -167,7 +167,16 @@ def _value(value: Any) -> Any:
 
 
 def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSource:
-    """Prepare the images of a comparison for drawing, at the thresholds of one policy."""
+    """Prepare the images of a comparison for drawing, at the thresholds of one policy.
+
+    Args:
+        comparison: The comparison.
+        dataset: Its data set, for pixels and true boxes.
+        policy: Threshold policy, such as ``max_f1``.
+
+    Returns:
+        The images, and the output of each system with its decisions.
+    """
     outputs = tuple(_compared_output(comparison, name, policy) for name in comparison.names)
     return CaseSource(LabelledSplit(dataset, dataset.target(comparison.finding)), outputs)
 
@@ -201,6 +210,9 @@ def read_systems(
         test_set: The test images of the split that the systems were tuned on.
         image_ids: The images to draw.
         policy: Threshold policy, such as ``max_f1``.
+
+    Returns:
+        The images, and the output of each system with its decisions.
 
     Raises:
         InputError: A stored decision differs from what validation gives, a decision lacks the

@@ -197,6 +197,9 @@ def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: 
         chart: The chart whose curves the legend names.
         markers: Marker and text of each policy that the chart marks.
         *beside: Further charts of the same systems, drawn at the right.
+
+    Returns:
+        The figure.
     """
     figure = draw_charts(chart, *beside)
     axes = figure.axes[0]

@@ -88,7 +88,14 @@ class _System:
 
 
 def report_charts(comparison: Comparison) -> list[Chart]:
-    """Return every chart that has a curve, in reading order."""
+    """Return every chart that has a curve, in reading order.
+
+    Args:
+        comparison: The comparison.
+
+    Returns:
+        The charts; one without a curve, such as FROC without boxes, is left out.
+    """
     systems = _read_systems(comparison)
     policies = comparison.policies
     labels = comparison.decisions.drop_duplicates("image_id")["label"]

@@ -40,6 +40,13 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as PNG, PDF and SVG, and return the paths.
 
     The files hold no date, so that equal figures give equal files.
+
+    Args:
+        figure: The figure.
+        path: Path of the files, whose suffix is replaced.
+
+    Returns:
+        Paths of the PNG, PDF and SVG files.
     """
     written = []
     with WRITING_SVG, mpl.rc_context({"svg.hashsalt": "figure", "pdf.fonttype": 42}):

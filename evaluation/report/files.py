@@ -72,6 +72,12 @@ OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside a folder a 
 def study_files(kind: str) -> set[str]:
     """Return the names of the files that `write_study` writes for a kind of study.
 
+    Args:
+        kind: Kind of the study, such as ``curve``.
+
+    Returns:
+        The file names.
+
     Example:
         >>> sorted(study_files("curve"))
         ['curve.csv', 'curve.html', 'curve.json']

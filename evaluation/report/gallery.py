@@ -151,7 +151,17 @@ def draw_galleries(
 def overlay_files(
     comparison: Comparison, folder: Path, *, per_category: int, seed: int
 ) -> dict[str, str]:
-    """Return the file name of each case's overlay that `draw_galleries` drew, by image id."""
+    """Return the file name of each case's overlay that `draw_galleries` drew, by image id.
+
+    Args:
+        comparison: The comparison.
+        folder: Report folder.
+        per_category: Largest number of drawn cases of each kind.
+        seed: Random seed of the sample of images that all systems call rightly.
+
+    Returns:
+        File names by image id; only of files that exist.
+    """
     categories = select_cases(
         comparison.decisions,
         comparison.names,

@@ -44,6 +44,12 @@ def to_svg(chart: Chart) -> str:
 
     Its attribute ``data-frame`` holds left, top, width and height of the plot, px. Each point
     carries its label as ``<title>``.
+
+    Args:
+        chart: The chart.
+
+    Returns:
+        An ``svg`` element.
     """
     labels = {
         f"curve-{number}-point-{place}": point.label
@@ -61,7 +67,20 @@ def to_svg(chart: Chart) -> str:
 
 
 def legend_sample(key: str, position: int | None = None, marker: str = "") -> str:
-    """Return a system's line or marker, or a policy's marker, as SVG; ids begin with the key."""
+    """Return a system's line or marker, or a policy's marker, as SVG; ids begin with the key.
+
+    Args:
+        key: Beginning of the ids inside the SVG, unique on the page.
+        position: Position of the system among all, from 0; None for a policy's marker.
+        marker: Marker as matplotlib names it; empty for a line.
+
+    Returns:
+        An ``svg`` element.
+
+    Example:
+        >>> legend_sample("roc", 0).startswith("<svg")
+        True
+    """
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{key}-", _sample(position, marker))
 
 

@@ -87,6 +87,9 @@ def write_report(
         progress: Called once for each image drawn.
         charts: The charts of `report_charts`, if they were made before.
 
+    Returns:
+        Path of ``report.html``.
+
     Raises:
         ValueError: A page would exceed 10 MB.
     """

@@ -29,6 +29,13 @@ def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
 
     A metric that needs a threshold and names no policy is taken at the policy of the report.
 
+    Args:
+        wanted: Names of metrics, each with a policy after ``@`` where it needs another than the
+            report's; empty texts are left out.
+
+    Returns:
+        The rows without repetitions, in the order of the names.
+
     Raises:
         InputError: A metric or policy is unknown, or a metric takes no policy.
 

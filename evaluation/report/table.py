@@ -137,6 +137,12 @@ class TextSection:
 def figure_text(figure: Interval) -> str:
     """Return a figure with its interval, or the reason why it is undefined.
 
+    Args:
+        figure: A figure and its interval.
+
+    Returns:
+        The text of a cell.
+
     Example:
         >>> figure_text(Interval(0.5, 0.4, 0.6))
         '0.500 (0.400 to 0.600)'

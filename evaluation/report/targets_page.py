@@ -26,6 +26,9 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
         out: Folder with one report folder for each target, of the target's name.
         targets: The targets in the order of the page.
         data_name: Display name of the data set.
+
+    Returns:
+        Path of ``report.html``.
     """
     read = {
         target.name: read_json(out / target.name / files.METRICS, "metrics") for target in targets

@@ -39,6 +39,9 @@ def render(template: str | Path, **values: Any) -> str:
     Args:
         template: File name of a template of the report, or the path of a template elsewhere.
         **values: Values of the template.
+
+    Returns:
+        The page or text.
     """
     path = _HERE / template  # a whole path is of a template that lies elsewhere
     escaped = path.name.endswith(".html.jinja")
@@ -52,6 +55,9 @@ def sentence(macro: str, *values: Any, template: str | Path = SENTENCES) -> str:
         macro: Name of the macro, which is the kind of the sentence.
         *values: Arguments of the macro.
         template: File name of a template of the report, or the path of a template elsewhere.
+
+    Returns:
+        The text, with single spaces.
 
     Example:
         >>> sentence("reduction", {"reduction": {"rule": "max"}})

@@ -25,6 +25,12 @@ _STEEPEST = 100.0
 def clipped_logit(scores: npt.ArrayLike) -> Floats:
     """Compute the log-odds of scores that are limited to [`CLIP`, 1 - `CLIP`].
 
+    Args:
+        scores: Scores in [0, 1], of any shape.
+
+    Returns:
+        Log-odds, float64, of the same shape; all are finite.
+
     Example:
         >>> clipped_logit([0.0, 0.5, 1.0]).round(2).tolist()
         [-9.21, 0.0, 9.21]
@@ -124,6 +130,12 @@ Calibration = RawScores | PlattScaling | IsotonicScaling
 
 def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
     """Read the entry that ``to_dict`` of a calibration wrote; None and ``{}`` give None.
+
+    Args:
+        payload: The entry of ``decisions/<target>.json``.
+
+    Returns:
+        The calibration; None without an entry.
 
     Example:
         >>> calibration_from_dict(PlattScaling(2.0, -1.0).to_dict())

@@ -183,6 +183,9 @@ def smallest_detectable(error: float, freedom: float = np.inf) -> float:
         error: Standard error of the paired difference.
         freedom: Degrees of freedom of its t test.
 
+    Returns:
+        The difference, in the unit of the standard error.
+
     Source:
         Lachin 1981, "Introduction to sample size determination and power analysis".
 

@@ -32,6 +32,12 @@ class LogisticFit(NamedTuple):
 def sigmoid(logits: Floats) -> Floats:
     """Compute probabilities from log-odds of any shape, without overflow at either end.
 
+    Args:
+        logits: Log-odds, float64, of any shape.
+
+    Returns:
+        Probabilities in [0, 1], float64, of the same shape.
+
     Example:
         >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist()
         [0.0, 0.5, 1.0]

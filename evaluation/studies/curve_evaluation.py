@@ -69,6 +69,9 @@ def evaluate_curve(
         made: Provenance of the command.
         replicates: Number of resamples of patients.
         advance: Called once for each evaluated run.
+
+    Returns:
+        Points, fitted curves and comparisons of the study.
     """
     systems: dict[str, list[EvaluatedRun]] = {}
     used: dict[str, dict[str, Sequence[Predictions]]] = {}

@@ -45,7 +45,15 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def write_curve(study: CurveStudy, out: Path) -> Path:
-    """Write ``curve.csv``, ``curve.json``, the figure and, last, the page; return its path."""
+    """Write ``curve.csv``, ``curve.json``, the figure and, last, the page; return its path.
+
+    Args:
+        study: The evaluated learning curves.
+        out: Folder of the files.
+
+    Returns:
+        Path of the page.
+    """
     rows = list(_tidy(study))
     said = {metric: list(curve_statements(study, metric)) for metric in study.metrics}
     if study.metrics:

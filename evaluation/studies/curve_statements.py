@@ -36,6 +36,13 @@ def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
     """Return the statements on one metric: missing figures, differences, crossings, equal budgets.
 
     A statement says no more than the study shows.
+
+    Args:
+        study: The evaluated learning curves.
+        metric: Short name of the metric, such as ``auroc``.
+
+    Yields:
+        The statements, in the order of the page.
     """
     title = title_in_sentence(metric)
     for model in study.models:

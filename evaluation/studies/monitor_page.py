@@ -124,6 +124,9 @@ def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> WrittenMon
         found: Result of `monitor_log`.
         out: Folder of the files.
         simulate: Also simulate how fast a change of each figure would be found.
+
+    Returns:
+        Paths and answer for the terminal.
     """
     delays = simulate_delays(found) if simulate else []
     rows = [_stored(row) for row in found.rows]

@@ -85,6 +85,9 @@ def monitor_log(
         first: Days from the first on that are the reference of all else.
         window: Days in which a patient counts once.
 
+    Returns:
+        A row for each watched figure, and notes on the log.
+
     Example:
         >>> days = pd.date_range("2026-01-01", periods=600, freq="4h", tz="UTC")
         >>> scores = np.random.default_rng(0).random(600)

@@ -72,8 +72,16 @@ def plans_assumed(
         readers: Numbers of readers.
         reader_deviation: Standard deviation of the AUROC between readers.
 
+    Returns:
+        The plans and the assumptions.
+
     Raises:
         InputError: An assumption is out of its range, or nothing follows from it.
+
+    Example:
+        >>> basis = plans_assumed([0.85, 0.9], prevalence=0.3, correlation=0.5)
+        >>> basis.compares, round(basis.difference, 3)
+        (True, 0.05)
     """
     if not aurocs or prevalence is None:
         raise InputError("plan: without a pilot give --auroc A,B and --prevalence")
@@ -163,6 +171,13 @@ def _assumed_readers(
 def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
     """Plan a study from a pilot of `cxr readers`: one plan for each number of readers.
 
+    Args:
+        folder: Folder that `cxr readers` wrote.
+        readers: Numbers of readers, 2 or more; without any the pilot's own number.
+
+    Returns:
+        The plans and facts of the pilot.
+
     Raises:
         InputError: The pilot has no variance components, or a reader would read alone.
     """
@@ -191,7 +206,15 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
 
 
 def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> PlanBasis:
-    """Plan a study from a pilot of predictions; without `seeds` with the pilot's own number."""
+    """Plan a study from a pilot of predictions; without `seeds` with the pilot's own number.
+
+    Args:
+        parts: Contributions to the AUROC, see `pilot_of_predictions`.
+        seeds: Numbers of trainings of each system.
+
+    Returns:
+        The plans and facts of the pilot.
+    """
     systems = list(parts.values())
     plans = {
         _plan_name([], 0, seeds, number): PilotPlan(systems, [number] * len(systems))

@@ -31,6 +31,10 @@ _SHARES = (0.5, 1.0, 1.5)
 def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
     """Write ``figures/`` and, last, ``plan.json`` into a new folder or one of a plan.
 
+    Args:
+        plan: The plan of a comparison or of a guarantee.
+        out: Folder of the files.
+
     Returns:
         Paths of the PNG files.
 

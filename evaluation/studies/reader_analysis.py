@@ -107,6 +107,15 @@ def analyse_readers(
     readers it is nested. A modality with one reader speaks of that reader only. A stand-alone
     system is a fixed reader of its own.
 
+    Args:
+        study: Readings, truth and modalities.
+        readers: ``random`` if the readers stand for others like them, else ``fixed``.
+        cases: ``random`` if the patients stand for others like them, else ``fixed``.
+        level: Coverage of the intervals, in (0, 1).
+
+    Returns:
+        The figures of readers and modalities, their differences, and variance components.
+
     Raises:
         InputError: Nothing is random, or readers are to be random and no modality has two.
 

@@ -35,7 +35,15 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
-    """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``."""
+    """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``.
+
+    Args:
+        analysis: The analysed study.
+        out: Folder of the files.
+
+    Returns:
+        Path of the page.
+    """
     stored = _readers_dict(analysis)
     page = _page(analysis, stored["notes"])
     html = page.render("readers.html.jinja", analysis=analysis)

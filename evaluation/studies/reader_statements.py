@@ -19,6 +19,12 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
 
     A difference is shown only if the interval that holds for all comparisons at once excludes 0.
     This interval is quoted.
+
+    Args:
+        analysis: The analysed study.
+
+    Returns:
+        The statements, in the order of the page.
     """
     differences = analysis.rows_of("difference", analysis.primary)
     if differences:

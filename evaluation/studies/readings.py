@@ -55,6 +55,9 @@ def read_study(
         policy: Threshold policy of systems.
         rename: New names of modalities as ``OLD=NEW``.
 
+    Returns:
+        Readings, truth and lesions, joined.
+
     Raises:
         InputError: A file is damaged, or files do not fit each other.
     """

@@ -156,6 +156,9 @@ def plan_study(
         power: Share of studies that show the difference.
         level: Coverage of the interval.
 
+    Returns:
+        The plan, which computes its figures when they are read.
+
     Raises:
         InputError: Nothing is asked, or a difference is asked for one system.
     """

@@ -38,7 +38,15 @@ _NOTHING = np.empty(0)
 
 
 def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``sweep.html``: one file that needs nothing but the trials' folders beside it."""
+    """Write ``sweep.html``: one file that needs nothing but the trials' folders beside it.
+
+    Args:
+        sweep: Content of ``sweep.json``.
+        folder: Folder of the sweep.
+
+    Returns:
+        Path of the page.
+    """
     answer, *further = sentences(sweep)
     charts = [ShownChart(chart, _samples(chart)) for chart in _charts(sweep)]
     page = StudyPage(
@@ -68,7 +76,14 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def sentences(sweep: Mapping[str, Any]) -> list[str]:
-    """Return the findings of a sweep, the answer first and the caution last."""
+    """Return the findings of a sweep, the answer first and the caution last.
+
+    Args:
+        sweep: Content of ``sweep.json``.
+
+    Returns:
+        The sentences, in the order of the page.
+    """
     best = sweep["best"]
     trials = sweep["trials"]
     if best is None:
@@ -98,7 +113,16 @@ def _settings_text(settings: Mapping[str, str]) -> str:
 
 
 def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
-    """Return a line on one trial: its result, the number of ended trials, and the best so far."""
+    """Return a line on one trial: its result, the number of ended trials, and the best so far.
+
+    Args:
+        sweep: Content of ``sweep.json``.
+        number: Number of the trial, from 0.
+        trials: Number of trials that the sweep is to have.
+
+    Returns:
+        One line for the terminal.
+    """
     trial = sweep["trials"][number]
     settings = {key.rpartition(".")[2]: text for key, text in trial["settings"].items()}
     figure = trial["reason"]

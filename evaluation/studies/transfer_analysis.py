@@ -268,7 +268,20 @@ def evaluate_transfer(
     notes: Sequence[str] = (),
     advance: Callable[[], object] = lambda: None,
 ) -> Transfer:
-    """Evaluate systems on data sets, and log each use of test images."""
+    """Evaluate systems on data sets, and log each use of test images.
+
+    Args:
+        evaluated: Pairs of a system and a data set, with the system's predictions there.
+        options: Metrics, policies and numbers of resamples.
+        notes: Notes of earlier steps, which the result keeps.
+        advance: Called once for each pair.
+
+    Returns:
+        A cell for each pair, and notes on images that were left out.
+
+    Raises:
+        InputError: Test images of a pair cannot be scored.
+    """
     _log_uses(evaluated)
     cells = []
     left_out = []

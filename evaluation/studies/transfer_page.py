@@ -48,7 +48,14 @@ _COMMON = (
 
 
 def drops(transfer: Transfer) -> list[Statement]:
-    """Return a statement on each drop: shown ones first, the largest first."""
+    """Return a statement on each drop: shown ones first, the largest first.
+
+    Args:
+        transfer: The evaluated systems.
+
+    Returns:
+        The statements.
+    """
     return [statement for statement, _ in _sized_drops(transfer)]
 
 
@@ -112,7 +119,15 @@ def _standing(cell: TransferCell, n_drops: int) -> str:
 
 
 def write_transfer(transfer: Transfer, out: Path) -> Path:
-    """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``; return the page."""
+    """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``; return the page.
+
+    Args:
+        transfer: The evaluated systems.
+        out: Folder of the files.
+
+    Returns:
+        Path of the page.
+    """
     stored = _transfer_dict(transfer)
     return write_study(out, "transfer", stored["figures"], stored, _page(transfer).render())
 

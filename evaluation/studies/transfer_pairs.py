@@ -60,6 +60,9 @@ def pair_systems(
         same: Findings that count as one another.
         targets: Targets to evaluate where a data set has several.
 
+    Returns:
+        The pairs, and a note on each pair that was left out.
+
     Raises:
         InputError: No system can be evaluated anywhere, or the target is not clear.
     """
@@ -152,8 +155,18 @@ def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
 def decision_from_home(path: Path, policy: str) -> Decision | None:
     """Read the decision that a run's training ended with, or that an export holds.
 
+    Args:
+        path: Folder of the run or export.
+        policy: Threshold policy that the decision must have.
+
+    Returns:
+        The decision; None if the folder holds none.
+
     Raises:
         InputError: There are several decisions, or it has no threshold by the policy.
+
+    Example:
+        >>> decision_from_home(Path("no-such-run"), "max_f1")
     """
     for folder in (path / "decisions", path / "validation" / "decisions"):
         stored = sorted(folder.glob("*.json"))

@@ -75,6 +75,9 @@ def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     Args:
         run: Content of ``run.json``.
 
+    Returns:
+        Records with ``name`` and ``content_id``, the run's own set first.
+
     Example:
         >>> origin = {"data_set": {"name": "nih", "content_id": "1"}}
         >>> run = {"data_set": {"name": "rsna", "content_id": "2"}, "started_from": origin}
@@ -92,6 +95,12 @@ def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
     """Name the weights that a run began with, however indirectly, and whose training is unknown.
+
+    Args:
+        started: Content of ``run.json``, or the record of a run in it.
+
+    Returns:
+        File names of the weights; at most one, as a run begins with one.
 
     Example:
         >>> unknown_training_data({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
@@ -156,6 +165,11 @@ def notes_on_seen_images(
 
 def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
     """Refuse predictions of other images than a data set's.
+
+    Args:
+        name: Display name of the system.
+        system: Its predictions.
+        dataset: The data set under evaluation.
 
     Raises:
         InputError: They are of loose files, of another data set, or of unknown images.

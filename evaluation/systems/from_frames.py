@@ -55,6 +55,11 @@ def truth_from_values(
     Raises:
         InputError: A label is no 0, 1 or missing value, an id repeats, a box is impossible, or
             lengths differ.
+
+    Example:
+        >>> dataset, ids = truth_from_values([1, 0, None], patients=["p1", "p2", "p2"])
+        >>> dataset.images["patient_id"].nunique(), len(ids)
+        (2, 3)
     """
     frame = _truth_frame(truth)
     ids = pd.Index(frame["image_id"])
@@ -106,8 +111,17 @@ def predictions_from_values(
         image_ids: Ids of the images in the order of plain arrays; None if they have no order.
         split: Split whose val and test images are expected.
 
+    Returns:
+        The predictions, in memory.
+
     Raises:
         InputError: Lengths differ, a score is outside [0, 1], or an image is unknown.
+
+    Example:
+        >>> dataset, ids = truth_from_values([1, 0])
+        >>> predictions = predictions_from_values("A", [0.9, 0.2], dataset, ids)
+        >>> predictions.tables["scores"]["score"].tolist()
+        [0.9, 0.2]
     """
     if is_detector_output(value):
         return _predicted_boxes(name, value, dataset, image_ids, split)

@@ -95,6 +95,23 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     The arguments are the options of `cxr import`. From Python a source may also be a DataFrame, and
     class names and images sequences of names.
 
+    Args:
+        source: Predictions: a CSV or other table, a folder of YOLO files, COCO JSON, or a frame.
+        data: The data set of the images, or its folder.
+        name: Display name of the system.
+        finding: Finding of all rows; None reads a column, or takes the data set's only one.
+        columns: Names of the columns of a table; None for the usual ones.
+        class_names: Names of YOLO's classes: a list, a text with commas, or a data.yaml.
+        images: Images that the system ran on: ``all``, ``listed`` for those with a row, or their
+            ids or a file of these.
+        split: Split whose val and test images are expected.
+        ignore_unknown: Leave out rows of images that the data set does not have, instead of
+            refusing them.
+        coco_truth: COCO annotation file with the names of images and categories.
+        key: Key of a reader study whose form is read.
+        explain: Figures that another program reports, as `cxr_compare.metrics.explain_figure` takes
+            them.
+
     Returns:
         The predictions. ``info["notes"]`` says what was left out, clipped or assumed, and
         ``info["explained"]`` explains a figure if one was given.
@@ -205,6 +222,9 @@ def import_file(
         data: See `read_predictions`.
         out: Predictions folder to make.
         **options: Keywords of `read_predictions`.
+
+    Returns:
+        The predictions, read from the folder.
 
     Raises:
         InputError: The source cannot be read, or the folder holds something else.

@@ -72,8 +72,16 @@ def read_source(
         coco_truth: COCO annotation file with the names of images and categories.
         class_names: Names of YOLO's classes: a list, a text with commas, or a data.yaml.
 
+    Returns:
+        The rows as the source has them, and notes on how they were read.
+
     Raises:
         InputError: The source is missing or malformed; the row or entry is named.
+
+    Example:
+        >>> frame = pd.DataFrame({"image_id": ["a"], "score": [0.5]})
+        >>> read_source(frame, ColumnNames()).rows["score"].tolist()
+        [0.5]
     """
     if isinstance(source, pd.DataFrame):
         return _read_frame(source, names)

@@ -75,6 +75,15 @@ def measure_shortcuts(
 
     See `evaluation.compare.shortcuts.measure_shortcuts`; the facts come from the decode table.
 
+    Args:
+        images: The images table.
+        decode: The decode table.
+        labels: One column a target (1.0, 0.0, NaN where unknown), indexed by ``image_id``.
+        systems: Scores of the images by each training seed of systems to compare with the facts.
+
+    Returns:
+        One record for each fact and target.
+
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],
         ...     "patient_id": [str(n) for n in range(400)], "view": ["AP", "PA"] * 200})

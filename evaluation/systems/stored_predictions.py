@@ -61,6 +61,9 @@ def read_system(
         image_ids: Images whose rows are read; by default all that were predicted.
         maps: Whether activation maps are read, which are large.
 
+    Returns:
+        The rows of the target on these images, and facts of the system.
+
     Raises:
         InputError: A table is broken, or has rows of an image that was not predicted.
     """
@@ -89,7 +92,20 @@ def read_system(
 def read_output(
     predictions: Predictions, target: Target, image_ids: pd.Index, *, maps: bool = True
 ) -> SystemOutput:
-    """Read what a system says of chosen images, on all of which it ran."""
+    """Read what a system says of chosen images, on all of which it ran.
+
+    Args:
+        predictions: The system.
+        target: The findings whose rows are read.
+        image_ids: The images, shape ``(N,)``; the system ran on all of them.
+        maps: Whether activation maps are read, which are large.
+
+    Returns:
+        Scores, boxes and maps of the images, in the order of `image_ids`.
+
+    Raises:
+        InputError: A table is broken, or has rows of an image that was not predicted.
+    """
     return read_system(predictions, target, image_ids, maps=maps).output_on(image_ids)
 
 
@@ -99,6 +115,17 @@ def read_system_of_split(
     """Read a system's output on the images of some roles, and which validation images it learned.
 
     A decision is chosen on validation images: whoever needs it alone reads no row of the others.
+
+    Args:
+        predictions: The system.
+        split: The split.
+        roles: Roles whose images are read.
+
+    Returns:
+        The system's rows on these images.
+
+    Raises:
+        InputError: A table is broken, or has rows of an image that was not predicted.
     """
     ids = pd.Index(np.concatenate([split.image_ids(role) for role in roles]), name="image_id")
     system = read_system(predictions, split.target, ids)
@@ -108,7 +135,19 @@ def read_system_of_split(
 
 
 def tune_predictions(predictions: Predictions, split: LabelledSplit, **options: Any) -> Decision:
-    """Choose a system's decision rule on validation: see `evaluation.decisions.tuning.tune`."""
+    """Choose a system's decision rule on validation: see `evaluation.decisions.tuning.tune`.
+
+    Args:
+        predictions: The system.
+        split: The split on whose validation images the rule is chosen.
+        **options: Keywords of `evaluation.decisions.tuning.tune`.
+
+    Returns:
+        The decision.
+
+    Raises:
+        InputError: See `evaluation.decisions.tuning.tune`.
+    """
     return tuning.tune(read_system_of_split(predictions, split, ["val"]), split.truth, **options)
 
 
@@ -119,7 +158,21 @@ def checked_decision(
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[Decision, list[Note]]:
-    """Derive a system's decision again: see `evaluation.decisions.tuning.checked_decision`."""
+    """Derive a system's decision again: see `evaluation.decisions.tuning.checked_decision`.
+
+    Args:
+        name: Display name of the system.
+        predictions: The system.
+        split: The split on whose validation images the decision was chosen.
+        policies: Policies of a system that was not tuned before.
+        extra_policies: Policies in addition to those that the system was tuned for.
+
+    Returns:
+        The decision derived now, and notes.
+
+    Raises:
+        InputError: The stored decision was chosen on other rows, or with another result.
+    """
     system = read_system_of_split(predictions, split, ["val"])
     return tuning.checked_decision(name, system, split.truth, policies, extra_policies)
 
@@ -152,6 +205,15 @@ def common_images_of_predictions(
 ) -> tuple[EvaluationSet, list[Note]]:
     """Return the test images that all models are scored on, and what to note.
 
+    Args:
+        models: Predictions by display name.
+        split: The split whose test images are evaluated.
+        images: ``all`` refuses models that ran on different test images; ``common`` takes the
+            images that all ran on.
+
+    Returns:
+        The images with their truth, and notes on images that are left out.
+
     Raises:
         InputError: Predictions are of another data set, the models ran on different test images,
             or one has seen test images or patients in training.
@@ -169,6 +231,17 @@ def compare_predictions(
     """Compare predictions on a split of a data set.
 
     The figures are those of `evaluation.compare.compare.compare_systems`, whose options it takes.
+
+    Args:
+        systems: Predictions by display name, the reference system first; several training seeds of
+            one system as a sequence.
+        split: The split whose test images are evaluated.
+        images: ``all`` refuses systems that ran on different test images; ``common`` takes the
+            images that all ran on.
+        **options: Further keywords of `compare_systems`.
+
+    Returns:
+        The comparison.
 
     Raises:
         InputError: Predictions are of another data set, a system has seen test images or patients
@@ -203,6 +276,13 @@ def pilot_of_predictions(
     systems: Mapping[str, Predictions | Sequence[Predictions]], split: LabelledSplit
 ) -> dict[str, list[AurocParts]]:
     """Return what each test patient adds to each system's AUROC, for each training seed.
+
+    Args:
+        systems: Predictions by display name; several training seeds of one system as a sequence.
+        split: The split whose test images are evaluated.
+
+    Returns:
+        Contributions to the AUROC for each training seed of each system.
 
     Raises:
         InputError: As `compare_predictions`, or the test images are of one class.
@@ -256,6 +336,15 @@ def _facts(predictions: Predictions, decision: Decision) -> dict[str, Any]:
 def validation_scores(
     predictions: Predictions, decision: Decision, split: LabelledSplit
 ) -> pd.DataFrame:
-    """Score the validation images as the test images are scored: ``label``, ``score``."""
+    """Score the validation images as the test images are scored: ``label``, ``score``.
+
+    Args:
+        predictions: The system.
+        decision: Its decision rule, which reduces boxes to image scores.
+        split: The split.
+
+    Returns:
+        ``label`` (1.0 or 0.0) and ``score``, indexed by image id.
+    """
     system = read_system(predictions, split.target, split.image_ids("val"), maps=False)
     return tuning.validation_scores(system, decision, split.truth)

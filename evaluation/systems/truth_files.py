@@ -61,6 +61,9 @@ def truth_set(
         boxes: A CSV of boxes, for labels in another CSV.
         columns: Corrections of the columns, as ROLE=COLUMN.
 
+    Returns:
+        The data set, in memory.
+
     Raises:
         InputError: Labels are malformed, or an image has no patient.
     """

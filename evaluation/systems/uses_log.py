@@ -30,6 +30,9 @@ def log_use(
         systems: The compared systems, with the predictions of each training seed.
         protocol: SHA-256 of the protocol; None without one.
 
+    Returns:
+        All uses of the test images, this one included.
+
     Raises:
         InputError: The log is damaged: a use that cannot be counted must not get lost.
     """
