@@ -20,7 +20,12 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """Options of `prepare`; `cxr prepare` explains them."""
+    """Options of `prepare`; `cxr prepare` explains them.
+
+    Example:
+        >>> PrepareOptions(format="nih", sizes=(512,)).rule.test
+        0.2
+    """
 
     format: str | None
     read: ReadOptions = field(default_factory=ReadOptions)  # options of the format

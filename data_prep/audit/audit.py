@@ -63,7 +63,12 @@ _SMALLEST_LEAK = 0.01  # share of leaking test images from which a split by imag
 
 @dataclass(frozen=True)
 class Audit:
-    """Problems that an audit found, the worst first, and figures of the data set."""
+    """Problems that an audit found, the worst first, and figures of the data set.
+
+    Example:
+        >>> Audit(problems=(), checked={"images": 2}).counts["error"]
+        0
+    """
 
     problems: tuple[Problem, ...]  # one for each kind of problem
     checked: dict[str, int]  # number of checked images, patients, boxes and splits

@@ -80,7 +80,14 @@ class _Move(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes to an image, made by `build_augmentation`; threads may share it."""
+    """Random changes to an image, made by `build_augmentation`; threads may share it.
+
+    Example:
+        >>> augmentation = build_augmentation(horizontal_flip=1.0)
+        >>> pixels = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
+        >>> augmentation.apply(pixels, np.array([[0.0, 0.0, 16.0, 16.0]]), seed=0).boxes.tolist()
+        [[48.0, 0.0, 64.0, 16.0]]
+    """
 
     rotate_degrees: float
     scale: float

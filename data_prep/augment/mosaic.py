@@ -16,7 +16,12 @@ _NEAREST_EDGE = 0.3  # smallest distance from the edges to the point where parts
 
 
 class DroppedBoxes(NamedTuple):
-    """Number of boxes before an augmentation, and of those that it dropped, by reason."""
+    """Number of boxes before an augmentation, and of those that it dropped, by reason.
+
+    Example:
+        >>> DroppedBoxes(n_boxes=5, outside=1, small=2).total
+        3
+    """
 
     n_boxes: int = 0  # boxes before the augmentation
     outside: int = 0  # too little was left in the image, or in the part of a mosaic

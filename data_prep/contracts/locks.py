@@ -29,6 +29,13 @@ class LockFile:
     """A lock file that one process has at a time.
 
     The operating system keeps the lock, not the file: what a killed process leaves stops nobody.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with closing(LockFile(Path(folder, ".lock"), None)):
+        ...         Path(folder, ".lock").exists()
+        True
     """
 
     def __init__(

@@ -11,6 +11,13 @@ class ShownAsText:
     """Base class of a result that prints its text instead of its fields.
 
     A dataclass with this base has ``repr=False`` and a ``__str__``.
+
+    Example:
+        >>> class Result(ShownAsText):
+        ...     def __str__(self) -> str:
+        ...         return "2 images"
+        >>> Result()
+        2 images
     """
 
     def __repr__(self) -> str:

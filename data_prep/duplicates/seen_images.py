@@ -19,6 +19,11 @@ class SeenImages:
 
     The pixels of the training images are not available, so near copies are found by fingerprint
     alone.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p1", "p2"]})
+        >>> SeenImages.from_tables(images, images.head(1)).by_id.tolist()
+        ['a']
     """
 
     n_images: int  # number of images that were looked up

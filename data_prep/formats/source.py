@@ -41,7 +41,12 @@ def empty_roles() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    r"""Options of the user on how a source is read; each format takes some of them."""
+    r"""Options of the user on how a source is read; each format takes some of them.
+
+    Example:
+        >>> ReadOptions(columns=("file=Image Index",)).reference
+        'majority'
+    """
 
     # How several readers of one image become the reference: `majority`, `any`, `all` or
     # `reader:NAME`.

@@ -34,7 +34,12 @@ DECODE_COLUMNS = (
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image as a viewer displays it, with a record of how it was decoded."""
+    """An image as a viewer displays it, with a record of how it was decoded.
+
+    Example:
+        >>> DecodedImage(np.zeros((4, 6), np.uint8), {}).pixels.shape
+        (4, 6)
+    """
 
     pixels: np.ndarray  # uint8, shape `(H, W)`; 0 is black, air is dark
     record: dict[str, Any]  # columns of the decode table except `image_id`

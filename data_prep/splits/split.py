@@ -48,7 +48,12 @@ _FEW_SHARE = 0.01
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Rule by which a split is drawn."""
+    """Rule by which a split is drawn.
+
+    Example:
+        >>> SplitRule(val=0.1, test=0.2, folds=5).method
+        'balanced'
+    """
 
     val: float = 0.15  # share of patients for validation, in [0, 1)
     test: float = 0.2  # share of patients for test, in [0, 1]

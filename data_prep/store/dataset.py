@@ -54,6 +54,10 @@ class Target:
 
     An image is positive if any of the findings is present, and negative if all are absent.
     Otherwise its label is unknown: it is left out and counted.
+
+    Example:
+        >>> Target("opacity", ("consolidation", "infiltration"), "Opacity").any_of
+        ('consolidation', 'infiltration')
     """
 
     name: str

@@ -30,7 +30,12 @@ DECODER_CRASHED = "the decoder crashed or ran out of memory on this file"
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """A file to decode."""
+    """A file to decode.
+
+    Example:
+        >>> DecodeTask("a", Path("a.dcm"), sizes=(512,)).measure
+        True
+    """
 
     image_id: str
     path: Path
@@ -42,7 +47,12 @@ class DecodeTask:
 
 @dataclass(frozen=True)
 class DecodedRow:
-    """Result of a `DecodeTask`: an image's facts and square images, or the reason for none."""
+    """Result of a `DecodeTask`: an image's facts and square images, or the reason for none.
+
+    Example:
+        >>> DecodedRow("a", error="a.dcm: is empty (0 bytes)").squares
+        {}
+    """
 
     image_id: str
     error: str | None = None  # reason in one line; None if the file was decoded

@@ -25,7 +25,12 @@ _MAX_NAMED = 3  # folders in a message
 
 
 class WrongFolderError(InputError):
-    """A folder is not of the kind that is needed."""
+    """A folder is not of the kind that is needed.
+
+    Example:
+        >>> WrongFolderError(Path("a"), "a: no such folder", foreign=False).folder.name
+        'a'
+    """
 
     def __init__(self, folder: Path, message: str, *, foreign: bool) -> None:
         super().__init__(message)

@@ -19,7 +19,12 @@ from cxr_compare.data_prep.work.object_store import StoreError
 
 @dataclass(frozen=True)
 class LooseImage:
-    """A file that belongs to no data set, with its image or the reason for none."""
+    """A file that belongs to no data set, with its image or the reason for none.
+
+    Example:
+        >>> LooseImage(Path("a.txt"), problem="a.txt: no known image").image is None
+        True
+    """
 
     path: Path  # as it was given, or below the folder that was given
     image: DecodedImage | None = None  # None if the file cannot be read

@@ -38,7 +38,13 @@ _NOT_FINITE = "the network's output is not finite"
 
 @dataclass(frozen=True)
 class Part:
-    """Predictions for some images, as `PredictionWriter.add` takes them."""
+    """Predictions for some images, as `PredictionWriter.add` takes them.
+
+    Example:
+        >>> part = Part(image_status(["a"], [True]), {"scores": pd.DataFrame({"score": [0.5]})})
+        >>> part.images["status"].tolist()
+        ['ok']
+    """
 
     images: pd.DataFrame  # `image_id, status, reason`
     tables: Mapping[str, pd.DataFrame]  # any of `scores`, `boxes` and `maps`

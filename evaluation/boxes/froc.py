@@ -85,8 +85,13 @@ class FrocCurve(NamedTuple):
     """FROC curve; both figures rise, and both are empty without lesions.
 
     Attributes:
-        false_positives_per_image: Mean number of false marks per image, shape ``(points,)``.
+        false_positives_per_image: Mean number of false positives per image, shape ``(points,)``.
         sensitivity: Share of the lesions that is found, shape ``(points,)``.
+
+    Example:
+        >>> curve = FrocCurve(np.array([0.0, 0.5]), np.array([0.4, 0.8]))
+        >>> curve
+        <FROC curve of 2 points, up to sensitivity 0.800 at 0.500 false positives per image>
     """
 
     false_positives_per_image: Floats

@@ -24,6 +24,10 @@ class HitRule(NamedTuple):
         kind: ``iou``: overlap of at least the limit; ``centre``: the mark's centre lies in the
             lesion, borders included; ``distance``: the two centres are at most the limit apart.
         limit: Least IoU, or largest distance in original px; unused for ``centre``.
+
+    Example:
+        >>> HitRule("iou", 0.2)
+        HitRule(kind='iou', limit=0.2)
     """
 
     kind: Literal["iou", "centre", "distance"]

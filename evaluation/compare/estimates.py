@@ -128,6 +128,11 @@ class Estimate(Interval):
             score cut was chosen on; for a difference the smaller number. `None` without a choice.
         refitted: True if the resamples choose its threshold, or score cut of boxes, again.
         fixed_choices: Further choices of validation that no resample makes again.
+
+    Example:
+        >>> estimate = Estimate(0.9, 0.85, 0.95, method="clustered")
+        >>> estimate.low, estimate.refitted
+        (0.85, False)
     """
 
     method: str = ""
@@ -224,6 +229,10 @@ class Estimates:
         unit: ``image``, ``study`` or ``patient``.
         systems: By display name and metric, the reference system first.
         differences: By first and second system and metric.
+
+    Example:
+        >>> Estimates("opacity", "study", systems={"A": {}}, differences={}).plural_unit
+        'studies'
     """
 
     target: str

@@ -32,6 +32,10 @@ class Protocol:
             the question, and the primary figure is compared beside it.
         declared: True if a protocol file fixed this beforehand.
         file_sha256: SHA-256 of that file.
+
+    Example:
+        >>> Protocol(metric="auroc", margin=0.02, subgroups=("view",)).subgroups
+        ('view',)
     """
 
     metric: str = "auroc"

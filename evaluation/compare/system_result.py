@@ -34,6 +34,10 @@ class SystemResult:
         decisions: What validation chose, for each training seed.
         training_id: Id that tells one training from another; `None` where unknown.
         exported: True if the system is an export of a run.
+
+    Example:
+        >>> SystemResult(thresholds={"max_f1": 0.4}, seeds=3).boxes is None
+        True
     """
 
     thresholds: dict[str, float | None] = field(default_factory=dict)

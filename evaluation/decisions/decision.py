@@ -65,6 +65,11 @@ class Decision:
         path: File that stores the decision.
         notes: What to know about the validation images.
         next_steps: Commands that usually follow.
+
+    Example:
+        >>> decision = Decision("opacity", {"n_images": 40}, box_cut=0.3)
+        >>> decision.box_cut, decision.thresholds
+        (0.3, {})
     """
 
     target: str

@@ -116,7 +116,20 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images that every system is scored on, with their ground truth."""
+    """Images that every system is scored on, with their ground truth.
+
+    Example:
+        >>> images = EvaluationSet(
+        ...     image_ids=pd.Index(["a", "b"]),
+        ...     y_true=np.array([True, False]),
+        ...     patients=np.array([0, 0]),
+        ...     n_patients=1,
+        ...     boxes_trusted=np.array([False, False]),
+        ...     truth=no_boxes(),
+        ... )
+        >>> images.versus_normal is None
+        True
+    """
 
     image_ids: pd.Index  # shape ``(N,)``, sorted
     y_true: npt.NDArray[np.bool_]  # shape ``(N,)``

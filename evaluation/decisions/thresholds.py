@@ -181,6 +181,11 @@ class ValidationScores:
         scores: Scores, float64, shape ``(M,)``.
         patients: Patient of each image, shape ``(M,)``.
         policies: Policies to choose again.
+
+    Example:
+        >>> scores = ValidationScores([True, False], [0.8, 0.2], ["p1", "p2"])
+        >>> scores.n_positive, scores.patients.tolist()
+        (1, ['p1', 'p2'])
     """
 
     y_true: npt.NDArray[np.bool_]

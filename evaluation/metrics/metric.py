@@ -167,6 +167,10 @@ class MetricKey(NamedTuple):
         subgroup: Images on which it is computed, such as `ALL`.
         policy: Threshold policy; empty where the metric has no threshold.
         metric: Short name of the metric.
+
+    Example:
+        >>> MetricKey("all", "max_f1", "recall").policy
+        'max_f1'
     """
 
     subgroup: str

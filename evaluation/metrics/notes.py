@@ -38,6 +38,10 @@ class Note(NamedTuple):
         kind: Subject of the note.
         text: The note in words.
         values: Values inside the text by name; None where they are not stored.
+
+    Example:
+        >>> Note("copies", "3 test images are copies of training images.").caution
+        True
     """
 
     kind: NoteKind

@@ -48,7 +48,12 @@ NAME_HEIGHT = 14.0
 
 @dataclass(frozen=True)
 class Axis:
-    """Axis of a chart: its title with the unit, its ticks and its limits."""
+    """Axis of a chart: its title with the unit, its ticks and its limits.
+
+    Example:
+        >>> Axis("Sensitivity").low, Axis("Images", low=10, high=100, scale="log").scale
+        (0.0, 'log')
+    """
 
     title: str
     ticks: tuple[tuple[float, str], ...] = _QUARTERS
@@ -80,7 +85,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """Marked point in data units, with its label and its marker as matplotlib names it."""
+    """Marked point in data units, with its label and its marker as matplotlib names it.
+
+    Example:
+        >>> Point(0.1, 0.9, "best F1", marker="o").label
+        'best F1'
+    """
 
     x: float
     y: float
@@ -90,7 +100,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """Curve of one system in data units, with its marked points."""
+    """Curve of one system in data units, with its marked points.
+
+    Example:
+        >>> Curve("RetinaNet", 0, np.array([0.0, 1.0]), np.array([0.0, 1.0])).points
+        ()
+    """
 
     name: str
     position: int  # of the system among all; gives colour and dash
@@ -121,7 +136,20 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Content of a chart in data units, with a description for readers who cannot see it."""
+    """Content of a chart in data units, with a description for readers who cannot see it.
+
+    Example:
+        >>> chart = Chart(
+        ...     key="roc",
+        ...     title="ROC",
+        ...     x=Axis("1 - specificity"),
+        ...     y=Axis("Sensitivity"),
+        ...     curves=(),
+        ...     description="A chart without a curve.",
+        ... )
+        >>> chart.y.high
+        1.0
+    """
 
     key: str  # for ids
     title: str

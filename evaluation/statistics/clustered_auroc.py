@@ -52,6 +52,12 @@ class AurocParts:
         images: Positive and negative images of each patient, shape ``(patients, 2)``.
         trials: Most pairs of a positive and a negative patient, no patient in two pairs.
         bounded: True for an AUROC, False for a difference.
+
+    Example:
+        >>> patients = np.arange(4)
+        >>> parts = auroc_parts([0, 1, 0, 1], [0.1, 0.9, 0.4, 0.3], patients, n_clusters=4)
+        >>> parts.value, parts.of_positive.shape
+        (0.75, (4,))
     """
 
     value: float

@@ -133,6 +133,10 @@ class Crossing:
         ahead: The model whose curve is higher beyond the estimate.
         measured: The effort at which both models have sizes; None if there is none.
         reason: Why a crossing is not shown; empty where it is.
+
+    Example:
+        >>> Crossing(1200.0, (900.0, 1600.0), "first", (500.0, 4000.0), reason="").shown
+        True
     """
 
     effort: float | None

@@ -32,7 +32,12 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Names of the columns of a table; without such a column, a similar name is recognised."""
+    """Names of the columns of a table; without such a column, a similar name is recognised.
+
+    Example:
+        >>> ColumnNames(image="Image Index").score
+        'score'
+    """
 
     image: str = "image_id"  # image ids
     score: str = "score"  # scores in [0, 1]
