@@ -19,7 +19,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.average_precision import coco_annotations
 from cxr_compare.evaluation.boxes.protocols import ProtocolEvaluator, explain
 from tests.evaluation.boxes.simulated import simulate
-from tests.evaluation.boxes.test_box_metrics import rsna_by_hand
+from tests.evaluation.boxes.test_rsna_score import rsna_by_hand
 
 
 def table(*rows, **columns):

@@ -1,4 +1,4 @@
-"""Boxes against pycocotools used by hand, and the point that decided."""
+"""Average precision against pycocotools, and by hand."""
 
 import contextlib
 import io
@@ -17,15 +17,14 @@ from cxr_compare.evaluation.boxes.average_precision import (
     average_precision,
 )
 from cxr_compare.evaluation.boxes.matching import IOU_THRESHOLDS, match_boxes
-from cxr_compare.evaluation.boxes.pointing import points_in_boxes, top_box_centres
-from tests.evaluation.boxes.simulated import simulate as drawn
+from tests.evaluation.boxes.simulated import simulate as simulate_images
 
 CORNERS = ["x1", "y1", "x2", "y2"]
-simulate = partial(drawn, n_images=60, jitter=4, most_false=5)
+simulate = partial(simulate_images, n_images=60, jitter=4, most_false=5)
 
 
-def by_hand(boxes, truth, ids, repeats=None):
-    """pycocotools with every known trap avoided, on images repeated as told."""
+def ap_by_hand(boxes, truth, ids, repeats=None):
+    """pycocotools with every known trap avoided, on repeated images."""
     repeats = np.ones(len(ids), int) if repeats is None else repeats
     images, annotations, results = [], [], []
     for image, count in zip(ids, repeats, strict=True):
@@ -55,7 +54,7 @@ def by_hand(boxes, truth, ids, repeats=None):
 @pytest.mark.parametrize("decimals", [None, 2, 1])  # rounded: many equal scores
 def test_average_precision_equals_pycocotools(seed, decimals):
     boxes, truth, ids = simulate(seed, decimals=decimals)
-    expected = by_hand(boxes, truth, ids)
+    expected = ap_by_hand(boxes, truth, ids)
     wrapped = average_precision(boxes, truth, ids)
     assert wrapped["ap50"] == pytest.approx(expected[0], abs=1e-12)
     assert wrapped["ap"] == pytest.approx(expected.mean(), abs=1e-12)
@@ -74,7 +73,7 @@ CELL = st.integers(0, 4)
 BOX = st.tuples(st.integers(0, 3), CELL, CELL, st.integers(1, 3), st.integers(1, 3))
 
 
-def frame_of(rows):
+def grid_boxes(rows):
     """Boxes ``image, x, y, width, height`` on a grid of 8 px: equal overlaps are common."""
     corners = [(f"i{i}", 8 * x, 8 * y, 8 * (x + w), 8 * (y + h)) for i, x, y, w, h in rows]
     frame = pd.DataFrame(corners, columns=["image_id", *CORNERS])
@@ -87,11 +86,11 @@ def frame_of(rows):
     st.lists(st.tuples(BOX, st.integers(1, 5)), min_size=1, max_size=14),
     st.permutations(range(4)),
 )
-def test_both_forms_equal_plain_pycocotools_whatever_the_ties(true, found, order):
+def test_both_forms_equal_plain_pycocotools_whatever_the_ties(true, scored, order):
     # Equal scores rank in the order of the images, then of the rows; 4 images, some without boxes.
-    truth, ids = frame_of(true), pd.Index([f"i{image}" for image in order])
-    boxes = frame_of([box for box, _ in found]).assign(score=[score / 5 for _, score in found])
-    expected = by_hand(boxes, truth, ids)
+    truth, ids = grid_boxes(true), pd.Index([f"i{image}" for image in order])
+    boxes = grid_boxes([box for box, _ in scored]).assign(score=[score / 5 for _, score in scored])
+    expected = ap_by_hand(boxes, truth, ids)
     coco = average_precision(boxes, truth, ids)
     np.testing.assert_allclose([coco["ap50"], coco["ap"]], [expected[0], expected.mean()], 0, 1e-12)
     vectorised = WeightedAveragePrecision(match_boxes(boxes, truth, ids), np.arange(4), 4)
@@ -104,10 +103,10 @@ def test_both_forms_equal_plain_pycocotools_whatever_the_ties(true, found, order
     st.lists(BOX, min_size=1, max_size=14),
     st.lists(st.integers(0, 3), min_size=4, max_size=4).filter(any),
 )
-def test_any_weights_equal_plain_pycocotools_on_repeated_images(true, found, weights):
+def test_any_weights_equal_plain_pycocotools_on_repeated_images(true, predicted, weights):
     # No two boxes of an image score the same: repeats of a tie would be laid in another order.
-    truth, ids = frame_of(true), pd.Index([f"i{image}" for image in range(4)])
-    boxes = frame_of(found).assign(score=np.linspace(0.9, 0.1, len(found)))
+    truth, ids = grid_boxes(true), pd.Index([f"i{image}" for image in range(4)])
+    boxes = grid_boxes(predicted).assign(score=np.linspace(0.9, 0.1, len(predicted)))
     vectorised = WeightedAveragePrecision(match_boxes(boxes, truth, ids), np.arange(4), 4)
     (ours,) = vectorised(np.array([weights]))
     if not np.repeat(ids, weights).isin(truth["image_id"]).any():
@@ -115,7 +114,7 @@ def test_any_weights_equal_plain_pycocotools_on_repeated_images(true, found, wei
     elif not np.repeat(ids, weights).isin(boxes["image_id"]).any():
         assert (ours == 0).all()
     else:
-        np.testing.assert_allclose(ours, by_hand(boxes, truth, ids, weights), atol=1e-12)
+        np.testing.assert_allclose(ours, ap_by_hand(boxes, truth, ids, weights), atol=1e-12)
 
 
 def one_box_on(*images):
@@ -123,7 +122,7 @@ def one_box_on(*images):
     return pd.DataFrame(rows, columns=["image_id", *CORNERS])
 
 
-def test_an_image_on_which_nothing_was_found_costs_recall():
+def test_an_image_without_boxes_costs_recall():
     # Trap 1: images without boxes left out. Half of the lesions are found: recall 0 to 0.5.
     figures = average_precision(
         one_box_on("a").assign(score=0.9), one_box_on("a", "b"), pd.Index(["a", "b", "c"])
@@ -133,8 +132,8 @@ def test_an_image_on_which_nothing_was_found_costs_recall():
 
 def test_a_system_that_finds_nothing_at_all_scores_zero():
     # Trap 2: pycocotools' loadRes fails on an empty list. The last boxes could match none.
-    for found in (one_box_on().assign(score=[]), one_box_on("b").assign(score=0.9)):
-        figures = average_precision(found, one_box_on("a"), pd.Index(["a", "b"]))
+    for boxes in (one_box_on().assign(score=[]), one_box_on("b").assign(score=0.9)):
+        figures = average_precision(boxes, one_box_on("a"), pd.Index(["a", "b"]))
         assert figures == {"ap50": 0.0, "ap": 0.0}
 
 
@@ -172,49 +171,11 @@ def test_pycocotools_prints_nothing(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_boxes_of_unjudged_images_are_ignored():
+def test_boxes_of_images_that_are_not_evaluated_are_ignored():
     boxes, truth, ids = simulate(2)
     fewer = ids[:30]
     inside = [frame[frame["image_id"].isin(fewer)] for frame in (boxes, truth)]
     assert average_precision(boxes, truth, fewer) == average_precision(*inside, fewer)
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "inside"),
-    [
-        (5.0, 5.0, True),
-        (2.0, 2.0, True),  # the corner belongs to the box
-        (8.0, 5.0, True),  # so does the border
-        (8.01, 5.0, False),
-        (np.nan, np.nan, False),  # no point is a miss
-    ],
-)
-def test_borders_are_inside(x, y, inside):
-    truth = pd.DataFrame({"image_id": ["a"], "x1": [2.0], "y1": [2.0], "x2": [8.0], "y2": [8.0]})
-    points = pd.DataFrame({"point_x": [x], "point_y": [y]}, index=["a"])
-    assert points_in_boxes(points, truth).tolist() == [inside]
-
-
-def test_any_of_several_true_boxes_will_do():
-    truth = pd.DataFrame(
-        {"image_id": ["a", "a"], "x1": [0, 6], "y1": [0, 6], "x2": [2, 9], "y2": [2, 9]}
-    )
-    points = pd.DataFrame({"point_x": [7.0, 7.0], "point_y": [7.0, 7.0]}, index=["a", "b"])
-    assert points_in_boxes(points, truth).tolist() == [True, False]
-
-
-def test_among_equal_scores_the_same_box_decides_in_any_order():
-    boxes = pd.DataFrame(
-        {"image_id": "a", "x1": [5.0, 1.0], "y1": [1.0, 1.0], "x2": [7.0, 3.0], "y2": [3.0, 3.0],
-         "score": 0.5}
-    )  # fmt: skip
-    for frame in (boxes, boxes.iloc[::-1]):
-        assert top_box_centres(frame, pd.Index(["a"]))["point_x"].tolist() == [2.0]
-
-
-def test_an_image_without_boxes_has_no_point():
-    points = top_box_centres(simulate(0)[0].iloc[:0], pd.Index(["a"]))
-    assert points.isna().all(axis=None)
 
 
 def test_the_thresholds_are_those_of_coco():
