@@ -88,11 +88,17 @@ class ExchangedPatients:
     def draw(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
         """Draw exchanges; True marks the images that are inside, shape ``(count, N)``."""
         members = np.zeros((count, len(self._truth)), dtype=bool)
-        exchanges = self._draw(count, rng)
+        exchanges = self.draw_exchanges(count, rng)
         members[exchanges.row, exchanges.image] = True
         return members
 
-    def _draw(self, count: int, rng: np.random.Generator) -> Exchanges:
+    def draw_exchanges(self, count: int, rng: np.random.Generator) -> Exchanges:
+        """Draw exchanges as lists of the images that are inside, the form that a `Gap` takes.
+
+        Args:
+            count: Number of exchanges.
+            rng: Generator of the draws; one in the same state gives `draw` the same exchanges.
+        """
         drawn = [
             members[_subsets(len(members), n_inside, count, rng)]
             for members, n_inside in self._kinds
@@ -203,7 +209,7 @@ class ExchangedPatients:
         while done < _BATCH or (
             done < _MOST_EXCHANGES and (at_least_as_large[defined] < _ENOUGH).any()
         ):
-            smaller = absolute_gaps(self._draw(rows, rng)) < observed
+            smaller = absolute_gaps(self.draw_exchanges(rows, rng)) < observed
             at_least_as_large += (~smaller).sum(axis=0)
             done += rows
         p_values = np.where(defined, (at_least_as_large + 1) / (done + 1), np.nan)

@@ -3,13 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import f_oneway, t, ttest_1samp, ttest_ind, ttest_rel
+from scipy.stats import (
+    f_oneway,
+    t,
+    ttest_1samp,
+    ttest_ind,
+    ttest_rel,
+)
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     analyse_crossed,
     analyse_nested,
+    estimate_over_seeds,
     jackknife_covariance,
 )
 from cxr_compare.evaluation.statistics.ranking import RankedScores
@@ -226,3 +233,18 @@ def test_nothing_that_varies_gives_no_interval():
 def test_a_study_that_cannot_be_analysed_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_the_freedom_of_seeds_alone_is_that_of_a_t_test():
+    values = [0.70, 0.76, 0.79], [0.80, 0.81, 0.88]
+    found = estimate_over_seeds(values, np.zeros((6, 6)), 99)
+    welch = ttest_ind(*values, equal_var=False)
+    assert found.p_value == pytest.approx(welch.pvalue)
+    assert found.freedom == pytest.approx(welch.df)
+
+
+def test_seeds_closer_together_than_patients_allow_do_not_narrow_an_interval():
+    covariance = np.diag([4e-4] * 4) + 1e-4
+    close = estimate_over_seeds([[0.80, 0.80], [0.85, 0.85]], covariance, 50)
+    # Two means of two seeds: (Var - Cov2) / 2 each, and no covariance is left between systems.
+    assert close.error**2 == pytest.approx(4e-4)
