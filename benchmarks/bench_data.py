@@ -336,7 +336,7 @@ def check_tables(folder: str) -> Run:
         frames |= {"decode": decode, "split": dataset.split()}
         times.append(time.perf_counter())
         for name, frame in frames.items():
-            tables._validate_table(frame, name)
+            tables.validate_table(frame, name)
         times.append(time.perf_counter())
         near = find_near_duplicates(decode)
         linked = image_links(decode, near)

@@ -37,7 +37,7 @@ class AugmentedImage(NamedTuple):
     dropped: DroppedBoxes
 
 
-class _Move(NamedTuple):
+class Move(NamedTuple):
     """Movement of an image about its centre: mirrored, then scaled, turned and shifted."""
 
     mirrored: bool
@@ -120,7 +120,7 @@ class Augmentation:
         if corners.ndim != 2 or corners.shape[1] != 4:
             raise ValueError(f"boxes must have shape (N, 4), got {corners.shape}")
         rng = random.Random(seed)  # noqa: S311  no secret; seeded faster than numpy's
-        move = self._draw_move(rng, width, height)
+        move = self.draw_move(rng, width, height)
         kept = np.arange(len(corners))
         dropped = DroppedBoxes(len(corners))
         if len(corners):
@@ -130,7 +130,7 @@ class Augmentation:
         if move:
             pixels = move.pixels(pixels)
         if self.brightness or self.contrast:
-            pixels = _CONTRAST.apply(pixels, *self._draw_greys(rng))
+            pixels = _CONTRAST.apply(pixels, *self.draw_greys(rng))
         for step in self.others:
             pixels = _apply(step, rng, image=pixels)["image"]
         if self.holes is not None:
@@ -142,12 +142,13 @@ class Augmentation:
             np.ascontiguousarray(pixels), corners.astype(np.float32), kept, dropped
         )
 
-    def _draw_move(self, rng: random.Random, width: int, height: int) -> _Move | None:
+    def draw_move(self, rng: random.Random, width: int, height: int) -> Move | None:
+        """Draw the movement of an image of this size; None if it stays as it is."""
         mirrored = rng.random() < self.horizontal_flip
         if not (mirrored or self.rotate_degrees or self.scale or self.shift):
             return None
         scale_x, scale_y = (rng.uniform(1 - self.scale, 1 + self.scale) for _ in "xy")
-        return _Move(
+        return Move(
             mirrored,
             scale_x,
             scale_y if self.stretch else scale_x,
@@ -156,7 +157,7 @@ class Augmentation:
             round(height * rng.uniform(-self.shift, self.shift)),
         )
 
-    def _draw_greys(self, rng: random.Random) -> tuple[float, float]:
+    def draw_greys(self, rng: random.Random) -> tuple[float, float]:
         """Draw the factor of the grey levels and the number that is then added."""
         contrast = 1 + rng.uniform(-self.contrast, self.contrast)
         return contrast, 255 * rng.uniform(-self.brightness, self.brightness)

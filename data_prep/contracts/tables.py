@@ -29,8 +29,20 @@ from cxr_compare.data_prep.contracts.text import TEXT, from_arrow, to_arrow
 _VERSION_KEY = b"cxr_schema_version"
 
 
-def _validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
-    """Bring a frame to the types of a table and check every rule."""
+def validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
+    """Bring a frame to the types of a table and check every rule.
+
+    Args:
+        frame: Rows of the table.
+        name: Name of the table in `SCHEMAS`.
+        where: File that an error names; by default the name of the table.
+
+    Returns:
+        The typed frame.
+
+    Raises:
+        InputError: A column is missing, unknown or of another type, or a row breaks a rule.
+    """
     schema = SCHEMAS[name]
     label = str(where or name)
     missing = [c for c, s in schema.columns.items() if s.required and c not in frame.columns]
@@ -190,7 +202,7 @@ def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
         ...
         cxr_compare.data_prep.contracts.errors.InputError: scores.parquet: ...
     """
-    table = to_arrow(_validate_table(frame, name, path.name))
+    table = to_arrow(validate_table(frame, name, path.name))
     metadata = {
         **(table.schema.metadata or {}),
         _VERSION_KEY: str(SCHEMA_VERSION).encode(),
@@ -233,7 +245,7 @@ def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> p
         return empty_table(name) if columns is None else empty_table(name)[list(columns)]
     frames = [_read_part(part, name, columns) for part in parts]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-    return frame if columns is not None else _validate_table(frame, name, path)
+    return frame if columns is not None else validate_table(frame, name, path)
 
 
 def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataFrame:

@@ -51,8 +51,17 @@ COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 TREAT_ALL = "call every image positive"
 
 
-def _lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
-    """Group true lesions by size, number in the image, position and view."""
+def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
+    """Group true lesions by size, number in the image, position and view.
+
+    Args:
+        pairs: Predicted with true boxes.
+        images: Images table in the order of the pairs' images; sizes in px, spacing in mm.
+
+    Returns:
+        The group of each lesion by topic, shape ``(lesions,)``, "" where it is unknown. Topics in
+        which all lesions are of one group are left out.
+    """
     corners = pairs.truth.corners
     image = pairs.truth.image
     sides = corners[:, 2:] - corners[:, :2]
@@ -66,7 +75,7 @@ def _lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
         "third": _cut(centre[:, 1] / height, (1 / 3, 2 / 3), ("upper", "middle", "lower")),
         "side": _cut(centre[:, 0] / width, (0.5,), ("left of the image", "right of the image")),
     }
-    spacing = _trusted_spacing(images)[image]
+    spacing = trusted_spacing(images)[image]
     if not np.isnan(spacing).all():
         millimetres = np.sqrt((sides * spacing).prod(axis=1))
         sizes = _cut(millimetres, SIZE_EDGES_MM, _SIZE_NAMES_MM)
@@ -77,8 +86,8 @@ def _lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
     return {topic: groups for topic, groups in groups_of.items() if len(set(groups) - {""}) > 1}
 
 
-def _trusted_spacing(images: pd.DataFrame) -> Floats:
-    """Pixel spacing of each image in mm (column, row), NaN where it cannot be right."""
+def trusted_spacing(images: pd.DataFrame) -> Floats:
+    """Return the pixel spacing of each image in mm (column, row), NaN where it cannot be right."""
     names = ["spacing_col_mm", "spacing_row_mm"]
     if not set(names) <= set(images):
         return np.full((len(images), 2), np.nan)
@@ -339,7 +348,7 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
     )
     pairs = matched[0][0]
     trusted = rows[evaluated.boxes_trusted].reset_index(drop=True)
-    for topic, of_lesion in _lesion_groups(pairs, trusted).items():
+    for topic, of_lesion in lesion_groups(pairs, trusted).items():
         for group, chosen, _ in _split_groups(of_lesion):
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
             yield key, reached * chosen, chosen, patients[pairs.truth.image], None

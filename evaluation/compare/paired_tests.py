@@ -83,7 +83,7 @@ _NUMBERS = (
 )
 
 
-def _percentile_p(replicates: Floats, patients: float | None = None) -> float | None:
+def bootstrap_p_value(replicates: Floats, patients: float | None = None) -> float | None:
     """Compute the two-sided p-value of a difference of 0 from the bootstrap's replicates.
 
     It is twice the share of replicates on the smaller side of 0, where replicates at 0 count on
@@ -162,7 +162,7 @@ def _resampled_test(
         patients = estimate.effective_patients
         freedom = np.inf if patients is None else max(patients - 1, 1.0)
         error = float(np.nanstd(drawn, ddof=1))
-        p_value = _percentile_p(drawn, None if estimate.refitted else patients)
+        p_value = bootstrap_p_value(drawn, None if estimate.refitted else patients)
         reach = smallest_detectable(error, freedom=freedom)
     row |= {"standard_error": error, "p_value": p_value, "detectable": reach}
     if pair[0] == next(iter(estimates.systems)):

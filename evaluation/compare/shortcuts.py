@@ -55,7 +55,7 @@ _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "me
 
 
 @dataclass(frozen=True)
-class _Fact:
+class Fact:
     """One fact about each image."""
 
     name: str  # name for people
@@ -64,7 +64,7 @@ class _Fact:
     known: np.ndarray  # True where the fact is known, shape `(N,)`
 
     @classmethod
-    def from_values(cls, name: str, values: pd.Series) -> _Fact | None:
+    def from_values(cls, name: str, values: pd.Series) -> Fact | None:
         """Make a fact from numbers or categories; None if it is the same for all images.
 
         For numbers, the logistic model bends at the terciles. Categories with fewer than 20 images
@@ -81,16 +81,16 @@ class _Fact:
 
 
 @dataclass(frozen=True)
-class _Truth:
+class TargetLabels:
     """Labels of a target, with the fold and patient of each image."""
 
     positive: np.ndarray  # bool, shape `(N,)`
     fold: np.ndarray  # 0 to `MOST_FOLDS - 1`, the same for all images of a patient, shape `(N,)`
     patient: np.ndarray  # codes from 0, shape `(N,)`
 
-    def select(self, rows: np.ndarray) -> _Truth:
+    def select(self, rows: np.ndarray) -> TargetLabels:
         """Return the labels of some of the images."""
-        return _Truth(self.positive[rows], self.fold[rows], self.patient[rows])
+        return TargetLabels(self.positive[rows], self.fold[rows], self.patient[rows])
 
     def auroc(self, scores: np.ndarray, folds: Integers | None) -> AurocParts | None:
         """Compute the AUROC over pairs of images in one fold; None if no fold has both classes."""
@@ -98,7 +98,7 @@ class _Truth:
         return auroc_parts(self.positive, scores, self.patient, n_patients, folds=folds)
 
 
-def _auroc_of_fact(fact: _Fact, truth: _Truth) -> AurocParts | None:
+def auroc_of_fact(fact: Fact, truth: TargetLabels) -> AurocParts | None:
     """Compute the AUROC of a label guessed from one fact, by a model of the other folds."""
     levels = len(fact.table)
     cells = truth.fold.astype(np.int64) * levels + fact.codes
@@ -110,7 +110,7 @@ def _auroc_of_fact(fact: _Fact, truth: _Truth) -> AurocParts | None:
     return truth.auroc((weights @ fact.table.T)[truth.fold, fact.codes], truth.fold)
 
 
-def _auroc_of_facts(facts: Sequence[_Fact], truth: _Truth) -> AurocParts | None:
+def auroc_of_facts(facts: Sequence[Fact], truth: TargetLabels) -> AurocParts | None:
     """Compute the AUROC of a label guessed from several facts in one logistic model.
 
     The model of each fold is fitted to a sample of at most 30,000 images.
@@ -230,7 +230,7 @@ def measure_shortcuts(
         positive = truth[known] == 1
         if min(positive.sum(), (~positive).sum()) < _MIN_IMAGES:
             continue
-        evaluated = _Truth(positive, fold[known], patient[known])
+        evaluated = TargetLabels(positive, fold[known], patient[known])
         for kind, name, n_known, parts in _evaluate(single, border, known, evaluated):
             if parts is None:
                 continue
@@ -277,7 +277,10 @@ def _add_fold_variance(
 
 
 def _beyond(
-    systems: Mapping[str, Sequence[Floats]], guess: AurocParts, known: np.ndarray, truth: _Truth
+    systems: Mapping[str, Sequence[Floats]],
+    guess: AurocParts,
+    known: np.ndarray,
+    truth: TargetLabels,
 ) -> dict[str, ClusteredEstimate]:
     """Estimate how far each system's AUROC, the mean over its seeds, exceeds that of a guess."""
     differences = {}
@@ -289,7 +292,7 @@ def _beyond(
     return differences
 
 
-def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, _Fact]]:
+def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, Fact]]:
     """Return the facts that differ between images, each with its kind."""
     table: dict[str, pd.Series] = {str(c): images[c] for c in (*_PERSON, *_FILE) if c in images}
     table |= {str(c): decoded[c] for c in decoded if not str(c).startswith(BORDER_GREY)}
@@ -302,7 +305,7 @@ def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, _Fact
             values = table.get(column)
             if values is None:
                 continue
-            fact = _Fact.from_values(
+            fact = Fact.from_values(
                 name, values.astype("float64") if column in _NUMBERS else values
             )
             if fact is not None:
@@ -310,16 +313,16 @@ def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, _Fact
     return facts
 
 
-def _border_facts(decoded: pd.DataFrame) -> list[_Fact]:
+def _border_facts(decoded: pd.DataFrame) -> list[Fact]:
     """Return the greys around each image, a fact for each piece; none where not measured."""
     pieces = [name for name in decoded if str(name).startswith(BORDER_GREY)]
-    facts = [_Fact.from_values(_BORDER, decoded[name].astype("float64")) for name in pieces]
+    facts = [Fact.from_values(_BORDER, decoded[name].astype("float64")) for name in pieces]
     return [fact for fact in facts if fact is not None]
 
 
-def _select(fact: _Fact, rows: np.ndarray) -> _Fact:
+def _select(fact: Fact, rows: np.ndarray) -> Fact:
     """Return a fact about some of the images."""
-    return _Fact(fact.name, fact.codes[rows], fact.table, fact.known[rows])
+    return Fact(fact.name, fact.codes[rows], fact.table, fact.known[rows])
 
 
 class _EvaluatedFact(NamedTuple):
@@ -332,12 +335,12 @@ class _EvaluatedFact(NamedTuple):
 
 
 def _evaluate(
-    facts: list[tuple[str, _Fact]], border: list[_Fact], known: np.ndarray, truth: _Truth
+    facts: list[tuple[str, Fact]], border: list[Fact], known: np.ndarray, truth: TargetLabels
 ) -> list[_EvaluatedFact]:
     """Evaluate each fact, facts together, the border and sibling images."""
     chosen = [(kind, _select(fact, known)) for kind, fact in facts]
     evaluated = [
-        _EvaluatedFact(kind, fact.name, int(fact.known.sum()), _auroc_of_fact(fact, truth))
+        _EvaluatedFact(kind, fact.name, int(fact.known.sum()), auroc_of_fact(fact, truth))
         for kind, fact in chosen
     ]
     person = [fact for kind, fact in chosen if kind == "person"]
@@ -345,7 +348,7 @@ def _evaluate(
     n_images = len(known)
     if len(person) > 1:
         name = " + ".join(fact.name for fact in person)
-        evaluated.append(_EvaluatedFact("person", name, n_images, _auroc_of_facts(person, truth)))
+        evaluated.append(_EvaluatedFact("person", name, n_images, auroc_of_facts(person, truth)))
     n_kinds = len(combined)
     measured = np.flatnonzero(border[0].known[known]) if border else np.array([], dtype=int)
     edge = _auroc_of_edge(border, known[measured], truth.select(measured))
@@ -355,7 +358,7 @@ def _evaluate(
             combined += [_select(piece, known) for piece in border]
             n_kinds += 1
     if n_kinds > max(len(person), 1):
-        together = _auroc_of_facts(combined, truth)
+        together = auroc_of_facts(combined, truth)
         name = "all metadata and borders"
         evaluated.append(_EvaluatedFact("together", name, n_images, together))
     siblings = _sibling_means(truth)
@@ -367,14 +370,14 @@ def _evaluate(
     return evaluated
 
 
-def _auroc_of_edge(border: list[_Fact], rows: np.ndarray, truth: _Truth) -> AurocParts | None:
+def _auroc_of_edge(border: list[Fact], rows: np.ndarray, truth: TargetLabels) -> AurocParts | None:
     """Compute the AUROC of a label guessed from the greys around the measured images."""
     if min(truth.positive.sum(), (~truth.positive).sum()) < _MIN_IMAGES:
         return None
-    return _auroc_of_facts([_select(piece, rows) for piece in border], truth)
+    return auroc_of_facts([_select(piece, rows) for piece in border], truth)
 
 
-def _sibling_means(truth: _Truth) -> np.ndarray:
+def _sibling_means(truth: TargetLabels) -> np.ndarray:
     """Compute the mean label of the same patient's other images; NaN without any."""
     count = np.bincount(truth.patient)[truth.patient] - 1
     total = np.bincount(truth.patient, weights=truth.positive)[truth.patient] - truth.positive

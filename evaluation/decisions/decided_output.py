@@ -113,7 +113,7 @@ class DecidedOutput:
         if self.maps is not None:
             return math.inf if decision is False else 0.0
         threshold = self.above if triage == "ruled_in" else self.threshold
-        return _box_cut(boxes[:, 4], decision, threshold)
+        return shown_box_cut(boxes[:, 4], decision, threshold)
 
     def findings_of(self, image_id: str) -> npt.NDArray[Any]:
         """Return the finding of each box of an image; a box of a map has the map's finding."""
@@ -227,12 +227,21 @@ def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float
     return contour_levels(peaks, probabilities)
 
 
-def _box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> float:
+def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> float:
     """Return the score from which a detector's boxes are shown.
 
     A positive image shows the box that decided, and every box at or above the threshold. A negative
     image shows none, whichever rule reduced the boxes to the image's score. An image that triage
     refers is undecided, and shows the boxes at or above the threshold.
+
+    Args:
+        scores: Scores of the image's boxes, shape ``(boxes,)``.
+        decision: True for a positive image, None for an undecided one.
+        threshold: Threshold of the image's score; None without one.
+
+    Example:
+        >>> shown_box_cut(np.array([0.6, 0.2]), True, 0.3)
+        0.3
     """
     if decision is None:
         return _UNDECIDED_CUT if threshold is None else threshold

@@ -66,7 +66,10 @@ def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
         skip_to="charts",
     )
     html = page.render(
-        "sweep.html.jinja", columns=_columns(sweep), rows=_rows(sweep), space=sweep["space"]
+        "sweep.html.jinja",
+        columns=trial_columns(sweep),
+        rows=trial_rows(sweep),
+        space=sweep["space"],
     )
     return write_text(folder / PAGE, html)
 
@@ -172,7 +175,7 @@ def _charts(sweep: Mapping[str, Any]) -> Iterator[Chart]:
     )
     for index, key in enumerate(sweep["space"]):
         texts = [trial["settings"][key] for trial in shown]
-        axis, at = _setting_axis(key, texts, sweep["scales"][key])
+        axis, at = setting_axis(key, texts, sweep["scales"][key])
         points = [_point(trial, x, best) for trial, x in zip(shown, at, strict=True)]
         yield Chart(
             key=f"key-{index}",
@@ -212,7 +215,7 @@ def _numeric_axis(title: str, values: Sequence[float]) -> Axis:
     return Axis(title, words, low, high)
 
 
-def _setting_axis(
+def setting_axis(
     key: str, texts: Sequence[str], scale: str | Sequence[str]
 ) -> tuple[Axis, Sequence[float]]:
     """Return the axis of a key and the positions of trials; listed values have equal distances."""
@@ -233,12 +236,13 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MOST_CATEGORY else f"…{text[1 - _MOST_CATEGORY :]}"
 
 
-def _columns(sweep: Mapping[str, Any]) -> list[str]:
+def trial_columns(sweep: Mapping[str, Any]) -> list[str]:
+    """Return the headings of the table of trials, with a column for each varied key."""
     keys = [key.rpartition(".")[2].replace("_", " ") for key in sweep["space"]]
     return ["Trial", _TITLES[sweep["objective"]], "Epoch", *keys, "Minutes", "Files", "What became"]
 
 
-def _rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
+def trial_rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the trials for the table, the best first and those without a figure last."""
     best = sweep["best"] and sweep["best"]["number"]
     sign = 1 if sweep["direction"] == "minimize" else -1

@@ -92,14 +92,14 @@ class TransferCell:
         return self.p_value is not None and self.p_value < 0.05
 
 
-def _evaluate_cell(
+def evaluate_cell(
     cell: TransferCell,
     test: UnseenScores,
     val: UnseenScores,
     decision: Decision | None,
     options: TransferOptions,
 ) -> TransferCell:
-    """Fill in the figures of one system on one data set; `_with_drops` adds the drop.
+    """Fill in the figures of one system on one data set; `add_drops` adds the drop.
 
     Local thresholds are chosen on `val`.
     """
@@ -195,7 +195,7 @@ def _refit(
     return _Refit(positives, float(np.mean(images)), spread, len(figures))
 
 
-def _with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
+def add_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
     """Add each drop from home, and its p-value by Holm over all of them.
 
     Source:
@@ -229,7 +229,7 @@ def _strongest_shortcut(test_set: LabelledSplit, image_ids: pd.Index) -> dict[st
 
 
 @dataclass(frozen=True)
-class _EvaluatedSet:
+class EvaluatedSet:
     """Data set with its finding and its best prediction without the lungs."""
 
     name: str
@@ -241,7 +241,7 @@ class _EvaluatedSet:
 class Transfer:
     """Figures of every system on every data set, with notes."""
 
-    sets: Sequence[_EvaluatedSet]
+    sets: Sequence[EvaluatedSet]
     cells: Sequence[TransferCell]
     policy: str
     notes: Sequence[str]
@@ -291,11 +291,11 @@ def evaluate_transfer(
         if pair.data_set not in widest or len(widest[pair.data_set][1]) < len(test.image_ids):
             widest[pair.data_set] = pair.test_set, test.image_ids
         blank = TransferCell(pair.system, pair.data_set, pair.home)
-        cells.append(_evaluate_cell(blank, test, val, pair.decision, options))
+        cells.append(evaluate_cell(blank, test, val, pair.decision, options))
         left_out += [_sentence("copies", pair.data_set, line) for line in test.copies]
         advance()
     sets = [
-        _EvaluatedSet(name, test_set.target.display_name, _strongest_shortcut(test_set, image_ids))
+        EvaluatedSet(name, test_set.target.display_name, _strongest_shortcut(test_set, image_ids))
         for name, (test_set, image_ids) in widest.items()
     ]
     for cell in cells:
@@ -303,7 +303,7 @@ def evaluate_transfer(
             left_out.append(_sentence("seen", cell.system, cell.data_set, cell.n_seen))
         if cell.n_not_run:
             left_out.append(_sentence("not_run", cell.system, cell.data_set, cell.n_not_run))
-    return Transfer(sets, _with_drops(cells), options.policy, [*notes, *left_out])
+    return Transfer(sets, add_drops(cells), options.policy, [*notes, *left_out])
 
 
 def _log_uses(evaluated: Sequence[tuple[Pair, Predictions]]) -> None:

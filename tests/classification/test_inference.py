@@ -8,7 +8,7 @@ from cxr_compare.classification.dataset import collate
 from cxr_compare.classification.inference import predict_scores
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import _validate_table
+from cxr_compare.data_prep.contracts.tables import validate_table
 from cxr_compare.data_prep.store.prediction_writer import concat_parts
 
 FINDINGS = ("opacity", "nodule")
@@ -28,7 +28,7 @@ def predict(store):
         parts = list(predict_scores(model, pixels, findings, placement=store.placement, **options))
         whole = concat_parts(parts)
         tables = {"predicted_images": whole.images, **whole.tables}
-        return tuple(_validate_table(table, name) for name, table in tables.items())
+        return tuple(validate_table(table, name) for name, table in tables.items())
 
     return run
 

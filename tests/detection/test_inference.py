@@ -6,7 +6,7 @@ import torch
 
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import _validate_table
+from cxr_compare.data_prep.contracts.tables import validate_table
 from cxr_compare.data_prep.store.prediction_writer import concat_parts
 from cxr_compare.detection.detector import LesionDataset, collate, predict_boxes
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
@@ -35,7 +35,7 @@ def predict(store, originals):
             )
         )
         whole = concat_parts(parts)
-        return whole.images, _validate_table(whole.tables["boxes"], "predicted_boxes")
+        return whole.images, validate_table(whole.tables["boxes"], "predicted_boxes")
 
     return run
 
@@ -89,7 +89,7 @@ def test_an_image_with_a_non_finite_output_is_failed_and_not_silently_empty(
     images, boxes = predict(model, [samples])
     assert images["status"].tolist() == ["ok", "failed", "ok", "ok"]
     assert images["reason"].tolist()[1] == "the network's output is not finite"
-    assert _validate_table(images, "predicted_images") is not None
+    assert validate_table(images, "predicted_images") is not None
     assert set(boxes["image_id"]) == {"square", "high", "empty"}
 
 

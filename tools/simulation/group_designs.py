@@ -15,8 +15,8 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.studies.transfer_analysis import (
     TransferCell,
     TransferOptions,
-    _evaluate_cell,
-    _with_drops,
+    add_drops,
+    evaluate_cell,
 )
 from cxr_compare.evaluation.studies.unseen_scores import UnseenScores
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
@@ -99,9 +99,9 @@ def transfer_measure(
         away = draw(rng, n_away, skills, clusters=clusters, n_positive=n_positive)
         nobody = _unseen(Sample(home.y_true[:0], home.scores[:, :0], home.patients[:0]), 0)
         options = TransferOptions(_POLICY, [], replicates=_REPLICATES)
-        cells = _with_drops(
+        cells = add_drops(
             [
-                _evaluate_cell(
+                evaluate_cell(
                     TransferCell("AB"[at], name, name == "home"),
                     _unseen(sample, at),
                     nobody,

@@ -194,7 +194,7 @@ _GREYS = {"brightness": 0.2, "contrast": 0.2}
 def draws(ours: Augmentation, seed: int, width: int, height: int) -> Any:
     """What `apply` draws: the move; what greys are multiplied by, and what is added."""
     rng = random.Random(seed)  # noqa: S311
-    return ours._draw_move(rng, width, height), ours._draw_greys(rng)
+    return ours.draw_move(rng, width, height), ours.draw_greys(rng)
 
 
 @pytest.mark.parametrize("stretch", [False, True])

@@ -55,18 +55,18 @@ def test_table_survives_writing_and_reading(tmp_path):
 )
 def test_broken_rule_names_table_row_and_value(change, message):
     with pytest.raises(InputError, match=message):
-        tables._validate_table(BOXES.assign(**change), "boxes", "boxes.parquet")
+        tables.validate_table(BOXES.assign(**change), "boxes", "boxes.parquet")
 
 
 def test_missing_column_is_named():
     with pytest.raises(InputError, match="column 'reader' is missing"):
-        tables._validate_table(BOXES.drop(columns="reader"), "boxes")
+        tables.validate_table(BOXES.drop(columns="reader"), "boxes")
 
 
 def test_repeated_key_is_named():
     frame = pd.DataFrame({"image_id": ["a", "a"], "role": "train", "fold": 0})
     with pytest.raises(InputError, match="image_id must be unique; row 0, image_id 'a'"):
-        tables._validate_table(frame, "split")
+        tables.validate_table(frame, "split")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_map_must_have_the_size_it_says(values, message):
          "values": [values], "x1": 0.0, "y1": 0.0, "x2": 8.0, "y2": 8.0}
     )  # fmt: skip
     with pytest.raises(InputError, match=message):
-        tables._validate_table(frame, "maps")
+        tables.validate_table(frame, "maps")
 
 
 def test_invalid_table_leaves_no_file(tmp_path):

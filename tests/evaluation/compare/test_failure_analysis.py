@@ -15,11 +15,11 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
 from cxr_compare.evaluation.compare.failure_analysis import (
     TREAT_ALL,
-    _lesion_groups,
-    _trusted_spacing,
     add_groups,
     cohen_kappa,
+    lesion_groups,
     predictive_values,
+    trusted_spacing,
     with_tests,
 )
 from cxr_compare.evaluation.compare.holm import holm
@@ -90,17 +90,17 @@ def test_kinds_add_up_to_lesions_and_to_called_boxes(seed):
 def test_millimetres_count_only_where_the_spacing_can_be_right():
     images = pd.DataFrame({"image_id": ["a", "b"], "width": [2000, 1000], "height": [2000, 1000],
                            "spacing_row_mm": [0.2, 0.1], "spacing_col_mm": [0.2, 0.1]})  # fmt: skip
-    assert np.isnan(_trusted_spacing(images)[1]).all()  # a chest 100 mm wide
+    assert np.isnan(trusted_spacing(images)[1]).all()  # a chest 100 mm wide
     truth = boxes(("a", 0.0, 0.0, 100.0, 100.0), ("a", 900.0, 1500.0, 1400.0, 1900.0),
                   ("b", 0.0, 0.0, 500.0, 500.0))  # fmt: skip
     pairs = pair_boxes(truth.assign(score=0.5), truth, pd.Index(["a", "b"]))
-    groups = _lesion_groups(pairs, images)
+    groups = lesion_groups(pairs, images)
     assert groups["lesion_size_mm"].tolist() == ["up to 30 mm", "over 60 mm", ""]
     assert groups["lesion_count"].tolist() == ["2", "2", "1"]
     assert groups["third"].tolist() == ["upper", "lower", "upper"]
     assert groups["lesion_size"].tolist()[0] == "up to 2 % of the image"
     unknown = images.drop(columns=["spacing_row_mm", "spacing_col_mm"])
-    assert "lesion_size_mm" not in _lesion_groups(pairs, unknown)
+    assert "lesion_size_mm" not in lesion_groups(pairs, unknown)
 
 
 def test_a_subgroup_that_is_not_there_is_refused():

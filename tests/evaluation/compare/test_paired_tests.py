@@ -21,7 +21,7 @@ from cxr_compare.evaluation.compare.paired_tests import (
     REFITTED_TEST,
     SEEDS_TEST,
     TEST_COLUMNS,
-    _percentile_p,
+    bootstrap_p_value,
     paired_tests,
 )
 from cxr_compare.evaluation.compare.scorecard import Scorecard
@@ -138,13 +138,13 @@ def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
 
 
 def test_a_bootstrap_p_value_counts_both_sides_and_never_reaches_0():
-    assert _percentile_p(np.full(1999, 0.1)) == pytest.approx(2 / 2000)
-    assert _percentile_p(np.r_[np.full(95, 0.1), np.full(4, -0.1)]) == pytest.approx(0.1)
-    assert _percentile_p(np.r_[np.full(50, 0.0), np.full(49, 1.0)]) == 1.0
-    assert _percentile_p(np.array([np.nan, np.nan])) is None
+    assert bootstrap_p_value(np.full(1999, 0.1)) == pytest.approx(2 / 2000)
+    assert bootstrap_p_value(np.r_[np.full(95, 0.1), np.full(4, -0.1)]) == pytest.approx(0.1)
+    assert bootstrap_p_value(np.r_[np.full(50, 0.0), np.full(49, 1.0)]) == 1.0
+    assert bootstrap_p_value(np.array([np.nan, np.nan])) is None
     # On normal replicates it is the normal p-value.
     drawn = np.random.default_rng(0).normal(2.0, 1.0, 200_000)
-    assert _percentile_p(drawn) == pytest.approx(0.0455, abs=0.002)
+    assert bootstrap_p_value(drawn) == pytest.approx(0.0455, abs=0.002)
 
 
 def test_intervals_of_all_contrasts_at_once_are_bonferronis(evaluated):

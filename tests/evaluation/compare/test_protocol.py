@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts.compare_inputs import read_protocol_or_margin
-from cxr_compare.scripts.systems import _split_seeds
+from cxr_compare.scripts.systems import read_systems
 
 
 @pytest.mark.parametrize(
@@ -330,10 +331,11 @@ def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
 
 def test_seeds_are_separated_by_commas(tmp_path):
     (tmp_path / "a,b").mkdir()
-    assert _split_seeds("A=x,y")[1] == [type(tmp_path)("x"), type(tmp_path)("y")]
-    assert _split_seeds(f"A={tmp_path}/a,b")[1] == [tmp_path / "a,b"]
-    with pytest.raises(InputError, match="several training seeds"):
-        _split_seeds("A=x,,y")
+    two, folder_with_comma = read_systems(["A=x,y", f"B={tmp_path}/a,b"])
+    assert two.paths == [Path("x"), Path("y")]
+    assert folder_with_comma.paths == [tmp_path / "a,b"]
+    with pytest.raises(InputError, match="A=x,,y"):
+        read_systems(["A=x,,y"])
 
 
 GOALS = {"recall": 0.5, "specificity": 0.5}

@@ -22,7 +22,7 @@ from cxr_compare.evaluation.compare.intervals import (
 from cxr_compare.evaluation.compare.paired_tests import (
     MCNEMAR,
     REFITTED_TEST,
-    _percentile_p,
+    bootstrap_p_value,
     paired_tests,
 )
 from cxr_compare.evaluation.compare.prevalence import Prevalence
@@ -201,7 +201,7 @@ def test_the_refitted_test_of_decisions_stands_first_and_mcnemar_says_what_it_ho
         ]
         first = rows.iloc[0]
         replicates = found.differences["A", "B"][MetricKey(ALL, "max_f1", metric)]
-        assert first["p_value"] == _percentile_p(replicates)
+        assert first["p_value"] == bootstrap_p_value(replicates)
         declared = tests[(tests["metric"] == metric) & (tests["policy"] == "threshold=0.5")]
         assert declared["method"].iloc[0] == MCNEMAR
 

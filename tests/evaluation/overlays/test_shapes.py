@@ -7,7 +7,7 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, _box_cut
+from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, shown_box_cut
 from cxr_compare.evaluation.overlays.contours import ActivationGrid, contour_levels, map_shapes
 from cxr_compare.evaluation.overlays.draw import draw_overlay, draw_panel, to_png
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
@@ -225,7 +225,7 @@ def test_a_tie_is_positive_and_two_numbers_never_read_the_same(score, threshold,
     ],
 )
 def test_boxes_in_full_follow_the_decision(decision, threshold, cut, why):
-    assert _box_cut(np.array([0.6, 0.2]), decision, threshold) == cut, why
+    assert shown_box_cut(np.array([0.6, 0.2]), decision, threshold) == cut, why
 
 
 def test_text_stays_outside_the_image():

@@ -8,10 +8,10 @@ import pytest
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.studies.sweep_page import (
     PAGE,
-    _columns,
-    _rows,
-    _setting_axis,
     sentences,
+    setting_axis,
+    trial_columns,
+    trial_rows,
     write_page,
 )
 
@@ -81,7 +81,7 @@ def test_pruned_trials_are_counted_with_their_epochs() -> None:
     ]
     sweep = _page_of([*TRIALS, *pruned])
     assert study_sentence("sweep", "pruned", 2, 5) in sentences(sweep)
-    assert [row["epoch"] for row in _rows(sweep)] == ["2 of 3"] * 3 + ["–"] * 2 + [
+    assert [row["epoch"] for row in trial_rows(sweep)] == ["2 of 3"] * 3 + ["–"] * 2 + [
         "– of 2",
         "– of 3",
     ]
@@ -92,10 +92,10 @@ def test_pruned_trials_are_counted_with_their_epochs() -> None:
 )
 def test_the_best_trial_is_the_first_row_and_those_without_a_figure_the_last(direction, order):
     sweep = _page_of(TRIALS, direction)
-    rows = _rows(sweep)
+    rows = trial_rows(sweep)
     assert [row["number"] for row in rows] == order
     assert [row["best"] for row in rows] == [True, *[False] * 4]
-    assert all(len(row["settings"]) == len(_columns(sweep)) - 6 for row in rows)
+    assert all(len(row["settings"]) == len(trial_columns(sweep)) - 6 for row in rows)
 
 
 def test_the_page_is_one_file_with_a_chart_a_key_and_escapes_what_it_shows(tmp_path: Path) -> None:
@@ -119,10 +119,10 @@ def test_a_page_without_a_figure_says_so(tmp_path: Path) -> None:
 
 def test_listed_values_lie_in_numeric_order_and_their_names_do_not_overlap() -> None:
     listed = ["5e-4", "2e-4", "0.001", "0.002", "0.004", "0.0001", "1e-07", "1e-06", "1.0"]
-    axis, at = _setting_axis(LR, ["1.0", "1e-07", "5e-4"], listed)
+    axis, at = setting_axis(LR, ["1.0", "1e-07", "5e-4"], listed)
     assert at == [8, 0, 4]
     assert [name for _, name in axis.ticks] == ["1e-07", "0.0001", "5e-4", "0.002", "1.0"]
-    assert [name for _, name in _setting_axis(OPTIMISER, ["sgd"], ["sgd", "adamw"])[0].ticks] == [
+    assert [name for _, name in setting_axis(OPTIMISER, ["sgd"], ["sgd", "adamw"])[0].ticks] == [
         "sgd",
         "adamw",
     ]

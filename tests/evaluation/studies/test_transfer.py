@@ -12,12 +12,12 @@ from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.studies.transfer_analysis import (
+    EvaluatedSet,
     Transfer,
     TransferCell,
     TransferOptions,
-    _evaluate_cell,
-    _EvaluatedSet,
-    _with_drops,
+    add_drops,
+    evaluate_cell,
 )
 from cxr_compare.evaluation.studies.transfer_page import drops, write_transfer
 from cxr_compare.evaluation.studies.unseen_scores import UnseenScores
@@ -44,7 +44,7 @@ def decided_at(threshold):
 
 def evaluate(test, val, decision=None):
     options = TransferOptions("max_f1", [5, 20], replicates=200)
-    return _evaluate_cell(TransferCell("A", "set", False), test, val, decision, options)
+    return evaluate_cell(TransferCell("A", "set", False), test, val, decision, options)
 
 
 def test_figures_are_those_of_scikit_learn():
@@ -99,7 +99,7 @@ def test_drops_are_of_independent_sets_and_corrected_over_all():
         auroc = ClusteredEstimate(value, error, 200, bounded=True)
         return TransferCell(system, "home" if home else "away", home, auroc=auroc)
 
-    cells = _with_drops(
+    cells = add_drops(
         [
             cell("A", True, 0.9, 0.01),
             cell("A", False, 0.86, 0.015),
@@ -128,7 +128,7 @@ def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(tri
     wrong = 0
     for _ in range(trials):
         cells = [
-            _evaluate_cell(
+            evaluate_cell(
                 TransferCell(system, data, data == "home"),
                 scored(rng, n, images=2),
                 nobody,
@@ -138,7 +138,7 @@ def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(tri
             for system in "AB"
             for data, n in (("home", 120), ("one", 80), ("two", 60))
         ]
-        wrong += any(cell.drop_shown for cell in _with_drops(cells))
+        wrong += any(cell.drop_shown for cell in add_drops(cells))
     assert wrong / trials <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
 
 
@@ -152,8 +152,8 @@ def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(tri
 def test_a_figure_that_is_undefined_is_null_in_every_file(tmp_path, share, threshold, unknown):
     decision = decided_at(threshold)
     test = scored(RNG, 60, share=share)
-    cell = _evaluate_cell(HOME, test, scored(RNG, 60), decision, EVALUATING)
-    sets = [_EvaluatedSet("rsna", "Opacity", SHORTCUT)]
+    cell = evaluate_cell(HOME, test, scored(RNG, 60), decision, EVALUATING)
+    sets = [EvaluatedSet("rsna", "Opacity", SHORTCUT)]
     page = write_transfer(Transfer(sets, [cell], "max_f1", []), tmp_path)
     rows = json.loads((tmp_path / "transfer.json").read_text())["figures"]
     (row,) = [r for r in rows if r["metric"] == unknown and r["threshold"] in ("", "home")]
@@ -163,9 +163,9 @@ def test_a_figure_that_is_undefined_is_null_in_every_file(tmp_path, share, thres
 
 
 def test_rows_say_what_their_interval_is_over(tmp_path):
-    cell = _evaluate_cell(HOME, scored(RNG, 60), scored(RNG, 60), None, EVALUATING)
+    cell = evaluate_cell(HOME, scored(RNG, 60), scored(RNG, 60), None, EVALUATING)
     write_transfer(
-        Transfer([_EvaluatedSet("rsna", "Opacity", None)], [cell], "max_f1", []), tmp_path
+        Transfer([EvaluatedSet("rsna", "Opacity", None)], [cell], "max_f1", []), tmp_path
     )
     table = pd.read_csv(tmp_path / "transfer.csv").set_index("threshold")
     assert set(table.loc["local, 5 positive", "interval"]) == {"90 % of choices of local patients"}
@@ -178,7 +178,7 @@ def test_rows_say_what_their_interval_is_over(tmp_path):
 def test_few_positives_elsewhere_show_no_drop_however_well_they_are_ranked():
     home = TransferCell("A", "home", True, auroc=ClusteredEstimate(0.85, 0.03, 100, bounded=True))
     perfect = ClusteredEstimate(1.0, None, bounded=True, trials=4)  # 4 positives, exact
-    cell = _with_drops([home, TransferCell("A", "away", False, auroc=perfect)])[1]
+    cell = add_drops([home, TransferCell("A", "away", False, auroc=perfect)])[1]
     assert cell.drop.low < -0.15 < 0.3 < cell.drop.high
     assert not cell.drop_shown
 
@@ -193,8 +193,8 @@ def test_a_drop_that_only_all_of_them_together_hide_is_not_called_nothing():
         )
 
     names = [f"set {place}" for place in range(3)]
-    cells = _with_drops([cell("home", 0.9), *(cell(name, 0.855) for name in names)])
-    sets = [_EvaluatedSet(name, "Opacity", None) for name in ("home", *names)]
+    cells = add_drops([cell("home", 0.9), *(cell(name, 0.855) for name in names)])
+    sets = [EvaluatedSet(name, "Opacity", None) for name in ("home", *names)]
     for drop in drops(Transfer(sets, cells, "max_f1", [])):
         assert not drop.shown
         assert "not shown over 3 drops (p = 0.1" in drop.text
@@ -221,6 +221,6 @@ def test_headline_says_who_was_shown_to_lose_what_where(tmp_path, there, headlin
         for system, of in values.items()
         for data_set, value in zip(("home", "away"), of, strict=True)
     ]
-    sets = [_EvaluatedSet(name, "Opacity", SHORTCUT) for name in ("home", "away")]
-    page = write_transfer(Transfer(sets, _with_drops(cells), "max_f1", []), tmp_path)
+    sets = [EvaluatedSet(name, "Opacity", SHORTCUT) for name in ("home", "away")]
+    page = write_transfer(Transfer(sets, add_drops(cells), "max_f1", []), tmp_path)
     assert f"<h1>{headline}</h1>" in page.read_text()

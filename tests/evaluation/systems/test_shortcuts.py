@@ -8,7 +8,12 @@ from scipy.special import logit
 from cxr_compare.data_prep.audit.counts import expected_image_leak
 from cxr_compare.data_prep.audit.shortcut_checks import check_shortcuts
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.compare.shortcuts import _auroc_of_fact, _auroc_of_facts, _Fact, _Truth
+from cxr_compare.evaluation.compare.shortcuts import (
+    Fact,
+    TargetLabels,
+    auroc_of_fact,
+    auroc_of_facts,
+)
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
@@ -18,7 +23,7 @@ NO_DECODE = pd.DataFrame({"image_id": pd.Series([], dtype=TEXT)})
 
 def truth_of(positive, patient=None):
     patient = np.arange(len(positive)) if patient is None else patient
-    return _Truth(positive.astype(bool), patient % MOST_FOLDS, patient)
+    return TargetLabels(positive.astype(bool), patient % MOST_FOLDS, patient)
 
 
 def as_set(n, **columns):
@@ -91,12 +96,12 @@ def test_a_fact_that_says_nothing_is_at_chance_however_many_values_it_has():
     for seed in range(20):
         names = pd.Series(rng.integers(0, 30, 1000).astype(str))
         truth = truth_of(np.random.default_rng(seed).random(1000) < 0.3)
-        values.append(_auroc_of_fact(_Fact.from_values("scanner", names), truth).value)
+        values.append(auroc_of_fact(Fact.from_values("scanner", names), truth).value)
     assert np.mean(values) == pytest.approx(0.5, abs=0.02)
 
 
 def test_rare_categories_are_one():
-    fact = _Fact.from_values("scanner", pd.Series([f"s{n}" for n in range(30)] + ["common"] * 40))
+    fact = Fact.from_values("scanner", pd.Series([f"s{n}" for n in range(30)] + ["common"] * 40))
     assert len(fact.table) == 2
 
 
@@ -104,32 +109,32 @@ def test_a_fact_is_learned_from_other_patients_only():
     """Each patient has a label and an own value of the fact: a memory, not a rule."""
     patient = np.repeat(np.arange(40), 30)
     positive = np.random.default_rng(2).random(40)[patient] < 0.5
-    fact = _Fact.from_values("room", pd.Series(patient.astype(str)))
-    assert _auroc_of_fact(fact, truth_of(positive, patient)).value == pytest.approx(0.5, abs=0.01)
+    fact = Fact.from_values("room", pd.Series(patient.astype(str)))
+    assert auroc_of_fact(fact, truth_of(positive, patient)).value == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_number_predicts_in_a_bend_too():
     """Illness at both ends of the scale: no straight line finds it."""
     age = np.random.default_rng(1).uniform(0, 100, 3000)
     truth = truth_of(np.abs(age - 50) > 33)
-    assert _auroc_of_fact(_Fact.from_values("age", pd.Series(age)), truth).value > 0.95
+    assert auroc_of_fact(Fact.from_values("age", pd.Series(age)), truth).value > 0.95
 
 
 def test_one_outlier_does_not_hide_what_numbers_say():
     size = np.r_[np.random.default_rng(1).normal(10_000, 100, 2000), 1e12]
     positive = size > 10_000
     facts = [
-        _Fact.from_values("size", pd.Series(size)),
-        _Fact.from_values("view", pd.Series(["AP", "PA"] * 1000 + ["AP"])),
+        Fact.from_values("size", pd.Series(size)),
+        Fact.from_values("view", pd.Series(["AP", "PA"] * 1000 + ["AP"])),
     ]
-    assert _auroc_of_facts(facts, truth_of(positive)).value > 0.99
+    assert auroc_of_facts(facts, truth_of(positive)).value > 0.99
 
 
 def test_missing_values_may_be_what_predicts():
     positive = np.arange(1000) % 4 == 0
     age = np.where(positive, np.nan, np.arange(1000) % 60)
     truth = truth_of(positive, np.random.default_rng(0).permutation(1000))
-    assert _auroc_of_fact(_Fact.from_values("age", pd.Series(age)), truth).value > 0.99
+    assert auroc_of_fact(Fact.from_values("age", pd.Series(age)), truth).value > 0.99
 
 
 def test_together_they_predict_what_none_does_alone():
@@ -181,8 +186,8 @@ def test_intervals_contain_that_models_of_five_folds_share_their_images():
     own = (positive + np.random.default_rng(4).normal(0, 1, 400)).astype(np.float64)
     (row,) = measure_shortcuts(images, NO_DECODE, labels, systems={"A": [own]})
     folds, patient = patient_folds(images["patient_id"].to_numpy()), np.arange(400)
-    fact = _Fact.from_values("view", images["view"])
-    guess = _auroc_of_fact(fact, _Truth(positive, folds, patient))
+    fact = Fact.from_values("view", images["view"])
+    guess = auroc_of_fact(fact, TargetLabels(positive, folds, patient))
     low, high = guess.estimate().interval
     # Nadeau and Bengio: 1 + 5 x (1/5) / (4/5) times the variance, 1.5 times as wide on the logit.
     wider = (logit(row["ci_high"]) - logit(row["ci_low"])) / (logit(high) - logit(low))
