@@ -119,7 +119,7 @@ def overlay(
         return Outcome(words, sorted(map(str, out.glob("panels/*.png"))), next_steps=steps)
     if not systems:
         raise InputError("overlay: give at least one predictions folder or run, or --blind")
-    files = [out / _file_name(image_id) for image_id in image_ids]
+    files = [out / image_file_name(image_id) for image_id in image_ids]
     with TemporaryDirectory() as scratch:
         test_set = LabelledSplit(dataset, of_target, split)
         opened = _open_systems(systems, test_set, image_ids, Path(scratch))
@@ -181,11 +181,11 @@ def _open_systems(
     return opened
 
 
-def _file_name(image_id: str) -> str:
+def image_file_name(image_id: str) -> str:
     """Return a file name for an image id, which may hold slashes.
 
     Example:
-        >>> _file_name("patient/1.png")
+        >>> image_file_name("patient/1.png")
         'patient_1.png.png'
     """
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in image_id) + ".png"

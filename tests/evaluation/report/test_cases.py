@@ -1,13 +1,24 @@
+"""Images of a report with the predictions and truth that are drawn on them."""
+
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.report.cases import read_systems
+from cxr_compare.evaluation.overlays.outcomes import describe_truth
+from cxr_compare.evaluation.overlays.shapes import (
+    Label,
+    Shape,
+)
+from cxr_compare.evaluation.report.cases import CaseSource, display_text, read_systems
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
-from cxr_compare.scripts.commands.overlay import _choose_images, _file_name, _open_systems, overlay
-from cxr_compare.scripts.systems import System
+from cxr_compare.scripts.commands.overlay import image_file_name, overlay
 
 
 @pytest.fixture
@@ -43,14 +54,14 @@ def test_untuned_system_stays_undecided(systems, test_set, evaluation_set):
         assert classifier.grid is not None
 
 
-def test_contours_do_not_depend_on_the_images_asked_for(systems, test_set, evaluation_set):
+def test_contours_do_not_depend_on_the_selected_images(systems, test_set, evaluation_set):
     ids = list(evaluation_set.image_ids("test")[:4])
     one = read_systems(systems, test_set, ids[:1], policy="max_f1")
     all_ = read_systems(systems, test_set, ids, policy="max_f1")
     assert one.systems[1].levels == all_.systems[1].levels != {}
 
 
-def test_tuned_system_is_read_as_compare_judges_it(tuned, test_set, evaluation_set):
+def test_tuned_system_is_read_as_compare_evaluates_it(tuned, test_set, evaluation_set):
     comparison = compare_predictions(tuned, test_set, replicates=100)
     ids = list(evaluation_set.image_ids("test"))
     reader = read_systems(tuned, test_set, ids, policy="max_f1")
@@ -60,27 +71,27 @@ def test_tuned_system_is_read_as_compare_judges_it(tuned, test_set, evaluation_s
             row = table.loc[(prediction.system, image_id)]
             assert prediction.score == row["score"]
             assert prediction.decision == row["decision_max_f1"]
-            for mine, name in (
+            for localised, column in (
                 (prediction.localised, "localised"),
                 (prediction.within_cell, "localised_tolerant"),
             ):
-                assert mine == (None if pd.isna(row[name]) else bool(row[name]))
+                assert localised == (None if pd.isna(row[column]) else bool(row[column]))
 
 
 def test_policy_that_was_not_tuned_is_refused(tuned, test_set, evaluation_set):
     ids = list(evaluation_set.image_ids("test")[:1])
-    with pytest.raises(InputError, match="not tuned for the policy 'youden'; it has max_f1"):
+    with pytest.raises(InputError, match=r"'youden'.*max_f1"):
         read_systems(tuned, test_set, ids, policy="youden")
 
 
 def test_system_that_ran_on_none_of_the_images_is_refused(predict, test_set, evaluation_set):
     system = predict("Val only", roles=("val",))
     ids = list(evaluation_set.image_ids("test")[:2])
-    with pytest.raises(InputError, match="ran on none of the images asked for"):
+    with pytest.raises(InputError, match="Val only"):
         read_systems({"Val only": system}, test_set, ids, policy="max_f1")
 
 
-def test_verb_draws_one_png_an_image(tuned, evaluation_set, tmp_path, pixels):
+def test_overlay_draws_one_png_an_image(tuned, evaluation_set, tmp_path, pixels):
     named = [f"{name}={system.folder}" for name, system in tuned.items()]
     out = tmp_path / "overlays"
     drawn = overlay(named, data=evaluation_set, out=out, limit=3, panel=64)
@@ -90,31 +101,87 @@ def test_verb_draws_one_png_an_image(tuned, evaluation_set, tmp_path, pixels):
     assert set(names) <= set(evaluation_set.image_ids("test"))
 
 
-def test_verb_refuses_a_set_without_pixels(tuned, evaluation_set, tmp_path):
-    with pytest.raises(InputError, match="has no pixels"):
+def test_overlay_refuses_a_set_without_pixels(tuned, evaluation_set, tmp_path):
+    with pytest.raises(InputError, match=f"^{evaluation_set.folder}"):
         overlay({"A": tuned["Detector"]}, data=evaluation_set, out=tmp_path / "o", limit=1)
     assert not (tmp_path / "o").exists()
 
 
-def test_the_same_seed_draws_the_same_images(evaluation_set):
-    first, second = (
-        _choose_images(evaluation_set, None, "test", "default", 5, 7) for _ in range(2)
+def drawn_images(data, tuned, out, **options):
+    """Draw the detector and return the names of the files."""
+    detector = tuned["Detector"].folder
+    drawn = overlay({"A": detector}, data=data, out=out, panel=64, **options)
+    return sorted(Path(file).name for file in drawn.to_dict())
+
+
+def test_the_same_seed_draws_the_same_images(tuned, evaluation_set, tmp_path, pixels):
+    first, second, other = (
+        drawn_images(evaluation_set, tuned, tmp_path / str(number), limit=5, seed=seed)
+        for number, seed in enumerate((7, 7, 8))
     )
-    assert first == second
+    assert first == second != other
     assert len(first) == 5
 
 
-def test_unknown_image_is_named(evaluation_set):
-    with pytest.raises(InputError, match="has no image 'nobody'"):
-        _choose_images(evaluation_set, ["nobody"], "test", "default", 5, 0)
+def test_unknown_image_is_named(tuned, evaluation_set, tmp_path, pixels):
+    with pytest.raises(InputError, match="'nobody'"):
+        drawn_images(evaluation_set, tuned, tmp_path / "o", image=["nobody"])
 
 
-def test_two_systems_of_one_name_are_refused(systems, test_set, tmp_path):
-    twice = [System(None, [systems["Detector"].folder])] * 2
-    with pytest.raises(InputError, match="two systems are called 'Detector'"):
-        _open_systems(twice, test_set, [], tmp_path)
+def test_two_systems_of_one_name_are_refused(tuned, evaluation_set, tmp_path, pixels):
+    twice = [str(tuned["Detector"].folder)] * 2
+    with pytest.raises(InputError, match="'Detector'"):
+        overlay(twice, data=evaluation_set, out=tmp_path / "o", limit=1)
 
 
 @pytest.mark.parametrize("image_id", ["../../etc/passwd", "a/b", "a b.dcm"])
 def test_image_id_cannot_leave_the_folder(image_id):
-    assert "/" not in _file_name(image_id)
+    assert "/" not in image_file_name(image_id)
+
+
+def test_single_readers_are_drawn_thin_and_named(test_set, evaluation_set):
+    folder, target = evaluation_set.folder, evaluation_set.target()
+    image_id = evaluation_set.boxes["image_id"].iloc[0]
+    assert CaseSource(test_set, ()).truth(image_id).readers == {}
+    findings = pd.read_parquet(folder / "findings.parquet")
+    boxes = pd.read_parquet(folder / "boxes.parquet")
+    rows = findings[findings["image_id"] == image_id]
+    drawn = boxes[boxes["image_id"] == image_id]
+    findings = pd.concat([findings, *(rows.assign(reader=name) for name in ("R1", "R2"))])
+    boxes = pd.concat([boxes, drawn.assign(reader="R1"), drawn.assign(reader="R1", x1=0.0)])
+    write_table(findings, folder / "findings.parquet", "findings")
+    write_table(boxes, folder / "boxes.parquet", "boxes")
+    dataset = DataSet.open(folder)
+    reader = CaseSource(LabelledSplit(dataset, target), ())
+    truth = reader.truth(image_id)
+    assert describe_truth(truth, "F") == "F: present, 1 box; R1 2 boxes, R2 0 boxes"
+    assert truth.title == "Truth"
+    assert replace(truth, label=np.nan).title == replace(truth, boxes=None).title == "Readers"
+    both = replace(truth, readers={**truth.readers, "R2": truth.boxes})
+    shapes = both.shapes((100, 100), 1 / 20)
+    drawn = [(s.width, s.colour) for s in shapes if isinstance(s, Shape)]
+    assert [width for width, _ in drawn] == [1.5, 1.5, 1.5, 2.0]
+    assert len({colour for _, colour in drawn}) == 3
+    assert [label.text for label in shapes if isinstance(label, Label)] == ["R1", "R1", "R2"]
+    assert reader.truth("no such image").readers == {}
+
+
+@pytest.mark.parametrize(
+    ("decoded", "text"),
+    [
+        ({"voi": None, "inverted": True}, "grey as stored, inverted"),
+        ({"voi": "percentiles", "inverted": False}, "range of the pixels, not inverted"),
+        (
+            {
+                "voi": "window_sigmoid",
+                "window_center": 40,
+                "window_width": 80.5,
+                "inverted": False,
+            },
+            "window 40/80.5 of the file, not inverted",
+        ),
+    ],
+    ids=["no window", "deep image", "window"],
+)
+def test_display_text_names_window_and_inversion(decoded, text):
+    assert display_text(decoded) == text

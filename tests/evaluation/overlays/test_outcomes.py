@@ -1,0 +1,58 @@
+"""Outcome, score and truth of an image as text."""
+
+from dataclasses import replace
+
+import pytest
+
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.outcomes import describe_score, outcome
+
+COLOUR = "#56B4E9"
+
+
+@pytest.mark.parametrize(
+    ("decision", "label", "localised", "sign", "why"),
+    [
+        (True, 1.0, True, "right", "right image and place"),
+        (True, 1.0, None, "right", "place cannot be evaluated"),
+        (True, 1.0, False, "wrong", "right image, wrong place"),
+        (False, 1.0, None, "wrong", "missed"),
+        (True, 0.0, None, "wrong", "false alarm"),
+        (False, 0.0, None, "right", "clear"),
+        (None, 1.0, None, "open", "no threshold"),
+        (True, float("nan"), None, "open", "truth unknown"),
+    ],
+)
+def test_outcome_of_an_image(decision, label, localised, sign, why):
+    prediction = ImagePrediction("A", COLOUR, decision=decision, localised=localised)
+    assert outcome(prediction, ImageTruth(label))[0] == sign, why
+
+
+@pytest.mark.parametrize(
+    ("localised", "within_cell", "text"),
+    [
+        (False, True, "found; points beside the lesion, within one map cell"),
+        (False, False, "right image, wrong place"),
+        (False, None, "right image, wrong place"),  # no system has a map
+        (True, True, "found, on the lesion"),
+    ],
+)
+def test_a_position_is_wrong_only_beyond_one_map_cell(localised, within_cell, text):
+    prediction = ImagePrediction(
+        "A", COLOUR, decision=True, localised=localised, within_cell=within_cell
+    )
+    assert outcome(prediction, ImageTruth(1.0))[1] == text
+    names_cell = localised is False and within_cell
+    with_system = f"{text} of B" if names_cell else text
+    assert outcome(replace(prediction, cell_of="B"), ImageTruth(1.0))[1] == with_system
+    with_size = f"{text} (64 px)" if names_cell else text
+    assert outcome(replace(prediction, cell=64.0), ImageTruth(1.0))[1] == with_size
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "text"),
+    [(0.5, 0.5, "score 0.500 ≥ 0.500"), (0.50001, 0.50002, "score 0.50001 < 0.50002")],
+)
+def test_a_tie_is_positive_and_two_numbers_never_read_the_same(score, threshold, text):
+    shown = describe_score(ImagePrediction("A", COLOUR, score=score, threshold=threshold))
+    assert shown == text
