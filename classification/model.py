@@ -173,8 +173,9 @@ def build_classifier(
         weights: None or ``imagenet``; `start_from` loads those of a file.
         mean: Mean of the pixels, in [0, 1]; None for that of the network's published weights.
         std: Standard deviation of the pixels; None for that of the published weights.
-        channels: The three channels that the network reads are all the grey image, ``same``, or
-            normalised as ImageNet's colours, ``imagenet``, as public CheXNets learned.
+        channels: Content of the network's three input channels. ``same``: the grey image three
+            times. ``imagenet``: the grey image normalised by ImageNet's mean and standard deviation
+            of each colour, with which public CheXNets were trained.
 
     Raises:
         InputError: An argument is outside its range, or the weights are not available.

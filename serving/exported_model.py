@@ -55,12 +55,12 @@ Arrays = dict[str, np.ndarray]
 
 
 def without_telemetry() -> None:
-    """Keep the runtimes from reporting to their makers; called before one is imported.
+    """Stop the runtimes from sending usage data; call it before the first import of a runtime.
 
-    OpenVINO and NNCF send an event over the network at every import, conversion and quantisation,
-    and write a user's number into the home folder. They do so through a package of its own, without
-    which they go on as usual: it is not found from here on. ONNX Runtime keeps events and a
-    machine's number in the home folder and sends them; it asks the environment first.
+    OpenVINO and NNCF send an event at every import, conversion and quantisation, and write a user
+    number into the home folder. They use the package ``openvino_telemetry`` for it and work without
+    it, so this process can no longer import that package. ONNX Runtime is switched off by an
+    environment variable.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

@@ -243,8 +243,8 @@ class Sweep:
             several: True if several trials run at a time.
 
         Yields:
-            A trial's number, and the configuration to train it with; None if it has ended already,
-            because its settings are those of another trial, or no valid configuration.
+            A trial's number and its configuration file. The file is None if there is nothing to
+            train: another trial had the same settings, or they make no valid configuration.
         """
         for unfinished in self._started(TrialState.RUNNING):
             trial = Trial(self._study, unfinished._trial_id)  # as Optuna makes them

@@ -66,7 +66,7 @@ class Journal:
         self._rows = []
 
     def read(self) -> pd.DataFrame:
-        """Return all written outcomes, one row an image; the latest outcome counts."""
+        """Return the decoding results of all written images, one row for each; the latest one counts."""
         parts = []
         for path in sorted(self.folder.glob("part-*.parquet")):
             require_unchanged(path, "decode")

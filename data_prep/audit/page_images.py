@@ -72,7 +72,7 @@ def roles_by_image(dataset: DataSet, split: str) -> pd.Series:
 
 
 def excluded_boxes(dataset: DataSet) -> pd.DataFrame:
-    """Return the wrong box and the file digest of each excluded image, by path."""
+    """Return the digest of each excluded file and the invalid box that excluded it, by path."""
     table = dataset.optional_table("excluded").drop_duplicates("path").set_index("path")
     return table.reindex(columns=["file_sha256", *EDGES])
 

@@ -75,8 +75,9 @@ def join_mosaic(
 ) -> Mosaic:
     """Join four images at a random point; each is shrunk until it fills its part.
 
-    The point is at 30 to 70 % of each side. A part that is not square shows the area of its image
-    next to the point, and boxes are clipped to the part. A box is dropped if less than 30 % of its
+    The point is at 30 to 70 % of each side. Each image is shrunk to a square as large as the longer
+    side of its part; of that square the area next to the point is shown, and boxes are clipped to
+    it. A box is dropped if less than 30 % of its
     area or less than 2 px of a side is left.
 
     Args:

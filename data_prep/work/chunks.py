@@ -62,12 +62,12 @@ class Workers(Protocol[Row, Result]):
 def map_in_chunks(
     workers: Workers[Row, Result], rows: Iterable[Row], on_crash: Callable[[Row], Result]
 ) -> Iterator[Result]:
-    """Apply the function of some workers to rows.
+    """Apply the function of the workers to rows, and yield the results in the order of the rows.
 
     Args:
         workers: The worker processes.
         rows: The rows; they are drawn lazily.
-        on_crash: Function that gives the result of a row that ends each process that tries it.
+        on_crash: Function that gives the result of a row that crashes every process that tries it.
 
     Yields:
         The results in the order of the rows.

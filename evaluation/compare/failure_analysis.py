@@ -165,9 +165,9 @@ def permuted_p_values(
 ) -> dict[tuple[str, str], float]:
     """Compute permutation p-values of gaps between a group and the rest, for few patients.
 
-    A figure has few patients if fewer than `FEW` of those who count are in the group or outside.
-    Patients with positive images count for sensitivity, with negative images for specificity, and
-    both for AUROC. Thresholds are fixed.
+    A p-value is computed for a figure only if the group, or the rest, has fewer than `FEW` patients
+    whose images the figure uses: positive images for sensitivity, negative images for specificity,
+    and both for AUROC. Thresholds stay fixed.
 
     Args:
         scorecards: Scorecards of each system.

@@ -261,7 +261,7 @@ def compare_predictions(
 
 
 def with_audit(background: Background, split: LabelledSplit) -> Background:
-    """Add the errors that ``cxr check`` found in the whole set, or in the split."""
+    """Add to a comparison the errors that ``cxr check`` found in the data set or in its split."""
     if split.dataset.is_in_memory:
         return background
     # Imported only now: it decodes images, and the first figures come before it.

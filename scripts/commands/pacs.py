@@ -44,11 +44,13 @@ def pacs(
 ) -> Outcome:
     """Answer for an archive's chest radiographs; send the results back.
 
-    Each image gets a structured report (TID 1500) and a Secondary Capture with the overlay, in its
-    own study, once. Other images are skipped, each with its reason. The same command goes on after
-    any end. Credentials come from CXR_PACS_TOKEN, or CXR_PACS_USER and CXR_PACS_PASSWORD
-    (CXR_PACS_SEND_... for another --send-to). Exit status 1: something failed; 2: nothing could be
-    done.
+    For each image, a structured report (TID 1500) and a Secondary Capture with the overlay are sent
+    to the study of the image, once only. An image that is skipped is listed with the reason. After
+    an interruption, run the same command again: it continues.
+
+    Credentials are read from CXR_PACS_TOKEN, or from CXR_PACS_USER and CXR_PACS_PASSWORD; for
+    another --send-to, from variables that begin with CXR_PACS_SEND_. The exit status is 1 if
+    something failed, and 2 if nothing could be done.
 
     Args:
         runs: Runs or exports, each as PATH or NAME=PATH.

@@ -258,7 +258,7 @@ class Server:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Decode and answer while the block runs."""
+        """Run the decoder and the batcher inside an ``async with`` block, and stop both at its end."""
         await self.decoder.start()
         self.batcher.start()
         warming = asyncio.create_task(self._warm_up())
