@@ -66,7 +66,7 @@ class Journal:
         self._rows = []
 
     def read(self) -> pd.DataFrame:
-        """Return the decoding results of all written images, one row for each; the latest one counts."""
+        """Return the decoding results, one row for each written image; the latest counts."""
         parts = []
         for path in sorted(self.folder.glob("part-*.parquet")):
             require_unchanged(path, "decode")

@@ -51,7 +51,8 @@ def truth_set(
 ) -> DataSet:
     """Read labels and true boxes as a data set in memory, without `cxr prepare`.
 
-    Every image is a test image, unless the source itself assigns roles to images. No image is decoded.
+    Every image is a test image, unless the source itself assigns roles to images. No image is
+    decoded.
 
     Args:
         path: A COCO file, a CSV of labels or boxes, or a folder of YOLO labels, COCO files or our

@@ -258,7 +258,7 @@ class Server:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the decoder and the batcher inside an ``async with`` block, and stop both at its end."""
+        """Run the decoder and the batcher in an ``async with`` block, and stop both at its end."""
         await self.decoder.start()
         self.batcher.start()
         warming = asyncio.create_task(self._warm_up())
