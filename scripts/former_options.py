@@ -15,6 +15,10 @@ from cxr_compare.scripts.command_line import command_name
 _ENGINE = "set the environment variable CXR_ENGINE=ray instead (docs/scale.md)"
 _ADDRESS = "set the environment variable CXR_ADDRESS=HOST:PORT instead (docs/scale.md)"
 _CLUSTER = {"engine": _ENGINE, "address": _ADDRESS}
+_TRAININGS = {
+    "device": "set the environment variable CXR_DEVICE=cpu (or cuda) instead (docs/scale.md)",
+    "despite_audit": "set the environment variable CXR_DESPITE_AUDIT=1 instead (docs/scale.md)",
+}
 _COLUMNS = "write --columns ROLE=COLUMN instead, such as --columns score=prob,image=filename"
 _FIXED_SEED = "the seed is always 0 now; leave the option out"
 _REPLICATES = "2,000 bootstrap replicates are always drawn now; leave the option out"
@@ -33,9 +37,15 @@ def _in_settings(section: str, *keys: str, **renamed: str) -> dict[str, str]:
 _MODELS = _in_settings("models", "policy", "backend", "precision", "device")
 
 REMOVED: dict[str, dict[str, str]] = {
-    "synth": {"prevalence": "30 % of the images show lesions now; leave the option out"},
+    "synth": {
+        "contrast": "lesions of every contrast are drawn now; leave the option out",
+        "flaws": "the images have no planted flaws now; leave the option out",
+        "workers": "all processors draw now; leave the option out",
+        "prevalence": "30 % of the images show lesions now; leave the option out",
+    },
     "prepare": {
         **_CLUSTER,
+        "seed": "draw the split anew with: cxr split DATA --name default --replace --seed N",
         "folds": "make folds with: cxr split DATA --name NAME --folds N",
         "method": "draw the split anew with: cxr split DATA --name default --replace --method hash",
         "window": "each DICOM file's first window is shown now; leave the option out",
@@ -43,7 +53,12 @@ REMOVED: dict[str, dict[str, str]] = {
     },
     "check": _CLUSTER,
     "train": {"resume": "an interrupted training goes on; for a new one choose another --out"},
-    "sweep": {**_CLUSTER, "seed": _FIXED_SEED},
+    "sweep": {
+        **_CLUSTER,
+        **_TRAININGS,
+        "seed": _FIXED_SEED,
+        "devices": "each trial takes one GPU now; leave the option out",
+    },
     "predict": {
         **_CLUSTER,
         "open": "open the overlay that the command names at its end",
@@ -53,6 +68,14 @@ REMOVED: dict[str, dict[str, str]] = {
         "image_column": _COLUMNS,
         "score_column": _COLUMNS,
         "finding_column": _COLUMNS,
+    },
+    "ensemble": {"weights": "all members weigh the same now; leave the option out"},
+    "tune": {"split": "the split of the predictions counts; leave the option out"},
+    "overlay": {
+        "role": "test images are drawn now; name others one by one with --image ID",
+        "panel": "panels are 480 px wide now, with --blind 1024; leave the option out",
+        "seed": "the same sample is always drawn now; name other images with --image ID",
+        "faint": "boxes below the threshold are left out now; leave the option out",
     },
     "compare": {
         "image_column": _COLUMNS,
@@ -94,19 +117,26 @@ REMOVED: dict[str, dict[str, str]] = {
         "once": "the archive is searched once unless --watch is given; leave the option out",
     },
     "monitor": {
+        "key": "put the key as the file 'key' into the folder of the log",
         "first": "the first 28 days are the baseline now; leave the option out",
         "window": "a patient counts once in 28 days now; leave the option out",
         "policy": "the threshold of the log, or else the run's own, counts; leave the option out",
     },
     "curve": {
         **_CLUSTER,
+        **_TRAININGS,
+        "target": "write it as a key of both configurations: --set data.target=NAME",
         "replicates": "1,000 bootstrap replicates are always drawn now; leave the option out",
     },
     "readers": {
+        "cases": "the result always holds for cases like these now; leave the option out",
+        "hit_limit": "write the limit behind the rule: --hit iou:0.2 or --hit distance:40",
+        "policy": "the policy max_f1 decides now; for another give NAME=FILE with its decisions",
         "level": "intervals are at 95 % now; leave the option out",
         "false_marks": "FROC is read at 0.5 false positives per image now; leave the option out",
     },
     "transfer": {
+        "positives": "10 and 50 local positives are drawn now; leave the option out",
         "data": "give data sets beside the runs: cxr transfer RUN DATA --out OUT",
         "replicates": _REPLICATES,
         "seed": _FIXED_SEED,

@@ -227,6 +227,30 @@ Devices = Annotated[
         help="GPUs that share each batch of a training. On a processor: processes that do so.",
     ),
 ]
+
+
+def chosen_device() -> str:
+    """Read the device of the trainings of a sweep or a curve from ``CXR_DEVICE``.
+
+    Returns:
+        ``auto`` (the default: a GPU where there is one), ``cpu`` or ``cuda``, as `--device` of
+        `cxr train` takes it.
+    """
+    return os.environ.get("CXR_DEVICE") or "auto"
+
+
+def trains_despite_audit() -> bool:
+    """Return True if ``CXR_DESPITE_AUDIT=1`` lets a sweep or a curve train despite audit errors.
+
+    Raises:
+        InputError: The variable has another value than 0 or 1.
+    """
+    value = os.environ.get("CXR_DESPITE_AUDIT") or "0"
+    if value not in ("0", "1"):
+        raise InputError(f"CXR_DESPITE_AUDIT={value}: is neither 0 nor 1")
+    return value == "1"
+
+
 DespiteAudit = Annotated[
     bool,
     Argument(

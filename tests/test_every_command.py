@@ -64,7 +64,7 @@ _FOLDS = [
     )
 ]
 BEFORE_TRAINING = [
-    "synth xrays --images 60 --size 96 --seed 5 --workers 1",
+    "synth xrays --images 60 --size 96 --seed 5",
     "prepare xrays data --format rsna --size 96 --val 0.2 --test 0.3 --workers 2",
     "CXR_ENGINE=ray prepare xrays by-ray --format rsna --size 96 --workers 2",
     "check data",
@@ -93,9 +93,9 @@ WITH_MODELS = [
     "monitor log.csv --out monitor",
     "transfer classifier data --out transfer",
     "sweep classifier.toml --data data --out sweep --trials 2 --over training.batch_size=4,8 "
-    "--jobs 2 --device cpu",
+    "--jobs 2",
     "curve --detector detector.toml --classifier classifier.toml --data data --out curve "
-    "--sizes 0.5,1 --seeds 1 --jobs 2 --device cpu",
+    "--sizes 0.5,1 --seeds 1 --jobs 2",
 ]
 
 

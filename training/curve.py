@@ -39,7 +39,7 @@ _SETTING_NAMES = {
     "classifier": "--classifier or its settings",
     "sizes": "--sizes",
     "splits": "--split",
-    "target": "--target",
+    "target": "data.target of --set",
     "equal": "--equal",
     "data_set": "data set",
 }
@@ -186,7 +186,6 @@ def read_configs(
     classifier: str,
     classifier_overrides: Sequence[str] | Mapping[str, Any],
     *,
-    target: str | None,
     mixed: bool,
     equal: str,
 ) -> tuple[DetectorConfig, ClassifierConfig]:
@@ -200,7 +199,7 @@ def read_configs(
     classifier_config = cast(
         "ClassifierConfig", _read_config(classifier, classifier_overrides, "classifier")
     )
-    target = target or detector_config.data.target or classifier_config.data.target
+    target = detector_config.data.target or classifier_config.data.target
     name = dataset.target(target).name
     if mixed and detector_config.model.backbone != classifier_config.model.backbone:
         raise InputError(

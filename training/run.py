@@ -132,7 +132,7 @@ def complete_run(
             "processor_seconds": round(processor_seconds, 1),
             "seconds_since_resumed": round(time.perf_counter() - began, 1),
             "peak_memory_bytes": memory.read(),
-            "boxes": None if dropped is None else dropped._asdict(),
+            "boxes": None if dropped is None else dropped.to_dict(),
         }
     )
 

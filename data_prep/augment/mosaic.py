@@ -42,6 +42,16 @@ class DroppedBoxes(NamedTuple):
         """Number of dropped boxes."""
         return sum(self[1:])
 
+    def to_dict(self) -> dict[str, int]:
+        """Return the counts as ``run.json`` stores them, where ``given`` is the number of boxes.
+
+        Example:
+            >>> DroppedBoxes(3, outside=1).to_dict()
+            {'given': 3, 'outside': 1, 'small': 0, 'covered': 0}
+        """
+        counts = self._asdict()
+        return {"given": counts.pop("n_boxes"), **counts}
+
     def sentence(self) -> str:
         """Describe the counts as a clause.
 

@@ -272,7 +272,7 @@ def _checked_weights(weights: Sequence[float] | None, n_members: int) -> list[fl
     in_range = all(low <= weight <= high for weight in member_weights)
     if len(member_weights) != n_members or not in_range:
         raise InputError(
-            f"--weights: {n_members} members need {n_members} numbers from {low:g} to {high:g}, "
+            f"weights: {n_members} members need {n_members} numbers from {low:g} to {high:g}, "
             "one each"
         )
     return member_weights

@@ -85,7 +85,8 @@ def compare(
             patient_id, study_id, role), or true boxes as COCO JSON, CSV, or a folder of COCO, YOLO
             or CSV files. Systems are then result files, as in cxr import. From Python also an
             array, a Series or a frame. Without a role all images are test images.
-        boxes: With --truth labels: true boxes, CSV image_id,x1,y1,x2,y2 in px of the original.
+        boxes: With --truth and a CSV of labels: CSV of the true boxes, image_id,x1,y1,x2,y2, in px
+            of the original. Without it only image-level figures are computed.
         patients: With --truth: CSV image_id,patient_id, for intervals by patient; from Python also
             an array in the order of the labels.
         columns: With --truth: columns as ROLE=COLUMN. score names the column of scores of the
@@ -97,7 +98,8 @@ def compare(
         split: Evaluate test images of this split. By default it is the split of the systems.
         images: all refuses systems that were run on different images. common evaluates the images
             that all of them have.
-        replicates: Bootstrap replicates.
+        replicates: Number of bootstrap replicates behind each interval. Fewer are faster and make
+            the ends of intervals less exact.
         protocol: TOML file that fixed the question beforehand: makes the report confirmatory
             (docs/evaluation.md).
         margin: Margin of non-inferiority and equivalence, such as 0.05. With it the verdict also
@@ -107,8 +109,8 @@ def compare(
         unit: study or patient: also the image-level figures by these, with the highest score of
             their images.
         policy: A policy as in cxr tune, beside those tuned; threshold=T needs no validation images.
-        metrics: Rows of the report's table and of table.tex, in order: precision,recall,f1, or
-            recall@specificity>=0.90 for another threshold; docs/metrics.md names all.
+        metrics: Rows of the report's table and of table.tex, in order, such as precision,recall,f1,
+            or recall@specificity>=0.90 for another threshold. docs/metrics.md names all.
         reference_by: reader: also evaluate by each reader's own labels, and say whether the verdict
             stays.
         overwrite: Write a finished report of this folder anew. Without it a finished report on

@@ -26,12 +26,12 @@ from cxr_compare.scripts.child_processes import Command, Running, follow_parent,
 from cxr_compare.scripts.cluster import open_machines
 from cxr_compare.scripts.options import (
     DataFolder,
-    DespiteAudit,
-    Device,
     Settings,
+    chosen_device,
     chosen_engine,
     config_names,
     settings_words,
+    trains_despite_audit,
 )
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
@@ -78,7 +78,6 @@ def curve(
     sizes: Annotated[Any, Argument(read=_read_shares)] = "0.125,0.25,0.5,1",
     seeds: Annotated[int, Argument(minimum=1)] = 3,
     split: list[str] | None = None,
-    target: str | None = None,
     mixed: bool = False,
     equal: Literal["steps", "epochs"] = "steps",
     label_seconds: Annotated[float | None, Argument(minimum=0)] = None,
@@ -87,8 +86,6 @@ def curve(
     set_: Settings = None,
     detector_set: Settings = None,
     classifier_set: Settings = None,
-    despite_audit: DespiteAudit = False,
-    device: Device = "auto",
 ) -> Outcome:
     """Train both on growing shares of the patients: which is better?
 
@@ -102,8 +99,7 @@ def curve(
         out: Folder of the runs, the page and the figure.
         sizes: Shares of the patients who train and validate; each lies within the next.
         seeds: Trainings of each, of other patients and other weights.
-        split: The split; given several times, folds that test different patients.
-        target: Target that both models learn. Needed only where the data set has several targets.
+        split: The split. Given several times: folds that test different patients.
         mixed: A third arm: labels for all images, boxes for a share of them. The detector starts
             from the classifier of all labels, and so has its backbone.
         equal: steps: a small share learns for as many steps as the whole. epochs: it learns for as
@@ -111,9 +107,10 @@ def curve(
         label_seconds: Seconds to label an image.
         box_seconds: Seconds to draw a box.
         jobs: Trainings at a time, each a process with its own devices.
-        set_: Replace a key of both configurations.
-        detector_set: Replace a key of the detector's.
-        classifier_set: Replace a key of the classifier's.
+        set_: Replace a key of both configurations. cxr configs NAME shows every key.
+        detector_set: Replace a key of the detector's configuration. It takes precedence over --set.
+        classifier_set: Replace a key of the classifier's configuration. It takes precedence over
+            --set.
 
     Returns:
         What was found, in sentences; the JSON holds the figures of every share.
@@ -128,6 +125,7 @@ def curve(
     """
     data = as_path(data)
     out = as_path(out)
+    device = chosen_device()
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
     require_packages("curve", "train", TRAIN_PACKAGES)
@@ -150,7 +148,6 @@ def curve(
         _together(set_, detector_set),
         classifier,
         _together(set_, classifier_set),
-        target=target,
         mixed=mixed,
         equal=equal,
     )
@@ -184,7 +181,7 @@ def curve(
         if before is None:
             write_json(out / _STARTED, "curve_started", {**started, **provenance()})
         options = ["--device", device]
-        if despite_audit:
+        if trains_despite_audit():
             options.append("--despite-audit")
         runs = _train(plan, machines, options)
         dataset = DataSet.open(data)  # with its new parts

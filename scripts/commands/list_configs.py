@@ -26,7 +26,7 @@ def list_configs(
 
     Args:
         name: Show this one in full: a name from the list, a TOML file, or a run folder.
-        set_: Replace a key of it, such as training.epochs=20.
+        set_: Replace a key of it, such as training.epochs=20. What is shown has the new value.
 
     Returns:
         The list, or the configuration; `str` of it is TOML.
@@ -37,7 +37,7 @@ def list_configs(
     Example:
         cxr configs
 
-        cxr configs retinanet_small
+        cxr configs retinanet_small --set training.epochs=20
     """
     if name is None:
         if set_:

@@ -38,7 +38,6 @@ def monitor(
     *,
     out: AnyPath,
     labels: AnyPath | None = None,
-    key: AnyPath | None = None,
     reference: AnyPath | None = None,
     data: DataFolder | None = None,
     target: str | None = None,
@@ -59,8 +58,6 @@ def monitor(
         out: Folder for the page and the tables; new or a monitor's.
         labels: CSV of audited images: image_id (their name) or image (as the log calls them), and
             label (1 or 0). Draw them without regard to the system's answer.
-        key: Key of the log, which turns image_id of --labels into the names of the log. By default
-            it is the key in the folder of the log.
         reference: With --data: predictions, or a run that cxr tune has seen. Sensitivity and
             specificity are compared with its validation images; so are the first weeks.
         data: Data set of the reference.
@@ -84,7 +81,6 @@ def monitor(
     log = as_path(log)
     out = as_path(out)
     labels = as_path(labels)
-    key = as_path(key)
     reference = as_path(reference)
     data = as_path(data)
     if (reference is None) != (data is None):
@@ -93,8 +89,8 @@ def monitor(
     passed_over: list[str] = []
     answers = _chosen(read_log(log, passed_over.append), since, target, log)
     if labels is not None:
-        own = log / LOG_KEY
-        answers = _audited(answers, labels, key or (own if own.is_file() else None))
+        key = log / LOG_KEY
+        answers = _audited(answers, labels, key if key.is_file() else None)
     validation = None
     if reference is not None and data is not None:
         dataset = DataSet.open(data)
@@ -143,7 +139,7 @@ def _audited(answers: pd.DataFrame, labels: Path, key: Path | None) -> pd.DataFr
     if joined["label"].isna().all():
         raise InputError(
             f"{labels}: none of its images is in the log; name images as the log does (image), or "
-            "as their files are called (image_id), with the --key of this log"
+            f"as their files are called (image_id), with the file '{LOG_KEY}' in the log's folder"
         )
     return joined
 

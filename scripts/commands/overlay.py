@@ -30,6 +30,10 @@ from cxr_compare.scripts.systems import (
     require_predictable,
 )
 
+_PANEL = 480  # side of a panel, px
+_BLIND_PANEL = 1024  # the same of images to read
+_SEED = 0  # of the random sample, and of the order in which readers see images
+
 
 @command
 def overlay(
@@ -39,13 +43,9 @@ def overlay(
     out: AnyPath,
     target: str | None = None,
     image: list[str] | None = None,
-    role: str = "test",
     split: str | None = None,
     limit: Annotated[int, Argument(minimum=1)] = 20,
     policy: str = "max_f1",
-    panel: Annotated[int | None, Argument(minimum=64, maximum=2048)] = None,
-    seed: int = 0,
-    faint: bool = False,
     blind: bool = False,
 ) -> Outcome:
     """Draw image, truth and each system side by side, one PNG an image.
@@ -58,15 +58,9 @@ def overlay(
         out: Folder for the PNG files.
         target: Target whose truth is drawn. Needed only where the data set has several targets.
         image: An image id to draw, instead of a random sample. May be given several times.
-        role: Role to sample from: train, val or test. Images of train show nothing about new
-            patients.
-        split: Split that defines the roles. By default it is the split of the systems.
+        split: Split whose test images are drawn. By default it is the split of the systems.
         limit: Draw at most this many, at random.
         policy: Policy whose threshold decides. It must be one that cxr tune has chosen.
-        panel: Side of a panel, px; by default 480, with --blind 1024.
-        seed: Seed of the random sample. Another seed draws other images.
-        faint: Also draw boxes below the threshold, thin and grey. They show what the threshold
-            hides.
         blind: For a reader study, without systems: numbered images in random order, key.csv,
             read.html to mark and rate them on, and review.csv for ratings alone. cxr readers --key
             and cxr import --key read both back.
@@ -93,7 +87,7 @@ def overlay(
     split = own_split(split, [path for system in systems for path in system.paths], dataset)
     if not dataset.has_pixels:
         raise InputError(f"{data}: has no pixels, so there is nothing to draw on")
-    image_ids = _choose_images(dataset, image, role, split, limit, seed)
+    image_ids = _choose_images(dataset, image, split, limit)
     count = counted(len(image_ids), "image")
     if blind:
         if systems:
@@ -104,8 +98,8 @@ def overlay(
                 image_ids,
                 out,
                 finding=of_target.display_name,
-                panel=panel or 1024,
-                seed=seed,
+                panel=_BLIND_PANEL,
+                seed=_SEED,
                 progress=advance,
             )
         key = shlex.quote(str(out / "key.csv"))
@@ -128,7 +122,7 @@ def overlay(
         remove_old_temporary_files(out)
         with console.track("Drawing", len(image_ids)) as advance:
             for image_id, file in zip(image_ids, files, strict=True):
-                to_png(cases.draw(image_id, panel=panel or 480, faint=faint), file)
+                to_png(cases.draw(image_id, panel=_PANEL), file)
                 advance()
     return Outcome(
         f"Overlays: {count} in {out}",
@@ -137,21 +131,19 @@ def overlay(
     )
 
 
-def _choose_images(
-    dataset: DataSet, named: list[str] | None, role: str, split: str, limit: int, seed: int
-) -> list[str]:
-    """Return the named images, or a random sample of a role's images, sorted."""
+def _choose_images(dataset: DataSet, named: list[str] | None, split: str, limit: int) -> list[str]:
+    """Return the named images, or a random sample of the test images, sorted."""
     if named:
         present = set(dataset.images["image_id"])
         unknown = [image_id for image_id in named if image_id not in present]
         if unknown:
             raise InputError(f"{dataset.folder}: has no image '{unknown[0]}'")
         return list(dict.fromkeys(named))
-    ids = dataset.image_ids(role, split)
+    ids = dataset.image_ids("test", split)
     if not len(ids):
-        raise InputError(f"{dataset.folder}: split '{split}' has no image with the role '{role}'")
+        raise InputError(f"{dataset.folder}: split '{split}' has no test image")
     count = min(limit, len(ids))
-    return sorted(np.random.default_rng(seed).choice(ids.to_numpy(), count, replace=False))
+    return sorted(np.random.default_rng(_SEED).choice(ids.to_numpy(), count, replace=False))
 
 
 def _open_systems(

@@ -95,7 +95,8 @@ def plan(
         images: Assumed images of a patient, as 1,2,4, or unequal as in rsna or nih; by default 1.
         within: Assumed correlation of one system's scores of a patient's images; by default 0.5.
         seeds: Numbers of training seeds of each system, as 1,3,5; by default the pilot's, or 1.
-        seed_deviation: Assumed standard deviation of the AUROC between trainings.
+        seed_deviation: Assumed standard deviation of the AUROC between trainings, such as 0.01.
+            Needed with --seeds above 1 without a pilot.
         seed_correlation: Assumed correlation of two trainings' scores within a class, such as 0.8.
             Needed with --seeds above 1 without a pilot.
         readers: Numbers of readers to plan for, as 4,6,10; needs a pilot of readers or

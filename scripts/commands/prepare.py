@@ -89,7 +89,6 @@ def prepare(
     split: str | None = None,
     val: float = 0.15,
     test: float = 0.2,
-    seed: int = 0,
     reference: str = "majority",
     sheet: str | None = None,
     columns: Annotated[Sequence[str], Argument(read=read_roles)] = (),
@@ -114,14 +113,13 @@ def prepare(
         format: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo, label-studio, coco, dicom,
             sr or table (docs/formats.md).
         out: Folder to make of several prepared sets.
-        name: Name in reports; by default the folder's.
+        name: Name of the data set in reports. By default it is the name of the folder.
         size: Also store the pixels at this size, px.
         target: A target of your own, NAME=FINDING,FINDING: positive if any is present.
         split: Default split: 'official' takes the publisher's, a CSV of image_id or patient_id and
             role takes yours. Left out, the split is drawn by patient.
         val: Share of patients for validation.
         test: Share of patients for test.
-        seed: Seed of the random split. Another seed draws other patients.
         reference: Where several readers read an image: majority, any, all or reader:NAME.
         sheet: Sheet of a spreadsheet that has several.
         columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or
@@ -189,7 +187,7 @@ def prepare(
     _require_sources(sources if source is None else [source], prepared=several)
     from cxr_compare.data_prep.assemble import combine, prepare
 
-    rule = SplitRule(val=val, test=test, seed=seed)
+    rule = SplitRule(val=val, test=test)
     engine = chosen_engine()
     with open_engine(engine.name, address=engine.address, workers=workers) as decoders:
         if source is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -21,8 +21,48 @@ from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import Systems, read_systems
 
+_POLICY = "max_f1"  # decides, of systems that are predictions folders
 _LEVEL = 0.95  # coverage of the intervals
 _FALSE_POSITIVES = 0.5  # per image, at which FROC gives the sensitivity
+
+
+def read_hit_rule(value: str | HitRule) -> HitRule:
+    """Read the rule by which a mark hits a lesion.
+
+    Args:
+        value: ``centre``, ``iou`` or ``iou:F`` with the smallest overlap F (0.2 without it), or
+            ``distance:N`` with the largest distance N of both centres, px of the original.
+
+    Raises:
+        ValueError: The rule is unknown, or its limit is missing, no number or out of range.
+
+    Example:
+        >>> read_hit_rule("iou"), read_hit_rule("distance:40")
+        (HitRule(kind='iou', limit=0.2), HitRule(kind='distance', limit=40.0))
+    """
+    if isinstance(value, HitRule):
+        return value
+    kind, _, limit = value.partition(":")
+    if kind == "centre" and not limit:
+        return HitRule("centre")
+    if kind == "iou":
+        overlap = _positive_number(limit or "0.2")
+        if overlap > 1:
+            raise ValueError("iou:F takes an overlap from above 0 to 1")
+        return HitRule("iou", overlap)
+    if kind == "distance":
+        return HitRule("distance", _positive_number(limit))
+    raise ValueError("write centre, iou:F or distance:N")
+
+
+def _positive_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError("write iou:F or distance:N with a number above 0") from None
+    if not 0 < number < float("inf"):
+        raise ValueError("write iou:F or distance:N with a number above 0")
+    return number
 
 
 @command
@@ -35,13 +75,10 @@ def readers(
     target: str | None = None,
     system: Systems = (),
     readers: Literal["random", "fixed"] = "random",
-    cases: Literal["random", "fixed"] = "random",
     positive_from: float | None = None,
-    policy: str = "max_f1",
     key: AnyPath | None = None,
     lesions: AnyPath | None = None,
-    hit: Literal["centre", "iou", "distance"] = "centre",
-    hit_limit: Annotated[float | None, Argument(minimum=0)] = None,
+    hit: Annotated[Any, Argument(read=read_hit_rule, metavar="RULE")] = "centre",
     rename: Names = (),
 ) -> Outcome:
     """Analyse a reader study: readers by modality, or against systems.
@@ -65,17 +102,12 @@ def readers(
             decision) or, with --data, NAME=PREDICTIONS.
         readers: random: the result holds for readers like these. fixed: it holds for these readers
             alone.
-        cases: random: the result holds for cases like these. fixed: it holds for these cases alone.
         positive_from: Lowest rating that calls a case positive.
-        policy: Policy whose threshold decides, of systems that are predictions folders. It must be
-            one that cxr tune has chosen.
         key: key.csv of the blind study (cxr overlay --blind).
         lesions: With --truth, of marks: CSV of lesions: case, x1, y1, x2, y2 or lesion (its name)
             and, maybe, weight.
-        hit: A mark hits a lesion in which its centre lies, by overlap (iou), or by the distance of
-            both centres.
-        hit_limit: Smallest overlap of --hit iou (by default 0.2), or largest distance of --hit
-            distance in px. --hit centre has no limit.
+        hit: When a mark hits a lesion. centre: its centre lies in the lesion; iou:0.2: both overlap
+            by this much; distance:40: their centres are at most so many px apart.
         rename: Names of modalities, as 0=without,1=with.
 
     Returns:
@@ -117,11 +149,6 @@ def readers(
     from cxr_compare.evaluation.studies.reader_statements import reader_statements
     from cxr_compare.evaluation.studies.readings import read_study
 
-    if hit == "centre" and hit_limit is not None:
-        raise InputError("readers --hit-limit: is for --hit iou and --hit distance; leave it out")
-    if hit == "distance" and hit_limit is None:
-        raise InputError("readers --hit distance: give --hit-limit, the largest distance in px")
-    limit = 0.2 if hit_limit is None else hit_limit
     require_only_files(out, study_files("readers"), "reader study")
     systems: dict[str, tuple[Path, LabelledSplit | None]] = {}
     for name, path in compared.items():
@@ -137,13 +164,13 @@ def readers(
         truth=evaluated,
         key=key,
         lesions=lesions,
-        hit=HitRule(hit, limit),
+        hit=hit,
         false_marks=_FALSE_POSITIVES,
         positive_from=positive_from,
-        policy=policy,
+        policy=_POLICY,
         rename=rename,
     )
-    analysis = analyse_readers(study, readers=readers, cases=cases, level=_LEVEL)
+    analysis = analyse_readers(study, readers=readers, cases="random", level=_LEVEL)
     make_folder(out)
     with folder_lock(out):
         page = write_readers(analysis, out)

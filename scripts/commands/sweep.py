@@ -21,12 +21,11 @@ from cxr_compare.scripts.cluster import open_machines
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.options import (
     DataFolder,
-    DespiteAudit,
-    Device,
-    Devices,
     Settings,
+    chosen_device,
     chosen_engine,
     config_names,
+    trains_despite_audit,
 )
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
@@ -57,9 +56,6 @@ def sweep(
     jobs: Annotated[int, Argument(minimum=1)] = 1,
     pruning: bool = False,
     set_: Settings = None,
-    despite_audit: DespiteAudit = False,
-    device: Device = "auto",
-    devices: Devices = 1,
 ) -> Outcome:
     """Train with several settings; the best run on validation is kept.
 
@@ -72,7 +68,7 @@ def sweep(
         over: A key to vary: KEY=8,16,32, KEY=true,false or a range, KEY=1e-4..1e-3. From tenfold
             on a range is on a log scale; linear:1..40 or log:1..4 says otherwise.
         trials: Trainings in all; a larger number goes on with a sweep.
-        jobs: Trainings at a time, each a process with its own devices.
+        jobs: Trainings at a time, each a process of its own. With GPUs each takes one.
         pruning: Stop a trial that is behind the median of the others. It saves time, and may stop a
             trial that would have caught up.
         set_: Replace a key in all trials, as in cxr train. A key of --over cannot be replaced.
@@ -89,6 +85,8 @@ def sweep(
     """
     data = as_path(data)
     out = as_path(out)
+    device = chosen_device()
+    despite_audit = trains_despite_audit()
     follow_parent()
     require_packages("sweep", "sweep", ("optuna", *TRAIN_PACKAGES))
     _require_started_once()
@@ -96,20 +94,20 @@ def sweep(
     from cxr_compare.training.request import Request
     from cxr_compare.training.sweep import Sweep, SweepPlan
 
-    request = Request.read(config, set_, data, out, devices=devices, despite_audit=despite_audit)
+    request = Request.read(config, set_, data, out, devices=1, despite_audit=despite_audit)
     plan = SweepPlan.from_config(request.settings, over, out, seed=_SEED, pruning=pruning)
     started = {**plan.started(), **request.origin()}
     before = plan.record(started, _STARTED)
     if before is None:
         require_only_files(out, _OWN, "sweep")
     request.audit_errors(console)
-    options = ["--device", device, "--devices", str(devices)]
+    options = ["--device", device]
     if despite_audit:
         options.append("--despite-audit")
     reads = (data, out / _STARTED)
     engine = chosen_engine()
     with (
-        open_machines(*engine, device=device, devices=devices, jobs=jobs, reads=reads) as machines,
+        open_machines(*engine, device=device, devices=1, jobs=jobs, reads=reads) as machines,
         folder_lock(out),
     ):
         if before is None:

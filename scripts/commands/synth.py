@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.scripts import console
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.parameters import AnyPath, as_path
 from cxr_compare.scripts.runner import command
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ def synth(
     images: int = 2000,
     size: int = 256,
     seed: int = 0,
-    contrast: Literal["mixed", "high"] = "mixed",
-    flaws: bool = False,
-    workers: Annotated[int, Argument(minimum=0)] = 0,
 ) -> PhantomSummary:
     """Write synthetic chest X-rays with known lesions, in RSNA's layout.
 
@@ -33,11 +30,6 @@ def synth(
         images: Number of labelled images.
         size: Side of an image, px; 1024 is the challenge's.
         seed: The same seed gives the same bytes.
-        contrast: mixed draws lesions from below to well above the noise. high draws clear lesions
-            only, which a small model learns in minutes.
-        flaws: Also plant duplicates, leaks, impossible boxes and damaged files. They show what cxr
-            check finds.
-        workers: Processes that draw. 0 takes one for each processor.
 
     Returns:
         What the folder holds.
@@ -57,9 +49,7 @@ def synth(
             n_images=images,
             seed=seed,
             size=size,
-            contrast=contrast,
             prevalence=_PREVALENCE,
-            flaws=flaws,
-            workers=workers or cpu_count(),
+            workers=cpu_count(),
             progress=advance,
         )

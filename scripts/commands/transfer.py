@@ -18,7 +18,7 @@ from cxr_compare.evaluation.studies.transfer_pairs import (
     pair_systems,
 )
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Counts, own_split
+from cxr_compare.scripts.options import own_split
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _SYSTEMS = "systems"
 _REPLICATES = 2000  # of the bootstrap
+_LOCAL_POSITIVES = [10, 50]  # positive patients on whom thresholds are chosen anew
 _SEED = 0  # of the bootstrap and of the local draws
 
 
@@ -75,13 +76,12 @@ def transfer(
     same: SameFindings = (),
     target: Sequence[str] = (),
     policy: str = "max_f1",
-    positives: Counts = (10, 50),
 ) -> Outcome:
     """Evaluate systems on other data sets: which figures hold there?
 
-    Missing predictions are made; the same command goes on. Thresholds come from home, and beside
-    from a few local positives. Each data set's test images are evaluated, without patients that a
-    system has seen.
+    Missing predictions are made; the same command goes on. Thresholds come from the system's own
+    validation images, and beside them from 10 and 50 local positives. Each data set's test images
+    are evaluated, without patients that a system has seen.
 
     Args:
         paths: Runs or exports, and data sets, in any order, as PATH or NAME=PATH.
@@ -90,8 +90,6 @@ def transfer(
             has only one of them.
         target: Target to evaluate on. Needed only where a data set has several targets.
         policy: Policy whose threshold decides. It is also chosen anew on local positives.
-        positives: Numbers of local positive patients on whom thresholds are chosen anew. Each shows
-            how many labels a new hospital needs.
 
     Returns:
         Each drop in words, every figure, and the page.
@@ -158,7 +156,7 @@ def transfer(
             )
             evaluated.append((pair, predictions))
         with console.track("Evaluating", len(evaluated)) as advance:
-            options = TransferOptions(policy, sorted(positives), _REPLICATES, seed=_SEED)
+            options = TransferOptions(policy, _LOCAL_POSITIVES, _REPLICATES, seed=_SEED)
             result = evaluate_transfer(evaluated, options, notes=notes, advance=advance)
         page = write_transfer(result, out)
     text = "\n".join(drop.text for drop in drops(result))

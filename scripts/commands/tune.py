@@ -35,7 +35,6 @@ def tune(
     *,
     data: DataFolder,
     target: str | None = None,
-    split: str | None = None,
     policy: list[str] | None = None,
     guarantee: list[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
@@ -52,8 +51,6 @@ def tune(
         predictions: Predictions folder or run; cxr predict and new reports of a run then decide by
             what is chosen.
         target: Target to decide on. Needed only where the data set has several targets.
-        split: Choose on validation images of this split. By default it is the split of the
-            predictions.
         policy: max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (of a miss and a false
             alarm; @P at prevalence P) or threshold=T (declared). By default max_f1,
             sensitivity>=0.95 and specificity>=0.90.
@@ -93,7 +90,7 @@ def tune(
             )
     chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), rule_out, rule_in)
     dataset = DataSet.open(data)
-    split = own_split(split, [predictions], dataset)
+    split = own_split(None, [predictions], dataset)
     test_set = LabelledSplit(dataset, dataset.target(target), split)
     system = _open(predictions, test_set)
     read = read_system_of_split(system, test_set, ["val"])

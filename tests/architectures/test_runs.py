@@ -166,7 +166,7 @@ def test_a_sweep_goes_over_architectures(data, run_of, tmp_path, in_this_process
     names = detector_names()
     config = _write(MODEL_CASES["retinanet"], tmp_path / "case.toml", run_of, seed=1)
     words = [config, "--data", data, "--out", tmp_path / "out", "--trials", len(names)]
-    over = ["--over", f"model.architecture={','.join(names)}", "--device", "cpu"]
+    over = ["--over", f"model.architecture={','.join(names)}"]
     assert cxr("sweep", *words, *over) == 0
     trials = json.loads((tmp_path / "out/sweep.json").read_text())["trials"]
     assert all(trial["value"] is not None for trial in trials)
@@ -180,7 +180,7 @@ def test_a_curve_is_drawn_of_a_model(case, data, run_of, tmp_path, in_this_proce
     }
     words = ["--data", data, "--out", tmp_path / "out", "--sizes", "0.5,1", "--seeds", 1]
     kinds = [word for kind, config in configs.items() for word in (f"--{kind}", config)]
-    assert cxr("curve", *kinds, *words, "--device", "cpu") == 0
+    assert cxr("curve", *kinds, *words) == 0
 
 
 @pytest.mark.long

@@ -52,7 +52,7 @@ def drawn_images(folder: Path, n_images: int, side: int, sizes: list[int], **of:
 
 def scored_images(folder: Path) -> Path:
     """Folders ``xrays``, ``data`` and ``scores`` by the commands that make them, in a folder."""
-    synth(folder / "xrays", images=16, size=64, seed=5, workers=1)
+    synth(folder / "xrays", images=16, size=64, seed=5)
     prepare(folder / "xrays", folder / "data", format="rsna", size=[64], workers=0)
     images = DataSet.open(folder / "data").images["image_id"]
     pd.DataFrame({"image_id": images, "score": 0.5}).to_csv(folder / "scores.csv", index=False)

@@ -181,7 +181,7 @@ def sweeping(data: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Po
 
     def sweep(out: Path, *words: str, slow: bool = True, **variables: str) -> subprocess.Popen[str]:
         start_of_line = ["sweep", "tiny.toml", "--data", "data", "--out", out, "--trials", "2",
-                "--over", "training.learning_rate=1e-4..1e-2", "--device", "cpu"]  # fmt: skip
+                "--over", "training.learning_rate=1e-4..1e-2"]  # fmt: skip
         surroundings = environment(slow_path if slow else str(ROOT)) | variables
         # Paths are relative, as they are typed.
         started.append(start(surroundings, *start_of_line, *words, folder=data.parent))

@@ -91,7 +91,7 @@ def test_hidden_modules_are_hidden_from_every_process(hide, tmp_path):
 def test_the_core_goes_from_images_to_a_report_and_beyond(hide, tmp_path):
     _run(
         hide, tmp_path,
-        "synth|xrays|--images|40|--size|64|--seed|5|--workers|1",
+        "synth|xrays|--images|40|--size|64|--seed|5",
         # two worker processes
         "prepare|xrays|data|--format|rsna|--size|64|--workers|2|--val|0.3|--test|0.4",
         "check|data",

@@ -118,7 +118,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
 def curve(data: Path, *more: object) -> int:
     """`cxr curve` with small models."""
     models = ["--detector", "retinanet_small", "--classifier", "chexnet_small"]
-    out = ["--data", data, "--out", data.parent / "out", "--device", "cpu"]
+    out = ["--data", data, "--out", data.parent / "out"]
     return cxr("curve", *models, *out, *more)
 
 
@@ -258,7 +258,7 @@ def test_test_images_of_one_class_are_refused(source, tmp_path, made_up, capsys)
             "give --equal epochs",
         ),
         (["--split", "none"], "has no split 'none'"),
-        (["--target", "mass"], "has no target 'mass'"),
+        (["--set", "data.target=mass"], "has no target 'mass'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is(data, made_up, capsys, words, said):

@@ -88,20 +88,18 @@ def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(data, member, 
     assert gain > 0.05  # three noisy readings of one place are better than one
 
 
-def test_mixed_kinds_are_refused_and_weights_need_numbers(data, member, tmp_path):
+def test_mixed_kinds_are_refused(data, member, tmp_path):
     folders = [member("C", "scores"), member("D")]
     out = tmp_path / "out"
     with pytest.raises(InputError, match="join those of a kind"):
         ensemble(folders, data=data, out=out)
-    with pytest.raises(InputError, match="--weights 1;2: are not numbers with commas"):
-        ensemble([folders[1], member("E", seed=4)], data=data, out=out, weights="1;2")
     assert not out.exists()
 
 
 def test_classifiers_average_and_many_images_come_in_parts(data, member, tmp_path, monkeypatch):
     monkeypatch.setattr("cxr_compare.evaluation.systems.ensemble._PART_SIZE", 30)
     folders = [member("C", "scores", seed=1), member("E", "scores", seed=2)]
-    ensemble(folders, data=data, out=tmp_path / "mean", weights="1,1")
+    ensemble(folders, data=data, out=tmp_path / "mean")
     parts = sorted((tmp_path / "mean" / "scores.parquet").glob("part-*"))
     assert len(parts) == 3
     first, second, mean = (

@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _sweep(data: Path, out: Path, over: list[str] = OVER, trials: int = 4, **more: Any) -> None:
     config = data.parent / "tiny.toml"
-    run_command(sweep, config, data=data, out=out, over=over, trials=trials, device="cpu", **more)
+    run_command(sweep, config, data=data, out=out, over=over, trials=trials, **more)
 
 
 class _Ended:
@@ -412,8 +412,6 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_written(data, tmp_pa
         _sweep(data, out, ["training.epoch=1,2"])
     with pytest.raises(InputError, match="has no target 'lump'"):
         _sweep(data, out, set_=["data.target=lump"])
-    with pytest.raises(InputError, match="batch_size = 8 is the whole batch"):
-        _sweep(data, out, devices=3)
     with pytest.raises(InputError, match="no such folder; give a data set"):
         sweep("chexnet_small", data=tmp_path / "none", out=out, over=OVER, trials=3)
     assert not out.exists()
@@ -442,7 +440,7 @@ def test_more_gpus_than_there_are_is_refused() -> None:
 def test_a_killed_sweep_takes_its_trials_along_and_goes_on(data: Path, tmp_path: Path) -> None:
     out, surroundings = tmp_path / "out", environment(str(ROOT))
     words = ["sweep", data.parent / "tiny.toml", "--data", data, "--out", out, "--trials", "3",
-             "--jobs", "2", "--device", "cpu", "--over", OVER[0]]  # fmt: skip
+             "--jobs", "2", "--over", OVER[0]]  # fmt: skip
     killed = start(surroundings, *words)
     wait_until(lambda: [*out.glob("trials/*/config.toml")], 300)
     killed.kill()

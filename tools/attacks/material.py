@@ -49,13 +49,13 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "split": ("split {d}/data --name other --seed 5", ("data",)),
     "train": ("train {w}/tiny.toml --data {w}/data --out {d}/out --device cpu", ()),
     "sweep": (
-        "sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 2 --device cpu "
+        "sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 2 "
         "--over training.learning_rate=1e-4..1e-2",
         (),
     ),
     "curve": (
         "curve --detector {w}/boxes.toml --classifier {w}/tiny.toml --data {d}/data "
-        "--out {d}/out --sizes 0.5,1 --seeds 1 --device cpu "
+        "--out {d}/out --sizes 0.5,1 --seeds 1 "
         "--set training.epochs=1",
         ("data",),
     ),

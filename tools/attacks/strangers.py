@@ -45,7 +45,7 @@ def _material(folder: Path) -> list[Path]:
     """Make the folders of `tools.attacks.flips`, and those of a reader study and of a sweep."""
     folders = flips.make(folder)
     study = ("--truth", folder / "truth.csv", "--out", folder / "readers")
-    trials = ("--over", "training.learning_rate=1e-4..1e-3", "--trials", 2, "--device", "cpu")
+    trials = ("--over", "training.learning_rate=1e-4..1e-3", "--trials", 2)
     material.complete(
         folder,
         (

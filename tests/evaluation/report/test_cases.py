@@ -94,7 +94,7 @@ def test_system_that_ran_on_none_of_the_images_is_refused(predict, test_set, eva
 def test_overlay_draws_one_png_an_image(tuned, evaluation_set, tmp_path, pixels):
     named = [f"{name}={system.folder}" for name, system in tuned.items()]
     out = tmp_path / "overlays"
-    drawn = overlay(named, data=evaluation_set, out=out, limit=3, panel=64)
+    drawn = overlay(named, data=evaluation_set, out=out, limit=3)
     assert drawn.to_dict() == sorted(map(str, out.iterdir()))
     names = sorted(path.stem for path in out.iterdir())
     assert len(names) == 3

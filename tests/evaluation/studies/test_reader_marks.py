@@ -160,14 +160,10 @@ def test_a_mark_hits_as_declared(mark, hit, found, false):
     assert analysis.rows_of("reader", "false_marks")[0].estimate == pytest.approx(false)
 
 
-def test_a_limit_that_the_centre_would_not_use_is_refused(tmp_path):
-    with pytest.raises(InputError, match="--hit-limit: is for --hit iou and --hit distance"):
-        command(["marks.csv"], out=tmp_path, truth="truth.csv", hit_limit=0.5)
-
-
-def test_a_distance_that_is_not_given_is_asked_for(tmp_path):
-    with pytest.raises(InputError, match="--hit distance: give --hit-limit"):
-        command(["marks.csv"], out=tmp_path, truth="truth.csv", hit="distance")
+@pytest.mark.parametrize("hit", ["centre:1", "iou:0", "iou:1.5", "distance", "distance:x", "near"])
+def test_a_rule_without_its_limit_is_refused(tmp_path, hit):
+    with pytest.raises(InputError, match="hit"):
+        command(["marks.csv"], out=tmp_path, truth="truth.csv", hit=hit)
 
 
 def test_figures_of_marks_by_hand():

@@ -1,0 +1,75 @@
+"""Every option of every command is shown in use or explained."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cxr_compare.scripts.cli import command_function
+from cxr_compare.scripts.command_line import command_name
+from cxr_compare.scripts.command_list import COMMANDS
+from cxr_compare.scripts.parameters import Parameter, description, parameters_of
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = {"reference.md", "api.md", "metrics.md", "changelog.md"}
+MOST_PARAMETERS = 225
+"""A new option is for what no single value suits; see CONTRIBUTING.md."""
+
+
+def parameters() -> list[tuple[str, Parameter]]:
+    """Return each parameter with the name of its command function."""
+    return [
+        (command, parameter)
+        for command in COMMANDS
+        for parameter in parameters_of(command_function(command))
+    ]
+
+
+def command_lines() -> list[str]:
+    """Return the command lines of the documents and of the help texts, each on one line."""
+    texts = [(ROOT / "README.md").read_text(encoding="utf-8")]
+    pages = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name not in GENERATED]
+    texts += [page.read_text(encoding="utf-8") for page in pages]
+    for notebook in sorted((ROOT / "docs").rglob("*.ipynb")):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        texts += ["".join(cell["source"]) for cell in cells]
+    lines = []
+    for text in texts:
+        joined = re.sub(r"\\\n\s*", " ", text)
+        lines += re.findall(r"cxr [a-z]+ [^`\n]*", joined)
+    for command in COMMANDS:
+        lines += description(command_function(command))[1]
+    return lines
+
+
+LINES = command_lines()
+
+
+def is_shown(command: str, parameter: Parameter) -> bool:
+    """Return True if a command line gives the parameter to the command."""
+    start = f"cxr {command_name(command)} "
+    lines = [f"{line} " for line in LINES if line.startswith(start)]
+    if parameter.positional:
+        return bool(lines)
+    option = re.compile(rf"(?<= ){re.escape(parameter.option)}[ =]")
+    return any(option.search(line) for line in lines)
+
+
+def n_sentences(text: str) -> int:
+    """Return the number of sentences of a help text."""
+    return len(re.findall(r"[.!?](?=\s|$)", text))
+
+
+@pytest.mark.parametrize(
+    ("command", "parameter"),
+    [pytest.param(*pair, id=f"{pair[0]}-{pair[1].name}") for pair in parameters()],
+)
+def test_an_option_is_in_an_example_or_has_two_sentences(command, parameter):
+    assert is_shown(command, parameter) or n_sentences(parameter.help) >= 2, parameter.help
+
+
+def test_the_number_of_parameters_stays_small():
+    assert len(parameters()) <= MOST_PARAMETERS
