@@ -119,7 +119,7 @@ def _syntax(value: str) -> str:
 
 
 _CASES_NAME = "audit_cases.csv"
-_AXIS = (0.4, 1.0)  # of the bars
+_AXIS = (0.4, 1.0)  # limits of the axis of the bars
 _CONTENTS = (
     ("findings", "What was found"),
     ("shortcuts", "Shortcuts"),

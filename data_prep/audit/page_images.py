@@ -28,7 +28,7 @@ from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 _MAX_IMAGES = 60  # beside those with burned-in text
 TEXT_CHECK = "burned_in_text"
 _CROP_PX = 220  # longest side of a crop around a line of text
-_CROP_HEIGHTS = 1.5  # of the line, on each side of it
+_CROP_HEIGHTS = 1.5  # height of the crop on each side of the line, in heights of the line
 _LEAST_MARGIN = 12  # px
 
 

@@ -26,7 +26,7 @@ class Problem:
     count: int  # number of concerned images, patients or other units
     examples: tuple[str, ...] = ()  # ids of up to five of them
     advice: str = ""
-    unit: str = "image"  # what is counted: image, patient, ...
+    unit: str = "image"  # thing that is counted: image, patient, ...
     # The first cases to look at: one image or a pair each, by `image_id`, or by path for files.
     images: tuple[tuple[str, ...], ...] = ()
     split: str = ""  # name of the split, or "" for the whole data set

@@ -136,7 +136,7 @@ def remove_old_temporary_files(folder: Path) -> None:
 
 def _is_running(process_id: int) -> bool:
     """Return False if no process of this machine has the number."""
-    if _IS_WINDOWS:  # which has no signal that does nothing
+    if _IS_WINDOWS:  # Windows has no signal that does nothing
         return True
     try:
         os.kill(process_id, 0)

@@ -30,7 +30,7 @@ class FolderKind:
     """A kind of folder, or a part of a folder that a command makes on its own."""
 
     name: KindName  # in messages
-    command: str  # that makes the folder
+    command: str  # command that makes the folder
     marker: str = ""  # file that is written last; empty for a part of another folder
     first_files: tuple[str, ...] = ()  # an unfinished folder holds at least one of them
     # Kinds of its files: JSON records (`data_prep.contracts.records`), tables

@@ -85,7 +85,7 @@ class LockFile:
         if not (_IS_WINDOWS or _RELEASE_REMOVES_FILE):
             self._path.unlink(missing_ok=True)
         self._lock.release()
-        if _IS_WINDOWS:  # which removes no open file
+        if _IS_WINDOWS:  # Windows removes no open file
             with suppress(OSError):
                 self._path.unlink()
 
@@ -181,7 +181,7 @@ def remove_abandoned_folders(parent: Path, pattern: str) -> None:
         with suppress(InputError, OSError):  # a running process has it, or it has just gone
             if _belongs_to_this_user(folder):
                 with closing(LockFile(folder / LOCK_NAME, None)) as lock:
-                    if _IS_WINDOWS:  # which removes no open file
+                    if _IS_WINDOWS:  # Windows removes no open file
                         lock.close()
                     shutil.rmtree(folder)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import scipy  # whose parts load when they are first used
+import scipy  # its parts load when they are first used
 
 
 def connected_components(

@@ -84,7 +84,7 @@ class SourceTables:
     split: pd.DataFrame = field(default_factory=empty_roles)
     # `image_id, role` of the publisher's own split, stored as `official` beside the drawn one.
     official: pd.DataFrame = field(default_factory=empty_roles)
-    notes: tuple[str, ...] = ()  # what a user must know of the source, one sentence each
+    notes: tuple[str, ...] = ()  # facts about the source that a user must know, a sentence each
 
     def with_targets(self, targets: Mapping[str, Sequence[str]]) -> SourceTables:
         """Add targets of the user; a target of the same name is replaced.

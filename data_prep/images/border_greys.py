@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-_BORDER_SHARE = 0.1  # of a side
+_BORDER_SHARE = 0.1  # width of the border as a share of the side
 _PIECES_PER_SIDE = 4
 N_PIECES = 4 * _PIECES_PER_SIDE
 """Pieces of the border."""

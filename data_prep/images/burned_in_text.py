@@ -16,7 +16,7 @@ _MIN_CONTRAST = 40  # grey levels of a stroke above or below its surroundings
 _NOISE_FACTOR = 2.0  # the contrast must also be this multiple of the noise (95 % quantile)
 _LETTER_HEIGHTS = (5, 48)  # px
 _MAX_PARTS = 600  # an image with more is noise or a mesh; the tallest parts are used
-_CROSSED_QUANTILE = 0.9  # of the rows of a part by the number of strokes that they cross
+_CROSSED_QUANTILE = 0.9  # quantile of the number of strokes that the rows of a part cross
 
 
 class TextLine(NamedTuple):

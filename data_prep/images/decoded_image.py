@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_compare.data_prep.images.deep_pixels import DeepPixels
 
-_MIN_CORRELATION = 0.5  # of neighbouring pixels in an image larger than an icon
+_MIN_CORRELATION = 0.5  # least correlation of neighbouring pixels in an image larger than an icon
 _ICON_SIDE = 64  # px
 DECODE_COLUMNS = (
     "transfer_syntax",

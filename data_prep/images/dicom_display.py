@@ -17,7 +17,7 @@ LOW_PERCENTILE = 0.1
 """Percentile of the pixels that becomes black in a deep image without a window."""
 HIGH_PERCENTILE = 99.9
 """Percentile of the pixels that becomes white in a deep image without a window."""
-_SIGN_BIT = 1 << 15  # of a 16-bit number
+_SIGN_BIT = 1 << 15  # sign bit of a 16-bit number
 _CountPixels = Callable[[], np.ndarray]  # number of pixels of each stored value without padding
 
 

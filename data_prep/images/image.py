@@ -235,7 +235,7 @@ class _Grey:
     """The grey of an image file."""
 
     values: np.ndarray  # (H, W), of any depth
-    bits: int  # of a value in the file
+    bits: int  # bits of a value in the file
     colour: float = 0.0  # mean difference of red, green and blue, 0 to 255
 
 

@@ -119,7 +119,8 @@ def _missing_scans(path: Path, frame: bytes) -> list[str]:
 
     A scan brings coefficients of channels, down to a bit (ITU-T T.81 B.2.3 and G.1.1.1).
     """
-    lowest_bits: dict[int, list[int]] = {}  # of each coefficient that has arrived, by channel
+    # The lowest bit of each coefficient that has arrived, by channel.
+    lowest_bits: dict[int, list[int]] = {}
     scans = 0
     is_progressive = False
     for marker, body, _ in segments(frame):

@@ -35,8 +35,8 @@ PREDICTORS: dict[int, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Prediction of a value from its neighbours to the left, above and in the corner between them."""
 _FIRST_HALVING_PREDICTOR = 5
 _BLOCK_PIXELS = 1 << 16  # handled at a time
-_BITS_WITHOUT_CODE = 200  # of a difference that the encoder cannot have met
-_MAX_PADDING_SHARE = 1 / 1000  # of the data: more than any padding
+_BITS_WITHOUT_CODE = 200  # cost of a difference that the encoder cannot have met
+_MAX_PADDING_SHARE = 1 / 1000  # share of the data that no padding reaches
 _DIFFERENCES = np.arange(1 << 16)  # modulo 65,536
 _DIFFERENCE_SIZES = np.frexp(np.minimum(_DIFFERENCES, (1 << 16) - _DIFFERENCES))[1].astype(np.uint8)
 
@@ -84,7 +84,7 @@ class LosslessBits(NamedTuple):
 
     needed_by_row: np.ndarray  # (H,) int64
     present: int
-    parts: int  # of the data; each ends with a whole byte
+    parts: int  # number of parts of the data; each ends with a whole byte
 
 
 def count_lossless_bits(frame: bytes, values: np.ndarray) -> LosslessBits:

@@ -36,7 +36,7 @@ _RADIOGRAPHS = frozenset({"CR", "DX", "DR", "RG", "OT", "SC"})
 _CHEST = re.compile(
     "CHEST|THORA|TORAX|LUNG|PULM|POUMON|BRUST|PECHO|CXR|HEART|RIB|STERN|MEDIAST|WHOLE ?BODY|ГРУД|胸"
 )
-_NOT_CHEST = re.compile("SPINE|SPINAL|COLUMN")  # of the thorax, too
+_NOT_CHEST = re.compile("SPINE|SPINAL|COLUMN")  # also a thoracic spine
 _NO_BODY_PART = re.compile(r"(UNK(NOWN)?|OTHER|NONE|N/?A|UNDEFINED|DEFAULT|[\W\d_]*)")
 _NOT_IMAGES = {
     "SR": "a structured report",
@@ -86,7 +86,7 @@ class DicomFile:
     """Facts in the header of one file, or the reason why it is no chest radiograph."""
 
     path: str  # relative to the folder, with `/`
-    reason: str | None = None  # why it is no frontal chest radiograph; None if it may be one
+    reason: str | None = None  # reason why it is no frontal chest radiograph; None if it may be one
     image_id: str = ""  # SOPInstanceUID; a digest of the path where that is missing
     patient: str = ""  # PatientID, after its issuer where that is given; empty if missing
     study: str = ""  # StudyInstanceUID; empty if missing

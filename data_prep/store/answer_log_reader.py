@@ -35,7 +35,7 @@ _NUMBERS = ("threshold", "score", "guard_distance", "seconds")
 _DAY_NAME = re.compile(r"answers-(\d{4}-\d\d-\d\d)\.jsonl(?:[.-]\d+)?(\.gz)?")
 _MAX_LINE = 1 << 16  # characters; a row has some hundreds
 _MAX_NAMED = 5  # files in a message
-_CLOCK_TOLERANCE = timedelta(days=1)  # by which the clocks of two machines may differ
+_CLOCK_TOLERANCE = timedelta(days=1)  # largest difference of the clocks of two machines
 _COLUMN_SET = frozenset(LOG_COLUMNS)
 _PLAIN_TYPES = {str, int, float, bool, type(None)}
 _LABELS = {

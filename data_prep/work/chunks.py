@@ -24,7 +24,7 @@ class TimedResults(NamedTuple, Generic[Result]):
     """Results of a chunk of rows."""
 
     results: list[Result]
-    seconds: float  # that the worker took for them
+    seconds: float  # time that the worker took for them
 
 
 class SoloTrial(NamedTuple, Generic[Result]):

@@ -28,8 +28,8 @@ class ManifestEntry(NamedTuple):
     """A file when its local copy and the store were last the same."""
 
     size: int  # bytes
-    mtime_ns: int  # of the local file
-    version: str  # of the stored file
+    mtime_ns: int  # time of the last change of the local file
+    version: str  # version of the stored file
     lazy: bool  # True for an image or a shard, whose content may be in the store alone
 
 

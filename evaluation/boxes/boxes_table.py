@@ -544,7 +544,7 @@ def _values(values: Any) -> np.ndarray:
     """Return an array of a tensor on any device, a list or an array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        if str(values.dtype) == "torch.bfloat16":  # which numpy does not know
+        if str(values.dtype) == "torch.bfloat16":  # numpy has no such type
             values = values.float()
         values = values.numpy()
     elif hasattr(values, "cpu"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import scipy  # whose parts load when they are first used
+import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.boxes.cut_counts import sums_at_row_cuts
 from cxr_compare.evaluation.boxes.matching import BoxPairs

@@ -46,10 +46,11 @@ Protocol = namedtuple(
 _RSNA_RULES = ("corners", "floor", "images", "form")  # rules in which its score may differ
 _IOUS = np.concatenate([np.linspace(0.1, 0.45, 8), IOU_THRESHOLDS])
 _MOST_CHANGES = 2  # rules in which a protocol may differ from a known one
-_FLOAT_DIFFERENCE = 1e-4  # by which the same protocol may differ between two programs
+_FLOAT_DIFFERENCE = 1e-4  # largest difference of two programs with the same protocol
 _NEAR = 0.15  # distance within which arbitrary figures are drawn
 _ARBITRARY_FIGURES = 4000
-_MOST_CHANCE = 0.05  # of an arbitrary figure, where a protocol with changed rules counts as found
+# Share of arbitrary figures below which a protocol with changed rules counts as found.
+_MOST_CHANCE = 0.05
 _FAR = 9  # changes of a protocol that does not give the figure, for sorting
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache, cached_property
 
 import numpy as np
-import scipy  # whose parts load when they are first used
+import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.boxes.cut_counts import sums_at_row_cuts
 from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs

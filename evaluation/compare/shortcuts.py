@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy  # whose parts load when they are first used
+import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import (
@@ -158,7 +158,7 @@ def _numeric(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
     columns = [rank, *(np.maximum(rank - bend, 0) for bend in bends)]
     table = np.stack([*columns, np.zeros(levels + 1)], axis=1)
     table[levels] = 0
-    table[levels, -1] = 1  # what is missing gets a weight of its own
+    table[levels, -1] = 1  # missing values get a weight of their own
     used, codes = np.unique(codes, return_inverse=True)
     return codes, table[used]
 

@@ -134,7 +134,7 @@ class EvaluationSet:
     image_ids: pd.Index  # shape ``(N,)``, sorted
     y_true: npt.NDArray[np.bool_]  # shape ``(N,)``
     patients: npt.NDArray[np.int64]  # patient of each image as an index from 0, shape ``(N,)``
-    n_patients: int  # how many patients
+    n_patients: int  # number of patients
     # True if localisation can be evaluated on an image, shape ``(N,)``.
     boxes_trusted: npt.NDArray[np.bool_]
     truth: pd.DataFrame  # true boxes of the target on these images, original px

@@ -32,7 +32,7 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 class SystemFacts:
     """Facts about a system beside its output."""
 
-    seed: int | str | None = None  # of its training; `None` where unknown
+    seed: int | str | None = None  # random seed of its training; `None` where unknown
     training_id: str | None = None  # tells one training from another; a run and its export share it
     inference_id: str | None = None  # tells one way of predicting from another
     exported: bool = False  # True if it is an export of a run

@@ -10,7 +10,7 @@ NoteKind = Literal[
     "left_out",  # images that are left out
     "training",  # training data that is unknown
     "copies",  # test images that look like copies of training images
-    "validation",  # what validation lacks
+    "validation",  # a lack of the validation images
     "not_tuned",  # a system that was not tuned
     "seeds",  # several training seeds
     "unit",  # figures by study or patient

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import contourpy
 import numpy as np
 import numpy.typing as npt
-import scipy  # whose parts load when they are first used
+import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.boxes.map_boxes import upsample
 from cxr_compare.evaluation.overlays.shapes import Points, Shape

@@ -12,7 +12,7 @@ from cxr_compare.evaluation.overlays.shapes import Label, Points, Shape, cross, 
 
 KEY_SIZE = (32, 22)
 """Width and height of the frame of a legend's shapes."""
-_KEY_WIDTH = 30.0  # of lines; drawn about 2 px wide
+_KEY_WIDTH = 30.0  # width of a key, in units of the lines, which are drawn about 2 px wide
 
 
 class KeyEntry(NamedTuple):

@@ -108,14 +108,14 @@ class Curve:
     """
 
     name: str
-    position: int  # of the system among all; gives colour and dash
+    position: int  # position of the system among all; gives colour and dash
     x: Floats
     y: Floats
     points: tuple[Point, ...] = ()
     faint: bool = False
-    solid: bool = False  # in place of the dash of its position
-    in_steps: bool = False  # level from each point up to the next
-    figure: str = ""  # in words, for the legend
+    solid: bool = False  # solid instead of the dash of its position
+    in_steps: bool = False  # constant from each point up to the next
+    figure: str = ""  # figure as text, for the legend
     band: tuple[Floats, Floats, Floats] | None = None  # x, and the interval of y there
 
     @classmethod

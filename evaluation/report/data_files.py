@@ -40,7 +40,7 @@ def write_data_files(
     for name, table in tables.items():
         write_csv(table, out / name)
     decisions = comparison.decisions
-    if not comparison.patients_known:  # what stands there are the images' own ids
+    if not comparison.patients_known:  # the column holds ids of images
         decisions = decisions.drop(columns="patient_id", errors="ignore")
     write_table(decisions, out / files.DECISIONS, "decisions")
     write_archive(out)

@@ -24,7 +24,7 @@ from cxr_compare.evaluation.report.chart_drawing import (
 from cxr_compare.evaluation.report.forest import ForestPart
 from cxr_compare.evaluation.report.templates import CHARTS, sentence
 
-_DPI = 200  # of PNG files
+_DPI = 200  # resolution of PNG files
 
 
 _PLATE_INCHES = 17 / 2.54

@@ -43,7 +43,7 @@ THUMBNAIL_SIDE = 192
 _QUALITY = 60  # px of the longer side; of WebP
 
 
-_MOST_BOXES = 12  # of one system on one image, the most confident
+_MOST_BOXES = 12  # largest number of boxes of a system on an image, the most confident
 
 
 _READERS = min(4, os.cpu_count() or 1)

@@ -120,7 +120,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     of_target = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
     boxes = dataset.target_boxes(target)
     maps = {name: system.maps for name, system in comparison.systems.items()}
-    tables = {  # how many rows have each value
+    tables = {  # number of rows with each value
         "origins": of_target.loc[of_target["image_id"].isin(ids), "origin"],
         "excluded": dataset.optional_table("excluded")["reason"],
         "kinds": evaluated.get("x_class", pd.Series(dtype=object))[evaluated["label"] < 1],

@@ -97,7 +97,7 @@ def write_report(
     make_folder(out / files.FIGURES)
     for pattern in _STALE:
         for stale in out.glob(pattern):
-            stale.unlink()  # what an earlier report had need not be in this one
+            stale.unlink()  # a file of an earlier report may not belong to this one
     charts = report_charts(comparison) if charts is None else charts
     method_texts = methods(comparison, dataset)
     finding = comparison.display_name

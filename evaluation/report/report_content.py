@@ -80,7 +80,7 @@ class FreshContent:
     """Content of a report on a comparison that was just made."""
 
     comparison: Comparison
-    rows: Sequence[TableRow] = ()  # of the summary; without any the usual ones of a paper
+    rows: Sequence[TableRow] = ()  # rows of the summary; without any the usual ones of a paper
     seed: int = 0
     overlays: Mapping[str, str] = field(default_factory=dict)
     made_charts: Sequence[Chart] | None = None

@@ -45,7 +45,7 @@ class Report:
     """
 
     content: ReportContent = field(repr=False)
-    folder: Path | None = None  # of the report; `None` where nothing was written
+    folder: Path | None = None  # folder of the report; `None` if nothing was written
     # Of a comparison that was just made: its images with truth and predictions, and how a report
     # folder is written of it.
     cases_source: Callable[[], CaseSource] | None = field(default=None, repr=False)

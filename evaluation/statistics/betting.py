@@ -75,7 +75,7 @@ def mean_p_value(
         [0.3492]
     """
     table = shuffled_sample(values, upper)
-    goal = -np.log(error)  # of the logarithm of the wealth
+    goal = -np.log(error)  # logarithm of the wealth that is to be reached
     claimed = np.broadcast_to(np.asarray(mean, dtype=np.float64) / upper, len(table))
     cap = _MOST_OF_TEST / np.maximum(claimed, np.finfo(np.float64).tiny)
     log_wealth = np.zeros(len(table))

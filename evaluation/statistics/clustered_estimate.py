@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy  # whose parts load when they are first used
+import scipy  # its parts load when they are first used
 
 from cxr_compare.data_prep.contracts.notebook import html_table
 from cxr_compare.evaluation.statistics.figure_text import (

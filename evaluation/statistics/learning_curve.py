@@ -35,7 +35,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # whose parts load when they are first used
+import scipy  # its parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -392,7 +392,8 @@ def _log_covariance(models: Sequence[_FittedSizes], matrix: Floats) -> _LogCovar
         over_seeds = np.array([(estimate.error or 0.0) ** 2 for estimate in alone])
     total = np.array([(estimate.error or 0.0) ** 2 for estimate in both])
     np.fill_diagonal(over_patients, np.maximum(total - over_seeds, 0.0))
-    slopes = 1 / (1 - np.array([seeds.mean() for seeds in groups]))  # of the logarithm
+    # Derivative of the logarithm at the mean.
+    slopes = 1 / (1 - np.array([seeds.mean() for seeds in groups]))
     root = _root(over_patients * np.outer(slopes, slopes))
     return _LogCovariance(root, over_seeds * slopes**2)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 _STEPS = 100
-_CONVERGED = 1e-10  # of the gradient, per image
+_CONVERGED = 1e-10  # largest gradient per image of a converged fit
 _SMALLEST_STEP = 1e-10
 _ROUNDING = 1e-13  # relative rise of a loss that is still no rise
 _LEAST_CURVATURE = 1e-12  # so that separated classes give a step at all

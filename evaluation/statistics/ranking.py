@@ -167,7 +167,7 @@ class RankingSums(NamedTuple):
         else:
             losses = 2 * losses
         called = true + false
-        np.maximum(called, 1, out=called)  # where no image is called, none has a weight either
+        np.maximum(called, 1, out=called)  # without a called image no weight is above 0
         gained = np.einsum("rp,rp->r", self.on_positive, true / called)
         with np.errstate(invalid="ignore", divide="ignore"):
             pairs = n_positive * n_negative

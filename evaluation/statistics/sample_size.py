@@ -22,7 +22,7 @@ from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # whose parts load when they are first used
+import scipy  # its parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -34,7 +34,7 @@ from cxr_compare.evaluation.statistics.patient_images import IMAGE_NUMBERS, Imag
 
 _MOST_PATIENTS = 100_000_000  # the search for a sample size ends here
 _FEWEST_PATIENTS = 4  # two of either class
-_QUANTILES = 32  # of a mean square between trainings
+_QUANTILES = 32  # number of quantiles of a mean square between trainings
 
 
 class PossibleErrors(NamedTuple):

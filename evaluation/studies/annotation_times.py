@@ -9,10 +9,10 @@ from dataclasses import dataclass
 class Times:
     """Seconds that annotation takes for one image and for one box."""
 
-    label: float  # of one image
-    box: float  # of one box, on top of its image's label
-    name: str = "as given"  # of the two together, for a button
-    sources: tuple[str, ...] = ()  # who measured what, a line each
+    label: float  # seconds for the label of an image
+    box: float  # seconds for a box, in addition to the label of its image
+    name: str = "as given"  # name of this pair of times, for a button
+    sources: tuple[str, ...] = ()  # sources of the measured times, a line each
 
     @classmethod
     def from_seconds(cls, label: float | None, box: float | None) -> Times:

@@ -38,7 +38,7 @@ class CurveDesign:
     """Design of a learning-curve study: models, shares, seeds and splits."""
 
     models: Mapping[Kind, CurveModel]  # in words
-    shares: Sequence[float]  # of the annotated patients, ascending
+    shares: Sequence[float]  # shares of the annotated patients, ascending
     seeds: Sequence[int]  # from 0
     parts: Mapping[tuple[str, float, int], str]  # split to learn from, by split, share and seed
     length: str  # how long each share learned, in a sentence

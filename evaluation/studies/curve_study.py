@@ -60,8 +60,8 @@ class SizePoint:
     """One model at one size."""
 
     kind: Kind
-    share: float  # of the images for training and validation
-    n_images: float  # that it learns from, mean over folds and seeds
+    share: float  # share of the images for training and validation
+    n_images: float  # number of images that it learns from, mean over folds and seeds
     n_boxes: float  # drawn on them
     n_boxed: float  # images whose boxes are complete, or without a lesion
     n_positive: float  # images
@@ -82,8 +82,8 @@ class Difference:
     first: Kind
     second: Kind
     gap: Interval
-    p_value: float | None  # of `CurveStudy.compared` Holm's, over all sizes
-    n_images: float = math.nan  # of the first model, from `CurveStudy.compared`
+    p_value: float | None  # p-value; that of `CurveStudy.compared` by Holm over all sizes
+    n_images: float = math.nan  # images of the first model, from `CurveStudy.compared`
 
     @property
     def shown(self) -> bool:

@@ -38,7 +38,9 @@ def gap_notes(stream: pd.DataFrame) -> Iterator[str]:
         yield _sentence("further_pauses", len(ends) - len(longest))
 
 
-def system_notes(stream: pd.DataFrame, weeks: pd.DataFrame, known: FirstWeeks) -> Iterator[str]:
+def system_notes(
+    stream: pd.DataFrame, weeks: pd.DataFrame, first_weeks: FirstWeeks
+) -> Iterator[str]:
     """Return notes on systems that came, went or got another threshold within the log."""
     in_weeks = set(weeks["system"].unique())
     end_of_log = stream["time"].iloc[-1]
@@ -48,7 +50,7 @@ def system_notes(stream: pd.DataFrame, weeks: pd.DataFrame, known: FirstWeeks) -
         begin, end = rows["time"].iloc[[0, -1]]
         if system not in in_weeks:
             notes["new"].append(_sentence("new_system", system, f"{begin:%Y-%m-%d}"))
-        elif system not in known.systems:
+        elif system not in first_weeks.systems:
             notes["few"].append(_sentence("few_answers", system, MOST_SYSTEMS))
         if end_of_log - end > _SILENT:
             notes["silent"].append(_sentence("silent", system, f"{end:%Y-%m-%d}"))

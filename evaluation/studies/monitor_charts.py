@@ -13,7 +13,7 @@ from cxr_compare.evaluation.studies.monitor_result import MonitoredFigure, Monit
 from cxr_compare.evaluation.studies.study_page import ShownChart
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
-CEILING = 1e6  # of evidence in a chart
+CEILING = 1e6  # largest evidence that a chart shows
 
 
 _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))

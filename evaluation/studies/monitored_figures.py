@@ -19,36 +19,36 @@ HEADERS = ("view", "sex", "age_band", "maker")
 _QUANTILES = {"score": (0.1, 0.5, 0.9), "guard_distance": (0.1, 0.5, 0.9), "seconds": (0.95,)}
 
 
-_ALONE = ("", "")  # key and title of the only figure of a kind
+_ALONE = ("", "")  # ending of the key, and title, of the only figure of a kind
 
 
-MOST_SYSTEMS = 20  # that are watched: figures, and pairs of systems, grow with them
+MOST_SYSTEMS = 20  # largest number of watched systems: pairs of systems grow with its square
 
 
 class FirstWeeks(NamedTuple):
     """Classes, quantiles and systems of the first weeks, which define the monitored figures."""
 
-    systems: list[str]  # those with the most answers, at most `MOST_SYSTEMS`
+    systems: list[str]  # systems with the most answers, at most `MOST_SYSTEMS`
     cuts: dict[tuple[str, str], Floats]  # quantiles, by system and column
-    patients: dict[str, pd.Series]  # of each class of each header, how many
+    patients: dict[str, pd.Series]  # number of patients in each class, by header
     window: int  # days in which a patient counts once
 
 
 class FigureBlock(NamedTuple):
     """Figures that are known for the same images, on the days on which their patients count."""
 
-    of: tuple[str, str]  # kind and system, "" of what is no system's
-    titles: dict[str, str]  # by key
-    values: Floats  # in [0, 1], shape (images, figures)
-    headers: pd.DataFrame  # of the images
-    patient: Integers  # of each image: place in what follows, which is in the order of time
-    means: Floats  # shape (figures, patients)
-    day: Integers  # on which a patient counts, from the first of the log
+    kind_and_system: tuple[str, str]  # the system is "" where the figures belong to none
+    titles: dict[str, str]  # titles of the figures by their keys
+    values: Floats  # values of the images in [0, 1], shape (images, figures)
+    headers: pd.DataFrame  # headers of the images
+    patient: Integers  # number of each image's patient; patients are numbered in time's order
+    means: Floats  # means of the patients, shape (figures, patients)
+    day: Integers  # day on which each patient counts, from the first day of the log
 
     @property
     def kind(self) -> str:
         """Key of `KINDS`."""
-        return self.of[0]
+        return self.kind_and_system[0]
 
     @property
     def n(self) -> int:
@@ -57,7 +57,15 @@ class FigureBlock(NamedTuple):
 
 
 def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
-    """Learn the classes, quantiles and systems of the first weeks of a log."""
+    """Learn the classes, quantiles and systems of the first weeks of a log.
+
+    Args:
+        weeks: Rows of the first weeks.
+        window: Days in which a patient counts once.
+
+    Returns:
+        What defines the monitored figures of the whole log.
+    """
     answered = weeks[weeks["status"] == "ok"]
     cuts = {
         (str(system), column): np.quantile(values, quantiles)
@@ -72,44 +80,54 @@ def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
 
 
 def figure_blocks(
-    log: pd.DataFrame, known: FirstWeeks, *, weeks: bool = False
+    log: pd.DataFrame, first_weeks: FirstWeeks, *, is_first_weeks: bool = False
 ) -> Iterator[FigureBlock]:
     """Return the figures of a log: of each system, of each pair of systems, and of the headers.
 
     Args:
         log: The log, or its first weeks.
-        known: Classes, quantiles and systems of the first weeks.
-        weeks: True if `log` is the first weeks.
+        first_weeks: Classes, quantiles and systems of the first weeks.
+        is_first_weeks: True if `log` is the first weeks.
+
+    Yields:
+        The figures of one kind and system.
     """
-    for system in known.systems:
-        yield from _of_system(log[log["system"] == system], system, known)
-    for one, other in combinations(known.systems, 2):
+    for system in first_weeks.systems:
+        yield from _blocks_of_system(log[log["system"] == system], system, first_weeks)
+    for one, other in combinations(first_weeks.systems, 2):
         pair = [log[log["system"] == system].drop_duplicates("image") for system in (one, other)]
         both = pair[0].merge(pair[1][["image", "decision"]], on="image", suffixes=("", "_other"))
         calls = both[["decision", "decision_other"]]
         differ = calls["decision"] != calls["decision_other"]
         shown = calls.notna().all(axis=1)
-        of = "disagreement", f"{one} and {other}"
-        yield from _block(of, both, shown, {_ALONE: differ}, known.window)
+        kind_and_system = ("disagreement", f"{one} and {other}")
+        figures = {_ALONE: differ}
+        yield from _block(kind_and_system, both, shown, figures, first_weeks.window)
     images = log.drop_duplicates("image")
-    for column, patients in known.patients.items():
+    for column, patients in first_weeks.patients.items():
         classes = list(patients.index)
-        watched = classes[:1] if len(classes) == 2 else classes  # one of two tells the other
+        # The share of one of two classes follows from that of the other.
+        watched = classes[:1] if len(classes) == 2 else classes
         title = KINDS[column].title
-        figures = {(f"={name}", f"{title} {name}"): images[column] == name for name in watched}
+        shares = {(f"={name}", f"{title} {name}"): images[column] == name for name in watched}
         if classes:
-            new = f"{title} not seen in the first weeks"
-            # In the first weeks: by those of all other patients, as chance has it later on.
-            own = images[column].isin(patients.index[patients == 1])
-            figures["=new", new] = own if weeks else ~images[column].isin(classes)
-        yield from _block((column, ""), images, images[column].notna(), figures, known.window)
+            new_title = f"{title} not seen in the first weeks"
+            # In the first weeks a class is new if no other patient has it: as often as a class is
+            # new later on if nothing changes.
+            of_one_patient = images[column].isin(patients.index[patients == 1])
+            is_new = of_one_patient if is_first_weeks else ~images[column].isin(classes)
+            shares["=new", new_title] = is_new
+        is_stated = images[column].notna()
+        yield from _block((column, ""), images, is_stated, shares, first_weeks.window)
 
 
-def _of_system(log: pd.DataFrame, system: str, known: FirstWeeks) -> Iterator[FigureBlock]:
+def _blocks_of_system(
+    log: pd.DataFrame, system: str, first_weeks: FirstWeeks
+) -> Iterator[FigureBlock]:
     called = log["decision"]
     label = log["label"]
     answered = log["status"] == "ok"
-    name = system if known.systems[1:] else ""
+    name = system if first_weeks.systems[1:] else ""
     audited = called.notna() & label.notna()
     figures = [
         ("call_rate", called.notna(), {_ALONE: called}),
@@ -118,40 +136,45 @@ def _of_system(log: pd.DataFrame, system: str, known: FirstWeeks) -> Iterator[Fi
         ("ppv", audited & (called == 1), {_ALONE: label}),
     ]
     for kind, column in (("score", "score"), ("guard", "guard_distance"), ("slow", "seconds")):
-        cuts = zip(_QUANTILES[column], known.cuts.get((system, column), ()), strict=False)
+        cuts = zip(_QUANTILES[column], first_weeks.cuts.get((system, column), ()), strict=False)
         above = {
             (f">q{100 * quantile:g}", f"{KINDS[kind].title} above {cut:.3g}"): log[column] > cut
             for quantile, cut in cuts
         }
         figures.append((kind, answered & log[column].notna(), above))
     figures.append(("failed", log["status"].notna(), {_ALONE: ~answered}))
-    for kind, shown, of_kind in figures:
-        yield from _block((kind, name), log, shown, of_kind, known.window)
+    for kind, shown, values in figures:
+        yield from _block((kind, name), log, shown, values, first_weeks.window)
 
 
 def _block(
-    of: tuple[str, str],
+    kind_and_system: tuple[str, str],
     log: pd.DataFrame,
-    shown: pd.Series,  # images of which the figures are known
-    figures: Mapping[tuple[str, str], pd.Series],  # by the last part of the key, and the title
+    shown: pd.Series,  # True for images whose figures are known
+    figures: Mapping[tuple[str, str], pd.Series],  # values by the ending of the key and the title
     window: int,
 ) -> Iterator[FigureBlock]:
     """Return the figures by patient: means over the images of the days that count."""
     if not figures or not shown.any():
         return
-    kind, system = of
-    words, at = (f", {system}", f"@{system}") if system else ("", "")
-    titles = {
-        f"{kind}{part}{at}": f"{title or KINDS[kind].title}{words}" for part, title in figures
-    }
+    kind, system = kind_and_system
+    titles = {}
+    for ending, title in figures:
+        key = f"{kind}{ending}"
+        full_title = title or KINDS[kind].title
+        if system:
+            key = f"{key}@{system}"
+            full_title = f"{full_title}, {system}"
+        titles[key] = full_title
     images = log[shown]
     images = images[counting_days(images["patient"].to_numpy(), images["day"].to_numpy(), window)]
-    values = np.stack([each[images.index].to_numpy(float) for each in figures.values()], axis=1)
+    values = np.stack([column[images.index].to_numpy(float) for column in figures.values()], axis=1)
     units = images.groupby(["patient", "day"], sort=False)
     patient = units.ngroup().to_numpy()
     day = units["day"].first().to_numpy()
     means = np.stack([np.bincount(patient, column) for column in values.T]) / np.bincount(patient)
-    yield FigureBlock(of, titles, values, images[[*HEADERS]], patient, means, day)
+    headers = images[[*HEADERS]]
+    yield FigureBlock(kind_and_system, titles, values, headers, patient, means, day)
 
 
 def counting_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[np.bool_]:
@@ -161,6 +184,9 @@ def counting_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[
         patient: Number of each image's patient, shape ``(N,)``.
         day: Day of each image, counted from 0, shape ``(N,)``.
         window: Days in which a patient counts once.
+
+    Returns:
+        True for images of days that count, shape ``(N,)``.
 
     Example:
         >>> counting_days(np.array([0, 0, 1, 0, 0]), np.array([1, 1, 2, 300, 366]), 365).tolist()
@@ -172,16 +198,17 @@ def counting_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[
     last = int(day.max())
     window = min(window, last + 1)
     key = patient * np.int64(last + window + 1) + day
-    keys = np.unique(key)  # a day of a patient, in the order of patients and days
-    whose = keys // (last + window + 1)
-    following = np.searchsorted(keys, keys + window)  # the first a window later, or who comes next
+    keys = np.unique(key)  # one for each day of a patient, in the order of patients and days
+    patient_of_key = keys // (last + window + 1)
+    # Position of the patient's first day a window later; without one, that of the next patient.
+    following = np.searchsorted(keys, keys + window)
     chosen = np.zeros(len(keys), dtype=bool)
-    front = np.flatnonzero(np.diff(whose, prepend=-1))  # each patient's first
+    front = np.flatnonzero(np.diff(patient_of_key, prepend=-1))  # first day of each patient
     while front.size:
         chosen[front] = True
         after = following[front]
         inside = after < len(keys)
         front = front[inside]
         after = after[inside]
-        front = after[whose[after] == whose[front]]
+        front = after[patient_of_key[after] == patient_of_key[front]]
     return np.asarray(chosen[np.searchsorted(keys, key)])

@@ -38,10 +38,12 @@ from cxr_compare.evaluation.studies.monitored_figures import (
 )
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
-_BY_LABEL = ("sensitivity", "specificity")  # whose reference is validation, where it is given
+# Kinds whose reference is validation, where it is given.
+_BY_LABEL = ("sensitivity", "specificity")
 
 
-_COMPARED = ("call_rate", "score", "view", "sex", "age_band")  # first weeks with validation
+# Kinds that are compared between the first weeks and validation.
+_COMPARED = ("call_rate", "score", "view", "sex", "age_band")
 
 
 _NUMBERS = ("threshold", "score", "guard_distance", "seconds", "decision", "label")
@@ -50,22 +52,22 @@ _NUMBERS = ("threshold", "score", "guard_distance", "seconds", "decision", "labe
 _TEXTS = ("time", "system", "target", "patient", "image", "status")
 
 
-_BINS = 40  # of a course
+_BINS = 40  # number of parts of a course
 
 
-_RECENT = 5_000  # patients who tell it at most
+_RECENT = 5_000  # largest number of patients whose mean is the present one
 
 
-_MOSTLY = 0.5  # of a change, that a changed mix must explain to be named
+_MOSTLY = 0.5  # least share of a change that a named change of the mix explains
 
 
-_TAIL = 0.1  # of the shares of starts, beyond either end of when a change began
+_TAIL = 0.1  # share of the starts of a change beyond either end of its interval
 
 
-_MORE = 1.25  # times the change of all, that a group's must be to be named
+_MORE = 1.25  # least change of a named group, relative to the change of all patients
 
 
-_FEWEST_OF_GROUP = 20  # patients, before and since
+_FEWEST_OF_GROUP = 20  # least number of patients of a named group, before and since
 
 
 def monitor_log(
@@ -92,47 +94,52 @@ def monitor_log(
         >>> days = pd.date_range("2026-01-01", periods=600, freq="4h", tz="UTC")
         >>> scores = np.random.default_rng(0).random(600)
         >>> log = pd.DataFrame({"time": days, "patient": range(600), "score": scores})
-        >>> found = monitor_log(log)
-        >>> len(found.rows), found.alarms
+        >>> monitoring = monitor_log(log)
+        >>> len(monitoring.rows), monitoring.alarms
         (4, [])
     """
     stream, notes = _without_lone_days(_completed(log), first)
     weeks = stream[stream["day"] < first]
-    known = read_first_weeks(weeks, window)
-    references = {block.of: block for block in figure_blocks(weeks, known, weeks=True)}
+    first_weeks = read_first_weeks(weeks, window)
+    references = {
+        block.kind_and_system: block
+        for block in figure_blocks(weeks, first_weeks, is_first_weeks=True)
+    }
     validated: dict[tuple[str, str], FigureBlock] = {}
-    notes += [*gap_notes(stream), *system_notes(stream, weeks, known)]
+    notes += [*gap_notes(stream), *system_notes(stream, weeks, first_weeks)]
     if validation is not None:
         table = _completed(validation.assign(time=stream["time"].iloc[0]))
-        if not known.systems[1:]:  # whatever it is called there
-            table["system"] = known.systems[0]
-        for block in figure_blocks(table, known):
+        if len(first_weeks.systems) == 1:  # validation may call the only system otherwise
+            table["system"] = first_weeks.systems[0]
+        for block in figure_blocks(table, first_weeks):
+            key = block.kind_and_system
             if block.kind in _BY_LABEL:
-                validated[block.of] = block
-            elif block.kind in _COMPARED and block.of in references:
-                notes += validation_notes(references[block.of], block)
+                validated[key] = block
+            elif block.kind in _COMPARED and key in references:
+                notes += validation_notes(references[key], block)
     references |= validated
-    figures = Counter[str]()  # that divide the share of their kind
+    figures = Counter[str]()  # number of figures that divide the share of their kind
     for block in references.values():
         figures[block.kind] += len(block.titles) * (block.n >= FEWEST)
     calendar = _Calendar(stream["time"].iloc[0].normalize(), int(stream["day"].iloc[-1]) + 1)
     rows: list[MonitoredFigure] = []
-    for block in figure_blocks(stream, known):
-        nothing = block._replace(means=block.means[:, :0], day=block.day[:0])
-        was = references.get(block.of, nothing)
-        share = ERROR * KINDS[block.kind].share / figures[block.kind] if was.n >= FEWEST else 0.0
+    for block in figure_blocks(stream, first_weeks):
+        empty = block._replace(means=block.means[:, :0], day=block.day[:0])
+        reference = references.get(block.kind_and_system, empty)
+        share = 0.0
+        if reference.n >= FEWEST:
+            share = ERROR * KINDS[block.kind].share / figures[block.kind]
         source = "first weeks"
         tested = first
-        if block.of in validated:
+        if block.kind_and_system in validated:
             source = "validation"
             tested = 0
-        rows += _Test(block, was, source, min(tested, calendar.n_days), share, calendar).rows()
-
-    def rank(row: MonitoredFigure) -> tuple[bool, str, bool]:
-        since = "" if row.change is None else row.change.since
-        return row.change is None, since, not row.share
-
-    rows.sort(key=rank)
+        tested = min(tested, calendar.n_days)
+        rows += _Test(block, reference, source, tested, share, calendar).rows()
+    # Alarms come first, the earliest change at the top; figures that are not watched come last.
+    rows.sort(key=lambda row: not row.share)
+    rows.sort(key=lambda row: "" if row.change is None else row.change.since)
+    rows.sort(key=lambda row: row.change is None)
     images = stream["image"].nunique()
     patients = stream["patient"].nunique()
     return Monitoring(
@@ -150,8 +157,8 @@ def monitor_log(
 class _Calendar(NamedTuple):
     """Days of a log."""
 
-    begin: pd.Timestamp  # midnight of the first
-    n_days: int  # from the first to the last, whether or not they have rows
+    begin: pd.Timestamp  # midnight at the beginning of the first day
+    n_days: int  # number of days from the first to the last, whether or not they have rows
 
     def date(self, day: int) -> str:
         """Return a day, counted from 0, as 2026-01-31."""
@@ -197,15 +204,23 @@ def _without_lone_days(stream: pd.DataFrame, first: int) -> tuple[pd.DataFrame, 
     return kept.assign(day=kept["day"] - kept["day"].iloc[0]), [note]
 
 
+class _Explanation(NamedTuple):
+    """Groups of patients that explain a change."""
+
+    groups: tuple[GroupChange, ...]  # the two groups with the largest differences
+    mix: str  # header whose changed mix explains most of the change; empty if none does
+    mix_share: float  # share of the change that it explains
+
+
 class _Test(NamedTuple):
     """Comparison of a block of figures with its reference."""
 
     block: FigureBlock
-    was: FigureBlock
-    source: str  # of the reference
-    first: int  # day that is tested
-    share: float  # of the false alarms, of each figure; 0: not watched
-    calendar: _Calendar  # of the log
+    reference: FigureBlock
+    source: str  # origin of the reference: first weeks or validation
+    first: int  # first day that is tested
+    share: float  # share of the false alarms that each figure has; 0 if they are not watched
+    calendar: _Calendar  # days of the log
 
     @property
     def begin(self) -> int:
@@ -215,10 +230,12 @@ class _Test(NamedTuple):
     def rows(self) -> Iterator[MonitoredFigure]:
         """Return the result of each figure."""
         means = self.block.means
-        was = self.was.means
+        was = self.reference.means
         # The reference is of day 0, the stream from day 1 on.
         values = np.concatenate([was, means[:, self.begin :]], axis=1)
-        day = np.append(np.zeros_like(self.was.day), self.block.day[self.begin :] - self.first + 1)
+        day = np.append(
+            np.zeros_like(self.reference.day), self.block.day[self.begin :] - self.first + 1
+        )
         # After each day that has patients, from the first tested on.
         evidence = np.zeros((len(means), len(np.unique(day[day > 0]))))
         if self.share:
@@ -235,7 +252,7 @@ class _Test(NamedTuple):
                 title=title,
                 share=self.share,
                 source=self.source,
-                n_reference=self.was.n,
+                n_reference=self.reference.n,
                 was=MeanInterval.from_values(was[row]),
                 n_stream=self.block.n - self.begin,
                 now=MeanInterval.from_values(now),
@@ -270,20 +287,27 @@ class _Test(NamedTuple):
         likely = start_quantiles(shares, day[until], [_TAIL, 1 - _TAIL])
         first = self.first + int(days[int(shares.argmax())])
         start = int(np.searchsorted(self.block.day, first))
-        rang = self.first - 1 + int(days[1 + int(np.argmax(evidence >= 1 / self.share))])
-        on, since, low, high = (
-            self.calendar.date(int(when)) for when in (rang, first, *(self.first + likely))
+        alarm_day = self.first - 1 + int(days[1 + int(np.argmax(evidence >= 1 / self.share))])
+        low, high = (self.calendar.date(int(day)) for day in self.first + likely)
+        explanation = self._explain(row, start)
+        change = Change(
+            on=self.calendar.date(alarm_day),
+            since=self.calendar.date(first),
+            since_low=low,
+            since_high=high,
+            one_in=float(evidence[most]),
+            groups=explanation.groups,
+            mix=explanation.mix,
+            mix_share=explanation.mix_share,
         )
-        one_in = float(evidence[most])
-        return start, Change(on, since, low, high, one_in, *self._where(row, start))
+        return start, change
 
-    def _where(self, row: int, start: int) -> tuple[tuple[GroupChange, ...], str, float]:
-        """Return the groups with the largest differences and the header that explains most."""
+    def _explain(self, row: int, start: int) -> _Explanation:
         changes: list[GroupChange] = []
         mixes = {"": 0.0}
-        overall = self.block.means[row, start:].mean() - self.was.means[row].mean()
+        overall = self.block.means[row, start:].mean() - self.reference.means[row].mean()
         for column in (name for name in HEADERS if name != self.block.kind):
-            before = _by_group(self.was, row, column, 0)
+            before = _by_group(self.reference, row, column, 0)
             since = _by_group(self.block, row, column, start)
             both = before.add_suffix("_was").join(since, how="inner")
             total = (both["mean"] * both["share"] - both["mean_was"] * both["share_was"]).sum()
@@ -296,17 +320,17 @@ class _Test(NamedTuple):
                 GroupChange(column, str(group), float(was), float(now), int(n))
                 for group, was, now, n in enough[["mean_was", "mean", "n"]].itertuples()
             ]
-        changes.sort(key=lambda each: -abs(each.since - each.before))
+        changes.sort(key=lambda change: -abs(change.since - change.before))
         mix = max(mixes, key=lambda column: mixes[column])
-        return tuple(changes[:2]), mix, mixes[mix]
+        return _Explanation(tuple(changes[:2]), mix, mixes[mix])
 
 
 def _by_group(block: FigureBlock, row: int, column: str, start: int) -> pd.DataFrame:
     """Return mean per patient, number of patients and their share by group, from `start` on."""
-    kept = block.patient >= start
-    groups = block.headers[column].to_numpy(object)[kept]
-    patients = block.patient[kept]
-    values = pd.Series(block.values[kept, row])
+    since_start = block.patient >= start
+    groups = block.headers[column].to_numpy(object)[since_start]
+    patients = block.patient[since_start]
+    values = pd.Series(block.values[since_start, row])
     means = values.groupby([groups, patients]).mean()
     table = means.groupby(level=0).agg(["mean", "size"]).set_axis(["mean", "n"], axis=1)
     return table.assign(share=table["n"] / table["n"].sum())

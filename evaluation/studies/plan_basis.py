@@ -29,7 +29,7 @@ class PlanBasis:
     plans: Mapping[str, Plan]  # by name; one alone has an empty name
     compares: bool  # two systems or modalities
     facts: Mapping[str, Any]
-    notes: tuple[str, ...] = ()  # what is assumed, in sentences
+    notes: tuple[str, ...] = ()  # assumptions, a sentence each
 
     @property
     def first(self) -> Plan:

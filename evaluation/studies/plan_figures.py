@@ -24,8 +24,8 @@ _STORED = "plan.json"
 _FIGURES = "figures"
 
 
+# Shares of the difference that are drawn, so that the cost of a smaller one is seen.
 _SHARES = (0.5, 1.0, 1.5)
-"""Of the difference: whoever plans for one should see what a smaller one would take."""
 
 
 def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
@@ -52,18 +52,20 @@ def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
 
 
 def _guarantee_chart(plan: GuaranteePlan) -> Chart:
-    found = [row["patients"] for row in plan.rows if row["patients"]] or [MOST_SIMULATED]
-    low = max(min(found) / 4, 8)
-    high = max(found) * 2
+    needed = [row["patients"] for row in plan.rows if row["patients"]] or [MOST_SIMULATED]
+    low = max(min(needed) / 4, 8)
+    high = max(needed) * 2
     patients = np.unique(np.geomspace(low, high, 16).astype(int))
-    chances = [np.array([s.chance(int(n)) for n in patients]) for s in plan.shares.values()]
-    curves = enumerate(zip(plan.shares, chances, strict=True))
+    curves = []
+    for position, (name, share) in enumerate(plan.shares.items()):
+        chances = np.array([share.chance(int(n)) for n in patients])
+        curves.append(Curve(name, position, patients.astype(float), chances))
     return Chart(
         key="guarantee",
         title="How often the guarantee gets a threshold",
         x=Axis.log("Validation patients", low, high),
         y=Axis("Chance"),
-        curves=tuple(Curve(name, at, patients.astype(float), y) for at, (name, y) in curves),
+        curves=tuple(curves),
         guides=(((low, high), (plan.power, plan.power)),),
         guide_label=f"{plan.power:.0%}",
         description="; ".join(plan.sentences()),
@@ -92,10 +94,11 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
             description="; ".join(question.sentences()),
         )
     widths = []
-    wanted = [] if question.half_width is None else [question.half_width]
-    for at, (name, plan) in enumerate(question.basis.plans.items()):
-        heights = [plan.study(int(n)).half_width(question.level) for n in patients]
-        widths.append(Curve(name or "planned study", at, patients.astype(float), np.array(heights)))
+    goals = [] if question.half_width is None else [question.half_width]
+    for position, (name, plan) in enumerate(question.basis.plans.items()):
+        heights = np.array([plan.study(int(n)).half_width(question.level) for n in patients])
+        title = name or "planned study"
+        widths.append(Curve(title, position, patients.astype(float), heights))
     top = float(max(curve.y.max() for curve in widths))
     ticks = tuple((tick, f"{tick:g}".removeprefix("0") or "0") for tick in _steps(top))
     yield Chart(
@@ -104,8 +107,8 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
         x=axis,
         y=Axis(f"Mean half-width of the {question.level:.0%} interval", ticks, 0.0, ticks[-1][0]),
         curves=tuple(widths),
-        guides=tuple(((low, high), (width, width)) for width in wanted),
-        guide_label="".join(f"{width:g}" for width in wanted),
+        guides=tuple(((low, high), (width, width)) for width in goals),
+        guide_label="".join(f"{width:g}" for width in goals),
         description="; ".join(question.sentences()),
     )
 
@@ -118,16 +121,17 @@ def _power_curves(question: StudyPlan, patients: np.ndarray) -> Iterator[Curve]:
         for name, plan in question.basis.plans.items()
         for share in ((1.0,) if several else _SHARES)
     ]
-    for at, (name, plan, share) in enumerate(shown):
-        true = difference * share
-        power = [plan.study(int(n)).power(true, question.level) for n in patients]
-        label = name if several else f"difference {true:g}"
-        study = fewest_patients(plan, question.shows(question.power, true))
+    for position, (name, plan, share) in enumerate(shown):
+        true_difference = difference * share
+        power = [plan.study(int(n)).power(true_difference, question.level) for n in patients]
+        label = name if several else f"difference {true_difference:g}"
+        study = fewest_patients(plan, question.shows(question.power, true_difference))
         points: tuple[Point, ...] = ()
         if study is not None and study.patients <= patients[-1]:
             points = (Point(study.patients, question.power, f"{study.patients:,} patients"),)
         figure = "" if study is None else f"({study.patients:,} patients)"
-        yield Curve(label, at, patients.astype(float), np.array(power), points, figure=figure)
+        heights = np.array(power)
+        yield Curve(label, position, patients.astype(float), heights, points, figure=figure)
 
 
 def _steps(top: float) -> list[float]:

@@ -22,7 +22,9 @@ class ReaderAgreement:
     """Labels and boxes of each reader of a data set on a target."""
 
     ratings: pd.DataFrame  # a row an image, a column a reader; NaN where a reader says nothing
-    boxes: dict[str, pd.DataFrame] = field(default_factory=dict)  # of each reader, original px
+    boxes: dict[str, pd.DataFrame] = field(
+        default_factory=dict
+    )  # boxes of each reader, original px
 
     @classmethod
     def from_dataset(cls, dataset: DataSet, target: Target) -> ReaderAgreement:

@@ -31,7 +31,7 @@ from cxr_compare.evaluation.studies.reader_study import DECIDED, ReaderStudy
 _Kind = Literal["reader", "system", "mean", "difference"]
 
 
-_ROWS_AT_ONCE = 256  # of jackknife weights, which are as wide as there are patients
+_ROWS_AT_ONCE = 256  # rows of jackknife weights in memory; each has a weight for every patient
 
 
 _Name = tuple[str, str]  # reader and modality; a system has the modality ""
@@ -43,19 +43,20 @@ class StudyRow:
 
     kind: _Kind
     metric: str  # short name, as in `metrics.csv`
-    first: str  # modality or system; of a difference what the second is taken from
-    second: str  # of a difference
-    reader: str  # of a single figure
+    first: str  # modality or system; of a difference the one from which `second` is subtracted
+    second: str  # modality or system that is subtracted; empty unless a difference
+    reader: str  # reader of a single figure; empty for a mean or difference
     estimate: float
     std_error: float | None  # `None` where nothing varies
     df: float | None  # degrees of freedom; `None` for the normal distribution
-    ci_low: float | None  # at the chosen level; of what is no difference within 0 and 1
+    # Interval at the chosen level; that of a figure or mean is cut to its range.
+    ci_low: float | None
     ci_high: float | None
-    # of all differences of a metric at once (Bonferroni), cautious with 2 to 4 readers; of the
-    # mean of so few, too
+    # Interval that holds for all differences of a metric at once (Bonferroni). It is cautious with
+    # 2 to 4 readers, and then also given for a mean.
     ci_low_all: float | None
     ci_high_all: float | None
-    p_value: float | None  # of no difference
+    p_value: float | None  # p-value of no difference
     n_readers: int
     n_cases: int
     design: str  # how readers and modalities meet in a difference
@@ -143,22 +144,33 @@ class _Reading:
     """Readings of a reader with a modality, or of a system, with the patients of their cases."""
 
     rows: pd.DataFrame
-    patients: Integers  # of all patients, those who have a case here, rising
-    owner: Integers  # of each row, as a place in `patients`
+    patients: Integers  # numbers of the patients with a case here, ascending
+    owner: Integers  # patient of each row, as a position in `patients`
 
 
 def _readings(study: ReaderStudy) -> dict[_Name, _Reading]:
     patient_of, _ = cluster_index(study.truth["patient"])
     tables = pd.concat([study.readings, study.systems])
     readings = dict[_Name, _Reading]()
-    place = study.truth.index.get_indexer(pd.Index(tables["case"]))
-    number = tables.groupby(["reader", "modality"], sort=False).ngroup().to_numpy()
-    for chosen in (np.flatnonzero(number == each) for each in range(number.max() + 1)):
-        patients, owner = np.unique(patient_of[place[chosen]], return_inverse=True)
+    case_positions = study.truth.index.get_indexer(pd.Index(tables["case"]))
+    group = tables.groupby(["reader", "modality"], sort=False).ngroup().to_numpy()
+    for number in range(group.max() + 1):
+        chosen = np.flatnonzero(group == number)
+        patients, owner = np.unique(patient_of[case_positions[chosen]], return_inverse=True)
         rows = tables.iloc[chosen]
         name = str(rows["reader"].iloc[0]), str(rows["modality"].iloc[0])
         readings[name] = _Reading(rows, patients, owner)
     return readings
+
+
+@dataclass(frozen=True)
+class _PairDifference:
+    """Difference of two modalities."""
+
+    estimate: ClusteredEstimate
+    claimed: ClusteredEstimate | None  # estimate of the interval for all differences at once
+    columns: list[int]  # columns of the figures that enter it
+    design: str  # how readers and modalities meet
 
 
 class _MetricStudy:
@@ -178,17 +190,17 @@ class _MetricStudy:
         self.cases = cases
         self.level = level
         needed = "decision" if metric in DECIDED else "rating"
-        held = {
+        complete = {
             name: reading
             for name, reading in readings.items()
             if name[1] or (needed in reading.rows and reading.rows[needed].notna().all())
         }
-        self.columns: dict[_Name, int] = {name: at for at, name in enumerate(held)}
-        self.counts = [len(reading.rows) for reading in held.values()]
+        self.columns: dict[_Name, int] = {name: column for column, name in enumerate(complete)}
+        self.counts = [len(reading.rows) for reading in complete.values()]
         n_patients = study.truth["patient"].nunique()
         left_out = [
-            _left_out(study.figure(metric, each.rows, each.owner), each.patients, n_patients)
-            for each in held.values()
+            _left_out(study.figure(metric, r.rows, r.owner), r.patients, n_patients)
+            for r in complete.values()
         ]
         table = np.column_stack(left_out)  # (patients + 1, figures)
         self.figures = table[0]
@@ -203,34 +215,31 @@ class _MetricStudy:
     def rows(self) -> list[StudyRow]:
         """Return single figures, means over readers, then differences."""
         modalities = self.study.modalities
-        rows = [
-            self._row(
-                "reader" if name[1] else "system",
-                name[1] or name[0],
-                [at],
-                estimate,
-                reader=name[0] if name[1] else "",
-            )
-            for (name, at), estimate in zip(self.columns.items(), self._singles(), strict=True)
-        ]
+        rows = []
+        for (name, column), estimate in zip(self.columns.items(), self._singles(), strict=True):
+            reader, modality = name
+            if modality:
+                rows.append(self._row("reader", modality, [column], estimate, reader=reader))
+            else:
+                rows.append(self._row("system", reader, [column], estimate))
         for modality in modalities:
             study = self._nested([modality])
-            rows.append(self._row("mean", modality, self._of(modality), study.systems[0]))
+            rows.append(self._row("mean", modality, self._columns_of(modality), study.systems[0]))
         pairs = list(combinations(modalities, 2))
         against = [(modality, system) for modality in modalities for system in self.systems]
         shared = 1 - (1 - self.level) / max(1, len(pairs) + len(against))
         for first, second in pairs:
-            estimate, claimed, columns, design = self._pair(first, second)
+            pair = self._pair(first, second)
             rows.append(
                 self._row(
                     "difference",
                     first,
-                    columns,
-                    estimate,
+                    pair.columns,
+                    pair.estimate,
                     second,
-                    design,
+                    pair.design,
                     all_level=shared,
-                    claimed=claimed,
+                    claimed=pair.claimed,
                 )
             )
         for modality, system in against:
@@ -239,7 +248,7 @@ class _MetricStudy:
                 self._row(
                     "difference",
                     modality,
-                    self._of(modality),
+                    self._columns_of(modality),
                     study.differences[0, 1],
                     system,
                     "readers against a stand-alone system",
@@ -248,11 +257,11 @@ class _MetricStudy:
             )
         return rows
 
-    def _of(self, name: str) -> list[int]:
+    def _columns_of(self, name: str) -> list[int]:
         """Return the columns of a modality's figures, or of a system's figure."""
         if (name, "") in self.columns:
             return [self.columns[name, ""]]
-        return [at for (_, modality), at in self.columns.items() if modality == name]
+        return [column for (_, modality), column in self.columns.items() if modality == name]
 
     def _singles(self) -> list[ClusteredEstimate]:
         """Estimate each figure by itself, over cases."""
@@ -280,8 +289,8 @@ class _MetricStudy:
         )
 
     def _nested(self, names: Sequence[str]) -> MultiReaderAnalysis:
-        groups = [self._of(name) for name in names]
-        columns = [at for group in groups for at in group]
+        groups = [self._columns_of(name) for name in names]
+        columns = [column for group in groups for column in group]
         return analyse_nested(
             [self.figures[group] for group in groups],
             self.covariance[np.ix_(columns, columns)],
@@ -289,27 +298,26 @@ class _MetricStudy:
             cases=self.cases,
         )
 
-    def _pair(
-        self, first: str, second: str
-    ) -> tuple[ClusteredEstimate, ClusteredEstimate | None, list[int], str]:
-        """Estimate the difference of two modalities."""
+    def _pair(self, first: str, second: str) -> _PairDifference:
         readers = [set(self.study.readers(modality)) for modality in (first, second)]
         both = [reader for reader in self.study.readers(first) if reader in readers[1]]
         if len(both) < 2:
             estimate = self._nested([first, second]).differences[0, 1]
-            columns = self._of(first) + self._of(second)
-            return estimate, None, columns, "nested: readers differ by modality"
+            columns = self._columns_of(first) + self._columns_of(second)
+            design = "nested: readers differ by modality"
+            return _PairDifference(estimate, None, columns, design)
         names = self.study.modalities
         design = "crossed"
         if self.crossed is None:
             names = [first, second]
             design = f"crossed, by the {len(both)} of {len(set.union(*readers))} readers with both"
-        at = names.index(first), names.index(second)
-        published, least = (self._crossed(names, both, least=each) for each in (False, True))
-        estimate = published.differences[at]
-        claimed = least.differences[at]
+        pair = names.index(first), names.index(second)
+        estimate = self._crossed(names, both).differences[pair]
+        claimed = estimate
+        if len(both) < FEW_READERS:
+            claimed = self._crossed(names, both, least=True).differences[pair]
         columns = [self.columns[reader, name] for name in (first, second) for reader in both]
-        return estimate, claimed if len(both) < FEW_READERS else estimate, columns, design
+        return _PairDifference(estimate, claimed, columns, design)
 
     def _row(
         self,
@@ -325,14 +333,15 @@ class _MetricStudy:
         claimed: ClusteredEstimate | None = None,
     ) -> StudyRow:
         low, high = estimate.interval_at(self.level) or (None, None)
-        of_all = (claimed or estimate).interval_at(all_level) if all_level else None
-        low_all, high_all = of_all or (None, None)
+        interval_of_all = (claimed or estimate).interval_at(all_level) if all_level else None
+        low_all, high_all = interval_of_all or (None, None)
         if kind != "difference" and low is not None and high is not None:
             most = np.inf if self.study.metrics[self.metric].unbounded else 1.0
             low = max(low, 0.0)
             high = min(high, most)
         names = list(self.columns)
-        n_readers = len({names[at][0] for at in columns if names[at][1]})
+        readings = [names[column] for column in columns]
+        n_readers = len({reader for reader, modality in readings if modality})
         if estimate.squares and n_readers < FEW_READERS and not claimed:
             low_all, high_all = estimate.cautious_interval_at(all_level or self.level)
         return StudyRow(
@@ -350,7 +359,7 @@ class _MetricStudy:
             ci_high_all=high_all,
             p_value=estimate.p_value if kind == "difference" else None,
             n_readers=n_readers,
-            n_cases=max(self.counts[at] for at in columns),
+            n_cases=max(self.counts[column] for column in columns),
             design=design,
         )
 

@@ -66,8 +66,8 @@ def read_study(
         labels = read_truth(truth)
     else:
         evaluated = truth
-        known = truth.labels.dropna()
-        labels = pd.DataFrame({"label": known == 1, "patient": truth.patients(known.index)})
+        stated = truth.labels.dropna()
+        labels = pd.DataFrame({"label": stated == 1, "patient": truth.patients(stated.index)})
         labels = labels.rename_axis("case")
     findings = () if evaluated is None else evaluated.target.any_of
     readings = [read_readings(path, name, key, findings) for name, path in ratings]
@@ -80,9 +80,7 @@ def read_study(
         for name, (path, test_set) in systems.items()
     }
     if len({("lesion" in table, "x1" in table) for table in (*readings, *tables.values())}) > 1:
-        raise InputError(
-            "the files differ: marks with places, with lesions, or none; give one kind"
-        )
+        raise InputError("the files differ: marks with edges, with lesions, or none; give one kind")
     if not marked:
         return join_readings(labels, readings, tables, positive_from=positive_from)
     if lesions is not None:
@@ -90,7 +88,7 @@ def read_study(
     elif evaluated is not None and "x1" in readings[0]:
         boxes = evaluated.true_boxes.rename(columns={"image_id": "case"})
     else:
-        raise InputError("readers: marks need --lesions LESIONS.csv, or places and --data")
+        raise InputError("readers: marks need --lesions LESIONS.csv, or edges and --data")
     study = join_marks(
         labels, readings, tables, boxes, all_read=evaluated is None, positive_from=positive_from
     )
@@ -98,14 +96,15 @@ def read_study(
 
 
 def _renamed(readings: Sequence[pd.DataFrame], names: Sequence[str]) -> list[pd.DataFrame]:
-    new = dict(name.partition("=")[::2] for name in names)
-    known = {modality for table in readings for modality in table["modality"]}
-    for old, to in new.items():
-        if old not in known or not to:
+    new_names = dict(name.partition("=")[::2] for name in names)
+    modalities = {modality for table in readings for modality in table["modality"]}
+    for old, new in new_names.items():
+        if old not in modalities or not new:
             raise InputError(
-                f"--rename {old}={to}: give OLD=NEW; modalities are {', '.join(sorted(known))}"
+                f"--rename {old}={new}: give OLD=NEW; modalities are "
+                f"{', '.join(sorted(modalities))}"
             )
-    return [table.assign(modality=table["modality"].replace(new)) for table in readings]
+    return [table.assign(modality=table["modality"].replace(new_names)) for table in readings]
 
 
 def _predicted_system(
@@ -184,8 +183,8 @@ def join_readings(
         )
     if positive_from is not None:
         if "rating" not in read or "decision" in read:
-            what = "decisions already" if "decision" in read else "no ratings"
-            raise InputError(f"--positive-from {positive_from:g}: the readings have {what}")
+            problem = "decisions already" if "decision" in read else "no ratings"
+            raise InputError(f"--positive-from {positive_from:g}: the readings have {problem}")
         read["decision"] = is_positive(read["rating"], positive_from).astype(np.float64)
     unknown = read.loc[~read["case"].isin(truth.index), "case"]
     if len(unknown):
@@ -253,38 +252,38 @@ def _rated(table: pd.DataFrame, cases: pd.Index, least: float, *, all_read: bool
     for (reader, modality), rows in table.groupby(["reader", "modality"], sort=False):
         marks = rows[is_mark[rows.index]]
         whole = rows[~is_mark[rows.index]].set_index("case")
-        who = f"reader {reader}, modality {modality}"
+        reading = f"reader {reader}, modality {modality}"
         if whole.empty and not all_read:
             raise InputError(
-                f"{who}: which cases were read without a mark is not said; add a row without place "
-                "and rating for each, or give --truth, whose cases are then all read"
+                f"{reading}: which cases were read without a mark is not stated; add a row without "
+                "edges and rating for each, or give --truth, whose cases are then all read"
             )
         if len(twice := whole.index[whole.index.duplicated()]):
-            raise InputError(f"{who}: case {twice[0]} has two rows without a mark; keep one")
+            raise InputError(f"{reading}: case {twice[0]} has two rows without a mark; keep one")
         read = pd.Index(rows["case"].unique())
         read = cases.append(read.difference(cases)) if whole.empty else read
         rating = whole["rating"].astype(np.float64).reindex(read)
         rating = rating.fillna(marks.groupby("case")["rating"].max().reindex(read)).fillna(least)
         names = {"reader": str(reader), "modality": str(modality)}
-        found = whole[[]].reindex(read).assign(**names, rating=rating)
+        ratings = whole[[]].reindex(read).assign(**names, rating=rating)
         if "decision" in whole:
-            found["decision"] = whole["decision"].reindex(read)
-        rated.append(found.rename_axis("case").reset_index())
+            ratings["decision"] = whole["decision"].reindex(read)
+        rated.append(ratings.rename_axis("case").reset_index())
     return pd.concat(rated, ignore_index=True)
 
 
 def _require_lesions(labels: pd.Series, lesions: pd.DataFrame, marks: pd.DataFrame) -> None:
     """Refuse positive cases without lesions, negative ones with any, and unknown lesions."""
-    having = labels.index.isin(lesions["case"])
-    if len(wrong := labels.index[having & ~labels]):
+    has_lesion = labels.index.isin(lesions["case"])
+    if len(wrong := labels.index[has_lesion & ~labels]):
         raise InputError(f"case '{wrong[0]}' has a lesion, but the truth says that it is negative")
-    if len(wrong := labels.index[~having & labels]):
+    if len(wrong := labels.index[~has_lesion & labels]):
         raise InputError(
             f"case '{wrong[0]}' is positive, but has no lesion ({counted(len(wrong), 'such case')})"
         )
     if "lesion" not in marks:
         if not set(EDGES) <= set(lesions):
-            raise InputError("marks have places: lesions need x1, y1, x2 and y2, too")
+            raise InputError("marks have edges: lesions need x1, y1, x2 and y2, too")
         return
     named = marks[marks["lesion"] != ""].merge(lesions[LESION], how="left", indicator=True)
     if len(unknown := named[named["_merge"] == "left_only"]):
@@ -297,11 +296,11 @@ def _require_lesions(labels: pd.Series, lesions: pd.DataFrame, marks: pd.DataFra
 
 def _joined(readings: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Join all readings into one table; the files must have the same of rating and decision."""
-    has = [tuple(name for name in VALUES if name in reading) for reading in readings]
-    if len(set(has)) > 1:
+    columns = [tuple(name for name in VALUES if name in reading) for reading in readings]
+    if len(set(columns)) > 1:
         raise InputError(
             "the files of readings differ: "
-            + " and ".join(" with ".join(names) for names in dict.fromkeys(has))
+            + " and ".join(" with ".join(names) for names in dict.fromkeys(columns))
             + "; give each the same columns"
         )
     return pd.concat(readings, ignore_index=True)
@@ -344,11 +343,11 @@ def _system_cases(
     return table[table["case"].isin(cases)]
 
 
-def _require_both_classes(who: str, truth: pd.DataFrame) -> None:
-    for label, word in ((True, "positive"), (False, "negative")):
+def _require_both_classes(reading: str, truth: pd.DataFrame) -> None:
+    for label, name in ((True, "positive"), (False, "negative")):
         patients = truth.loc[truth["label"] == label, "patient"].nunique()
         if patients < 2:
             raise InputError(
-                f"{who}: {counted(patients, 'patient')} with {word} cases; at least two are "
+                f"{reading}: {counted(patients, 'patient')} with {name} cases; at least two are "
                 "needed to know how sure a figure is"
             )

@@ -36,9 +36,9 @@ _POLICY = POLICIES[0]
 class EvaluatedRun(NamedTuple):
     """Run to evaluate."""
 
-    split: str  # whose test images evaluate it
-    part: str  # the split that it learned from, whose validation images decide
-    predictions: Predictions  # of both
+    split: str  # split whose test images evaluate it
+    part: str  # split that it learned from, whose validation images choose its threshold
+    predictions: Predictions  # predictions on the images of both splits
 
 
 class _MetricValues(NamedTuple):
@@ -46,7 +46,7 @@ class _MetricValues(NamedTuple):
 
     values: _Floats  # means over splits, NaN where undefined, (systems,)
     covariance: _Floats  # over patients, (systems, systems)
-    reasons: Mapping[str, str]  # why a value is undefined, by system
+    reasons: Mapping[str, str]  # reason why a value is undefined, by system
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,10 @@ class ShareFigures:
     figures: Mapping[str, _MetricValues]  # by metric
     n_images: int  # test images
     n_patients: int  # test patients
-    freedom: float  # of the covariances: patients of the rarer class, less one a split
-    notes: tuple[str, ...] = ()  # which test images were left out, and why
+    freedom: (
+        float  # degrees of freedom of the covariances: patients of the rarer class minus the splits
+    )
+    notes: tuple[str, ...] = ()  # test images that were left out, with the reason, a sentence each
 
     def values(self, metric: str, names: Sequence[str]) -> _Floats:
         """Return a metric of some systems, NaN where it is undefined, shape ``(systems,)``."""

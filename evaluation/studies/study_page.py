@@ -61,18 +61,18 @@ class Section:
 class StudyPage:
     """Content of a study's page, from its answer to its methods."""
 
-    title: str  # of the window
-    kicker: str  # what was studied, on how much
+    title: str  # title of the window
+    kicker: str  # short text above the title: subject and size of the study
     answer: str  # the heading
     scope: Sequence[str] = ()  # how far the answer reaches, a paragraph each
     statements: Sequence[Statement] = ()
-    notes: Sequence[str] = ()  # what to know before one relies on it
+    notes: Sequence[str] = ()  # cautions, a sentence each
     sections: Sequence[Section] = ()
     methods: Sequence[str] = ()  # a point each
     details: Sequence[tuple[Table, str]] = ()  # at the end of the methods, each with a note below
     provenance: Mapping[str, Any] = field(default_factory=provenance)
     signs: bool = True  # whether statements say that something is shown or not
-    skip_to: str = "figures"  # what the first link leads to
+    skip_to: str = "figures"  # id of the part that the first link leads to
 
     def render(self, template: str = "study.html.jinja", **values: Any) -> str:
         """Render the page as HTML.

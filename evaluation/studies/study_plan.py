@@ -97,7 +97,7 @@ class StudyPlan(ShownAsText):
             "standard_error": study.error,
             "half_width": study.half_width(self.level),
         }
-        if isinstance(plan, PilotPlan):  # which is not sure of its own variance
+        if isinstance(plan, PilotPlan):  # its variance is itself an estimate
             ends = [fewest_patients(plan.scaled(by), enough) for by in plan.variance_range()]
             row["patients_range"] = [None if end is None else end.patients for end in ends]
         return row

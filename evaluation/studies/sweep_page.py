@@ -33,7 +33,7 @@ _TITLES = {
     "val_loss": "loss",
 }
 _MOST_CATEGORY = 12  # letters of a value below an axis
-_MOST_LETTERS = 34  # of all values below an axis
+_MOST_LETTERS = 34  # largest number of letters of all values below an axis
 _NOTHING = np.empty(0)
 
 

@@ -35,18 +35,18 @@ from cxr_compare.evaluation.systems.uses_log import log_use
 _RATES = ("recall", "specificity", "precision", "f1", "accuracy")
 """Figures at a threshold."""
 _OF_LUNGS = ("picture", "siblings")
-"""Kinds of guesses that disease itself changes, or that know other images' labels."""
+"""Kinds of shortcuts that disease itself changes, or that use other images' labels."""
 
 
 @dataclass(frozen=True)
 class TransferOptions:
     """Options of the evaluation."""
 
-    policy: str  # whose threshold decides, and is chosen anew on local positives
+    policy: str  # threshold policy, at home and on local positives
     positives: Sequence[int]  # numbers of local positive patients to choose thresholds on
-    replicates: int = 2000  # of the bootstrap
-    draws: int = 200  # of local patients, for each number of positive ones
-    seed: int = 0  # of both
+    replicates: int = 2000  # number of bootstrap resamples
+    draws: int = 200  # number of draws of local patients for each number of positive ones
+    seed: int = 0  # random seed of the resamples and draws
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ class _Refit:
     """
 
     positives: int | None  # local positive patients; `None`: all validation images
-    images: float  # validation images that were labelled for it, on the mean
-    # Of `_RATES` on the test images: the mean over the draws, and where 90 % of them lie; of all
-    # validation images, which are one choice, the figure with its 95 % interval over patients.
+    images: float  # mean number of validation images that were labelled for it
+    # Each of `_RATES` on the test images: the mean over the draws, with the range of 90 % of them.
+    # Where `positives` is None there is one choice: the figure, with its 95 % interval over
+    # patients.
     figures: dict[str, Interval]
-    n_draws: int  # that gave a threshold
+    n_draws: int  # number of draws that gave a threshold
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class TransferCell:
     frozen: dict[str, Interval] = field(default_factory=dict)  # at the threshold from home
     refits: tuple[_Refit, ...] = ()
     drop: Interval | None = None  # AUROC at home minus here
-    p_value: float | None = None  # of no drop, Holm's over all drops of the table
+    p_value: float | None = None  # p-value of no drop, by Holm over all drops of the table
     mean_probability: float | None = None  # by the calibration from home
     note: str = ""
 
@@ -117,7 +118,7 @@ def evaluate_cell(
     parts = auroc_parts(test.y_true, test.scores, *test.clusters)
     threshold = None if decision is None else decision.thresholds[options.policy].threshold
     probability = None if decision is None else decision.probability(test.scores)
-    refits = [_refit(test, val, wanted, options) for wanted in options.positives]
+    refits = [_refit(test, val, positives, options) for positives in options.positives]
     refits.append(_refit_on_all(test, val, options))
     return replace(
         cell,
@@ -252,9 +253,11 @@ class Transfer:
         return list(dict.fromkeys(cell.system for cell in self.cells))
 
     def cell(self, system: str, data_set: str) -> TransferCell | None:
-        """Return one system on one data set; None where its finding has no name there."""
-        cells = (c for c in self.cells if (c.system, c.data_set) == (system, data_set))
-        return next(cells, None)
+        """Return the figures of a system on a data set; None if it lacks its finding."""
+        for cell in self.cells:
+            if cell.system == system and cell.data_set == data_set:
+                return cell
+        return None
 
 
 def _sentence(macro: str, *values: Any) -> str:

@@ -34,7 +34,7 @@ class Pair:
     system: str
     data_set: str
     home: bool  # whether it was trained there
-    names: Mapping[str, str]  # what the data set calls the findings that the system learned
+    names: Mapping[str, str]  # the data set's names of the findings that the system learned
     test_set: LabelledSplit
     decision: Decision | None  # from home
 

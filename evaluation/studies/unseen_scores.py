@@ -28,7 +28,7 @@ class UnseenScores:
     patients: npt.NDArray[np.str_]
     n_seen: int = 0  # images left out, as the system has seen them or their patients
     n_not_run: int = 0  # images left out, as the system gave no answer
-    copies: tuple[str, ...] = ()  # which of those it has seen under other ids, in words
+    copies: tuple[str, ...] = ()  # images that it has seen under other ids, a line each
 
     @property
     def has_both_classes(self) -> bool:

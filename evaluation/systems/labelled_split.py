@@ -26,7 +26,7 @@ class LabelledSplit:
     """
 
     dataset: DataSet  # images, labels, boxes and splits
-    target: Target  # what is evaluated
+    target: Target  # the target that is evaluated
     split: str = "default"  # name of the split
 
     @property

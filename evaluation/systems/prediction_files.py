@@ -53,7 +53,7 @@ class RawPredictions:
     content: bytes  # bytes of the source
     in_shares: bool = False  # True if edges are shares of the image's size, not pixels
     listed: tuple[str, ...] = ()  # names of images that the source has, with or without rows
-    advice: str = ""  # what to do if the names of images are not known
+    advice: str = ""  # advice if the names of images are not known
     notes: list[str] = field(default_factory=list)  # assumptions, a sentence each
     # phrase that says that the source has x, y, width and height; empty if it has corners
     sides: str = ""
@@ -343,7 +343,7 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
     number = 0
     try:
         for number, entry in enumerate(entries):  # noqa: B007 - the error below names it
-            if isinstance(entry["bbox"], str):  # whose characters are no numbers of a box
+            if isinstance(entry["bbox"], str):  # characters are no numbers of a box
                 raise TypeError("bbox is a text")
             x, y, width, height = map(float, entry["bbox"])
             numbers += [x, y, x + width, y + height, float(entry["score"])]

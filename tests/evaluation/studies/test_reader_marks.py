@@ -217,7 +217,7 @@ def test_rows_without_a_place_say_what_was_read(tmp_path):
     assert sorted(rated.index) == ["a", "b", "m", "n"]  # x was read by nobody
     assert rated["a"] > rated["m"] > rated["b"] == rated["n"]  # m was rated as a whole
     only = table[table["x1"].notna()]
-    with pytest.raises(InputError, match="which cases were read without a mark is not said"):
+    with pytest.raises(InputError, match="reader R, modality A"):
         join_marks(truth.rename_axis("case"), [only], {}, lesions, all_read=False)
 
 
@@ -280,7 +280,7 @@ def test_readings_without_marks_and_a_system_with_marks_do_not_fit(tmp_path):
     file = write(tmp_path / "ratings.csv", f"reader,case,rating\n{rated}")
     marks = "case,x,y,rating\n" + "".join(f"{case},1,1,2\n{case},3,3,1\n" for case in "abnm")
     system = {"AI": write(tmp_path / "ai.csv", marks)}
-    with pytest.raises(InputError, match="the files differ: marks with places"):
+    with pytest.raises(InputError, match="the files differ"):
         command([file], out=tmp_path / "out", truth=truth, system=system)
 
 
@@ -288,7 +288,7 @@ def test_marks_that_name_lesions_need_those_names(evaluation_set, tmp_path):
     ids = evaluation_set.image_ids("test", "default")
     rows = "".join(f"{reader},{name},,1\n" for reader in "RS" for name in ids)
     file = write(tmp_path / "marks.csv", f"reader,image_id,lesion,rating\n{rows}")
-    with pytest.raises(InputError, match=r"marks need --lesions .* or places and --data"):
+    with pytest.raises(InputError, match="--lesions"):
         command([file], out=tmp_path / "out", data=evaluation_set.folder)
 
 
@@ -391,7 +391,7 @@ def test_readers_come_as_coco_results_or_as_imported_predictions(
     ]
     assert areas[0] == pytest.approx(areas[1])
     assert {row["first"] for row in by_data["figures"]} == {"plain"}
-    with pytest.raises(InputError, match="which cases were read without a mark is not said"):
+    with pytest.raises(InputError, match="reader Ann"):
         command(named, out=tmp_path / "unknown", data=evaluation_set.folder)
 
 
