@@ -290,7 +290,7 @@ def assigned_names(source: str) -> set[str]:
     return {name.id for name in names if isinstance(name.ctx, ast.Store)}
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_tour_runs_and_shows_what_its_committed_pages_show(quickstart, tmp_path, monkeypatch):
     out = folder_of(quickstart)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))

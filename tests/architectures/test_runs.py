@@ -104,29 +104,18 @@ def test_an_export_answers_as_its_run_or_is_refused_in_one_line(
     assert not (tmp_path / "export").exists()
 
 
-EVERY = pytest.mark.parametrize(
-    "names",
-    [
-        pytest.param(
-            [case.name for case in MODEL_CASES.values() if not case.release], id="ordinary"
-        ),
-        pytest.param(list(MODEL_CASES), marks=pytest.mark.release, id="all"),
-    ],
-)
-
-
-@EVERY
-def test_compare_evaluates_the_runs_of_all_models(names, data, run_of, tmp_path):
-    runs = [f"{name}={run_of(name)}" for name in names]
+@pytest.mark.release
+def test_compare_evaluates_the_runs_of_all_models(data, run_of, tmp_path):
+    runs = [f"{name}={run_of(name)}" for name in MODEL_CASES]
     words = ["--data", data, "--out", tmp_path / "report", "--replicates", "100"]
     assert cxr("compare", *runs, *words) == 0
     evaluated = pd.read_csv(tmp_path / "report/metrics.csv")["system"]
     assert set(names) <= set(evaluated)
 
 
-@EVERY
-def test_a_server_answers_by_the_runs_of_all_models(names, image, run_of):
-    runs = [Run.open(run_of(name), name=name, device="cpu").load() for name in names]
+@pytest.mark.release
+def test_a_server_answers_by_the_runs_of_all_models(image, run_of):
+    runs = [Run.open(run_of(name), name=name, device="cpu").load() for name in MODEL_CASES]
     settings = ServeSettings(batch=2, allowed_hosts=("testserver",))
     with Client(build_app(runs, settings)) as client:
         upload = {"files": {"file": (image.name, image.read_bytes())}}

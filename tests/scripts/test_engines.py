@@ -60,6 +60,7 @@ def ray(
             yield engine
 
 
+@pytest.mark.release
 def test_order_is_kept_and_few_rows_are_under_way(ray):
     taken = []
 
@@ -154,6 +155,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return drawn_images(tmp_path_factory.mktemp("phantom"), 23, 64, [SIZE])
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("kind", ["detector", pytest.param("classifier", marks=pytest.mark.long)])
 @pytest.mark.usefixtures("one_thread")
 def test_predict_gives_the_same_bytes(ray, phantom, tmp_path, monkeypatch, kind):
@@ -268,6 +270,7 @@ def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, m
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.release
 @pytest.mark.usefixtures("ray")
 def test_commands_run_in_a_cluster_and_say_what_went_wrong(tmp_path):
     problems = {}

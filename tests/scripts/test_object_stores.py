@@ -51,6 +51,7 @@ pytest.importorskip("moto")
 
 # A client leaves the sockets of a line that was cut to the garbage collector.
 pytestmark = [
+    pytest.mark.release,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

@@ -411,6 +411,7 @@ def test_fp32_is_not_tf32(gpu, monkeypatch):
     assert not torch.backends.cudnn.allow_tf32
 
 
+@pytest.mark.release
 def test_a_card_of_tensor_cores_in_fp16_learns_all_weights_in_one_pass(gpu, drawn_set, tmp_path):
     gpu.capability = (7, 5)
     out = train_there(drawn_set, tmp_path / "run", "chexnet_quickstart", "training.epochs=1")
