@@ -110,7 +110,7 @@ def test_compare_evaluates_the_runs_of_all_models(data, run_of, tmp_path):
     words = ["--data", data, "--out", tmp_path / "report", "--replicates", "100"]
     assert cxr("compare", *runs, *words) == 0
     evaluated = pd.read_csv(tmp_path / "report/metrics.csv")["system"]
-    assert set(names) <= set(evaluated)
+    assert set(MODEL_CASES) <= set(evaluated)
 
 
 @pytest.mark.release
@@ -120,7 +120,7 @@ def test_a_server_answers_by_the_runs_of_all_models(image, run_of):
     with Client(build_app(runs, settings)) as client:
         upload = {"files": {"file": (image.name, image.read_bytes())}}
         answer = client.post("/v1/analyze", params={"include": ["overlay"]}, **upload)
-    assert [system["system"] for system in answer.json()["systems"]] == names
+    assert [system["system"] for system in answer.json()["systems"]] == list(MODEL_CASES)
 
 
 def test_the_example_of_the_page_is_trained_from_its_configuration(data, tmp_path):
