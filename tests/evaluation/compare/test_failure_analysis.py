@@ -1,16 +1,15 @@
-"""Where systems fail: counted by hand, and held against what the figures are made of."""
+"""Failure analysis: groups, agreement, prevalence and combinations, against recounted figures."""
+
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.error_types import count_error_types
-from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
 from cxr_compare.evaluation.compare.failure_analysis import (
@@ -24,18 +23,13 @@ from cxr_compare.evaluation.compare.failure_analysis import (
 )
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.compare.shares import MOVER, TOO_FEW, ShareName, Shares
+from cxr_compare.evaluation.compare.shares import TOO_FEW, Shares
 from cxr_compare.evaluation.compare.shortcuts import SHORTCUT
-from cxr_compare.evaluation.compare.validation_to_test import validation_to_test
-from cxr_compare.evaluation.decisions.subgroups import image_groups
 from cxr_compare.evaluation.decisions.thresholds import (
     ThresholdChoice,
-    ValidationScores,
-    choose_threshold,
 )
 from cxr_compare.evaluation.metrics.net_benefit import net_benefit
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
 from cxr_compare.evaluation.systems.eligibility import unknown_training_data
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, row_of
@@ -48,51 +42,22 @@ def boxes(*rows):
     return pd.DataFrame(rows, columns=names)
 
 
-def test_every_called_box_and_every_lesion_has_one_kind():
-    truth = boxes(("a", 0.0, 0.0, 10.0, 10.0), ("a", 50.0, 50.0, 60.0, 60.0),
-                  ("a", 80.0, 80.0, 90.0, 90.0), ("b", 0.0, 0.0, 10.0, 10.0))  # fmt: skip
-    found = boxes(
-        ("a", 0.0, 0.0, 10.0, 9.0, 0.9),  # takes the first lesion
-        ("a", 0.0, 0.0, 10.0, 8.0, 0.8),  # the same lesion again: duplicate
-        ("a", 50.0, 50.0, 55.0, 58.0, 0.7),  # IoU 0.4 with the second: a poor box
-        ("a", 30.0, 0.0, 40.0, 10.0, 0.6),  # nothing there: background
-        ("b", 0.0, 0.0, 10.0, 10.0, 0.2),  # below the cut: not called, so a miss
-        ("c", 0.0, 0.0, 10.0, 10.0, 0.9),  # an image without lesions: background
-    )
-    kinds = count_error_types(pair_boxes(found, truth, pd.Index(["a", "b", "c"])), 0.5)
-    assert {name: count.tolist() for name, count in kinds.items()} == {
-        "lesions": [3, 1, 0], "found": [1, 0, 0], "poorly_boxed": [1, 0, 0],
-        "missed": [1, 1, 0], "poor_box": [1, 0, 0], "duplicate": [1, 0, 0],
-        "background": [1, 0, 1],
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_kinds_add_up_to_lesions_and_to_called_boxes(seed):
-    rng = np.random.default_rng(seed)
-
-    def drawn(n, scored):
-        corner = rng.uniform(0, 30, (n, 2))
-        frame = pd.DataFrame({"image_id": rng.choice(list("abcd"), n), "x1": corner[:, 0]})
-        frame = frame.assign(y1=corner[:, 1], x2=corner[:, 0] + 12, y2=corner[:, 1] + 12)
-        return frame.assign(score=rng.random(n)) if scored else frame
-
-    pairs = pair_boxes(drawn(60, True), drawn(14, False), pd.Index(list("abcd")))
-    kinds = count_error_types(pairs, 0.3)
-    of_lesions = kinds["found"] + kinds["poorly_boxed"] + kinds["missed"]
-    assert (of_lesions == kinds["lesions"]).all()
-    called = np.bincount(pairs.boxes.image[pairs.boxes.score >= 0.3], minlength=4)
-    of_boxes = kinds["found"] + kinds["poor_box"] + kinds["duplicate"] + kinds["background"]
-    assert (of_boxes == called).all()
-    assert (find_lesions(pairs).best >= 0.3).sum() >= kinds["found"].sum()
-
-
 def test_millimetres_count_only_where_the_spacing_can_be_right():
-    images = pd.DataFrame({"image_id": ["a", "b"], "width": [2000, 1000], "height": [2000, 1000],
-                           "spacing_row_mm": [0.2, 0.1], "spacing_col_mm": [0.2, 0.1]})  # fmt: skip
+    images = pd.DataFrame(
+        {
+            "image_id": ["a", "b"],
+            "width": [2000, 1000],
+            "height": [2000, 1000],
+            "spacing_row_mm": [0.2, 0.1],
+            "spacing_col_mm": [0.2, 0.1],
+        }
+    )
     assert np.isnan(trusted_spacing(images)[1]).all()  # a chest 100 mm wide
-    truth = boxes(("a", 0.0, 0.0, 100.0, 100.0), ("a", 900.0, 1500.0, 1400.0, 1900.0),
-                  ("b", 0.0, 0.0, 500.0, 500.0))  # fmt: skip
+    truth = boxes(
+        ("a", 0.0, 0.0, 100.0, 100.0),
+        ("a", 900.0, 1500.0, 1400.0, 1900.0),
+        ("b", 0.0, 0.0, 500.0, 500.0),
+    )
     pairs = pair_boxes(truth.assign(score=0.5), truth, pd.Index(["a", "b"]))
     groups = lesion_groups(pairs, images)
     assert groups["lesion_size_mm"].tolist() == ["up to 30 mm", "over 60 mm", ""]
@@ -101,30 +66,6 @@ def test_millimetres_count_only_where_the_spacing_can_be_right():
     assert groups["lesion_size"].tolist()[0] == "up to 2 % of the image"
     unknown = images.drop(columns=["spacing_row_mm", "spacing_col_mm"])
     assert "lesion_size_mm" not in lesion_groups(pairs, unknown)
-
-
-def test_a_subgroup_that_is_not_there_is_refused():
-    images = pd.DataFrame({"image_id": list("ab"), "sex": ["F", "M"], "x_many": ["1", "2"]})
-    assert set(image_groups(images)) == {"sex"}
-    with pytest.raises(InputError, match=r"subgroup 'ward': the images have no such column"):
-        image_groups(images, ["ward"])
-    many = pd.DataFrame({"x_many": [str(n) for n in range(30)]})
-    with pytest.raises(InputError, match="has 30 values"):
-        image_groups(many, ["x_many"])
-
-
-def test_two_columns_name_groups_together():
-    images = pd.DataFrame({"sex": ["F", "M", "F", None], "view": ["AP", "AP", "PA", "PA"]})
-    assert image_groups(images, ["sex*view"])["sex*view"].tolist() == [
-        "F, AP",
-        "M, AP",
-        "F, PA",
-        "",
-    ]
-    with pytest.raises(InputError, match=r"subgroup 'ward': the images have no such column"):
-        image_groups(images, ["sex*ward"])
-    with pytest.raises(InputError, match=r"'sex\*view\*sex': give two columns"):
-        image_groups(images, ["sex*view*sex"])
 
 
 def test_kappa_and_predictive_values_are_those_of_their_oracles():
@@ -138,46 +79,6 @@ def test_kappa_and_predictive_values_are_those_of_their_oracles():
     values = predictive_values(0.8, 0.9, 0.01)
     assert values["ppv"] == pytest.approx(80 / (80 + 990))
     assert values["npv"] == pytest.approx(8910 / (8910 + 20))
-
-
-def test_net_benefit_of_calling_all_is_what_the_prevalence_gives():
-    truth = [1, 0, 0, 0]
-    assert net_benefit(truth, np.ones(4), 0.2) == pytest.approx(0.25 - 0.75 * 0.25)
-    assert net_benefit(truth, np.zeros(4), 0.2) == 0.0
-    tied = [0.2, 0.2, 0.1, 0.1]  # a score at the threshold is called
-    assert net_benefit(truth, tied, 0.2) == pytest.approx((1 - 0.25) / 4)
-
-
-def test_a_gap_between_groups_is_paired_over_the_patients():
-    shares = Shares(40, gaps={"sex"})
-    rng = np.random.default_rng(1)
-    patients, woman = np.repeat(np.arange(40), 2), np.tile([True, False], 40)
-    right = np.repeat(rng.random(40) < 0.5, 2)  # both images of a patient alike
-    for group, chosen in (("F", woman), ("not F", ~woman)):
-        shares.add("A", ShareName("sex", group, "", "recall"), right & chosen, chosen, patients)
-    table = shares.table(["A"], Resamples(40, 400))
-    gap = row_of(table, group="F - rest")
-    assert gap["estimate"] == 0.0
-    assert np.isnan(gap["ci_low"])  # no resample can move it
-    women = row_of(table, group="F")
-    assert gap["note"] == NO_WIDTH
-    assert women["estimate"] == right[woman].mean()
-    assert (women["count"], women["of"], women["n_patients"]) == (right[woman].sum(), 40, 40)
-
-
-def test_a_share_of_few_patients_reaches_as_far_as_the_exact_one_and_so_does_its_gap():
-    shares, patients = Shares(60, gaps={"sex"}), np.arange(60)
-    woman, right = patients < 10, patients != 30
-    for group, chosen in (("F", woman), ("not F", ~woman)):
-        shares.add("A", ShareName("sex", group, "", "recall"), right & chosen, chosen, patients)
-    table = shares.table(["A"], Resamples(60, 400))
-    exact = binomtest(10, 10).proportion_ci(method="exact")
-    women, gap = row_of(table, group="F"), row_of(table, group="F - rest")
-    assert (women["ci_low"], women["ci_high"]) == pytest.approx(tuple(exact))
-    assert gap["estimate"] == pytest.approx(0.02)
-    # All ten women and all men but one: nothing differs, however sure a resample of ten looks.
-    assert gap["ci_low"] < -0.2 < 0 < gap["ci_high"]
-    assert gap["ci_method"].startswith(MOVER)
 
 
 def scorecards_of_group(rng, n=160, in_group=20, worse=0.0):
@@ -202,7 +103,7 @@ def groups_tested(scorecards, groups):
     return with_tests(table, scorecards, groups, "max_f1")
 
 
-def test_a_group_in_which_one_system_fails_is_found_and_so_is_the_interaction():
+def test_a_group_in_which_one_system_fails_has_a_small_p_value_as_has_the_interaction():
     scorecards, groups = scorecards_of_group(np.random.default_rng(4), worse=4.0)
     table = groups_tested(scorecards, groups)
     p_values = {
@@ -229,33 +130,6 @@ def test_a_group_of_too_few_patients_has_counts_and_no_test():
     assert gaps[["ci_low", "p_value", "p_holm"]].isna().all().all()
 
 
-def test_validation_figures_are_compared_with_those_expected_on_test():
-    rng = np.random.default_rng(6)
-
-    def drawn(n, skill):
-        truth = rng.random(n) < 0.4
-        return truth, 1 / (1 + np.exp(-rng.normal(skill * truth - skill / 2, 1.0)))
-
-    def figures(skill):
-        (val_truth, val), (truth, scores) = drawn(60, 2.0), drawn(300, skill)
-        chosen = ValidationScores(val_truth, val, np.arange(60).astype(str))
-        thresholds = {"max_f1": choose_threshold(val_truth, val, "max_f1")}
-        evaluated = evaluated_images(truth)
-        scorecard = Scorecard(
-            evaluated, pd.Series(scores, evaluated.image_ids), thresholds, validation=chosen
-        )
-        table = validation_to_test({"A": [scorecard]})
-        accuracy = float(((val >= thresholds["max_f1"].threshold) == val_truth).mean())
-        on_validation = row_of(table, group="validation", metric="accuracy")
-        assert on_validation["estimate"] == pytest.approx(accuracy)
-        return table[table["group"] == "test"].set_index("metric")
-
-    alike, worse = figures(2.0), figures(0.3)
-    assert list(alike.index) == ["recall", "specificity", "accuracy"]
-    assert alike["estimate"].between(alike["ci_low"], alike["ci_high"]).all()
-    assert worse.loc["accuracy", "estimate"] < worse.loc["accuracy", "ci_low"]
-
-
 @pytest.fixture
 def compared(predict, test_set, evaluation_set):
     images = evaluation_set.images
@@ -266,15 +140,17 @@ def compared(predict, test_set, evaluation_set):
     return compare_predictions(systems, test_set, replicates=100, prevalence=0.02)
 
 
-def test_a_comparison_says_where_each_fails(compared, evaluation_set):
+def test_groups_and_lesions_of_a_comparison_equal_recounted_figures(compared, evaluation_set):
     table = compared.failures
-    of = {"policy": "max_f1"}
+    policy = {"policy": "max_f1"}
     decisions = compared.decisions.merge(evaluation_set.images[["image_id", "sex"]], on="image_id")
     mine = decisions[(decisions["system"] == "A") & (decisions["sex"] == "F")]
     positive = mine[mine["label"] == 1]
-    recall = row_of(table, topic="sex", group="F", system="A", metric="recall", **of)
+    recall = row_of(table, topic="sex", group="F", system="A", metric="recall", **policy)
     assert recall["estimate"] == pytest.approx(positive["decision_max_f1"].mean())
-    placed = row_of(table, topic="sex", group="F", system="A", metric="localised_sensitivity", **of)
+    placed = row_of(
+        table, topic="sex", group="F", system="A", metric="localised_sensitivity", **policy
+    )
     assert placed["estimate"] <= recall["estimate"]
     auroc = row_of(table, topic="sex", group="F", system="A", metric="auroc")
     assert auroc["estimate"] == pytest.approx(roc_auc_score(mine["label"], mine["score"]))
@@ -293,7 +169,7 @@ def test_a_comparison_says_where_each_fails(compared, evaluation_set):
     assert set(reached["topic"]) == {"lesions by third", "lesions by side"}
 
 
-def test_a_comparison_says_what_two_systems_share_and_would_give_together(compared):
+def test_agreement_and_combination_of_two_systems_equal_recounted_figures(compared):
     table, decisions = compared.failures, compared.decisions
     wide = decisions.pivot(index="image_id", columns="system", values="decision_max_f1")
     truth = decisions.drop_duplicates("image_id").set_index("image_id")["label"] == 1
@@ -312,16 +188,18 @@ def test_a_comparison_says_what_two_systems_share_and_would_give_together(compar
     assert gain["estimate"] == pytest.approx(joined["estimate"] - alone["estimate"])
 
 
-def test_a_comparison_says_what_it_is_worth_elsewhere(compared):
+def test_predictive_values_costs_and_net_benefit_equal_recounted_figures(compared):
     table = compared.failures
     metrics = compared.metrics
-    of = {"system": "A", "policy": "max_f1", "subgroup": "all"}
-    recall = row_of(metrics, metric="recall", **of)["estimate"]
-    kept = row_of(metrics, metric="specificity", **of)["estimate"]
+    single = {"system": "A", "policy": "max_f1", "subgroup": "all"}
+    recall = row_of(metrics, metric="recall", **single)["estimate"]
+    specificity = row_of(metrics, metric="specificity", **single)["estimate"]
     value = row_of(table, topic="prevalence", group="0.02", system="A", metric="ppv")
-    assert value["estimate"] == pytest.approx(float(predictive_values(recall, kept, 0.02)["ppv"]))
+    assert value["estimate"] == pytest.approx(
+        float(predictive_values(recall, specificity, 0.02)["ppv"])
+    )
     cost = row_of(table, topic="cost_curve", group="0.5", system="A")
-    assert cost["estimate"] == pytest.approx(((1 - recall) + (1 - kept)) / 2)
+    assert cost["estimate"] == pytest.approx(((1 - recall) + (1 - specificity)) / 2)
     mine = compared.decisions[compared.decisions["system"] == "A"]
     for metric, column in (("net_benefit", "score"), ("net_benefit_calibrated", "probability")):
         row = row_of(table, topic="decision_curve", group="0.2", system="A", metric=metric)
@@ -344,7 +222,7 @@ def fail(system, ids):
 def test_images_that_every_system_failed_on_are_refused_too(predict, test_set, evaluation_set):
     two = evaluation_set.image_ids("test")[:2]
     pair = {name: fail(predict(name, seed=n), two) for n, name in enumerate("AB")}
-    with pytest.raises(InputError, match=rf"A failed on 2 test images \({two[0]}, {two[1]}\)"):
+    with pytest.raises(InputError, match=rf"\bA\b.*\b2\b.*{two[0]}, {two[1]}"):
         compare_predictions(pair, test_set)
 
 
@@ -365,8 +243,10 @@ def test_a_failure_counts_against_the_system_that_failed_and_for_it(
     assert (common["n_images"], against["n_images"], favour["n_images"]) == (90, 100, 100)
     assert against["estimate"] == pytest.approx(common["estimate"] * 90 / 100)
     assert favour["estimate"] == pytest.approx(common["estimate"] * 90 / 100 + 0.1)
-    ranked = [row_of(table, system="B", subgroup=name, metric="auroc")["estimate"]
-              for name in (AGAINST, "all", FOR)]  # fmt: skip
+    ranked = [
+        row_of(table, system="B", subgroup=name, metric="auroc")["estimate"]
+        for name in (AGAINST, "all", FOR)
+    ]
     assert ranked == sorted(ranked)
     # The system that ran on all of them loses nothing by the other's failures.
     untouched = row_of(table, system="A", subgroup=AGAINST, **of)
@@ -386,33 +266,33 @@ def test_images_without_a_known_label_move_the_figures_as_far_as_they_can(
         state=states["state"].where(~states["image_id"].isin(hidden), "uncertain")
     )
     comparison = compare_predictions(systems, test_set, replicates=50)
-    note = next(note.text for note in comparison.notes if note.kind == "left_out")
-    assert "8 test images have no known label" in note
-    assert "8 of them because readers were uncertain" in note
+    (note,) = [note.text for note in comparison.notes if note.kind == "left_out"]
+    assert re.findall(r"\b\d+\b", note)[:2] == ["8", "8"]  # without a label, and uncertain
     called_positive = set()
     for name, system in systems.items():
         called = comparison.systems[name].confusion["max_f1"]
         scores = system.scores.set_index("image_id")["score"][hidden]
         positive = int((scores >= comparison.systems[name].thresholds["max_f1"]).sum())
         n_positive = called["tp"] + called["fn"]
-        for case, hits, of in (
+        for case, hits, n_positive_in_case in (
             (AGAINST, called["tp"], n_positive + 8 - positive),  # each miss was a lesion
             (FOR, called["tp"] + positive, n_positive + positive),
         ):
-            found = comparison.estimates.get(name, "recall", "max_f1", subgroup=case)
-            assert found.estimate == pytest.approx(hits / of)
-            assert (found.counts.n_images, found.counts.n_positive) == (100, of)
+            recall = comparison.estimates.get(name, "recall", "max_f1", subgroup=case)
+            assert recall.estimate == pytest.approx(hits / n_positive_in_case)
+            assert recall.counts.n_images == 100
+            assert recall.counts.n_positive == n_positive_in_case
         called_positive.add(positive)
     assert len(called_positive) == 2  # so that each system's labels are others
 
 
-def test_weights_of_unknown_training_make_a_report_say_unknown(predict, test_set):
+def test_starting_weights_of_unknown_training_are_named_in_a_note(predict, test_set):
     system = predict("A", seed=1)
     nobody = pd.DataFrame({"image_id": ["x"], "patient_id": ["other:1"], "role": ["train"]})
     write_table(nobody, system.folder / "seen.parquet", "seen")
-    run = {"seed": 1, "started_from": {"weights": "run-1", "started_from":
-           {"weights": "found.pth", "trained_on": "unknown"}}}  # fmt: skip
+    weights = {"weights": "other.pth", "trained_on": "unknown"}
+    run = {"seed": 1, "started_from": {"weights": "run-1", "started_from": weights}}
     system.info["seen_unknown"] = unknown_training_data(run)
     comparison = compare_predictions({"A": system}, test_set, replicates=20)
-    assert any("What found.pth in A was trained on is unknown" in n.text for n in comparison.notes)
-    assert comparison.provenance["systems"]["A"]["trained_on"]["unknown"] == "found.pth"
+    assert any("other.pth in A" in note.text for note in comparison.notes)
+    assert comparison.provenance["systems"]["A"]["trained_on"]["unknown"] == "other.pth"

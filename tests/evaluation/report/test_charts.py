@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -199,9 +200,6 @@ def test_point_that_is_undefined_is_not_drawn(comparison):
     assert len(charts["roc"].curves[0].points) == 3
 
 
-# ---- FROC ----
-
-
 @pytest.fixture
 def drawn(comparison):
     marks = np.array([0, 0.25, 1, 3.0])
@@ -276,9 +274,6 @@ def test_what_lies_beyond_eight_false_positives_is_not_drawn_at_eight(drawn):
     assert found[rates < 8.2].max() == pytest.approx(0.75, abs=0.001)
 
 
-# ---- Whiskers ----
-
-
 def test_whiskers_share_one_axis_with_round_figures_and_zero():
     placed = place_whiskers(
         [Interval(0.1, -0.02, 0.18), Interval(0, 0, 0, "x"), Interval(0.1, 0.02, 0.11), Interval()],
@@ -322,3 +317,31 @@ def test_degenerate_intervals_still_have_an_axis():
     placed = place_whiskers([Interval(1.0, 1.0, 1.0)])
     assert placed.whiskers[0] is not None
     assert [text for _, text in placed.ticks] == ["1.00", "1.01"]
+
+
+def calibration_charts(comparison, chance=(), label=()):
+    """Return the calibration chart of a comparison with these probabilities and labels, if any."""
+    if len(chance):
+        ids = [f"i{number}" for number in range(len(chance))]
+        frame = pd.DataFrame({"image_id": ids, "patient_id": ids, "label": label, "score": chance})
+        frame = frame.assign(system="RetinaNet", probability=chance)
+        comparison = replace(comparison, decisions=frame)
+    return [chart for chart in report_charts(comparison) if chart.key == "calibration"]
+
+
+def test_calibration_chart_needs_probabilities(comparison):
+    assert calibration_charts(comparison) == []
+    rng = np.random.default_rng(0)
+    chance = rng.random(5000)
+    (chart,) = calibration_charts(comparison, chance, (rng.random(5000) < chance) * 1.0)
+    (curve,) = chart.curves
+    assert len(curve.points) == 10
+    for point in curve.points:  # honest probabilities lie on the diagonal
+        assert point.x == pytest.approx(point.y, abs=0.06)
+
+
+def test_calibration_points_are_the_means_of_equal_groups(comparison):
+    chance = np.repeat([0.1, 0.3, 0.8, 0.9], 13)
+    (chart,) = calibration_charts(comparison, chance, np.repeat([0.0, 1.0], [20, 32]))
+    points = [(point.x, point.y) for point in chart.curves[0].points]
+    assert points == [pytest.approx((0.2, 6 / 26)), pytest.approx((0.85, 1.0))]

@@ -11,9 +11,10 @@ from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.report.cost_table import cost_rows
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
-from cxr_compare.evaluation.report.methods import methods, read_entries
+from cxr_compare.evaluation.report.methods import UNKNOWN, methods, read_entries
 from cxr_compare.evaluation.report.templates import render, sentence
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.networks.registry import NETWORKS
@@ -274,3 +275,95 @@ def test_networks_of_the_registry_have_their_papers_and_titles():
     assert printed.items() - {("timm:", "")} == titles.items() - {
         ("small_cnn", titles["small_cnn"])  # nobody published it
     }
+
+
+def checklists(comparison, image_set):
+    """The answers of each checklist by item."""
+    return [
+        {row[0]: row[2] for row in grid.rows}
+        for grid in methods(comparison, image_set)["checklists"]
+    ]
+
+
+def paragraphs(comparison, image_set):
+    return " ".join(methods(comparison, image_set)["paragraphs"])
+
+
+def test_checklists_answer_from_the_run_and_leave_the_rest_open(comparison, image_set):
+    stard, claim, tripod = checklists(comparison, image_set)
+    assert "6 positive, 6 negative" in stard["24"] == claim["35"] == tripod["20a"]
+    assert "best F1 0.500" in stard["15c"]
+    assert "cannot be decoded (1)" in stard["7"]
+    assert stard["5"] == claim["5"] == UNKNOWN
+    assert stard["38"] == claim["44"] == tripod["18a"] == UNKNOWN
+    assert "sex F 12" in tripod["20b"]
+    assert "3 test images have no known label" in stard["20"] == claim["12"] == tripod["11"]
+    assert "a consensus of readers (12)" in stard["12"]
+    assert claim["9"] == claim["25"] == UNKNOWN  # nothing is known of how these were trained
+    assert UNKNOWN not in paragraphs(comparison, image_set)
+
+
+def test_every_item_has_its_published_number_once_and_a_sentence_that_exists():
+    counts = {}
+    for checklist in read_entries("checklists").values():
+        numbers = [item for item, _, _ in checklist["items"]]
+        assert len(set(numbers)) == len(numbers)
+        counts[checklist["title"]] = len(numbers), len({re.sub("[a-z]", "", n) for n in numbers})
+        template = (Path(methods.__code__.co_filename).parent / "checklists.txt.jinja").read_text()
+        assert all(f"macro {topic}(run)" in template for _, _, topic in checklist["items"] if topic)
+    assert counts == {
+        "STARD-AI 2025": (48, 40),
+        "CLAIM 2024": (44, 44),
+        "TRIPOD+AI 2024": (52, 27),
+    }
+
+
+def test_split_is_named_with_its_id(comparison, image_set):
+    _, claim, _ = checklists(comparison, image_set)
+    assert "Split “default” (51d)" in claim["20"]
+
+
+def test_every_note_answers_the_item_that_it_belongs_to(comparison, image_set):
+    notes = [
+        Note("training", "What CheXNet learned from is not known."),
+        Note("validation", "RetinaNet has threshold-free figures only."),
+        Note("not_tuned", "The decision of CheXNet is derived here."),
+        Note("uses", "A note on nothing in particular."),
+    ]
+    stard, claim, _ = checklists(replace(comparison, notes=notes), image_set)
+    assert notes[0].text in claim["25"]
+    assert notes[1].text in stard["15c"]
+    assert notes[2].text in claim["26"]
+    assert claim["12"] == stard["20"] != UNKNOWN
+    assert not any(note.text in claim["10"] for note in notes)
+
+
+def test_every_role_is_described_with_its_images_and_patients(comparison, image_set):
+    _, claim, _ = checklists(comparison, image_set)
+    assert claim["36"] == (
+        "val: 2 images of 2 patients; sex F 2; age median 50 (quartiles 50 to 50); view PA 2. "
+        "test: 10 images of 10 patients; sex F 10; age median 50 (quartiles 50 to 50); view PA 10."
+    )
+
+
+def test_measures_are_those_that_this_report_has(comparison, image_set):
+    has = "evaluated by AUROC, average precision"
+    lacks = "AP50"
+    assert lacks in checklists(comparison, image_set)[0]["1"]
+    metrics = comparison.metrics.copy()
+    metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
+    fewer = replace(comparison, estimates=Estimates.from_table(metrics))
+    text = checklists(fewer, image_set)[0]["1"]
+    assert has in text
+    assert lacks not in text
+
+
+def test_nothing_to_choose_is_not_written_as_a_count_of_zero(comparison, image_set):
+    decision = {
+        "settings_tried": 0,
+        "chosen_on": {"n_images": 40, "n_patients": 40, "n_positive": 9},
+    }
+    comparison.records["CheXNet"]["decision"] = decision
+    _, claim, _ = checklists(comparison, image_set)
+    assert "tried on validation: nothing" in claim["26"]
+    assert " tried" not in paragraphs(comparison, image_set)
