@@ -2,14 +2,8 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.duplicates.fingerprint_pairs import (
-    CERTAIN_DISTANCE,
-    close_pairs,
-    inverted_words,
-)
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     NEAR_CORRELATION,
     NearDuplicates,
@@ -17,84 +11,16 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     find_near_duplicates,
     turn_image,
 )
-from cxr_compare.data_prep.duplicates.seen_images import SeenImages
-from cxr_compare.data_prep.images.decoded_image import pixel_digest
-from cxr_compare.data_prep.images.fingerprint import TURNS, perceptual_hash
+from cxr_compare.data_prep.images.fingerprint import TURNS
 from cxr_compare.data_prep.images.image import read_image
+from tests.data_prep.duplicates.image_set import ImageSet
 from tests.small_dicom import chest
-
-
-def random_hashes(n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (n, 32), dtype=np.uint8)
 
 
 def flipped_bits(one: np.ndarray, places: np.ndarray) -> np.ndarray:
     bits = np.unpackbits(one)
     bits[places] ^= 1
     return np.packbits(bits)
-
-
-def test_every_pair_within_the_certain_distance_is_found_in_every_turn():
-    rng = np.random.default_rng(5)
-    hashes = random_hashes(2000)
-    for row in range(1000):  # each of the first thousand has a turned and damaged copy
-        damaged = flipped_bits(hashes[row], rng.choice(256, CERTAIN_DISTANCE, replace=False))
-        words = np.unpackbits(damaged).reshape(4, 64) ^ inverted_words()[row % 8][:, None]
-        hashes[1000 + row] = np.packbits(words.ravel())
-    found = close_pairs(hashes, 40)
-    assert found.first.tolist() == list(range(1000))
-    assert found.second.tolist() == list(range(1000, 2000))
-    assert set(found.distance.tolist()) == {CERTAIN_DISTANCE}
-    assert found.turn.tolist() == [row % 8 for row in range(1000)]
-    assert found.complete
-
-
-def test_the_worst_place_for_damage_is_covered_too():
-    """Two wrong bits in each band but one, which has one: the pigeonhole's last hole."""
-    hashes = random_hashes(2, seed=9)
-    seen = flipped_bits(
-        hashes[0], np.array([0, 64, *(band for b in range(1, 8) for band in (b, 64 + b))][1:])
-    )
-    hashes[1] = seen
-    assert close_pairs(hashes, 40).distance.tolist() == [CERTAIN_DISTANCE]
-
-
-def test_pairs_beyond_the_distance_asked_are_left_out():
-    hashes = random_hashes(2, seed=9)
-    hashes[1] = flipped_bits(hashes[0], np.arange(12))
-    assert close_pairs(hashes, 11).first.size == 0
-    assert close_pairs(hashes, 12).first.size == 1
-
-
-def test_a_search_of_very_many_similar_fingerprints_is_cut_short_and_says_so(monkeypatch):
-    monkeypatch.setattr("cxr_compare.data_prep.duplicates.fingerprint_pairs._PAIRS_AT_LEAST", 100)
-    hashes = np.repeat(random_hashes(1), 200, axis=0)
-    hashes[:, 31] = np.arange(200)
-    assert not close_pairs(hashes, 40).complete
-
-
-@pytest.mark.parametrize("n", [0, 1])
-def test_nothing_has_no_pairs(n):
-    assert close_pairs(random_hashes(n), 40).first.size == 0
-
-
-class ImageSet:
-    """A set of images in memory, with a decode table."""
-
-    def __init__(self, **arrays: np.ndarray) -> None:
-        self.arrays = arrays
-        self.reads = 0
-        self.decode = pd.DataFrame(
-            {
-                "image_id": list(arrays),
-                "pixel_sha256": [pixel_digest(pixels) for pixels in arrays.values()],
-                "perceptual_hash": [perceptual_hash(pixels) for pixels in arrays.values()],
-            }
-        )
-
-    def read(self, image_id: str) -> np.ndarray:
-        self.reads += 1
-        return self.arrays[image_id]
 
 
 def test_a_brighter_mirrored_copy_is_found_with_its_twins():
@@ -105,36 +31,6 @@ def test_a_brighter_mirrored_copy_is_found_with_its_twins():
     ]
     assert found.pairs["correlation"].min() > 0.95
     assert found.groups.to_numpy().tolist() == [[0, "a"], [0, "c"], [0, "d"]]
-
-
-def test_seen_images_are_known_by_id_and_patient_and_under_other_names_by_their_pixels():
-    seen = ImageSet(a=chest(1), b=chest(2), c=chest(3), d=chest(4)).decode
-    seen["patient_id"] = ["pa", "pb", "pc", "pd"]
-    arrays = {"a": chest(9), "n1": chest(8), "n2": chest(2), "n3": chest(7)}
-    images = ImageSet(**arrays, n4=chest(3)[:, ::-1] // 2 + 40, n5=chest(5)).decode
-    images["patient_id"] = ["new", "pd", "q2", "q3", "q4", "q5"]
-    found = SeenImages.from_tables(images, seen)
-    assert found.by_id.tolist() == ["a", "n1"]
-    assert found.equal.to_dict() == {"n2": "b"}
-    assert found.near.to_dict() == {"n4": "c"}
-    assert found.all_ids.tolist() == ["a", "n1", "n2", "n4"]
-    same, near = found.describe_copies("CheXNet")
-    assert same == "CheXNet has seen 1 of 6 test images in training under other ids (n2 = b)"
-    assert near.endswith("near copies of 1 of 6 test images in training under other ids (n4 = c)")
-    without = SeenImages.from_tables(
-        images, seen[["image_id", "patient_id"]]
-    )  # of an older version
-    assert without.by_id.tolist() == ["a", "n1"]
-    assert without.describe_copies("CheXNet") == []
-
-
-def test_of_many_copies_two_are_named():
-    seen = ImageSet(**{f"s{seed}": chest(seed) for seed in range(3)}).decode
-    seen["patient_id"] = seen["image_id"]
-    images = seen.assign(image_id=["x", "y", "z"], patient_id=["x", "y", "z"])
-    (line,) = SeenImages.from_tables(images, seen).describe_copies("A")
-    assert "has seen 3 of 3 test images" in line
-    assert line.endswith("(x = s0, y = s1, ...)")
 
 
 def test_equal_images_alone_are_no_near_duplicates():

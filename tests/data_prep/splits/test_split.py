@@ -5,42 +5,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import StratifiedGroupKFold
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.splits.balanced_folds import balanced_parts, equal_folds
-from cxr_compare.data_prep.splits.cross_validation import fold_as_test, fold_split
-from cxr_compare.data_prep.splits.split import METHODS, SplitRule, extend_split, split_by_patient
+from cxr_compare.data_prep.splits.split import METHODS, SplitRule, extend_split
+from tests.data_prep.splits.simulated_images import drawn_split, make_images, make_large, patients
 
-
-def drawn(images, strata=None, linked=None, **rule):
-    return split_by_patient(images, strata, SplitRule(**rule), linked)
-
-
-def make_images(patients: list[int]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "image_id": [f"i{n:05d}" for n in range(len(patients))],
-            "patient_id": [f"p{patient}" for patient in patients],
-            "patient_id_source": "given",
-        }
-    )
-
-
-def make_large(n_patients: int = 1000, seed: int = 0) -> tuple[pd.DataFrame, pd.Series]:
-    """Patients with 1 to 12 images; one in five is positive on some of them."""
-    rng = np.random.default_rng(seed)
-    owners = np.repeat(np.arange(n_patients), rng.geometric(0.5, n_patients).clip(max=12))
-    images = make_images(owners.tolist())
-    positive = (owners % 5 == 0) & (rng.random(len(owners)) < 0.7)
-    return images, pd.Series(np.where(positive, "ill", "well"), index=images["image_id"])
-
-
-patients = st.lists(st.integers(0, 30), min_size=1, max_size=120)
 shares = st.tuples(st.floats(0, 0.45), st.floats(0, 0.5))
-
-
 methods = st.sampled_from(METHODS)
 
 
@@ -48,7 +19,7 @@ methods = st.sampled_from(METHODS)
 @given(patients, shares, st.integers(0, 2**31), methods)
 def test_a_patient_has_one_role_and_one_fold(patients, shares, seed, method):
     images = make_images(patients)
-    split = drawn(images, val=shares[0], test=shares[1], seed=seed, method=method)
+    split = drawn_split(images, val=shares[0], test=shares[1], seed=seed, method=method)
     rows = split.merge(images, on="image_id")
     assert len(rows) == len(images)
     assert rows.groupby("patient_id")["role"].nunique().max() == 1
@@ -72,8 +43,10 @@ def test_row_order_does_not_matter(patients, seed, random, method):
     order = list(range(len(images)))
     random.shuffle(order)
     rule = {"seed": seed, "method": method}
-    straight = drawn(images, strata, **rule, linked=keys)
-    shuffled = drawn(images.iloc[order], strata.iloc[order[::-1]], **rule, linked=keys.iloc[order])
+    straight = drawn_split(images, strata, **rule, linked=keys)
+    shuffled = drawn_split(
+        images.iloc[order], strata.iloc[order[::-1]], **rule, linked=keys.iloc[order]
+    )
     pd.testing.assert_frame_equal(straight, shuffled)
 
 
@@ -82,7 +55,7 @@ def test_row_order_does_not_matter(patients, seed, random, method):
 def test_shares_of_patients_images_and_positives_are_as_asked(seed, shares):
     val, test = shares
     images, strata = make_large()
-    rows = drawn(images, strata, val=val, test=test, seed=seed).merge(images)
+    rows = drawn_split(images, strata, val=val, test=test, seed=seed).merge(images)
     rows["ill"] = rows["image_id"].map(strata) == "ill"
     for role, share in (("val", val), ("test", test)):
         chosen = rows["role"] == role
@@ -92,41 +65,15 @@ def test_shares_of_patients_images_and_positives_are_as_asked(seed, shares):
         assert rows.loc[chosen, "ill"].sum() / rows["ill"].sum() == pytest.approx(share, abs=0.04)
 
 
-@pytest.mark.parametrize(
-    ("n_groups", "n_strata", "n_folds"),
-    [
-        (300, 2, 2),
-        (200, 2, 7),  # groups alike: rounding decides between folds that are as good
-        (60, 9, 20),
-        (30, 30, 25),
-        (20, 3, 20),  # a group a fold
-    ],
-)
-def test_equal_folds_are_those_of_scikit_learn(n_groups, n_strata, n_folds):
-    rng = np.random.default_rng(n_groups)
-    samples = rng.integers(0, 4, (n_groups, n_strata)) * (rng.random((n_groups, n_strata)) < 0.5)
-    samples[:, 0] = 1
-    samples[:n_folds] += 1
-    owner, stratum = np.nonzero(samples)
-    counts = samples[owner, stratum]
-    owner = np.repeat(owner, counts)
-    stratum = np.repeat(stratum, counts)
-    folds = StratifiedGroupKFold(n_folds).split(owner, stratum, owner)
-    expected = np.full(n_groups, -1)
-    for number, (_, rows) in enumerate(folds):
-        expected[owner[rows]] = number
-    assert equal_folds(samples.astype(np.float64), n_folds).tolist() == expected.tolist()
-
-
 def test_another_seed_gives_another_split():
     images, strata = make_large(300)
-    one, two = (drawn(images, strata, seed=seed)["role"] for seed in (1, 2))
+    one, two = (drawn_split(images, strata, seed=seed)["role"] for seed in (1, 2))
     assert not one.equals(two)
 
 
 def test_folds_share_patients_and_positives_evenly():
     images, strata = make_large()
-    rows = drawn(images, strata, folds=4, seed=3).merge(images)
+    rows = drawn_split(images, strata, folds=4, seed=3).merge(images)
     sizes = rows.dropna(subset="fold").drop_duplicates("patient_id")["fold"].value_counts()
     assert sorted(sizes.index) == [0, 1, 2, 3]
     assert sizes.max() - sizes.min() <= 0.02 * sizes.sum()
@@ -134,21 +81,12 @@ def test_folds_share_patients_and_positives_evenly():
     assert ill.max() - ill.min() < 0.03
 
 
-def test_each_learning_patient_validates_in_exactly_one_fold():
-    images, strata = make_large(200)
-    split = drawn(images, strata, folds=5, seed=3)
-    roles = pd.concat([fold_split(split, fold)["role"] for fold in range(5)], axis=1)
-    in_test = split["role"] == "test"
-    assert ((roles == "val").sum(axis=1) == (~in_test)).all()
-    assert (roles[in_test] == "test").all(axis=None)
-
-
 def test_a_patient_whose_identity_is_doubtful_only_trains():
     images = make_images([n // 2 for n in range(400)])
     doubtful = images["patient_id"].isin([f"p{n}" for n in range(0, 200, 4)])
     first_of_each = doubtful & ~images["patient_id"].duplicated()
     images.loc[first_of_each, "patient_id_source"] = "mapped_unverified"
-    rows = drawn(images, val=0.3, test=0.3, seed=0).merge(images)
+    rows = drawn_split(images, val=0.3, test=0.3, seed=0).merge(images)
     bound = rows["patient_id"].isin(images.loc[doubtful, "patient_id"])
     assert (rows.loc[bound, "role"] == "train").all()
     assert rows.loc[bound, "fold"].isna().all()
@@ -163,7 +101,7 @@ def test_patients_who_share_an_image_stay_together(seed):
     keys = [*keys, keys[2]]
     keys[0] = keys[1]
     linked = pd.Series(keys, index=images["image_id"])
-    rows = drawn(images, val=0.4, test=0.4, seed=seed, linked=linked).merge(images)
+    rows = drawn_split(images, val=0.4, test=0.4, seed=seed, linked=linked).merge(images)
     chained = rows["patient_id"].isin(["p0", "p1", "p2"])
     assert rows.loc[chained, "role"].nunique() == 1
     assert rows["role"].nunique() == 3
@@ -175,7 +113,7 @@ def test_patients_are_linked_by_any_of_several_keys():
     keys.loc[["i00000", "i00001"], "pixels"] = "equal"
     keys.loc[["i00001", "i00002"], "image"] = "near"
     for seed in range(4):
-        split = drawn(images, val=0.4, test=0.4, seed=seed, linked=keys)
+        split = drawn_split(images, val=0.4, test=0.4, seed=seed, linked=keys)
         assert split["role"][:3].nunique() == 1
         assert split["fold"][:3].nunique(dropna=False) == 1
 
@@ -185,7 +123,7 @@ def test_patients_are_linked_by_any_of_several_keys():
 def test_shares_of_all_or_nothing_and_sets_without_images_are_no_trouble(val, test, n_images):
     images = make_images(list(range(n_images)))
     for method in METHODS:
-        split = drawn(images, val=val, test=test, method=method)
+        split = drawn_split(images, val=val, test=test, method=method)
         asked = {role for role, share in (("val", val), ("test", test)) if share}
         assert len(split) == n_images
         assert set(split["role"]) <= (asked or {"train"})
@@ -193,7 +131,7 @@ def test_shares_of_all_or_nothing_and_sets_without_images_are_no_trouble(val, te
 
 def test_each_role_gets_a_patient_even_when_few_are_there():
     for n_patients in (3, 4, 7, 11):
-        split = drawn(make_images(list(range(n_patients))), val=0.05, test=0.05)
+        split = drawn_split(make_images(list(range(n_patients))), val=0.05, test=0.05)
         assert set(split["role"]) == {"train", "val", "test"}
 
 
@@ -210,7 +148,7 @@ def test_each_role_gets_a_patient_even_when_few_are_there():
 )
 def test_an_impossible_rule_is_refused(rule, message):
     with pytest.raises(InputError, match=message):
-        drawn(make_images([1, 2, 3]), **rule)
+        drawn_split(make_images([1, 2, 3]), **rule)
 
 
 def make_clustered(n_patients: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -241,7 +179,7 @@ def image_counts(strata: pd.DataFrame, chosen: np.ndarray) -> pd.Series:
 @given(st.integers(0, 2**31), st.sampled_from([400, 800]))
 def test_every_class_finding_view_and_source_gets_its_share_of_images(seed, n_patients):
     images, strata = make_clustered(n_patients, seed)
-    split = drawn(images, strata, val=0.15, test=0.2, seed=seed)
+    split = drawn_split(images, strata, val=0.15, test=0.2, seed=seed)
     everything = image_counts(strata, np.ones(len(split), dtype=bool))
     for part, share in (("role", {"val": 0.15, "test": 0.2, "train": 0.65}), ("fold", None)):
         total = everything if share else image_counts(strata, split[part].notna().to_numpy())
@@ -254,7 +192,7 @@ def test_every_class_finding_view_and_source_gets_its_share_of_images(seed, n_pa
 def test_strata_too_rare_to_share_out_change_nothing_else():
     images, strata = make_clustered(300, 1)
     lonely = strata.assign(odd=[f"level {n}" for n in range(len(strata))])
-    rows = drawn(images, lonely, val=0.15, test=0.2)
+    rows = drawn_split(images, lonely, val=0.15, test=0.2)
     ap = image_counts(strata, (rows["role"] == "test").to_numpy())["view_AP"]
     assert abs(ap - 0.2 * (strata["view"] == "AP").sum()) <= 6
 
@@ -263,8 +201,8 @@ def test_strata_too_rare_to_share_out_change_nothing_else():
 @given(patients, patients, st.integers(0, 2**31))
 def test_by_hash_added_images_and_patients_change_no_old_role_or_fold(old, new, seed):
     images = make_images([*old, *new])
-    before = drawn(images.iloc[: len(old)], method="hash", seed=seed)
-    after = drawn(images.sample(frac=1, random_state=1), method="hash", seed=seed)
+    before = drawn_split(images.iloc[: len(old)], method="hash", seed=seed)
+    after = drawn_split(images.sample(frac=1, random_state=1), method="hash", seed=seed)
     merged = before.merge(after, on="image_id", suffixes=("", "_after"))
     assert len(merged) == len(old)
     assert merged["role"].equals(merged["role_after"])
@@ -273,24 +211,24 @@ def test_by_hash_added_images_and_patients_change_no_old_role_or_fold(old, new, 
 
 def test_by_hash_shares_are_as_asked_and_another_share_of_validation_leaves_the_test_set():
     images = make_images(list(range(4000)))
-    split = drawn(images, val=0.15, test=0.2, method="hash", seed=3)
+    split = drawn_split(images, val=0.15, test=0.2, method="hash", seed=3)
     shares = split["role"].value_counts(normalize=True)
     assert shares["test"] == pytest.approx(0.2, abs=0.02)
     assert shares["val"] == pytest.approx(0.15, abs=0.02)
     assert split["fold"].value_counts(normalize=True).max() == pytest.approx(0.2, abs=0.02)
-    more = drawn(images, val=0.3, test=0.2, method="hash", seed=3)
+    more = drawn_split(images, val=0.3, test=0.2, method="hash", seed=3)
     assert (more["role"] == "test").equals(split["role"] == "test")
-    other = drawn(images, val=0.15, test=0.2, method="hash", seed=4)
+    other = drawn_split(images, val=0.15, test=0.2, method="hash", seed=4)
     assert not other["role"].equals(split["role"])
 
 
 def test_by_hash_linked_patients_follow_the_id_that_sorts_first():
     images = make_images(list(range(200)))
-    alone = drawn(images, method="hash").set_index("image_id")["role"]
+    alone = drawn_split(images, method="hash").set_index("image_id")["role"]
     linked = pd.Series(
         "one image", index=images.loc[images["patient_id"].isin(["p17", "p4"]), "image_id"]
     )
-    together = drawn(images, method="hash", linked=linked).set_index("image_id")["role"]
+    together = drawn_split(images, method="hash", linked=linked).set_index("image_id")["role"]
     changed = together.index[together != alone]
     assert set(changed) <= {"i00004"}  # "p17" sorts before "p4"
     assert together["i00004"] == together["i00017"] == alone["i00017"]
@@ -298,9 +236,9 @@ def test_by_hash_linked_patients_follow_the_id_that_sorts_first():
 
 def test_by_hash_a_doubtful_image_is_never_evaluated_and_moves_nobody():
     images = make_images([n // 2 for n in range(400)])
-    sure = drawn(images, method="hash", val=0.3, test=0.3)
+    sure = drawn_split(images, method="hash", val=0.3, test=0.3)
     images.loc[::2, "patient_id_source"] = "mapped_unverified"
-    split = drawn(images, method="hash", val=0.3, test=0.3)
+    split = drawn_split(images, method="hash", val=0.3, test=0.3)
     assert split["role"][1::2].equals(sure["role"][1::2])
     assert set(split["role"][::2]) == {"train", "unused"}
     assert (split["role"][::2] == "train").equals(sure["role"][::2] == "train")
@@ -317,7 +255,7 @@ def test_extending_keeps_old_roles_and_lets_no_patient_or_image_have_two(
     linked = pd.Series([f"k{n}" for n in shown], index=ids)
     rule = SplitRule(seed=seed, method=method)
     first = images.iloc[: len(old)]
-    before = drawn(first, linked=linked, seed=seed, method=method)
+    before = drawn_split(first, linked=linked, seed=seed, method=method)
     after = extend_split(before, images, None, rule, linked)
     assert sorted(after["image_id"]) == sorted(ids)
     same = before.merge(after, on="image_id", suffixes=("", "_after"))
@@ -334,7 +272,7 @@ def test_new_images_follow_their_patient_and_new_patients_bring_the_shares_to_th
     images, strata = make_clustered(1200, 2)
     number = images["patient_id"].str[1:].astype(int)
     first = images[number < 300]
-    before = drawn(first, strata, val=0.1, test=0.1, seed=2)
+    before = drawn_split(first, strata, val=0.1, test=0.1, seed=2)
     after = extend_split(before, images, strata, SplitRule(val=0.2, test=0.3, seed=2))
     rows = after.merge(images, on="image_id")
     of_patients = rows.drop_duplicates("patient_id")["role"].value_counts(normalize=True)
@@ -365,24 +303,3 @@ def test_a_split_without_folds_stays_without():
     images = make_images([0, 1, 2, 3, 4, 0])
     before = pd.DataFrame({"image_id": ["i00000"], "role": "train", "fold": None})
     assert extend_split(before, images)["fold"].isna().all()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_over_all_folds_each_image_is_tested_once_and_validated_once(method):
-    images, strata = make_large(150)
-    split = drawn(images, strata, val=0, test=0, folds=4, seed=3, method=method)
-    roles = pd.concat([fold_as_test(split, fold, 4)["role"] for fold in range(4)], axis=1)
-    for role, times in (("test", 1), ("val", 1), ("train", 2)):
-        assert ((roles == role).sum(axis=1) == times).all()
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_each_part_of_a_small_set_has_its_share_of_a_rare_stratum(seed):
-    """Nine positive images of 30, for 20 folds: fewer than there are folds."""
-    ids = pd.Index([f"i{number:02d}" for number in range(30)], name="image_id")
-    group = pd.Series([f"p{number % 20}" for number in range(30)], index=ids)
-    positive = pd.Series(np.arange(30) % 10 < 3, index=ids)
-    shares = np.array([0.7, 0.15, 0.15])
-    part = balanced_parts(group, positive.to_frame("positive"), shares, np.random.default_rng(seed))
-    of_image = part[pd.factorize(group, sort=True)[0]]
-    assert np.bincount(of_image[positive], minlength=3).min() >= 1

@@ -4,44 +4,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.compare.goals import GoalResult
-from cxr_compare.evaluation.compare.margin import margin_statement
-from cxr_compare.evaluation.compare.prevalence import Prevalence
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.compare.uses import TestSetUses
 from cxr_compare.evaluation.compare.verdict import protocol_statement, state_verdict
 from cxr_compare.evaluation.compare.verdict_parts import AnswerContext
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts.compare_inputs import read_protocol_or_margin
 from cxr_compare.scripts.systems import read_systems
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "standing"),
-    [
-        (-0.02, 0.03, "equivalent"),
-        (-0.02, 0.09, "non-inferior"),
-        (-0.09, 0.02, "open"),
-        (-0.05, 0.02, "open"),
-        (-0.20, -0.06, "worse"),
-        (float("nan"), float("nan"), "unknown"),
-    ],
-)
-def test_a_margin_is_compared_with_the_whole_interval(low, high, standing):
-    estimate = 0.0 if np.isnan(low) else (low + high) / 2
-    statement = margin_statement("A", "B", "AUROC", Interval(estimate, low, high), 0.05)
-    assert statement.values["standing"] == standing
-    assert statement.text.startswith("AUROC: B ")
 
 
 @pytest.mark.parametrize(
@@ -89,16 +65,6 @@ def test_every_metric_that_a_table_holds_has_a_record(predict, test_set):
     comparison = compare_predictions(systems, test_set, replicates=50, unit="patient")
     held = {*comparison.metrics["metric"], *comparison.by_unit.table()["metric"]}
     assert held <= set(METRICS)
-
-
-def test_printed_ends_never_contradict_the_standing_against_a_margin():
-    statement = margin_statement("A", "B", "F1", Interval(-0.01, -0.03049, 0.010), 0.0304)
-    assert "was not shown to be non-inferior to A by the margin of 0.0304" in statement.text
-    assert "−0.0100 to 0.0305" in statement.text
-    statement = margin_statement("A", "B", "precision", Interval(-0.01, -0.02996, 0.010), 0.03)
-    assert statement.text.startswith("Precision: B")
-    assert "is equivalent to A within the margin of 0.03000" in statement.text
-    assert "−0.01000 to 0.02996" in statement.text
 
 
 def with_simultaneous(figures, ends):
@@ -336,136 +302,3 @@ def test_seeds_are_separated_by_commas(tmp_path):
     assert folder_with_comma.paths == [tmp_path / "a,b"]
     with pytest.raises(InputError, match="A=x,,y"):
         read_systems(["A=x,,y"])
-
-
-GOALS = {"recall": 0.5, "specificity": 0.5}
-
-
-@pytest.fixture
-def evaluated_goals(predict, test_set):
-    system = predict("A", seed=1, skill=3.0)
-
-    def evaluated(goals, **options):
-        protocol = Protocol(policy="max_f1", goals=goals, declared=True, **options)
-        return compare_predictions({"A": system}, test_set, replicates=50, protocol=protocol)
-
-    return evaluated
-
-
-def test_goals_are_met_only_together_and_each_by_its_whole_interval(evaluated_goals):
-    met = evaluated_goals(GOALS)
-    assert "A met both goals at the threshold for best F1" in met.answer.headline
-    assert met.answer.kind == "decided"
-    recall, _ = met.goals
-    assert recall.ci_low > 0.5
-    figure = met.estimates.get("A", "recall", "max_f1").estimate
-    assert recall.estimate == pytest.approx(figure)
-    high = {"recall": round(recall.estimate - 0.001, 3), "specificity": 0.5}
-    partly = evaluated_goals(high)
-    assert "was not shown to meet both goals" in partly.answer.headline
-    assert "not shown); specificity" in partly.answer.headline
-    assert partly.answer.kind == "open"
-    missed = evaluated_goals({"recall": 0.5, "specificity": 0.99999})
-    assert "missed one of two goals" in missed.answer.headline
-    alone = evaluated_goals({"specificity": 0.5})
-    assert "met the goal at" in alone.answer.headline
-    assert "goal_rule" in kinds_of(met.answer)
-    assert "effective number of images by patient" in recall.method  # two images a patient
-
-
-def test_goals_by_patient_are_compared_with_decisions_on_patients(evaluated_goals):
-    by_image = evaluated_goals(GOALS)
-    by_patient = evaluated_goals(GOALS, unit="patient")
-    assert by_patient.answer.headline.startswith("On these 50 test patients")
-    for each, figure in zip(by_patient.goals, ("recall", "specificity"), strict=True):
-        assert each.n_images == each.n_patients
-        assert each.method == "exact (Clopper-Pearson), fixed threshold"
-        assert each.estimate == by_patient.by_unit.get("A", figure, "max_f1").estimate
-    assert sum(each.n_images for each in by_image.goals) == 100
-
-
-@pytest.mark.parametrize("unit", ["image", "patient"])
-def test_uncounted_images_count_for_the_goals_too(predict, test_set, evaluation_set, unit):
-    predictions = predict("A", seed=1, skill=3.0, skip=tuple(evaluation_set.image_ids("test")[:5]))
-    missing = pd.DataFrame({"image_id": evaluation_set.image_ids("test")[:5], "status": "failed",
-                            "reason": "unreadable"})  # fmt: skip
-    predictions.__dict__["images"] = pd.concat([predictions.images, missing])
-    protocol = Protocol(policy="max_f1", goals=GOALS, declared=True, unit=unit)
-    comparison = compare_predictions(
-        {"A": predictions}, test_set, replicates=50, protocol=protocol, images="common"
-    )
-    recalls = {each.case: each for each in comparison.goals if each.metric == "recall"}
-    assert recalls["all_against"].estimate < recalls[""].estimate < recalls["all_for"].estimate
-    if unit == "patient":
-        assert all(each.n_images == each.n_patients for each in comparison.goals)
-        assert sum(each.n_images for each in comparison.goals if each.case == "all_for") == 50
-    assert "goal 0.500)" in comparison.answer.headline  # that of the images evaluated
-
-
-def test_goals_that_cannot_be_evaluated_are_refused(predict, test_set, tmp_path):
-    with pytest.raises(
-        InputError, match="goals need a policy, the threshold that they are evaluated"
-    ):
-        Protocol(goals=GOALS)
-    protocol = Protocol(policy="max_f1", goals=GOALS, declared=True)
-    one, two = predict("A", seed=1), predict("B", seed=2)
-    for systems in ({"A": one, "B": two}, {"A": [one, two]}):
-        with pytest.raises(InputError, match="goals are compared with one trained model"):
-            compare_predictions(systems, test_set, protocol=protocol)
-    nowhere = Protocol(policy="sensitivity>=1", goals=GOALS, declared=True)
-    with pytest.raises(InputError, match="the goal of 'recall' cannot be evaluated: no threshold"):
-        compare_predictions({"A": predict("C", seed=1, roles=("test",))}, test_set, replicates=50,
-                        protocol=nowhere)  # fmt: skip
-    path = tmp_path / "protocol.toml"
-    head = 'target = "opacity"\npolicy = "max_f1"\n'
-    path.write_text(f'{head}[[goal]]\nmetric = "sensitivity"\nat_least = 0.85\n')
-    assert read_protocol_or_margin(path, None, None).goals == {"recall": 0.85}
-    path.write_text(path.read_text() + '[[goal]]\nmetric = "sensitivity"\nat_least = 0.8\n')
-    with pytest.raises(InputError, match="two goals are of one metric"):
-        read_protocol_or_margin(path, None, None)
-    for line, says in (
-        ('metric = "auroc"\nat_least = 0.8', "goal.0.metric: "),
-        ('metric = "specificity"\nat_least = 80', "goal.0.at_least: "),
-        ('metric = "specificity"\nat_lest = 0.8', "goal.0.at_lest: unknown key"),
-    ):
-        path.write_text(f"{head}[[goal]]\n{line}\n")
-        with pytest.raises(InputError, match=says):
-            read_protocol_or_margin(path, None, None)
-
-
-def test_printed_ends_never_contradict_the_standing_of_a_goal():
-    result = GoalResult("recall", 0.85, "", 200, 200, 0.9, 0.85004, 0.94)
-    assert result.standing == "met"
-    assert "(0.85004 to 0.94000; goal 0.85000)" in result.text
-    assert replace(result, ci_low=0.85).standing == "open"  # an end on the goal shows nothing
-    assert replace(result, ci_high=0.84, ci_low=0.7).standing == "missed"
-
-
-@pytest.mark.parametrize(
-    ("given", "value", "low", "high"),
-    [("0.05", 0.05, 0.05, 0.05), (0.2, 0.2, 0.2, 0.2), ("0.05:0.03-0.08", 0.05, 0.03, 0.08),
-     ("12/240", 0.05, 0.02610, 0.08571)],
-)  # fmt: skip
-def test_a_prevalence_may_bring_its_own_uncertainty(given, value, low, high):
-    read = Prevalence.parse(given)
-    assert (read.value, read.low, read.high) == pytest.approx((value, low, high), abs=1e-5)
-    drawn = read.like(np.zeros(20_000))
-    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([low, high], abs=2e-3)
-    assert float(read.like(np.float64(0.9))) == value
-
-
-@pytest.mark.parametrize("given", ["0", "5", "x", ".1:.2-.3", ".1:.2", "12/0", "0/9", "1/9:.1-.2"])
-def test_text_that_is_no_prevalence_is_refused(given):
-    with pytest.raises(InputError, match=r"must lie above 0 and below 1: 0\.05, with its 95 %"):
-        Prevalence.parse(given)
-
-
-def test_predictive_values_contain_the_prevalences_uncertainty(predict, test_set):
-    systems = {"A": predict("A", seed=1)}
-    width = {}
-    for given in ("0.05", "0.05:0.02-0.12"):
-        table = compare_predictions(systems, test_set, replicates=200, prevalence=given).failures
-        row = table[(table["topic"] == "prevalence") & (table["metric"] == "ppv")].iloc[0]
-        width[given] = row["ci_high"] - row["ci_low"]
-        assert row["group"] == given
-    assert width["0.05:0.02-0.12"] > width["0.05"]

@@ -1,7 +1,5 @@
 """Labels in doubt: who may speak, what comes first, how readers agree."""
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,13 +7,9 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.studies.label_review import review_labels
 from cxr_compare.evaluation.studies.reader_agreement import ReaderAgreement
-from cxr_compare.evaluation.studies.reader_verdicts import evaluate_by_readers
-from cxr_compare.evaluation.studies.study_sentences import study_sentence
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+from tests.evaluation.studies.readers_of_data_set import add_readers
 
 _ = np.nan
 
@@ -36,21 +30,6 @@ def relabelled(dataset: DataSet, flipped: list[str]) -> DataSet:
         table = read_table(dataset.folder / f"{name}.parquet", name)
         kept = table[~table["image_id"].isin(flipped)]
         write_table(kept, dataset.folder / f"{name}.parquet", name)
-    return DataSet.open(dataset.folder)
-
-
-def read_by(dataset: DataSet, others: dict[str, list[str]]) -> DataSet:
-    """The same set with readers, who differ from the reference on the images named."""
-    path = dataset.folder / "findings.parquet"
-    reference = read_table(path, "findings")
-    swapped = reference["state"].map({"present": "absent", "absent": "present"})
-    tables = [
-        reference.assign(
-            reader=name, state=reference["state"].mask(reference["image_id"].isin(ids), swapped)
-        )
-        for name, ids in others.items()
-    ]
-    write_table(pd.concat([reference, *tables], ignore_index=True), path, "findings")
     return DataSet.open(dataset.folder)
 
 
@@ -185,7 +164,7 @@ def test_boxes_without_support_and_support_without_boxes_are_listed_in_turn(
 
 
 def test_readers_who_differ_are_listed_by_name_without_any_system(evaluation_set):
-    dataset = read_by(evaluation_set, {"anna": ["i003"], "bert": [], "carl": []})
+    dataset = add_readers(evaluation_set, {"anna": ["i003"], "bert": [], "carl": []})
     (row,) = reviewed(dataset, []).itertuples()
     word = {"positive": "negative", "negative": "positive"}[row.label]
     assert (row.image_id, row.kind) == ("i003", "disputed label")
@@ -197,7 +176,7 @@ def test_readers_who_differ_are_listed_by_name_without_any_system(evaluation_set
 def test_boxes_of_two_readers_that_do_not_meet_are_listed_with_their_share(evaluation_set):
     boxes = read_table(evaluation_set.folder / "boxes.parquet", "boxes")
     first, second, third = boxes["image_id"].unique()[:3]
-    dataset = read_by(evaluation_set, {"anna": [], "bert": []})
+    dataset = add_readers(evaluation_set, {"anna": [], "bert": []})
     own = boxes[boxes["image_id"].isin([first, second, third])]
     edges = {"x1": 0.0, "y1": 0.0, "x2": 5.0, "y2": 5.0}
     moved = own.assign(**edges)[own["image_id"] == first]
@@ -219,67 +198,3 @@ def test_boxes_of_two_readers_that_do_not_meet_are_listed_with_their_share(evalu
     }
     assert f"1 of {2 * n + 1} " in table.loc[second, "reason"]
     assert "anna" in table.loc[second, "reason"]
-
-
-def test_readers_labels_evaluate_the_test_images_alone_and_compare_the_verdicts(
-    evaluation_set, predict
-):
-    systems = {"A": predict("A", skill=3.0), "B": predict("B", seed=1, skill=0.5)}
-    test = evaluation_set.image_ids("test")
-    dataset = read_by(
-        evaluation_set, {"same": [], "opposed": list(evaluation_set.images["image_id"])}
-    )
-    test_set = LabelledSplit(dataset, dataset.target())
-    evaluate = partial(compare_predictions, systems, replicates=200)
-    evaluated = evaluate_by_readers(evaluate(test_set), test_set, evaluate)
-    rows = pd.DataFrame(evaluated.by_reader).set_index("labels_of")
-    assert rows.loc[["reference", "same"], "same_verdict"].all()
-    assert rows.loc["same", "estimate"] == rows.loc["reference", "estimate"]
-    assert rows.loc["opposed", "estimate"] == pytest.approx(-rows.loc["reference", "estimate"])
-    assert not rows.loc["opposed", "same_verdict"]
-    assert (rows["images"] == len(test)).all()
-    caution = evaluated.answer.cautions[-1]
-    assert caution.kind == "reference"
-    assert caution.text == study_sentence("label_review", "opposite_verdict", ["opposed"])
-    weak = {"A": predict("A2", skill=0.2), "B": predict("B2", seed=1, skill=0.2)}
-    evaluate = partial(compare_predictions, weak, replicates=200)
-    undecided = evaluate_by_readers(evaluate(test_set), test_set, evaluate)
-    note = undecided.notes[-1]
-    rows = [row["estimate"] for row in undecided.by_reader]
-    assert note.kind == "readers"
-    assert note.text.startswith("Nothing is shown by the labels of opposed and same")
-    assert note.text.endswith(f"from {number(min(rows))} to {number(max(rows))}.")
-    val = dataset.with_labels_of("opposed", test).labels(dataset.target())[dataset.image_ids("val")]
-    assert val.equals(dataset.labels(dataset.target())[val.index])
-
-
-def test_labels_by_which_nothing_is_shown_are_no_caution_because_of_sampling_error(
-    evaluation_set, predict
-):
-    half = list(evaluation_set.images["image_id"])[::2]
-    dataset = read_by(evaluation_set, {"vague": half})
-    test_set = LabelledSplit(dataset, dataset.target())
-    systems = {"A": predict("A", skill=3.0), "B": predict("B", seed=1, skill=0.5)}
-    evaluate = partial(compare_predictions, systems, replicates=200)
-    evaluated = evaluate_by_readers(evaluate(test_set), test_set, evaluate)
-    assert [row["higher"] for row in evaluated.by_reader] == ["A", "not shown"]
-    note = evaluated.notes[-1]
-    assert note.kind == "readers"
-    assert note.text == study_sentence("label_review", "other_verdict", ["vague"])
-
-
-def test_readers_without_a_test_image_have_a_note(evaluation_set, predict):
-    dataset = read_by(evaluation_set, {"anna": []})
-    path = dataset.folder / "findings.parquet"
-    test = dataset.image_ids("test")
-    findings = read_table(path, "findings")
-    own = (findings["reader"] == "anna") & findings["image_id"].isin(test)
-    write_table(findings[~own], path, "findings")
-    dataset = DataSet.open(dataset.folder)
-    evaluate = partial(compare_predictions, {"A": predict("A", skill=3.0)}, replicates=200)
-    evaluated = evaluate_by_readers(
-        evaluate(LabelledSplit(dataset, dataset.target())),
-        LabelledSplit(dataset, dataset.target()),
-        evaluate,
-    )
-    assert evaluated.notes[-1].text == "No reader of the data set has labelled the test images."

@@ -2,13 +2,10 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.splits.split import SplitRule, official_split
-from cxr_compare.data_prep.splits.split_file import read_split_file
 
 
 def make_images(patients: list[int]) -> pd.DataFrame:
@@ -100,77 +97,3 @@ def test_a_doubtful_image_never_comes_to_the_drawn_validation():
     assert set(split["role"][:31]) == {"train"}
     assert split["fold"][:31].isna().all()
     assert (split["role"] == "val").sum() in (9, 10)  # of 19 whose identity is sure
-
-
-def write(path, text):
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def test_a_file_by_image_is_followed_whatever_the_words_for_roles(tmp_path):
-    images = make_images([0, 1, 2, 3, 4])
-    file = write(
-        tmp_path / "s.csv",
-        "image_id,role,fold\ni0001,Valid,1\ni0000,TRAIN,0\ni0003,dev,\ni0002,test,\ni0004,unused,\n",
-    )
-    split, how = read_split_file(file, images)
-    assert split["role"].tolist() == ["train", "val", "test", "val", "unused"]
-    assert split["fold"].tolist()[:2] == [0, 1]
-    assert split["fold"].isna().sum() == 3
-    assert how["notes"] == []
-
-
-def test_a_file_by_patient_reaches_all_images_of_the_patient(tmp_path):
-    images = make_images([5, 6, 5])
-    file = write(tmp_path / "s.csv", "patient_id,role\nnih:005,test\nnih:006,train\n")
-    split, how = read_split_file(file, images)
-    assert split["role"].tolist() == ["test", "train", "test"]
-    assert how["by"] == "patient_id"
-
-
-def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_path):
-    images = make_images([0, 1, 2])
-    file = write(tmp_path / "s.csv", "image_id,role\ni0000,train\nelsewhere,test\n")
-    split, how = read_split_file(file, images)
-    assert split["role"].tolist() == ["train", "unused", "unused"]
-    assert (how["n_images_without_role"], how["n_ids_unknown"]) == (2, 1)
-    assert len(how["notes"]) == 2
-    with pytest.raises(InputError, match="'elsewhere' is not in the data set"):
-        read_split_file(file, images, strict=True)
-    file = write(tmp_path / "s.csv", "image_id,role\ni0000,train\n")
-    with pytest.raises(InputError, match=r"no role to image 'i0001' \(2 such"):
-        read_split_file(file, images, strict=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("image_id,split\ni0000,train\n", "column 'role' is missing"),
-        ("role\ntrain\n", "needs a column image_id or patient_id"),
-        ("image_id,role\ni0000,trian\n", "line 2: role='trian'"),
-        (
-            "image_id,role\ni0000,train\ni0000,train\n",
-            "line 3: image_id 'i0000' appears more than once",
-        ),
-        ("patient_id,role\n000,train\n", r"'000' is not in the data set \(1 such lines\); .* nih:"),
-        ("image_id,role\ni0000,train\ni0001,test\n", "patient 'nih:000' is in train and test"),
-        ("image_id,role,fold\ni0000,train,0\ni0001,train,1\n", "train of fold 0 and train of fold"),
-        ("image_id,role,fold\ni0002,test,1\n", "line 2: fold='1'"),
-        ("image_id,role,fold\ni0002,train,1.5\n", "line 2: fold='1.5'"),
-        ("image_id,role,fold\ni0002,train,-1\n", "line 2: fold='-1'"),
-        ("image_id,role\ni0002,train\ni0003,test\n", "image 'i0002' = 'i0003' is in train and"),
-    ],
-)
-def test_a_wrong_file_is_refused_with_the_place(tmp_path, text, message):
-    images = make_images([0, 0, 1, 2])
-    linked = pd.Series({"i0002": "image", "i0003": "image"})
-    with pytest.raises(InputError, match=message):
-        read_split_file(write(tmp_path / "s.csv", text), images, linked)
-
-
-def test_unused_images_of_a_patient_or_image_overlap_with_nothing(tmp_path):
-    images = make_images([0, 0, 1])
-    file = write(tmp_path / "s.csv", "image_id,role\ni0000,unused\ni0001,test\ni0002,train\n")
-    linked = pd.Series({"i0000": "image", "i0002": "image"})
-    split, _ = read_split_file(file, images, linked)
-    assert split["role"].tolist() == ["unused", "test", "train"]

@@ -1,0 +1,19 @@
+"""Burned-in text as a problem of the audit."""
+
+import pandas as pd
+
+from cxr_compare.data_prep.audit.burned_in_text import check_burned_in_text
+
+
+def test_burned_in_text_is_flagged_by_the_header_or_by_the_pixels():
+    decode = pd.DataFrame(
+        {
+            "image_id": list("abcd"),
+            "burned_in_annotation": ["yes", "no", None, None],
+            "text_score": [0.0, 0.0, 99.0, None],
+        }
+    )
+    (problem,) = check_burned_in_text(decode)
+    assert problem.images == (("c",), ("a",))
+    (none,) = check_burned_in_text(decode[["image_id"]])
+    assert none.count == 0
