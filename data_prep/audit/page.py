@@ -129,24 +129,24 @@ _CONTENTS = (
 )
 
 
-def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = True) -> Path:
+def write_audit(dataset: DataSet, audit: Audit, folder: Path, *, pixels: bool = True) -> Path:
     """Write ``audit.json``, the two lists and ``audit.html``.
 
     Args:
         dataset: The audited data set.
-        found: Its audit.
+        audit: Its audit.
         folder: Folder to write into.
         pixels: Show images on the page.
 
     Returns:
         Path of the page.
     """
-    found.write(folder / AUDIT)
-    write_csv(_all_cases(dataset, found), folder / _CASES_NAME)
-    exclusions = found.exclusions
+    audit.write(folder / AUDIT)
+    write_csv(_all_cases(dataset, audit), folder / _CASES_NAME)
+    exclusions = audit.exclusions
     if len(exclusions) and not (folder / EXCLUDE).exists():
         write_csv(exclusions, folder / EXCLUDE)
-    return write_text(folder / AUDIT_PAGE, render_audit(dataset, found, pixels=pixels))
+    return write_text(folder / AUDIT_PAGE, render_audit(dataset, audit, pixels=pixels))
 
 
 _CASE_COLUMNS = [
@@ -163,10 +163,10 @@ _CASE_COLUMNS = [
 ]
 
 
-def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
+def _all_cases(dataset: DataSet, audit: Audit) -> pd.DataFrame:
     """List each case of each problem, with the position of burned-in text or the wrong box."""
     parts = [pd.DataFrame(columns=_CASE_COLUMNS, dtype=TEXT)]
-    for problem in found.problems:
+    for problem in audit.problems:
         part = problem.cases.reindex(columns=["group", "image_id", "path"])
         groups = part.groupby("group", sort=False)["image_id"]
         first = groups.transform("first")
@@ -191,12 +191,12 @@ def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
     return cases
 
 
-def render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
+def render_audit(dataset: DataSet, audit: Audit, *, pixels: bool = True) -> str:
     """Render the page of an audit.
 
     Args:
         dataset: The audited data set.
-        found: Its audit.
+        audit: Its audit.
         pixels: Show images on the page.
 
     Returns:
@@ -204,8 +204,8 @@ def render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
     """
     titles = {name: target.display_name for name, target in dataset.targets.items()}
     album = PageImages(dataset, pixels)
-    problems = [(problem, album.cases(problem)) for problem in found.problems]
-    facts = found.facts
+    problems = [(problem, album.cases(problem)) for problem in audit.problems]
+    facts = audit.facts
     chosen = {} if any(cases for _, cases in problems) else facts.get("images", {})
     examples = {
         name: album.cases(Problem.from_cases(name, "info", "", np.array(ids), shown=ids))
@@ -214,14 +214,14 @@ def render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
     page = template_environment(Path(__file__).parent).get_template("audit.jinja")
     return page.render(
         name=dataset.name,
-        scope=found.scope,
-        verdict=verdict(found.counts),
-        explanation=first_step(found.problems),
-        tally=severity_counts(found.counts),
+        scope=audit.scope,
+        verdict=verdict(audit.counts),
+        explanation=first_step(audit.problems),
+        tally=severity_counts(audit.counts),
         contents=[entry for entry in _CONTENTS if entry[0] != "findings" or problems],
         problems=problems,
         examples=examples,
-        n_exclusions=len(found.exclusions),
+        n_exclusions=len(audit.exclusions),
         exclude_name=EXCLUDE,
         has_review=(dataset.folder / "label_review.html").is_file(),
         text_groups=(BURNED_IN_TEXT, VIEW_AND_TEXT),

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def listing(words: Sequence[str]) -> str:
+def listing(parts: Sequence[str]) -> str:
     """Join words as prose does: with commas, and "and" before the last.
 
     Args:
-        words: The words or phrases.
+        parts: The words or phrases.
 
     Returns:
-        One phrase; empty without words.
+        One phrase; empty without parts.
 
     Example:
         >>> listing(["A"]), listing(["A", "B", "C"])
         ('A', 'A, B and C')
     """
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def inside_sentence(display_name: str) -> str:

@@ -98,8 +98,8 @@ def disagreement(decisions: pd.DataFrame, systems: list[str]) -> dict[str, float
         >>> disagreement(frame, ["A", "B"])
         {'a': 0.5, 'b': 0.5}
     """
-    known = decisions[decisions["system"].isin(systems)].drop_duplicates(["image_id", "system"])
-    ranks = known.pivot(index="image_id", columns="system", values="score").rank(pct=True)
+    rows = decisions[decisions["system"].isin(systems)].drop_duplicates(["image_id", "system"])
+    ranks = rows.pivot(index="image_id", columns="system", values="score").rank(pct=True)
     gaps = (ranks.max(axis=1) - ranks.min(axis=1)).fillna(0.0)
     return dict(zip(map(str, gaps.index), gaps.round(4).tolist(), strict=True))
 
@@ -124,8 +124,8 @@ def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Decis
     for column in ("localised", "localised_tolerant"):  # the second excuses a map within its cell
         if column in decided:
             hit = matrix(column).reindex(ids).to_numpy(dtype=object)
-            known = ~pd.isna(hit)
-            wrong[known] = ~hit[known].astype(bool)
+            is_known = ~pd.isna(hit)
+            wrong[is_known] = ~hit[is_known].astype(bool)
     kinds = first["x_class"].fillna("") if "x_class" in first else pd.Series("", first.index)
     ranks = matrix("score").reindex(ids).rank(pct=True).fillna(0.0)
     return _DecisionTable(

@@ -94,14 +94,14 @@ class CaseSource:
     def predictions(self, image_id: str) -> list[ImagePrediction]:
         """Return every system's prediction of an image, in the order of the panels."""
         mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
-        found = [
+        predictions = [
             system.prediction(image_id, system_colour(position))
             for position, system in enumerate(self.systems)
         ]
-        cell = max((max(one.grid.cell) for one in found if one.grid is not None), default=0.0)
+        cell = max((max(one.grid.cell) for one in predictions if one.grid is not None), default=0.0)
         return [
             replace(one, cell=cell, cell_of=mapped if system.maps is None else "")
-            for system, one in zip(self.systems, found, strict=True)
+            for system, one in zip(self.systems, predictions, strict=True)
         ]
 
     def facts(self, image_id: str) -> str:
@@ -218,11 +218,11 @@ def read_systems(
         InputError: A stored decision differs from what validation gives, a decision lacks the
             policy, or a system ran on none of the images.
     """
-    wanted = pd.Index(image_ids, name="image_id")
+    requested = pd.Index(image_ids, name="image_id")
     outputs = []
     cells = [pd.DataFrame()]
     for name, system in systems.items():
-        ids = wanted[wanted.isin(system.images_run)]
+        ids = requested[requested.isin(system.images_run)]
         if not len(ids):
             raise InputError(f"{system.folder}: {name} ran on none of the images asked for")
         decision = None
@@ -240,7 +240,7 @@ def read_systems(
         outputs.append(decide(name, evidence, decision, policy, levels=levels))
         of_maps = evidence.cells()
         cells.append(pd.DataFrame(np.zeros((len(ids), 2)) if of_maps is None else of_maps, ids))
-    tolerance = pd.concat(cells).groupby(level=0).max().reindex(wanted).fillna(0.0)
+    tolerance = pd.concat(cells).groupby(level=0).max().reindex(requested).fillna(0.0)
     for output in outputs:
         _locate(output, test_set, tolerance)
     return CaseSource(test_set, tuple(outputs))
@@ -255,8 +255,8 @@ def _locate(output: DecidedOutput, test_set: LabelledSplit, cells: pd.DataFrame)
     if "point_x" not in table:
         return
     positive = (test_set.labels.reindex(table.index) == 1).to_numpy()
-    known = table.index.isin(test_set.boxes_trusted) & positive
+    is_located = table.index.isin(test_set.boxes_trusted) & positive
     tolerance = cells.reindex(table.index).to_numpy(dtype=np.float64)
     for column, slack in (("localised", None), ("localised_tolerant", tolerance)):
         hit = points_in_boxes(table, test_set.true_boxes, slack)
-        table[column] = pd.Series(hit, table.index, dtype="boolean").where(known)
+        table[column] = pd.Series(hit, table.index, dtype="boolean").where(is_located)

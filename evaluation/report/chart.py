@@ -79,8 +79,8 @@ class Axis:
             low = max(t for t in ticks if t <= low)
             high = min(t for t in ticks if t >= high)
             shown = [tick for tick in ticks if low <= tick <= high]
-        words = (f"{t:,.0f}" if t >= 1 else f"{t:.6f}".rstrip("0") for t in shown)
-        return cls(title, tuple(zip(shown, words, strict=True)), low, high, "log")
+        labels = (f"{t:,.0f}" if t >= 1 else f"{t:.6f}".rstrip("0") for t in shown)
+        return cls(title, tuple(zip(shown, labels, strict=True)), low, high, "log")
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ class Curve:
         **options: Any,
     ) -> Curve:
         """Make a curve of points with upright lines as intervals; a point may have none."""
-        held = tuple(points)
-        x = np.repeat([point.x for point in held], 3)
+        marked = tuple(points)
+        x = np.repeat([point.x for point in marked], 3)
         y = np.array([(*pair, None) for pair in ends], dtype=np.float64).ravel()
-        return cls(name, position, x, y, held, solid=True, **options)
+        return cls(name, position, x, y, marked, solid=True, **options)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,8 +62,8 @@ def draw_charts(*charts: Chart) -> Figure:
     start = 0.0
     for chart in charts:
         left, top, wide, high = chart.frame
-        place = (start + left) / width, 1 - (top + high) / height, wide / width, high / height
-        _draw_plot(figure.add_axes(place), chart)
+        rectangle = (start + left) / width, 1 - (top + high) / height, wide / width, high / height
+        _draw_plot(figure.add_axes(rectangle), chart)
         start += chart.size[0]
     return figure
 
@@ -82,9 +82,9 @@ def _draw_plot(axes: Axes, chart: Chart) -> None:
     for number, curve in enumerate(chart.curves):
         _draw_curve(axes, chart, curve, f"curve-{number}")
     for number, curve in enumerate(chart.curves):
-        for place, point in enumerate(curve.points):
+        for position, point in enumerate(curve.points):
             style = marker_style(point.marker, system_colour(curve.position))
-            gid = f"curve-{number}-point-{place}"
+            gid = f"curve-{number}-point-{position}"
             axes.plot([point.x], [point.y], **style, clip_on=False, gid=gid, zorder=3)
     if chart.names_beside:
         _name_points(axes, chart)
@@ -94,7 +94,7 @@ def _dress(axes: Axes, chart: Chart) -> None:
     """Set limits, titles and ticks, and draw a quiet grid."""
     axes.set(xscale=chart.x.scale, yscale=chart.y.scale)
     for axis, spec in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
-        axis.set_ticks([tick for tick, _ in spec.ticks], [words for _, words in spec.ticks])
+        axis.set_ticks([tick for tick, _ in spec.ticks], [label for _, label in spec.ticks])
         axis.set_label_text(spec.title, fontsize=12, color=INK)
     axes.minorticks_off()
     axes.set(xlim=(chart.x.low, chart.x.high), ylim=(chart.y.low, chart.y.high))
@@ -142,8 +142,8 @@ def _name_points(axes: Axes, chart: Chart) -> None:
     """Write each system's name at the right of the plot, with a line from its point."""
     _, _, width, height = chart.frame
     scale = height / (chart.y.high - chart.y.low)
-    wanted = [(curve.points[0].y - chart.y.low) * scale for curve in chart.curves]
-    for curve, row in zip(chart.curves, _spread(wanted, 0, height), strict=True):
+    heights = [(curve.points[0].y - chart.y.low) * scale for curve in chart.curves]
+    for curve, row in zip(chart.curves, _spread(heights, 0, height), strict=True):
         name = curve.name
         line = {
             "arrowstyle": "-",
@@ -167,11 +167,11 @@ def _name_points(axes: Axes, chart: Chart) -> None:
         )
 
 
-def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
+def _spread(heights: Sequence[float], low: float, high: float) -> list[float]:
     """Move labels apart, as little as needed and in their order.
 
     Args:
-        wanted: Heights at which the labels would stand, px.
+        heights: Heights at which the labels would stand, px.
         low: Lowest height, px.
         high: Greatest height, px.
 
@@ -179,14 +179,14 @@ def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
         >>> _spread([50.0, 52.0, 100.0], 0.0, 100.0)
         [38.0, 52.0, 100.0]
     """
-    placed = list(wanted)
+    placed = list(heights)
     at = high + NAME_HEIGHT
-    order = sorted(range(len(wanted)), key=lambda place: wanted[place])
-    for place in reversed(order):
-        at = placed[place] = min(wanted[place], at - NAME_HEIGHT)
+    order = sorted(range(len(heights)), key=lambda position: heights[position])
+    for position in reversed(order):
+        at = placed[position] = min(heights[position], at - NAME_HEIGHT)
     at = low - NAME_HEIGHT
-    for place in order:
-        at = placed[place] = max(placed[place], at + NAME_HEIGHT)
+    for position in order:
+        at = placed[position] = max(placed[position], at + NAME_HEIGHT)
     return placed
 
 
@@ -206,8 +206,8 @@ def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: 
     lines = {line.get_gid(): line for line in axes.lines}
     for number, curve in enumerate(chart.curves):
         lines[f"curve-{number}"].set_label(f"{curve.name} {curve.figure}".rstrip())
-    for marker, words in markers:
-        axes.plot([], [], **marker_style(marker, QUIET) | {"markersize": 7}, label=words)
+    for marker, text in markers:
+        axes.plot([], [], **marker_style(marker, QUIET) | {"markersize": 7}, label=text)
     if chart.curves:
         below = 0, -BELOW / chart.frame[3]
         axes.legend(

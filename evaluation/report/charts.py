@@ -237,11 +237,15 @@ def _roc_band(system: _System) -> tuple[Floats, Floats, Floats] | None:
     """Return the band of a ROC curve, None where all images have the same label."""
     labels = system.test["label"]
     scores = system.test["score"]
-    known = np.isfinite(labels) & np.isfinite(scores)
-    if len(np.unique(labels[known])) < 2:
+    is_known = np.isfinite(labels) & np.isfinite(scores)
+    if len(np.unique(labels[is_known])) < 2:
         return None
     ends = roc_band(
-        labels[known] >= 1, scores[known], system.patients[known], _BAND, resamples=_RESAMPLES
+        labels[is_known] >= 1,
+        scores[is_known],
+        system.patients[is_known],
+        _BAND,
+        resamples=_RESAMPLES,
     )
     return _BAND, *ends
 
@@ -385,12 +389,12 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
             continue
         labels = system.test["label"]
         probabilities = system.test["probability"]
-        known = np.isfinite(probabilities) & np.isfinite(labels)
-        if not known.any():
+        is_known = np.isfinite(probabilities) & np.isfinite(labels)
+        if not is_known.any():
             continue
-        labels = labels[known]
-        probabilities = probabilities[known]
-        bins = equal_mass_bins(probabilities, min(10, max(2, int(known.sum()) // 25)))
+        labels = labels[is_known]
+        probabilities = probabilities[is_known]
+        bins = equal_mass_bins(probabilities, min(10, max(2, int(is_known.sum()) // 25)))
         present, position = np.unique(bins, return_inverse=True)
         sizes = np.bincount(bins)[present]
         expected = np.bincount(bins, weights=probabilities)[present] / sizes
@@ -403,7 +407,7 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
         for x, y in zip(expected.tolist(), observed.tolist(), strict=True):
             text = sentence("calibration_point", system.name, x, y, template=CHARTS)
             points.append(Point(x, y, text))
-        ends = share_band(labels >= 1, position, system.patients[known], resamples=_RESAMPLES)
+        ends = share_band(labels >= 1, position, system.patients[is_known], resamples=_RESAMPLES)
         curves.append(
             system.curve(
                 expected,

@@ -44,5 +44,5 @@ def write_data_files(
         decisions = decisions.drop(columns="patient_id", errors="ignore")
     write_table(decisions, out / files.DECISIONS, "decisions")
     write_archive(out)
-    asked = {} if question is None else {"question": question}
-    write_json(out / files.METRICS, "metrics", metrics_json(comparison) | asked)
+    question_entry = {} if question is None else {"question": question}
+    write_json(out / files.METRICS, "metrics", metrics_json(comparison) | question_entry)

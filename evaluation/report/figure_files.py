@@ -179,8 +179,8 @@ def _draw_matrix(axes: Axes, counts: Mapping[str, int] | None) -> None:
     for row, keys in enumerate((("tp", "fn"), ("fp", "tn"))):
         whole = max(sum(counts[key] for key in keys), 1)
         for column, key in enumerate(keys):
-            words = f"{counts[key]:,}\n{100 * counts[key] / whole:.1f} %"
-            axes.text(column, row, words, ha="center", va="center", fontsize=9)
+            text = f"{counts[key]:,}\n{100 * counts[key] / whole:.1f} %"
+            axes.text(column, row, text, ha="center", va="center", fontsize=9)
     axes.set_xticks([0, 1], ["called\npositive", "called\nnegative"], fontsize=7)
     axes.set_yticks([0, 1], ["positive", "negative"], fontsize=7)
     axes.spines[:].set_visible(False)

@@ -60,7 +60,7 @@ class Folds:
         for folder in folders:
             require_kind(folder, "report")
         reports = [read_json(folder / REPORT_MARKER, "metrics") for folder in folders]
-        for what, facts in (
+        for kind, facts in (
             ("target", [report["target"] for report in reports]),
             ("systems", [report["systems"] for report in reports]),
             ("images", [report["provenance"]["data_set"].get("content_id") for report in reports]),
@@ -69,7 +69,7 @@ class Folds:
             for folder, fact in zip(folders, facts, strict=True):
                 if fact != facts[0]:
                     raise InputError(
-                        f"{folder}: other {what} than {folders[0]} ({fact} instead of {facts[0]}); "
+                        f"{folder}: other {kind} than {folders[0]} ({fact} instead of {facts[0]}); "
                         "folds are reports on the same systems and data"
                     )
         tested = [
@@ -180,9 +180,9 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     wide = figures.pivot(index=KEYS, columns="fold", values="estimate")
     order = figures.drop_duplicates(KEYS).set_index(KEYS).index
     values = wide.reindex(index=order, columns=range(n_folds))
-    known = values.notna().all(axis=1)
-    mean = values.mean(axis=1).where(known)
-    spread = values.std(axis=1, ddof=1).where(known)
+    is_complete = values.notna().all(axis=1)
+    mean = values.mean(axis=1).where(is_complete)
+    spread = values.std(axis=1, ddof=1).where(is_complete)
     error = spread * np.sqrt(1 / n_folds + 1 / (n_folds - 1))
     half = stdtrit(n_folds - 1, (1 + LEVEL) / 2) * error
     metrics = order.get_level_values("metric")

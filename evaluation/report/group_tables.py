@@ -80,8 +80,8 @@ def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
                 for subgroup in subgroups
                 if MetricKey(subgroup, metric_policy, metric) in keys
             ]
-            wanted = metric_policy or not policy or not tables or metric in _WITHOUT_THRESHOLD
-            if present and wanted:
+            is_shown = metric_policy or not policy or not tables or metric in _WITHOUT_THRESHOLD
+            if present and is_shown:
                 tables.append(_subgroup_table(comparison, metric, metric_policy, present))
     return tables
 

@@ -129,8 +129,8 @@ class _ImageTable:
         images = self._dataset.images.drop_duplicates("image_id").set_index("image_id")
         images = images.reindex(self.ids).reset_index()
         groups = dict(image_groups(images))
-        asked = tuple(self._comparison.protocol.subgroups)
-        groups |= image_groups(images, asked) if asked else {}
+        subgroups = tuple(self._comparison.protocol.subgroups)
+        groups |= image_groups(images, subgroups) if subgroups else {}
         if _CLASS in images:
             kinds = images[_CLASS].astype(object)
             groups = {_CLASS: kinds.where(kinds.notna(), "").to_numpy(object), **groups}
@@ -151,7 +151,7 @@ class _ImageTable:
             called = rows[column].astype("boolean")
             at_fault = (called != (self.label == 1)) & ~np.isnan(self.label)
             wrong |= at_fault.fillna(False).to_numpy(bool)
-            misplaced = np.array([place == 0 for place in _places(rows) or ()])
+            misplaced = np.array([step == 0 for step in _places(rows) or ()])
             if len(misplaced):
                 lost = called & (self.label == 1) & misplaced
                 wrong |= lost.fillna(False).to_numpy(bool)
@@ -258,21 +258,21 @@ def _flat_boxes(boxes: pd.DataFrame, ids: pd.Index, shown: list[int]) -> dict[st
         >>> _flat_boxes(boxes, pd.Index(["a", "b"]), [1])
         {'1': [0, 0, 4, 4, 0.9, 1, 2, 3, 4, 0.12]}
     """
-    place = ids.get_indexer(pd.Index(boxes["image_id"]))
-    kept = np.isin(place, shown)
+    positions = ids.get_indexer(pd.Index(boxes["image_id"]))
+    kept = np.isin(positions, shown)
     rows = boxes[kept]
-    place = place[kept]
+    positions = positions[kept]
     corners = rows[EDGES].to_numpy(np.float64).round().astype(int)
     score = rows["score"].to_numpy(np.float64) if "score" in rows else np.zeros(len(rows))
-    order = np.lexsort((-score, place))
-    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    order = np.lexsort((-score, positions))
+    starts = np.flatnonzero(np.diff(positions[order], prepend=-1))
     flat = {}
     for members in np.split(order, starts[1:]) if len(order) else []:
         numbers: list[float] = []
         for row in members[:_MOST_BOXES]:
             numbers += corners[row].tolist()
             numbers += [float(f"{score[row]:.6g}")] if "score" in rows else []
-        flat[str(place[members[0]])] = numbers
+        flat[str(positions[members[0]])] = numbers
     return flat
 
 
@@ -297,21 +297,21 @@ def _write_thumbnails(
     An image whose file cannot be read is left out.
     """
 
-    def write(place: int) -> tuple[int, int] | None:
+    def write(position: int) -> tuple[int, int] | None:
         try:
-            pixels = dataset.read_original(str(ids[place]))
+            pixels = dataset.read_original(str(ids[position]))
         except InputError:
             return None
         # Numbered, as ids may hold slashes; without a temporary file, as the page names it last.
         small = encode_webp(pixels, THUMBNAIL_SIDE, quality=_QUALITY, method=2)
-        (folder / f"{place:05d}.webp").write_bytes(small)
+        (folder / f"{position:05d}.webp").write_bytes(small)
         return pixels.shape[1], pixels.shape[0]
 
     sizes = {}
     with ThreadPoolExecutor(_READERS) as pool:
-        for place, size in zip(chosen, pool.map(write, chosen), strict=True):
+        for position, size in zip(chosen, pool.map(write, chosen), strict=True):
             if size is not None:
-                sizes[place] = size
+                sizes[position] = size
             if progress is not None:
                 progress()
     return sizes

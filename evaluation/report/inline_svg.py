@@ -52,9 +52,9 @@ def to_svg(chart: Chart) -> str:
         An ``svg`` element.
     """
     labels = {
-        f"curve-{number}-point-{place}": point.label
+        f"curve-{number}-point-{position}": point.label
         for number, curve in enumerate(chart.curves)
-        for place, point in enumerate(curve.points)
+        for position, point in enumerate(curve.points)
     }
     frame = " ".join(f"{end:g}" for end in chart.frame)
     attributes = {
@@ -124,14 +124,14 @@ def _inline(
         figure.savefig(written, format="svg", metadata=nothing)
     tree = ET.fromstring(written.getvalue())  # noqa: S314 - matplotlib's own text
     root = ET.Element("svg", {"viewBox": tree.attrib["viewBox"], **attributes})
-    root.extend(each for child in tree for each in _plain_elements(child, labels or {}))
+    root.extend(element for child in tree for element in _plain_elements(child, labels or {}))
     return ET.tostring(root, encoding="unicode")
 
 
 def _plain_elements(node: ET.Element, labels: Mapping[str, str]) -> list[ET.Element]:
     """Return an element without name space; groups are dissolved but for labelled points."""
     tag = node.tag.removeprefix(_SVG)
-    inner = [each for child in node for each in _plain_elements(child, labels)]
+    inner = [element for child in node for element in _plain_elements(child, labels)]
     if tag in ("style", "metadata") or (tag == "defs" and not inner):
         return []
     label = labels.get(node.get("id", "")) if tag == "g" else None
@@ -152,11 +152,11 @@ def _tidy(name: str, value: str) -> str:
     """Return an attribute in the page's font and colours, with at most two decimals."""
     if name == "style":
         value = re.sub(r"font-family:[^;]*;? ?|stroke-dashoffset: 0; ", "", value)
-        return re.sub(r"#[0-9a-f]{6}", lambda found: _THEME.get(found[0], found[0]), value)
+        return re.sub(r"#[0-9a-f]{6}", lambda match: _THEME.get(match[0], match[0]), value)
     if name == "d":
         value = re.sub(r"\s*([A-Za-z])\s*", r"\1", " ".join(value.split()))
     if name in ("d", "x", "y", "transform"):
         return re.sub(
-            r"-?\d+\.\d+", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), value
+            r"-?\d+\.\d+", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), value
         )
     return value

@@ -116,7 +116,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     evaluated = comparison.decisions.drop_duplicates("image_id")
     ids = pd.Index(evaluated["image_id"])
     figures = list(comparison.estimates)
-    known = {key.metric for _, key, figure in figures if key.subgroup == ALL and figure.known}
+    defined = {key.metric for _, key, figure in figures if key.subgroup == ALL and figure.known}
     of_target = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
     boxes = dataset.target_boxes(target)
     maps = {name: system.maps for name, system in comparison.systems.items()}
@@ -133,7 +133,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         "finding": inside_sentence(target.display_name),
         "recorded": {name: recorded.get(name) or {} for name in comparison.systems},
         "measures": [
-            METRICS[name].title_in_sentence for name in highlighted("abstract") if name in known
+            METRICS[name].title_in_sentence for name in highlighted("abstract") if name in defined
         ],
         "split": split,
         "assigned": dataset.split_rule(split),
@@ -145,7 +145,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         "cells": {
             n: cell_size_text(rows) for n, rows in maps.items() if rows is not None and len(rows)
         },
-        "known": known,
+        "known": defined,
         "topics": dict.fromkeys(comparison.failures.get("topic", [])),
         "uncounted": any(key.subgroup == AGAINST for _, key, _ in figures),
         **{name: table.value_counts().to_dict() for name, table in tables.items()},

@@ -292,15 +292,18 @@ def _array(values: Sequence[float | None]) -> np.ndarray:
 def _read_chart(stored: dict[str, Any]) -> Chart:
     from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 
-    def axis(of: dict[str, Any]) -> Axis:
-        ticks = tuple((float(tick), str(text)) for tick, text in of["ticks"])
-        return Axis(**of | {"ticks": ticks})
+    def axis(stored: dict[str, Any]) -> Axis:
+        ticks = tuple((float(tick), str(text)) for tick, text in stored["ticks"])
+        return Axis(**stored | {"ticks": ticks})
 
-    def curve(of: dict[str, Any]) -> Curve:
-        band = None if of["band"] is None else tuple(_array(values) for values in of["band"])
-        points = tuple(Point(**point) for point in of["points"])
+    def curve(stored: dict[str, Any]) -> Curve:
+        band = (
+            None if stored["band"] is None else tuple(_array(values) for values in stored["band"])
+        )
+        points = tuple(Point(**point) for point in stored["points"])
         return Curve(
-            **of | {"x": _array(of["x"]), "y": _array(of["y"]), "points": points, "band": band}
+            **stored
+            | {"x": _array(stored["x"]), "y": _array(stored["y"]), "points": points, "band": band}
         )
 
     guides = tuple((_array(x), _array(y)) for x, y in stored["guides"])

@@ -201,10 +201,10 @@ class Report:
             ["system", "subgroup", "metric", "policy"]
         ].itertuples(index=False):
             pair = pairs.get(system)
-            known = pd.Series(dtype=float)
+            stored = pd.Series(dtype=float)
             if pair is not None and subgroup == "all":
-                known = tests.rows_of(*pair, (metric, policy))
-            p_values.append(float(known.iloc[0]) if len(known) else np.nan)
+                stored = tests.rows_of(*pair, (metric, policy))
+            p_values.append(float(stored.iloc[0]) if len(stored) else np.nan)
         return table.assign(p_value=p_values)[list(TIDY_COLUMNS)]
 
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
@@ -278,7 +278,7 @@ class Report:
             raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(charts)}")
         drawn = {point.marker for curve in charts[name].curves for point in curve.points}
         markers = policy_markers(self.content.policies)
-        return draw_with_legend(charts[name], [each for each in markers if each[0] in drawn])
+        return draw_with_legend(charts[name], [marker for marker in markers if marker[0] in drawn])
 
     def save(self, folder: str | Path) -> Report:
         """Write the report folder: ``report.html``, its tables, figures and overlays.

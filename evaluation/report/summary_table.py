@@ -24,13 +24,13 @@ class TableRow(NamedTuple):
     policy: str = ""
 
 
-def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
+def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
     """Read the rows of a table from names of metrics, such as ``recall@specificity>=0.90``.
 
     A metric that needs a threshold and names no policy is taken at the policy of the report.
 
     Args:
-        wanted: Names of metrics, each with a policy after ``@`` where it needs another than the
+        names: Names of metrics, each with a policy after ``@`` where it needs another than the
             report's; empty texts are left out.
 
     Returns:
@@ -43,7 +43,7 @@ def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
         >>> table_rows(["auroc", "recall@specificity>=0.90"])[1]
         TableRow(metric='recall', policy='specificity>=0.90')
     """
-    rows = [TableRow(*map(str.strip, each.split("@", 1))) for each in wanted if each.strip()]
+    rows = [TableRow(*map(str.strip, name.split("@", 1))) for name in names if name.strip()]
     for row in rows:
         if row.metric not in METRICS:
             near = difflib.get_close_matches(row.metric, METRICS, n=1)
@@ -70,17 +70,17 @@ def summary_table(
     """
     policy = comparison.main_policy
     figures = comparison.estimates.systems.values()
-    held = {key for of_system in figures for key in of_system}
-    known = {key.metric for of in figures for key, figure in of.items() if figure.known}
+    available = {key for of_system in figures for key in of_system}
+    defined = {key.metric for by_key in figures for key, figure in by_key.items() if figure.known}
     strict = "localised_sensitivity"
     tolerant = "localised_sensitivity_tolerant"
-    left_out = strict if tolerant in known else tolerant
+    left_out = strict if tolerant in defined else tolerant
     keys = []
     usual = highlighted("summary", "paper") if paper else highlighted("summary")
     for row in rows or map(TableRow, usual):
         at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
         key = MetricKey(ALL, at, row.metric)
-        if rows or (key in held and row.metric != left_out):
+        if rows or (key in available and row.metric != left_out):
             keys.append(key)
     return table_of_keys(comparison, keys)
 

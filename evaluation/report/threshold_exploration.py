@@ -26,8 +26,8 @@ def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
     """
     thresholds = {name: result.thresholds for name, result in comparison.systems.items()}
     counts, places = explore_thresholds(comparison.decisions, comparison.names, thresholds)
-    words = {policy: policy_text(policy) for policy in comparison.policies}
-    return counts | {"systems": comparison.names, "policies": words}, places
+    policy_texts = {policy: policy_text(policy) for policy in comparison.policies}
+    return counts | {"systems": comparison.names, "policies": policy_texts}, places
 
 
 def explore_thresholds(
@@ -42,9 +42,9 @@ def explore_thresholds(
     tables at every chosen threshold. The step is -1 below the first threshold and NaN without a
     score. Images of unknown truth are left out.
     """
-    known = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
-    labels = known.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1
-    wide = known.pivot(index="image_id", columns="system", values="score")
+    rows = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
+    labels = rows.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1
+    wide = rows.pivot(index="image_id", columns="system", values="score")
     scores = wide.reindex(index=labels.index, columns=systems).to_numpy(dtype=np.float64)
     truth = labels.to_numpy(dtype=bool)
     steps = []

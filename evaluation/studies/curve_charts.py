@@ -183,5 +183,5 @@ def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
     first = round(np.floor(low / step))
     last = round(np.ceil(high / step))
     ticks = [round(n * step, 2) for n in range(first, max(last, first + 1) + 1)]
-    words = tuple((tick, f"{tick:.{2 if step < 0.1 else 1}f}") for tick in ticks)
-    return Axis(metric_title(metric), words, ticks[0], ticks[-1])
+    labels = tuple((tick, f"{tick:.{2 if step < 0.1 else 1}f}") for tick in ticks)
+    return Axis(metric_title(metric), labels, ticks[0], ticks[-1])

@@ -153,7 +153,7 @@ def _counts(design: CurveDesign, test_set: LabelledSplit) -> dict[float, _Counts
     for (_, share, _), part in design.parts.items():
         split = dataset.split(part)
         ids = split.loc[split["role"].isin(["train", "val"]), "image_id"]
-        labelled, boxed = (of[of.index.isin(ids)] for of in (labels, trusted))
+        labelled, boxed = (values[values.index.isin(ids)] for values in (labels, trusted))
         n_boxes = int(boxes.isin(boxed.index).sum())
         counts = len(labelled), int(labelled.sum()), len(boxed), int(boxed.sum()), n_boxes
         by_share.setdefault(share, []).append(_Counts(*counts))
@@ -168,17 +168,19 @@ def _size_point(
     A classifier learns from labels; a detector from images that are fully boxed or without a
     lesion; the mixed model from all labels and the boxes of its share.
     """
-    own = counts[share]
+    size_counts = counts[share]
     whole = counts[max(counts)]
     if model == "classifier":
-        return SizePoint(model, share, own.labelled, 0.0, 0.0, own.positive, figures)
+        return SizePoint(
+            model, share, size_counts.labelled, 0.0, 0.0, size_counts.positive, figures
+        )
     if model == "detector":
-        images = own.boxed
-        positive = own.boxed_positive
+        images = size_counts.boxed
+        positive = size_counts.boxed_positive
     else:
         images = whole.labelled
         positive = whole.positive
-    return SizePoint(model, share, images, own.boxes, own.boxed, positive, figures)
+    return SizePoint(model, share, images, size_counts.boxes, size_counts.boxed, positive, figures)
 
 
 def _differences(design: CurveDesign, evaluated: ShareFigures) -> list[Difference]:
@@ -206,25 +208,27 @@ def _fits(
     fits: dict[str, dict[Kind, LearningCurve]] = {}
     for metric in CURVE_METRICS:
         figures = evaluated.figures[metric]
-        held = [model for model in models if _any(figures.reasons, evaluated.systems, model)]
-        if not held:
+        evaluated_models = [
+            model for model in models if _any(figures.reasons, evaluated.systems, model)
+        ]
+        if not evaluated_models:
             continue
         rows = [
             [
                 [evaluated.systems.index(name) for name in _seeds(design, model, s)]
                 for s in design.shares
             ]
-            for model in held
+            for model in evaluated_models
         ]
         order = np.concatenate([np.ravel(of_arm) for of_arm in rows])
-        amounts = [[p.n_images for p in points if p.kind == model] for model in held]
+        amounts = [[p.n_images for p in points if p.kind == model] for model in evaluated_models]
         curves = fit_learning_curves(
             amounts,
             [figures.values[np.array(of_arm)] for of_arm in rows],
             figures.covariance[np.ix_(order, order)],
             evaluated.freedom,
         )
-        fits[metric] = dict(zip(held, curves, strict=True))
+        fits[metric] = dict(zip(evaluated_models, curves, strict=True))
     return fits
 
 

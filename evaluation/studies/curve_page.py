@@ -55,7 +55,7 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
         Path of the page.
     """
     rows = list(_tidy(study))
-    said = {metric: list(curve_statements(study, metric)) for metric in study.metrics}
+    statements = {metric: list(curve_statements(study, metric)) for metric in study.metrics}
     if study.metrics:
         metric = study.metrics[0]
         charts = curve_chart(study, metric), curve_chart(study, metric, study.times)
@@ -63,8 +63,8 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
         if (legend := figure.axes[0].get_legend()) is not None:
             legend.set_title(charts[0].note)
         save_figure(figure, out / _FIGURE)
-    html = _page(study, said).render("curve.html.jinja", **_own_parts(study, said))
-    return write_study(out, "curve", rows, _stored(study, rows, said), html)
+    html = _page(study, statements).render("curve.html.jinja", **_own_parts(study, statements))
+    return write_study(out, "curve", rows, _stored(study, rows, statements), html)
 
 
 def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
@@ -88,7 +88,7 @@ def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
 
 
 def _stored(
-    study: CurveStudy, rows: list[dict[str, Any]], said: Mapping[str, list[Statement]]
+    study: CurveStudy, rows: list[dict[str, Any]], statements: Mapping[str, list[Statement]]
 ) -> dict[str, Any]:
     """Return the content of ``curve.json``."""
     differences = [
@@ -126,7 +126,10 @@ def _stored(
         "folds": list(study.folds),
         "n_seeds": study.n_seeds,
         "models": [vars(model) for model in study.models],
-        "findings": {metric: [vars(statement) for statement in of] for metric, of in said.items()},
+        "findings": {
+            metric: [vars(statement) for statement in metric_statements]
+            for metric, metric_statements in statements.items()
+        },
         "points": rows,
         "differences": differences,
         "absent": [
@@ -164,8 +167,8 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _page(study: CurveStudy, said: Mapping[str, list[Statement]]) -> StudyPage:
-    first = said[study.metrics[0]] if study.metrics else []
+def _page(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> StudyPage:
+    first = statements[study.metrics[0]] if study.metrics else []
     differences = [statement for statement in first if statement.about == "difference"]
     return StudyPage(
         title=_sentence("title", study.target, study.data_set),
@@ -179,13 +182,13 @@ def _page(study: CurveStudy, said: Mapping[str, list[Statement]]) -> StudyPage:
     )
 
 
-def _own_parts(study: CurveStudy, said: Mapping[str, list[Statement]]) -> dict[str, Any]:
+def _own_parts(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> dict[str, Any]:
     """Return the values of this page's own template blocks."""
     titles = [metric_title(metric) for metric in study.metrics]
     return {
         "study": study,
         "first": study.metrics[0] if study.metrics else "",
-        "metrics": [_of_metric(study, metric, said[metric]) for metric in study.metrics],
+        "metrics": [_of_metric(study, metric, statements[metric]) for metric in study.metrics],
         "legend": [
             (list(KINDS).index(model.kind), MARKERS[model.kind], KINDS[model.kind], model)
             for model in study.models
@@ -215,13 +218,13 @@ def _cautions(study: CurveStudy) -> Iterator[str]:
     yield _sentence("times", all_given)
 
 
-def _of_metric(study: CurveStudy, metric: str, said: list[Statement]) -> dict[str, Any]:
+def _of_metric(study: CurveStudy, metric: str, statements: list[Statement]) -> dict[str, Any]:
     charts = [curve_chart(study, metric), curve_chart(study, metric, study.times)]
     return {
         "name": metric,
         "title": metric_title(metric),
         "meaning": METRICS[metric].meaning,
-        "findings": said,
+        "findings": statements,
         "charts": [(chart, to_svg(chart)) for chart in charts],
         "differences": _differences(study, metric),
     }
@@ -234,12 +237,12 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
     for size in sizes:
         cells = [f"{size:,.0f}"]
         for rows in pairs.values():
-            held = next((row for row in rows if row.n_images == size), None)
-            if held is None:
+            size_row = next((row for row in rows if row.n_images == size), None)
+            if size_row is None:
                 cells += ["", ""]
             else:
-                shown = ": shown" if held.shown else ""
-                cells += [figure_text(held.gap), p_value_text(held.p_value) + shown]
+                shown = ": shown" if size_row.shown else ""
+                cells += [figure_text(size_row.gap), p_value_text(size_row.p_value) + shown]
         lines.append(tuple(cells))
     if not lines:
         return None

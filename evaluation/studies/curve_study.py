@@ -119,8 +119,8 @@ class CurveStudy:
     @property
     def metrics(self) -> list[str]:
         """Metrics that any model has, in the order of the page."""
-        held = {metric for point in self.points for metric in point.figures}
-        return [metric for metric in CURVE_METRICS if metric in held]
+        available = {metric for point in self.points for metric in point.figures}
+        return [metric for metric in CURVE_METRICS if metric in available]
 
     def sizes(self, kind: Kind) -> list[SizePoint]:
         """Return the points of a model, the smallest first."""

@@ -55,19 +55,19 @@ class DetectionDelay:
         )
 
 
-def simulate_delays(found: Monitoring, seed: int = 0) -> list[DetectionDelay]:
+def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDelay]:
     """Simulate the median number of patients until a change of each monitored figure is found.
 
     Patients of the reference are drawn with replacement: 500 unchanged ones, then changed ones, of
     whom so many count as 1 (or as 0) at random that the mean changes as stated.
     """
     rng = np.random.default_rng(seed)
-    days = (pd.Timestamp(found.last_day) - pd.Timestamp(found.first_day)).days + 1
+    days = (pd.Timestamp(monitoring.last_day) - pd.Timestamp(monitoring.first_day)).days + 1
     delays = []
-    for row in found.rows:
+    for row in monitoring.rows:
         if not row.share or not row.n_stream:
             continue
-        tested = days if row.source == "validation" else days - found.reference_days
+        tested = days if row.source == "validation" else days - monitoring.reference_days
         was = float(row.values.mean())
         for change, becomes in _changes(row, was):
             patients = _median_delay(row, was, becomes, rng)

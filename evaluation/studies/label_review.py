@@ -85,8 +85,8 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
     table = _ranked(pd.concat(rows), dataset, labels)
     counts = {str(kind): int(n) for kind, n in table["kind"].value_counts(sort=False).items()}
     kinds = _sentence("kinds", counts)
-    known = labels.index.union(readers.ratings.dropna(how="all").index)
-    answer = _sentence("answer", table["image_id"].nunique(), len(known))
+    reviewable = labels.index.union(readers.ratings.dropna(how="all").index)
+    answer = _sentence("answer", table["image_id"].nunique(), len(reviewable))
     made_with = _sentence("systems", {name: len(runs) for name, runs in by_name.items()})
     earlier = _earlier_systems(dataset) or made_with
     html = StudyPage(dataset.name, target.display_name, answer).render(
@@ -241,19 +241,19 @@ def _doubtful(labels: pd.Series, used: Sequence[_Unseen]) -> pd.DataFrame:
     for each in used:
         scores = each.output.scores(None)
         system = each.predictions
-        own = {system.name: system}
+        by_name = {system.name: system}
         ids = scores.index.tolist()
-        output = read_systems(own, each.test_set, ids, policy="max_f1").systems[0]
+        output = read_systems(by_name, each.test_set, ids, policy="max_f1").systems[0]
         agrees = (output.decisions["decision"] == labels[ids]).fillna(False)
         fitted = fit_calibration("platt", labels[scores.index] == 1, scores)
         chances.append(pd.Series(fitted.probability(scores) if fitted else np.nan, scores.index))
         agree = agree.union(agrees.index[agrees])
     chance = pd.concat(chances, axis=1).mean(axis=1)
-    given = labels.reindex(chance.index)
-    usual = given.map({0.0: chance[given == 1].mean(), 1.0: chance[given == 0].mean()})
-    beyond = (chance >= usual).where(given == 0, chance <= usual) & ~chance.index.isin(agree)
-    table = pd.DataFrame({"doubt": chance.where(given == 0, 1 - chance), "probability": chance})
-    table = table.assign(kind="doubtful label", given=given.map(_LABELS), usual=usual)
+    stated = labels.reindex(chance.index)
+    usual = stated.map({0.0: chance[stated == 1].mean(), 1.0: chance[stated == 0].mean()})
+    beyond = (chance >= usual).where(stated == 0, chance <= usual) & ~chance.index.isin(agree)
+    table = pd.DataFrame({"doubt": chance.where(stated == 0, 1 - chance), "probability": chance})
+    table = table.assign(kind="doubtful label", given=stated.map(_LABELS), usual=usual)
     table = table[(table["doubt"] >= 0.5) & beyond].rename_axis("image_id").reset_index()
     columns = (table[name] for name in ("given", "probability", "usual"))
     reasons = [_sentence("doubtful_label", *values) for values in zip(*columns, strict=True)]
@@ -280,14 +280,16 @@ def _cards(
     chosen: list[str] = table["image_id"].unique()[:most].tolist()
     drawn = list(source.systems)
     for each in used:
-        if own := [image_id for image_id in chosen if image_id in each.output.image_ids]:
+        if shown_ids := [image_id for image_id in chosen if image_id in each.output.image_ids]:
             systems = {each.predictions.name: each.predictions}
-            drawn += read_systems(systems, each.test_set, own, policy="max_f1").systems
-    for place, image_id in enumerate(chosen):
+            drawn += read_systems(systems, each.test_set, shown_ids, policy="max_f1").systems
+    for position, image_id in enumerate(chosen):
         try:
             pixels = test_set.dataset.read_original(image_id)
         except InputError:
             continue  # the audit has said that images are gone
         shown = replace(source, systems=tuple(s for s in drawn if image_id in s.decisions.index))
-        case = DrawnCase.from_image(shown, image_id, pixels, anchor=str(place), most=_IMAGE_BYTES)
+        case = DrawnCase.from_image(
+            shown, image_id, pixels, anchor=str(position), most=_IMAGE_BYTES
+        )
         yield table[table["image_id"] == image_id], case

@@ -24,9 +24,9 @@ def bound_text(row: MonitoredFigure) -> str:
     return study_sentence("monitor", "bound", row.bound)
 
 
-def monitor_charts(row: MonitoredFigure, found: Monitoring) -> Iterator[ShownChart]:
+def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[ShownChart]:
     """Chart the course of a figure with its reference, and the evidence with its bound."""
-    begin = pd.Timestamp(found.first_day)
+    begin = pd.Timestamp(monitoring.first_day)
     at = (pd.to_datetime([part.end for part in row.course]) - begin).days.to_numpy(np.float64)
     end = max(float(at[-1]), 1.0)
     dates = ((day, begin + pd.Timedelta(day, "D")) for day in (0.1 * end, 0.75 * end))
@@ -45,7 +45,7 @@ def monitor_charts(row: MonitoredFigure, found: Monitoring) -> Iterator[ShownCha
     description = study_sentence(
         "monitor", "course_description", row.title, row.was.mean, row.now.mean
     )
-    weeks = [(np.full(2, found.reference_days - 0.5), [y.low, y.high])]
+    weeks = [(np.full(2, monitoring.reference_days - 0.5), [y.low, y.high])]
     in_weeks = row.source == "first weeks"
     yield ShownChart(
         Chart(

@@ -62,7 +62,7 @@ class WrittenMonitor:
     """Exit status: 1 after a change, 2 if nothing can be tested any more, else 0."""
 
 
-def _answer(found: Monitoring) -> str:
+def _answer(monitoring: Monitoring) -> str:
     """Return the answer in one line: all quiet, or which figures have changed."""
     changed = [
         {
@@ -71,17 +71,17 @@ def _answer(found: Monitoring) -> str:
             "now": figure.now.mean,
             "since": figure.change.since,
         }
-        for figure in found.alarms
+        for figure in monitoring.alarms
         if figure.change is not None
     ]
     if changed:
         further = max(len(changed) - _MOST_NAMED, 0)
         return _sentence("changed", changed[:_MOST_NAMED], further)
-    if found.n_tested:
-        return _sentence("quiet", found.n_tested)
-    if found.is_blind:
-        most = max((figure.n_reference for figure in found.rows), default=0)
-        return _sentence("blind", most, found.reference_days, FEWEST)
+    if monitoring.n_tested:
+        return _sentence("quiet", monitoring.n_tested)
+    if monitoring.is_blind:
+        most = max((figure.n_reference for figure in monitoring.rows), default=0)
+        return _sentence("blind", most, monitoring.reference_days, FEWEST)
     return _sentence("early")
 
 
@@ -107,49 +107,49 @@ def _alarm_lines(figure: MonitoredFigure) -> list[str]:
     return [*lines, _sentence("advice", figure.kind)]
 
 
-def _terminal_text(found: Monitoring, delays: Sequence[DetectionDelay]) -> str:
-    lines = [_sentence("answer_line", _answer(found), _sentence("extent", found))]
-    for figure in found.alarms:
+def _terminal_text(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> str:
+    lines = [_sentence("answer_line", _answer(monitoring), _sentence("extent", monitoring))]
+    for figure in monitoring.alarms:
         lines.append(figure.title)
         lines += [f"  {line}" for line in _alarm_lines(figure)]
-    lines += [_sentence("note_line", note) for note in _notes(found)]
+    lines += [_sentence("note_line", note) for note in _notes(monitoring)]
     lines += map(str, delays)
     return "\n".join(lines)
 
 
-def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> WrittenMonitor:
-    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html`` of what `monitor_log` found.
+def write_monitor(monitoring: Monitoring, out: Path, *, simulate: bool) -> WrittenMonitor:
+    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html`` of a monitoring.
 
     Args:
-        found: Result of `monitor_log`.
+        monitoring: Result of `monitor_log`.
         out: Folder of the files.
         simulate: Also simulate how fast a change of each figure would be found.
 
     Returns:
         Paths and answer for the terminal.
     """
-    delays = simulate_delays(found) if simulate else []
-    rows = [_stored(row) for row in found.rows]
+    delays = simulate_delays(monitoring) if simulate else []
+    rows = [_stored(row) for row in monitoring.rows]
     table = pd.json_normalize([row | {"change": row["change"] or {}} for row in rows], sep="_")
     stored = {
-        "answer": _answer(found),
-        "alarm": bool(found.alarms),
+        "answer": _answer(monitoring),
+        "alarm": bool(monitoring.alarms),
         "error": ERROR,
-        **{name: fact for name, fact in vars(found).items() if name != "rows"},
-        "notes": _notes(found),
+        **{name: fact for name, fact in vars(monitoring).items() if name != "rows"},
+        "notes": _notes(monitoring),
         "figures": rows,
         "delays": [asdict(delay) for delay in delays],
         "provenance": provenance(),
     }
-    write_text(out / "monitor.prom", prometheus_text(found))
-    page = _page(found, delays)
+    write_text(out / "monitor.prom", prometheus_text(monitoring))
+    page = _page(monitoring, delays)
     path = write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, page)
     status = 0
-    if found.alarms:
+    if monitoring.alarms:
         status = 1
-    elif found.is_blind:
+    elif monitoring.is_blind:
         status = 2
-    return WrittenMonitor(_terminal_text(found, delays), path, status)
+    return WrittenMonitor(_terminal_text(monitoring, delays), path, status)
 
 
 def _stored(row: MonitoredFigure) -> dict[str, Any]:
@@ -158,45 +158,49 @@ def _stored(row: MonitoredFigure) -> dict[str, Any]:
     return stored | {"bound": row.bound, "alarm": bool(row.change), "text": _alarm_lines(row)}
 
 
-def _notes(found: Monitoring) -> list[str]:
-    notes = list(found.notes)
-    if found.window_days > found.reference_days:
-        notes.append(_sentence("long_window", found.window_days, found.reference_days))
-    n_unmonitored = sum(not figure.share for figure in found.rows)
+def _notes(monitoring: Monitoring) -> list[str]:
+    notes = list(monitoring.notes)
+    if monitoring.window_days > monitoring.reference_days:
+        notes.append(_sentence("long_window", monitoring.window_days, monitoring.reference_days))
+    n_unmonitored = sum(not figure.share for figure in monitoring.rows)
     if n_unmonitored:
         notes.append(_sentence("not_monitored", n_unmonitored, FEWEST))
-    if not any(figure.kind == "sensitivity" and figure.share for figure in found.rows):
+    if not any(figure.kind == "sensitivity" and figure.share for figure in monitoring.rows):
         notes.append(_sentence("no_sensitivity"))
     return notes
 
 
-def _page(found: Monitoring, delays: Sequence[DetectionDelay]) -> str:
-    sections = [Section("figures", "All figures", tables=[_figures(found)])]
+def _page(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> str:
+    sections = [Section("figures", "All figures", tables=[_figures(monitoring)])]
     if delays:
         sections.append(Section("delays", "How fast a change is found", tables=[_delays(delays)]))
     page = StudyPage(
         title="Monitor",
-        kicker=f"Monitor · {_sentence('extent', found)}",
-        answer=_answer(found),
+        kicker=f"Monitor · {_sentence('extent', monitoring)}",
+        answer=_answer(monitoring),
         scope=[_sentence("scope", ERROR)],
-        notes=_notes(found),
+        notes=_notes(monitoring),
         sections=sections,
     )
     return page.render(
         "monitor.html.jinja",
-        found=found,
-        alarms=[(row, _alarm_lines(row), monitor_charts(row, found)) for row in found.alarms],
+        monitoring=monitoring,
+        alarms=[
+            (row, _alarm_lines(row), monitor_charts(row, monitoring)) for row in monitoring.alarms
+        ],
         quiet=[
-            (row, monitor_charts(row, found)) for row in found.rows if row.share and not row.change
+            (row, monitor_charts(row, monitoring))
+            for row in monitoring.rows
+            if row.share and not row.change
         ],
         fewest=FEWEST,
     )
 
 
-def _figures(found: Monitoring) -> Table:
+def _figures(monitoring: Monitoring) -> Table:
     columns = ("Figure", "Reference", "Its patients", "Now", "Tested patients", "Evidence", "Alarm")
     rows = []
-    for figure in found.rows:
+    for figure in monitoring.rows:
         alarm = bound_text(figure)
         if figure.change is not None:
             alarm = _sentence("alarm_on", figure.change.on)

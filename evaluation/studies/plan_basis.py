@@ -86,8 +86,8 @@ def plans_assumed(
     if not aurocs or prevalence is None:
         raise InputError("plan: without a pilot give --auroc A,B and --prevalence")
     if len(aurocs) > 2 or not all(0 < auroc < 1 for auroc in aurocs):
-        words = ",".join(f"{auroc:g}" for auroc in aurocs)
-        raise InputError(f"plan --auroc {words}: give one or two, between 0 and 1")
+        values = ",".join(f"{auroc:g}" for auroc in aurocs)
+        raise InputError(f"plan --auroc {values}: give one or two, between 0 and 1")
     if not 0 < prevalence < 1:
         raise InputError(f"plan --prevalence {prevalence}: is not between 0 and 1")
     if readers or reader_deviation is not None:

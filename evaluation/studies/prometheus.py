@@ -7,13 +7,15 @@ import pandas as pd
 from cxr_compare.evaluation.studies.monitor_result import Monitoring
 
 
-def prometheus_text(found: Monitoring) -> str:
+def prometheus_text(monitoring: Monitoring) -> str:
     """Return a monitor in the text format of node_exporter's textfile collector."""
     escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": " "})
-    watched = {f'{{row="{row.key.translate(escapes)}"}}': row for row in found.rows if row.share}
-    last = int(pd.Timestamp(found.last_day, tz="UTC").timestamp())
+    watched = {
+        f'{{row="{row.key.translate(escapes)}"}}': row for row in monitoring.rows if row.share
+    }
+    last = int(pd.Timestamp(monitoring.last_day, tz="UTC").timestamp())
     lines = []
-    for name, words, samples in (
+    for name, help_text, samples in (
         (
             "alarm",
             "1 where the figure has changed.",
@@ -29,9 +31,13 @@ def prometheus_text(found: Monitoring) -> str:
             "The e-value that raises an alarm.",
             {of: f"{row.bound:.6g}" for of, row in watched.items()},
         ),
-        ("tested", "Figures that are tested; 0: nothing would be noticed.", {"": found.n_tested}),
+        (
+            "tested",
+            "Figures that are tested; 0: nothing would be noticed.",
+            {"": monitoring.n_tested},
+        ),
         ("last_day_seconds", "Unix time of the last day of the log.", {"": last}),
     ):
-        lines += [f"# HELP cxr_monitor_{name} {words}", f"# TYPE cxr_monitor_{name} gauge"]
+        lines += [f"# HELP cxr_monitor_{name} {help_text}", f"# TYPE cxr_monitor_{name} gauge"]
         lines += [f"cxr_monitor_{name}{of} {value}" for of, value in samples.items()]
     return "\n".join([*lines, ""])

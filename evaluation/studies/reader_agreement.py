@@ -29,9 +29,14 @@ class ReaderAgreement:
     @classmethod
     def from_dataset(cls, dataset: DataSet, target: Target) -> ReaderAgreement:
         """Read the labels and boxes of each reader of a data set."""
-        own = {reader: dataset.with_labels_of(reader) for reader in dataset.readers}
-        ratings = pd.DataFrame({reader: each.labels(target) for reader, each in own.items()})
-        return cls(ratings, {reader: each.target_boxes(target) for reader, each in own.items()})
+        by_reader = {reader: dataset.with_labels_of(reader) for reader in dataset.readers}
+        ratings = pd.DataFrame(
+            {reader: labelled.labels(target) for reader, labelled in by_reader.items()}
+        )
+        return cls(
+            ratings,
+            {reader: labelled.target_boxes(target) for reader, labelled in by_reader.items()},
+        )
 
     @property
     def alpha(self) -> float | None:

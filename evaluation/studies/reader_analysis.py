@@ -27,6 +27,7 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     jackknife_covariance,
 )
 from cxr_compare.evaluation.studies.reader_study import DECIDED, ReaderStudy
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 _Kind = Literal["reader", "system", "mean", "difference"]
 
@@ -251,7 +252,7 @@ class _MetricStudy:
                     self._columns_of(modality),
                     study.differences[0, 1],
                     system,
-                    "readers against a stand-alone system",
+                    study_sentence("readers", "design_system"),
                     all_level=shared,
                 )
             )
@@ -304,13 +305,14 @@ class _MetricStudy:
         if len(both) < 2:
             estimate = self._nested([first, second]).differences[0, 1]
             columns = self._columns_of(first) + self._columns_of(second)
-            design = "nested: readers differ by modality"
+            design = study_sentence("readers", "design_nested")
             return _PairDifference(estimate, None, columns, design)
         names = self.study.modalities
-        design = "crossed"
+        n_readers = None
         if self.crossed is None:
             names = [first, second]
-            design = f"crossed, by the {len(both)} of {len(set.union(*readers))} readers with both"
+            n_readers = len(set.union(*readers))
+        design = study_sentence("readers", "design_crossed", len(both), n_readers)
         pair = names.index(first), names.index(second)
         estimate = self._crossed(names, both).differences[pair]
         claimed = estimate

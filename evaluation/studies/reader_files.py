@@ -117,18 +117,18 @@ def read_reading_table(path: Path, system: str | None = None) -> pd.DataFrame:
 
 def _values(path: Path, table: pd.DataFrame, unique: list[str]) -> pd.DataFrame:
     """Return the rows that were read, with ratings and decisions as numbers; or marks."""
-    held = [name for name in VALUES if name in table]
-    if not held:
+    columns = [name for name in VALUES if name in table]
+    if not columns:
         raise InputError(
             f"{path}: column 'rating' or 'decision' is missing; it has {_listed(table)}"
         )
     if any(name in table for name in _PLACES):
         return _marks(path, table)
-    table = table[(table[held] != "").any(axis=1)]
+    table = table[(table[columns] != "").any(axis=1)]
     if table.empty:
         raise InputError(f"{path}: holds no rating or decision")
     _require_unique(path, table, unique)
-    numbers = {name: _numbers(path, table, name, binary=name == "decision") for name in held}
+    numbers = {name: _numbers(path, table, name, binary=name == "decision") for name in columns}
     return table[KEYS].assign(**numbers).reset_index(drop=True)
 
 
@@ -139,21 +139,23 @@ def _marks(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(rating=_numbers(path, table, "rating", blank=True))
     if "lesion" in table:
         return table[[*KEYS, "rating", "lesion"]]
-    given = EDGES if set(EDGES) <= set(table) else ["x", "y"]
-    if not set(given) <= set(table):
+    position_columns = EDGES if set(EDGES) <= set(table) else ["x", "y"]
+    if not set(position_columns) <= set(table):
         raise InputError(
             f"{path}: marks need x and y, or x1, y1, x2 and y2, or lesion; it has {_listed(table)}"
         )
-    places = [_numbers(path, table, name, blank=True) for name in given]
-    table = table.assign(**dict(zip(EDGES, places if given == EDGES else 2 * places, strict=True)))
+    places = [_numbers(path, table, name, blank=True) for name in position_columns]
+    table = table.assign(
+        **dict(zip(EDGES, places if position_columns == EDGES else 2 * places, strict=True))
+    )
     marked = table[EDGES].notna()
     bad = marked.any(axis=1) & ~(marked.all(axis=1) & table["rating"].notna())
     bad |= (table["x1"] > table["x2"]) | (table["y1"] > table["y2"])
     if bad.any():
         raise InputError(
             f"{path}: line {table['line'][bad].iloc[0]}: a mark needs a rating and "
-            f"{', '.join(given)}, the first edge before the second; leave all empty for a case "
-            "without a mark"
+            f"{', '.join(position_columns)}, the first edge before the second; leave all empty "
+            "for a case without a mark"
         )
     return table[[*KEYS, "rating", *EDGES]]
 
@@ -166,9 +168,11 @@ def _numbers(
     good = values.isin([0.0, 1.0]) if binary else pd.Series(np.isfinite(values), table.index)
     good |= blank & (table[column] == "")
     if not good.all():
-        what = "0 or 1" if binary else "a number"
+        requirement = "0 or 1" if binary else "a number"
         row = table.iloc[int(np.argmin(good))]
-        raise InputError(f"{path}: line {row['line']}: {column} '{row[column]}' is not {what}")
+        raise InputError(
+            f"{path}: line {row['line']}: {column} '{row[column]}' is not {requirement}"
+        )
     return values
 
 
@@ -177,9 +181,9 @@ def _require_unique(path: Path, table: pd.DataFrame, columns: list[str]) -> None
     if repeats.any():
         again = table[repeats].iloc[0]
         same = (table[columns] == again[columns]).all(axis=1)
-        which = ", ".join(f"{name} {again[name]}" for name in columns)
+        position = ", ".join(f"{name} {again[name]}" for name in columns)
         raise InputError(
-            f"{path}: line {again['line']}: {which} appears again (first in line "
+            f"{path}: line {again['line']}: {position} appears again (first in line "
             f"{table.loc[same, 'line'].iloc[0]})"
         )
 
@@ -199,8 +203,8 @@ def _read_csv(path: Path, needed: Sequence[str], allowed: Sequence[str]) -> pd.D
                 f"{path}: column '{name}' is missing; it has {_listed(table)}"
                 f"{_suggestion(name, list(table.columns))}"
             )
-    held = [name for name in (*needed, *allowed) if name in table]
-    table = table[held]
+    columns = [name for name in (*needed, *allowed) if name in table]
+    table = table[columns]
     empty = (table[list(needed)] == "").any(axis=1)
     refuse_line(empty, path, f"{' or '.join(needed)} is empty")
     return table.assign(line=table.index + 2).reset_index(drop=True)

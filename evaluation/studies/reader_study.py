@@ -84,7 +84,10 @@ class ReaderStudy:
     @cached_property
     def _readers(self) -> dict[str, list[str]]:
         pairs = self.readings[["modality", "reader"]].drop_duplicates()
-        return {str(name): list(of) for name, of in pairs.groupby("modality", sort=False)["reader"]}
+        return {
+            str(name): list(readers)
+            for name, readers in pairs.groupby("modality", sort=False)["reader"]
+        }
 
     @property
     def has_ratings(self) -> bool:
@@ -142,10 +145,11 @@ class MarkedStudy(ReaderStudy):
 
     def _find(self, marks: pd.DataFrame, cases: pd.Index) -> tuple[LesionHits, Floats]:
         lesions = self.lesions
-        place = cases.get_indexer(pd.Index(lesions["case"]))
-        order = np.argsort(place, kind="stable")[(place < 0).sum() :]  # by case, of these cases
+        positions = cases.get_indexer(pd.Index(lesions["case"]))
+        # The lesions of these cases, ordered by case; position -1 is no such case.
+        order = np.argsort(positions, kind="stable")[(positions < 0).sum() :]
         lesions = lesions.iloc[order]
-        image = place[order]
+        image = positions[order]
         weight = 1 / np.bincount(image)[image]
         if "weight" in lesions:
             weight = lesions["weight"].to_numpy(np.float64)
@@ -182,5 +186,5 @@ class MarkedStudy(ReaderStudy):
         if metric == "lesion_sensitivity":
             whole = owner[finds.lesion_image]
             part = whole[finds.best > -np.inf]
-        upper, lower = (np.bincount(of, minlength=n_patients) for of in (part, whole))
+        upper, lower = (np.bincount(patients, minlength=n_patients) for patients in (part, whole))
         return lambda weights: np.asarray((weights @ upper) / (weights @ lower))

@@ -34,10 +34,10 @@ def evaluate_by_readers(
     test = test_set.image_ids("test")
     rows: list[dict[str, Any]] = []
     for reader in (REFERENCE_READER, *dataset.readers):
-        own = replace(test_set, dataset=dataset.with_labels_of(reader, test))
-        if not own.labels_of("test").notna().any():
+        reader_set = replace(test_set, dataset=dataset.with_labels_of(reader, test))
+        if not reader_set.labels_of("test").notna().any():
             continue  # this reader read none of them
-        evaluated = comparison if reader == REFERENCE_READER else evaluate(own)
+        evaluated = comparison if reader == REFERENCE_READER else evaluate(reader_set)
         labels = evaluated.decisions.drop_duplicates("image_id")["label"]
         for claim, usual in zip(evaluated.answer.claims, comparison.answer.claims, strict=True):
             rows.append(

@@ -108,7 +108,12 @@ def evaluate_shares(
     reasons: dict[str, dict[str, str]] = {metric: {} for metric in keys}
     notes: list[str] = []
     for number, split in enumerate(splits):
-        runs = {name: run for name, of in systems.items() for run in of if run.split == split}
+        runs = {
+            name: run
+            for name, runs_of_system in systems.items()
+            for run in runs_of_system
+            if run.split == split
+        }
         if len(runs) < len(systems):
             lacking = next(name for name in systems if name not in runs)
             raise InputError(f"{lacking} has no run of split '{split}', and others have")
@@ -117,7 +122,9 @@ def evaluate_shares(
         of_split = replace(test_set, split=split)
         evaluated, left_out = common_images_of_predictions(predictions, of_split, images="common")
         notes += [study_sentence("curve", "left_out", split, note.text) for note in left_out]
-        of_classes = (evaluated.patients[of] for of in (evaluated.y_true, ~evaluated.y_true))
+        of_classes = (
+            evaluated.patients[in_class] for in_class in (evaluated.y_true, ~evaluated.y_true)
+        )
         n_of_classes = (len(np.unique(patients)) for patients in of_classes)
         counts += len(evaluated.image_ids), evaluated.n_patients, *n_of_classes
         resamples = Resamples(evaluated.n_patients, replicates, stream=number)

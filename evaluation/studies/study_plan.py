@@ -56,10 +56,10 @@ class StudyPlan(ShownAsText):
     def __str__(self) -> str:
         lines = list(self.sentences())
         first = self.basis.first
-        own = self.basis.difference
-        own_difference = isclose(self.difference or own, own)
+        assumed = self.basis.difference
+        own_difference = isclose(self.difference or assumed, assumed)
         answered = all(row["patients"] for row in self.rows)
-        if isinstance(first, AssumedPlan) and own and own_difference and answered:
+        if isinstance(first, AssumedPlan) and assumed and own_difference and answered:
             several_plans = len(self.basis.plans) > 1
             number = _sentence("protocol_number", self.half_width is not None, several_plans)
             lines.append(_protocol_text(first, number, self.power, self.level))
@@ -166,10 +166,10 @@ def plan_study(
     if not basis.compares and difference is not None:
         raise InputError("plan: one system has no difference; give two, or --half-width alone")
     if difference is None and half_width is None:
-        wanted = (
+        option = (
             "--difference, the smallest that would matter" if basis.compares else "--half-width"
         )
-        raise InputError(f"plan: give {wanted}")
+        raise InputError(f"plan: give {option}")
     if difference is None and power is not None:
         raise InputError("plan --power: is for a difference; give --difference, or leave it out")
     return StudyPlan(difference, half_width, power or _POWER, level, basis)

@@ -211,8 +211,8 @@ def _numeric_axis(title: str, values: Sequence[float]) -> Axis:
     ticks = MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
     low = low - margin
     high = high + margin
-    words = tuple((float(tick), f"{tick:.4g}") for tick in ticks if low <= tick <= high)
-    return Axis(title, words, low, high)
+    labels = tuple((float(tick), f"{tick:.4g}") for tick in ticks if low <= tick <= high)
+    return Axis(title, labels, low, high)
 
 
 def setting_axis(

@@ -114,7 +114,7 @@ def evaluate_cell(
     )
     if not test.has_both_classes:
         absent = "negative" if test.y_true.any() else "positive"
-        return replace(cell, note=f"no {absent} test image that {cell.system} has not seen")
+        return replace(cell, note=_sentence("one_class", absent, cell.system))
     parts = auroc_parts(test.y_true, test.scores, *test.clusters)
     threshold = None if decision is None else decision.thresholds[options.policy].threshold
     probability = None if decision is None else decision.probability(test.scores)
@@ -126,7 +126,7 @@ def evaluate_cell(
         frozen={} if threshold is None else _rates_with_intervals(test, threshold, options),
         refits=tuple(refit for refit in refits if refit is not None),
         mean_probability=None if probability is None else float(probability.mean()),
-        note="no threshold from home" if threshold is None else "",
+        note=_sentence("no_threshold") if threshold is None else "",
     )
 
 

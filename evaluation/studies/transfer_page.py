@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
@@ -193,8 +192,7 @@ def _page(transfer: Transfer) -> StudyPage:
     further = [_rate_table(transfer, name) for name in ("precision", "accuracy")]
     return StudyPage(
         title="External validation",
-        kicker=f"External validation · {counted(len(transfer.systems), 'system')} · "
-        f"{counted(len(transfer.sets), 'data set')}",
+        kicker=_sentence("kicker", len(transfer.systems), len(transfer.sets)),
         answer=_headline(transfer),
         scope=[_sentence("scope")] if statements else [],
         statements=statements,
@@ -247,8 +245,8 @@ def _auroc(cell: TransferCell | None) -> str:
         return "no such finding"
     if cell.auroc is None:
         return cell.note
-    words = figure_text(cell.auroc.as_interval)
-    return words + (" home" if cell.home else " ▼ shown" if _is_loss(cell) else "")
+    text = figure_text(cell.auroc.as_interval)
+    return text + (" home" if cell.home else " ▼ shown" if _is_loss(cell) else "")
 
 
 def _auroc_table(transfer: Transfer) -> Table:

@@ -66,9 +66,11 @@ def pair_systems(
     Raises:
         InputError: No system can be evaluated anywhere, or the target is not clear.
     """
-    for asked in targets:
-        if not any(asked in dataset.targets for dataset in sets.values()):
-            raise InputError(f"transfer --target {asked}: is a target of none of the data sets")
+    for target_name in targets:
+        if not any(target_name in dataset.targets for dataset in sets.values()):
+            raise InputError(
+                f"transfer --target {target_name}: is a target of none of the data sets"
+            )
     splits, notes = _splits(systems, sets, own_splits)
     pairs: list[Pair] = []
     for system in systems:
@@ -126,22 +128,22 @@ def _splits(
     splits: dict[tuple[str, str], str] = {}
     notes = []
     for name, dataset in sets.items():
-        own = {
+        split_names = {
             system.name: own_splits[name, system.name]
             for system in systems
             if _is_home(system.info, dataset)
         }
-        different = set(own.values())
+        different = set(split_names.values())
         common = different.pop() if len(different) == 1 else LabelledSplit.split
         if different:
-            notes.append(_sentence("several_splits", name, own, common))
+            notes.append(_sentence("several_splits", name, split_names, common))
         for system in systems:
-            split = splits[name, system.name] = own.get(system.name, common)
+            split = splits[name, system.name] = split_names.get(system.name, common)
             learnt_on = (system.info.get("data_set") or {}).get("split")
-            if system.name in own and learnt_on and learnt_on != split:
+            if system.name in split_names and learnt_on and learnt_on != split:
                 notes.append(_sentence("other_split", system.name, learnt_on, name, split))
             before = [learned["content_id"] for learned in sets_of_run(system.info)]
-            if system.name not in own and dataset.ids["content_id"] in before:
+            if system.name not in split_names and dataset.ids["content_id"] in before:
                 notes.append(_sentence("start_weights", system.name, name))
     return splits, notes
 
@@ -175,8 +177,8 @@ def decision_from_home(path: Path, policy: str) -> Decision | None:
         if stored:
             decision = Decision.from_dict(read_json(stored[0], "decision"))
             if policy not in decision.thresholds:
-                held = ", ".join(decision.thresholds)
-                raise InputError(f"{stored[0]}: has no threshold by {policy}; --policy {held}")
+                policies = ", ".join(decision.thresholds)
+                raise InputError(f"{stored[0]}: has no threshold by {policy}; --policy {policies}")
             return decision
     return None
 
@@ -190,19 +192,21 @@ def _names_here(
         >>> _names_here(["opacity", "mass"], ["pneumonia"], {"opacity": ["pneumonia"]})
         {'opacity': 'pneumonia'}
     """
-    names = {own: [own, *same.get(own, ())] for own in learnt}
+    names = {finding: [finding, *same.get(finding, ())] for finding in learnt}
     return {
-        own: next(name for name in called if name in labelled)
-        for own, called in names.items()
+        finding: next(name for name in called if name in labelled)
+        for finding, called in names.items()
         if not set(called).isdisjoint(labelled)
     }
 
 
-def _target_here(dataset: DataSet, names: Collection[str], asked: Sequence[str]) -> Target | None:
+def _target_here(
+    dataset: DataSet, names: Collection[str], target_names: Sequence[str]
+) -> Target | None:
     """Return the target that a system's findings answer; of several the requested one."""
-    wanted = [dataset.targets[name] for name in asked if name in dataset.targets]
+    requested = [dataset.targets[name] for name in target_names if name in dataset.targets]
     fitting = [target for target in dataset.targets.values() if set(target.any_of) <= set(names)]
-    chosen = [target for target in wanted if target in fitting] or fitting
+    chosen = [target for target in requested if target in fitting] or fitting
     if len(chosen) > 1:
         raise InputError(
             f"{dataset.folder}: {counted(len(fitting), 'target')} of its "

@@ -50,15 +50,15 @@ def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
     test_set = pair.test_set
     decision = pair.decision
     check_data_set(system.name, system, test_set.dataset)
-    wanted = test_set.image_ids(role)
-    lacking = wanted[~wanted.isin(system.images["image_id"])]
+    role_ids = test_set.image_ids(role)
+    lacking = role_ids[~role_ids.isin(system.images["image_id"])]
     if len(lacking):
         raise InputError(
             f"{system.folder}: lacks {counted(len(lacking), 'image')} of split "
             f"'{test_set.split}', first '{lacking[0]}'; remove it, and the same command predicts "
             "them"
         )
-    labels = test_set.labels.reindex(wanted).dropna()
+    labels = test_set.labels.reindex(role_ids).dropna()
     ran = labels.index.intersection(system.images_run).sort_values()
     seen = test_set.seen_by(system, ran, ["train", "val"] if role == "test" else ["train"])
     ids = ran.difference(seen.all_ids)

@@ -299,9 +299,9 @@ def _joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]
     total: dict[str, Any] = {"made_of": made_of}
     for key in (*_SUMMED, *_GREATEST):
         values = [cost.get(key) for cost in costs]
-        known = [value for value in values if value is not None]
-        whole = max(known, default=None) if key in _GREATEST else sum(known)
-        total[key] = whole if len(known) == len(values) else None
+        stated = [value for value in values if value is not None]
+        whole = max(stated, default=None) if key in _GREATEST else sum(stated)
+        total[key] = whole if len(stated) == len(values) else None
     for key in _SAME_FOR_ALL:
         values = [cost.get(key) for cost in costs]
         total[key] = values[0] if all(value == values[0] for value in values) else None

@@ -322,7 +322,7 @@ def _listed_files(
 
 def _findings(raw: pd.DataFrame, where: str, dataset: DataSet, finding: str | None) -> pd.Series:
     """Return the finding of each row: the source's own, else the named one, else the only one."""
-    known = _known_findings(dataset)
+    dataset_findings = _known_findings(dataset)
     if "finding" in raw:
         if finding is not None:
             raise InputError(f"{where}: names the findings of its rows; leave --finding out")
@@ -330,11 +330,13 @@ def _findings(raw: pd.DataFrame, where: str, dataset: DataSet, finding: str | No
         names = {}
         for name in raw["finding"].unique():
             prepared_name = finding_name(name)
-            names[name] = prepared_name if prepared_name in known else name
+            names[name] = prepared_name if prepared_name in dataset_findings else name
         return renamed(raw["finding"], names)
-    if finding is None and len(known) != 1:
-        raise InputError(f"{where}: names no finding; cxr import --finding: {' or '.join(known)}")
-    return pd.Series(finding or known[0], index=raw.index, dtype=TEXT)
+    if finding is None and len(dataset_findings) != 1:
+        raise InputError(
+            f"{where}: names no finding; cxr import --finding: {' or '.join(dataset_findings)}"
+        )
+    return pd.Series(finding or dataset_findings[0], index=raw.index, dtype=TEXT)
 
 
 def _known_findings(dataset: DataSet) -> list[str]:

@@ -129,8 +129,8 @@ def read_system_of_split(
     """
     ids = pd.Index(np.concatenate([split.image_ids(role) for role in roles]), name="image_id")
     system = read_system(predictions, split.target, ids)
-    known = split.labels_of("val").dropna().index
-    fitted = split.seen_by(predictions, known, ["train"]).all_ids
+    labelled = split.labels_of("val").dropna().index
+    fitted = split.seen_by(predictions, labelled, ["train"]).all_ids
     return replace(system, facts=replace(system.facts, fitted_on=fitted))
 
 

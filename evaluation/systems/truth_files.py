@@ -35,7 +35,7 @@ _SIZE_TYPES = {"width": "float64", "height": "float64"}
 def _find_format(path: Path) -> Any:
     """Return the format of a file or folder of labels; None if it is not known."""
     if path.is_dir():
-        return next((known for known in _FOLDER_FORMATS if known.detect(path)), None)
+        return next((reader for reader in _FOLDER_FORMATS if reader.detect(path)), None)
     if path.suffix.lower() == ".json":
         return COCO
     return TABLE if is_table_file(path) else None
