@@ -124,8 +124,8 @@ def describe_unknown(name: object, kind: ModelKind) -> str:
     meant = _NOT_A_NETWORK.get(str(name).lower())
     if meant and kind == "classifier":
         return f"there is no {name}, though a published comparison names it; it may mean {meant}"
-    known = network_names(kind)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"must be one of {', '.join(known)}, or {TIMM}NAME, got {name!r}" + (
+    names = network_names(kind)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return f"must be one of {', '.join(names)}, or {TIMM}NAME, got {name!r}" + (
         f"; did you mean '{near[0]}'?" if near else ""
     )

@@ -97,7 +97,7 @@ def answer_files(
     runs: Sequence[Run],
     files: tuple[list[LooseImage], list[Path]],
     output: AnswerOutput,
-    terminal: Progress,
+    progress: Progress,
     *,
     batch_size: int | None,
     strict: bool,
@@ -108,7 +108,7 @@ def answer_files(
         runs: What answers.
         files: For which images, as `find_images` returns them.
         output: Where answers go; its table is reserved (`reserved_table`).
-        terminal: What shows lines.
+        progress: Shows lines and the progress.
         batch_size: Images at a time; None for what suits the models.
         strict: Whether an image with a warning gets no answer.
 
@@ -128,8 +128,8 @@ def answer_files(
         remove_old_temporary_files(folder)
     if output.dicom is not None:
         make_folder(output.dicom)
-        objects = _DicomWriter(output.dicom, [Algorithm.from_run(run) for run in runs], terminal)
-    with _Writer(output, terminal, runs, objects) as writer:
+        objects = _DicomWriter(output.dicom, [Algorithm.from_run(run) for run in runs], progress)
+    with _Writer(output, progress, runs, objects) as writer:
         _write_batch(begun[:-1], [], 0.0, writer, strict=strict)
         batches = _batches(chain(begun[-1:], stream), batch_size)
         answered = ((batch, *_answer(runs, batch)) for batch in batches)
@@ -142,7 +142,7 @@ def answer_files(
         raise InputError(f"none of {counted(count, 'file')} was answered; see above")
     if writer.left_out:
         left_out = counted(len(writer.left_out), "file")
-        terminal.say(f"{left_out} left out of {count}, see above")
+        progress.say(f"{left_out} left out of {count}, see above")
     status = int(bool(writer.left_out or (objects is not None and objects.refused)))
     return Answers(tuple(writer.kept), writer.left_out, status, output.printed_as is not None)
 
@@ -192,7 +192,7 @@ class _Writer:
     """Prints, draws and writes answers as they come."""
 
     output: AnswerOutput
-    terminal: Progress
+    progress: Progress
     runs: Sequence[Run]
     objects: _DicomWriter | None = None
     answered: int = 0  # images so far
@@ -234,7 +234,7 @@ class _Writer:
 
     def leave_out(self, path: Path, problem: str) -> None:
         """Record a file without an answer."""
-        self.terminal.say(f"left out: {problem}")
+        self.progress.say(f"left out: {problem}")
         self._emit([Answer.refused(str(path), problem)])
         if self._rows is not None:
             row = {
@@ -252,7 +252,7 @@ class _Writer:
         for remark in dict.fromkeys(remarks):
             line = f"{answers[0].image}  {remark}"
             if self.output.printed_as == "json":
-                self.terminal.say(line)
+                self.progress.say(line)
             else:
                 sys.stdout.write(with_store_addresses(line) + "\n")
         if self.output.printed_as == "json":
@@ -291,7 +291,7 @@ class _Writer:
         where = self._last if self.answered == 1 else self.output.overlays
         before = f" ({self._replaced} in place of an earlier one; another --out keeps both)"
         words = f"Overlay{'' if self.answered == 1 else 's'}: {where}"
-        self.terminal.say(words + (before if self._replaced else ""))
+        self.progress.say(words + (before if self._replaced else ""))
 
     def _close_table(self, *, complete: bool) -> None:
         """Give the table its name; one that was interrupted keeps its rows under another."""
@@ -302,7 +302,7 @@ class _Writer:
         if complete:
             written.replace(self.output.csv)
             written = self.output.csv
-        self.terminal.say(f"Table{'' if complete else ' so far'}: {written}")
+        self.progress.say(f"Table{'' if complete else ' so far'}: {written}")
 
 
 @dataclass
@@ -311,7 +311,7 @@ class _DicomWriter:
 
     folder: Path
     algorithms: list[Algorithm]
-    terminal: Progress
+    progress: Progress
     written: int = 0  # images so far
     refused: int = 0  # DICOM images so far that no object can refer to
     others: int = 0  # images so far that are no DICOM
@@ -331,7 +331,7 @@ class _DicomWriter:
                 source = Source.from_header(read_source(local))
             results = dicom_results(source, answers, self.algorithms)
         except InputError as error:
-            self.terminal.say(f"no DICOM objects of {path}: {error}")
+            self.progress.say(f"no DICOM objects of {path}: {error}")
             self.refused += 1
             return
         stem = _free_stem(path.stem, self._stems)
@@ -347,7 +347,7 @@ class _DicomWriter:
         note = f" ({'; '.join(without)})" if without else ""
         images = counted(self.written, "image")
         if self.written or note:
-            self.terminal.say(f"DICOM objects of {images}: {self.folder}{note}")
+            self.progress.say(f"DICOM objects of {images}: {self.folder}{note}")
 
 
 def _unfinished(table: Path) -> Path:

@@ -122,8 +122,8 @@ class ExportSpec:
 
 def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path) -> None:
     """Check the names under which a model shall answer for its findings."""
-    for own, name in names.items():
-        if own not in learnt:
-            raise InputError(f"--finding {own}: {folder} learnt {', '.join(learnt)}")
+    for learnt_name, name in names.items():
+        if learnt_name not in learnt:
+            raise InputError(f"--finding {learnt_name}: {folder} learnt {', '.join(learnt)}")
         if list(names.values()).count(name) > 1:
             raise InputError(f"--finding: two findings would be called {name!r}; give each its own")

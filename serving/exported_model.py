@@ -143,15 +143,15 @@ class _OnnxSession:
         spins = "0" if many or shares else "1"
         options.add_session_config_entry("session.intra_op.allow_spinning", spins)
         options.intra_op_num_threads = _threads()
-        known = onnxruntime.get_available_providers()
-        wanted = [
-            name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in known
+        available = onnxruntime.get_available_providers()
+        providers = [
+            name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available
         ]
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         broken = (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except broken as error:
             raise RuntimeError(str(error)) from None
         self._outputs = list(OUTPUTS[spec.kind])
@@ -216,13 +216,13 @@ class _OpenVinoSession:
                 counts.append(len(starts))
                 yield from (images[start : start + at_once] for start in starts)
 
-        held: list[Arrays] = []
+        outputs: list[Arrays] = []
         for output in self._stream_parts(parts()):
-            held.append(output)
-            if len(held) == counts[0]:
+            outputs.append(output)
+            if len(outputs) == counts[0]:
                 counts.popleft()
-                yield {name: np.concatenate([part[name] for part in held]) for name in output}
-                held = []
+                yield {name: np.concatenate([part[name] for part in outputs]) for name in output}
+                outputs = []
 
     def _stream_parts(self, parts: Iterable[np.ndarray]) -> Iterator[Arrays]:
         most = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))

@@ -80,13 +80,13 @@ _TURNS: tuple[tuple[WarningKind, str, Callable[[np.ndarray], np.ndarray]], ...] 
 
 
 class Warned(str):
-    """The words of a warning, with its kind for programs that list images."""
+    """Message of a warning, with its kind for programs that list images."""
 
     kind: WarningKind
 
-    def __new__(cls, words: str, kind: WarningKind = "other_image") -> Self:
+    def __new__(cls, message: str, kind: WarningKind = "other_image") -> Self:
         """Make one; most say that it is an image of another kind than the run was trained for."""
-        warned = super().__new__(cls, words)
+        warned = super().__new__(cls, message)
         warned.kind = kind
         return warned
 
@@ -136,9 +136,8 @@ class Guard:
     ) -> tuple[Warned, ...]:
         """Say what speaks against a frontal chest X-ray, in sentences without a full stop.
 
-        `square` is the image letterboxed, where that was made already, `system` what the run is
-        called: of several that answer, each says it of its own images; `score` that of the image,
-        where it is known.
+        `square` is the letterboxed image if it was made before, `system` the name of the run in the
+        sentences, and `score` the score of the image if it was computed before.
         """
         decoded = image if isinstance(image, DecodedImage) else None
         pixels = image.pixels if isinstance(image, DecodedImage) else image
@@ -147,13 +146,13 @@ class Guard:
         age = None if decoded is None else decoded.header.get("age_years")
         warnings = self._age_warnings(age, system)
         if (self.score(pixels) if score is None else score) >= self.limit:
-            words = f"does not look like the frontal chest X-rays that trained {system}"
+            message = f"does not look like the frontal chest X-rays that trained {system}"
             turned = (
-                Warned(f"{words} ({seems})", kind)
+                Warned(f"{message} ({seems})", kind)
                 for kind, seems, turn in _TURNS
                 if self.score(turn(pixels)) < self.limit
             )
-            warnings.append(next(turned, Warned(words)))
+            warnings.append(next(turned, Warned(message)))
         return tuple(warnings)
 
     def _age_warnings(self, age: float | None, system: str) -> list[Warned]:
@@ -163,11 +162,11 @@ class Guard:
         total = sum(self.ages)
         if self.ages[group] >= _RARE * total:
             return []
-        words = (
+        message = (
             f"by its header a patient of {_AGE_GROUPS[group]} years; of the {total:,} images that "
             f"trained {system}, {self.ages[group]:,} are of that age"
         )
-        return [Warned(words, "age")]
+        return [Warned(message, "age")]
 
     def write(self, path: Path) -> None:
         """Write ``guard.json``."""
@@ -227,7 +226,7 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
         warnings.append("without contrast: the whole image has one grey value, or nearly so")
     if image.colour >= _COLOURED:
         warnings.append("a colour image; X-rays are grey")
-    damaged = (Warned(words, "damaged") for words in image.doubts)
+    damaged = (Warned(doubt, "damaged") for doubt in image.doubts)
     return (*map(Warned, warnings), *orientation_warnings(image), *damaged)
 
 
@@ -235,9 +234,9 @@ def orientation_warnings(image: DecodedImage) -> list[Warned]:
     """Return a warning for a header that says the image is mirrored or turned."""
     stated = str(image.record["orientation"] or "")
     row, _, column = stated.partition("\\")
-    words = _ORIENTATIONS.get(row[:1] + column[:1])
-    said = f"by its DICOM header {words} (PatientOrientation {stated})"
-    return [Warned(said, "turned")] if words else []
+    turned = _ORIENTATIONS.get(row[:1] + column[:1])
+    message = f"by its DICOM header {turned} (PatientOrientation {stated})"
+    return [Warned(message, "turned")] if turned else []
 
 
 def image_notes(image: DecodedImage) -> tuple[str, ...]:
@@ -251,7 +250,7 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
     return notes
 
 
-def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Progress) -> None:
+def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Progress) -> None:
     """Learn the check from a run's training images; one that exists is kept.
 
     The images are squares of `size` px, as the run sees them.
@@ -261,16 +260,16 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Prog
         Guard.read(path)  # refuses a damaged one
         return
     images = dataset.images.set_index("image_id").loc[dataset.image_ids("train", split)]
-    store = dataset.make_store(size, terminal)
+    store = dataset.make_store(size, progress)
     guard = fit_guard(store, images["patient_id"], images.get("age_years"))
     if guard is None:
-        terminal.say(
+        progress.say(
             f"No guard against other images: learning it takes {MIN_IMAGES} training images of "
             f"{MIN_PATIENTS} patients"
         )
         return
     guard.write(path)
-    terminal.say(f"Guard: {guard.images} training images tell what is no frontal chest X-ray")
+    progress.say(f"Guard: {guard.images} training images tell what is no frontal chest X-ray")
 
 
 def fit_guard(
@@ -292,7 +291,7 @@ def fit_guard(
         patients = patients.iloc[np.sort(rng.choice(len(patients), _MOST_IMAGES, replace=False))]
     images = [visible_part(source.image(image_id), source.size) for image_id in patients.index]
     n = len(images)
-    own = ImageStatistics.from_images(images)
+    real = ImageStatistics.from_images(images)
     varied = ImageStatistics.from_images(vary(image, rng) for image in images)
     made_of = np.tile(np.arange(n), 2)
     partner = np.concatenate([rng.permutation(n), rng.permutation(n)])
@@ -308,11 +307,11 @@ def fit_guard(
     for k in range(_FOLDS):
         inside = fold != k
         outside = (fold[made_of] != k) & (fold[partner] != k)
-        fit = _fit(own[inside], varied[inside], made[outside], drawn)
-        left_out[~inside] = fit.scores(own[~inside])
+        fit = _fit(real[inside], varied[inside], made[outside], drawn)
+        left_out[~inside] = fit.scores(real[~inside])
     limit = np.clip(np.quantile(left_out, 1 - _FALSE_ALARMS), _LOWEST_LIMIT, _HIGHEST_LIMIT)
     false_alarms = float((left_out >= limit).mean())
-    fit = _fit(own, varied, made, drawn)
+    fit = _fit(real, varied, made, drawn)
     return Guard(source.size, float(limit), n, false_alarms, fit, counted)
 
 
@@ -326,11 +325,11 @@ def _count_ages(years: np.ndarray) -> tuple[int, ...] | None:
 
 
 def _fit(
-    own: ImageStatistics, varied: ImageStatistics, made: ImageStatistics, drawn: ImageStatistics
+    real: ImageStatistics, varied: ImageStatistics, made: ImageStatistics, drawn: ImageStatistics
 ) -> GuardFit:
-    inside = own + varied
+    inside = real + varied
     outside = made + drawn
-    most = len(own.layout) // _IMAGES_A_PART
+    most = len(real.layout) // _IMAGES_A_PART
     layout_mean, layout_parts = _principal_parts(inside.layout, min(_LAYOUT_PARTS, most))
     edges_mean, edges_parts = _principal_parts(inside.edges, min(_EDGE_PARTS, most))
     none = np.zeros(0, np.float32)
@@ -338,7 +337,7 @@ def _fit(
     numbers = _numbers(fit, inside)
     fit = replace(fit, centre=_float32(numbers.mean(0)), spread=_float32(numbers.std(0) + 1e-3))
     covariance = np.cov(_standardised(fit, inside).T)
-    shrunk = min(0.5, 0.3 * len(covariance) / len(own.layout))
+    shrunk = min(0.5, 0.3 * len(covariance) / len(real.layout))
     covariance = (1 - shrunk) * covariance + shrunk * np.eye(len(covariance))
     fit = replace(fit, precision=_float32(np.linalg.inv(covariance)))
     terms = np.vstack([_terms(fit, inside), _terms(fit, outside)])

@@ -1,4 +1,4 @@
-"""The proof of an export: what it answers, held against what its run answers.
+"""The proof of an export: what it answers, compared with what its run answers.
 
 Boxes are matched by place, never by row: where scores agree to the last digit, rows change places.
 """
@@ -158,8 +158,8 @@ def prove(
 
     A float32 export must give the same boxes, scores, maps and decisions, on images, on a black
     image, with no detection and with as many as there may be. At another precision the numbers
-    differ, and AUROC, AP50 and decisions on validation images are held against the run's. Without
-    a data set and its store a float32 export is held against phantoms.
+    differ, and AUROC, AP50 and decisions on validation images are compared with the run's. Without
+    a data set and its store a float32 export is compared with phantoms.
     """
     ids = pd.Index(sorted(validation), name="image_id")
     if exported.precision == "fp32":
@@ -187,10 +187,10 @@ def prove(
         )
     sizes = dataset.images[["image_id", "width", "height"]]
     answers = [_Answers.from_model(model, store, ids, sizes) for model in (run.model, exported)]
-    words = counted(len(ids), "validation image") + f" of “{dataset.name}”"
+    evaluated_on = counted(len(ids), "validation image") + f" of “{dataset.name}”"
     return Proof(
         exported.precision,
-        words,
+        evaluated_on,
         tuple(_falls(decision, answers, LabelledSplit(dataset, run.target), ids)),
     )
 
@@ -329,9 +329,9 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[Measu
     none = Boxes.joined([])
     measures: list[Measure] = []
     for case, shift in shifts.items():
-        found = model.model.decode_batch(logits + shift, offsets, heads)
+        original = model.model.decode_batch(logits + shift, offsets, heads)
         decoded = exported.decode(outputs | {"logits": outputs["logits"] + np.float32(shift)})
-        pairs = zip(found, decoded, strict=True)
+        pairs = zip(original, decoded, strict=True)
         measures += _same_boxes(case, ((one or none, other or none) for one, other in pairs))
     return measures
 

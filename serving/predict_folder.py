@@ -52,7 +52,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     dataset: DataSet,
     out: Path,
     split: str,
-    terminal: Progress,
+    progress: Progress,
     *,
     batch_size: int | None = None,
     name: str | None = None,
@@ -69,7 +69,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         dataset: Data set with the images.
         out: Folder of the predictions. One that was begun is continued.
         split: Split of the data set that names the roles.
-        terminal: Shows the progress.
+        progress: Shows the progress.
         batch_size: Images predicted at a time; by default what suits the model.
         name: Name of the system; by default the run's.
         validation_of: Predict only the val images, for the operating point of this target.
@@ -90,10 +90,10 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     dataset.require_labelled(learnt, model.folder)
     roles = dataset.split(split)
     asked = ["val", "test"] if validation_of is None else ["val"]
-    wanted = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
+    predicted_ids = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
     if image_ids is not None:
-        wanted = pd.Series(sorted(image_ids), dtype=wanted.dtype)
-    store = dataset.make_store(model.preprocess.size, terminal, engine)
+        predicted_ids = pd.Series(sorted(image_ids), dtype=predicted_ids.dtype)
+    store = dataset.make_store(model.preprocess.size, progress, engine)
     sizes = dataset.images[["image_id", "width", "height"]]
     info = describe_system(model, name) | {
         "data_set": {
@@ -110,9 +110,9 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             tables = {table: getattr(made_before, table) for table in ("scores", "boxes", "maps")}
             filled = {table: rows for table, rows in tables.items() if len(rows)}
             writer.add(made_before.images, **filled)
-        todo = pd.Index(wanted[~wanted.isin(writer.done)])
+        todo = pd.Index(predicted_ids[~predicted_ids.isin(writer.done)])
         of = "validation images" if validation_of is not None else f"with {info['system']}"
-        with terminal.track(f"Predicting {of}", len(todo)) as advance:
+        with progress.track(f"Predicting {of}", len(todo)) as advance:
             at_once = batch_size or model.batch_size
             parts = (
                 model.predict(store, todo, sizes, at_once)
@@ -123,25 +123,27 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
                 parts = _told(parts, store, on_part)
             write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
-            copy_seen_images(model, writer, terminal)
+            copy_seen_images(model, writer, progress)
         else:
-            samples = np.stack([store.image(image_id) for image_id in wanted[:_LATENCY_IMAGES]])
-            copy_seen_images(model, writer, terminal)
+            samples = np.stack(
+                [store.image(image_id) for image_id in predicted_ids[:_LATENCY_IMAGES]]
+            )
+            copy_seen_images(model, writer, progress)
             # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
-            terminal.say(f"Last {of}: measuring the time of one image, for the table of costs")
+            progress.say(f"Last {of}: measuring the time of one image, for the table of costs")
             writer.info["cost"] = model.cost(samples)
     made = Predictions.open(out)
     if "test" in asked and image_ids is None:
         test_set = LabelledSplit(dataset, next(iter(dataset.targets.values())), split)
         for line in test_set.seen_by(made, test_set.image_ids("test")).describe_copies(made.name):
-            terminal.say(f"{line}; cxr compare refuses equal images and warns of near copies")
+            progress.say(f"{line}; cxr compare refuses equal images and warns of near copies")
     return made
 
 
 def predict_validation(
     run: Path,
     test_set: LabelledSplit,
-    terminal: Progress,
+    progress: Progress,
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> Predictions:
@@ -153,7 +155,7 @@ def predict_validation(
             test_set.dataset,
             folder,
             test_set.split,
-            terminal,
+            progress,
             validation_of=test_set.target,
         )
     return Predictions.open(folder)
@@ -162,7 +164,7 @@ def predict_validation(
 def freeze_decision(
     run: Path,
     test_set: LabelledSplit,
-    terminal: Progress,
+    progress: Progress,
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> None:
@@ -174,7 +176,7 @@ def freeze_decision(
     name = test_set.target.name
     if (validation_folder(run) / "decisions" / f"{name}.json").is_file():
         return
-    predictions = predict_validation(run, test_set, terminal, device=device)
+    predictions = predict_validation(run, test_set, progress, device=device)
     decision = tune_predictions(predictions, test_set)
     scored = validation_scores(predictions, decision, test_set)
     patients = test_set.patients(scored.index)
@@ -190,7 +192,7 @@ def freeze_decision(
         else f"positive from score {chosen.threshold:.3g} on"
     )
     images = counted(decision.chosen_on["n_images"], "validation image")
-    terminal.say(f"Operating point ({policy}, {images}): {point}")
+    progress.say(f"Operating point ({policy}, {images}): {point}")
 
 
 def describe_system(model: Model, name: str | None) -> dict[str, Any]:
@@ -241,11 +243,11 @@ def _recipe_of(run: Path | None) -> dict[str, Any]:
     }
 
 
-def copy_seen_images(model: Model, writer: PredictionWriter, terminal: Progress) -> None:
+def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress) -> None:
     """Copy what the model has seen beside its predictions."""
     folder = model.folder if model.backend == "torch" else _run_of_export(model)
     if folder is None:
-        terminal.say(
+        progress.say(
             f"{model.folder}: its run is not at hand ({model.info['folder']}), so which patients "
             "it learned from is unknown; put the run back there and predict again"
         )
@@ -288,12 +290,12 @@ def write_parts(
 ) -> None:
     """Write predictions while the next ones are made; calls `advance` with what is predicted."""
 
-    def told() -> Iterator[Part]:
+    def reported() -> Iterator[Part]:
         for batch in batches:
             yield batch
             advance(len(batch.images))
 
-    write_behind(lambda part: writer.add(part.images, **part.tables), _join(told(), size))
+    write_behind(lambda part: writer.add(part.images, **part.tables), _join(reported(), size))
 
 
 def _told(
@@ -308,14 +310,14 @@ def _told(
 
 def _join(parts: Iterable[Part], size: int) -> Iterator[Part]:
     """Gather batches into parts of about `size` images: one file each on the disk."""
-    held: list[Part] = []
+    parts_in_memory: list[Part] = []
     for part in parts:
-        held.append(part)
-        if sum(len(p.images) for p in held) >= size:
-            yield concat_parts(held)
-            held = []
-    if held:
-        yield concat_parts(held)
+        parts_in_memory.append(part)
+        if sum(len(p.images) for p in parts_in_memory) >= size:
+            yield concat_parts(parts_in_memory)
+            parts_in_memory = []
+    if parts_in_memory:
+        yield concat_parts(parts_in_memory)
 
 
 @dataclass(frozen=True)

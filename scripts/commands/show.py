@@ -61,7 +61,7 @@ def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
 def _words(value: Any) -> str:
     """Return a value as text for people."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_words(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_words, value))
     if isinstance(value, float):
@@ -116,8 +116,9 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder}: an unfinished {begun.name}; run the same {begun.command_line} again"
         )
-    if held := _within(folder):
-        return {"kind": "folder of folders"} | held
+    contents = _within(folder)
+    if contents:
+        return {"kind": "folder of folders"} | contents
     raise WrongFolderError(
         folder,
         f"{folder}: not a cxr folder (it has none of {', '.join(MARKERS)}), nor one of its folders",
@@ -191,14 +192,14 @@ def _export(folder: Path) -> dict[str, Any]:
         "of run": card["run"],
         "learned from": card["learned_from"],
         **({"calibrated on": card["calibrated_on"]} if card["calibrated_on"] else {}),
-        "held against the run": f"{proof['verdict']}, on {proof['images']}",
+        "compared with the run": f"{proof['verdict']}, on {proof['images']}",
     }
-    for each in proof["measures"]:
-        name = f"{each['name'].rstrip(':')} ({each['case']})"
-        both = None not in (each["original"], each["exported"])
-        sides = f"{each['original']:.4g} to {each['exported']:.4g}; " if both else ""
-        limit = "-" if each["limit"] is None else f"at most {each['limit']:g}"
-        facts[name] = f"{each['value']:.3g} ({sides}{limit})"
+    for measure in proof["measures"]:
+        name = f"{measure['name'].rstrip(':')} ({measure['case']})"
+        both = None not in (measure["original"], measure["exported"])
+        sides = f"{measure['original']:.4g} to {measure['exported']:.4g}; " if both else ""
+        limit = "-" if measure["limit"] is None else f"at most {measure['limit']:g}"
+        facts[name] = f"{measure['value']:.3g} ({sides}{limit})"
     return facts
 
 
@@ -248,24 +249,26 @@ def _report(folder: Path) -> dict[str, Any]:
 def _sweep(folder: Path) -> dict[str, Any]:
     from cxr_compare.evaluation.studies.sweep_page import sentences
 
-    found = read_json(folder / "sweep.json", "sweep")
-    states = Counter(each["state"] for each in found["trials"])
+    record = read_json(folder / "sweep.json", "sweep")
+    states = Counter(trial["state"] for trial in record["trials"])
     return {
         "open": folder / "sweep.html",
-        "best run": folder / found["best"]["folder"],
-        "is": " ".join(sentences(found)),
+        "best run": folder / record["best"]["folder"],
+        "is": " ".join(sentences(record)),
         "trials": ", ".join(f"{count} {state}" for state, count in states.items()),
-        "over": "; ".join(f"{key} {words}" for key, words in found["space"].items()),
-        "data set": found["data_set"],
+        "over": "; ".join(f"{key} {words}" for key, words in record["space"].items()),
+        "data set": record["data_set"],
     }
 
 
 def _curve(folder: Path) -> dict[str, Any]:
-    found = read_json(folder / "curve.json", "curve")
+    record = read_json(folder / "curve.json", "curve")
     return {
         "open": folder / "curve.html",
-        "is": " ".join(each["text"] for each in next(iter(found["findings"].values()), [])),
-        "data set": found["provenance"]["data_set"],
+        "is": " ".join(
+            statement["text"] for statement in next(iter(record["findings"].values()), [])
+        ),
+        "data set": record["provenance"]["data_set"],
     }
 
 

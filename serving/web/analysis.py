@@ -54,8 +54,8 @@ _AGAIN = 10.0  # seconds after which a server that could not answer tries again
 
 def _too_busy(retry_after: int) -> Refused:
     """Return the refusal of a request for which there is no place for so many seconds."""
-    words = "as many images wait as may; try again"
-    return Refused(429, "busy", words, {"Retry-After": str(retry_after)})
+    message = "as many images wait as may; try again"
+    return Refused(429, "busy", message, {"Retry-After": str(retry_after)})
 
 
 class RequestPlaces:
@@ -101,7 +101,7 @@ class _Waiting:
 class Batcher:
     """Answers for images, several at a time where several wait.
 
-    Of each batch `on_batch` is told how many images it had, and its seconds.
+    `on_batch` is called after each batch with its number of images and its seconds.
     """
 
     def __init__(
@@ -315,15 +315,15 @@ class Server:
         self, request_id: str, name: str, content: bytes, include: frozenset[Include]
     ) -> AnalyzeAnswer:
         """Answer for one upload."""
-        wanted = include & {"sr", "sc"}
-        if wanted and find_spec("highdicom") is None:
+        formats = include & {"sr", "sc"}
+        if formats and find_spec("highdicom") is None:
             raise Refused(
                 400,
                 "dicom_not_installed",
                 "this server makes no DICOM objects; leave out include=sr and include=sc, or have "
                 "the extra dicom of cxr-compare installed on it",
             )
-        decoded, answers = await self._answers(name, content, source=bool(wanted))
+        decoded, answers = await self._answers(name, content, source=bool(formats))
         described = [
             system.describe(answer, maps="maps" in include)
             for system, answer in zip(self.systems, answers, strict=True)

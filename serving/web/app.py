@@ -68,8 +68,8 @@ _PIXELS: dict[str, Any] = {
     "lowest is 0, and larger is always brighter.",
     "content": {"application/octet-stream": {"schema": _BINARY}},
     "headers": {
-        name: {"description": words, "schema": {"type": "number"}}
-        for name, words in {
+        name: {"description": text, "schema": {"type": "number"}}
+        for name, text in {
             "X-Width": "Columns.",
             "X-Height": "Rows.",
             "X-Low": "Value that the file shows black, by its window or range.",
@@ -174,8 +174,8 @@ async def analyze(
     request: Request,
     include: Annotated[
         list[Include],
-        BeforeValidator(lambda words: [each for word in words for each in word.split(",")]),
-        Query(description="What else is wanted; may be repeated, or have commas between."),
+        BeforeValidator(lambda texts: [name for text in texts for name in text.split(",")]),
+        Query(description="What else is sent; may be repeated, or have commas between."),
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> AnalyzeAnswer:
     """Answer for one image by every system: decision, probability, boxes in its pixels."""
@@ -241,7 +241,7 @@ async def report_csv(entries: _Visit) -> Response:
 
 def _row(entry: VisitEntry, system: SystemAnswer) -> dict[str, Any]:
     answer = {**system.model_dump(), "image": entry.image.name}
-    known = (
+    facts = (
         answer
         | entry.image.model_dump()
         | {
@@ -251,7 +251,7 @@ def _row(entry: VisitEntry, system: SystemAnswer) -> dict[str, Any]:
             "note": RESEARCH_USE,
         }
     )
-    return answer_row(answer) | {name: inert_cell(known[name]) for name in RESULT_FORMATS}
+    return answer_row(answer) | {name: inert_cell(facts[name]) for name in RESULT_FORMATS}
 
 
 @router.get("/healthz", tags=["state"])

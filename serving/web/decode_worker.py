@@ -46,9 +46,9 @@ def main(max_pixels: int, seconds: int, upload: int, pixels: int) -> None:
         for stream in (0, 1, 2):  # decoders print what they find in files
             os.dup2(null, stream)
         path = Path(f"/proc/self/fd/{upload}")
-        while len(wanted := asked.read(ASKED.size)) == ASKED.size:
+        while len(request := asked.read(ASKED.size)) == ASKED.size:
             signal.alarm(seconds + _SPARE_SECONDS)
-            deep, source = ASKED.unpack(wanted)
+            deep, source = ASKED.unpack(request)
             text, arrays = _answer(path, deep=deep, source=source)
             end = 0
             for array in arrays:
@@ -89,7 +89,7 @@ def _read(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
         "ids": [image.patient, image.instance],
         "spacing": [image.spacing_row_mm, image.spacing_col_mm],
         "colour": image.colour,
-        "warnings": [(words, words.kind) for words in file_warnings(path, image)],
+        "warnings": [(warning, warning.kind) for warning in file_warnings(path, image)],
     }
     arrays = [np.ascontiguousarray(image.pixels)]
     if image.deep is not None:

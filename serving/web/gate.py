@@ -70,8 +70,10 @@ def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
     A response keeps its own ``Cache-Control`` and ``Content-Security-Policy``.
     """
     headers = list(headers)
-    own = {name.lower() for name, _ in headers} & {_CACHE, _POLICY}
-    added = {name: value for name, value in ((_CACHE, b"no-store"), *_HEADERS) if name not in own}
+    present = {name.lower() for name, _ in headers} & {_CACHE, _POLICY}
+    added = {
+        name: value for name, value in ((_CACHE, b"no-store"), *_HEADERS) if name not in present
+    }
     return [*(pair for pair in headers if pair[0].lower() not in added), *added.items()]
 
 
@@ -133,9 +135,9 @@ class ReportCookie:
 
     def header(self, origin: str) -> str:
         """Return ``Set-Cookie`` for a page of an origin."""
-        words = f"{self._name}={self._value}; Path={REPORT_FILES}; Max-Age={_COOKIE_SECONDS}"
+        cookie = f"{self._name}={self._value}; Path={REPORT_FILES}; Max-Age={_COOKIE_SECONDS}"
         secure = "; Secure" if origin.lower().startswith("https://") else ""
-        return f"{words}; HttpOnly; SameSite=Strict{secure}"
+        return f"{cookie}; HttpOnly; SameSite=Strict{secure}"
 
     def is_in(self, cookies: Iterable[bytes]) -> bool:
         """Return True if a request's ``Cookie`` headers hold the cookie."""
@@ -158,8 +160,10 @@ class Gate:
     ) -> None:
         self._app = app
         self._cookie = cookie or ReportCookie()
-        own = (settings.host, "localhost", "127.0.0.1", "::1")
-        self._hosts = frozenset(map(_split_host, map(str.lower, (*own, *settings.allowed_hosts))))
+        local_names = (settings.host, "localhost", "127.0.0.1", "::1")
+        self._hosts = frozenset(
+            map(_split_host, map(str.lower, (*local_names, *settings.allowed_hosts)))
+        )
         token = settings.token
         if token is None and not is_loopback(settings.host):
             token = secrets.token_urlsafe()
@@ -223,10 +227,10 @@ class Gate:
             async with asyncio.timeout_at(min(deadline, progress.until)):
                 message = await receive()
         except TimeoutError:
-            words = f"the file did not arrive within {self._seconds:g} seconds"
+            message = f"the file did not arrive within {self._seconds:g} seconds"
             if progress.until < deadline:
-                words = f"too little of the file came within {_PACE_SECONDS:g} seconds"
-            progress.refused = Refused(408, "slow_request", words)
+                message = f"too little of the file came within {_PACE_SECONDS:g} seconds"
+            progress.refused = Refused(408, "slow_request", message)
             raise progress.refused from None
         if message["type"] == "http.request":
             came = len(message.get("body", b""))
@@ -239,8 +243,8 @@ class Gate:
             if progress.read > self._most:
                 progress.refused = self._too_large()
             elif self._held > max(self._most_held, progress.read):
-                words = "as many images come as may; try again"
-                progress.refused = Refused(429, "busy", words, {"Retry-After": "1"})
+                message = "as many images come as may; try again"
+                progress.refused = Refused(429, "busy", message, {"Retry-After": "1"})
             if progress.refused is not None:
                 raise progress.refused
         return message
@@ -251,13 +255,13 @@ class Gate:
             headers.setdefault(name.lower(), []).append(value)
         if b"content-length" in headers and b"transfer-encoding" in headers:
             # A proxy before us may take the other for the length, and hide a request behind it.
-            words = "a request has either Content-Length or Transfer-Encoding"
-            raise Refused(400, "two_lengths", words)
+            message = "a request has either Content-Length or Transfer-Encoding"
+            raise Refused(400, "two_lengths", message)
         host = self._require_host(headers.get(b"host", []))
         method = scope["method"]
         if method not in _METHODS:
-            words = f"no {method if method.isalpha() else 'such method'} here"
-            raise Refused(405, "method_not_allowed", words, {"Allow": ", ".join(_METHODS)})
+            message = f"no {method if method.isalpha() else 'such method'} here"
+            raise Refused(405, "method_not_allowed", message, {"Allow": ", ".join(_METHODS)})
         client = scope.get("client")
         wait = self._limit.wait(client[0] if client else "")
         if wait > 0:
@@ -292,10 +296,10 @@ class Gate:
         scheme, _, token = sent[0].partition(b" ")
         is_ours = hmac.compare_digest(token.strip(), self._token)
         if len(sent) != 1 or scheme.lower() != b"bearer" or not is_ours:
-            words = "send the token of this server: Authorization: Bearer TOKEN"
+            message = "send the token of this server: Authorization: Bearer TOKEN"
             if is_report:
-                words = f"open the report from the page of this server, or {words}"
-            raise Refused(401, "token", words, {"WWW-Authenticate": 'Bearer realm="cxr"'})
+                message = f"open the report from the page of this server, or {message}"
+            raise Refused(401, "token", message, {"WWW-Authenticate": 'Bearer realm="cxr"'})
 
     def _too_large(self) -> Refused:
         limit = self._most / MEBIBYTE
@@ -306,8 +310,8 @@ class Gate:
 
 def _require_same_origin(headers: Mapping[bytes, list[bytes]], host: str) -> None:
     """Refuse what another page sends; programs name no origin."""
-    words = "sent by a page of another origin; use the page of this server"
-    refused = Refused(403, "origin", words)
+    message = "sent by a page of another origin; use the page of this server"
+    refused = Refused(403, "origin", message)
     for origin in headers.get(b"origin", []):
         scheme, _, rest = origin.decode("latin-1").lower().partition("://")
         if scheme not in ("http", "https") or rest != host:
@@ -339,8 +343,8 @@ async def _answer(refused: Refused, scope: Scope, receive: Receive, send: Send) 
     body = json.dumps(refused.body(scope.get("cxr_request_id", ""))).encode()
     length = str(len(body))
     headers = {"Content-Type": "application/json", "Content-Length": length, "Connection": "close"}
-    own = (headers | refused.headers).items()
-    raw = [(name.lower().encode(), value.encode()) for name, value in own]
+    all_headers = (headers | refused.headers).items()
+    raw = [(name.lower().encode(), value.encode()) for name, value in all_headers]
     await send({"type": "http.response.start", "status": refused.status, "headers": raw})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     if refused.status != 408:

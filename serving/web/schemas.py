@@ -295,8 +295,8 @@ class ExamplesAnswer(_Model):
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer, "description": words}
-    for status, words in {
+    status: {"model": ErrorAnswer, "description": text}
+    for status, text in {
         400: "Bad input",
         401: "Token missing or wrong",
         403: "Host or origin not allowed",

@@ -46,8 +46,8 @@ def build_app(
 ) -> FastAPI:
     """Build the application that serves some systems."""
     served = [
-        ServedSystem(run, found, _REPORT_URL if found and found.images == "test" else None)
-        for run, found in zip(systems, report_figures(systems, report), strict=True)
+        ServedSystem(run, figures, _REPORT_URL if figures and figures.images == "test" else None)
+        for run, figures in zip(systems, report_figures(systems, report), strict=True)
     ]
     server = Server(served, settings, missed_together(systems, report))
     cookie = ReportCookie()
@@ -107,8 +107,8 @@ class _RequestLog:
         except Exception as error:  # noqa: BLE001 - its text may quote a header
             _LOG.error("%s failed: %s", request_id, _where(error))
             if not begun:
-                words = f"something went wrong; the log names it as {request_id}"
-                await _error_of(Refused(500, "internal", words), scope)(scope, receive, noting)
+                message = f"something went wrong; the log names it as {request_id}"
+                await _error_of(Refused(500, "internal", message), scope)(scope, receive, noting)
         seconds = time.monotonic() - start
         route = getattr(scope.get("route"), "path", "none")
         self._server.metrics.count(route, status, seconds)

@@ -132,7 +132,9 @@ def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFi
             f"--report {folder}: evaluates {', '.join(content['provenance'].get('systems', {}))}, "
             "none of them a training that is served; give the report of these runs, or leave it out"
         )
-    return [found or _validation_figures(run) for run, found in zip(systems, figures, strict=True)]
+    return [
+        stored or _validation_figures(run) for run, stored in zip(systems, figures, strict=True)
+    ]
 
 
 def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigures | None:
@@ -149,15 +151,16 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
             missed = [_missed(run, rows) for run, rows in zip(systems, of_systems, strict=True)]
             cautions = {_SAME_TRAINING for run in systems if not _evaluated_itself(run, content)}
             made_on = content["provenance"]["data_set"]
-            if found := _together(systems[0], missed, "test", made_on, [*cautions]):
-                return found
+            figures = _together(systems[0], missed, "test", made_on, [*cautions])
+            if figures:
+                return figures
     missed = [_missed_in_validation(run) for run in systems]
     made_on = systems[0].model.info.get("data_set") or {}
     return _together(systems[0], missed, "validation", made_on, [_FEW_MISSED])
 
 
 def _missed(run: Run, rows: pd.DataFrame) -> pd.DataFrame | None:
-    """Return whether a system ``missed`` each positive image, with the patient; None if unknown."""
+    """Return the positive images with ``missed`` and the patient; None if unknown."""
     called = f"decision_{run.policy}"
     rows = rows[rows["label"] == 1].set_index("image_id")
     if not {called, "patient_id"} <= set(rows) or rows[called].isna().any():
@@ -172,11 +175,11 @@ def _missed_in_validation(run: Run) -> pd.DataFrame | None:
     if run.decision is None or threshold is None or not path.is_file():
         return None
     rows = read_table(path, "decisions")
-    found = _missed(
+    missed = _missed(
         run, rows.assign(**{f"decision_{run.policy}": is_positive(rows["score"], threshold)})
     )
     misses = (run.decision.validation.get(run.policy) or {}).get("fn")
-    return found if found is not None and found["missed"].sum() == misses else None
+    return missed if missed is not None and missed["missed"].sum() == misses else None
 
 
 def _together(
@@ -277,11 +280,11 @@ def _figures_of(run: Run, content: Mapping[str, Any]) -> ReportFigures | None:
         for row in content["metrics"]
         if (row["system"], row["unit"], row["subgroup"]) == (name, "image", "all")
     ]
-    wanted = [(metric, "") for metric in _OF_SCORES]
-    wanted += [(metric, run.policy) for metric in _OF_DECISIONS]
+    keys = [(metric, "") for metric in _OF_SCORES]
+    keys += [(metric, run.policy) for metric in _OF_DECISIONS]
     by_key = {(row["metric"], row["policy"]): row for row in rows}
     first = rows[0] if rows else {}
-    cautions = [str(words) for words in content["answer"]["cautions"]]
+    cautions = [str(caution) for caution in content["answer"]["cautions"]]
     if not _evaluated_itself(run, content):
         cautions.append(_SAME_TRAINING)
     return ReportFigures(
@@ -290,7 +293,7 @@ def _figures_of(run: Run, content: Mapping[str, Any]) -> ReportFigures | None:
         n_images=first.get("n_images"),
         n_patients=first.get("n_patients"),
         n_positive=first.get("n_positive"),
-        figures=[_figure(by_key[key]) for key in wanted if key in by_key],
+        figures=[_figure(by_key[key]) for key in keys if key in by_key],
         cautions=cautions,
     )
 

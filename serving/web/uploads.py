@@ -96,8 +96,8 @@ def detect_format(content: bytes) -> str:
     return kind
 
 
-def _refuse(words: str) -> Refused:
-    return Refused(415, "type", f"{words}; {_GIVE}")
+def _refuse(reason: str) -> Refused:
+    return Refused(415, "type", f"{reason}; {_GIVE}")
 
 
 def _other_kind(content: bytes) -> str | None:
@@ -267,11 +267,11 @@ class Decoder:
             raise Refused(413, "too_large", f"the file is larger than the limit of {limit}")
         kind = detect_format(content)
         if source and kind != "DICOM":
-            words = (
+            message = (
                 f"include=sr and include=sc are for DICOM files, this is {kind}: it names no "
                 "patient and no study; leave them out"
             )
-            raise Refused(400, "no_dicom", words)
+            raise Refused(400, "no_dicom", message)
         if self._waiting >= self._settings.queue:
             again = {"Retry-After": "2"}
             raise Refused(429, "busy", "as many files wait as may; try again", again)
@@ -381,5 +381,5 @@ def _decoded(kind: str, answer: Mapping[str, Any], content: bytes) -> Decoded:
     )
     bits = int(answer["record"]["bits"] or 8)
     taken = Source.from_json(answer["source"]) if "source" in answer else None
-    warnings = tuple(Warned(*each) for each in answer["warnings"])
+    warnings = tuple(Warned(*warning) for warning in answer["warnings"])
     return Decoded(image, kind, bits, warnings, taken)

@@ -216,7 +216,7 @@ def test_show_tells_how_an_export_was_held_against_its_run(tmp_path):
     told = show.describe_folder(tmp_path)
     assert told["kind"] == "export, complete"
     assert told["calibrated on"] == "8 training images"
-    assert told["held against the run"] == "kept, on 8 validation images"
+    assert told["compared with the run"] == "kept, on 8 validation images"
     assert told["AUROC falls by (validation images)"] == "0.01 (0.9 to 0.89; at most 0.02)"
     assert told["image scores differ by (validation images)"] == "0.25 (-)"
 

@@ -110,16 +110,15 @@ def test_overlay_refuses_a_set_without_pixels(tuned, evaluation_set, tmp_path):
 def drawn_images(data, tuned, out, **options):
     """Draw the detector and return the names of the files."""
     detector = tuned["Detector"].folder
-    drawn = overlay({"A": detector}, data=data, out=out, panel=64, **options)
+    drawn = overlay({"A": detector}, data=data, out=out, **options)
     return sorted(Path(file).name for file in drawn.to_dict())
 
 
-def test_the_same_seed_draws_the_same_images(tuned, evaluation_set, tmp_path, pixels):
-    first, second, other = (
-        drawn_images(evaluation_set, tuned, tmp_path / str(number), limit=5, seed=seed)
-        for number, seed in enumerate((7, 7, 8))
+def test_the_same_sample_is_drawn_again(tuned, evaluation_set, tmp_path, pixels):
+    first, second = (
+        drawn_images(evaluation_set, tuned, tmp_path / str(number), limit=5) for number in (1, 2)
     )
-    assert first == second != other
+    assert first == second
     assert len(first) == 5
 
 

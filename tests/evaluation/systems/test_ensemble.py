@@ -120,7 +120,7 @@ def test_members_that_do_not_belong_together_are_refused(predict, detectors, joi
     "weights", [[1.0], [1.0, -1.0], [1.0, float("nan")], [1e308, 1e308], [1.0, 1e-300]]
 )
 def test_wrong_weights_are_refused(detectors, join, weights):
-    with pytest.raises(InputError, match=r"--weights.*\b2\b"):
+    with pytest.raises(InputError, match=r"weights.*\b2\b"):
         join(detectors, weights)
 
 
