@@ -43,6 +43,9 @@ def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam")
             their gradients. For a head that reads a class token every method gives the tokens that
             the last block reads, weighted by their gradients.
 
+    Returns:
+        Logits (B, F), maps (B, F, h, w), and their frame in the image.
+
     Raises:
         InputError: The method is unknown, or the network has no such maps.
 

@@ -21,7 +21,11 @@ class _LabelSample(ImageSample):
 
 @dataclass(frozen=True)
 class LabelBatch(ImageBatch):
-    """A batch for the classifier to learn from."""
+    """A batch for the classifier to learn from.
+
+    Attributes:
+        targets: Labels, float32 (B, F): 1, 0, or NaN where unknown.
+    """
 
     targets: Tensor  # float32 (B, K): 1 present, 0 absent, NaN unknown
 
@@ -64,6 +68,13 @@ class ImageLabelDataset(ImageDataset[_LabelSample]):
 
 
 def collate(samples: Sequence[_LabelSample]) -> LabelBatch:
-    """Stack samples of one store size into a batch, which owns its memory."""
+    """Stack samples of one store size into a batch, which owns its memory.
+
+    Args:
+        samples: B samples of one store size.
+
+    Returns:
+        The batch, with images uint8 (B, 1, S, S) and targets float32 (B, F).
+    """
     targets = torch.from_numpy(np.stack([sample.targets for sample in samples]))  # (B, K)
     return LabelBatch.from_samples(samples, targets)

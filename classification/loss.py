@@ -48,6 +48,9 @@ def build_criterion(positive_weight: float | Literal["balanced"], targets: np.nd
         positive_weight: Weight of each positive, or ``balanced``: negatives per positive of each
             finding, from 0.01 to 100, and 1 for a finding with one kind only.
         targets: Training targets (N, K), as in `masked_cross_entropy`.
+
+    Returns:
+        A function of logits and targets, both (B, F), that returns a scalar.
     """
     if positive_weight == 1:
         return masked_cross_entropy
@@ -106,6 +109,9 @@ def training_losses(
             classes a finding).
         pooled_features: Features by image id, for a frozen trunk and pixels that are always the
             same; missing ones are added.
+
+    Returns:
+        The scalar loss by its name.
     """
     targets = batch.targets * (1 - smoothing) + smoothing / 2
     return {"classification": criterion(_logits(model, batch, pooled_features), targets)}
@@ -121,6 +127,12 @@ def validation_losses(
 
     One forward pass in evaluation mode: batch-norm statistics and the model's mode stay as they
     are, and nothing is smoothed.
+
+    Args:
+        model: The classifier.
+        batch: Images and targets; all targets may be unknown.
+        criterion: The loss of logits and targets.
+        pooled_features: Filled with the features (B, C) before the last layer; None keeps none.
 
     Returns:
         The loss by its name, and scores, float64 (B, K) in [0, 1].

@@ -177,6 +177,9 @@ def build_classifier(
             times. ``imagenet``: the grey image normalised by ImageNet's mean and standard deviation
             of each colour, with which public CheXNets were trained.
 
+    Returns:
+        The classifier; its weights are random unless `weights` names some.
+
     Raises:
         InputError: An argument is outside its range, or the weights are not available.
 

@@ -34,6 +34,9 @@ class ConfigSummary(NamedTuple):
 def summaries() -> list[ConfigSummary]:
     """Summarise every packaged configuration, detectors first.
 
+    Returns:
+        One summary for each packaged configuration.
+
     Example:
         >>> [summary.network for summary in summaries() if summary.name == "retinanet"]
         ['resnet50']
@@ -111,6 +114,12 @@ def annotated(config: Config) -> str:
 
     `read_config` reads it back as the same configuration. A key without a value, which TOML cannot
     express, is commented out.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        TOML with a comment above each key.
 
     Example:
         >>> text = annotated(read_config(find_config("chexnet")))

@@ -27,6 +27,12 @@ def packaged_configs() -> list[str]:
 def find_config(name: str) -> Path:
     """Find a configuration's file, by its path or the name of one that comes with the program.
 
+    Args:
+        name: Path of a TOML file, or name of a packaged configuration.
+
+    Returns:
+        Path of the file.
+
     Raises:
         InputError: There is no such file and no such name.
 
@@ -55,6 +61,9 @@ def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -
         overrides: New values by ``section.key``; or texts ``section.key=value``, with values as in
             TOML, plain words without quotes.
 
+    Returns:
+        The complete configuration of a detector or a classifier.
+
     Raises:
         InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
             a value has the wrong type or lies outside its range.
@@ -75,6 +84,9 @@ def parse_config(text: str, source: str) -> Config:
     Args:
         text: The configuration.
         source: Where it comes from, for messages.
+
+    Returns:
+        The complete configuration of a detector or a classifier.
 
     Raises:
         InputError: The text is no valid configuration; see `read_config`.
@@ -103,6 +115,12 @@ def _rename_old_keys(content: dict[str, Any]) -> None:
 def dump_config(config: BaseModel) -> str:
     """Write a configuration as TOML, defaults included, so that it records all that was used.
 
+    Args:
+        config: A configuration, or one of its sections.
+
+    Returns:
+        TOML with a line for each key that has a value.
+
     Example:
         >>> dump_config(read_config(find_config("chexnet"))).splitlines()[0]
         'kind = "classifier"'
@@ -113,6 +131,13 @@ def dump_config(config: BaseModel) -> str:
 
 def first_difference(old: BaseModel, new: BaseModel) -> str | None:
     """Describe the first key in which two configurations differ, with both values.
+
+    Args:
+        old: The configuration of before.
+        new: The configuration of now, of the same class.
+
+    Returns:
+        The key with both values in one phrase; None if the configurations are equal.
 
     Example:
         >>> old = read_config(find_config("chexnet"), ["training.seed=1"])

@@ -229,6 +229,12 @@ def detector_names() -> list[str]:
 def foreign_detector(name: str) -> Any:
     """Import the class of a detector from an installed package.
 
+    Args:
+        name: Name of the entry point of the package.
+
+    Returns:
+        The class of the detector.
+
     Raises:
         ValueError: No package has it, or it cannot be imported.
     """

@@ -61,6 +61,12 @@ class ReadProtocol(NamedTuple):
 def read_protocol(path: Path) -> ReadProtocol:
     """Read and check a protocol.
 
+    Args:
+        path: A TOML file.
+
+    Returns:
+        The protocol with what the file says about it.
+
     Raises:
         InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
             a value has the wrong type or lies outside its range.

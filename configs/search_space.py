@@ -76,6 +76,12 @@ def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistributio
 def describe_distribution(distribution: BaseDistribution) -> str:
     """Describe a distribution in a short phrase.
 
+    Args:
+        distribution: The distribution of one key.
+
+    Returns:
+        A phrase without a full stop, for the page of a sweep.
+
     Example:
         >>> describe_distribution(IntDistribution(32, 256, step=32))
         '32 to 256 in steps of 32'
@@ -93,6 +99,12 @@ def describe_distribution(distribution: BaseDistribution) -> str:
 def scale_of(distribution: BaseDistribution) -> str | list[str]:
     """Return the scale of an axis for a distribution: ``log``, ``linear``, or the listed values.
 
+    Args:
+        distribution: The distribution of one key.
+
+    Returns:
+        ``log`` or ``linear`` for numbers, else the texts of all values in their order.
+
     Example:
         >>> scale_of(FloatDistribution(0.1, 1.0))
         'linear'
@@ -105,6 +117,12 @@ def scale_of(distribution: BaseDistribution) -> str | list[str]:
 def values_of(proposed: Mapping[str, Any]) -> dict[str, Any]:
     """Return Optuna's proposal as values of the configuration.
 
+    Args:
+        proposed: Values by ``section.key`` as Optuna proposes them.
+
+    Returns:
+        Values by ``section.key`` as the configuration holds them.
+
     Example:
         >>> values_of({"model.dropout": 0.1, "training.optimiser": 'x = "sgd"'})
         {'model.dropout': 0.1, 'training.optimiser': 'sgd'}
@@ -116,7 +134,15 @@ def values_of(proposed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
-    """Return a configuration's own values as Optuna proposes them; None if one is not possible."""
+    """Return a configuration's own values as Optuna proposes them; None if one is not possible.
+
+    Args:
+        config: The configuration.
+        space: Distribution of each varied key.
+
+    Returns:
+        Values by ``section.key``, or None if the space lacks one of them.
+    """
     proposed = {}
     for key, distribution in space.items():
         value = attrgetter(key)(config)
@@ -134,6 +160,12 @@ def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
 
 def format_value(value: Any) -> str:
     """Format a value as TOML, but a text without quotes.
+
+    Args:
+        value: Value of a key.
+
+    Returns:
+        The value as a user writes it behind ``--set KEY=``.
 
     Example:
         >>> format_value(True), format_value("adamw"), format_value(0.001)
@@ -158,6 +190,9 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
         values: New values by ``section.key``.
         source: Where they come from, for messages.
 
+    Returns:
+        The new configuration; the given one is unchanged.
+
     Raises:
         InputError: A value is not allowed.
     """
@@ -168,6 +203,12 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
 
 def combinations(space: Space) -> int | None:
     """Return the number of different trials; None if a range makes it infinite.
+
+    Args:
+        space: Distribution of each varied key.
+
+    Returns:
+        The product of the numbers of values, or None.
 
     Example:
         >>> combinations({"a": CategoricalDistribution(("x = 1", "x = 2"))})

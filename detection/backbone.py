@@ -31,6 +31,12 @@ def group_norm(channels: int) -> nn.GroupNorm:
     A fixed number of 32 groups would leave one or two values a group on a small model's P7, which
     erases them.
 
+    Args:
+        channels: Number of channels, a multiple of 8.
+
+    Returns:
+        The layer.
+
     Raises:
         InputError: The channels are not a multiple of 8.
 

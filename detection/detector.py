@@ -35,7 +35,13 @@ class _LesionSample(ImageSample):
 
 @dataclass(frozen=True)
 class LesionBatch(ImageBatch):
-    """A batch for the detector to learn from."""
+    """A batch for the detector to learn from.
+
+    Attributes:
+        boxes: True boxes of each image, float32 (N, 4) xyxy, store px.
+        labels: Number of the finding of each box, int64 (N,).
+        dropped: Numbers of boxes that augmentation dropped, all images.
+    """
 
     boxes: list[Tensor]  # per image float32 (N, 4) xyxy, store px; N may be 0
     labels: list[Tensor]  # per image int64 (N,), from 1
@@ -113,7 +119,14 @@ class LesionDataset(ImageDataset[_LesionSample]):
 
 
 def collate(samples: Sequence[_LesionSample]) -> LesionBatch:
-    """Stack samples of one store size into a batch, which owns its memory."""
+    """Stack samples of one store size into a batch, which owns its memory.
+
+    Args:
+        samples: B samples of one store size.
+
+    Returns:
+        The batch, with images uint8 (B, 1, S, S).
+    """
     dropped = zip(*(sample.dropped for sample in samples), strict=True)
     return LesionBatch.from_samples(
         samples,
@@ -235,6 +248,13 @@ def training_losses(model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
 
     Any number of the images may have no boxes.
 
+    Args:
+        model: The detector in training mode.
+        batch: Images with their boxes.
+
+    Returns:
+        Scalar losses by name.
+
     Raises:
         InputError: A box or label is not usable; the image is named.
     """
@@ -246,6 +266,13 @@ def validation_losses(model: Detector, batch: LesionBatch) -> tuple[dict[str, Te
 
     One forward pass in evaluation mode: batch-norm statistics and the model's mode stay as they
     are.
+
+    Args:
+        model: The detector.
+        batch: Images with their boxes.
+
+    Returns:
+        Scalar losses by name, and the detections of each image in store px.
     """
     targets = build_targets(batch, model.n_findings)
     with evaluation_mode(model), torch.no_grad():

@@ -71,6 +71,12 @@ def decode_boxes(
 def best_boxes(boxes: Boxes) -> Boxes:
     """Keep at most 100 boxes of each finding with a score of at least 0.001, by falling score.
 
+    Args:
+        boxes: Boxes (N, 4) xyxy of one image, with scores and labels (N,).
+
+    Returns:
+        The boxes that remain.
+
     Example:
         >>> corners = np.array([[0.0, 0, 8, 8], [4.0, 4, 12, 12]])
         >>> best_boxes(Boxes(corners, np.array([0.0005, 0.5]), np.array([1, 1]))).scores.tolist()

@@ -64,6 +64,9 @@ def build_detector(
         std: Standard deviation of the pixels; None for that of the published weights.
         settings: Keys of the architecture, which `configs.settings` explains.
 
+    Returns:
+        The detector; its weights are random unless `weights` names some.
+
     Raises:
         InputError: An argument is outside its range, or the weights are not available.
 

@@ -83,6 +83,9 @@ def box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tens
         anchors: (M, 4) xyxy, store px.
         boxes: True boxes (M, 4) xyxy, store px.
 
+    Returns:
+        Scalar, float32.
+
     Source:
         Smooth L1: Girshick 2015; GIoU: Rezatofighi et al. 2019; DIoU and CIoU: Zheng et al. 2020.
 

@@ -149,6 +149,12 @@ def _conv_norm(conv: nn.Module, norm: nn.Module) -> nn.Sequential:
 def feature_layers(network: nn.Module) -> nn.Module:
     """Return the layers of a torchvision network before its pooling, in forward order.
 
+    Args:
+        network: A network of torchvision.
+
+    Returns:
+        A module whose children are the layers in forward order.
+
     Example:
         >>> list(dict(feature_layers(build_network("resnet18")).named_children()))[-1]
         'layer4'
@@ -166,6 +172,12 @@ def timm_stages(network: nn.Module) -> list[list[nn.Module]]:
 
     A plain transformer, whose maps have one size, is cut into four stages of equally many blocks.
     Tensors that belong to no layer, such as the position embedding, are in the first stage.
+
+    Args:
+        network: A network of timm.
+
+    Returns:
+        The layers of each stage, in forward order.
     """
     info: Any = network.feature_info
     strides = [stage["reduction"] for stage in info]

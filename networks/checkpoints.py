@@ -25,6 +25,13 @@ STEP_COUNTER = "num_batches_tracked"
 class Checkpoint:
     """Weights that a model starts from.
 
+    Attributes:
+        source: Where the weights come from, for messages.
+        state: Tensors by their names.
+        findings: Names of the outputs; None if the file does not say them.
+        network: Name of the network; None if the file does not say it.
+        arguments: Arguments that the network was built with.
+
     Example:
         >>> Checkpoint("model.pth", {"fc.weight": torch.zeros(2, 8)}).shapes
         {'fc.weight': (2, 8)}
@@ -187,6 +194,9 @@ def match_names(
         keys: Names in the checkpoint.
         rename: Gives the new name of each.
         source: The checkpoint, for messages.
+
+    Returns:
+        Name in the checkpoint by new name.
 
     Raises:
         InputError: Two tensors get the same new name.

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageSample:
-    """One image; subclasses add its labels or boxes."""
+    """One image; subclasses add its labels or boxes.
+
+    Attributes:
+        image_id: Id of the image.
+        pixels: Store pixels, uint8 (S, S).
+    """
 
     image_id: str
     pixels: np.ndarray  # uint8 (S, S), store pixels
@@ -30,7 +35,12 @@ class ImageSample:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images for a model; subclasses add labels or boxes, which stay in main memory."""
+    """Images for a model; subclasses add labels or boxes, which stay in main memory.
+
+    Attributes:
+        image_ids: Ids of the B images.
+        images: Store pixels, uint8 (B, 1, S, S).
+    """
 
     image_ids: list[str]
     images: Tensor  # uint8 (B, 1, S, S), store pixels; the model normalises
@@ -69,6 +79,13 @@ _Sample = TypeVar("_Sample", bound=ImageSample)
 @dataclass(eq=False)
 class ImageDataset(Dataset[_Sample], ABC):
     """Images of a pixel store with their annotations; subclasses say which annotations.
+
+    Attributes:
+        store: Source of the pixels.
+        image_ids: Ids of the images, in the order of the rows.
+        annotations: Table of the annotations; each subclass names its columns.
+        findings: Findings in the order of the model's outputs.
+        augmentation: Random change of each image; None for none.
 
     Raises:
         InputError: The store lacks an image.

@@ -8,7 +8,13 @@ from torch import nn
 
 
 class MeasuredLayer(NamedTuple):
-    """Name of a layer, and the size of the maps that it gives."""
+    """Name of a layer, and the size of the maps that it gives.
+
+    Attributes:
+        name: Name of the child.
+        stride: Input px per cell of the map.
+        channels: Number of maps.
+    """
 
     name: str
     stride: int  # input px from one cell of its maps to the next
@@ -16,7 +22,14 @@ class MeasuredLayer(NamedTuple):
 
 
 def copy_without_values(layers: nn.Module) -> nn.Module:
-    """Copy a network onto torch's meta device, where running it computes shapes only."""
+    """Copy a network onto torch's meta device, where running it computes shapes only.
+
+    Args:
+        layers: Any network; it stays unchanged.
+
+    Returns:
+        A copy whose tensors have shapes and types but no values.
+    """
     memo = {
         id(tensor): torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
         for tensor in (*layers.parameters(), *layers.buffers())
@@ -35,6 +48,9 @@ def measure_layers(layers: nn.Module, image_size: int) -> list[MeasuredLayer]:
     Args:
         layers: A network whose children are its layers in forward order.
         image_size: Side S of the input (1, 3, S, S), px.
+
+    Returns:
+        One entry for each child, in forward order.
 
     Raises:
         TypeError: A child does not read what the one before gives.

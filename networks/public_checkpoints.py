@@ -94,6 +94,9 @@ _PUBLIC = {  # by the network and the number of channels that its first layer re
 def recognise_public_checkpoint(checkpoint: Checkpoint) -> PublicCheckpoint | None:
     """Find out which public classifier a checkpoint is, by its tensors.
 
+    Args:
+        checkpoint: Weights as they were read from a file.
+
     Returns:
         The public classifier with the name that its last layer has in this checkpoint. Its
         findings are empty if a torchxrayvision network has another number of outputs. None for a

@@ -110,12 +110,26 @@ _NOT_A_NETWORK = {"resnet121": "densenet121 or resnet101"}
 
 
 def network_names(kind: ModelKind) -> tuple[str, ...]:
-    """Names of the networks that a kind of model may stand on."""
+    """Return the names of the networks that a kind of model may stand on.
+
+    Args:
+        kind: ``detector`` or ``classifier``.
+
+    Returns:
+        Names as `model.backbone` of a configuration takes them.
+    """
     return tuple(name for name, network in NETWORKS.items() if getattr(network, kind))
 
 
 def describe_unknown(name: object, kind: ModelKind) -> str:
     """Say which networks there are in place of one that there is not, and which may be meant.
+
+    Args:
+        name: The name that no network has.
+        kind: ``detector`` or ``classifier``.
+
+    Returns:
+        The end of an error message, without a full stop.
 
     Example:
         >>> describe_unknown("resnet5", "detector").partition(", got ")[2]

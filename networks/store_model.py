@@ -92,6 +92,11 @@ class StoreModel(nn.Module, ABC):
 def require_findings(findings: Sequence[str], n_findings: int, model: str) -> None:
     """Refuse a list of findings that is not as long as a model's outputs.
 
+    Args:
+        findings: Names that were given to the outputs.
+        n_findings: Number of outputs of the model.
+        model: Name of the model, for the message.
+
     Raises:
         InputError: The numbers differ.
     """
@@ -104,6 +109,12 @@ def require_findings(findings: Sequence[str], n_findings: int, model: str) -> No
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Keep a model in evaluation mode inside the ``with`` block, and restore its mode at the end.
+
+    Args:
+        model: The model; the modes of its parts are restored one by one.
+
+    Returns:
+        A context manager without a value.
 
     Example:
         >>> model = nn.Dropout()

@@ -72,6 +72,9 @@ def detector_renamer(keys: Collection[str]) -> Callable[[str], str]:
     Args:
         keys: All names in the checkpoint, from which its detector is known.
 
+    Returns:
+        A function from a name in the file to the present name.
+
     Example:
         >>> rename = detector_renamer(["head.regression_head.conv.6.bias"])
         >>> rename("module.backbone.fpn.inner_blocks.0.weight")

@@ -57,6 +57,9 @@ def fetch_coco(head: str) -> dict[str, Tensor]:
     Args:
         head: ``v1`` or ``v2``, the version of the model.
 
+    Returns:
+        Tensors by the names that torchvision gives them.
+
     Raises:
         InputError: The file is not in the cache and cannot be downloaded.
     """

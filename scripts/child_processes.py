@@ -208,7 +208,16 @@ def _end(children: Sequence[Child]) -> None:
 def start(
     words: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a `cxr` command that does not outlive this one; without a file it writes here."""
+    """Start a `cxr` command that does not outlive this one; without a file it writes here.
+
+    Args:
+        words: Words of the command line behind ``cxr``.
+        environment: Environment variables of the process.
+        output: File for its output, or None.
+
+    Returns:
+        The running process.
+    """
     told = {_PARENT: str(os.getpid()), InputError.variable: str(InputError.status)}
     return subprocess.Popen(  # noqa: S603  our own command
         [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", *words],

@@ -48,7 +48,11 @@ def printed_as() -> Literal["text", "json"] | None:
 
 
 def say(text: str = "") -> None:
-    """Show lines to the person at the terminal; of long ones the beginning and the end."""
+    """Show lines to the person at the terminal; of long ones the beginning and the end.
+
+    Args:
+        text: Lines to show on stderr.
+    """
     if _SILENT.get():
         return
     lines = [shortened(line) for line in with_store_addresses(text).split("\n")]
@@ -57,7 +61,11 @@ def say(text: str = "") -> None:
 
 
 def emit(text: str) -> None:
-    """Write a line of a result, which may be piped on, to stdout."""
+    """Write a line of a result, which may be piped on, to stdout.
+
+    Args:
+        text: The line, without its end.
+    """
     sys.stdout.write(with_store_addresses(text) + "\n")
     sys.stdout.flush()
 
@@ -69,7 +77,11 @@ def next_step(*commands: str) -> None:
 
 
 def emit_json(payload: Any) -> None:
-    """Write a result for a program to stdout."""
+    """Write a result for a program to stdout.
+
+    Args:
+        payload: Values that JSON knows; others become texts.
+    """
     emit(json.dumps(payload, indent=2, ensure_ascii=False, default=str))
 
 
@@ -78,6 +90,13 @@ def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Show a progress bar while the block runs.
 
     Where stderr is no terminal (a log, CI), a line at its end, and how long a long one takes.
+
+    Args:
+        description: Text before the bar.
+        total: Number of steps, or None where it is unknown.
+
+    Returns:
+        A context manager; its value is called with the number of steps done, by default 1.
     """
     if _SILENT.get() or not sys.stderr.isatty():
         yield from _plain_progress(description, total)

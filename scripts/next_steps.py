@@ -47,6 +47,13 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
     """Return commands that train on a data set: a classifier, and a detector if it has boxes.
 
     Where the audit found an error, what removes it comes first, since training would stop.
+
+    Args:
+        dataset: The data set.
+        split: Split to train on.
+
+    Returns:
+        Command lines in the order in which they are useful.
     """
     from cxr_compare.data_prep.audit.audit import AUDIT_PAGE, redraw_command, split_errors
 

@@ -313,6 +313,12 @@ def texts_of(value: Any) -> list[str]:
 def description(function: Callable[..., Any]) -> tuple[str, list[str]]:
     """Return what a command does, in paragraphs, and the examples of its command line.
 
+    Args:
+        function: Function of a command.
+
+    Returns:
+        The text before the sections of the docstring, and one command line an example.
+
     Example:
         >>> from cxr_compare.scripts.commands.show import show
         >>> description(show)[1]

@@ -218,6 +218,9 @@ def load(
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: What a run computes in; its decision was chosen at ``fp32``.
 
+    Returns:
+        The loaded run, which answers for images with `predict`.
+
     Raises:
         InputError: The folder holds no complete run or export, or there is no such device.
     """

@@ -33,6 +33,10 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
 
     Two pools of threads on the same cores wait for each other. ``OMP_NUM_THREADS`` overrides.
     `shared_by` processes share the processors, each with so many `workers` that load.
+
+    Args:
+        workers: Processes that load images beside each process that computes.
+        shared_by: Processes that compute on this machine.
     """
     _keep_freed_memory()
     import cv2
@@ -68,7 +72,18 @@ def _keep_freed_memory() -> None:
 
 
 def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"]:
-    """Choose the device to compute on."""
+    """Choose the device to compute on.
+
+    Args:
+        name: ``auto``, ``cpu`` or ``cuda``.
+        devices: Number of GPUs that are needed.
+
+    Returns:
+        ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: The name is none of these, or there are too few GPUs.
+    """
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
@@ -92,6 +107,13 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
 
 def load_model(folder: Path, device: str = "auto") -> Model:
     """Open a run to compute on a device, or an export; the processors are set up for it.
+
+    Args:
+        folder: Folder of a run or an export.
+        device: ``auto``, ``cpu`` or ``cuda``, for a run.
+
+    Returns:
+        The loaded model.
 
     Raises:
         InputError: The folder is damaged, there is no such device, or packages are missing.

@@ -75,7 +75,12 @@ def _split_seeds(system: str) -> tuple[str | None, list[Path]]:
 
 
 class System(NamedTuple):
-    """A system that a command names: its display name, and the folder of each training seed."""
+    """A system that a command names: its display name, and the folder of each training seed.
+
+    Attributes:
+        name: Display name, or None for that of the folder.
+        paths: Folder of each training seed.
+    """
 
     name: str | None
     paths: list[Path]
@@ -123,6 +128,12 @@ SystemsGiven: TypeAlias = (
 
 def read_systems(value: SystemsGiven) -> list[System]:
     """Read systems from words, or by name; those that were read before stay as they are.
+
+    Args:
+        value: Texts ``NAME=PATH[,PATH...]`` or ``PATH``, or paths by name.
+
+    Returns:
+        One system for each text or name.
 
     Example:
         >>> read_systems(["A=out/a,out/b"]) == read_systems({"A": ["out/a", Path("out/b")]})
@@ -269,7 +280,14 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
 
 
 def predicts(path: Path) -> bool:
-    """Return True for the folder of a complete run or of an export."""
+    """Return True for the folder of a complete run or of an export.
+
+    Args:
+        path: Any path.
+
+    Returns:
+        True or False; nothing is loaded.
+    """
     return is_run(path) or is_export(path)
 
 

@@ -329,5 +329,13 @@ def render_answers(
 
 
 def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
-    """Draw answers as a figure of matplotlib, for notebooks and for `Figure.savefig`."""
+    """Draw answers as a figure of matplotlib, for notebooks and for `Figure.savefig`.
+
+    Args:
+        answers: Answers of one or more systems for one image.
+        panel: Side of a panel, px.
+
+    Returns:
+        The figure, with the image and a panel for each system.
+    """
     return as_figure([render_answers(answers, panel=panel)])

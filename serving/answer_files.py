@@ -55,7 +55,14 @@ def _free_stem(stem: str, taken: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Answers(Sequence[Answer]):
-    """Answers of systems, image by image."""
+    """Answers of systems, image by image.
+
+    Attributes:
+        answers: One answer for each image and system, in the order of the images.
+        left_out: Reason by path of the file that was left out.
+        exit_status: Exit status of the command: 1 if files were left out.
+        printed: True if the answers were printed one by one.
+    """
 
     answers: tuple[Answer, ...]  # of each image one a system
     left_out: dict[str, str] = field(default_factory=dict)  # why, of each file without an answer
@@ -111,6 +118,9 @@ def answer_files(
         progress: Shows lines and the progress.
         batch_size: Images at a time; None for what suits the models.
         strict: Whether an image with a warning gets no answer.
+
+    Returns:
+        All answers, and the files that were left out.
 
     Raises:
         InputError: No file could be answered.

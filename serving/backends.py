@@ -29,12 +29,24 @@ _Backend = Literal["torch", "onnx", "openvino", "auto"]
 
 
 def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # noqa: A002
-    """Return the folder of an export of a run where no other folder is named."""
+    """Return the folder of an export of a run where no other folder is named.
+
+    Args:
+        run: Run folder.
+        format: ``onnx`` or ``openvino``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
+
+    Returns:
+        ``RUN/exports/FORMAT-PRECISION``.
+    """
     return run / "exports" / f"{format}-{precision}"
 
 
 def require_torch(run: Path) -> None:
     """Refuse a run where the packages that it predicts with are not installed.
+
+    Args:
+        run: Folder of a run.
 
     Raises:
         InputError: They are not, or the folder is no run.
@@ -47,7 +59,15 @@ def require_torch(run: Path) -> None:
 
 
 def open_model(folder: Path, **options: Any) -> Model:
-    """Open a run, with options of `TrainedModel.open`, or an export of one, which takes none."""
+    """Open a run, with options of `TrainedModel.open`, or an export of one, which takes none.
+
+    Args:
+        folder: Folder of a run or an export.
+        options: Options of `TrainedModel.open`.
+
+    Returns:
+        The loaded model.
+    """
     if is_export(folder):
         from cxr_compare.serving.exported_model import ExportedModel
 
@@ -59,7 +79,14 @@ def open_model(folder: Path, **options: Any) -> Model:
 
 
 class ChosenBackend(NamedTuple):
-    """Back end, folder and precision that were chosen."""
+    """Back end, folder and precision that were chosen.
+
+    Attributes:
+        folder: Folder of the run or the export that predicts.
+        backend: Program that computes.
+        precision: Precision of the computation.
+        words: Line that says what was chosen; empty where nothing was to be chosen.
+    """
 
     folder: Path  # a run for torch, else an export
     backend: Literal["torch", "onnx", "openvino"]
@@ -79,6 +106,17 @@ def choose_backend(
     """Choose what predicts, without loading it: torch float32 for a run, its own for an export.
 
     ``auto`` is the fastest export of the run in a precision that this machine can run, else torch.
+
+    Args:
+        folder: Folder of a run or an export.
+        backend: Back end, ``auto``, or None for the usual one.
+        precision: Precision, or None for the usual one.
+        needs_torch: Option that torch alone can do, or None.
+        gpu: True if a GPU is there for torch.
+        data: Data set, for the advice of messages.
+
+    Returns:
+        Folder, back end and precision.
 
     Raises:
         InputError: The export is missing, is of another training, cannot run here, or does not fit

@@ -64,6 +64,17 @@ def export_run(
     images: both need the data set of the run, and its pixels at the run's size. Without it a
     float32 export is proved on phantoms.
 
+    Args:
+        run: Run folder.
+        out: Folder to make.
+        format: ``onnx`` or ``openvino``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
+        dataset: Data set of the run, or None.
+        store: Its pixels at the run's size, or None.
+
+    Returns:
+        The figures that compare the export with the run.
+
     Raises:
         InputError: The run is not complete, the precision cannot be had, images are missing, or the
             export answers otherwise than the run.

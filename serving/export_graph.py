@@ -101,7 +101,13 @@ class _ClassifierGraph(nn.Module):
 
 
 def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa: A002
-    """Write a network into a folder in a format, in float32, and a detector's anchors."""
+    """Write a network into a folder in a format, in float32, and a detector's anchors.
+
+    Args:
+        model: A detector or classifier in evaluation mode.
+        folder: Folder to write into.
+        format: ``onnx`` or ``openvino``.
+    """
     graph: nn.Module
     grey = _for_grey(model)
     if isinstance(grey, DenseDetector):
@@ -162,7 +168,14 @@ def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
 
 
 def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return a detector's anchors and their number on each level."""
+    """Return a detector's anchors and their number on each level.
+
+    Args:
+        model: A detector with anchors.
+
+    Returns:
+        Anchors, float32 (A, 4) xyxy, store px, and the number of anchors of each level.
+    """
     size = model.preprocess.size
     with torch.inference_mode():
         heads = model.run(torch.zeros(1, 1, size, size, dtype=torch.uint8))
@@ -206,6 +219,12 @@ def quantise(
     decision with it in 8 bits (CheXNet and RetinaNet alike), and 1 and 4 without.
 
     Source: post-training quantisation with fast bias correction, NNCF (Kozlov et al. 2020).
+
+    Args:
+        folder: Folder of the float32 export.
+        spec: Description of the export.
+        image: Returns the store pixels of an image id, uint8 (S, S).
+        image_ids: Training images that calibrate the activations.
     """
     without_telemetry()
     # Imported by nncf; it warns of a missing GPU.

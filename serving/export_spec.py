@@ -35,12 +35,26 @@ _HASH_BLOCK = 1 << 20
 
 
 def is_export(folder: Path) -> bool:
-    """Return True for the folder of a complete export."""
+    """Return True for the folder of a complete export.
+
+    Args:
+        folder: Any path.
+
+    Returns:
+        True or False; nothing is loaded.
+    """
     return (folder / EXPORT_FILE).is_file()
 
 
 def validation_folder(folder: Path) -> Path:
-    """Return the folder with the decision of a run or export."""
+    """Return the folder with the decision of a run or export.
+
+    Args:
+        folder: Folder of a run or an export.
+
+    Returns:
+        Path of the folder ``validation`` below it; it need not exist.
+    """
     return folder if is_export(folder) else folder / "validation"
 
 
@@ -56,7 +70,21 @@ def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Ha
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """Inputs, outputs and origin of an exported network."""
+    """Inputs, outputs and origin of an exported network.
+
+    Attributes:
+        format: ``onnx`` or ``openvino``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
+        kind: ``boxes`` of a detector, ``scores`` of a classifier.
+        findings: Findings in the order of the outputs.
+        target: Fields of the target that was learned.
+        size: Side of the input, px.
+        level_sizes: Number of anchors on each level of a detector; their sum is A.
+        map_frame: Outer frame of a classifier's map, xyxy, in px of the input.
+        map_levels: Probability and raw map value of each contour.
+        run: Facts of the run that was exported.
+        files: SHA-256 digest by file name.
+    """
 
     format: Format  # whose file the network is in
     precision: Precision  # what it computes in

@@ -106,7 +106,21 @@ def open_session(
     shares: bool = False,  # others need the processor, too, such as who decodes images
     batch_size: int | None = None,  # where that is fixed, the network is made for it: faster
 ) -> Session:
-    """Load an exported network."""
+    """Load an exported network.
+
+    Args:
+        folder: Folder of the export.
+        spec: Description of the export.
+        many: True lets several batches be under way at a time.
+        shares: True leaves processors to other processes.
+        batch_size: Images of a batch; None lets it vary.
+
+    Returns:
+        The network, ready to run.
+
+    Raises:
+        InputError: The file of the network is missing or cannot be loaded.
+    """
     folder = Path(folder)
     path, *_ = [spec.file(folder, name) for name in MODEL_FILES[spec.format]]
     kind = _OnnxSession if spec.format == "onnx" else _OpenVinoSession

@@ -254,6 +254,13 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Prog
     """Learn the check from a run's training images; one that exists is kept.
 
     The images are squares of `size` px, as the run sees them.
+
+    Args:
+        run: Run folder, into which ``guard.json`` is written.
+        dataset: Data set of the run.
+        split: Split whose training images are learned from.
+        size: Side of the images, px.
+        progress: Shows lines and the progress.
     """
     path = run / GUARD_NAME
     if path.is_file():

@@ -286,7 +286,15 @@ def _page_of(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> 
 
 
 def draw(number: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw an image that never was an X-ray; the kinds take turns with the number."""
+    """Draw an image that never was an X-ray; the kinds take turns with the number.
+
+    Args:
+        number: Number of the image, which chooses its kind.
+        rng: Random generator of the details.
+
+    Returns:
+        The image, uint8 (height, width).
+    """
     kinds: tuple[Callable[[np.random.Generator], np.ndarray], ...] = (
         _noise,
         _shapes,

@@ -27,7 +27,15 @@ CAPTURE_END = "-sc.dcm"
 
 @dataclass(frozen=True)
 class AnswerOutput:
-    """Destinations of answers."""
+    """Destinations of answers.
+
+    Attributes:
+        overlays: Folder for one PNG an image; None draws none.
+        csv: Table to write, or None.
+        dicom: Folder for DICOM objects, or None.
+        log: Open log of answers, or None.
+        printed_as: How stdout shows answers; None in a call from Python.
+    """
 
     overlays: Path | None  # folder of the PNG files; None draws none
     csv: Path | None = None  # table to write
@@ -62,6 +70,13 @@ def find_images(
 
     Returns those read so far, of which the last shows an image, and the others.
 
+    Args:
+        sources: Files and folders that were named.
+        output: Destinations, whose files are not taken for images.
+
+    Returns:
+        The files that were read so far, and the paths of the others.
+
     Raises:
         InputError: None of them does.
     """
@@ -81,6 +96,12 @@ def find_images(
 @contextmanager
 def reserved_table(table: Path | None) -> Iterator[None]:
     """Keep other commands from writing a table while this one does; None: there is no table.
+
+    Args:
+        table: Path of the table, or None.
+
+    Returns:
+        A context manager without a value.
 
     Raises:
         InputError: Another command writes it.

@@ -284,6 +284,14 @@ def match_boxes(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
     IoU of 0.9 on. Where a side has `most` boxes of a label, its least score is where the list was
     cut: a box that is no surer than that, but for twice the difference of scores, may be missing
     on the other side.
+
+    Args:
+        first: Boxes of one system.
+        second: Boxes of the other system.
+        most: Largest number of boxes of a label that a system may give.
+
+    Returns:
+        Matched and unmatched boxes, and the differences of the matched ones.
     """
     total = _BoxDifference(0, 0, 0.0, 0.0)
     for label in np.union1d(first.labels, second.labels):

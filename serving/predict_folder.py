@@ -147,7 +147,17 @@ def predict_validation(
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> Predictions:
-    """Return a run's predictions of its validation images; make them if they are missing."""
+    """Return a run's predictions of its validation images; make them if they are missing.
+
+    Args:
+        run: Run folder.
+        test_set: Data set, target and split of the run.
+        progress: Shows lines and the progress.
+        device: Device that computes.
+
+    Returns:
+        The predictions, which are kept in the run folder.
+    """
     folder = validation_folder(run)
     if not (folder / "predictions.json").is_file():
         predict_data_set(
@@ -172,6 +182,12 @@ def freeze_decision(
 
     It is what `cxr tune` chooses by default, on the run's validation images, and lies in the run's
     folder with the predictions that it was chosen on. One that is there stays.
+
+    Args:
+        run: Run folder.
+        test_set: Data set, target and split of the run.
+        progress: Shows lines and the progress.
+        device: Device that computes.
     """
     name = test_set.target.name
     if (validation_folder(run) / "decisions" / f"{name}.json").is_file():
@@ -272,6 +288,12 @@ def _run_of_export(model: Model) -> Path | None:
 
 def sent_size(batch_size: int) -> int:
     """Return the number of images that a worker predicts before it answers: whole batches.
+
+    Args:
+        batch_size: Images predicted at a time.
+
+    Returns:
+        Number of images, a multiple of `batch_size`.
 
     Example:
         >>> sent_size(16), sent_size(48), sent_size(300)
@@ -379,6 +401,17 @@ def predict_parts(
     Batches hold the same images as those of ``model.predict``, so that tables are equal to it byte
     for byte; a part has `sent_size` images. `sizes` holds ``image_id, width, height`` of the
     originals, px.
+
+    Args:
+        engine: Engine whose processes predict.
+        model: The loaded model.
+        store: Pixels of the images.
+        image_ids: Images to predict, in order.
+        sizes: Columns ``image_id, width, height``, px of the original.
+        batch_size: Images predicted at a time.
+
+    Returns:
+        Parts of the predictions, in the order of the images.
 
     Raises:
         InputError: A worker could not open model or store, or ended whenever it tried a part.

@@ -128,6 +128,9 @@ def read_settings_file(path: Path | None) -> SettingsFile:
     Args:
         path: A TOML file; None gives the defaults.
 
+    Returns:
+        The settings; keys that the file leaves out have their defaults.
+
     Raises:
         InputError: The file cannot be read, a key is unknown, or a value is of the wrong type or
             out of range. The line names the file, the key and what it may be.

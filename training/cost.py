@@ -25,6 +25,12 @@ class ParameterCounts(NamedTuple):
 def count_parameters(model: nn.Module) -> ParameterCounts:
     """Count the parameters of a model.
 
+    Args:
+        model: Any module.
+
+    Returns:
+        Number of all parameters, and of those that learn.
+
     Example:
         >>> count_parameters(nn.Linear(3, 2))
         ParameterCounts(total=8, trainable=8)
@@ -40,6 +46,13 @@ def count_flops(model: nn.Module, image_size: int) -> int:
 
     Convolutions and matrix products count, with two operations for each multiply and add; other
     layers, decoding and non-maximum suppression do not.
+
+    Args:
+        model: A model of this package; its mode is restored.
+        image_size: Side S of the image, px.
+
+    Returns:
+        Number of operations.
 
     Example:
         >>> from cxr_compare.classification.model import build_classifier

@@ -191,6 +191,18 @@ def read_configs(
 ) -> tuple[DetectorConfig, ClassifierConfig]:
     """Read both configurations, each with the keys to replace, and give both the same target.
 
+    Args:
+        dataset: Data set of the curve.
+        detector: Name or file of the detector's configuration.
+        detector_overrides: Keys to replace in it.
+        classifier: Name or file of the classifier's configuration.
+        classifier_overrides: Keys to replace in it.
+        mixed: True checks that the detector can start from the classifier.
+        equal: ``steps`` or ``epochs``: what all shares have the same number of.
+
+    Returns:
+        Configurations of the detector and of the classifier.
+
     Raises:
         InputError: A configuration cannot be read, is of the other kind of model, or does not fit
             the options.
@@ -242,6 +254,13 @@ def add_parts(
 ) -> dict[tuple[str, float, int], str]:
     """Draw the parts, check that each can be learned from and evaluated, and then add them.
 
+    Args:
+        dataset: Data set to which the splits are added.
+        target: Target that both models learn.
+        splits: Splits whose test images evaluate the models.
+        shares: Shares of the patients, in (0, 1].
+        seeds: Random seeds of the draws.
+
     Returns:
         Name of the new split by split, share and seed.
 
@@ -277,6 +296,10 @@ def add_parts(
 
 def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
     """Refuse splits that test the same patients: they are no folds of one study.
+
+    Args:
+        dataset: Data set with the splits.
+        splits: Names of the splits.
 
     Raises:
         InputError: Two splits share a test patient.

@@ -23,7 +23,14 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Hardware(NamedTuple):
-    """Devices of a training: their kind and number, the precision, and the loading processes."""
+    """Devices of a training: their kind and number, the precision, and the loading processes.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        devices: Number of GPUs or processes that share a batch.
+        precision: Precision of the computation.
+        loaders: Number of processes that load images; 0 loads in the training process.
+    """
 
     device: Literal["cpu", "cuda"]
     devices: int

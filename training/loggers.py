@@ -155,7 +155,12 @@ def _logged_epochs(logger: Logger) -> set[int]:
 
 
 def log_row(loggers: Sequence[Logger], row: dict[str, Any]) -> None:
-    """Log an epoch's figures with every logger."""
+    """Log an epoch's figures with every logger.
+
+    Args:
+        loggers: Loggers of the run; there may be none.
+        row: Figures of the epoch by column.
+    """
     for logger in loggers:
         logger.log_metrics(_scalars(row), step=row["epoch"])
         logger.save()

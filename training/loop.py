@@ -173,6 +173,9 @@ class Loop(LightningModule):
 class SentNumbers:
     """Scalars by name on their way to the host, while the device goes on with its work.
 
+    Args:
+        numbers: Scalar tensors on the device, by name.
+
     Example:
         >>> SentNumbers({"box": torch.tensor(0.5), "class": torch.tensor(2.0)}).values
         {'box': 0.5, 'class': 2.0}

@@ -135,6 +135,9 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
         folder: Folder that `save_model` wrote to.
         builders: Builders by the kind of model, ``detector`` and ``classifier``.
 
+    Returns:
+        The model in evaluation mode, on the processor.
+
     Raises:
         InputError: A file is missing or damaged, or the weights are of another architecture.
     """

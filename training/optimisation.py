@@ -44,6 +44,9 @@ def build_optimiser(
         settings: Names the optimiser, learning rate, momentum and weight decay.
         fused: torch's argument: one pass over all weights.
 
+    Returns:
+        The optimiser, with the norms and biases in a group of their own.
+
     Raises:
         ValueError: All parameters are frozen.
     """

@@ -27,6 +27,10 @@ class PeakMemory:
     processes that load data beside this one are left out. Memory that the process had before is
     not counted, except for the model's own weights.
 
+    Args:
+        model: The model, whose tensors count on a GPU.
+        device: Device that the model works on.
+
     Example:
         >>> watch = PeakMemory(nn.Linear(2, 2))
         >>> seen = watch.read()

@@ -104,6 +104,11 @@ def draw_batch(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG; the file appears whole or not at all."""
+    """Write a figure as a PNG; the file appears whole or not at all.
+
+    Args:
+        figure: A figure of matplotlib.
+        path: PNG file to write.
+    """
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")

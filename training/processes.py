@@ -200,7 +200,14 @@ class Processes:
 
 
 def gather(value: Value) -> list[Value]:
-    """Collect the value of each process, in the order of the processes; all must call it."""
+    """Collect the value of each process, in the order of the processes; all must call it.
+
+    Args:
+        value: Value of this process; it must be picklable.
+
+    Returns:
+        One value for each process.
+    """
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):

@@ -21,7 +21,17 @@ _N_PORTS = 10_000
 
 @dataclass(frozen=True)
 class Rank:
-    """One process among those of a training."""
+    """One process among those of a training.
+
+    Attributes:
+        rank: Number of this process among all, from 0.
+        world_size: Number of all processes.
+        local_rank: Number of this process on its machine, from 0.
+        local_world_size: Number of processes on this machine.
+        address: Host of the first process.
+        port: Port of the first process.
+        launcher: Program that started the processes, for messages.
+    """
 
     rank: int  # from 0; the first one writes and reports
     world_size: int  # number of processes on all nodes

@@ -21,7 +21,15 @@ _N_LEARNING_ROLES = 2  # training and validation
 
 @dataclass(frozen=True)
 class Request:
-    """A requested training: its configuration, its data set and its folder."""
+    """A requested training: its configuration, its data set and its folder.
+
+    Attributes:
+        settings: Complete configuration.
+        dataset: Data set to train on.
+        out: Run folder.
+        resume: True continues a training that was interrupted.
+        despite_audit: True trains although the audit found an error.
+    """
 
     settings: Config
     dataset: DataSet

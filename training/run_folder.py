@@ -30,7 +30,11 @@ _RUN = "run.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A training's folder: configuration, used images, history, checkpoints and weights."""
+    """A training's folder: configuration, used images, history, checkpoints and weights.
+
+    Attributes:
+        folder: Path of the run folder.
+    """
 
     folder: Path
 

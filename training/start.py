@@ -101,6 +101,13 @@ def _require_weights(settings: Config) -> None:
 def join_training(request: Request, progress: Progress) -> PreparedTraining | None:
     """Open the training that the first process has started; None if it has ended.
 
+    Args:
+        request: The training as the first process was asked for it.
+        progress: Shows lines and the progress.
+
+    Returns:
+        The open training, or None.
+
     Raises:
         InputError: The folder is not there.
     """

@@ -145,7 +145,11 @@ class SweepPlan:
 
 
 class Sweep:
-    """A sweep's Optuna study in its folder; the caller has locked the folder."""
+    """A sweep's Optuna study in its folder; the caller has locked the folder.
+
+    Args:
+        plan: Settings of the sweep.
+    """
 
     def __init__(self, plan: SweepPlan) -> None:
         self.plan = plan

@@ -49,7 +49,14 @@ class Algorithm:
 
 
 def to_bytes(instance: Dataset) -> bytes:
-    """Return an object as the content of a DICOM file."""
+    """Return an object as the content of a DICOM file.
+
+    Args:
+        instance: A complete DICOM object.
+
+    Returns:
+        Bytes with the preamble and the file meta information.
+    """
     buffer = io.BytesIO()
     instance.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()

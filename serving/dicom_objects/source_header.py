@@ -79,7 +79,14 @@ _SINGLE_FRAME = frozenset(
 
 
 def read_source(path: Path | str) -> Dataset:
-    """Read the header of a DICOM file that `read_image` has accepted, without its pixels."""
+    """Read the header of a DICOM file that `read_image` has accepted, without its pixels.
+
+    Args:
+        path: A DICOM file.
+
+    Returns:
+        Its data elements except for the pixels.
+    """
     with _source_may_be_odd():
         try:
             return pydicom.dcmread(path, stop_before_pixels=True, force=True)

@@ -67,6 +67,12 @@ def writing(path: Path) -> Iterator[None]:
 def digest(uid: str) -> str:
     """Return the digest that stands for a UID in the journal, in file names and in messages.
 
+    Args:
+        uid: A DICOM UID.
+
+    Returns:
+        Hexadecimal SHA-256 digest.
+
     Example:
         >>> digest("1.2.3")[:12]
         'c47f5b18b8a4'
@@ -90,6 +96,11 @@ class Journal:
     ``failed`` for a reason. Each step is on the disk when its method returns. Results have UIDs
     that follow from image and systems. An image that was answered but may not have been sent is
     answered and sent again, and the archive keeps each result once.
+
+    Args:
+        connection: Open SQLite database.
+        path: File of the database, for messages.
+        job: Digest of the systems and the destination.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, job: str) -> None:

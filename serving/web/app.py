@@ -98,7 +98,12 @@ _Visit = Annotated[
 
 
 class Files:
-    """The files that a server gives away, by the names that clients give, listed at its start."""
+    """The files that a server gives away, by the names that clients give, listed at its start.
+
+    Args:
+        examples: Folder of example images; None: phantoms.
+        report: Report folder; None: there is no report.
+    """
 
     def __init__(self, examples: Path | None, report: Path | None) -> None:
         self.page = _listed(_PAGE, deep=False)

@@ -35,7 +35,14 @@ _SPARE_SECONDS = 5
 
 
 def main(max_pixels: int, seconds: int, upload: int, pixels: int) -> None:
-    """Answer until stdin ends; files come in the descriptor ``upload``, pixels go to ``pixels``."""
+    """Answer until stdin ends; files come in the descriptor ``upload``, pixels go to ``pixels``.
+
+    Args:
+        max_pixels: Largest image to decode, in pixels.
+        seconds: Processor seconds after which the process is ended.
+        upload: File descriptor from which uploads are read.
+        pixels: File descriptor of the memory into which pixels are written.
+    """
     with os.fdopen(os.dup(0), "rb") as asked, os.fdopen(os.dup(1), "wb") as answers:
         cv2.setNumThreads(1)
         lower_pixel_limit(max_pixels)

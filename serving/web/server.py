@@ -44,7 +44,16 @@ _IDLE = 20  # seconds that a connection without a request stays open
 def build_app(
     systems: Sequence[Run], settings: ServeSettings, *, report: Path | None = None
 ) -> FastAPI:
-    """Build the application that serves some systems."""
+    """Build the application that serves some systems.
+
+    Args:
+        systems: Loaded runs or exports.
+        settings: Limits and addresses of the server.
+        report: Report of cxr compare on these systems, or None.
+
+    Returns:
+        The application, which has not begun to listen.
+    """
     served = [
         ServedSystem(run, figures, _REPORT_URL if figures and figures.images == "test" else None)
         for run, figures in zip(systems, report_figures(systems, report), strict=True)
@@ -189,6 +198,17 @@ def run_server(
     on_start: Callable[[], object],  # called once it listens
 ) -> int:
     """Serve on a bound socket until a signal ends it, and return the signal's number.
+
+    Args:
+        systems: Loaded runs or exports.
+        settings: Limits and addresses of the server.
+        listening: Socket that is bound to the address.
+        report: Report of cxr compare on these systems, or None.
+        grace: Seconds that requests get to finish at the end.
+        on_start: Called once requests are answered.
+
+    Returns:
+        Number of the signal, such as 2 for Ctrl-C.
 
     Raises:
         RuntimeError: It ended by itself; the log says why.

@@ -108,7 +108,14 @@ class ServedSystem:
 
 
 def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
-    """Return True if systems decide differently; None with fewer than two decisions."""
+    """Return True if systems decide differently; None with fewer than two decisions.
+
+    Args:
+        answers: Answers of all systems for one image.
+
+    Returns:
+        True, False, or None where fewer than two systems decide.
+    """
     decisions = [answer.decision for answer in answers if answer.decision is not None]
     return len(set(decisions)) > 1 if len(decisions) > 1 else None
 
