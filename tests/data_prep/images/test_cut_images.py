@@ -64,7 +64,7 @@ def test_progressive_jpeg_without_its_last_scans_is_doubted(tmp_path):
 
 def test_jpeg_of_too_many_scans_is_refused_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr("cxr_compare.data_prep.images.jpeg.MAX_SCANS", 3)
-    with pytest.raises(InputError, match="more than 3 scans"):
+    with pytest.raises(InputError, match=r"\b3 scans"):
         read(tmp_path, jpeg(progressive=True))
 
 
@@ -169,5 +169,5 @@ def test_frame_without_its_tiles_is_refused(tmp_path):
     third = [at for at in range(len(frame)) if frame[at : at + 4] == b"\xff\x90\x00\x0a"][2]
     lacking = cuts.with_frame(film, uid.JPEG2000Lossless, frame[:third] + b"\xff\xd9")
     lacking.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    with pytest.raises(InputError, match="is cut short: 2 of 16 tiles are there"):
+    with pytest.raises(InputError, match=r"\b2 of 16\b"):
         read_image(tmp_path / "a.dcm")

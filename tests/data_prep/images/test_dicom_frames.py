@@ -93,7 +93,7 @@ def test_syntax_that_does_not_read_the_pixels_is_refused(coded_files, tmp_path, 
 @pytest.mark.parametrize(
     ("elements", "said"),
     [
-        ({"Columns": 8}, "inside is 16 x 16 px, grey, 8 bits, the header says 8 x 16 px"),
+        ({"Columns": 8}, "16 x 16 px, grey, 8 bits.* 8 x 16 px"),
         ({"BitsAllocated": 16, "BitsStored": 16}, "cannot be decoded"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0},
          "says 16 x 16 px, colour"),
@@ -124,7 +124,7 @@ def test_huge_codestream_in_a_small_header_is_refused(coded_files, tmp_path, syn
         read_dicom(tmp_path / "a.dcm")
     header.Rows = header.Columns = 65535
     header.save_as(tmp_path / "a.dcm")
-    with pytest.raises(InputError, match="65535 x 65535 px is larger than the limit"):
+    with pytest.raises(InputError, match="65535 x 65535 px"):
         read_dicom(tmp_path / "a.dcm")
 
 

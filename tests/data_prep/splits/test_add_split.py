@@ -20,7 +20,7 @@ def test_folds_that_test_cover_every_image_once(tmp_path):
         ids = [i for name in made for i in again.image_ids(role, name)]
         assert sorted(ids) == sorted(again.images["image_id"])
     assert made["cv-2"]["roles"]["test"]["positive for mass"] == 10
-    with pytest.raises(InputError, match="needs 3 folds"):
+    with pytest.raises(InputError, match=r"\b3 folds"):
         add_splits(dataset, "two", SplitRule(folds=2), test_folds=True)
 
 
@@ -34,7 +34,7 @@ def test_another_validation_set_beside_the_same_test_set(tmp_path):
     made = add_splits(dataset, "cv", SplitRule(folds=3), keep_test_of="default", each_fold=True)
     tested = {tuple(DataSet.open(dataset.folder).image_ids("test", name)) for name in made}
     assert tested == {tuple(again.image_ids("test"))}
-    with pytest.raises(InputError, match="has no split 'official'"):
+    with pytest.raises(InputError, match="'official'"):
         add_splits(dataset, "x", SplitRule(), keep_test_of="official")
 
 
@@ -53,14 +53,14 @@ def test_a_file_becomes_a_split_and_its_folds_several(tmp_path):
     assert again.image_ids("test", "cv-0").tolist()[:2] == ["i000", "i001"]
     how = read_json(dataset.folder / "splits" / "mine.json", "split")["how"]
     assert how["file"] == "folds.csv"
-    with pytest.raises(InputError, match="has 3 folds, asked for 5"):
+    with pytest.raises(InputError, match=r"\b3 folds.*\b5\b"):
         add_splits(dataset, "five", SplitRule(), file=tmp_path / "folds.csv", each_fold=True)
 
 
 def test_no_split_is_overwritten_and_no_name_leaves_the_folder(tmp_path):
     dataset = make_set(tmp_path)
     add_splits(dataset, "one", SplitRule(seed=1))
-    with pytest.raises(InputError, match="'one' is there"):
+    with pytest.raises(InputError, match="'one'"):
         add_splits(dataset, "one", SplitRule(seed=2))
     with pytest.raises(InputError, match="use letters"):
         add_splits(dataset, "../one", SplitRule())

@@ -51,25 +51,25 @@ def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_pat
     assert split["role"].tolist() == ["train", "unused", "unused"]
     assert (how["n_images_without_role"], how["n_ids_unknown"]) == (2, 1)
     assert len(how["notes"]) == 2
-    with pytest.raises(InputError, match="'elsewhere' is not in the data set"):
+    with pytest.raises(InputError, match="'elsewhere'"):
         read_split_file(file, images, strict=True)
     file = write(tmp_path / "s.csv", "image_id,role\ni0000,train\n")
-    with pytest.raises(InputError, match=r"no role to image 'i0001' \(2 such"):
+    with pytest.raises(InputError, match=r"'i0001' \(2 "):
         read_split_file(file, images, strict=True)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image_id,split\ni0000,train\n", "column 'role' is missing"),
+        ("image_id,split\ni0000,train\n", "'role'"),
         ("role\ntrain\n", "needs a column image_id or patient_id"),
         ("image_id,role\ni0000,trian\n", "line 2: role='trian'"),
         (
             "image_id,role\ni0000,train\ni0000,train\n",
-            "line 3: image_id 'i0000' appears more than once",
+            "line 3: image_id 'i0000'",
         ),
         ("patient_id,role\n000,train\n", r"'000' is not in the data set \(1 such lines\); .* nih:"),
-        ("image_id,role\ni0000,train\ni0001,test\n", "patient 'nih:000' is in train and test"),
+        ("image_id,role\ni0000,train\ni0001,test\n", "'nih:000'.*train.*test"),
         ("image_id,role,fold\ni0000,train,0\ni0001,train,1\n", "train of fold 0 and train of fold"),
         ("image_id,role,fold\ni0002,test,1\n", "line 2: fold='1'"),
         ("image_id,role,fold\ni0002,train,1.5\n", "line 2: fold='1.5'"),

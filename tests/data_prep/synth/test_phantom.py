@@ -107,7 +107,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(phantom, tmp_path, monkeyp
 
 
 def test_another_phantom_in_the_folder_is_refused(phantom):
-    with pytest.raises(InputError, match="holds a phantom with seed=3, asked for 4"):
+    with pytest.raises(InputError, match=r"seed=3.*\b4\b"):
         write_phantom(phantom, **{**PHANTOM, "seed": 4})
 
 
@@ -121,11 +121,11 @@ def test_a_strangers_folder_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_images": 0}, "n_images must be at least 1, got 0"),
+        ({"n_images": 0}, r"n_images.*\b0$"),
         ({"seed": -1}, "seed must not be negative"),
-        ({"size": 32}, "size must lie in 64 to 4096 px, got 32"),
+        ({"size": 32}, r"size.*64 to 4096 px.*\b32$"),
         ({"prevalence": 1.0}, "prevalence must lie in"),
-        ({"contrast": "faint"}, "contrast must be one of mixed, high, got 'faint'"),
+        ({"contrast": "faint"}, "contrast.*mixed, high.*'faint'"),
         ({"n_images": 10, "flaws": True}, "flaws need at least 20 images"),
     ],
 )

@@ -101,11 +101,11 @@ def test_wrong_true_boxes_give_no_figure(metric, change, says):
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 def test_image_ids_that_repeat_or_name_an_image_twice_give_no_figure(metric):
-    with pytest.raises(InputError, match="image_ids: 'image-0' appears more than once"):
+    with pytest.raises(InputError, match="image_ids: 'image-0'"):
         metric(found_boxes(), true_boxes(), [*IDS, "image-0"])
     with_endings = renamed("{}.png")(found_boxes())
     every = sorted({*IDS, *with_endings["image_id"]})  # a union hides that the names differ
-    with pytest.raises(InputError, match=r"'image-0' and 'image-0\.png' are one image"):
+    with pytest.raises(InputError, match=r"'image-0'.*'image-0\.png'"):
         metric(with_endings, true_boxes(), every)
     upper = found_boxes().assign(image_id=found_boxes()["image_id"].str.upper())
     with pytest.raises(InputError, match="are one image under two ids"):

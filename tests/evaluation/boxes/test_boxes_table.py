@@ -266,7 +266,7 @@ def test_coco_results_that_look_like_corners_are_asked_about_and_read_when_told(
 def test_boxes_of_several_classes_give_no_figure_of_one_class():
     outputs = torchvision_outputs()
     outputs[0]["labels"] = torch.tensor([1, 2])
-    with pytest.raises(InputError, match=r"boxes: has boxes of 2 classes \(1, 2\)"):
+    with pytest.raises(InputError, match=r"boxes: .*\b2 classes \(1, 2\)"):
         metrics.box_average_precision(outputs, torchvision_outputs(scores=False), IDS)
 
 
@@ -284,7 +284,7 @@ def test_two_lists_of_outputs_need_no_ids(metric):
     assert plain(metric(torchvision_outputs(), truth)) == plain(
         metric(torchvision_outputs(), truth, IDS)
     )
-    with pytest.raises(InputError, match="boxes: there are 3 outputs and 2 of truth"):
+    with pytest.raises(InputError, match=r"boxes: .*\b3\b.*\b2\b"):
         metric(torchvision_outputs(), truth[:2])
     with pytest.raises(InputError, match="image_ids: missing, and boxes is no list"):
         metric(EXPECTED, truth)

@@ -203,7 +203,7 @@ def test_images_that_a_system_failed_on_are_not_run(predict, test_set, evaluatio
     one = evaluation_set.image_ids("test")[0]
     images.loc[images["image_id"] == one, ["status", "reason"]] = ["failed", "out of memory"]
     write_table(images, part, "predicted_images")
-    with pytest.raises(InputError, match=rf"B lacks 1 that others ran on \({one}\)"):
+    with pytest.raises(InputError, match=rf"\bB\b.*\b1\b.*\({one}\)"):
         compare_predictions({"A": whole, "B": Predictions.open(lost.folder)}, test_set)
 
 
@@ -217,7 +217,7 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, test_set, eval
          "role": ["train"]}
     )  # fmt: skip
     write_table(seen, system.folder / "seen.parquet", "seen")
-    with pytest.raises(InputError, match="A has seen 1 patient of 2 test images"):
+    with pytest.raises(InputError, match=r"\bA\b.*\b1 patient\b.*\b2 test images"):
         compare_predictions({"A": system}, test_set)
     write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
     comparison = compare_predictions({"A": system}, test_set, replicates=20)
@@ -306,7 +306,7 @@ def test_a_decision_chosen_on_something_else_is_refused(predict, test_set, key):
     payload = tune_predictions(system, test_set).to_dict()
     payload["chosen_on"] = payload["chosen_on"] | {key: "another"}
     system.write_decision("opacity", payload)
-    with pytest.raises(InputError, match=f"chosen with {key} another"):
+    with pytest.raises(InputError, match=rf"\b{key}\b"):
         compare_predictions({"A": system}, test_set)
 
 
@@ -441,7 +441,7 @@ def test_studies_without_names_are_refused():
     with pytest.raises(InputError, match="names no studies"):
         group_images(unnamed, unnamed.labels, ids, "study")
     partly = truth_of(IMAGES.assign(study_id=["s1", None, "s1", "s1", "s1"]))
-    with pytest.raises(InputError, match="image 'b' has no study_id"):
+    with pytest.raises(InputError, match=r"'b'.*study_id"):
         group_images(partly, partly.labels, ids, "study")
 
 

@@ -92,7 +92,7 @@ def test_goals_that_cannot_be_evaluated_are_refused(predict, test_set, tmp_path)
         with pytest.raises(InputError, match="goals are compared with one trained model"):
             compare_predictions(systems, test_set, protocol=protocol)
     nowhere = Protocol(policy="sensitivity>=1", goals=GOALS, declared=True)
-    with pytest.raises(InputError, match="the goal of 'recall' cannot be evaluated: no threshold"):
+    with pytest.raises(InputError, match=r"'recall'.*threshold"):
         compare_predictions({"A": predict("C", seed=1, roles=("test",))}, test_set, replicates=50,
                         protocol=nowhere)  # fmt: skip
     path = tmp_path / "protocol.toml"

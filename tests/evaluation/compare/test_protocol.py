@@ -120,7 +120,7 @@ def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_test_s
     both = {"metric": "recall", "partner": "precision", "policy": "threshold=1"}
     for keys, lacking in (({"metric": "ap50"}, "ap50"), (both, "precision")):
         protocol = Protocol(**keys, declared=True)
-        with pytest.raises(InputError, match=f"primary figure '{lacking}' is undefined for"):
+        with pytest.raises(InputError, match=f"'{lacking}'"):
             compare_predictions(systems, test_set, protocol=protocol)
     assert not (evaluation_set.folder / "splits" / "default.looks.jsonl").exists()
     explored = compare_predictions(
@@ -135,13 +135,13 @@ def test_a_protocol_that_names_no_unit_answers_by_image_and_lets_others_be_shown
     path.write_text('target = "opacity"\n')
     assert read_protocol_or_margin(path, None, None).unit_of("patient") == "patient"
     path.write_text('target = "opacity"\nunit = "image"\n')
-    with pytest.raises(InputError, match="--unit patient: the protocol's unit is 'image'"):
+    with pytest.raises(InputError, match=r"--unit patient: .*'image'"):
         read_protocol_or_margin(path, None, None).unit_of("patient")
 
 
 def test_the_reference_comes_first_and_must_be_there():
     assert Protocol(reference="B").in_order({"A": 1, "B": 2}) == ["B", "A"]
-    with pytest.raises(InputError, match="reference 'C' is none of the systems A, B"):
+    with pytest.raises(InputError, match=r"'C'.*A, B"):
         Protocol(reference="C").in_order({"A": 1, "B": 2})
 
 
@@ -188,9 +188,9 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, test_
 def test_what_cannot_be_reported_is_refused_before_the_work(predict, test_set, evaluation_set):
     systems = {"A": predict("A", seed=1)}
     ward = Protocol(subgroups=("ward",), declared=True)
-    with pytest.raises(InputError, match="subgroup 'ward': the images have no such column"):
+    with pytest.raises(InputError, match="'ward'"):
         compare_predictions(systems, test_set, protocol=ward)
-    with pytest.raises(InputError, match=r"--prevalence 1\.0: must lie above 0 and below 1"):
+    with pytest.raises(InputError, match=r"--prevalence 1\.0: "):
         compare_predictions(systems, test_set, prevalence=1.0)
 
 
@@ -199,7 +199,7 @@ def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, test_set, eva
     system, target = predict("A", seed=1), evaluation_set.target()
     system.write_decision(target.name, tune_predictions(system, test_set).to_dict())
     protocol = Protocol(metric="f1", policy="youden", declared=True)
-    with pytest.raises(InputError, match="asks for policy 'youden', A is tuned for max_f1"):
+    with pytest.raises(InputError, match=r"'youden'.*\bA\b.*max_f1"):
         compare_predictions({"A": system}, test_set, protocol=protocol)
 
 
@@ -208,7 +208,7 @@ def test_a_protocol_for_patients_is_answered_for_patients(predict, test_set):
     protocol = Protocol(unit="patient", declared=True)
     comparison = compare_predictions(systems, test_set, replicates=50, protocol=protocol)
     assert comparison.answer.headline.startswith("On these 50 test patients")
-    with pytest.raises(InputError, match="--unit study: the protocol's unit is 'patient'"):
+    with pytest.raises(InputError, match=r"--unit study: .*'patient'"):
         protocol.unit_of("study")
     assert EXPLORATORY.unit_of("study") == "study"
 
@@ -274,7 +274,7 @@ def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
     path.write_text('target = "opacity"\nmargin = 0.05\nsubgroups = ["sex"]\n')
     asked = read_protocol_or_margin(path, None, "opacity")
     assert (asked.declared, asked.margin, asked.subgroups) == (True, 0.05, ("sex",))
-    with pytest.raises(InputError, match=r"--margin 0\.1: the protocol .* fixed 0\.05"):
+    with pytest.raises(InputError, match=r"--margin 0\.1: .*0\.05"):
         read_protocol_or_margin(path, 0.1, None)
     path.write_text('target = "opacity"\nmetric = ["recall", "specificity"]\npolicy = "max_f1"\n')
     assert read_protocol_or_margin(path, None, None).metrics == ("recall", "specificity")
@@ -287,10 +287,10 @@ def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
         with pytest.raises(InputError, match=says):
             read_protocol_or_margin(path, None, None)
     path.write_text('target = "opacity"\ninterval = "bca"\n')
-    with pytest.raises(InputError, match="interval: unknown key"):
+    with pytest.raises(InputError, match="interval"):
         read_protocol_or_margin(path, None, None)
     path.write_text("targt = 'x'\n")
-    with pytest.raises(InputError, match="did you mean 'target'"):
+    with pytest.raises(InputError, match="'target'"):
         read_protocol_or_margin(path, None, None)
     assert read_protocol_or_margin(None, 0.1, None).declared is False
 

@@ -74,5 +74,5 @@ def test_bad_boxes_are_refused_by_place(boxes, image_ids, message):
 def test_a_rule_survives_its_file_and_an_unknown_one_is_refused():
     for rule in CANDIDATES:
         assert Reduction.from_dict(asdict(rule)) == rule
-    with pytest.raises(InputError, match="unknown reduction 'learned'; run cxr tune again"):
+    with pytest.raises(InputError, match=r"'learned'.*cxr tune"):
         Reduction.from_dict({"rule": "learned", "min_score": 0.0})

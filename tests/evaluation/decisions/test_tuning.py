@@ -122,7 +122,7 @@ def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune
     opened = Decision.from_dict(old)
     assert opened.probability([0.0])[0] == pytest.approx(opened.probability([1e-4])[0])
     system.write_decision("opacity", old)
-    with pytest.raises(InputError, match=r"\(calibration\.no_box.*run cxr tune again") as raised:
+    with pytest.raises(InputError, match=r"calibration\.no_box.*cxr tune") as raised:
         checked_decision("A", system, test_set, ["max_f1"])
     assert "\n" not in str(raised.value)
 
@@ -130,7 +130,7 @@ def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune
 def test_a_broken_file_is_refused(predict):
     system = predict("A", "boxes", seed=1)
     system.write_decision("opacity", {"target": "opacity"})
-    with pytest.raises(InputError, match=r"opacity\.json: it lacks .*run cxr tune again"):
+    with pytest.raises(InputError, match=r"opacity\.json: .*cxr tune"):
         system.decision("opacity")
 
 
@@ -170,7 +170,7 @@ def test_a_missing_score_is_refused(predict, test_set):
     system = predict("A")
     scores = system.folder / "scores.parquet" / "part-00000.parquet"
     scores.unlink()
-    with pytest.raises(InputError, match="100 images ran without a score for lung_opacity"):
+    with pytest.raises(InputError, match=r"\b100 images.*lung_opacity"):
         tune_predictions(system, test_set)
 
 
@@ -223,7 +223,7 @@ def test_a_given_calibration_is_taken(predict, test_set, method):
 
 def test_a_decision_that_a_search_made_is_refused(predict, test_set):
     made = tune_predictions(predict("A", "boxes", seed=1), test_set).to_dict()
-    with pytest.raises(InputError, match="run cxr tune again"):
+    with pytest.raises(InputError, match="cxr tune"):
         Decision.from_dict(made | {"search": {"space": "default"}})
 
 

@@ -69,7 +69,7 @@ def test_charts_are_drawn_of_the_stored_curves(finished):
         for result in (fresh, opened)
     ]
     assert lines[0] == lines[1]
-    with pytest.raises(InputError, match="no chart 'rok'"):
+    with pytest.raises(InputError, match="'rok'"):
         opened.plot("rok")
 
 

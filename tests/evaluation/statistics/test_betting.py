@@ -103,9 +103,9 @@ def test_order_is_the_same_for_all_rows_and_no_users_choice():
 
 @pytest.mark.parametrize("wrong", [1.5, -0.5, math.nan])
 def test_values_outside_their_bounds_are_named(wrong):
-    with pytest.raises(InputError, match=f"values must lie between 0 and 1, got {wrong}"):
+    with pytest.raises(InputError, match=f"0 and 1, .*{wrong}"):
         mean_interval([0.2, wrong])
-    with pytest.raises(InputError, match=f"values must lie between 0 and 4, got {4 * wrong:g}"):
+    with pytest.raises(InputError, match=f"0 and 4, .*{4 * wrong:g}"):
         mean_p_value([0.2, 4 * wrong], 0.5, upper=4)
 
 

