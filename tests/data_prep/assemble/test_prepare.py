@@ -285,7 +285,7 @@ def test_a_missing_or_unknown_format_names_the_likely_one(tmp_path, name, messag
         make(write_source(tmp_path / "source"), tmp_path / "set", format=name)
 
 
-def test_given_roles_are_kept_and_validation_is_drawn_where_none_is_given(tmp_path):
+def test_published_roles_are_kept_and_validation_is_drawn_where_none_is_given(tmp_path):
     roles = ["test"] * 4 + ["train"] * 8
     source = write_source(tmp_path / "source", split=roles)
     make(source, tmp_path / "set", rule=SplitRule(val=0.25))

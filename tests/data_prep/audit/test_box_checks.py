@@ -30,7 +30,7 @@ def one_box(x1: float, y1: float, x2: float, y2: float) -> pd.DataFrame:
         (one_box(1, 1, 50, 50).iloc[:0], "present", ["box_missing"]),
     ],
 )
-def test_each_fault_of_a_box_has_its_name(boxes, state, expected):
+def test_every_fault_of_a_box_has_a_name(boxes, state, expected):
     images = pd.DataFrame({"image_id": ["a"], "width": [100], "height": [100]})
     findings = boxes.iloc[:0][["image_id", "finding", "reader"]].copy()
     findings.loc[0] = ["a", "mass", "reference"]

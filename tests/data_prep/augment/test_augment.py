@@ -174,7 +174,7 @@ def test_box_mostly_out_of_the_image_is_dropped_and_the_rest_clipped():
     assert seen == {(0, 1), (1,)}
 
 
-def test_nothing_asked_is_nothing_done():
+def test_no_augmentation_leaves_the_image_unchanged():
     assert build_augmentation() is None
 
 

@@ -57,7 +57,7 @@ def test_a_kind_without_a_model_may_hold_any_keys():
         (("validation", "auroc"), 10**400, ("number",)),
     ],
 )
-def test_a_broken_value_is_named_with_its_place(place, value, named):
+def test_a_broken_value_is_named_with_its_position(place, value, named):
     content = copy.deepcopy(DECISION)
     inner: Any = content
     for key in place[:-1]:

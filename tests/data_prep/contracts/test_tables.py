@@ -88,7 +88,7 @@ def test_columns_are_read_alone(tmp_path):
     pd.testing.assert_frame_equal(some, tables.typed_table(BOXES[["finding", "x1"]], "boxes"))
 
 
-def test_repeated_text_takes_hardly_any_room(tmp_path):
+def test_repeated_text_takes_little_space(tmp_path):
     rows = pd.concat([BOXES] * 20_000, ignore_index=True)
     tables.write_table(rows, tmp_path / "boxes.parquet", "boxes")
     assert (tmp_path / "boxes.parquet").stat().st_size < 20_000

@@ -267,7 +267,7 @@ def test_image_ids_that_stand_twice_exclude_both_and_dangling_annotations_are_li
         (coco(images=[{"id": 1, "file_name": "z.png"}]), "no image can be used; .*no such image"),
     ],
 )
-def test_a_malformed_file_is_one_line_that_names_the_place(tmp_path, content, message):
+def test_a_malformed_file_is_one_line_that_names_the_position(tmp_path, content, message):
     source = write_set(tmp_path, {"x.json": content})
     with pytest.raises(InputError, match=message) as caught:
         read(source)

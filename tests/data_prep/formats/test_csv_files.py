@@ -120,19 +120,19 @@ def test_two_states_for_one_finding_exclude_the_image(tmp_path):
         (IMAGES, "", "not readable as CSV"),
     ],
 )
-def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path, images, labels, message):
+def test_a_malformed_table_is_one_line_that_names_the_position(tmp_path, images, labels, message):
     with pytest.raises(InputError, match=message) as caught:
         read(write_set(tmp_path, images, labels))
     assert "\n" not in str(caught.value)
 
 
-def test_a_patient_in_two_given_roles_is_refused(tmp_path):
+def test_a_patient_in_two_published_roles_is_refused(tmp_path):
     images = "image_id,patient_id,split\na,p1,train\nb,p1,test\nc,p2,test\n"
     with pytest.raises(InputError, match=r"p1'.*train.*test"):
         read(write_set(tmp_path, images))
 
 
-def test_the_given_split_is_read(tmp_path):
+def test_the_published_split_is_read(tmp_path):
     images = "image_id,patient_id,split\na,p1,Train\nb,p1,train\nc,p2,validation\n"
     assert read(write_set(tmp_path, images)).split["role"].tolist() == ["train", "train", "val"]
 

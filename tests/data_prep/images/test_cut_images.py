@@ -140,7 +140,7 @@ def test_file_that_decodes_to_noise_is_doubted(tmp_path):
     assert image.doubts[0] in file_warnings(tmp_path / "a.dcm", image)
 
 
-def test_header_beyond_any_radiograph_is_refused_in_plain_words(tmp_path, monkeypatch):
+def test_header_beyond_any_radiograph_is_refused_in_one_line(tmp_path, monkeypatch):
     header = cuts.plain_header(FILM, 12)
     header.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     with monkeypatch.context() as patched:

@@ -32,7 +32,7 @@ def test_every_odd_file_is_in_the_table(shared_data):
 
 
 @pytest.mark.parametrize("name", [name for name, row in GOLDEN.items() if row["refused"]])
-def test_what_is_no_image_is_refused_for_its_own_reason(shared_data, name):
+def test_what_is_no_image_is_refused_with_its_reason(shared_data, name):
     path = odd(shared_data, name)
     with pytest.raises(InputError) as error:
         read_dicom(path)

@@ -77,7 +77,7 @@ def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_pat
         ("image_id,role\ni0002,train\ni0003,test\n", "image 'i0002' = 'i0003' is in train and"),
     ],
 )
-def test_a_wrong_file_is_refused_with_the_place(tmp_path, text, message):
+def test_a_wrong_file_is_refused_with_the_position(tmp_path, text, message):
     images = make_images([0, 0, 1, 2])
     linked = pd.Series({"i0002": "image", "i0003": "image"})
     with pytest.raises(InputError, match=message):

@@ -253,7 +253,7 @@ def test_what_cannot_be_read_is_refused_by_output_image_and_value(outputs, ids, 
         boxes_table(outputs, ids)
 
 
-def test_coco_results_that_look_like_corners_are_asked_about_and_read_when_told():
+def test_coco_results_that_look_like_corners_need_a_stated_format():
     corners = [
         {"image_id": n, "bbox": [100 + n, 120, 300 + n, 320], "score": 0.5} for n in range(12)
     ]

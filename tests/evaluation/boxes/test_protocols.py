@@ -321,7 +321,7 @@ def test_other_texts_are_no_figures(figure):
         explain(figure, FOUND, TRUTH, IMAGES)
 
 
-def test_without_a_box_to_judge_there_is_no_figure():
+def test_without_a_box_there_is_no_figure():
     with pytest.raises(InputError, match="no predicted, or no true box"):
         explain(0.5, FOUND[:0], TRUTH, IMAGES)
     with pytest.raises(InputError, match="no image of it is in image_ids"):

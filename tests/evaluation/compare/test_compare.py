@@ -508,7 +508,7 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, evaluation_set)
     )
 
 
-def test_what_was_asked_of_tune_holds_in_compare(predict, test_set, evaluation_set):
+def test_options_of_tune_apply_in_compare(predict, test_set, evaluation_set):
     system = predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="temperature", reductions=("top_k", "noisy_or"))
     decision = tune_predictions(system, test_set, options=options)

@@ -256,7 +256,7 @@ def test_a_failure_counts_against_the_system_that_failed_and_for_it(
     assert gap["ci_low"] < gap["estimate"] < gap["ci_high"]
 
 
-def test_images_without_a_known_label_move_the_figures_as_far_as_they_can(
+def test_images_without_a_label_move_the_figures_as_far_as_they_can(
     predict, test_set, evaluation_set
 ):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=5)}

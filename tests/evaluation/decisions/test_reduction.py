@@ -66,7 +66,7 @@ def test_order_of_rows_never_matters_and_scores_stay_in_bounds(scores, random):
         (BOXES.assign(score=np.nan), IMAGES, "score=nan"),
     ],
 )
-def test_bad_boxes_are_refused_by_place(boxes, image_ids, message):
+def test_bad_boxes_are_refused_by_position(boxes, image_ids, message):
     with pytest.raises(InputError, match=message):
         reduce_boxes(boxes, image_ids)
 

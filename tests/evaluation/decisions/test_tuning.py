@@ -105,7 +105,7 @@ def test_a_decision_survives_its_file(predict, test_set):
         assert stored.thresholds == decision.thresholds
 
 
-def test_a_difference_names_its_place(predict, test_set):
+def test_a_difference_names_its_position(predict, test_set):
     decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
     other = dataclasses.replace(decision, calibration=PlattScaling(1.0, 0.0))
     assert decision.difference(other).startswith("calibration.intercept: ")
@@ -214,7 +214,7 @@ def test_a_decision_keeps_what_its_thresholds_were_chosen_on(
 
 
 @pytest.mark.parametrize("method", ["none", "temperature", "platt", "isotonic"])
-def test_a_given_calibration_is_taken(predict, test_set, method):
+def test_a_chosen_calibration_is_used(predict, test_set, method):
     decision = tune_predictions(
         predict("A", seed=1), test_set, options=TuningOptions(calibration=method)
     )

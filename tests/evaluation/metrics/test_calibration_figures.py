@@ -162,6 +162,6 @@ def test_an_undefined_figure_is_not_a_number_and_has_a_reason(y_true, probabilit
     assert why_undefined("unheard of") not in map(why_undefined, found)
 
 
-def test_a_probability_outside_its_range_is_refused_by_place():
+def test_a_probability_outside_its_range_is_refused_by_position():
     with pytest.raises(InputError, match=r"row 1 is 1\.5"):
         CalibrationFigures([0, 1], [0.2, 1.5])

@@ -140,7 +140,7 @@ def test_an_undefined_figure_is_none_and_never_zero(y_true, y_score, undefined):
         ([0, 1], [0.1, np.nan], "finite; row 1"),
     ],
 )
-def test_invalid_labels_and_scores_are_refused_by_place(y_true, y_score, message):
+def test_invalid_labels_and_scores_are_refused_by_position(y_true, y_score, message):
     with pytest.raises(InputError, match=message):
         auroc(y_true, y_score)
 

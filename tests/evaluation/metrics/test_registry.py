@@ -39,7 +39,7 @@ from tools import documents
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_each_record_is_complete():
+def test_every_record_is_complete():
     for name, metric in METRICS.items():
         assert name == metric.name
         assert metric.title

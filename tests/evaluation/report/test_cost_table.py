@@ -73,7 +73,7 @@ def test_the_table_has_every_cost(comparison):
     assert "Made of" not in told
 
 
-def test_what_nobody_told_is_unknown_and_never_zero(comparison):
+def test_an_unrecorded_cost_is_unknown_and_never_zero(comparison):
     comparison.systems["CheXNet"] = SystemResult()
     table = as_table(cost_rows(comparison))
     costs = list(table)[list(table).index("Parameters") :]

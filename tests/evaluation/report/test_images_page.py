@@ -69,7 +69,7 @@ def test_thumbnails_are_small_files_that_keep_the_aspect(comparison, image_set, 
     assert all(path.stat().st_size < 4000 for path in files)
 
 
-def test_fewer_thumbnails_go_to_the_wrongly_judged_images(comparison, image_set, report_folder):
+def test_fewer_thumbnails_go_to_the_wrongly_decided_images(comparison, image_set, report_folder):
     page_data = write_images(comparison, image_set, report_folder, most=7)
     shown = {page_data["ids"][int(place)] for place in page_data["size"]}
     assert shown == {"p02", "p03", "p04", "p05", "p06", "n03", "n04"}  # missed, misplaced, alarms

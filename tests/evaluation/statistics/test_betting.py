@@ -153,7 +153,7 @@ def test_a_value_between_two_levels_earns_no_more_than_a_fair_bet_on_it():
 
 @pytest.mark.parametrize("size", [50, 700])
 @pytest.mark.parametrize("mean", [0.02, 0.5])
-def test_streams_without_a_change_show_evidence_no_more_often_than_said(size, mean):
+def test_streams_without_a_change_show_evidence_no_more_often_than_stated(size, mean):
     day = np.concatenate([np.zeros(size, dtype=int), np.repeat(np.arange(1, 31), 10)])
     drawn = np.random.default_rng(6).random((500, len(day))) < mean
     evidence = change_evidence(drawn, day)

@@ -148,7 +148,7 @@ def test_one_image_without_a_box_does_not_raise_the_faint_boxes():
     assert found.probability([0.01])[0] == found.no_box
 
 
-def test_the_choice_is_that_of_the_held_out_log_loss(sample):
+def test_the_choice_is_that_of_the_out_of_fold_log_loss(sample):
     y_true, y_score = sample
     folds = np.arange(500) % 5
     chosen, losses = choose_calibration(y_true, y_score, folds, METHODS)

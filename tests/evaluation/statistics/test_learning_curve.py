@@ -92,7 +92,7 @@ def fitted(*lines, amounts=None, variance=1e-6, spread=(-0.01, 0.0, 0.01)):
 STEEP, FLAT = TRUTHS["cross inside"]
 
 
-def test_a_line_is_that_of_least_squares_on_the_means_whatever_the_other_arm_and_the_order():
+def test_a_line_is_that_of_least_squares_on_the_means_whatever_the_other_model_and_the_order():
     rng = np.random.default_rng(1)
     figures = rng.uniform(0.7, 0.9, (4, 3))
     expected = linregress(np.log(AMOUNTS), np.log(1 - figures.mean(axis=1)))
@@ -123,7 +123,7 @@ def test_through_two_sizes_the_band_at_a_size_is_the_interval_of_its_mean(seeds)
         assert (band.low[i], band.high[i]) == pytest.approx((low, high), abs=0.05 * (high - low))
 
 
-def test_patients_that_move_two_arms_alike_do_not_blur_where_they_cross():
+def test_patients_that_move_two_models_alike_do_not_blur_where_they_cross():
     lines, amounts = np.array(exact(STEEP, FLAT, spread=[0.0])), [AMOUNTS] * 2
     moves = (1 - lines).ravel() * 0.3  # what moves all curves by one factor
     first, second = fit_learning_curves(amounts, lines, np.outer(moves, moves), 99)
@@ -151,7 +151,7 @@ def test_curves_are_equal_where_they_cross_and_the_higher_beyond_is_named(second
     assert minutes.shown == found.shown
 
 
-def test_the_interval_holds_the_efforts_at_which_neither_arm_is_shown_ahead():
+def test_the_interval_holds_the_efforts_at_which_neither_model_is_shown_ahead():
     figures, covariance, freedom = study(np.random.default_rng(3), [STEEP, FLAT], 700, 3, 0.05)
     first, second = fit_learning_curves([AMOUNTS] * 2, figures, covariance, freedom)
     found = crossing(first, second, (3, 2))
@@ -204,7 +204,7 @@ def test_a_crossing_outside_the_sizes_is_not_shown():
     assert crossing(*fitted(STEEP, FLAT), (30, 5)).measured == (3000, 4000)
 
 
-def test_identical_arms_are_parallel():
+def test_identical_models_are_parallel():
     figures = exact(FLAT)
     found = crossing(*fit_learning_curves([AMOUNTS] * 2, figures * 2, np.zeros((24, 24)), 99))
     assert (found.effort, found.ahead, found.interval) == (None, None, (0.0, math.inf))
@@ -224,7 +224,7 @@ def test_sizes_without_a_logarithm_are_left_out_and_named():
     assert (first.amounts[-1], second.amounts[0]) == (400, 200)
 
 
-def test_an_arm_without_a_figure_has_no_curve_and_leaves_the_other_alone():
+def test_a_model_without_a_figure_has_no_curve_and_leaves_the_other_alone():
     figures = exact(STEEP, FLAT)
     alone = fit_learning_curves([AMOUNTS], figures[1:], np.eye(12) * 1e-6, 99)[0]
     figures[0][:] = np.nan

@@ -32,7 +32,7 @@ def row_of(found, key):
     return next(row for row in found.rows if row.key == key)
 
 
-def test_shares_of_all_figures_add_up_to_the_promised_chance():
+def test_shares_of_all_figures_add_up_to_the_stated_probability():
     assert sum(kind.share for kind in KINDS.values()) == pytest.approx(1)
     rng = np.random.default_rng(0)
     n = 2000
@@ -57,7 +57,7 @@ def test_shares_of_all_figures_add_up_to_the_promised_chance():
     assert found.alarms == []
 
 
-def test_streams_of_patients_with_many_like_images_ring_no_more_often_than_said():
+def test_streams_of_patients_with_many_like_images_alarm_no_more_often_than_stated():
     """Eight images a patient, all alike: taken as patients of their own they ring."""
     by_patient = by_image = 0
     for seed in range(10):
@@ -87,7 +87,7 @@ def test_patients_who_come_every_month_do_not_ring():
     assert alarms == 0
 
 
-def test_a_step_is_found_dated_and_described():
+def test_a_step_is_detected_dated_and_described():
     log = stepped(np.random.default_rng(1), 0.2, 0.45)
     found = monitor_log(log)
     (row,) = found.alarms
@@ -111,7 +111,7 @@ def test_a_step_is_found_dated_and_described():
     assert row.course[-1].mean == pytest.approx(0.45, abs=0.15)
 
 
-def test_a_late_change_in_a_long_log_is_found():
+def test_a_late_change_in_a_long_log_is_detected():
     log = stepped(np.random.default_rng(2), 0.2, 0.5, at=900, days=930)
     (row,) = monitor_log(log).alarms
     assert row.change.since in {f"2028-06-{day}" for day in (18, 19, 20)}
@@ -148,7 +148,7 @@ def test_too_few_patients_in_the_reference_take_no_share():
     assert row_of(monitor_log(log, first=50), "call_rate").change is not None
 
 
-def test_what_is_not_in_the_first_weeks_is_found():
+def test_values_that_the_first_weeks_lack_are_detected():
     day = np.arange(4000) / 20
     maker = np.where((day > 120) & (np.arange(4000) % 5 == 0), "B", "A")
     status = np.where((day > 150) & (np.arange(4000) % 4 == 0), "failed", "ok")
@@ -167,7 +167,7 @@ def test_a_class_of_one_patient_in_the_first_weeks_tells_how_often_a_new_one_com
     assert row.change is None
 
 
-def test_sensitivity_is_held_against_validation_and_ppv_against_the_first_weeks():
+def test_sensitivity_is_compared_with_validation_and_ppv_with_the_first_weeks():
     rng = np.random.default_rng(4)
     day = np.arange(6000) / 20
     label = rng.random(6000) < 0.5
@@ -229,7 +229,7 @@ def test_the_group_with_the_largest_change_is_named():
     assert group.n_patients == pytest.approx(since.sum(), abs=20)
 
 
-def test_systems_that_part_are_found_and_a_new_threshold_is_told():
+def test_systems_that_diverge_and_a_new_threshold_are_reported():
     rng = np.random.default_rng(6)
     day = np.arange(4000) / 20
     calls = rng.random(4000) < 0.3

@@ -85,7 +85,7 @@ def test_the_tomosynthesis_study_comes_out_as_published(published):
     assert stored["answer"].startswith("Readers' weighted AFROC was higher for “BT” (0.812) than")
 
 
-def test_the_study_that_was_kept_aside_comes_out_as_published(published):
+def test_the_reserved_study_gives_the_published_figures(published):
     """RJafroc 3.6.1, dataset05: nine readers, wAFROC by reader, mean squares of both figures."""
     table, _ = published("two_modalities_nine_readers")
     first = [
@@ -320,7 +320,7 @@ def marked_by(evaluation_set, tmp_path):
     return ids, rows
 
 
-def test_a_detector_is_judged_at_its_own_marks(evaluation_set, predict, marked_by, tmp_path):
+def test_a_detector_is_evaluated_at_its_boxes(evaluation_set, predict, marked_by, tmp_path):
     detector = predict("AI", "boxes", skill=4.0)
     ids, rows = marked_by
     read = pd.DataFrame({"image_id": ids})

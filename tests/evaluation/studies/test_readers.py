@@ -161,7 +161,7 @@ def test_cases_that_a_reader_left_out_are_left_out_of_that_reader_only():
     assert part.rows_of("difference", "auroc")[0].std_error == pytest.approx(error, rel=0.2)
 
 
-def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
+def test_a_system_is_compared_with_readers_on_the_cases_that_they_read():
     truth = truth_frame()
     tables = crossed(skills=(0.3,))
     cut = [table.iloc[:48] for table in tables]
@@ -240,7 +240,7 @@ def test_the_answer_says_what_is_random(options, ending):
     assert reader_statements(result)[0].text.endswith(ending)
 
 
-def test_decisions_alone_are_judged_by_balanced_accuracy_never_by_half_of_it():
+def test_decisions_alone_are_evaluated_by_balanced_accuracy():
     tables = [table.drop(columns="rating") for table in crossed(decide=True)]
     result = analyse_readers(join_readings(truth_frame(), tables, {}))
     assert result.primary == "balanced_accuracy"
@@ -395,7 +395,9 @@ def test_forms_of_a_blind_study_and_a_system_of_ours_enter_with_their_data_set(
         command(forms[0].split("=")[1], **asked)
 
 
-def test_a_system_is_not_judged_on_images_that_it_was_tuned_on(evaluation_set, predict, tmp_path):
+def test_a_system_is_not_evaluated_on_images_that_it_was_tuned_on(
+    evaluation_set, predict, tmp_path
+):
     system = predict("AI")
     ids = evaluation_set.image_ids("val", "default")
     rows = [f"{reader},{name},{len(name) % 5}" for reader in "AB" for name in ids]

@@ -121,7 +121,7 @@ def test_drops_are_of_independent_sets_and_corrected_over_all():
 @pytest.mark.parametrize(
     "trials", [150, pytest.param(3000, marks=pytest.mark.long)], ids=["short", "whole"]
 )
-def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(trials):
+def test_equal_sets_are_reported_to_differ_in_no_more_than_a_twentieth_of_tables(trials):
     rng = np.random.default_rng(4)
     ten = scored(rng, 10)
     nobody = UnseenScores(ten.image_ids[:0], ten.y_true[:0], ten.scores[:0], ten.patients[:0])

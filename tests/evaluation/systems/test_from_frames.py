@@ -151,7 +151,7 @@ def test_true_boxes_in_another_form_are_asked_about(table, edges, says):
         cxr_compare.compare({"A": found}, truth=table[["image_id", "label"]], boxes=boxes)
 
 
-def test_true_boxes_of_an_id_with_another_ending_are_told_which_image_it_may_be(table):
+def test_true_boxes_of_an_id_with_another_ending_name_the_likely_image(table):
     ids = table.loc[table["label"] == 1, "image_id"] + ".png"
     boxes = pd.DataFrame({"image_id": ids, "x1": 10, "y1": 10, "x2": 60, "y2": 60})
     scores = table["a"].to_numpy()

@@ -30,7 +30,7 @@ def read_back(review, dataset, tmp_path, key="key.csv"):
     return import_file(review, dataset, tmp_path / "reader", name="Reader", key=review.parent / key)
 
 
-def test_filled_form_comes_back_as_a_reader_and_is_judged(
+def test_filled_form_is_imported_as_a_reader_and_evaluated(
     study, test_set, evaluation_set, tmp_path
 ):
     folder, order, ids = study
@@ -127,7 +127,7 @@ def test_page_takes_boxes_and_ratings_keeps_them_over_a_reload_and_saves_them(
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["other tab hears", "other tab sleeps"])
-def test_answers_of_two_tabs_of_one_page_are_all_kept_and_it_is_said(study, browser, told):
+def test_answers_of_two_tabs_of_one_page_are_all_kept_with_a_note(study, browser, told):
     folder, _, _ = study
     context = browser.page.context.browser.new_context()
     first, second = context.new_page(), context.new_page()
