@@ -67,7 +67,7 @@ def parse_runs(words: Sequence[str]) -> list[RunGiven]:
     """
     runs = [_named_path(text) for text in words]
     for _, path in runs:
-        if not _is_run(path):
+        if not is_run(path):
             raise InputError(
                 f"{path}: is neither a run of cxr train nor an export of one; give such a folder"
             )
@@ -80,7 +80,7 @@ def sort_paths(words: Sequence[str]) -> tuple[list[RunGiven], list[Path]]:
     sources = []
     for text in words:
         name, path = given = _named_path(text)
-        if _is_run(path):
+        if is_run(path):
             runs.append(given)
         elif name is not None:
             raise InputError(f"{text}: {path} is not a run; NAME=PATH names a folder of cxr train")
@@ -103,7 +103,7 @@ def _named_path(text: str) -> RunGiven:
     return RunGiven(name, path)
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
     """Return True for a complete run or export; refuse other folders of cxr."""
     if not path.is_dir():
         return False

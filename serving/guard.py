@@ -292,7 +292,7 @@ def fit_guard(
     if len(patients) < MIN_IMAGES or patients.nunique() < MIN_PATIENTS:
         return None
     rng = np.random.default_rng(_SEED)
-    counted = None if ages is None else _count_ages(ages.loc[patients.index].to_numpy(np.float64))
+    counted = None if ages is None else count_ages(ages.loc[patients.index].to_numpy(np.float64))
     patients = patients.sort_index()
     if len(patients) > _MOST_IMAGES:
         patients = patients.iloc[np.sort(rng.choice(len(patients), _MOST_IMAGES, replace=False))]
@@ -322,8 +322,20 @@ def fit_guard(
     return Guard(source.size, float(limit), n, false_alarms, fit, counted)
 
 
-def _count_ages(years: np.ndarray) -> tuple[int, ...] | None:
-    """Count images by age group; return None if too few ages are known to call a group rare."""
+def count_ages(years: np.ndarray) -> tuple[int, ...] | None:
+    """Count images by age group.
+
+    Args:
+        years: Ages in years, NaN where unknown, shape ``(N,)``.
+
+    Returns:
+        The number of images in each age group, youngest first; None if too few ages are known
+        to call a group rare.
+
+    Example:
+        >>> count_ages(np.repeat([1.0, 60.0], [10, 90]))
+        (10, 0, 0, 90)
+    """
     years = years[np.isfinite(years)]
     if len(years) < MIN_IMAGES:
         return None

@@ -354,7 +354,7 @@ class _PartPredictor:
     options: Mapping[str, Any]
 
     def __call__(self, images: pd.DataFrame) -> Part:
-        store = _open_store(self.store)
+        store = open_store(self.store)
         model = _open_model(self.folder, self.names, self.how)
         ids = pd.Index(images["image_id"])
         return concat_parts(
@@ -368,7 +368,12 @@ def _here(folder: Path) -> Path:
 
 
 @lru_cache(maxsize=1)
-def _open_store(folder: Path) -> PixelStore:
+def open_store(folder: Path) -> PixelStore:
+    """Open a pixel store, fetched from the object store if another machine made it.
+
+    Raises:
+        InputError: The object store does not hold the folder yet.
+    """
     path = _here(folder)
     if path != folder and not (path / INFO_NAME).is_file():
         raise InputError(

@@ -342,10 +342,10 @@ def test_json_that_is_not_as_its_model_says_is_refused_by_its_name(tmp_path_fact
     content = {key: draw.choice(ODD) for key in keys} | known
     write_sealed(path, json.dumps({**content, **CHECKSUM_PLACEHOLDER}))
     if record_error(kind, content) is None:
-        with pytest.raises(InputError, match=rf"{kind}\.json: lacks 'no such key'"):
+        with pytest.raises(InputError, match=rf"{kind}\.json: .*'no such key'"):
             _ = read_json(path, kind)["no such key"]
     else:
-        with pytest.raises(InputError, match=rf"{kind}\.json: .*; bring back an unchanged copy"):
+        with pytest.raises(InputError, match=rf"{kind}\.json: .* cxr \w+ again"):
             read_json(path, kind)
 
 
@@ -414,7 +414,7 @@ def test_half_a_character_in_coco_results_is_one_line(made, tmp_path):
     path = tmp_path / "results.json"
     box = {"image_id": "\ud800", "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}
     path.write_text(json.dumps([box]))
-    with pytest.raises(InputError, match=r"results\.json: not readable as JSON"):
+    with pytest.raises(InputError, match=r"results\.json: .*line 1 column 22"):
         import_predictions(path, data=made / "data", out=tmp_path / "out", name="S")
 
 
@@ -424,7 +424,7 @@ def test_a_table_whose_column_holds_objects_is_one_line(made, tmp_path):
     place = split.column_names.index("fold")
     path = tmp_path / "split.parquet"
     write_sealed_table(path, split.set_column(place, "fold", held))
-    with pytest.raises(InputError, match=r"split\.parquet: cannot be read as a table"):
+    with pytest.raises(InputError, match=r"split\.parquet: .*struct<a: null>"):
         read_table(path, "split")
 
 

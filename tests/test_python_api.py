@@ -69,7 +69,7 @@ def test_an_editor_shows_what_paths_systems_runs_and_settings_may_be():
 def test_an_object_that_lies_in_no_folder_is_refused_as_a_path():
     from cxr_compare.data_prep.audit.audit import Audit
 
-    with pytest.raises(cxr_compare.InputError, match="Audit: was written into no folder"):
+    with pytest.raises(cxr_compare.InputError, match=r"^Audit: "):
         cxr_compare.check(Audit((), {}))
 
 
@@ -160,7 +160,7 @@ def test_the_page_on_python_names_what_a_result_has():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: cxr_compare.load("no/such/run"), "no/such/run: no such folder"),
+        (lambda: cxr_compare.load("no/such/run"), "^no/such/run: .*cxr train"),
         (
             lambda: cxr_compare.list_configs("chexnet_small", set_={"training": {"epoch": 2}}),
             "training.epoch.*training.epochs",

@@ -30,18 +30,23 @@ _VERSION_KEY = b"cxr_schema_version"
 
 
 def validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
-    """Bring a frame to the types of a table and check every rule.
+    """Convert a frame to the types of a table and check every rule of the table.
 
     Args:
-        frame: Rows of the table.
-        name: Name of the table in `SCHEMAS`.
-        where: File that an error names; by default the name of the table.
+        frame: The rows, with at least the required columns.
+        name: Name of the table, a key of ``SCHEMAS``.
+        where: The file or name with which messages begin; the table's name if empty.
 
     Returns:
-        The typed frame.
+        The same rows with the types of the table's columns.
 
     Raises:
-        InputError: A column is missing, unknown or of another type, or a row breaks a rule.
+        InputError: A column is missing, unknown or repeated, or a row breaks a rule.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"], "reason": [None]})
+        >>> validate_table(images, "predicted_images")["status"].tolist()
+        ['ok']
     """
     schema = SCHEMAS[name]
     label = str(where or name)

@@ -154,7 +154,7 @@ def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     first_of = np.full(len(texts), len(ids))
     np.minimum.at(first_of, code, np.arange(len(ids)))
     repeated = np.flatnonzero(first_of[code] != np.arange(len(ids)))
-    close = close_pairs(_as_bytes(texts), _MAX_DISTANCE)
+    close = close_pairs(hashes_to_bytes(texts), _MAX_DISTANCE)
     first = np.concatenate([first_of[code[repeated]], first_of[close.first]])
     second = np.concatenate([repeated, first_of[close.second]])
     none = np.zeros(len(repeated), dtype=int)
@@ -171,8 +171,19 @@ def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     )
 
 
-def _as_bytes(texts: pd.Index) -> np.ndarray:
-    """Convert hexadecimal texts of one length to rows of bytes."""
+def hashes_to_bytes(texts: pd.Index) -> np.ndarray:
+    """Convert perceptual hashes to rows of bytes.
+
+    Args:
+        texts: Hexadecimal hashes of ``HASH_BITS`` bits, shape ``(N,)``.
+
+    Returns:
+        Unsigned bytes, shape ``(N, HASH_BITS // 8)``.
+
+    Example:
+        >>> hashes_to_bytes(pd.Index(["ff" * 32])).shape
+        (1, 32)
+    """
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, HASH_BITS // 8)
 
 

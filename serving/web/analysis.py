@@ -101,7 +101,10 @@ class _Waiting:
 class Batcher:
     """Answers for images, several at a time where several wait.
 
-    `on_batch` is called after each batch with its number of images and its seconds.
+    After each batch `on_batch` is called with its number of images and its duration in seconds.
+
+    Attributes:
+        seconds_per_image: Moving average of the time that an image takes, in seconds.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class Batcher:
         self._queue: queue.Queue[_Waiting] = queue.Queue(settings.queue)
         self._ended = threading.Event()
         self._coming = 0
-        self._seconds = 0.1  # of an image, a moving average
+        self.seconds_per_image = 0.1
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
     def start(self) -> None:
@@ -153,7 +156,7 @@ class Batcher:
         try:
             self._queue.put_nowait(waiting)
         except queue.Full:
-            raise _too_busy(max(1, round(self._queue.maxsize * self._seconds))) from None
+            raise _too_busy(max(1, round(self._queue.maxsize * self.seconds_per_image))) from None
         return await waiting.result
 
     def _run(self) -> None:
@@ -167,7 +170,7 @@ class Batcher:
         with suppress(queue.Empty):
             some.append(self._queue.get(timeout=_WAKE))
         # No longer than an image takes: together they take less than one by one.
-        end = time.monotonic() + min(self._seconds, _LONGEST_WAIT)
+        end = time.monotonic() + min(self.seconds_per_image, _LONGEST_WAIT)
         while some and len(some) < self._batch:
             left = end - time.monotonic() if self._coming else 0.0
             try:
@@ -191,7 +194,7 @@ class Batcher:
                 return
             outcomes = [error]
         seconds = time.monotonic() - start
-        self._seconds += 0.1 * (seconds / len(some) - self._seconds)
+        self.seconds_per_image += 0.1 * (seconds / len(some) - self.seconds_per_image)
         self._on_batch(len(some), seconds)
         for request, outcome in zip(some, outcomes, strict=True):
             request.deliver(outcome)

@@ -153,6 +153,9 @@ class Gate:
     A body that grows too large or comes too slowly is cut off while it is read, whatever the
     application makes of that. Where others than this machine can reach the server and it has no
     token, nobody gets in.
+
+    Attributes:
+        bytes_in_memory: Bytes received so far of all request bodies that are in memory.
     """
 
     def __init__(
@@ -171,7 +174,7 @@ class Gate:
         self._most = settings.max_bytes
         self._seconds = settings.seconds
         self._limit = RateLimit(settings.rate)
-        self._held = 0
+        self.bytes_in_memory = 0
         self._most_held = max(_MOST_BYTES, settings.max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -214,7 +217,7 @@ class Gate:
                 504, "too_slow", f"no answer within {self._seconds:g} seconds; try again"
             )
         finally:
-            self._held -= progress.read
+            self.bytes_in_memory -= progress.read
         if progress.refused is not None and not progress.begun:
             await _answer(progress.refused, scope, receive, send)
 
@@ -235,14 +238,14 @@ class Gate:
         if message["type"] == "http.request":
             came = len(message.get("body", b""))
             progress.read += came
-            self._held += came  # not what a client says that it will send
+            self.bytes_in_memory += came  # not what a client says that it will send
             progress.whole = not message.get("more_body", False)
             if progress.read - progress.paced >= _LEAST_BYTES:
                 progress.paced = progress.read
                 progress.until = asyncio.get_running_loop().time() + _PACE_SECONDS
             if progress.read > self._most:
                 progress.refused = self._too_large()
-            elif self._held > max(self._most_held, progress.read):
+            elif self.bytes_in_memory > max(self._most_held, progress.read):
                 message = "as many images come as may; try again"
                 progress.refused = Refused(429, "busy", message, {"Retry-After": "1"})
             if progress.refused is not None:

@@ -157,6 +157,11 @@ class _Worker:
         (self._upload, self._pixels) = shared
         self._open = list(shared)
 
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._running.pid
+
     @classmethod
     async def start(cls, max_pixels: int, seconds: float) -> Self:
         shared = (os.memfd_create("upload"), os.memfd_create("pixels"))
@@ -236,16 +241,30 @@ class _Worker:
 
 
 class Decoder:
-    """Processes that decode uploads; one that takes too long or ends is replaced."""
+    """Processes that decode uploads; one that takes too long or ends is replaced.
+
+    Attributes:
+        seconds: Time limit for one file, in seconds.
+    """
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
-        self._seconds = max(settings.seconds / 2, _LEAST_SECONDS)
+        self.seconds = max(settings.seconds / 2, _LEAST_SECONDS)
         self._waiting = 0
         self._stopped = False
         self._free: asyncio.Queue[_Worker] = asyncio.Queue()
         self._all: set[_Worker] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the processes, in rising order."""
+        return sorted(worker.pid for worker in self._all)
+
+    @property
+    def waiting(self) -> int:
+        """Number of uploads that wait or are being decoded."""
+        return self._waiting
 
     async def start(self) -> None:
         """Start the processes."""
@@ -308,12 +327,12 @@ class Decoder:
                 raise Refused(499, "client_gone", "the client closed the connection")
             answered = None
             try:
-                async with asyncio.timeout(self._seconds):
+                async with asyncio.timeout(self.seconds):
                     answered = await worker.ask(content, deep=deep, source=source)
                 return answered
             except TimeoutError:
                 raise Refused(
-                    422, "too_hard", f"could not be decoded within {self._seconds:g} seconds"
+                    422, "too_hard", f"could not be decoded within {self.seconds:g} seconds"
                 ) from None
             except (EOFError, OSError):
                 _LOG.warning("a process that decodes images ended")
@@ -353,7 +372,7 @@ class Decoder:
                 return
 
     async def _add(self) -> None:
-        worker = await _Worker.start(self._settings.max_pixels, self._seconds)
+        worker = await _Worker.start(self._settings.max_pixels, self.seconds)
         self._all.add(worker)
         self._free.put_nowait(worker)
 

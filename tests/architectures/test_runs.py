@@ -26,7 +26,7 @@ from cxr_compare.training.run_folder import RunFolder
 from tests.architectures.model_cases import MODEL_CASES, ModelCase, example_toml
 from tests.scripts.launched import alone, launched, torchrun
 from tests.scripts.small_sets import cxr, drawn_images, interrupted_after, refusal
-from tests.serving.conftest import _guard
+from tests.serving.conftest import accepting_guard
 from tests.serving.web.conftest import Client
 
 
@@ -49,7 +49,7 @@ def run_of(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
     def trained(name: str) -> Path:
         if not (folder / name).is_dir():
             _train(MODEL_CASES[name], data, folder / name, trained)
-            _guard().write(folder / name / GUARD_NAME)  # too few images to learn one
+            accepting_guard().write(folder / name / GUARD_NAME)  # too few images to learn one
         return folder / name
 
     return trained

@@ -10,7 +10,7 @@ from cxr_compare.data_prep.audit.split_checks import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import turned_distances
-from cxr_compare.data_prep.duplicates.near_duplicates import _as_bytes, find_near_duplicates
+from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates, hashes_to_bytes
 from cxr_compare.data_prep.formats.source import empty_roles
 from cxr_compare.data_prep.splits.add_split import SplitRule
 from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
@@ -66,7 +66,7 @@ def test_some_images_have_equal_and_near_copies(decode):
     prints = decode["perceptual_hash"]
     assert prints.str.len().eq(64).all()
     pairs = np.random.default_rng(0).choice(len(prints), (300, 2))
-    words = _as_bytes(pd.Index(prints)).view(np.uint64)
+    words = hashes_to_bytes(pd.Index(prints)).view(np.uint64)
     first, second = pairs[pairs[:, 0] != pairs[:, 1]].T
     distances = turned_distances(words[first] ^ words[second])[0]
     assert 90 < np.mean(distances) < 124, "unlike images differ as chests do"

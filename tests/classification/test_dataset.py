@@ -27,8 +27,8 @@ def test_a_batch_owns_its_memory(store, labels):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f.rename(columns={"opacity": "mass"}), "no column 'opacity', only mass, nodule"),
-        (lambda f: f.assign(opacity=2.0), "image 'square' has opacity=2; expected 1, 0"),
+        (lambda f: f.rename(columns={"opacity": "mass"}), "'opacity'.* mass, nodule"),
+        (lambda f: f.assign(opacity=2.0), "image 'square' .*opacity=2\\b"),
     ],
 )
 def test_bad_labels_are_refused(store, labels, change, message):
@@ -37,7 +37,7 @@ def test_bad_labels_are_refused(store, labels, change, message):
 
 
 def test_an_image_that_the_store_lacks_is_named(store, labels):
-    with pytest.raises(InputError, match="has no image 'other'"):
+    with pytest.raises(InputError, match="image 'other'"):
         ImageLabelDataset(store, ["other"], labels, ("opacity",))
 
 

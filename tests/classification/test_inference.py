@@ -130,5 +130,5 @@ def test_the_generator_is_lazy_and_leaves_modes_alone(build_small, samples, stor
 
 
 def test_a_wrong_number_of_findings_is_refused(build_small, samples, predict):
-    with pytest.raises(InputError, match="knows 2 findings, but got 1: opacity"):
+    with pytest.raises(InputError, match=r"classifier: .* 2 .* 1: opacity$"):
         predict(build_small(), [samples], ("opacity",))

@@ -140,21 +140,24 @@ def test_the_mean_of_a_map_plus_the_bias_is_the_logit(name, last_stride, cells, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "vgg"}, "backbone: must be one of densenet121, .* did you mean 'vgg19'?"),
-        ({"name": "vgg", "weights": "imagenet"}, "backbone: must be one of"),
-        ({"name": "ResNet121"}, "there is no ResNet121, .*; it may mean densenet121 or resnet101"),
-        ({"name": "inception_v3"}, "needs images of at least 75 px, but gets 64"),
+        ({"name": "vgg"}, "backbone: backbone: .*densenet121, .*'vgg19'?"),
+        ({"name": "vgg", "weights": "imagenet"}, "backbone: .*densenet121"),
+        ({"name": "ResNet121"}, "backbone: .*ResNet121.*densenet121 .*resnet101"),
+        ({"name": "inception_v3"}, "inception_v3: .*75 px.* 64; .*data.image_size"),
         (
             {"name": "inception_v3", "image_size": 96, "last_stride": 16},
-            "cells of 32 px, not 16",
+            "last_stride: inception_v3 .*32 px, not 16",
         ),
-        ({"name": "convnext_tiny", "last_stride": 16}, "leave model.last_stride out"),
-        ({"name": "squeezenet1_1", "last_stride": 32}, "cells of 16 px, not 32; leave"),
-        ({"name": "small_cnn", "weights": "imagenet"}, "there are none of small_cnn"),
-        ({"channels": "grey"}, "channels: expected same or imagenet"),
-        ({"last_stride": 8}, "last_stride: resnet18 has cells of 32 px, not 8"),
-        ({"dropout": 1.0}, "dropout: expected a share"),
-        ({"n_findings": 0}, "n_findings: expected at least 1"),
+        ({"name": "convnext_tiny", "last_stride": 16}, "last_stride: convnext_tiny .*32 px"),
+        (
+            {"name": "squeezenet1_1", "last_stride": 32},
+            "squeezenet1_1 .*16 px, not 32",
+        ),
+        ({"name": "small_cnn", "weights": "imagenet"}, "weights: .*small_cnn.* none$"),
+        ({"channels": "grey"}, "channels: .*'grey'"),
+        ({"last_stride": 8}, "last_stride: resnet18 .*32 px, not 8"),
+        ({"dropout": 1.0}, "dropout: .*1\\.0"),
+        ({"n_findings": 0}, "n_findings: .* 0$"),
         ({"weights": "coco"}, "weights: expected none or imagenet"),
     ],
 )
@@ -164,7 +167,7 @@ def test_a_bad_argument_is_named(build_small, arguments, message):
 
 
 def test_images_of_another_size_are_refused(build_small, batch):
-    with pytest.raises(InputError, match=r"expected uint8 images of shape \(B, 1, 96, 96\)"):
+    with pytest.raises(InputError, match=r"uint8.*\(B, 1, 96, 96\).*\(4, 1, 64, 64\)"):
         build_small(image_size=96)(batch.images)
 
 
@@ -175,7 +178,10 @@ def offline(*_, **__):
 def test_offline_weights_say_which_file_to_put_where(build_small, monkeypatch, tmp_path):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    with pytest.raises(InputError, match=r"densenet121-a639ec97\.pth.*no network.*put http") as e:
+    with pytest.raises(
+        InputError,
+        match=r"densenet121-a639ec97\.pth.*no network.*https://",
+    ) as e:
         build_small("densenet121", weights="imagenet")
     assert str(tmp_path / "checkpoints" / "densenet121-a639ec97.pth") in str(e.value)
 

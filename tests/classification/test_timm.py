@@ -111,7 +111,7 @@ def test_gradients_of_the_tokens_are_those_of_small_steps():
 def test_a_class_token_has_maps_of_gradients_alone_and_no_export():
     model = build("test_vit", 96)
     assert model.map_method("layercam") == "token_gradcam"
-    with pytest.raises(InputError, match="reads a class token, whose maps are gradients, and no"):
+    with pytest.raises(InputError, match="class token"):
         layout_of(model)
 
 
@@ -151,19 +151,19 @@ def test_a_run_of_before_opens_under_todays_names(tmp_path):
 @pytest.mark.parametrize(
     ("name", "size", "says"),
     [
-        ("vit_small_patch14_dinov2", 128, r"cells of 14 px do not tile .* 128 px; set .* = 224$"),
+        ("vit_small_patch14_dinov2", 128, r"14 px .* 128 px.* = 224$"),
         (
             "crossvit_9_240",
             64,
-            r"cannot read images of 64 px \(.*\); choose another data.im",
+            r"crossvit_9_240: .*64 px \(.*data.image_size",
         ),
-        ("coat_lite_tiny", 64, "its output is not a grid of square cells .*; choose another net"),
+        ("coat_lite_tiny", 64, "coat_lite_tiny: .*cells"),
         (
             "test_vit4",
             96,
-            "its head norms pooled maps by RmsNorm, which maps cannot; choose",
+            "test_vit4: .*RmsNorm",
         ),
-        ("resnet5", 64, "timm has no network 'resnet5'; timm.list_models"),
+        ("resnet5", 64, "backbone: .*'resnet5'.*timm.list_models"),
     ],
 )
 def test_what_a_classifier_cannot_stand_on_is_told_in_one_line(name, size, says):
@@ -173,7 +173,7 @@ def test_what_a_classifier_cannot_stand_on_is_told_in_one_line(name, size, says)
 
 
 def test_cells_of_another_size_than_the_networks_are_refused():
-    with pytest.raises(InputError, match=r"has cells of 16 px, not 32; leave model.last_stride"):
+    with pytest.raises(InputError, match=r"last_stride: timm:test_vit .*16 px, not 32"):
         build_classifier("timm:test_vit", image_size=96, last_stride=32)
 
 

@@ -35,7 +35,7 @@ IMAGES = torch.randint(
 def test_a_run_of_another_network_is_named():
     state = build_classifier("small_cnn", image_size=64).state_dict()
     model = build_classifier("resnet18", image_size=64)
-    match = "run: weights of small_cnn, not of resnet18; set model.backbone to small_cnn"
+    match = "run: .*small_cnn.* resnet18.*model.backbone .*small_cnn"
     with pytest.raises(InputError, match=match):
         start_from(model, Checkpoint("run", state, network="small_cnn"))
 
@@ -142,7 +142,7 @@ def test_torchxrayvision_gives_its_own_logits_here(name, size):
 def test_a_pickled_model_is_refused_and_its_conversion_told(tmp_path):
     file = tmp_path / "checkpoint"  # as jrzech/reproduce-chexnet saves it
     torch.save({"model": nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()), "epoch": 3}, file)
-    with pytest.raises(InputError, match=r"holds Python objects.*torch.save\(model.state_dict\(\)"):
+    with pytest.raises(InputError, match=r"Sequential\).*torch.save\(model.state_dict\(\)"):
         read_weights(file)
 
 
@@ -233,9 +233,15 @@ def test_a_keras_file_is_refused_in_one_line(shared_data):
     ("spoil", "message"),
     [
         (lambda s: s.pop("layer3.0.conv1.weight"), r"1 missing \(first layer3.0.conv1.weight\)"),
-        (lambda s: s["layer1.0.bn1.bias"].fill_(float("nan")), "layer1.0.bn1.bias holds values"),
-        (lambda s: s.update({"module.conv1.weight": s["conv1.weight"]}), "holds two networks"),
-        (lambda s: s.update({"layer1.0.bn1.bias": torch.zeros(3)}), "1 of another shape"),
+        (lambda s: s["layer1.0.bn1.bias"].fill_(float("nan")), "file: layer1.0.bn1.bias "),
+        (
+            lambda s: s.update({"module.conv1.weight": s["conv1.weight"]}),
+            r"\(conv1.weight and module.conv1",
+        ),
+        (
+            lambda s: s.update({"layer1.0.bn1.bias": torch.zeros(3)}),
+            r" 1 of .*layer1.0.bn1.bias",
+        ),
     ],
 )
 def test_damaged_weights_are_told_and_change_nothing(spoil, message):
@@ -251,5 +257,5 @@ def test_damaged_weights_are_told_and_change_nothing(spoil, message):
 def test_a_last_layer_that_is_not_finite_is_told():
     source, model = build("small_cnn"), build("small_cnn")
     nn.init.constant_(source.classifier.bias, float("inf"))
-    with pytest.raises(InputError, match=r"classifier\.bias holds values"):
+    with pytest.raises(InputError, match=r"^run: classifier\.bias "):
         start_from(model, Checkpoint("run", source.state_dict(), list("abc")), list("abc"))

@@ -46,7 +46,7 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.epoch=3", "--set training.epoch: unknown key; did you mean 'training.epochs'?"),
+        ("training.epoch=3", "--set training.epoch: .*'training.epochs' 'training.epochs'?"),
         ("epochs=3", "--set epochs: unknown key; did you mean 'training.epochs'?"),
         ("model.scale=0.1", "--set model.scale: unknown key; did you mean 'augmentation.scale'?"),
         ("lr=0.01", "--set lr: unknown key; did you mean 'training.learning_rate'?"),
@@ -132,23 +132,23 @@ def test_override_replaces_what_the_file_says(override, section, key, value):
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("chexnet_quickstart", ["augmentation.mosaic=0.5"], "a classifier learns from none"),
+        ("chexnet_quickstart", ["augmentation.mosaic=0.5"], "augmentation.mosaic = 0.5 "),
         (
             "chexnet_quickstart",
             ["augmentation.scale=0", "augmentation.stretch=true"],
-            "stretch = true draws the scale of width and height apart",
+            "stretch = true .*scale = 0.2",
         ),
-        ("chexnet", ["training.label_smoothing=1"], "less than 1, got 1"),
+        ("chexnet", ["training.label_smoothing=1"], "--set training.label_smoothing: .*got 1$"),
         ("retinanet_quickstart", ["training.label_smoothing=0.1"], "unknown key"),
         (
             "retinanet_quickstart",
             ["training.schedule=plateau", "training.monitor=epoch"],
-            "monitor = 'epoch' always does; choose a figure",
+            "schedule = 'plateau' .*monitor = 'epoch' .*'val_loss'",
         ),
         (
             "retinanet_quickstart",
             ["training.schedule=plateau", "training.patience=3"],
-            "patience = 3 ends the training before schedule = 'plateau' lowers the rate",
+            "patience = 3 .*schedule = 'plateau' ",
         ),
     ],
 )
@@ -165,7 +165,7 @@ def _file(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     ("epochs", "says"),
-    [("epoch =", "training.epoch: unknown key; did you mean"), ("# ", "training.epochs: is missi")],
+    [("epoch =", "training.epoch: .*'training.epochs'"), ("# ", "training.epochs: ")],
 )
 def test_a_wrong_or_missing_key_of_a_file_names_the_file(tmp_path, epochs, says):
     text = find_config("chexnet").read_text().replace("epochs =", epochs, 1)
@@ -187,7 +187,7 @@ def test_a_file_of_windows_notepad_is_read(tmp_path):
     ids=["no value", "twice", "deep", "long number"],
 )
 def test_file_that_cannot_be_read_is_named(tmp_path, text):
-    with pytest.raises(InputError, match=r"mine.toml: is not TOML"):
+    with pytest.raises(InputError, match=r"mine.toml: .*TOML"):
         read_config(_file(tmp_path, text))
     (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"mine.toml: cannot be read"):
@@ -197,7 +197,7 @@ def test_file_that_cannot_be_read_is_named(tmp_path, text):
 
 
 def test_unknown_name_lists_the_shipped_ones_and_the_nearest():
-    with pytest.raises(InputError, match=r"there are chexnet, .*did you mean 'retinanet'\?"):
+    with pytest.raises(InputError, match=r"^retinnet: .*chexnet, .*'retinanet'"):
         find_config("retinnet")
 
 
@@ -290,7 +290,7 @@ def test_another_architecture_leaves_keys_out_that_it_does_not_have():
     assert config.model.queries == 20
     assert config.name == "rt_detr"
     assert parse_config(dump_config(config), "again") == config
-    with pytest.raises(InputError, match=r"--set model\.head_convs: unknown key"):
+    with pytest.raises(InputError, match=r"--set model\.head_convs: "):
         read_config(file, ["model.architecture=rt_detr", "model.head_convs=2"])
 
 
@@ -316,5 +316,5 @@ def test_a_detector_that_cannot_be_imported_is_one_line(monkeypatch):
         "cxr_compare.configs.model_settings.entry_points",
         lambda group, **by: EntryPoints([broken]).select(**by),
     )
-    with pytest.raises(InputError, match=r"--set model\.architecture: mine .* cannot be imported"):
+    with pytest.raises(InputError, match=r"--set model\.architecture: mine .*no_such_module"):
         read_config(find_config("retinanet_small"), ["model.architecture=mine"])

@@ -166,9 +166,9 @@ def test_norms_keep_the_activation_that_timm_puts_into_its_batch_norm():
 @pytest.mark.parametrize(
     ("name", "norm", "says"),
     [
-        ("timm:convnext_atto", "group", "has no batch norm to make group; set model.norm = batch"),
-        ("timm:vit_tiny_patch16_224", "batch", "takes images of one size; choose a network that"),
-        ("timm:resnet5", "batch", "timm has no network 'resnet5'"),
+        ("timm:convnext_atto", "group", "norm: timm:convnext_atto .*model.norm = batch"),
+        ("timm:vit_tiny_patch16_224", "batch", "backbone: timm:vit_tiny_patch16_224 "),
+        ("timm:resnet5", "batch", "backbone: .*'resnet5'"),
     ],
 )
 def test_what_a_pyramid_cannot_stand_on_is_refused_in_one_line(name, norm, says):
@@ -187,9 +187,7 @@ def test_a_pyramid_may_begin_at_another_stride_and_end_pooled(name):
     with torch.no_grad():
         levels = pyramid(torch.rand(1, 3, 64, 64)).values()
     assert [level.shape[-1] for level in levels] == [16, 8, 4, 2, 1]
-    with pytest.raises(
-        InputError, match=f"needs maps of 8, 64 px a cell, and {name} has .*; choose"
-    ):
+    with pytest.raises(InputError, match=f"backbone: .*8, 64 px.* {name} .*2, 4, 8, 16, 32"):
         start_on(name).pyramid(8, strides=(8, 64))
 
 
@@ -267,7 +265,7 @@ def test_groups_hold_eight_channels_or_more(channels, groups):
 
 @pytest.mark.parametrize("channels", [0, 4, 12])
 def test_channels_that_make_no_groups_of_eight_are_refused(channels):
-    with pytest.raises(InputError, match=f"a multiple of 8 channels, but got {channels}"):
+    with pytest.raises(InputError, match=f"8 channels.* {channels}$"):
         group_norm(channels)
 
 
@@ -297,5 +295,5 @@ class _OutOfOrder(nn.Module):
 
 
 def test_a_body_that_cannot_be_measured_says_what_a_body_must_be():
-    with pytest.raises(TypeError, match=r"forward order, each .*'last' does not"):
+    with pytest.raises(TypeError, match=r"'last' .*\(RuntimeError"):
         measure_layers(_OutOfOrder(), 64)

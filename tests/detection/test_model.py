@@ -82,19 +82,19 @@ def test_anchors_keep_their_share_of_the_image_and_two_strides():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backbone": "vgg"}, "backbone: must be one of densenet121, resnet18"),
-        ({"head": "v3"}, "head: expected v1 or v2"),
-        ({"norm": "layer"}, "norm: expected one of frozen"),
-        ({"head": "v2", "fpn_channels": 30}, "group norm needs a multiple of 8"),
-        ({"head_convs": 5}, "head_convs: expected 1 to 4"),
-        ({"n_findings": 0}, "n_findings: expected at least 1"),
-        ({"anchor_sizes": (8, 16)}, "anchor_sizes: expected 5 sides"),
-        ({"anchor_ratios": (0.0,)}, "anchor_ratios: expected ratios above 0"),
-        ({"weights": "cocoa"}, "weights: expected none, imagenet or coco"),
-        ({"weights": "imagenet", "norm": "group"}, "set norm to frozen or batch"),
-        ({"weights": "coco", "norm": "frozen"}, "weights coco: need backbone resnet50"),
-        ({"image_size": 8}, "image_size: expected at least 32"),
-        ({"box_loss": "l2"}, "box_loss: expected one of auto, l1, smooth_l1, giou, diou, ciou"),
+        ({"backbone": "vgg"}, "backbone: .*densenet121, resnet18"),
+        ({"head": "v3"}, "head: .*'v3'"),
+        ({"norm": "layer"}, "norm: .*'layer'"),
+        ({"head": "v2", "fpn_channels": 30}, "8 channels.* 30$"),
+        ({"head_convs": 5}, "head_convs: .* 5$"),
+        ({"n_findings": 0}, "n_findings: .* 0$"),
+        ({"anchor_sizes": (8, 16)}, "anchor_sizes: .*\\[8, 16\\]"),
+        ({"anchor_ratios": (0.0,)}, "anchor_ratios: .*\\[0.0\\]"),
+        ({"weights": "cocoa"}, "weights: .*'cocoa'"),
+        ({"weights": "imagenet", "norm": "group"}, "weights imagenet: .*group"),
+        ({"weights": "coco", "norm": "frozen"}, "weights coco: .*resnet50.* 256.* 4 "),
+        ({"image_size": 8}, "image_size: .*32 px.* 8$"),
+        ({"box_loss": "l2"}, "box_loss: .*auto, l1, smooth_l1, giou, diou, ciou.*'l2'"),
     ],
 )
 def test_a_bad_argument_is_named(build_small, arguments, message):
@@ -103,7 +103,7 @@ def test_a_bad_argument_is_named(build_small, arguments, message):
 
 
 def test_images_of_another_size_are_refused(build_small, batch):
-    with pytest.raises(InputError, match=r"expected uint8 images of shape \(B, 1, 96, 96\)"):
+    with pytest.raises(InputError, match=r"uint8.*\(B, 1, 96, 96\).*\(4, 1, 64, 64\)"):
         build_small(image_size=96).eval()(batch.images)
 
 
@@ -114,7 +114,7 @@ def offline(*_, **__):
 def test_offline_weights_say_which_file_to_put_where(build_small, monkeypatch, tmp_path):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth.*no network.*put https:") as e:
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth.*no network.*https://") as e:
         build_small(weights="imagenet", norm="frozen")
     assert str(tmp_path / "checkpoints" / "resnet18-f37072fd.pth") in str(e.value)
 
@@ -181,17 +181,17 @@ def test_a_box_beside_the_image_is_refused_with_its_image(batch):
     beside = torch.tensor([[70.0, 5.0, 90.0, 25.0]])  # the images have 64 px
     labels = [*batch.labels[:3], torch.tensor([1])]
     bad = type(batch)(batch.image_ids, batch.images, [*batch.boxes[:3], beside], labels)
-    with pytest.raises(InputError, match=r"image 'empty': box .* lies outside the image of 64 px"):
+    with pytest.raises(InputError, match=r"image 'empty': box \[70.0, 5.0, 90.0, 25.0\] .*64 px"):
         build_targets(bad, 1)
 
 
 @pytest.mark.parametrize(
     ("label", "box", "reason"),
     [
-        (0, (1.0, 1.0, 9.0, 9.0), "0 is background"),
-        (2, (1.0, 1.0, 9.0, 9.0), "is not a finding of this model, which knows 1 to 1"),
-        (1, (1.0, 1.0, float("nan"), 9.0), "is not finite"),
-        (1, (9.0, 1.0, 9.0, 9.0), "needs x1 < x2 and y1 < y2"),
+        (0, (1.0, 1.0, 9.0, 9.0), "label 0 "),
+        (2, (1.0, 1.0, 9.0, 9.0), "label 2 .*1 to 1 "),
+        (1, (1.0, 1.0, float("nan"), 9.0), "1.0, 1.0, nan, 9.0"),
+        (1, (9.0, 1.0, 9.0, 9.0), "9.0, 1.0, 9.0, 9.0"),
     ],
 )
 def test_an_unusable_box_is_refused_with_its_image(label, box, reason, build_small, batch):
@@ -200,7 +200,7 @@ def test_an_unusable_box_is_refused_with_its_image(label, box, reason, build_sma
         boxes=[*batch.boxes[:3], torch.tensor([box])],
         labels=[*batch.labels[:3], torch.tensor([label])],
     )
-    with pytest.raises(InputError, match=rf"image 'empty': box .* label .*{reason}"):
+    with pytest.raises(InputError, match=rf"image 'empty': box .*{reason}"):
         training_losses(build_small(), bad)
 
 

@@ -161,10 +161,10 @@ def test_another_backbone_is_named_with_the_key_to_set(name, other):
 def test_network_that_is_no_backbone_here_is_guessed(shared_data):
     state = torch.load(shared_data / "weights" / "squeezenet1_1_model.pth", weights_only=True)
     for name in ("resnet18", "mobilenet_v3_small", "densenet121"):
-        with pytest.raises(InputError, match="; take a file of one of densenet121, resnet18, "):
+        with pytest.raises(InputError, match="densenet121, resnet18, "):
             load_body(_empty_body(name, "frozen"), Checkpoint("squeeze.pth", state), name)
     body, state = _empty_body("densenet121", "batch"), _shapes_of("densenet169")
-    with pytest.raises(InputError, match=r"not weights of densenet121, whose .* take another file"):
+    with pytest.raises(InputError, match=r"densenet121"):
         load_body(body, Checkpoint("w.pth", state), "densenet121")
 
 
@@ -187,12 +187,12 @@ def _without_statistics(state: State) -> State:
 @pytest.mark.parametrize(
     ("damage", "norm", "message"),
     [
-        (_truncated, "frozen", r"not weights of resnet18, whose 100 tensors .* missing"),
-        (_not_finite, "frozen", "layer1.0.conv1.weight holds values that are not finite"),
-        (_twice, "frozen", "holds two networks .*; save one alone"),
-        (_without_statistics, "frozen", "made with group norm; set model.norm to group"),
-        (dict, "group", "was made with batch norm; set model.norm to frozen or batch, not group"),
-        (lambda _: {"alpha": torch.zeros(1)}, "batch", r"not weights of resnet18.*100 missing"),
+        (_truncated, "frozen", r"resnet18.* 100 .* 15 missing .*layer4.0.downsample"),
+        (_not_finite, "frozen", "layer1.0.conv1.weight "),
+        (_twice, "frozen", "\\(conv1.weight and module.conv1.weight\\)"),
+        (_without_statistics, "frozen", "model.norm .*group"),
+        (dict, "group", "batch.*model.norm .*frozen .*batch.*group"),
+        (lambda _: {"alpha": torch.zeros(1)}, "batch", r"resnet18.*100 missing"),
     ],
 )  # fmt: skip
 def test_unusable_weights_say_why_and_change_nothing(damage, norm, message):
@@ -239,16 +239,16 @@ def test_detector_of_other_findings_gives_all_but_its_class_layer(build_small, k
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backbone": "resnet34"}, "weights of resnet34, not of resnet18; set model.backbone to"),
-        ({"norm": "batch"}, "was made with batch norm; set model.norm"),
-        ({"fpn_channels": 64}, "fpn_channels 64 instead of 32; set model.fpn_channels as it was"),
+        ({"backbone": "resnet34"}, "resnet34.* resnet18.*model.backbone "),
+        ({"norm": "batch"}, "batch.*model.norm "),
+        ({"fpn_channels": 64}, "fpn_channels 64 .*32.*model.fpn_channels "),
         (
             {"head_convs": 2, "head": "v2"},
-            "head v2 instead of v1, head_convs 2 instead of 1; set model.head and model.head_convs",
+            "head v2 .*v1, head_convs 2 .*1.*model.head .*model.head_convs",
         ),
         (
             {"anchor_ratios": (1.0,)},
-            "anchor_ratios .* instead of .*; set model.anchor_ratios",
+            "anchor_ratios \\[1.0\\] .*\\[0.5, 1.0, 2.0\\].*model.anchor_ratios",
         ),
     ],
 )
@@ -264,7 +264,7 @@ def test_detector_of_another_size_is_refused_with_the_keys(build_small, argument
 def test_damaged_detector_is_refused(build_small):
     new, state = build_small(), build_small().state_dict()
     state.pop("backbone.fpn.layer_blocks.1.0.weight")
-    with pytest.raises(InputError, match=r"run: 1 tensors of the detector are missing .*layer_bl"):
+    with pytest.raises(InputError, match=r"run: 1 tensors .*backbone.fpn.layer_blocks.1.0.weight"):
         start_from(new, Checkpoint("run", state))
 
 

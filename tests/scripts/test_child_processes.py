@@ -110,9 +110,9 @@ def test_a_cluster_is_shared_out_by_gpus_else_by_processors(machines, options, s
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("cuda", 3, 1), "no machine of the cluster has 3 GPUs that Ray knows of"),
-        (("auto", 2, 2), "the machines of the cluster have GPUs for 1 at a time; lower one"),
-        (("tpu", 1, 1), "--device tpu: choose auto, cpu or cuda"),
+        (("cuda", 3, 1), "--device cuda: .* 3 GPUs .*Ray"),
+        (("auto", 2, 2), "--jobs 2 .*--devices 2: .* 1 at a time"),
+        (("tpu", 1, 1), "--device tpu: .*auto, cpu .*cuda"),
     ],
 )
 def test_too_few_gpus_of_a_cluster_are_refused(options, says):
@@ -124,12 +124,12 @@ def test_folders_that_no_other_machine_sees_are_refused(tmp_path):
     twin = tmp_path / "cxr-remote" / "s3" / "bucket" / "data"
     options: Any = {"device": "cpu", "devices": 1, "jobs": 1, "reads": [tmp_path, twin]}
     with (
-        pytest.raises(InputError, match=r"^s3://bucket/data: lies in an object store"),
+        pytest.raises(InputError, match=r"^s3://bucket/data: .*CXR_ENGINE=ray"),
         open_machines("ray", None, **options),
     ):
         pass
     with (
-        pytest.raises(InputError, match="CXR_ADDRESS: is for CXR_ENGINE=ray"),
+        pytest.raises(InputError, match=r"CXR_ADDRESS: .*CXR_ENGINE=ray"),
         open_machines("local", "auto", **options),
     ):
         pass

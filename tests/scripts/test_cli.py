@@ -191,7 +191,7 @@ def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys, told)
 )
 def test_show_names_the_verb_that_completes_a_folder(tmp_path, left, name):
     (tmp_path / left).touch()
-    with pytest.raises(InputError, match=f"unfinished .*; run the same {name} again"):
+    with pytest.raises(InputError, match=f"unfinished .* {name} "):
         show.describe_folder(tmp_path)
 
 

@@ -217,19 +217,19 @@ def test_devices_beside_a_launcher_are_refused_unless_they_are_as_many(monkeypat
     rank = own_rank(4)
     assert rank is not None
     assert (rank.world_size, rank.local_world_size) == (4, 2)
-    with pytest.raises(InputError, match="--devices 2: slurm has started 4 processes; leave"):
+    with pytest.raises(InputError, match=r"--devices 2: slurm .* 4 processes"):
         own_rank(2)
 
 
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"RANK": "1", "WORLD_SIZE": "2"}, "lacks LOCAL_RANK"),
-        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK=x is no number"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "torchrun: .*LOCAL_RANK"),
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "torchrun: RANK=x "),
         (
             {"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "a",
              "MASTER_PORT": "1"},
-            "process 2 of 2 is none of them",
+            "torchrun: process 2 of 2 ",
         ),
     ],
 )  # fmt: skip
@@ -322,7 +322,7 @@ def test_batch_that_can_be_shared_is_taken(batch_size, devices):
 
 @pytest.mark.parametrize(("batch_size", "near"), [(7, 6), (1, 2), (3, 2)])
 def test_batch_that_cannot_be_shared_names_one_that_can(batch_size, near):
-    with pytest.raises(InputError, match=rf"--devices 2: .* add --set training.batch_size={near}$"):
+    with pytest.raises(InputError, match=rf"--devices 2: .* --set training.batch_size={near}$"):
         require_shares(batch_size, 2)
 
 

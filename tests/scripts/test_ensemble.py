@@ -91,7 +91,7 @@ def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(data, member, 
 def test_mixed_kinds_are_refused(data, member, tmp_path):
     folders = [member("C", "scores"), member("D")]
     out = tmp_path / "out"
-    with pytest.raises(InputError, match="join those of a kind"):
+    with pytest.raises(InputError, match=r"^ensemble: .*boxes .*scores"):
         ensemble(folders, data=data, out=out)
     assert not out.exists()
 

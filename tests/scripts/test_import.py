@@ -109,7 +109,7 @@ def test_coco_numbers_that_are_no_names_ask_for_the_annotation_file(run, tmp_pat
         run(results, "preds.json")
     truth = {"images": [{"id": 8, "file_name": "c.png"}], "categories": [{"id": 3, "name": "x"}]}
     (tmp_path / "truth.json").write_text(json.dumps(truth))
-    with pytest.raises(InputError, match=r"preds\.json: entry 0: image 7 is not in .*truth\.json"):
+    with pytest.raises(InputError, match=r"preds\.json: entry 0: image 7 .*truth\.json"):
         run(results, "preds.json", coco_truth=tmp_path / "truth.json")
 
 
@@ -162,7 +162,7 @@ def test_classes_of_yolo_are_named_by_a_yaml_beside_or_by_the_option(yolo, tmp_p
 
 
 def test_no_image_of_yolo_is_lost_by_a_name(yolo):
-    with pytest.raises(InputError, match=r"g\.txt has the name of no image .* \(1 such files\)"):
+    with pytest.raises(InputError, match=r"g\.txt .*\(1 such files\)"):
         yolo({**_YOLO, "labels/g.txt": ""})
     predictions = yolo({}, ignore_unknown=True, images="listed")
     assert [name for name, status in statuses(predictions).items() if status == "ok"] == ["c", "d"]
@@ -171,18 +171,18 @@ def test_no_image_of_yolo_is_lost_by_a_name(yolo):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("0 .5 .5 .2 .2", {}, r"c\.txt: line 1: needs .* confidence; .*save_conf=True"),
-        ("\n0 .5 .5 .2 .2 high", {}, r"c\.txt: line 2: needs class, cx, cy"),
-        ("0 .5 .5 .2 .2 .3 .4 .9", {}, r"line 1: needs class, cx, cy"),
+        ("0 .5 .5 .2 .2", {}, r"c\.txt: line 1: .*confidence.*save_conf=True"),
+        ("\n0 .5 .5 .2 .2 high", {}, r"c\.txt: line 2: .*class, cx, cy"),
+        ("0 .5 .5 .2 .2 .3 .4 .9", {}, r"line 1: .*class, cx, cy"),
         ("0 .5 .5 .2 .2 1.5", {}, r"c\.txt, line 1, image 'c': score=1.5"),
-        ("0 50 40 30 20 .5", {}, r"c\.txt, line 1, image 'c'.*are these pixels\?"),
+        ("0 50 40 30 20 .5", {}, r"c\.txt, line 1, image 'c': x1=35, y1=30, x2=65, y2=50 .*pixels"),
         ("0 .5 .5 0 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=50, y1=32, x2=50"),
         ("0 .5 nan .1 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=45, y1=nan"),
-        ("1 .5 .5 .2 .2 .5", {}, r"c\.txt, line 1: class 1: name the classes"),
-        ("1 .5 .5 .2 .2 .5", {"class_names": "opacity"}, "class 1 has no name; 1 classes are"),
-        ("0 .5 .5 .2 .2 .5", {"class_names": "no.yaml"}, r"no\.yaml: not readable as YAML"),
-        ("0 .5 .5 .2 .2 .5", {"class_names": "mass"}, r"1 findings are not in .* \('mass'\)"),
-        ("0 .5 .5 .2 .2 .5", {"images": "some"}, "choose all, listed, or a file of image names"),
+        ("1 .5 .5 .2 .2 .5", {}, r"c\.txt, line 1: class 1: .*--class-names"),
+        ("1 .5 .5 .2 .2 .5", {"class_names": "opacity"}, "line 1: class 1 .* 1 classes "),
+        ("0 .5 .5 .2 .2 .5", {"class_names": "no.yaml"}, r"^no\.yaml: .*No such file"),
+        ("0 .5 .5 .2 .2 .5", {"class_names": "mass"}, r"1 findings .*\('mass'\).*line 1"),
+        ("0 .5 .5 .2 .2 .5", {"images": "some"}, "^--images some: .*all, listed"),
     ],
 )
 def test_a_bad_line_of_yolo_is_refused_by_file_and_line(yolo, tmp_path, text, options, message):
@@ -199,12 +199,12 @@ def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
     assert found.info["imported_from"] == "DataFrame"
     for wrong, message in (
         (frame.assign(p=[0.5, 2]), r"the DataFrame: row two, image 'd': score=2.0"),
-        (frame.assign(image_id=["c", None]), "the DataFrame: row two: image_id is missing"),
+        (frame.assign(image_id=["c", None]), "the DataFrame: row two: image_id "),
         (
             frame.assign(x1=1, y1=1, x2=9, y2=9).iloc[:, [0, 1, 2, 2, 3, 4, 5]],
-            "column 'x1' appears twice",
+            "the DataFrame: column 'x1' ",
         ),
-        (frame.rename(columns={"p": "q"}), "the DataFrame: column 'p' is missing; it has image_id"),
+        (frame.rename(columns={"p": "q"}), "the DataFrame: column 'p' .*image_id, q"),
     ):
         with pytest.raises(InputError, match=message):
             imported.import_file(wrong, data, tmp_path / "no", name="T", columns=columns)
@@ -228,19 +228,19 @@ def test_boxes_are_clipped_counted_and_limited(run, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image_id,score\nc,0.5\nzz,0.5\nyy,0.1\n", r"2 images are not in .*\('zz', 'yy'\)"),
+        ("image_id,score\nc,0.5\nzz,0.5\nyy,0.1\n", r"2 images .*\('zz', 'yy'\).*row 3"),
         ("image_id,score\nc,0.5\nd,1.5\n", r"row 3, image 'd': score=1.5; .*\[0, 1\]"),
-        ("image_id,score\nc,nan\n", "row 2, image 'c': score='nan' is no number"),
-        ("image_id,score\nc,abc\n", "row 2, image 'c': score='abc' is no number"),
-        ("image_id,score\nc,0\n\nc,True\n", "row 4, image 'c': score='True' is no number"),
-        ('image_id,score\nc,"1,5"\n', "row 2, image 'c': score='1,5' is no number"),
+        ("image_id,score\nc,nan\n", "row 2, image 'c': score='nan'"),
+        ("image_id,score\nc,abc\n", "row 2, image 'c': score='abc'"),
+        ("image_id,score\nc,0\n\nc,True\n", "row 4, image 'c': score='True'"),
+        ('image_id,score\nc,"1,5"\n', "row 2, image 'c': score='1,5'"),
         (f"image_id,score\n{100_000 * 'a'},0.5\n", r"\('a{80}'\)"),
-        ("image_id,score,score\nc,0.5,0.6\n", "column 'score' appears twice; keep one"),
-        ("image_id,score\nc,0.5\nc,0.6\n", "row 3 gives image 'c' a second score"),
-        ("image_id,p\nc,0.5\n", "column 'score' is missing; it has image_id, p; .*--columns"),
-        ("case,score\nc,0.5\n", "column 'image_id' is missing; it has case, .*--columns"),
-        ("image_id,score,finding\nc,0.5,hernia\n", r"1 findings are not in .*\('hernia'\)"),
-        ("image_id,x1,y1,score\nc,1,2,0.5\n", "boxes need x1, y1, x2 and y2"),
+        ("image_id,score,score\nc,0.5,0.6\n", "csv: column 'score' "),
+        ("image_id,score\nc,0.5\nc,0.6\n", "row 3 .*image 'c' .*opacity"),
+        ("image_id,p\nc,0.5\n", "column 'score' .*image_id, p; .*--columns score="),
+        ("case,score\nc,0.5\n", "column 'image_id' .*case, score; .*--columns image="),
+        ("image_id,score,finding\nc,0.5,hernia\n", r"1 findings .*\('hernia'\).*row 2"),
+        ("image_id,x1,y1,score\nc,1,2,0.5\n", "has x1, y1; .*x1, y1, x2 and y2"),
         ("image_id,x1,y1,x2,y2,score\nc,9,9,9,20,0.5\n", "row 2, image 'c': x1=9, y1=9"),
         ("image_id,x1,y1,x2,y2,score\nc,200,9,220,20,0.5\n", "beyond the image of 100 x 80"),
         ("image_id,score\nc,0.5\nd,-2.5\n", r"row 3, image 'd': score=-2.5; .*logits.*sigmoid"),
@@ -296,7 +296,7 @@ def test_columns_of_scores_are_recognised_and_that_is_said(run, capsys):
 
 def test_a_column_that_was_named_and_is_not_there_is_not_guessed(run):
     for role in ("image", "score", "finding"):
-        with pytest.raises(InputError, match=f"'other' is missing.*--columns {role}="):
+        with pytest.raises(InputError, match=f"'other' .*--columns {role}="):
             run("image_id,score,finding\nc,0.5,opacity\n", columns=[f"{role}=other"])
 
 
@@ -307,7 +307,7 @@ def coco_results(boxes: Iterable[tuple[float, ...]]) -> str:
 
 def test_coco_results_in_corners_are_asked_about(run, tmp_path):
     corners = [(10 + n, 20 + n, 60 + n, 70 + n) for n in range(10)]
-    with pytest.raises(InputError, match=r"entry 0.*image 'c'.*corners\? COCO's bbox is x, y, wid"):
+    with pytest.raises(InputError, match=r"entry 0, image 'c': x1=10, y1=20, x2=70, y2=90 .*bbox"):
         run(coco_results(corners), "preds.json")
     assert not (tmp_path / "out").exists()
     sides = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in corners]
@@ -316,7 +316,7 @@ def test_coco_results_in_corners_are_asked_about(run, tmp_path):
 
 def test_pixels_of_a_resized_image_are_asked_about(run):
     lines = [f"c,{10 * n},10,{10 * n + 60},40,0.5" for n in range(10)]
-    with pytest.raises(InputError, match=r"row 8, image 'c'.*not of a resized one"):
+    with pytest.raises(InputError, match=r"row 8, image 'c': x1=60, y1=10, x2=120, y2=40 .*size"):
         run("image_id,x1,y1,x2,y2,score\n" + "\n".join(lines))
 
 
@@ -348,8 +348,8 @@ def test_validation_images_that_are_named_were_run(run, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "a list of boxes"),
-        ("[{", "not readable as JSON"),
+        ("{}", r"preds\.json: .*object"),
+        ("[{", r"preds\.json: .*line 1 column 2"),
         ('[{"image_id": "c", "bbox": [1, 2, 3], "score": 1}]', "entry 0 needs"),
         ('[{"image_id": "c", "bbox": "1234", "score": 1}]', "entry 0 needs"),
         ('[{"image_id": "c", "score": 1}]', "entry 0 needs"),
@@ -373,7 +373,7 @@ def test_unknown_images_can_be_left_out(run, capsys):
 
 
 def test_a_file_without_any_known_image_is_refused(run):
-    with pytest.raises(InputError, match="no row is of an image and finding"):
+    with pytest.raises(InputError, match=r"preds\.csv: .*set2/data"):
         run("image_id,score\nzz,0.5\n", ignore_unknown=True)
 
 
@@ -437,7 +437,7 @@ def test_folder_instead_of_a_file_and_a_blank_name_are_refused(data, tmp_path):
         import_predictions(tmp_path, data=data, out=tmp_path / "out", name="Other")
     ids = DataSet.open(data).images["image_id"]
     (tmp_path / "preds.csv").write_text(f"image_id,score\n{ids.iloc[0]},0.5\n")
-    with pytest.raises(InputError, match="has no name; give one with --name"):
+    with pytest.raises(InputError, match=r"out: .*--name"):
         import_predictions(tmp_path / "preds.csv", data=data, out=tmp_path / "out", name=" ")
     assert not (tmp_path / "out").exists()
 
@@ -470,5 +470,5 @@ def test_a_figure_of_another_program_is_explained(tmp_path, capsys):
     assert (explained["best"]["changes"], explained["cxr"]["value"]) == ([], 0)
     assert "would give 1.0000" in capsys.readouterr().err
     (tmp_path / "scores.csv").write_text("image_id,score\na,0.5\n")
-    with pytest.raises(InputError, match="--explain is of boxes"):
+    with pytest.raises(InputError, match=r"scores.csv: --explain "):
         import_predictions(tmp_path / "scores.csv", **options)

@@ -256,7 +256,7 @@ def test_a_line_that_stays_bad_is_said_in_one_line(line, tmp_path, monkeypatch, 
     monkeypatch.setattr(object_store, "LONGEST_RETRY_S", 0.3)
     s3fs.S3FileSystem().pipe_file("bkt/a.png", CONTENT)
     line.fail(fault, "GET /bkt/a.png", times=10_000, at=7)
-    with pytest.raises(StoreError, match=r"^s3://bkt/a\.png: .* \(tried for \d+ s\); check"):
+    with pytest.raises(StoreError, match=r"^s3://bkt/a\.png: .* \(tried for \d+ s\)"):
         fetch("s3://bkt/a.png", tmp_path / "a.png")
     assert list(tmp_path.glob("*.png")) == list(tmp_path.glob(".*.tmp")) == []
 
@@ -294,7 +294,7 @@ def test_a_store_that_refuses_is_asked_once(line, monkeypatch, code):
 
     asked: list[int] = []
     monkeypatch.setattr(s3fs.S3FileSystem, "find", refuse)
-    with pytest.raises(StoreError, match=rf"s3://bkt/a: access is denied \(.*{code}.*docs/scale"):
+    with pytest.raises(StoreError, match=rf"s3://bkt/a: .*{code}.*docs/scale"):
         list_files("s3://bkt/a")
     assert asked == [1]
 
@@ -454,10 +454,10 @@ def test_another_machine_brings_the_folders_that_a_command_names(line, tmp_path)
         for number, image in enumerate(pixels):
             writer.add(f"i{number}", image, Placement(1.0, 1.0, 0.0, 0.0))
     elsewhere = Path("/home/her/cxr-remote/s3/bkt/data/pixels/letterbox-32")
-    with pytest.raises(InputError, match="letterbox-32: is not in the store yet, where other"):
-        predict_folder._open_store(elsewhere)
+    with pytest.raises(InputError, match=r"letterbox-32: .*CXR_ENGINE"):
+        predict_folder.open_store(elsewhere)
     s3fs.S3FileSystem().put(f"{here}/", "bkt/data/pixels/letterbox-32/", recursive=True)
-    store = predict_folder._open_store(elsewhere)
+    store = predict_folder.open_store(elsewhere)
     assert store.folder == local_path("s3://bkt/data/pixels/letterbox-32")
     assert np.array_equal(store.image("i3"), pixels[3])
 

@@ -58,20 +58,20 @@ def test_a_detector_s_boxes_take_the_name_too(tmp_path):
 
 def test_what_it_did_not_learn_and_one_name_for_two_are_refused(tmp_path):
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
-    with pytest.raises(InputError, match=r"--finding oedema: .* learnt pneumonia, mass"):
+    with pytest.raises(InputError, match=r"--finding oedema: .* pneumonia, mass$"):
         model.with_names({"oedema": "opacity"})
-    with pytest.raises(InputError, match="two findings would be called 'opacity'"):
+    with pytest.raises(InputError, match=r"--finding: .*'opacity'"):
         model.with_names({"pneumonia": "opacity", "mass": "opacity"})
 
 
 @pytest.mark.parametrize("text", ["=opacity", "pneumonia=", "="])
 def test_half_a_name_is_refused(text):
-    with pytest.raises(InputError, match="write LEARNT=NAME"):
+    with pytest.raises(InputError, match=r"--finding '.*': .*LEARNT=NAME"):
         parse_finding_names([text])
 
 
 def test_two_names_for_one_finding_are_refused():
-    with pytest.raises(InputError, match="mass is already called 'nodule'"):
+    with pytest.raises(InputError, match=r"--finding 'mass=opacity': .*'nodule'"):
         parse_finding_names(["mass=nodule", "mass=opacity"])
 
 
@@ -88,10 +88,10 @@ def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path):
     ("named", "has", "advice"),
     [
         (None, ["effusion", "lung_opacity"], "'cxr predict --finding pneumonia=NAME'"),
-        (None, ["effusion", "mass"], "'cxr predict --finding mass' leaves the others out"),
+        (None, ["effusion", "mass"], "'cxr predict --finding mass' "),
         ({"pneumonia": "opacity"}, ["lung_opacity"], "'cxr predict --finding pneumonia=NAME'"),
         ({"pneumonia": "a", "mass": "b"}, ["a"], "'cxr predict --finding pneumonia=a' leaves"),
-        (None, [], "it has no labels$"),
+        (None, [], "'pneumonia'.* no labels$"),
     ],
 )
 def test_the_refusal_of_a_strange_name_says_how_to_go_on(tmp_path, named, has, advice):

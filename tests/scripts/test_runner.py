@@ -121,9 +121,9 @@ def test_python_takes_one_number_where_the_option_may_be_repeated(sizes: Any, ca
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"unit": "study"}, "--unit study: is none of image, patient"),
-        ({"replicates": 99}, "--replicates 99: must be at least 100"),
-        ({"replicates": 901}, "--replicates 901: must be at most 900"),
+        ({"unit": "study"}, "--unit study: .*image, patient$"),
+        ({"replicates": 99}, "--replicates 99: .*100$"),
+        ({"replicates": 901}, "--replicates 901: .*900$"),
     ],
     ids=["choice", "least", "most"],
 )
@@ -168,7 +168,7 @@ def test_a_wrong_folder_is_named_before_the_verb_is_entered(tmp_path: Path) -> N
         raise AssertionError
 
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(InputError, match="is a run, not a data set"):
+    with pytest.raises(InputError, match=r"is a run.*cxr prepare"):
         evaluate(data=tmp_path)
 
 

@@ -34,13 +34,13 @@ def test_torch_gets_the_processors_that_others_leave(
 
 
 def test_unknown_device_is_refused():
-    with pytest.raises(InputError, match="--device tpu: choose auto, cpu or cuda"):
+    with pytest.raises(InputError, match=r"--device tpu: .*auto, cpu .*cuda$"):
         choose_device("tpu")
 
 
 def test_fp16_is_for_cuda_alone():
     assert choose_precision("fp16", "cuda") == "fp16"
-    with pytest.raises(InputError, match="precision: fp16 is for CUDA devices"):
+    with pytest.raises(InputError, match=r"training.precision: fp16 .*auto, fp32 .*bf16$"):
         choose_precision("fp16", "cpu")
 
 
@@ -60,7 +60,7 @@ def test_a_gpu_that_torch_cannot_use_is_said_once_and_only_where_one_is(
     monkeypatch.setattr(runtime, "_NVIDIA_NODE", str(tmp_path / "nvidiactl"))
     assert runtime.choose_device("auto") == "cpu"
     assert capsys.readouterr().err == ""
-    with pytest.raises(InputError, match="no CUDA device"):
+    with pytest.raises(InputError, match=r"--device cuda: .*cpu$"):
         choose_device("cuda")
     (tmp_path / "nvidiactl").touch()
     for built_for, says in ((None, "is built without CUDA; pytorch.org"), ("12.8", "nvidia-smi")):
@@ -72,5 +72,5 @@ def test_a_gpu_that_torch_cannot_use_is_said_once_and_only_where_one_is(
         assert len(told.splitlines()) == 1
         assert runtime.choose_device("cpu") == "cpu"  # as asked: nothing to explain
         assert capsys.readouterr().err == ""
-        with pytest.raises(InputError, match=r"--device cuda: .*choose cpu"):
+        with pytest.raises(InputError, match=r"--device cuda: .*cpu$"):
             runtime.choose_device("cuda")

@@ -133,7 +133,7 @@ def test_a_sweep_says_that_its_figure_is_optimistic_and_what_comes_next(data, tr
     assert steps[-1] == f"cxr predict {out}/best IMAGE"
     rival = f"cxr compare {out}/best {out}/trials/000 --data {data} --out {out.parent}/report"
     assert steps[:-1] == ([rival] if best else [])
-    with pytest.raises(WrongFolderError, match=r"is a sweep, not a run; give its best run, .*best"):
+    with pytest.raises(WrongFolderError, match=r"is a sweep.*sweep/best$"):
         require_kind(out, "run")
 
 
@@ -277,11 +277,11 @@ def test_a_full_disk_stops_a_sweep_and_counts_for_no_trial(data, tmp_path, prete
 
 def test_a_sweep_stops_where_trials_fail_again_and_again(data, tmp_path, pretended):
     pretended.figure = lambda settings: "no space left on the disk"
-    with pytest.raises(InputError, match=r"none of 5 trials has a figure .* no space left"):
+    with pytest.raises(InputError, match=r" 5 trials .*: no space left"):
         _sweep(data, tmp_path, trials=30)
     assert len(pretended.started) == 5
     pretended.figure = lambda settings: 0.5 if len(pretended.started) == 6 else "no space left"
-    with pytest.raises(InputError, match="the last trials all failed; trial 10: no space left"):
+    with pytest.raises(InputError, match="trial 10: no space left"):
         _sweep(data, tmp_path, trials=30)
     assert (tmp_path / "best" / "run.json").is_file()
 
@@ -392,7 +392,7 @@ def test_pruning_stops_a_trial_that_is_behind_the_median(data, tmp_path, pretend
     ],
 )
 def test_another_sweep_in_the_same_folder_is_refused(data, trained, pretended, change, says):
-    with pytest.raises(InputError, match=f"this sweep cannot go on .*{says}"):
+    with pytest.raises(InputError, match=f"sweep: .*{says}"):
         _sweep(data, trained[0], **{"trials": 9, **change})
     assert pretended.started == []
 
@@ -401,23 +401,23 @@ def test_another_data_set_is_refused(data, trained, tmp_path, pretended):
     started = read_json(trained[0] / "sweep.started.json", "sweep_started")
     started["data_set"]["content_id"] = "of others"
     write_json(tmp_path / "sweep.started.json", "sweep_started", started)
-    with pytest.raises(InputError, match=r"this sweep cannot go on .*content_id was of others"):
+    with pytest.raises(InputError, match=r"content_id .*of others"):
         _sweep(data, tmp_path, trials=9)
     assert pretended.started == []
 
 
 def test_what_cannot_be_swept_is_refused_before_anything_is_written(data, tmp_path, pretended):
     out = tmp_path / "out"
-    with pytest.raises(InputError, match=r"--over training\.epoch=1,2: .* unknown key"):
+    with pytest.raises(InputError, match=r"--over training\.epoch=1,2: .*'training\.epochs'"):
         _sweep(data, out, ["training.epoch=1,2"])
-    with pytest.raises(InputError, match="has no target 'lump'"):
+    with pytest.raises(InputError, match=r"target 'lump'.*opacity$"):
         _sweep(data, out, set_=["data.target=lump"])
     with pytest.raises(InputError, match="no such folder; give a data set"):
         sweep("chexnet_small", data=tmp_path / "none", out=out, over=OVER, trials=3)
     assert not out.exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
-    with pytest.raises(InputError, match=r"holds 'thesis.txt', which no sweep has"):
+    with pytest.raises(InputError, match=r"holds 'thesis.txt'.*--out"):
         _sweep(data, tmp_path / "other")
     assert pretended.started == []
 
@@ -426,13 +426,13 @@ def test_several_processes_of_a_launcher_are_refused(data, tmp_path, pretended, 
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
                         "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="torchrun has started 2 processes, and a sweep starts"):
+    with pytest.raises(InputError, match=r"torchrun .* 2 processes.*--jobs$"):
         _sweep(data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_more_gpus_than_there_are_is_refused() -> None:
-    with pytest.raises(InputError, match="--jobs 2 with --devices 2 need 4 GPUs, torch finds 3"):
+    with pytest.raises(InputError, match=r"--jobs 2 .*--devices 2 .* 4 GPUs.* 3;"):
         share_gpus(["0", "1", "2"], devices=2, jobs=2)
 
 

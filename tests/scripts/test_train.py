@@ -140,7 +140,7 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
     other = Run.open(ended, device="cpu", precision="bf16").predict(file)
     assert (other.decision, other.threshold) == (None, None)
     assert "chosen at another precision" in str(other.undecided_because)
-    with pytest.raises(InputError, match=r"'youden'; it has max_f1, sensitivity>=0\.95"):
+    with pytest.raises(InputError, match=r"'youden'.* max_f1, sensitivity>=0\.95"):
         Run.open(ended, device="cpu", policy="youden").load()
     shutil.copytree(ended, tmp_path / "tuned")
     decision = RunFolder(tmp_path / "tuned").decision_file("opacity")
@@ -230,13 +230,13 @@ def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_resuming_with_another_configuration_names_the_key(data: Path, begun: Path) -> None:
-    with pytest.raises(InputError, match=r"training.learning_rate was 0.001, is now 0.1; give"):
+    with pytest.raises(InputError, match=r"training.learning_rate .*0.001.* 0.1;"):
         _train(data, begun, "training.learning_rate=0.1", config="chexnet_quickstart")
 
 
 def test_a_run_of_the_other_kind_is_named_before_the_data_set_is_opened(data, begun, monkeypatch):
     monkeypatch.setattr(DataSet, "open", lambda folder: pytest.fail("opened"))
-    with pytest.raises(InputError, match=r"holds a classifier \(CheXNet.*\); choose another --out"):
+    with pytest.raises(InputError, match=r"\(CheXNet.*\).*--out"):
         _train(data, begun, config="retinanet_quickstart")
 
 
@@ -244,17 +244,17 @@ def test_resuming_with_another_split_of_the_data_is_refused(data, begun, monkeyp
     ids: dict[str, Any] = DataSet.open(data).ids
     changed = {**ids, "split_ids": {"default": "0123456789abcdef"}}
     monkeypatch.setattr(DataSet, "ids", property(lambda self: changed))
-    with pytest.raises(InputError, match=r"with other data: split_id was '.*', is now '0123"):
+    with pytest.raises(InputError, match=r"split_id .*'\w+'.*'0123456789abcdef'.*--data"):
         _train(data, begun, config="chexnet_quickstart")
 
 
 @pytest.mark.parametrize(
     ("config", "override", "message"),
     [
-        ("retinanet_quickstart", "training.epoch=1", "did you mean 'training.epochs'"),
-        ("retinanet_quickstart", "data.split=mine", "has no split 'mine'; it has default"),
-        ("retinanet_quickstart", "data.target=mass", "has no target 'mass'; it has opacity"),
-        ("chexnet_quickstart", "model.weights=no/such.pth", "no/such.pth: no such weights file"),
+        ("retinanet_quickstart", "training.epoch=1", "--set training.epoch: .*'training.epochs'"),
+        ("retinanet_quickstart", "data.split=mine", "split 'mine'.* default"),
+        ("retinanet_quickstart", "data.target=mass", "target 'mass'.* opacity"),
+        ("chexnet_quickstart", "model.weights=no/such.pth", "^no/such.pth: "),
     ],
 )
 def test_refusal_leaves_no_folder(data, tmp_path, config, override, message):
@@ -265,7 +265,7 @@ def test_refusal_leaves_no_folder(data, tmp_path, config, override, message):
 
 def test_weights_of_another_architecture_are_refused(data: Path, tmp_path: Path) -> None:
     torch.save(build_classifier("densenet121", image_size=96).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"w.pth: weights of densenet121, not of mobilenet"):
+    with pytest.raises(InputError, match=r"w.pth: .*densenet121.* mobilenet"):
         _train(data, tmp_path / "run", f"model.weights={tmp_path / 'w.pth'}")
 
 
@@ -275,7 +275,7 @@ def test_split_without_positive_images_is_refused(data, tmp_path, monkeypatch):
     split = dataset.split()
     split.loc[split["image_id"].isin(positive.index[positive]), "role"] = "test"
     monkeypatch.setattr(DataSet, "split", lambda self, name="default": split)
-    with pytest.raises(InputError, match=r"role 'train' has only negative images"):
+    with pytest.raises(InputError, match=r"split: role 'train' .*negative"):
         _train(data, tmp_path / "run")
 
 
@@ -290,7 +290,7 @@ def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
     table = split.assign(role=split["role"].mask(moved, "test"))
     write_table(table, folder / "splits" / "default.parquet", "split")
     (folder / "audit.json").unlink()
-    with pytest.raises(InputError, match=r"patient in more than one role.*--despite-audit"):
+    with pytest.raises(InputError, match=r"split 'default': .*\(8 patients\).*--despite-audit"):
         _train(folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -311,9 +311,9 @@ def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
 @pytest.mark.parametrize(
     ("table", "column", "kept", "message"),
     [
-        ("boxes", "finding", [], r"no boxes of 'opacity'.*train a classifier \(cxr train chexnet"),
-        ("findings", "state", ["absent"], r"'opacity' has 0 positive patients .* add positive"),
-        ("findings", "state", ["present"], r"'opacity' has 0 negative patients .* add negative"),
+        ("boxes", "finding", [], r"boxes of 'opacity'.*cxr train chexnet"),
+        ("findings", "state", ["absent"], r"'opacity' .* 0 positive patients"),
+        ("findings", "state", ["present"], r"'opacity' .* 0 negative patients"),
     ],
 )
 def test_a_set_with_nothing_to_learn_is_refused_with_what_to_add(

@@ -61,7 +61,7 @@ def test_tune_without_validation_images_is_refused_and_writes_nothing(data, pred
     for path, schema in ((part, "predicted_images"), (scores, "scores")):
         frame = pd.read_parquet(path)
         write_table(frame[frame["image_id"].isin(tested)], path, schema)
-    with pytest.raises(InputError, match="holds no val image of split 'default'"):
+    with pytest.raises(InputError, match="val image of split 'default'"):
         tune(predictions, data=data)
     assert not (predictions / "decisions").exists()
 
@@ -100,9 +100,9 @@ def test_tune_chooses_among_the_rules_given_and_keeps_the_simplest(data, detecto
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"calibration": "beta"}, "--calibration beta: is none of none, temp"),
-        ({"reduction": ["mean"]}, "--reduction mean: is none of max, top_k"),
-        ({"policy": ["best"]}, "unknown policy 'best'"),
+        ({"calibration": "beta"}, "--calibration beta: .*none, temp"),
+        ({"reduction": ["mean"]}, "--reduction mean: .*max, top_k"),
+        ({"policy": ["best"]}, "policy 'best': .*max_f1"),
     ],
 )
 def test_an_impossible_wish_is_refused_before_any_file_is_read(tmp_path, options, message):

@@ -49,8 +49,8 @@ def _decision(kind: str) -> Decision:
     return Decision(**shared, map_scale=(-0.05, 0.05), map_boxes=MapBoxRule(0.5))
 
 
-def _guard() -> Guard:
-    """One that lets everything pass."""
+def accepting_guard() -> Guard:
+    """Return an out-of-distribution check that accepts every image."""
     layout, edges, overall = MEASURES
     d = overall + 4
     shapes = [(layout,), (1, layout), (edges,), (1, edges), (d,), (d,), (d, d), (2 * d + 2,)]
@@ -81,7 +81,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
         write_graph(network, folder, "onnx")
         write_requirements(folder, "onnx")
         preprocess.to_json(folder / PREPROCESS_FILE)
-        _guard().write(folder / GUARD_NAME)
+        accepting_guard().write(folder / GUARD_NAME)
         (folder / "decisions").mkdir()
         write_json(folder / "decisions/opacity.json", "decision", decision.to_dict())
         target = {"name": TARGET.name, "any_of": TARGET.any_of, "display_name": "Lung opacity"}
@@ -103,7 +103,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
         )
         model = TrainedModel(run, network, preprocess, "fp32", "cpu")
         loaded = Run(folder, name)
-        loaded.model, loaded.target, loaded.guard = model, TARGET, _guard()
+        loaded.model, loaded.target, loaded.guard = model, TARGET, accepting_guard()
         loaded.operating_point = OperatingPoint(decision, "max_f1", None)
         loaded.map_levels = {}
         made[kind] = (folder, loaded)

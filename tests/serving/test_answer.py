@@ -132,30 +132,30 @@ def test_a_pydicom_data_set_gets_the_answer_of_its_file(run: Run, tmp_path: Path
     assert of_file.warnings  # a CT slice: its header says so
     assert of_dataset.image == "array"
     del dataset.PixelData
-    with pytest.raises(InputError, match="the pydicom data set") as refused:
+    with pytest.raises(InputError, match=r"pydicom .*\(modality CT\)") as refused:
         run.predict(dataset)
     assert "tmp" not in str(refused.value)
-    with pytest.raises(InputError, match="makes no DICOM file"):
+    with pytest.raises(InputError, match=r"pydicom .*\(ValueError\)"):
         run.predict(pydicom.Dataset())
 
 
 @pytest.mark.parametrize(
     ("pixels", "says"),
     [
-        (np.zeros((4, 4, 4), np.uint8), r"uint8 \(4, 4, 4\); .*fourth channel.*\[\.\.\., :3\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \(4, 4, 4\); .*\[\.\.\., :3\]"),
         (np.zeros((4, 4, 2), np.uint8), r"uint8 \(4, 4, 2\)"),
         (np.zeros(4, np.uint8), r"uint8 \(4,\)"),
         (np.zeros((0, 4), np.uint8), r"uint8 \(0, 4\)"),
-        (np.zeros((2, 3, 4, 4), np.uint8), r"\(2, 3, 4, 4\); of a batch .* list"),
-        (torch.zeros(2, 3, 4, 4), r"\(2, 3, 4, 4\); of a batch .* list"),
-        (np.full((4, 4), 200.0), r"float64 \(4, 4\), values 200 to 200; divide by 255"),
-        (np.full((4, 4), 900.0), r"values 900 to 900; scale to \[0, 1\]"),
-        (np.full((4, 4), -1.5), r"values -1\.5 to -1\.5; undo the normalisation"),
+        (np.zeros((2, 3, 4, 4), np.uint8), r"\(2, 3, 4, 4\); .*list\(batch\)"),
+        (torch.zeros(2, 3, 4, 4), r"\(2, 3, 4, 4\); .*list\(batch\)"),
+        (np.full((4, 4), 200.0), r"float64 \(4, 4\), values 200 to 200; .* 255"),
+        (np.full((4, 4), 900.0), r"values 900 to 900; .*\[0, 1\]"),
+        (np.full((4, 4), -1.5), r"values -1\.5 to -1\.5; .*image \* std \+ mean"),
         (np.full((4, 4), np.nan), "NaN"),
-        (np.full((4, 4), 700, np.uint16), r"uint16 \(4, 4\), values 700 to 700; scale to 8 bits"),
-        (np.full((4, 4), 7), r"int64 \(4, 4\), values 7 to 7; give image\.astype\('uint8'\)"),
-        (np.ones((4, 4), bool), "bool.* a mask"),
-        (Image.new("I;16", (4, 4)), "mode I;16 has more than 8 bits; give its file's path"),
+        (np.full((4, 4), 700, np.uint16), r"uint16 \(4, 4\), values 700 to 700; "),
+        (np.full((4, 4), 7), r"int64 \(4, 4\), values 7 to 7; .*image\.astype\('uint8'\)"),
+        (np.ones((4, 4), bool), r"bool \(4, 4\); .*255 \* image"),
+        (Image.new("I;16", (4, 4)), "mode I;16 .* 8 bits"),
         (b"GIF89a", r"got 6 bytes.*PIL\.Image\.open\(io\.BytesIO\(data\)\)"),
         (bytearray(b"GIF89a"), "got 6 bytes"),
         ({"a.png": 1}, "got dict; give its images or paths as a list"),
@@ -177,7 +177,7 @@ def test_a_list_gets_the_list_of_its_answers_and_what_cannot_be_read_is_named(
     with pytest.raises(InputError, match=r"gone\.png"):
         run.predict([chest, chest.with_name("gone.png")])
     for wrong, kind in ((None, "NoneType"), ([[chest]], "list")):
-        with pytest.raises(InputError, match=f"expected a path, .* but got {kind}"):
+        with pytest.raises(InputError, match=f"^image: .* {kind}$"):
             run.predict(wrong)  # type: ignore[call-overload]
 
 
@@ -190,7 +190,7 @@ def test_an_image_on_which_the_network_fails_is_an_error_and_leaves_the_others(r
 
     monkeypatch.setattr(run.model.model, "features", break_bright)
     assert run.predict(dark).score > 0
-    with pytest.raises(InputError, match="array: the output of CheXNet is not finite"):
+    with pytest.raises(InputError, match=r"array: .* CheXNet "):
         run.predict(bright)
 
 
@@ -381,7 +381,7 @@ def test_warnings_come_before_the_answer_and_strict_refuses(loaded, chest, capsy
     warning, line = capsys.readouterr().out.splitlines()
     assert warning == f"{chest}  WARNING: no chest"
     assert line.startswith(f"{chest}  CheXNet  no answer  score ")
-    with pytest.raises(InputError, match="none of 1 file was answered"):
+    with pytest.raises(InputError, match="none of 1 file "):
         ask(chest, strict=True, as_json=True)
     shown = capsys.readouterr()
     assert "no chest; refused by --strict" in shown.err
@@ -429,7 +429,7 @@ def test_a_second_command_cannot_write_the_table_of_one_under_way(loaded, chest,
     def run_another(self: Run, images: list[Any], of_files: None) -> list[Any]:
         if not answers_of_second:
             answers_of_second.append("began")
-            with pytest.raises(InputError, match=r"one\.csv: another cxr is writing here"):
+            with pytest.raises(InputError, match=r"^one\.csv: "):
                 ask("other.png", csv=Path("one.csv"))
         return [answer(image=name, pixels=np.zeros((8, 8), np.uint8)) for name, _ in images]
 
@@ -445,5 +445,5 @@ def test_a_second_command_cannot_write_the_table_of_one_under_way(loaded, chest,
 
 def test_a_table_that_is_no_regular_file_is_refused(loaded, chest, tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match=r"--csv .*pipe\.csv: "):
         ask(chest, csv=tmp_path / "pipe.csv")

@@ -382,15 +382,15 @@ def errors_of(instance: Dataset, folder: Path) -> list[str]:
 
 
 REFUSED = {
-    "no study": (changed(StudyInstanceUID=None), "StudyInstanceUID is missing"),
-    "a series that is no UID": (raw("SeriesInstanceUID", b"abc"), "SeriesInstanceUID is not valid"),
+    "no study": (changed(StudyInstanceUID=None), "StudyInstanceUID .*missing"),
+    "a series that is no UID": (raw("SeriesInstanceUID", b"abc"), "SeriesInstanceUID .*valid"),
     "a study below no root": (changed(StudyInstanceUID="20260101"), "is not valid"),
-    "a patient id of two values": (raw("PatientID", b"P1\\Doe"), "PatientID is no DICOM text"),
-    "a patient id too long": (raw("PatientID", b"P" * 66), "PatientID is no DICOM text"),
-    "no size": (changed(Rows=None), "has no Rows"),
+    "a patient id of two values": (raw("PatientID", b"P1\\Doe"), "PatientID .*64 characters"),
+    "a patient id too long": (raw("PatientID", b"P" * 66), "PatientID .*64 characters"),
+    "no size": (changed(Rows=None), "DICOM source: .*Rows"),
     "a retired kind of object": (
         changed(SOPClassUID="1.2.840.10008.5.1.4.1.1.6"),
-        "structured reports do not point into",
+        "Ultrasound Image Storage",
     ),
 }
 
@@ -452,9 +452,9 @@ def test_what_another_process_took_of_a_header_makes_the_same_objects() -> None:
 
 
 def test_what_is_no_overlay_or_no_answer_is_refused() -> None:
-    with pytest.raises(InputError, match=r"expected uint8 \(h, w, 3\)"):
+    with pytest.raises(InputError, match=r"overlay: .*uint8 \(h, w, 3\).*\(24, 50\)"):
         secondary_capture(Source.from_header(radiograph()), RGB[..., 0], [DETECTOR])
-    with pytest.raises(InputError, match="0 answers of 1 systems"):
+    with pytest.raises(InputError, match=r"structured report: 0 .* 1 systems"):
         structured_report(Source.from_header(radiograph()), [], [DETECTOR])
 
 
@@ -519,9 +519,7 @@ def test_an_image_without_study_is_answered_without_dicom_objects(systems, tmp_p
     assert run_command(predict, folder, image, **asked) == 1
     shown = capsys.readouterr()
     assert "score" in shown.out
-    assert (
-        f"no DICOM objects of {image}: DICOM source: its StudyInstanceUID is missing" in shown.err
-    )
+    assert f"no DICOM objects of {image}: DICOM source: its StudyInstanceUID .*missing" in shown.err
     assert not (tmp_path / "out").exists()
 
 

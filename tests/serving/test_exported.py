@@ -92,7 +92,7 @@ def test_a_stream_keeps_the_order_and_fills_up_the_last_batch(fmt, classifier, t
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_a_damaged_or_missing_network_is_one_line(fmt: Format, tmp_path: Path) -> None:
     spec = spec_of(fmt, "scores", ("a",))
-    with pytest.raises(InputError, match="is missing; export the run again"):
+    with pytest.raises(InputError, match=r"model.(onnx|xml): "):
         open_session(tmp_path, spec)
     for name in ("model.onnx", "model.xml", "model.bin"):
         (tmp_path / name).write_bytes(b"no network")

@@ -142,9 +142,9 @@ def test_what_is_written_reads_back_and_scores_the_same(guard, data, unseen, tmp
     ("change", "message"),
     [
         ({"statistics": 0}, "another version of cxr"),
-        ({"limit": None}, "limit must be a number"),
-        ({"arrays": {}}, "is damaged"),
-        ({"contract": "run"}, "expected 'guard'"),
+        ({"limit": None}, "limit .*'None'"),
+        ({"arrays": {}}, "'layout_mean'"),
+        ({"contract": "run"}, "'run'.*'guard'"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(guard, tmp_path, change, message):
@@ -161,7 +161,7 @@ def test_an_array_of_another_shape_is_refused(guard: Guard, tmp_path: Path) -> N
     content = read_json(path, "guard")
     content["arrays"]["weights"] = content["arrays"]["centre"]
     write_json(path, "guard", content)
-    with pytest.raises(InputError, match="weights has shape"):
+    with pytest.raises(InputError, match=r"weights .*\(26,\).*\(54,\)"):
         Guard.read(path)
 
 
@@ -285,7 +285,7 @@ def test_a_run_knows_the_ages_that_it_learned_from(data: DataSet, guard: Guard) 
     assert guard.ages is not None
     assert (sum(guard.ages), guard.ages[3]) == (len(ages), int((ages >= 18).sum()))
     years = np.repeat([1.0, 18.0, 60.0, np.nan], [3, 10, 90, 9])
-    assert guards._count_ages(years) == (3, 0, 0, 100)
+    assert guards.count_ages(years) == (3, 0, 0, 100)
 
 
 def test_real_children_pass_and_the_dog_does_not(shared_data: Path) -> None:

@@ -323,8 +323,8 @@ def test_lower_precision_is_judged_by_what_becomes_of_the_answers(exported, refu
 @pytest.mark.parametrize(
     ("decision", "sick", "says"),
     [
-        (None, SICK, "has no operating point .* run the same cxr train command again"),
-        (decided_at(0.5), np.ones(N, bool), "validation images of the run are all of one kind"),
+        (None, SICK, "^run: .*operating point.*cxr train"),
+        (decided_at(0.5), np.ones(N, bool), "^data: .*AUROC"),
     ],
 )
 def test_what_lower_precision_cannot_be_judged_by_is_named(decision, sick, says):
@@ -334,5 +334,5 @@ def test_what_lower_precision_cannot_be_judged_by_is_named(decision, sick, says)
 
 def test_lower_precision_needs_the_data_set() -> None:
     answers = Scored("scores", GOOD)
-    with pytest.raises(InputError, match=r"--precision int8: is evaluated .* with --data"):
+    with pytest.raises(InputError, match=r"--precision int8: .*--data"):
         prove(run_of(answers, decided_at(0.5)), answers)

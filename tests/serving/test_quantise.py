@@ -42,13 +42,13 @@ def test_only_training_images_calibrate_and_the_choice_repeats() -> None:
 
 @pytest.mark.parametrize("role", ["val", "test"])
 def test_an_image_that_the_split_keeps_for_judging_is_refused(role: str) -> None:
-    with pytest.raises(InputError, match=f"image 'i0' has the role '{role}' in split 'default'"):
+    with pytest.raises(InputError, match=f"image 'i0' .*'{role}' .*'default'"):
         calibration_images(SEEN, data_set([role, *ROLES[1:]]), "default")
 
 
 def test_a_data_set_without_the_training_images_is_refused() -> None:
     seen = SEEN.assign(image_id="x" + SEEN["image_id"])
-    with pytest.raises(InputError, match="data: has none of the run's training images"):
+    with pytest.raises(InputError, match=r"data: .*training images.*--precision int8"):
         calibration_images(seen, data_set(ROLES), "default")
 
 

@@ -253,7 +253,7 @@ def _nan_gradient(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("losses", [_nan_loss, _nan_gradient])
 def test_loss_or_gradient_that_is_not_finite_names_its_images(tmp_path, losses):
-    with pytest.raises(InputError, match=r"epoch 1: the .* is not finite.*image7") as caught:
+    with pytest.raises(InputError, match=r"epoch 1: .*image7, image5, image21, image19") as caught:
         fit_small(tmp_path, training_losses=losses)
     assert "\n" not in str(caught.value)
 
@@ -276,7 +276,7 @@ def _growing(by: float, after: int) -> Callable[..., Any]:
 
 
 def test_training_that_explodes_stops_and_keeps_what_was_good(tmp_path):
-    with pytest.raises(InputError, match=r"epoch 3: the training has diverged: every") as caught:
+    with pytest.raises(InputError, match=r"epoch 3: .* 10 .*0.596 ") as caught:
         # From the middle of the second epoch on: a half is not a whole epoch.
         fit_small(tmp_path, training_losses=_growing(100.0, after=7))
     assert "\n" not in str(caught.value)
@@ -291,7 +291,7 @@ def test_training_that_explodes_stops_and_keeps_what_was_good(tmp_path):
 def test_explosion_is_known_to_a_resumed_training_too(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit_small(tmp_path, training_losses=_Stopper(8))
-    with pytest.raises(InputError, match="epoch 2: the training has diverged"):
+    with pytest.raises(InputError, match=r"epoch 2: .* 10 .*0.596 "):
         fit_small(tmp_path, resume=True, training_losses=_growing(100.0, after=0))
 
 
@@ -304,7 +304,7 @@ def test_validation_loss_that_is_not_finite_stops_the_training(tmp_path):
         losses, output = validate(model, batch)
         return {"bce": losses["bce"] * math.inf}, output
 
-    with pytest.raises(InputError, match=r"epoch 1: .*validation loss is inf.*no epoch was good"):
+    with pytest.raises(InputError, match=r"epoch 1: .*validation loss .*inf.*no epoch"):
         fit_small(tmp_path, validation_step=broken, monitor="accuracy")
 
 
@@ -315,7 +315,7 @@ def test_outputs_that_are_not_finite_are_told_as_divergence_not_by_a_metric(tmp_
     def metrics(outputs: list[Tensor]) -> dict[str, float]:
         raise ValueError("y_score must be finite")
 
-    with pytest.raises(InputError, match="epoch 1: the training has diverged"):
+    with pytest.raises(InputError, match=r"epoch 1: .*validation loss .*nan"):
         fit_small(tmp_path, validation_step=broken, validation_metrics=metrics)
 
 
@@ -335,12 +335,12 @@ def test_want_of_memory_reaches_the_caller(tmp_path):
 
 
 def test_unknown_monitor_lists_what_is_measured(tmp_path):
-    with pytest.raises(InputError, match=r"'auroc' is not measured; .*val_loss, accuracy"):
+    with pytest.raises(InputError, match=r"training.monitor: 'auroc' .*val_loss, accuracy"):
         fit_small(tmp_path, monitor="auroc")
 
 
 def test_undefined_monitor_is_refused_not_ranked(tmp_path):
-    with pytest.raises(InputError, match="'accuracy' is nan on the validation images"):
+    with pytest.raises(InputError, match=r"training.monitor: 'accuracy' .*nan "):
         fit_small(
             tmp_path, monitor="accuracy", validation_metrics=lambda outputs: {"accuracy": math.nan}
         )
@@ -349,14 +349,14 @@ def test_undefined_monitor_is_refused_not_ranked(tmp_path):
 def test_checkpoint_of_another_architecture_is_refused(tmp_path):
     fit_small(tmp_path, epochs=1)
     other = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
-    with pytest.raises(InputError, match=r"another architecture: '0.bias' has shape \(8,\)"):
+    with pytest.raises(InputError, match=r"last.ckpt: .*'0.bias' .*\(8,\).*\(3,\)"):
         fit_small(tmp_path, other, resume=True)
 
 
 def test_damaged_checkpoint_is_refused(tmp_path):
     fit_small(tmp_path, epochs=1)
     (tmp_path / "checkpoints/last.ckpt").write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match=r"last.ckpt: cannot be read") as caught:
+    with pytest.raises(InputError, match=r"last.ckpt: ") as caught:
         fit_small(tmp_path, resume=True)
     assert "\n" not in str(caught.value)
 

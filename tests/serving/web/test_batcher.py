@@ -78,14 +78,14 @@ def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(monkeypatch):
 
     async def scenario(reader: Batcher, system: System) -> None:
         system.go.set()
-        reader._seconds = 10.0
+        reader.seconds_per_image = 10.0
         with reader.coming():
             first = asyncio.create_task(asked(reader, "a"))
             await asyncio.sleep(0.05)
             assert not first.done()
             assert await asked(reader, "b") == ["of b"] * 2
             assert await first == ["of a"] * 2
-            reader._seconds = 0.01
+            reader.seconds_per_image = 0.01
             assert await asked(reader, "c") == ["of c"] * 2  # though the other never comes
 
     assert run(scenario).batches[::2] == [["a", "b"], ["c"]]

@@ -265,11 +265,20 @@ def test_a_rate_is_reached_again_after_the_wait_and_never_exceeded() -> None:
     assert limit.wait("192.0.2.1") == 0.0
 
 
-def test_the_table_of_clients_is_bounded_and_a_network_of_ipv6_is_one_client() -> None:
+def test_rate_limit_remembers_4096_clients_and_forgets_the_idlest() -> None:
     limit = RateLimit(0.001, clock=lambda: 0.0)
-    for number in range(10_000):
+    while not limit.wait("192.0.2.1"):
+        pass
+    for number in range(4095):
         limit.wait(f"2001:db8:{number:x}::1")
-    assert len(limit._buckets) == 4096
+    assert limit.wait("192.0.2.1") > 0
+    for number in range(4096):
+        limit.wait(f"2001:db8:{number:x}::1")
+    assert limit.wait("192.0.2.1") == 0.0
+
+
+def test_rate_limit_counts_a_network_of_ipv6_as_one_client() -> None:
+    limit = RateLimit(0.001, clock=lambda: 0.0)
     waits = [limit.wait(f"2001:db8::{number:x}") for number in range(30)]
     assert waits[19] == 0.0
     assert waits[20] > 0
@@ -302,11 +311,11 @@ def test_a_body_of_which_next_to_nothing_comes_is_ended_soon(monkeypatch) -> Non
 
 def test_what_has_come_of_all_bodies_is_bounded(monkeypatch) -> None:
     monkeypatch.setattr(gates, "_MOST_BYTES", 3 << 20)
-    held = Gate(Echo(), ServeSettings(max_bytes=2 << 20))
-    held._held = (3 << 20) - 1  # of others
-    assert ask(held, "POST", body=[b"x"]).status == 200
-    busy = ask(held, "POST", body=[b"xy"])
-    assert (busy.status, busy.code, held._held) == (429, "busy", (3 << 20) - 1)
+    gate = Gate(Echo(), ServeSettings(max_bytes=2 << 20))
+    gate.bytes_in_memory = (3 << 20) - 1  # of other requests
+    assert ask(gate, "POST", body=[b"x"]).status == 200
+    busy = ask(gate, "POST", body=[b"xy"])
+    assert (busy.status, busy.code, gate.bytes_in_memory) == (429, "busy", (3 << 20) - 1)
 
 
 def test_a_slow_body_and_a_slow_answer_are_ended() -> None:

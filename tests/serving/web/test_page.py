@@ -194,9 +194,10 @@ def test_list_says_why_no_image_has_an_answer_and_leads_on_from_a_refused_one(pa
 
 def test_the_list_has_a_reason_for_each_kind_of_warning(page: _Page) -> None:
     aged = Guard(96, 1.0, 600, 0.0, None, (0, 0, 0, 600))  # type: ignore[arg-type]
+    infant = DecodedImage(np.zeros((90, 120), np.uint8), {}, header={"age_years": 1.0})
     turned = DecodedImage(np.zeros((90, 120), np.uint8), {"orientation": "R\\H"})
     said = {
-        "age": aged._age_warnings(1.0, "RetinaNet")[0].kind,
+        "age": aged.warnings(infant, system="RetinaNet", score=0.0)[0].kind,
         "turned": orientation_warnings(turned)[0].kind,
         "not a chest X-ray": Warned("a colour image; X-rays are grey").kind,
         "negative": "negative", "synthetic runs": "synthetic_run", "damaged": "damaged",

@@ -4,12 +4,14 @@ import asyncio
 import io
 import os
 import signal
+import subprocess
+import sys
+import time
 import zipfile
 import zlib
 from collections.abc import Awaitable, Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +22,7 @@ from pydicom import uid
 
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.serving.guard import file_warnings
+from cxr_compare.serving.web.decode_worker import READY
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.uploads import Decoded, Decoder, Refused, detect_format
 from tests.data_prep.images.test_image import huge, png_of_size
@@ -120,7 +123,7 @@ class Decoding:
 
     @property
     def pids(self) -> list[int]:
-        return sorted(worker._running.pid for worker in self.decoder._all)
+        return self.decoder.pids
 
     def decode(self, content: bytes) -> Decoded:
         return self.run(self.decoder.decode(content))
@@ -256,14 +259,14 @@ def test_a_process_killed_in_the_middle_costs_no_answer(decoding: Decoding) -> N
 
 def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read() -> None:
     decoding = Decoding()
-    decoding.decoder._seconds = 1.0
+    decoding.decoder.seconds = 1.0
     try:
-        (held,) = decoding.pids
-        os.kill(held, signal.SIGSTOP)  # as a decoder that never ends
+        (stopped,) = decoding.pids
+        os.kill(stopped, signal.SIGSTOP)  # as a decoder that never ends
         assert decoding.refusal(encoded("PNG"))[:2] == (422, "too_hard")
-        decoding.decoder._seconds = 30.0
+        decoding.decoder.seconds = 30.0
         np.testing.assert_array_equal(decoding.decode(encoded("PNG")).image.pixels, GREYS)
-        assert held not in decoding.pids
+        assert stopped not in decoding.pids
     finally:
         decoding.close()
 
@@ -300,23 +303,36 @@ def test_a_client_that_leaves_costs_no_process(decoding: Decoding) -> None:
     assert decoding.pids == before
 
 
-def test_processes_end_with_their_decoder_and_where_nobody_is_left() -> None:
+def test_processes_end_with_their_decoder() -> None:
     decoding = Decoding(workers=2)
     pids = decoding.pids
     assert len(pids) == 2
     decoding.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
-    decoding = Decoding()
-    (worker,) = decoding.decoder._all
-    assert worker._running.stdin is not None
-    worker._running.stdin.close()  # as when the server dies
-    decoding.run(worker._running.wait())
-    assert worker._running.returncode == 0
-    decoding.close()
+
+def test_process_ends_when_its_server_is_killed() -> None:
+    code = (
+        "import asyncio, os, signal\n"
+        "from cxr_compare.serving.web.limits import ServeSettings\n"
+        "from cxr_compare.serving.web.uploads import Decoder\n"
+        "async def serve():\n"
+        "    decoder = Decoder(ServeSettings())\n"
+        "    await decoder.start()\n"
+        "    print(*decoder.pids, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(serve())\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert killed.returncode == -signal.SIGKILL
+    status = Path(f"/proc/{int(killed.stdout)}/status")
+    deadline = time.monotonic() + 30
+    while status.exists() and "State:\tZ" not in status.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
-def test_a_process_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(RuntimeError, match="did not start"):
         asyncio.run(Decoder(ServeSettings()).start())
@@ -347,8 +363,14 @@ def test_memory_stays_flat_over_many_uploads(decoding: Decoding) -> None:
     assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < 16
 
 
-def test_a_client_that_leaves_keeps_its_place_until_that_is_seen_and_costs_no_decoding() -> None:
+def test_client_that_leaves_counts_as_waiting_until_noticed_and_costs_no_decoding(
+    monkeypatch, tmp_path
+) -> None:
     content = encoded("PNG")
+    process = tmp_path / "ends_when_asked"
+    process.write_text(f"#!/bin/sh\nprintf {READY.decode()}\nhead -c 1 >/dev/null\n")
+    process.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(process))
 
     async def scenario() -> None:
         decoder = Decoder(ServeSettings(queue=1))  # without a process so far
@@ -359,9 +381,13 @@ def test_a_client_that_leaves_keeps_its_place_until_that_is_seen_and_costs_no_de
         with pytest.raises(Refused) as refused:
             await decoder.decode(content)
         assert refused.value.status == 429
-        decoder._free.put_nowait(SimpleNamespace())  # type: ignore[arg-type]  # asked, it would fail
-        while decoder._waiting:
+        await decoder.start()
+        pids = decoder.pids
+        while decoder.waiting:
             await asyncio.sleep(0)
-        assert decoder._free.qsize() == 1
+        await asyncio.sleep(0.2)  # a process that was asked would have ended by now
+        assert decoder.pids == pids
+        assert all(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
+        await decoder.stop()
 
     asyncio.run(scenario())
