@@ -25,7 +25,7 @@ FILES = sorted(path for folder in FOLDERS for path in folder.glob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
-def test_each_package_is_linked_into_cxr_compare_by_a_relative_path():
+def test_packages_are_linked_into_cxr_compare_by_relative_paths():
     assert {link: link.readlink() for link in LINKS} == {
         link: Path("..") / link.name for link in LINKS
     }
@@ -41,7 +41,7 @@ def test_setup_cfg_lists_every_package_and_no_tests():
     assert config["options"]["packages"].split() == ["cxr_compare", *expected]
 
 
-def test_the_list_of_commands_names_each_module_of_the_package():
+def test_list_of_commands_names_every_module_of_the_package():
     modules = {path.stem for path in (ROOT / "scripts/commands").glob("[!_]*.py")}
     assert modules == set(COMMANDS)
 
@@ -52,14 +52,14 @@ def test_packages_have_at_most_one_level_of_subpackages():
     assert [path for path in modules if path.parent not in FOLDERS] == []
 
 
-def test_the_init_of_a_package_holds_only_a_docstring():
+def test_init_of_a_package_contains_only_a_docstring():
     for folder in FOLDERS:
         body = TREES[folder / "__init__.py"].body
         assert len(body) == 1, folder
         assert isinstance(body[0], ast.Expr), folder
 
 
-def test_names_say_what_things_do():
+def test_names_are_descriptive():
     banned = {"data", "utils", "helper", "helpers", "manager", "process"}
     assert [path for path in FILES if path.stem in banned] == []
     definitions = [
@@ -100,17 +100,17 @@ FOR_LINUX = ("serving/web", "training", "benchmarks", "scripts/child_processes.p
 
 def test_the_core_uses_nothing_that_one_system_alone_has():
     """It runs on Linux, macOS and Windows; a function that one lacks is asked for by hasattr."""
-    found = set()
+    uses = set()
     for path, tree in TREES.items():
-        place = str(path.relative_to(ROOT))
+        module_path = str(path.relative_to(ROOT))
         imported = {name.partition(".")[0] for _, name in _imports_of(tree)}
-        found |= {(place, name) for name in imported & POSIX_MODULES}
-        if place.startswith(FOR_LINUX):
+        uses |= {(module_path, name) for name in imported & POSIX_MODULES}
+        if module_path.startswith(FOR_LINUX):
             continue
         guarded = set(re.findall(r"hasattr\(os, \"(\w+)\"\)", path.read_text(encoding="utf-8")))
         used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        found |= {(place, name) for name in POSIX_FUNCTIONS - guarded if f"os.{name}" in used}
-    assert found == {("serving/web/decode_worker.py", "resource")}
+        uses |= {(module_path, name) for name in POSIX_FUNCTIONS - guarded if f"os.{name}" in used}
+    assert uses == {("serving/web/decode_worker.py", "resource")}
 
 
 def test_modules_are_imported_by_their_full_name():
@@ -166,13 +166,15 @@ def test_every_public_function_and_class_has_a_docstring():
     for path, tree in TREES.items():
         for node in tree.body:
             public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
-            decorators = {ast.unparse(each) for each in getattr(node, "decorator_list", [])}
+            decorators = {
+                ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])
+            }
             if public and "overload" not in decorators and ast.get_docstring(node) is None:
                 missing.append(f"{path.relative_to(ROOT)}:{node.name}")
     assert missing == []
 
 
-def test_every_public_name_is_found_where_it_is_said_to_be():
+def test_every_public_name_is_importable_from_its_documented_module():
     import cxr_compare
 
     for name in cxr_compare.__all__:
@@ -181,7 +183,7 @@ def test_every_public_name_is_found_where_it_is_said_to_be():
         _ = cxr_compare.teleport
 
 
-def test_a_wrong_data_folder_is_said_before_anything_heavy_is_imported():
+def test_wrong_data_folder_is_reported_before_anything_heavy_is_imported():
     commands = (
         "check N", "split N --name x", "tune N --data N", "ensemble N N --data N --out o",
         "overlay N --data N --out o", "import N --data N --out o --name x",

@@ -66,7 +66,7 @@ def test_extras_are_installed_from_a_clone_as_no_index_has_the_package():
     assert [path for path in files if from_an_index.search(path.read_text())] == []
 
 
-def test_citation_follows_its_schema_and_bibtex_says_the_same():
+def test_citation_follows_its_schema_and_agrees_with_bibtex():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     Draft7Validator(json.loads((ROOT / "tests/citation.schema.json").read_text())).validate(
         citation
@@ -86,9 +86,9 @@ def test_citation_follows_its_schema_and_bibtex_says_the_same():
 
 @pytest.mark.parametrize("form", sorted((ROOT / ".github/ISSUE_TEMPLATE").iterdir()), ids=str)
 def test_issue_form_asks_and_warns_of_patients_data(form):
-    said = yaml.safe_load(form.read_text())
-    assert said.keys() == {"name", "description", "labels", "body"}
-    warning, *fields = said["body"]
+    content = yaml.safe_load(form.read_text())
+    assert content.keys() == {"name", "description", "labels", "body"}
+    warning, *fields = content["body"]
     assert "never attach" in warning["attributes"]["value"].lower()
     assert all(item["attributes"].keys() >= {"label", "description"} for item in fields)
     assert len({item["id"] for item in fields}) == len(fields)
@@ -155,16 +155,16 @@ def plain_text(path: Path) -> str:
     return re.sub(r"\s+", " ", re.sub(r'"\s*\n\s*f?"', "", path.read_text())).lower()
 
 
-def test_no_text_holds_a_phrase_that_readers_stumbled_over():
+def test_no_text_contains_a_phrase_that_readers_stumbled_over():
     kinds = ("*.py", "*.jinja", "*.toml", "*.md")
     folders = [*PACKAGES, "docs", "benchmarks"]
     files = [path for name in folders for kind in kinds for path in (ROOT / name).rglob(kind)]
     assert len(files) > 200
-    found = [
+    phrases = [
         f"{path.relative_to(ROOT)}: {phrase}"
         for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *files]
         for text in [plain_text(path)]
         for phrase in PRIVATE_PHRASES
         if phrase in text
     ]
-    assert not found
+    assert not phrases

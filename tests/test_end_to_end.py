@@ -63,7 +63,7 @@ def cxr(*arguments: object, fails: bool = False) -> Done:
 
 
 def train(config: str, data: Path, out: Path, overrides: list[str]) -> None:
-    sets = [word for override in overrides for word in ("--set", override)]
+    sets = [argument for override in overrides for argument in ("--set", override)]
     done = cxr("train", config, "--data", data, "--out", out, *sets, "--json")
     assert json.loads(done.stdout) == read_json(out / "run.json", "run")
     assert f"or:   cxr predict {out} IMAGE" in done.stderr
@@ -88,7 +88,7 @@ def blank_drawings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxr_compare.training.plots.save_figure", lambda figure, path: path.touch())
         patch.setattr(
-            "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
+            "cxr_compare.evaluation.report.report.save_figures", lambda *arguments, **named: None
         )
         yield
 
@@ -108,11 +108,11 @@ def rsna(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_real_x_rays_go_from_dicom_to_a_report_of_a_run_and_of_predictions(rsna):
-    asked = (
+    options = (
         "compare", f"RetinaNet={rsna / 'detector'}", f"CheXNet={rsna / 'classifier-predictions'}",
         "--data", rsna / "data", "--out", rsna / "report",
     )  # fmt: skip
-    done = cxr(*asked, "--replicates", 100, "--json")
+    done = cxr(*options, "--replicates", 100, "--json")
     figures = json.loads(done.stdout)
     names = {row["metric"] for row in figures["metrics"]}
     assert {
@@ -126,10 +126,12 @@ def test_real_x_rays_go_from_dicom_to_a_report_of_a_run_and_of_predictions(rsna)
     assert (rsna / "report/report.html").stat().st_size < 10_000_000
     assert "report, complete" in cxr("show", rsna / "report").stderr
 
-    kept = rsna / "report/systems/RetinaNet/predictions.json"
-    facts = read_json(kept, "predictions")
-    write_json(kept, "predictions", facts | {"inference_id": f"other{facts['inference_id']}"})
-    assert "predictions of another training" in cxr(*asked, "--overwrite", fails=True).stderr
+    predictions_path = rsna / "report/systems/RetinaNet/predictions.json"
+    facts = read_json(predictions_path, "predictions")
+    write_json(
+        predictions_path, "predictions", facts | {"inference_id": f"other{facts['inference_id']}"}
+    )
+    assert "predictions of another training" in cxr(*options, "--overwrite", fails=True).stderr
 
 
 def test_files_are_answered_by_both_models_and_bad_ones_named(rsna, tmp_path):
@@ -164,12 +166,12 @@ def test_files_are_answered_by_both_models_and_bad_ones_named(rsna, tmp_path):
 
     done = cxr("predict", *runs, *files, "--json", "--no-overlay")
     entries = json.loads(done.stdout)
-    assert [each["system"] for each in entries] == systems * 2
+    assert [entry["system"] for entry in entries] == systems * 2
     np.testing.assert_allclose(
-        [each["score"] for each in entries], answered["score"], rtol=1e-4, atol=1e-6
+        [entry["score"] for entry in entries], answered["score"], rtol=1e-4, atol=1e-6
     )
     assert all(set(box) == {"finding", "x1", "y1", "x2", "y2", "score"}
-               for each in entries for box in each["boxes"])  # fmt: skip
+               for entry in entries for box in entry["boxes"])  # fmt: skip
 
 
 @pytest.mark.long
@@ -188,9 +190,9 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path, shared_data):
     while not list((tmp_path / "data").glob("pixels/*/*.npy")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
-    said = running.communicate(timeout=60)[1]
-    assert running.returncode == 130, said
-    assert "Traceback" not in said
+    output = running.communicate(timeout=60)[1]
+    assert running.returncode == 130, output
+    assert "Traceback" not in output
     assert not (tmp_path / "data" / "dataset.json").exists()
     cxr("prepare", tmp_path / "source", tmp_path / "data", "--format", "rsna", "--size", 64)
     assert "data set, complete" in cxr("show", tmp_path / "data").stderr
@@ -233,16 +235,16 @@ sys.exit((server.recv(1) or b"\\1")[0])
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """A small quickstart, in a folder that its last line leads to."""
-    place = tmp_path_factory.mktemp("quickstart")
-    words = [sys.executable, "-S", "-c", CALLER, str(place / "server")]
-    ask = f'case $1 in synth) command cxr "$@" ;; *) {shlex.join(words)} "$@" ;; esac'
+    folder = tmp_path_factory.mktemp("quickstart")
+    arguments = [sys.executable, "-S", "-c", CALLER, str(folder / "server")]
+    ask = f'case $1 in synth) command cxr "$@" ;; *) {shlex.join(arguments)} "$@" ;; esac'
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(place / "server"))
+        listener.bind(str(folder / "server"))
         listener.listen()
         server = FORK_SERVER.Process(target=exec, args=(SERVER, {"listener": listener}))
         server.start()
         try:
-            done = run_quickstart(place / "out", {"BASH_FUNC_cxr%%": f"() {{ {ask}\n}}"})
+            done = run_quickstart(folder / "out", {"BASH_FUNC_cxr%%": f"() {{ {ask}\n}}"})
         finally:
             server.kill()
             server.join()
@@ -262,7 +264,7 @@ def folder_of(quickstart: Done) -> Path:
 
 
 @pytest.mark.slow
-def test_quickstart_runs_and_a_second_run_finds_it_done(quickstart):
+def test_quickstart_runs_and_a_second_run_changes_nothing(quickstart):
     out = folder_of(quickstart)
     assert (out / "report" / "report.html").is_file()
     assert (out / "report" / "figures" / "roc.png").is_file()
@@ -311,7 +313,7 @@ def test_the_tour_runs_and_shows_what_its_committed_pages_show(quickstart, tmp_p
     assert (out / "retinanet" / "run.json").stat().st_mtime == trained  # it was only loaded
 
 
-def test_the_committed_tour_was_run_in_order_and_says_nothing_of_the_machine():
+def test_committed_tour_was_run_in_order_and_names_no_folder_of_the_machine():
     notebook = nbformat.read(TOUR, as_version=4)
     cells = cells_of(notebook)
     assert len(cells) <= 15

@@ -138,10 +138,10 @@ def test_a_command_without_a_model(command, folder, monkeypatch, capfd):
     monkeypatch.chdir(folder)
     if command.startswith("import A.csv") and not Path("A.csv").exists():
         _write_scores(folder)
-    words = command.split()
-    if "=" in words[0]:  # an environment variable, as in a shell
-        monkeypatch.setenv(*words.pop(0).split("="))
-    assert cxr(*words) == 0, capfd.readouterr().err
+    arguments = command.split()
+    if "=" in arguments[0]:  # an environment variable, as in a shell
+        monkeypatch.setenv(*arguments.pop(0).split("="))
+    assert cxr(*arguments) == 0, capfd.readouterr().err
 
 
 @pytest.mark.parametrize("command", WITH_MODELS)
@@ -176,8 +176,8 @@ print(result.headline)
 def test_export_quantises(folder, monkeypatch, capfd):
     """So small a model may lose too much AUROC to be kept; it was quantised and evaluated then."""
     monkeypatch.chdir(folder)
-    words = "export classifier int8 --format openvino --precision int8 --data data"
-    status, error = cxr(*words.split()), capfd.readouterr().err
+    arguments = "export classifier int8 --format openvino --precision int8 --data data"
+    status, error = cxr(*arguments.split()), capfd.readouterr().err
     assert status == 0 or "is not kept, it answers otherwise than its run: AUROC falls" in error
 
 
@@ -212,8 +212,8 @@ def test_pacs_asks_an_archive(folder, monkeypatch, capfd, archive):
 def test_serve_answers_for_an_uploaded_image(folder, monkeypatch):
     monkeypatch.chdir(folder)
     port = free_port()
-    words = ["serve", "classifier-onnx", "--port", str(port)]
-    server = subprocess.Popen([sys.executable, "-m", "cxr_compare.scripts.cli", *words])
+    arguments = ["serve", "classifier-onnx", "--port", str(port)]
+    server = subprocess.Popen([sys.executable, "-m", "cxr_compare.scripts.cli", *arguments])
     address = f"http://127.0.0.1:{port}"
 
     def is_ready() -> bool:
@@ -231,7 +231,7 @@ def test_serve_answers_for_an_uploaded_image(folder, monkeypatch):
 
 
 def _name(line: str) -> str:
-    return next(word for word in line.split() if "=" not in word)
+    return next(argument for argument in line.split() if "=" not in argument)
 
 
 def test_no_command_is_left_out():

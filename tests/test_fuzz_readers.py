@@ -114,10 +114,12 @@ def mutate_value(content: dict[str, Any], draw: random.Random) -> dict[str, Any]
     """Drop, repeat, rename or replace a value of a JSON file or a TOML file, anywhere in it."""
     changed: dict[str, Any] = json.loads(json.dumps(content))
     ways = sorted(places(changed), key=len)
-    kept = [
-        way for way in ways if way[0] not in ("contract", "schema_version", *CHECKSUM_PLACEHOLDER)
+    keys = [
+        mutation
+        for mutation in ways
+        if mutation[0] not in ("contract", "schema_version", *CHECKSUM_PLACEHOLDER)
     ]
-    *above, last = draw.choice(kept or ways)
+    *above, last = draw.choice(keys or ways)
     holder: Any = changed
     for key in above:
         holder = holder[key]
@@ -174,11 +176,11 @@ def change_csv(path: Path, draw: random.Random) -> None:
 def change_parquet(path: Path, draw: random.Random) -> None:
     """Another type or value in a column, or none; the table is sealed again."""
     table = pq.read_table(path)
-    place = draw.randrange(table.num_columns)
+    column = draw.randrange(table.num_columns)
     odd = draw.choice(ODD[:-1])
     kind = draw.randrange(4)
-    name = table.column_names[place]
-    values = table.column(place).to_pylist()
+    name = table.column_names[column]
+    values = table.column(column).to_pylist()
     if kind == 0:
         table = table.drop_columns([name])
     elif kind == 1:
@@ -186,7 +188,7 @@ def change_parquet(path: Path, draw: random.Random) -> None:
     else:
         with suppress(pa.ArrowException, OverflowError, ValueError, TypeError):
             values = [odd] * len(values) if kind == 2 else [odd, *values[1:]]
-            table = table.set_column(place, name, pa.array(values))
+            table = table.set_column(column, name, pa.array(values))
     with suppress(pa.ArrowException):
         write_sealed_table(path, table)
 
@@ -225,15 +227,15 @@ def fell(folder: Path, path: Path) -> str | None:
         named = any(name in str(error) for name in above) and "\n" not in str(error)
         return None if named else f"names no file: {error}"
     except Exception as error:  # noqa: BLE001
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {str(error)[:200]} ({place.filename}:{place.lineno})"
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {str(error)[:200]} ({frame.filename}:{frame.lineno})"
     return None
 
 
 def files_of(folder: Path) -> list[Path]:
     """The files of a folder that are changed: those that the program reads again."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix in CHANGES and path.is_file())
-    return [p for p in found if not any(part.startswith(".") for part in p.parts[-3:])]
+    files = sorted(path for path in folder.rglob("*") if path.suffix in CHANGES and path.is_file())
+    return [p for p in files if not any(part.startswith(".") for part in p.parts[-3:])]
 
 
 def try_one(folder: Path, path: Path, draw: random.Random) -> str | None:
@@ -291,24 +293,24 @@ def kinds_read() -> set[str]:
     files = [path for path in FILES if "benchmarks" not in path.parts]
     texts = [path.read_text() for path in files]
     trees = [ast.parse(text) for text in texts if READS_OR_NAMES.search(text)]
-    found = set()
-    known = [constants(tree) for tree in trees]
-    for tree, own in zip(trees, known, strict=True):
+    read_kinds = set()
+    literals = [constants(tree) for tree in trees]
+    for tree, kind_literals in zip(trees, literals, strict=True):
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = getattr(call.func, "id", "")
             kinds = call.args[1:2]
             if name == "read_matching_record":
                 kinds = getattr(kinds[0], "values", [])
             if name in ("read_json", "read_matching_record"):
-                others = [names for names in known if names is not own]
-                found |= {
+                others = [names for names in literals if names is not kind_literals]
+                read_kinds |= {
                     kind.value
                     if isinstance(kind, ast.Constant)
-                    else next((n[kind.id] for n in (own, *others) if kind.id in n), None)
+                    else next((n[kind.id] for n in (kind_literals, *others) if kind.id in n), None)
                     for kind in kinds
                     if isinstance(kind, ast.Constant | ast.Name)
                 }
-    return found - {None}
+    return read_kinds - {None}
 
 
 def constants(tree: ast.Module) -> dict[str, Any]:
@@ -335,11 +337,11 @@ def test_every_kind_that_is_read_again_has_a_model():
 
 
 @given(kind=st.sampled_from(sorted(RECORDS)), draw=st.randoms(use_true_random=False))
-def test_json_that_is_not_as_its_model_says_is_refused_by_its_name(tmp_path_factory, kind, draw):
+def test_json_that_breaks_its_schema_is_refused_by_name(tmp_path_factory, kind, draw):
     path = tmp_path_factory.mktemp("json") / f"{kind}.json"
-    known = {"contract": kind, "schema_version": SCHEMA_VERSION}
+    header = {"contract": kind, "schema_version": SCHEMA_VERSION}
     keys = [field.alias or name for name, field in RECORDS[kind].model_fields.items()]
-    content = {key: draw.choice(ODD) for key in keys} | known
+    content = {key: draw.choice(ODD) for key in keys} | header
     write_sealed(path, json.dumps({**content, **CHECKSUM_PLACEHOLDER}))
     if record_error(kind, content) is None:
         with pytest.raises(InputError, match=rf"{kind}\.json: .*'no such key'"):
@@ -351,12 +353,12 @@ def test_json_that_is_not_as_its_model_says_is_refused_by_its_name(tmp_path_fact
 
 def outcome(read: Callable[[], object], named: str) -> None:
     """What users give is read, or refused in one line that names it."""
-    said = ""
+    message = ""
     try:
         read()
     except InputError as error:
-        said = str(error)
-    assert not said or (named in said and "\n" not in said), said
+        message = str(error)
+    assert not message or (named in message and "\n" not in message), message
 
 
 TABLES = {
@@ -420,17 +422,17 @@ def test_half_a_character_in_coco_results_is_one_line(made, tmp_path):
 
 def test_a_table_whose_column_holds_objects_is_one_line(made, tmp_path):
     split = pq.read_table(made / "data/splits/default.parquet")
-    held = pa.array([{"a": None}] + [None] * (len(split) - 1))
-    place = split.column_names.index("fold")
+    values = pa.array([{"a": None}] + [None] * (len(split) - 1))
+    column = split.column_names.index("fold")
     path = tmp_path / "split.parquet"
-    write_sealed_table(path, split.set_column(place, "fold", held))
+    write_sealed_table(path, split.set_column(column, "fold", values))
     with pytest.raises(InputError, match=r"split\.parquet: .*struct<a: null>"):
         read_table(path, "split")
 
 
 @settings(max_examples=20)
-@given(draw=st.randoms(use_true_random=False), of_truth=st.booleans())
-def test_tables_of_a_reader_study_give_a_result_or_one_line(tmp_path_factory, draw, of_truth):
+@given(draw=st.randoms(use_true_random=False), truth_options=st.booleans())
+def test_tables_of_a_reader_study_give_a_result_or_one_line(tmp_path_factory, draw, truth_options):
     folder = tmp_path_factory.mktemp("readers")
     cases = [f"c{number}" for number in range(6)]
     rows = [
@@ -444,7 +446,7 @@ def test_tables_of_a_reader_study_give_a_result_or_one_line(tmp_path_factory, dr
     ratings.write_text("\n".join(["reader,case,modality,rating", *rows]) + "\n")
     labels = [f"{case},{number % 2}" for number, case in enumerate(cases)]
     truth.write_text("\n".join(["case,label", *labels]) + "\n")
-    change_csv(truth if of_truth else ratings, draw)
+    change_csv(truth if truth_options else ratings, draw)
     outcome(
         lambda: analyse_readers(
             join_readings(read_truth(truth), [read_reading_table(ratings)], {})

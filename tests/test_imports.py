@@ -17,7 +17,7 @@ WRONG_PATHS = (
 
 
 @pytest.mark.parametrize(
-    ("code", "heavy", "says"),
+    ("code", "heavy", "message"),
     [
         (CLI.format("--help"), IN_HELP, "compare"),
         (CLI.format("predict --help"), IN_HELP, "--backend"),
@@ -30,7 +30,7 @@ WRONG_PATHS = (
     ],
     ids=["help", "help of a command", "show", "commands", "wrong paths", "registry", "decode"],
 )
-def test_it_imports_nothing_heavy(code, heavy, says, tmp_path):
+def test_it_imports_nothing_heavy(code, heavy, message, tmp_path):
     for name in ("run/run.json", "run/config.toml", "notes.txt"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -42,4 +42,4 @@ def test_it_imports_nothing_heavy(code, heavy, says, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert "LOADED []" in done.stdout, done.stderr
-    assert says in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr

@@ -62,7 +62,11 @@ def test_an_editor_shows_what_paths_systems_runs_and_settings_may_be():
     for (name, parameter), kinds in SHOWN.items():
         script = jedi.Script(f"import cxr_compare\ncxr_compare.{name}(", project=jedi.Project(ROOT))
         (signature,) = script.get_signatures()
-        (shown,) = (each for each in signature.params if each.name == parameter)
+        (shown,) = (
+            parameter_shown
+            for parameter_shown in signature.params
+            if parameter_shown.name == parameter
+        )
         assert {member.name for member in shown.infer_annotation()} >= kinds - {"NoneType"}
 
 
@@ -74,13 +78,13 @@ def test_an_object_that_lies_in_no_folder_is_refused_as_a_path():
 
 
 @pytest.mark.parametrize("opens", [cxr_compare.DataSet, cxr_compare.Predictions])
-def test_a_folder_given_as_text_is_refused_like_one_given_as_path(opens):
-    said = []
+def test_folder_as_text_is_refused_like_one_as_path(opens):
+    messages = []
     for folder in ("no/such/folder", Path("no/such/folder")):
         with pytest.raises(cxr_compare.InputError) as refused:
             opens.open(folder)
-        said.append(str(refused.value))
-    assert said[0] == said[1]
+        messages.append(str(refused.value))
+    assert messages[0] == messages[1]
 
 
 def test_editors_and_type_checkers_see_the_names_that_are_there():
@@ -95,7 +99,7 @@ def test_editors_and_type_checkers_see_the_names_that_are_there():
     assert shown == cxr_compare._HOMES | {"metrics": "cxr_compare"}
 
 
-def test_metrics_are_functions_of_arrays_with_an_example_each():
+def test_metrics_are_functions_of_arrays_with_examples():
     from cxr_compare import metrics
 
     for name in metrics.__all__:
@@ -106,7 +110,7 @@ def test_metrics_are_functions_of_arrays_with_an_example_each():
     assert metrics.average_precision([0, 1], [0.1, 0.9]) == 1.0
 
 
-def test_every_verb_of_the_command_line_is_a_function_of_the_same_definition():
+def test_every_command_is_a_function_of_the_same_definition():
     from cxr_compare.scripts.cli import command_function
     from cxr_compare.scripts.command_list import COMMANDS
 
@@ -137,14 +141,14 @@ def documented_calls() -> list[ast.Call]:
 
 
 def test_documented_calls_fit_the_functions():
-    found = 0
+    n_calls = 0
     for call in documented_calls():
-        place, _, name = ast.unparse(call.func).rpartition(".")
-        if place == "cxr_compare":
-            keywords = {each.arg: None for each in call.keywords if each.arg}
+        package, _, name = ast.unparse(call.func).rpartition(".")
+        if package == "cxr_compare":
+            keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg}
             inspect.signature(getattr(cxr_compare, name)).bind(*call.args, **keywords)
-            found += 1
-    assert found >= 5
+            n_calls += 1
+    assert n_calls >= 5
 
 
 def test_the_page_on_python_names_what_a_result_has():
@@ -158,7 +162,7 @@ def test_the_page_on_python_names_what_a_result_has():
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "message"),
     [
         (lambda: cxr_compare.load("no/such/run"), "^no/such/run: .*cxr train"),
         (
@@ -171,8 +175,8 @@ def test_the_page_on_python_names_what_a_result_has():
     ],
     ids=["run", "key", "data of train", "data of compare", "system"],
 )
-def test_bad_input_raises_one_line_in_python_too(call, says):
-    with pytest.raises(cxr_compare.InputError, match=says) as refused:
+def test_bad_input_raises_one_line_in_python_too(call, message):
+    with pytest.raises(cxr_compare.InputError, match=message) as refused:
         call()
     assert "\n" not in str(refused.value)
 
@@ -197,15 +201,23 @@ def test_a_decision_and_a_decoded_image_print_one_line():
 def test_completion_shows_public_names_alone():
     jedi = pytest.importorskip("jedi")
     script = jedi.Script("import cxr_compare\ncxr_compare.", project=jedi.Project(ROOT))
-    shown = {each.name for each in script.complete(2, 12) if not each.name.startswith("_")}
+    shown = {
+        completion.name
+        for completion in script.complete(2, 12)
+        if not completion.name.startswith("_")
+    }
     packages = {path.name for path in (ROOT / "cxr_compare").iterdir() if path.is_symlink()}
     assert shown - packages == {name for name in cxr_compare.__all__ if name[0] != "_"}
     script = jedi.Script("from cxr_compare import metrics\nmetrics.", project=jedi.Project(ROOT))
-    shown = {each.name for each in script.complete(2, 8) if not each.name.startswith("_")}
+    shown = {
+        completion.name
+        for completion in script.complete(2, 8)
+        if not completion.name.startswith("_")
+    }
     assert shown == set(cxr_compare.metrics.__all__)
 
 
-def test_a_figure_of_one_class_says_why_it_is_undefined():
+def test_figure_of_one_class_gives_the_reason_it_is_undefined():
     with pytest.warns(UserWarning, match="auroc is undefined: there is no positive or no negative"):
         assert cxr_compare.metrics.auroc([1, 1], [0.1, 0.4]) is None
     with pytest.warns(UserWarning, match="average_precision is undefined: there is no positive"):

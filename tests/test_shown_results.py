@@ -15,11 +15,11 @@ from cxr_compare.data_prep.synth.phantom import PhantomSummary
 _RAW = re.compile(r"^_?[A-Za-z]+\(\w+=")  # a dataclass or a named tuple as Python shows it
 
 
-def auroc_difference(**given: Any) -> Any:
+def auroc_difference(**options: Any) -> Any:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 120)
     first, second = y + rng.normal(0, 1, 120), y + rng.normal(0, 2, 120)
-    return metrics.auroc_difference(y, first, second, **given)
+    return metrics.auroc_difference(y, first, second, **options)
 
 
 def decided() -> Any:
@@ -31,8 +31,8 @@ def decided() -> Any:
 
 def boxes() -> dict[str, Any]:
     true = [{"boxes": [[0, 0, 9, 9]]}, {"boxes": []}]
-    found = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
-    return {"boxes": found, "truth": true, "image_ids": ["a", "b"]}
+    detections = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
+    return {"boxes": detections, "truth": true, "image_ids": ["a", "b"]}
 
 
 RESULTS = {
@@ -56,7 +56,7 @@ def test_a_result_prints_its_text_and_a_table(make):
     assert re.match(r"<(table|pre|p)\b", result._repr_html_())
 
 
-def test_arrays_that_metrics_return_say_what_they_hold():
+def test_arrays_that_metrics_return_have_a_label():
     curve, matches = metrics.froc(**boxes()), metrics.match_boxes(**boxes(), iou_thresholds=[0.5])
     assert "sensitivity 1.000 at 0.000 false positives" in repr(curve)
     assert repr(matches) == "<Matches of 1 predicted and 1 true boxes: 1 found, by IoU threshold>"
@@ -75,7 +75,7 @@ def test_a_difference_prints_value_interval_p_value_and_method():
         assert text in gap._repr_html_()
 
 
-def test_a_difference_without_an_interval_says_why():
+def test_difference_without_an_interval_gives_the_reason():
     gap = metrics.auroc_difference([0, 1], [0.1, 0.4], [0.3, 0.2])
     assert gap.interval is None
     assert "fewer than two images of each class" in repr(gap)

@@ -79,9 +79,9 @@ def _names(wheel: Path) -> set[str]:
         return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 
-def test_wheel_holds_every_file_of_its_packages_below_one_name(wheel):
-    own = {f"cxr_compare/{path.name}" for path in (ROOT / "cxr_compare").glob("*.py")}
-    expected = own | {
+def test_wheel_contains_every_file_of_its_packages_below_one_name(wheel):
+    links = {f"cxr_compare/{path.name}" for path in (ROOT / "cxr_compare").glob("*.py")}
+    expected = links | {
         f"cxr_compare/{path.relative_to(ROOT)}"
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
@@ -110,7 +110,7 @@ def _make_project(folder: Path) -> None:
         (folder / name).write_text("OWNER = 'the user'\n")
 
 
-def test_a_project_with_modules_of_the_same_names_imports_its_own_and_ours(bare, tmp_path):
+def test_project_with_modules_of_the_same_names_imports_both(bare, tmp_path):
     _make_project(tmp_path)
     code = (
         "import configs, evaluation, scripts, training\n"
@@ -149,7 +149,7 @@ def test_uninstalling_removes_what_was_installed_and_nothing_else(wheel, tmp_pat
     assert {path for path in venv.rglob("*") if "__pycache__" not in path.parts} == before
 
 
-def test_container_is_given_what_the_wheel_is_built_from_and_nothing_else():
+def test_container_receives_only_the_sources_of_the_wheel():
     """A data set or a run that lies in a checkout must not get into an image."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
@@ -178,21 +178,21 @@ def test_no_page_of_the_site_loads_anything_from_a_network(pages):
     loads = re.compile(rf"(?:{tag}|url\(|@import\s*)['\"]?(?:https?:)?//[^>)]*")
     written = [path.read_text() for kind in ("html", "css") for path in pages.rglob(f"*.{kind}")]
     assert len(written) > 25
-    assert [found for text in written for found in loads.findall(text)] == []
+    assert [address for text in written for address in loads.findall(text)] == []
     assert loads.search('<script src="https://unpkg.com/shim">')
     assert loads.search("src: url('//fonts.example/a.woff2')")
 
 
 def test_site_opened_as_files_answers_a_search(pages, browser):
-    asked: list[str] = []
-    browser.page.on("request", lambda request: asked.append(request.url))
+    requests: list[str] = []
+    browser.page.on("request", lambda request: requests.append(request.url))
     browser.open(pages / "index.html", 1280, 900)
     browser.page.click("input[name=query]")
     browser.page.keyboard.type("Obuchowski")
     browser.page.wait_for_selector(".md-search-result__link", timeout=20_000)
-    found = browser.evaluate("document.querySelector('.md-search-result__list').innerText")
-    assert "Obuchowski" in found
-    assert {address.partition(":")[0] for address in asked} <= {"file", "data", "blob"}
+    results = browser.evaluate("document.querySelector('.md-search-result__list').innerText")
+    assert "Obuchowski" in results
+    assert {address.partition(":")[0] for address in requests} <= {"file", "data", "blob"}
     assert browser.complaints == []
 
 
@@ -216,15 +216,19 @@ def needed(name: str, extras: frozenset[str], done: set[tuple[str, str]]) -> Ite
 
 def test_nothing_that_the_wheel_needs_is_under_the_gpl():
     optional = frozenset({"train", "docs", "export", "lite", "tensorboard", "mlflow", "wandb"})
-    said = {}
+    requirements = {}
     for name in needed("cxr-compare", optional, set()):
         about = metadata.metadata(name)
         kinds = [kind for kind in about.get_all("Classifier") or [] if kind.startswith("License")]
         # Its first line: some give the whole text, with the licences of what is built in.
         first = (about.get("License") or "").strip().split("\n")[0]
-        said[name] = "; ".join([about.get("License-Expression") or "", first, *kinds])
-    assert {"torch", "numpy", "aiohttp"} <= said.keys()  # the last is an extra of a need's need
-    assert {name: text for name, text in said.items() if GPL.search(text)} == {}
+        requirements[name] = "; ".join([about.get("License-Expression") or "", first, *kinds])
+    assert {
+        "torch",
+        "numpy",
+        "aiohttp",
+    } <= requirements.keys()  # the last is an extra of a need's need
+    assert {name: text for name, text in requirements.items() if GPL.search(text)} == {}
     assert GPL.search("License :: OSI Approved :: GNU Affero General Public License v3")
     assert GPL.search("AGPL-3.0-or-later")
     assert not GPL.search("LGPL-2.1-only")

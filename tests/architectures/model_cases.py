@@ -72,12 +72,15 @@ class ModelCase:
         """Five images, four of them positive; or some images, all negative where not boxed."""
         pixels = patches() if images is None else images
         names = [f"image{row}" for row in range(len(pixels))]
-        own = [BOXES[row % len(BOXES)] if boxed else None for row in range(len(pixels))]
+        image_boxes = [BOXES[row % len(BOXES)] if boxed else None for row in range(len(pixels))]
         if self.kind == "classifier":
-            targets = torch.tensor([[float(box is not None)] for box in own])
+            targets = torch.tensor([[float(box is not None)] for box in image_boxes])
             return LabelBatch(names, pixels, targets)
         scale = pixels.shape[-1] / SIZE
-        boxes = [torch.tensor([box] if box else [], dtype=torch.float32).view(-1, 4) for box in own]
+        boxes = [
+            torch.tensor([box] if box else [], dtype=torch.float32).view(-1, 4)
+            for box in image_boxes
+        ]
         labels = [torch.ones(len(rows), dtype=torch.int64) for rows in boxes]
         return LesionBatch(names, pixels, [scale * rows for rows in boxes], labels)
 
@@ -96,8 +99,8 @@ class ModelCase:
         if self.kind == "detector":
             with torch.no_grad():
                 return [_tensors(boxes) for boxes in model(images)]
-        found = activation_maps(model, images)
-        rows = zip(found.logits.sigmoid().cpu(), found.maps.cpu(), strict=True)
+        activation = activation_maps(model, images)
+        rows = zip(activation.logits.sigmoid().cpu(), activation.maps.cpu(), strict=True)
         return [{"scores": score, "maps": maps} for score, maps in rows]
 
 

@@ -87,15 +87,15 @@ def test_every_detector_here_has_a_model_case():
 @pytest.mark.parametrize("pixels", [0, 255])
 def test_empty_images_without_a_finding_have_finite_losses_and_a_gradient_everywhere(case, pixels):
     images = torch.full((2, 1, SIZE, SIZE), pixels, dtype=torch.uint8)
-    found = _gradients(case, case.build(), case.batch(images, boxed=False))
-    assert [name for name, gradient in found.items() if gradient is None] == []
-    assert all(gradient.isfinite().all() for gradient in found.values())
+    gradients = _gradients(case, case.build(), case.batch(images, boxed=False))
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
 def test_a_batch_with_findings_has_a_gradient_everywhere(case):
-    found = _gradients(case, case.build(), case.batch())
-    assert [name for name, gradient in found.items() if gradient is None] == []
-    assert all(gradient.isfinite().all() for gradient in found.values())
+    gradients = _gradients(case, case.build(), case.batch())
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
 def test_a_batch_is_learned_by_heart(case, learned):
@@ -108,7 +108,7 @@ def test_a_batch_is_learned_by_heart(case, learned):
     assert min(positive) > 2 * negative
 
 
-def test_a_box_at_each_border_is_found_inside_the_image(detector, learned):
+def test_box_at_any_border_is_detected_inside_the_image(detector, learned):
     for answer, box in zip(detector.answers(learned, patches()), BOXES, strict=True):
         assert (answer["corners"] >= 0).all()
         assert (answer["corners"] <= SIZE).all()
@@ -120,8 +120,8 @@ def test_a_box_at_each_border_is_found_inside_the_image(detector, learned):
             assert box_iou(torch.tensor([box]).float(), answer["corners"][:1]).item() > 0.5
 
 
-def _require_close(found: list[dict[str, Tensor]], expected: list[dict[str, Tensor]]) -> None:
-    for one, other in zip(found, expected, strict=True):
+def _require_close(actual: list[dict[str, Tensor]], expected: list[dict[str, Tensor]]) -> None:
+    for one, other in zip(actual, expected, strict=True):
         assert one.keys() == other.keys()
         torch.testing.assert_close(one["scores"], other["scores"], rtol=1e-3, atol=1e-4)
         if "maps" in one:
@@ -139,7 +139,7 @@ def test_a_batch_answers_as_its_images_one_by_one(case, learned):
     _require_close(case.answers(learned, images), alone)
 
 
-def test_an_output_that_is_not_finite_says_so(detector, learned):
+def test_output_that_is_not_finite_is_reported(detector, learned):
     broken = copy.deepcopy(learned)
     with torch.no_grad():
         for parameter in broken.parameters():
@@ -161,12 +161,12 @@ def test_validation_leaves_weights_statistics_mode_and_generator_as_they_were(ca
 
 
 def test_a_seed_repeats_weights_and_losses(case):
-    batch, found = case.batch(), []
+    batch, losses = case.batch(), []
     for _ in range(2):
         model = case.build()
         state = _state(model)
-        found.append(state | case.losses(model, batch))
-    one, other = found
+        losses.append(state | case.losses(model, batch))
+    one, other = losses
     assert [name for name, value in one.items() if not torch.equal(value, other[name])] == []
 
 
@@ -177,11 +177,11 @@ def test_halves_of_a_batch_weigh_as_the_whole_does(case):
     whole = _gradients(case, model, batch)
     whole = {name: gradient.clone() for name, gradient in whole.items()}
     rows = [[0, 1, 2], [3, 4]]  # the second has the image without a finding
-    parts = [(_gradients(case, model, _part(batch, each)), len(each) / len(batch)) for each in rows]
+    parts = [(_gradients(case, model, _part(batch, part)), len(part) / len(batch)) for part in rows]
     for name, expected in whole.items():
-        found = sum(share * gradients[name] for gradients, share in parts)
+        total = sum(share * gradients[name] for gradients, share in parts)
         largest = float(expected.abs().max())
-        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3 * largest + 1e-7)
+        torch.testing.assert_close(total, expected, rtol=1e-2, atol=1e-3 * largest + 1e-7)
 
 
 def _without_chance(model: nn.Module) -> None:
@@ -217,7 +217,9 @@ def test_bf16_computes_losses_and_boxes_in_float32(case, learned):
     full = case.answers(learned, batch.images)
     for half, exact in zip(answers, full, strict=True):
         assert {value.dtype for value in half.values()} <= {torch.float32, torch.int64}
-        best, expected = (max([0.0, *each["scores"].tolist()]) for each in (half, exact))
+        best, expected = (
+            max([0.0, *detections["scores"].tolist()]) for detections in (half, exact)
+        )
         assert best == pytest.approx(expected, abs=0.15)
 
 
@@ -250,11 +252,11 @@ def test_cost_and_the_largest_batch_are_measured(case):
     model = case.build()
     assert count_flops(model, SIZE) > 1e6
     assert measure_latency(model, SIZE, repeats=1)["latency_ms"] > 0
-    found = largest_share(
+    share = largest_share(
         model, lambda size: case.batch(patches()[:1].expand(size, -1, -1, -1)), case.losses,
         limit=2, device="cpu",
     )  # fmt: skip
-    assert found == 2
+    assert share == 2
 
 
 def test_a_gpu_answers_and_learns_as_the_processor(case, learned):
@@ -265,11 +267,11 @@ def test_a_gpu_answers_and_learns_as_the_processor(case, learned):
     expected = case.answers(learned, patches())
     with pretended_cuda():
         there = _gradients(case, copy.deepcopy(model).to("cuda"), batch.to("cuda"))
-        found = case.answers(copy.deepcopy(learned).to("cuda"), patches().to("cuda"))
+        on_gpu = case.answers(copy.deepcopy(learned).to("cuda"), patches().to("cuda"))
         for name, gradient in here.items():
             largest = 1e-3 * float(gradient.abs().max()) + 1e-7
             torch.testing.assert_close(there[name].cpu(), gradient, rtol=1e-3, atol=largest)
-    _require_close(found, expected)
+    _require_close(on_gpu, expected)
 
 
 def test_frozen_stages_stay_as_they_are_and_all_else_learns(case):
@@ -281,15 +283,15 @@ def test_frozen_stages_stay_as_they_are_and_all_else_learns(case):
     for how, learning in (("head", 0), (2, 2), ("all", len(stages))):
         model.freeze_for_epoch(how)
         learns = [all(p.requires_grad for p in stage) for stage in stages]
-        kept = len(stages) - learning
-        assert learns == [False] * kept + [True] * learning
+        n_frozen = len(stages) - learning
+        assert learns == [False] * n_frozen + [True] * learning
         assert all(p.requires_grad for p in rest)
-        frozen = [layer for stage in model.stages[:kept] for layer in stage]
+        frozen = [layer for stage in model.stages[:n_frozen] for layer in stage]
         fixed = {id(v) for layer in frozen for v in (*layer.parameters(), *layer.buffers())}
         named = (*model.named_parameters(), *model.named_buffers())
         state = {name: value.clone() for name, value in named if id(value) in fixed}
-        found = _gradients(case, model, case.batch())
-        assert [name for name, gradient in found.items() if gradient is None] == []
+        gradients = _gradients(case, model, case.batch())
+        assert [name for name, gradient in gradients.items() if gradient is None] == []
         _require_equal(model, state)
 
 
@@ -315,6 +317,6 @@ def test_a_run_of_the_same_model_gives_all_its_weights_and_of_other_findings_no_
     other = _state(fresh)
     start(fresh, Checkpoint("run", learned.state_dict(), ("mass",)), ("opacity",))
     changed = {name for name, value in _state(fresh).items() if not value.equal(other[name])}
-    kept = {name for name, value in _state(learned).items() if not value.equal(other[name])}
-    assert changed < kept
+    differing = {name for name, value in _state(learned).items() if not value.equal(other[name])}
+    assert changed < differing
     assert case.losses(fresh, case.batch())

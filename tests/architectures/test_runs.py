@@ -42,7 +42,7 @@ def image(data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_of(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def run_folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The run of a model case, trained when it is first asked for."""
     folder = tmp_path_factory.mktemp("runs")
 
@@ -55,37 +55,39 @@ def run_of(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
     return trained
 
 
-def _write(case: ModelCase, path: Path, run_of: Callable[[str], Path], **training: Any) -> Path:
+def _write(case: ModelCase, path: Path, run_folder: Callable[[str], Path], **training: Any) -> Path:
     if start := case.model.get("weights"):
-        case = replace(case, model=case.model | {"weights": str(run_of(start))})
+        case = replace(case, model=case.model | {"weights": str(run_folder(start))})
     path.write_text(case.toml(ema_decay=0.5, monitor="epoch", **training))
     return path
 
 
-def _train(case: ModelCase, data: Path, out: Path, run_of: Callable[[str], Path]) -> None:
-    config = _write(case, out.with_suffix(".toml"), run_of)
+def _train(case: ModelCase, data: Path, out: Path, run_folder: Callable[[str], Path]) -> None:
+    config = _write(case, out.with_suffix(".toml"), run_folder)
     train(str(config), data=data, out=out, device="cpu")
 
 
-def test_a_training_that_was_interrupted_ends_as_one_that_was_not(case, data, run_of, tmp_path):
-    whole = load_file(run_of(case.name) / "model.safetensors")
+def test_a_training_that_was_interrupted_ends_as_one_that_was_not(case, data, run_folder, tmp_path):
+    whole = load_file(run_folder(case.name) / "model.safetensors")
     with interrupted_after(epoch=1):
-        _train(case, data, tmp_path / "halves", run_of)
+        _train(case, data, tmp_path / "halves", run_folder)
     assert not (tmp_path / "halves/run.json").exists()
-    _train(case, data, tmp_path / "halves", run_of)
+    _train(case, data, tmp_path / "halves", run_folder)
     halves = load_file(tmp_path / "halves/model.safetensors")
     # Features that are kept were computed beside other images, which moves their last bits.
     apart = 1e-5 if "trainable" in case.model else 0.0
     torch.testing.assert_close(halves, whole, rtol=apart, atol=apart)
 
 
-def test_a_run_measures_its_memory_guards_and_answers_for_an_image(case, run_of, image, tmp_path):
-    run = Run.open(run_of(case.name), device="cpu").load()
+def test_a_run_measures_its_memory_guards_and_answers_for_an_image(
+    case, run_folder, image, tmp_path
+):
+    run = Run.open(run_folder(case.name), device="cpu").load()
     assert run.guard is not None
-    assert RunFolder.open(run_of(case.name)).info["peak_memory_bytes"] > 0
+    assert RunFolder.open(run_folder(case.name)).info["peak_memory_bytes"] > 0
     assert run.model.cost()["peak_memory_bytes"] > 0
     assert 0 <= run.predict(image).score <= 1
-    assert cxr("predict", run_of(case.name), image, "--out", tmp_path, "--device", "cpu") == 0
+    assert cxr("predict", run_folder(case.name), image, "--out", tmp_path, "--device", "cpu") == 0
     assert list(tmp_path.iterdir())
 
 
@@ -93,29 +95,29 @@ def test_a_run_measures_its_memory_guards_and_answers_for_an_image(case, run_of,
     "form", ["onnx", pytest.param("openvino", marks=pytest.mark.long)]
 )  # fmt: skip
 def test_an_export_answers_as_its_run_or_is_refused_in_one_line(
-    case, run_of, tmp_path, capsys, form
+    case, run_folder, tmp_path, capsys, form
 ):
-    words = ["export", run_of(case.name), tmp_path / "export", "--format", form]
+    arguments = ["export", run_folder(case.name), tmp_path / "export", "--format", form]
     if not case.refused:
-        assert cxr(*words) == 0  # it is held against the run
+        assert cxr(*arguments) == 0  # it is held against the run
         return
-    assert cxr(*words) == 2
+    assert cxr(*arguments) == 2
     assert case.refused in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "export").exists()
 
 
 @pytest.mark.release
-def test_compare_evaluates_the_runs_of_all_models(data, run_of, tmp_path):
-    runs = [f"{name}={run_of(name)}" for name in MODEL_CASES]
-    words = ["--data", data, "--out", tmp_path / "report", "--replicates", "100"]
-    assert cxr("compare", *runs, *words) == 0
+def test_compare_evaluates_the_runs_of_all_models(data, run_folder, tmp_path):
+    runs = [f"{name}={run_folder(name)}" for name in MODEL_CASES]
+    arguments = ["--data", data, "--out", tmp_path / "report", "--replicates", "100"]
+    assert cxr("compare", *runs, *arguments) == 0
     evaluated = pd.read_csv(tmp_path / "report/metrics.csv")["system"]
     assert set(MODEL_CASES) <= set(evaluated)
 
 
 @pytest.mark.release
-def test_a_server_answers_by_the_runs_of_all_models(image, run_of):
-    runs = [Run.open(run_of(name), name=name, device="cpu").load() for name in MODEL_CASES]
+def test_a_server_answers_by_the_runs_of_all_models(image, run_folder):
+    runs = [Run.open(run_folder(name), name=name, device="cpu").load() for name in MODEL_CASES]
     settings = ServeSettings(batch=2, allowed_hosts=("testserver",))
     with Client(build_app(runs, settings)) as client:
         upload = {"files": {"file": (image.name, image.read_bytes())}}
@@ -125,16 +127,18 @@ def test_a_server_answers_by_the_runs_of_all_models(image, run_of):
 
 def test_the_example_of_the_page_is_trained_from_its_configuration(data, tmp_path):
     (tmp_path / "centernet.toml").write_text(example_toml())
-    words = [tmp_path / "centernet.toml", "--data", data, "--out", tmp_path / "run"]
-    assert cxr("train", *words, "--device", "cpu") == 0
+    arguments = [tmp_path / "centernet.toml", "--data", data, "--out", tmp_path / "run"]
+    assert cxr("train", *arguments, "--device", "cpu") == 0
     assert RunFolder.open(tmp_path / "run").info["model_kind"] == "detector"
 
 
 def test_a_misspelt_architecture_or_key_is_met_with_a_suggestion(data, tmp_path, capsys):
-    words = ["train", "retinanet_quickstart", "--data", data, "--out", tmp_path / "run"]
-    line = refusal(capsys, *words, "--set", "model.architecture=centrenet")
+    arguments = ["train", "retinanet_quickstart", "--data", data, "--out", tmp_path / "run"]
+    line = refusal(capsys, *arguments, "--set", "model.architecture=centrenet")
     assert "did you mean 'centernet'?" in line
-    line = refusal(capsys, *words, "--set", "model.architecture=rt_detr", "--set", "model.querys=3")
+    line = refusal(
+        capsys, *arguments, "--set", "model.architecture=rt_detr", "--set", "model.querys=3"
+    )
     assert "did you mean" in line
 
 
@@ -142,8 +146,8 @@ def test_a_misspelt_architecture_or_key_is_met_with_a_suggestion(data, tmp_path,
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that train in processes of their own train here, one after another."""
 
-    def start(words: list[str], *_: object) -> Any:
-        status = cxr(*words)
+    def start(arguments: list[str], *_: object) -> Any:
+        status = cxr(*arguments)
         return SimpleNamespace(poll=lambda: status, wait=lambda timeout=None: status)
 
     monkeypatch.setattr(child_processes, "start", start)
@@ -151,37 +155,38 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
-def test_a_sweep_goes_over_architectures(data, run_of, tmp_path, in_this_process):
+def test_a_sweep_goes_over_architectures(data, run_folder, tmp_path, in_this_process):
     names = detector_names()
-    config = _write(MODEL_CASES["retinanet"], tmp_path / "case.toml", run_of, seed=1)
-    words = [config, "--data", data, "--out", tmp_path / "out", "--trials", len(names)]
+    config = _write(MODEL_CASES["retinanet"], tmp_path / "case.toml", run_folder, seed=1)
+    arguments = [config, "--data", data, "--out", tmp_path / "out", "--trials", len(names)]
     over = ["--over", f"model.architecture={','.join(names)}"]
-    assert cxr("sweep", *words, *over) == 0
+    assert cxr("sweep", *arguments, *over) == 0
     trials = json.loads((tmp_path / "out/sweep.json").read_text())["trials"]
     assert all(trial["value"] is not None for trial in trials)
 
 
 @pytest.mark.long
-def test_a_curve_is_drawn_of_a_model(case, data, run_of, tmp_path, in_this_process):
+def test_a_curve_is_drawn_of_a_model(case, data, run_folder, tmp_path, in_this_process):
     other = MODEL_CASES["small_cnn" if case.kind == "detector" else "retinanet"]
     configs = {
-        each.kind: _write(each, tmp_path / f"{each.kind}.toml", run_of) for each in (case, other)
+        model_case.kind: _write(model_case, tmp_path / f"{model_case.kind}.toml", run_folder)
+        for model_case in (case, other)
     }
-    words = ["--data", data, "--out", tmp_path / "out", "--sizes", "0.5,1", "--seeds", 1]
-    kinds = [word for kind, config in configs.items() for word in (f"--{kind}", config)]
-    assert cxr("curve", *kinds, *words) == 0
+    arguments = ["--data", data, "--out", tmp_path / "out", "--sizes", "0.5,1", "--seeds", 1]
+    kinds = [argument for kind, config in configs.items() for argument in (f"--{kind}", config)]
+    assert cxr("curve", *kinds, *arguments) == 0
 
 
 @pytest.mark.long
-def test_two_processes_learn_what_one_learns(case, data, run_of, tmp_path):
+def test_two_processes_learn_what_one_learns(case, data, run_folder, tmp_path):
     case = replace(case, model=case.model | dict(case.alone))
     if has_live_batch_norm(case.build().train()):
         pytest.skip("on a CPU a batch norm measures the images of its own process")
     how = {"optimiser": "sgd", "learning_rate": 1e-4, "epochs": 1}
-    config = _write(case, tmp_path / "case.toml", run_of, **how)
-    words = ["train", config, "--data", data, "--device", "cpu", "--out"]
-    alone([*words, tmp_path / "one"], tmp_path)
-    with launched([*words, tmp_path / "two"], torchrun(2), tmp_path) as two:
-        assert two.wait() == [0, 0], two.said()
+    config = _write(case, tmp_path / "case.toml", run_folder, **how)
+    arguments = ["train", config, "--data", data, "--device", "cpu", "--out"]
+    alone([*arguments, tmp_path / "one"], tmp_path)
+    with launched([*arguments, tmp_path / "two"], torchrun(2), tmp_path) as two:
+        assert two.wait() == [0, 0], two.outputs()
     one, both = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     assert both["train_loss"].tolist() == pytest.approx(one["train_loss"].tolist(), rel=1e-2)

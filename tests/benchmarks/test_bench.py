@@ -58,8 +58,8 @@ def sampled(meter: Meter, run: Callable[[], Any]) -> Sample:
 
 
 def measured(meter: Meter, runs: dict[str, Callable[[], Any]], row: Row) -> dict[str, Any]:
-    (found,) = meter.measure(runs, [row], warm=False)
-    return found
+    (figure,) = meter.measure(runs, [row], warm=False)
+    return figure
 
 
 def scripted(machine: FakeMachine, steps: list[tuple[float, float]]) -> Callable[[], float]:
@@ -80,7 +80,7 @@ def test_noise_is_the_share_of_all_processors_that_others_used():
     assert sample.noise == pytest.approx(0.1)
 
 
-def test_our_own_work_on_every_processor_is_no_noise():
+def test_work_of_the_benchmark_itself_is_not_counted_as_noise():
     machine = FakeMachine(cpus=2)
 
     def run() -> float:
@@ -126,7 +126,7 @@ def test_a_rejected_sample_waits_until_the_others_are_quiet():
     assert (machine.time, rejected) == (5.0, 1), "two runs, and three seconds of sleep between"
 
 
-def test_when_patience_is_used_up_each_sample_has_one_try():
+def test_after_the_time_limit_every_sample_has_one_try():
     machine = FakeMachine()
     machine.calm = [2.0] * 10
     meter = meter_of(machine)
@@ -206,8 +206,8 @@ def test_a_row_takes_its_part_of_what_a_run_returns():
         return {"read": 2.0, "split": 0.5}
 
     rows = [Row("tables", "s", "own", part=part) for part in ("read", "split")]
-    found = list(meter_of(machine, rounds=2).measure({"own": run}, rows, warm=False, most=1))
-    assert [(row["ours"], row["n"]) for row in found] == [(2.0, 1), (0.5, 1)]
+    figures = list(meter_of(machine, rounds=2).measure({"own": run}, rows, warm=False, most=1))
+    assert [(row["ours"], row["n"]) for row in figures] == [(2.0, 1), (0.5, 1)]
 
 
 def test_a_peer_leaves_a_curve_before_it_takes_twenty_seconds():
@@ -216,13 +216,13 @@ def test_a_peer_leaves_a_curve_before_it_takes_twenty_seconds():
     def slow(size: int) -> Run:
         return lambda: machine.work(size / 300)
 
-    found = curve(
+    points = curve(
         meter_of(machine),
         (1_000, 5_000, 10_000),
         lambda size: {"ours": slow(size // 100), "peer": slow(size)},
         lambda size: [Row("t", "s", "ours", "peer", size=size)],
     )
-    assert [(row["size"], row["names"]["peer"]) for row in found] == [
+    assert [(row["size"], row["names"]["peer"]) for row in points] == [
         (1_000, "peer"),
         (5_000, "peer"),
         (10_000, None),
@@ -264,18 +264,18 @@ def test_a_candidate_has_a_process_that_is_stopped_while_it_waits(candidate):
     try:
         worker.ready()
         taken = worker(0.01)
-        told = taken.printed
-        assert told is not None, "what it prints is no answer"
-        assert not told["threads"], "what the user set for us is not the peer's"
+        printed = taken.printed
+        assert printed is not None, "what it prints is no answer"
+        assert not printed["threads"], "what the user set for us is not the peer's"
         assert 0 < taken.peak_gib < 2
-        status, until = Path(f"/proc/{told['pid']}/stat"), time.monotonic() + 10
+        status, until = Path(f"/proc/{printed['pid']}/stat"), time.monotonic() + 10
         while (stopped := status.read_text().rpartition(")")[2].split()[0]) != "T":
             assert time.monotonic() < until, stopped
     finally:
         worker.end()
 
 
-def test_a_candidate_that_fails_says_why_and_the_others_go_on(candidate):
+def test_candidate_that_fails_gives_a_reason_and_the_others_continue(candidate):
     peers = {
         "peer": Candidate.from_setup(candidate, fails=True),
         "other": Candidate.from_setup(candidate),
@@ -287,16 +287,16 @@ def test_a_candidate_that_fails_says_why_and_the_others_go_on(candidate):
     assert (measured["ratio"] > 0, measured["failed"]) == (True, "")
 
 
-def test_this_process_and_its_children_are_its_own():
+def test_load_of_this_process_includes_its_children():
     machine = ProcessorTime()
-    own, busy = machine.own(), machine.busy()
+    this_process, busy = machine.own(), machine.busy()
     spin = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
     with subprocess.Popen([sys.executable, "-c", spin]) as child:
         end = time.process_time() + 0.1
         while time.process_time() < end:
             pass
         child.wait()
-    used = machine.own() - own
+    used = machine.own() - this_process
     assert used >= 0.35, "the child's time counts once it has ended"
     assert machine.busy() - busy >= used - 0.1, "and everybody's time includes ours"
     assert machine.cpus == len(os.sched_getaffinity(0))
@@ -333,7 +333,7 @@ def test_a_quick_run_says_where_and_on_what_it_was_made(quick):
 
 def test_a_quick_run_has_every_row(quick):
     names = [" ".join([row["work"], *map(str, row["names"].values())]) for row in quick["rows"]]
-    for words in (
+    for texts in (
         "pixel store DICOM (pydicom, cv2)",
         "pixel store PNG",
         "pixel store JPEG",
@@ -345,7 +345,7 @@ def test_a_quick_run_has_every_row(quick):
         "is_member pandas isin",
         "open it pandas",
     ):
-        assert any(words in name for name in names), words
+        assert any(texts in name for name in names), texts
     assert not any(row["failed"] for row in quick["rows"])
 
 
@@ -363,7 +363,7 @@ def test_figures_of_a_quick_run_agree_with_each_other(quick):
             assert row["ratio"] == pytest.approx(expected)
 
 
-def test_unknown_groups_and_places_are_refused_before_any_work(tmp_path):
+def test_unknown_groups_and_output_paths_are_refused_before_any_work(tmp_path):
     for groups, options, message in (
         (["speed"], {}, "no group 'speed'; choose from machine"),
         (["data"], {"source": tmp_path / "none"}, "none: no such folder"),
@@ -376,7 +376,7 @@ def test_unknown_groups_and_places_are_refused_before_any_work(tmp_path):
             bench(groups, **options)
 
 
-def test_the_command_says_what_is_wrong_in_one_line():
+def test_command_reports_an_error_in_one_line():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "speed"],
         cwd=Path(__file__).parents[2],

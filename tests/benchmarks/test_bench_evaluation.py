@@ -40,8 +40,8 @@ def coco_average_precision(systems: Systems, program: str) -> dict[str, float]:
 
 def test_faster_coco_eval_gives_the_same(systems):
     pytest.importorskip("faster_coco_eval", reason="of the extra 'bench'")
-    found = coco_average_precision(systems, "faster-coco-eval")
-    assert found == pytest.approx(coco_average_precision(systems, "pycocotools"), abs=1e-12)
+    precision = coco_average_precision(systems, "faster-coco-eval")
+    assert precision == pytest.approx(coco_average_precision(systems, "pycocotools"), abs=1e-12)
 
 
 def test_all_forms_give_the_average_precision_of_plain_pycocotools(systems):
@@ -53,24 +53,26 @@ def test_all_forms_give_the_average_precision_of_plain_pycocotools(systems):
     assert reported == pytest.approx(plain, abs=1e-12)
 
 
-def test_judging_gives_intervals_of_every_system_and_pair(systems):
+def test_evaluation_gives_intervals_of_every_system_and_pair(systems):
     table = evaluate(systems, 100, seed=0)
     for metric in ("auroc", "average_precision", "ap50", "ap", "froc_mean"):
         bounded = table[(table["metric"] == metric) & table["ci_low"].notna()]
-        wanted = {"A", "B", "A - B"} | (set() if metric[0] in "f" or metric[:2] == "ap" else {"C"})
-        assert wanted <= set(bounded["system"]), metric
+        expected = {"A", "B", "A - B"} | (
+            set() if metric[0] in "f" or metric[:2] == "ap" else {"C"}
+        )
+        assert expected <= set(bounded["system"]), metric
 
 
 @pytest.mark.long
 def test_a_quick_run_has_every_row(tmp_path):
     out = tmp_path / "bench.json"
     bench(["evaluation"], quick=True, out=out)
-    found = json.loads(out.read_text())["rows"]
-    assert {row["unit"] for row in found} == {"s", "replicates/s", "ms/replicate"}
-    programs = {row["names"]["peer"] for row in found if "AP50" in row["work"]}
+    rows = json.loads(out.read_text())["rows"]
+    assert {row["unit"] for row in rows} == {"s", "replicates/s", "ms/replicate"}
+    programs = {row["names"]["peer"] for row in rows if "AP50" in row["work"]}
     assert programs == {"pycocotools", "faster-coco-eval"}
-    for row in found:
+    for row in rows:
         assert (row["group"], row["n"]) == ("evaluation", 1), row["failed"]
         assert row["ours"] > 0
-    assert found[0]["ratio"] is None, "nobody else makes a whole comparison"
-    assert all(row["ratio"] > 0 for row in found[1:])
+    assert rows[0]["ratio"] is None, "nobody else makes a whole comparison"
+    assert all(row["ratio"] > 0 for row in rows[1:])

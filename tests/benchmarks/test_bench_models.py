@@ -97,10 +97,10 @@ def test_the_peer_finds_the_boxes_that_our_run_finds():
         run = make_run(setting, "detector", QUICK_DETECTOR)
         pixels = torch.from_numpy(np.load(stacked_images(setting, QUICK_DETECTOR)))
         model = TrainedModel.open(run).model
-        network, floats_of = torchvision_peer("detector", QUICK_DETECTOR, str(run), "cpu")
+        network, count_floats = torchvision_peer("detector", QUICK_DETECTOR, str(run), "cpu")
     with torch.inference_mode():
         ours: Any = model(pixels)
-        theirs: Any = network(floats_of(pixels))
+        theirs: Any = network(count_floats(pixels))
     for image, boxes in zip(ours, theirs, strict=True):
         count = len(image)
         assert 20 < count <= 100, "as many as a trained network finds"

@@ -20,14 +20,14 @@ def figures_of(images):
     return dict(zip(PROTOCOLS, figures_by_protocol(boxes, truth, pd.Series(images)), strict=True))
 
 
-def test_each_protocol_counts_the_same_boxes_by_its_own_rules():
-    found = figures_of(["negative", "positive"])
-    assert found["COCO AP50, all images"] == found["positive images only"] == 0
-    assert found["IoU 0.4"] == found["IoU 0.1"] == 0.5  # the false box comes first
+def test_protocols_count_the_same_boxes_by_different_rules():
+    figures = figures_of(["negative", "positive"])
+    assert figures["COCO AP50, all images"] == figures["positive images only"] == 0
+    assert figures["IoU 0.4"] == figures["IoU 0.1"] == 0.5  # the false box comes first
     # 8 of 9 IoU thresholds, 0.1 to 0.45, are passed, and no false box is left.
-    assert found["positive images only, IoU 0.1 to 0.5"] == pytest.approx(8 / 9)
+    assert figures["positive images only, IoU 0.1 to 0.5"] == pytest.approx(8 / 9)
 
 
 def test_an_image_drawn_twice_counts_twice():
-    found = figures_of(["negative", "positive", "positive"])
-    assert found["IoU 0.4"] == pytest.approx(np.mean([2 / 3] * 101))
+    figures = figures_of(["negative", "positive", "positive"])
+    assert figures["IoU 0.4"] == pytest.approx(np.mean([2 / 3] * 101))

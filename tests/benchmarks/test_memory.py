@@ -25,7 +25,7 @@ def test_memory_of_a_process_and_of_those_that_it_starts_is_counted_together():
     assert 45 < both - alone < 75  # what both share is counted once
 
 
-def test_command_that_fails_is_named_with_what_it_said():
+def test_command_that_fails_is_named_with_its_error_output():
     with pytest.raises(InputError, match="failed: ValueError: no memory"):
         peak_mib([sys.executable, "-c", "raise ValueError('no memory')"])
 

@@ -24,8 +24,8 @@ def row_of(group: str, row: Row, *seconds: tuple[float, float], **more: Any) -> 
 
 def payload_of(*rows: dict[str, Any], processor: str = "EPYC") -> dict[str, Any]:
     hardware = {"processor": processor, "cpus": 2, "memory_gib": 24.0}
-    told = {"hardware": hardware, "versions": {"torch": "2.0"}, "quick": False, "seed": 0}
-    return {**told, "images": "synthetic chest X-rays", "n_images": 60, "rows": list(rows)}
+    content = {"hardware": hardware, "versions": {"torch": "2.0"}, "quick": False, "seed": 0}
+    return {**content, "images": "synthetic chest X-rays", "n_images": 60, "rows": list(rows)}
 
 
 STEP = Row("training step", "s", "ours", "torchvision", bound=("fp32", 50.0), note="a note")
@@ -50,13 +50,13 @@ def test_the_page_in_the_repository_is_what_its_record_gives():
 def test_the_page_shows_figures_failures_and_growth(payload):
     page = report.page(payload)
     step = "| 1 | torchvision: 2.1 | **2.1** (2–2.2) |"
-    for words in (
+    for texts in (
         f"| **training step** |  | s |\n{step}",
         "| **read** |  | s |\n|  | pandas | failed |",
         "![Time by number of images, and slopes](benchmarks_growth.png)",
         "`training`: abc, 2026-01-02.",
     ):
-        assert words in page
+        assert texts in page
     assert "a slower peer" not in page, "a table compares with the fastest"
 
 
@@ -86,8 +86,8 @@ def test_a_row_is_slower_if_noise_does_not_explain_it(pairs, slower, why):
 
 def test_failures_and_broken_limits_are_losses_too(payload):
     over = row_of("data", Row("open", "s", "ours", limit=1.0), (2.0, 0.0))
-    told = report.losses(payload_of(*payload["rows"], over), {"rows": []})
-    assert told == ["read: ours: failed (pandas: ended)", "open: ours 2 s: over its limit"]
+    losses = report.losses(payload_of(*payload["rows"], over), {"rows": []})
+    assert losses == ["read: ours: failed (pandas: ended)", "open: ours 2 s: over its limit"]
 
 
 def test_a_record_keeps_other_groups_of_the_same_machine_only(payload, tmp_path, monkeypatch):

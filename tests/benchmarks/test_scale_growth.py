@@ -27,5 +27,5 @@ def test_slopes_leave_out_small_sets_and_single_sizes():
     def rows(command: str, *counts: int) -> list[Grown]:
         return [Grown(command, "ray", n, n**1.2 + 5 * (n < 10_000), 0, 0, "") for n in counts]
 
-    found = slopes([*rows("prepare", 1000, 10_000, 100_000), *rows("predict", 1000, 10_000)])
-    assert found == {("prepare", "ray"): pytest.approx(1.2)}
+    fitted = slopes([*rows("prepare", 1000, 10_000, 100_000), *rows("predict", 1000, 10_000)])
+    assert fitted == {("prepare", "ray"): pytest.approx(1.2)}

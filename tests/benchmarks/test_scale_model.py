@@ -41,7 +41,7 @@ def test_one_worker_takes_the_sum_of_its_stages():
 
 
 @pytest.mark.parametrize(
-    ("stages", "bandwidth", "place", "rate"),
+    ("stages", "bandwidth", "shared_stage", "rate"),
     [
         ((SEND, GATHER), 1e12, "driver", 1 / (0.001 / 16 + 0.0002)),
         ((replace(FETCH, bytes=0.0),), 1e12, "store", 4 / 0.0001),
@@ -50,17 +50,19 @@ def test_one_worker_takes_the_sum_of_its_stages():
         ((TABLES,), 1e12, "once", 1 / (0.0001 + 0.002 / 256)),  # after the flow, not beside it
     ],
 )
-def test_endless_workers_are_limited_by_the_one_stage_they_share(stages, bandwidth, place, rate):
+def test_endless_workers_are_limited_by_the_one_stage_they_share(
+    stages, bandwidth, shared_stage, rate
+):
     quick = replace(DECODE, seconds=0.002)
     work = Work("predict", (quick, *stages), chunk=16, bandwidth=bandwidth)
     few, many = (simulate(work, 256, images) for images in (100_000, 400_000))
-    assert few.bottleneck == many.bottleneck == place
+    assert few.bottleneck == many.bottleneck == shared_stage
     assert rate * 0.95 < few.rate < many.rate * (1 + 1e-9)  # what fills and drains weighs less
     assert rate * 0.97 < many.rate <= rate * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("workers", [1, 3, 16, 200])
-def test_no_simulation_is_faster_than_its_busiest_place_allows(workers):
+def test_no_simulation_is_faster_than_its_busiest_stage_allows(workers):
     varied = Work("prepare", (replace(DECODE, cv=0.8), *ALL.stages[1:]), chunk=8)
     for work in (ALL, varied):
         outcome = simulate(work, workers, 40_000)
@@ -69,7 +71,7 @@ def test_no_simulation_is_faster_than_its_busiest_place_allows(workers):
 
 
 @pytest.mark.parametrize("workers", [2, 5, 12])
-def test_random_times_wait_for_a_shared_place_as_the_machine_repair_model_says(workers):
+def test_random_times_wait_for_a_shared_stage_as_in_the_machine_repair_model(workers):
     """Exponential work (mean 1), one repairman of exponential service: the closed formula.
 
     Here the service is constant, which waits less, so the formula is a bound below, and the
@@ -123,7 +125,7 @@ def test_chunks_are_as_large_as_the_engine_would_make_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"where": "moon"}, "decode: where must be one of driver, worker, store"),
         ({"seconds": -1}, "seconds must be at least 0"),
@@ -131,14 +133,14 @@ def test_chunks_are_as_large_as_the_engine_would_make_them(tmp_path):
         ({"where": "store", "seconds_per": "chunk"}, "seconds of the store are of an image"),
     ],
 )
-def test_a_wrong_stage_is_named(tmp_path, change, says):
-    with pytest.raises(InputError, match=says):
+def test_a_wrong_stage_is_named(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
         read_stages(_file(tmp_path, **change))
     with pytest.raises(InputError, match="cannot be read as JSON"):
         read_stages(tmp_path / "none.json")
 
 
-def test_the_page_holds_tables_a_picture_and_what_was_measured(tmp_path, monkeypatch):
+def test_page_contains_tables_a_figure_and_the_measurements(tmp_path, monkeypatch):
     monkeypatch.setattr(scale_model, "WORKERS", (1, 2, 64))
     page = tmp_path / "scale.md"
     page.write_text("before\n<!-- growth model -->\nold\n<!-- end of growth model -->\nafter\n")
@@ -157,7 +159,7 @@ def test_the_page_holds_tables_a_picture_and_what_was_measured(tmp_path, monkeyp
     assert draw_growth(works, [simulate(works[0], n, 2000) for n in (1, 2)]).axes[0].lines
 
 
-def test_the_page_says_what_was_measured_and_where_a_work_stops_scaling():
+def test_page_states_the_measurements_and_where_scaling_stops():
     rows = [
         {"command": "prepare", "engine": engine, "images": images, "seconds": images / 500,
          "driver_seconds": images / 4000, "peak_mib": 300 + images / 1024}

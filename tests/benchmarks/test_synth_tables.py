@@ -44,7 +44,7 @@ def test_patients_have_as_many_images_as_in_the_public_sets(dataset):
     assert 3.1 < N_IMAGES / dataset.images["patient_id"].nunique() < 3.5
 
 
-def test_prevalence_is_as_said_and_goes_with_the_view(dataset):
+def test_prevalence_is_as_requested_and_depends_on_the_view(dataset):
     labels = dataset.labels(dataset.target("lung_opacity"))
     assert 0.18 < labels.mean() < 0.23
     assert 0.01 < labels.isna().mean() < 0.05, "unknown and uncertain are there and are rare"
@@ -66,9 +66,9 @@ def test_some_images_have_equal_and_near_copies(decode):
     prints = decode["perceptual_hash"]
     assert prints.str.len().eq(64).all()
     pairs = np.random.default_rng(0).choice(len(prints), (300, 2))
-    words = hashes_to_bytes(pd.Index(prints)).view(np.uint64)
+    words64 = hashes_to_bytes(pd.Index(prints)).view(np.uint64)
     first, second = pairs[pairs[:, 0] != pairs[:, 1]].T
-    distances = turned_distances(words[first] ^ words[second])[0]
+    distances = turned_distances(words64[first] ^ words64[second])[0]
     assert 90 < np.mean(distances) < 124, "unlike images differ as chests do"
     bits = np.array([list(bytes.fromhex(p)) for p in prints.iloc[:5000]], dtype=np.uint8)
     beside = np.bitwise_count(bits[1:] ^ bits[:-1]).sum(axis=1, dtype=int)
@@ -76,11 +76,11 @@ def test_some_images_have_equal_and_near_copies(decode):
 
 
 def test_the_audit_finds_what_stands_twice_in_twenty_thousand_images(dataset):
-    found = {problem.check: problem for problem in audit(dataset).problems}
-    assert found["image_repeated"].count + found["image_patients"].count > 10
-    assert found["near_repeated"].count + found["near_patients"].count > 10
-    assert "box_outside" not in found
-    assert "patient_leak" not in found
+    problems = {problem.check: problem for problem in audit(dataset).problems}
+    assert problems["image_repeated"].count + problems["image_patients"].count > 10
+    assert problems["near_repeated"].count + problems["near_patients"].count > 10
+    assert "box_outside" not in problems
+    assert "patient_leak" not in problems
 
 
 @pytest.mark.long

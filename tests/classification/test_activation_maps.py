@@ -27,15 +27,15 @@ def tiny(build_small):
 
 
 def test_grad_cam_weighs_the_last_maps_by_their_mean_gradients(tiny, batch):
-    found = activation_maps(tiny, batch.images, "gradcam")
+    maps = activation_maps(tiny, batch.images, "gradcam")
     features = tiny.eval().features(batch.images).detach().requires_grad_()
     logits = tiny.logits(features)
     for finding in range(2):
         (gradient,) = torch.autograd.grad(logits[:, finding].sum(), features, retain_graph=True)
         weights = gradient.mean(dim=(2, 3), keepdim=True)
         by_hand = (weights * features).sum(dim=1).clamp(min=0).detach()
-        torch.testing.assert_close(found.maps[:, finding], by_hand, atol=1e-6, rtol=1e-6)
-    assert (found.maps > 0).any()
+        torch.testing.assert_close(maps.maps[:, finding], by_hand, atol=1e-6, rtol=1e-6)
+    assert (maps.maps > 0).any()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -44,12 +44,12 @@ def test_every_method_gives_the_scores_of_the_plain_forward(tiny, batch, method)
     with torch.no_grad():
         expected = model.eval()(images)
     model.train()
-    found = activation_maps(model, images, method)
-    torch.testing.assert_close(found.logits, expected)
+    maps = activation_maps(model, images, method)
+    torch.testing.assert_close(maps.logits, expected)
     assert model.training
-    assert found.maps.shape[:2] == (4, 2)
-    assert found.maps.dtype == torch.float32
-    assert not found.maps.requires_grad
+    assert maps.maps.shape[:2] == (4, 2)
+    assert maps.maps.dtype == torch.float32
+    assert not maps.maps.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -61,20 +61,22 @@ def test_a_batch_gives_the_maps_of_its_images_one_by_one(tiny, batch, method):
 
 
 def test_layer_cam_is_the_sum_of_early_maps_by_their_positive_gradients(tiny, batch):
-    found = activation_maps(tiny, batch.images, "layercam")
-    assert found.maps.shape == (4, 2, 16, 16)  # 4 px a cell, where the last maps have 16
-    assert found.frame == (-1.5, -1.5, 62.5, 62.5)
-    kept = {}
-    hook = tiny.trunk[2].register_forward_hook(lambda *given: kept.update(early=given[-1]))
+    maps = activation_maps(tiny, batch.images, "layercam")
+    assert maps.maps.shape == (4, 2, 16, 16)  # 4 px a cell, where the last maps have 16
+    assert maps.frame == (-1.5, -1.5, 62.5, 62.5)
+    activations = {}
+    hook = tiny.trunk[2].register_forward_hook(
+        lambda *arguments: activations.update(early=arguments[-1])
+    )
     logits = tiny.eval()(batch.images)
     hook.remove()
     for finding in range(2):
         (gradient,) = torch.autograd.grad(
-            logits[:, finding].sum(), kept["early"], retain_graph=True
+            logits[:, finding].sum(), activations["early"], retain_graph=True
         )
-        by_hand = (gradient.clamp(min=0) * kept["early"]).sum(dim=1).clamp(min=0).detach()
-        torch.testing.assert_close(found.maps[:, finding], by_hand)
-    assert (found.maps > 0).any()
+        by_hand = (gradient.clamp(min=0) * activations["early"]).sum(dim=1).clamp(min=0).detach()
+        torch.testing.assert_close(maps.maps[:, finding], by_hand)
+    assert (maps.maps > 0).any()
 
 
 def test_cells_of_layer_cam_are_those_before_the_last_halving(build_small, batch):
@@ -98,7 +100,7 @@ def test_cells_of_efficientnet_lite_tile_the_image():
     assert model.before_halving[1].frame(4, 4) == (0, 0, 64, 64)
 
 
-def test_gradients_are_found_where_the_caller_has_turned_them_off(tiny, batch):
+def test_gradients_are_computed_where_the_caller_has_turned_them_off(tiny, batch):
     expected = activation_maps(tiny, batch.images, "layercam").maps
     with torch.no_grad():
         assert torch.equal(activation_maps(tiny, batch.images, "layercam").maps, expected)

@@ -50,8 +50,8 @@ def looking_evenly(network: nn.Module) -> None:
                 middle = tuple(k // 2 for k in child.kernel_size)
                 nn.init.zeros_(child.weight)
                 # Of an odd kernel the middle alone: else the field would be wider than the image.
-                place = (..., *middle) if odd else ...
-                child.weight.data[place] = (
+                index = (..., *middle) if odd else ...
+                child.weight.data[index] = (
                     1
                     / child.weight[0].numel()
                     * (child.kernel_size[0] * child.kernel_size[1] if odd else 1)
@@ -61,7 +61,7 @@ def looking_evenly(network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(("name", "last_stride"), ALL)
-def test_the_gradient_of_each_cell_lies_in_its_middle(name, last_stride, monkeypatch):
+def test_gradient_of_a_cell_lies_in_its_middle(name, last_stride, monkeypatch):
     size = 224 if name == "inception_v3" else 128
     for random in ("kaiming_normal_", "kaiming_uniform_", "trunc_normal_", "normal_", "uniform_"):
         monkeypatch.setattr(nn.init, random, lambda tensor, *_, **__: tensor.data.zero_())
@@ -77,7 +77,7 @@ def test_the_gradient_of_each_cell_lies_in_its_middle(name, last_stride, monkeyp
     )
     pixels = torch.full((1, 3, size, size), 1e-5, requires_grad=True)  # no ReLU6 is at its end
     maps = trunk.layers.eval()(pixels).sum(dim=1)[0]  # (h, w)
-    places = np.arange(size) + 0.5
+    centres = np.arange(size) + 0.5
     # Inner cells only: the outer ones' fields reach beyond the image.
     rows = {1, len(maps) - 2}
     assert len(rows) == 2
@@ -85,11 +85,11 @@ def test_the_gradient_of_each_cell_lies_in_its_middle(name, last_stride, monkeyp
         (gradient,) = torch.autograd.grad(maps[row, row], pixels, retain_graph=True)
         for axis in (1, 2):
             weight = gradient[0].sum(dim=(0, 3 - axis)).double().numpy()
-            middle = (weight * places).sum() / weight.sum()
+            middle = (weight * centres).sum() / weight.sum()
             assert middle == pytest.approx(grid.centre + row * grid.stride, abs=0.01)
 
 
-def test_a_map_is_framed_by_the_cells_of_its_own_network():
+def test_map_frame_follows_the_cells_of_the_network():
     model = build_classifier("squeezenet1_1", image_size=64, last_stride=16)
     rows = model.features(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape[2]
     assert rows == 3
@@ -132,7 +132,7 @@ def test_tracing_changes_nothing():
 
 
 @pytest.mark.parametrize("name", ["densenet121", "vgg16", "mobilenet_v3_small", "convnext_tiny"])
-def test_stages_hold_each_layer_once_from_the_image_on(name):
+def test_stages_contain_every_layer_once_in_forward_order(name):
     children = [child for child, _ in build_trunk(name, 32).layers.named_children()]
     stages = trunk_stages(name)
     assert [child for stage in stages for child in stage] == children

@@ -75,9 +75,9 @@ def test_smoothing_changes_the_loss_of_training(build_small, batch):
     model = build_small().eval()  # batch norm and dropout as they are: the batch alone decides
     smoothed = training_losses(model, batch, smoothing=0.2)["classification"]
     logits = model(batch.images)
-    known = ~batch.targets.isnan()
+    labelled = ~batch.targets.isnan()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits[known], batch.targets[known] * 0.8 + 0.1
+        logits[labelled], batch.targets[labelled] * 0.8 + 0.1
     )
     assert smoothed.item() == pytest.approx(expected.item())
 

@@ -24,7 +24,7 @@ TORCHVISION = [
     if network.classifier and isinstance(network.weights, str)
 ]
 # Where our trunk and our last layer are in torchvision's network; None: another head.
-PLACES = {
+PREFIXES = {
     "densenet": ("features.", "classifier."),
     "resnet": ("", "fc."),
     "inception": ("", "fc."),
@@ -39,13 +39,13 @@ PLACES = {
 
 def as_torchvision(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """Our state dictionary in the names of torchvision's network."""
-    trunk, top = next(place for family, place in PLACES.items() if name.startswith(family))
-    own = {"trunk.norm.": "classifier.0.", "trunk.": trunk, "classifier.": top}
+    trunk, top = next(prefixes for family, prefixes in PREFIXES.items() if name.startswith(family))
+    key_prefixes = {"trunk.norm.": "classifier.0.", "trunk.": trunk, "classifier.": top}
     renamed = {}
     for key, value in state.items():
-        ours = next(part for part in own if key.startswith(part))
-        if own[ours] is not None:
-            renamed[own[ours] + key.removeprefix(ours)] = value
+        ours = next(part for part in key_prefixes if key.startswith(part))
+        if key_prefixes[ours] is not None:
+            renamed[key_prefixes[ours] + key.removeprefix(ours)] = value
     return renamed
 
 
@@ -77,11 +77,11 @@ def test_logits_equal_torchvision_on_the_same_weights(name, build_small):
     pixels = ours.preprocess.normalise(images).expand(-1, 3, -1, -1)
     with torch.no_grad():
         if same_head:
-            expected, found = theirs(pixels), ours(images)
+            expected, actual = theirs(pixels), ours(images)
         else:
-            expected, found = theirs.features(pixels), ours.features(images)
+            expected, actual = theirs.features(pixels), ours.features(images)
     assert same_head != name.startswith(("vgg", "squeezenet", "mobilenet_v3"))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "mobilenet_v3_small", "convnext_tiny"])
@@ -140,7 +140,7 @@ def test_the_mean_of_a_map_plus_the_bias_is_the_logit(name, last_stride, cells, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "vgg"}, "backbone: backbone: .*densenet121, .*'vgg19'?"),
+        ({"name": "vgg"}, "backbone: .*densenet121, .*'vgg19'"),
         ({"name": "vgg", "weights": "imagenet"}, "backbone: .*densenet121"),
         ({"name": "ResNet121"}, "backbone: .*ResNet121.*densenet121 .*resnet101"),
         ({"name": "inception_v3"}, "inception_v3: .*75 px.* 64; .*data.image_size"),

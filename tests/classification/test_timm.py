@@ -38,10 +38,10 @@ def build(name: str, size: int) -> ImageClassifier:
 
 
 @pytest.mark.parametrize(("name", "size", "cells", "shown"), NETWORKS)
-def test_logits_are_those_of_the_networks_own_head(name, size, cells, shown):
+def test_logits_equal_those_of_the_networks_head(name, size, cells, shown):
     model = build(name, size).eval()
-    of_size = {"img_size": size} if timm.get_pretrained_cfg(name).fixed_input_size else {}
-    whole = timm.create_model(name, num_classes=2, **of_size).eval()
+    size_options = {"img_size": size} if timm.get_pretrained_cfg(name).fixed_input_size else {}
+    whole = timm.create_model(name, num_classes=2, **size_options).eval()
     state = {key.removeprefix("network."): value for key, value in model.trunk.state_dict().items()}
     state |= {
         key.replace("pooled_norm", norm): value
@@ -69,25 +69,25 @@ def test_maps_tile_the_image_and_class_activation_maps_add_up_to_the_logit(
     name, size, cells, shown
 ):
     model = build(name, size).eval()
-    found = activation_maps(model, images(size))
-    assert found.maps.shape == (2, 2, shown, shown)
-    x1, y1, x2, y2 = found.frame
+    maps = activation_maps(model, images(size))
+    assert maps.maps.shape == (2, 2, shown, shown)
+    x1, y1, x2, y2 = maps.frame
     assert (x2 - x1, y2 - y1) == (size, size)
     assert abs(x1) <= 16
     if cells == shown:
-        sums = found.maps.mean((2, 3)) + model.classifier.bias
-        torch.testing.assert_close(sums.detach(), found.logits, atol=1e-5, rtol=1e-4)
+        sums = maps.maps.mean((2, 3)) + model.classifier.bias
+        torch.testing.assert_close(sums.detach(), maps.logits, atol=1e-5, rtol=1e-4)
     else:
         assert model.map_method("cam") == model.map_method("gradcam") == "token_gradcam"
-        assert (found.maps >= 0).all()
-        assert found.maps.amax() > 0
+        assert (maps.maps >= 0).all()
+        assert maps.maps.amax() > 0
 
 
 def test_gradients_of_the_tokens_are_those_of_small_steps():
     model = build("test_vit", 96).eval()
     pixels = images(96)[:1]
     last_block, cut = model.trunk.network.blocks[-1], []
-    hook = last_block.register_forward_pre_hook(lambda _, given: cut.append(given[0]))
+    hook = last_block.register_forward_pre_hook(lambda _, inputs: cut.append(inputs[0]))
     with torch.no_grad():
         model(pixels)
     hook.remove()
@@ -121,10 +121,10 @@ def test_weights_of_another_image_size_keep_their_places():
         large.trunk.network.pos_embed[:, 1:] = 0.25
         large.trunk.network.pos_embed[:, :1] = -1.0
     start_from(small, Checkpoint("run", {f"{k}": v for k, v in large.state_dict().items()}))
-    places = small.trunk.network.pos_embed
-    assert places.shape[1] == 37
-    torch.testing.assert_close(places[:, 1:], torch.full_like(places[:, 1:], 0.25))
-    assert (places[:, 0] == -1).all()
+    positions = small.trunk.network.pos_embed
+    assert positions.shape[1] == 37
+    torch.testing.assert_close(positions[:, 1:], torch.full_like(positions[:, 1:], 0.25))
+    assert (positions[:, 0] == -1).all()
     assert torch.equal(
         small.trunk.network.patch_embed.proj.weight, large.trunk.network.patch_embed.proj.weight
     )
@@ -149,7 +149,7 @@ def test_a_run_of_before_opens_under_todays_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "says"),
+    ("name", "size", "message"),
     [
         ("vit_small_patch14_dinov2", 128, r"14 px .* 128 px.* = 224$"),
         (
@@ -166,8 +166,8 @@ def test_a_run_of_before_opens_under_todays_names(tmp_path):
         ("resnet5", 64, "backbone: .*'resnet5'.*timm.list_models"),
     ],
 )
-def test_what_a_classifier_cannot_stand_on_is_told_in_one_line(name, size, says):
-    with pytest.raises(InputError, match=says) as caught:
+def test_unsuitable_network_of_a_classifier_is_refused_in_one_line(name, size, message):
+    with pytest.raises(InputError, match=message) as caught:
         build(name, size)
     assert "\n" not in str(caught.value)
 

@@ -95,7 +95,7 @@ def build(name: str = "densenet121", **arguments: object) -> ImageClassifier:
 
 
 @pytest.mark.parametrize("kind", ["arnoweng", "zoogzog", "jrzech"])
-def test_a_public_chexnet_gives_its_own_scores_here(kind, chexnet, tmp_path):
+def test_public_chexnet_gives_its_published_scores(kind, chexnet, tmp_path):
     file = tmp_path / "model.pth.tar"
     torch.save(published(kind, chexnet), file)
     state = read_weights(file)
@@ -103,19 +103,19 @@ def test_a_public_chexnet_gives_its_own_scores_here(kind, chexnet, tmp_path):
     assert public is not None
     assert (public.findings, public.size) == (CHEXNET_FINDINGS, 224)
     model = build(mean=public.mean, std=public.std, channels=public.channels)
-    own = ["pneumonia", "hernia", "lung_opacity"]
-    said = start_from(model, Checkpoint("file", state), own)
-    assert said.endswith("its last layer for pneumonia, hernia; it starts anew for lung_opacity")
+    findings = ["pneumonia", "hernia", "lung_opacity"]
+    note = start_from(model, Checkpoint("file", state), findings)
+    assert note.endswith("its last layer for pneumonia, hernia; it starts anew for lung_opacity")
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (COLOUR_MEAN, COLOUR_STD))
     with torch.no_grad():
         expected = chexnet((IMAGES.expand(-1, 3, -1, -1) / 255 - mean) / std)
         scores = model(IMAGES).sigmoid()
-    places = [CHEXNET_FINDINGS.index(finding) for finding in own[:2]]
-    torch.testing.assert_close(scores[:, :2], expected[:, places], rtol=1e-4, atol=1e-5)
+    columns = [CHEXNET_FINDINGS.index(finding) for finding in findings[:2]]
+    torch.testing.assert_close(scores[:, :2], expected[:, columns], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "size"), [("densenet121", 224), ("resnet50", 512)])
-def test_torchxrayvision_gives_its_own_logits_here(name, size):
+def test_torchxrayvision_weights_give_torchxrayvision_logits(name, size):
     torch.manual_seed(0)
     grey = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
     if name == "densenet121":
@@ -130,23 +130,23 @@ def test_torchxrayvision_gives_its_own_logits_here(name, size):
     assert public is not None
     assert (public.findings, public.size) == (XRAYVISION_FINDINGS, size)
     model = build(name, mean=public.mean, std=public.std, channels=public.channels)
-    own = ["lung_opacity", "pneumonia", "mass"]
-    assert start_from(model, Checkpoint("file", state), own).endswith("and its last layer")
+    findings = ["lung_opacity", "pneumonia", "mass"]
+    assert start_from(model, Checkpoint("file", state), findings).endswith("and its last layer")
     with torch.no_grad():
         expected = network((2 * (IMAGES / 255) - 1) * 1024)  # torchxrayvision's `normalize`
         logits = model(IMAGES)
-    rows = [XRAYVISION_FINDINGS.index(finding) for finding in own]
+    rows = [XRAYVISION_FINDINGS.index(finding) for finding in findings]
     torch.testing.assert_close(logits, expected[:, rows], rtol=1e-4, atol=1e-3)
 
 
-def test_a_pickled_model_is_refused_and_its_conversion_told(tmp_path):
+def test_pickled_model_is_refused_with_its_conversion(tmp_path):
     file = tmp_path / "checkpoint"  # as jrzech/reproduce-chexnet saves it
     torch.save({"model": nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()), "epoch": 3}, file)
     with pytest.raises(InputError, match=r"Sequential\).*torch.save\(model.state_dict\(\)"):
         read_weights(file)
 
 
-def test_weights_only_never_runs_what_a_file_says(tmp_path):
+def test_weights_only_never_runs_code_of_a_file(tmp_path):
     class Mark:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "ran",))
@@ -173,8 +173,8 @@ def test_findings_of_another_run_are_matched_by_name():
     nn.init.normal_(source.classifier.bias)
     before = model.classifier.weight[0].clone()
     run = Checkpoint("run", source.state_dict(), ("mass", "nodule", "edema"))
-    said = start_from(model, run, ("hernia", "edema"))
-    assert said == (
+    note = start_from(model, run, ("hernia", "edema"))
+    assert note == (
         "run: takes the features of resnet18 and its last layer for edema; it starts anew for "
         "hernia"
     )
@@ -184,22 +184,23 @@ def test_findings_of_another_run_are_matched_by_name():
 
 
 @pytest.mark.parametrize(
-    ("findings", "own"), [(None, ("mass", "nodule", "edema")), (("a", "b", "c"), ("d", "e", "f"))]
+    ("findings", "learned"),
+    [(None, ("mass", "nodule", "edema")), (("a", "b", "c"), ("d", "e", "f"))],
 )
-def test_the_last_layer_starts_anew_where_nothing_is_shared(findings, own):
+def test_the_last_layer_starts_anew_where_nothing_is_shared(findings, learned):
     source, model = build("small_cnn"), build("small_cnn")
     before = model.classifier.weight.clone()
-    said = start_from(model, Checkpoint("run", source.state_dict(), findings), own)
-    assert said.endswith("the last layer starts anew")
+    note = start_from(model, Checkpoint("run", source.state_dict(), findings), learned)
+    assert note.endswith("the last layer starts anew")
     assert torch.equal(model.classifier.weight, before)
     assert torch.equal(model.trunk.block1.conv.weight, source.trunk.block1.conv.weight)
 
 
-def test_a_real_squeezenet_file_gives_its_own_features(shared_data):
+def test_real_squeezenet_file_gives_its_features(shared_data):
     state = read_weights(shared_data / "weights" / "squeezenet1_1_model.pth")
     model = build("squeezenet1_1", last_stride=16)
-    said = start_from(model, Checkpoint("squeezenet1_1_model.pth", state))
-    assert said.endswith("takes the features of squeezenet1_1; the last layer starts anew")
+    note = start_from(model, Checkpoint("squeezenet1_1_model.pth", state))
+    assert note.endswith("takes the features of squeezenet1_1; the last layer starts anew")
     theirs = squeezenet1_1(num_classes=3).eval()
     theirs.load_state_dict(state)
     pixels = model.preprocess.normalise(IMAGES).expand(-1, 3, -1, -1)
@@ -244,7 +245,7 @@ def test_a_keras_file_is_refused_in_one_line(shared_data):
         ),
     ],
 )
-def test_damaged_weights_are_told_and_change_nothing(spoil, message):
+def test_damaged_weights_are_refused_and_change_nothing(spoil, message):
     state = {key: value.clone() for key, value in resnet18().state_dict().items()}
     spoil(state)
     model = build("resnet18")
@@ -254,7 +255,7 @@ def test_damaged_weights_are_told_and_change_nothing(spoil, message):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_a_last_layer_that_is_not_finite_is_told():
+def test_last_layer_that_is_not_finite_is_refused():
     source, model = build("small_cnn"), build("small_cnn")
     nn.init.constant_(source.classifier.bias, float("inf"))
     with pytest.raises(InputError, match=r"^run: classifier\.bias "):

@@ -1,5 +1,6 @@
 """Configurations: the shipped ones are valid, and every slip gets one helpful line."""
 
+import re
 import tomllib
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -46,55 +47,56 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.epoch=3", "--set training.epoch: .*'training.epochs' 'training.epochs'?"),
-        ("epochs=3", "--set epochs: unknown key; did you mean 'training.epochs'?"),
-        ("model.scale=0.1", "--set model.scale: unknown key; did you mean 'augmentation.scale'?"),
-        ("lr=0.01", "--set lr: unknown key; did you mean 'training.learning_rate'?"),
-        ("training.lr=0.01", "did you mean 'training.learning_rate'?"),
-        ("BS=4", "did you mean 'training.batch_size'?"),
-        ("size=256", "did you mean 'data.image_size'?"),
-        ("optimizer='sgd'", "did you mean 'training.optimiser'?"),
-        ("model.arch=resnet18", "did you mean 'model.backbone'?"),
-        ("model.architecture=retina", "--set model.architecture: must be one of retinanet, "),
-        ("model.trainable=6", "all, head, head_first, stages or a number of stages, 0 to 5, got 6"),
-        ("data.zzz=1", "--set data.zzz: unknown key; known here: data.target, data.split"),
-        ("training.epochs=0", "--set training.epochs: input should be greater than or equal to 1"),
-        (f"training.epochs={10**22}", "--set training.epochs: input should be less than or equal"),
-        ("training.epochs='3'", "--set training.epochs: input should be a valid integer"),
-        ("augmentation.scale=1.0", "input should be less than or equal to 0.9, got 1.0"),
-        ("augmentation.rotate_degrees=-1.0", "input should be greater than or equal to 0"),
-        ("augmentation.stretch=1", "input should be a valid boolean, got 1"),
-        ("training.learning_rate=nan", "input should be a finite number, got nan"),
+        ("training.epoch=3", "--set training.epoch: .*'training.epochs'"),
+        ("epochs=3", "--set epochs: .*'training.epochs'"),
+        ("model.scale=0.1", "--set model.scale: .*'augmentation.scale'"),
+        ("lr=0.01", "--set lr: .*'training.learning_rate'"),
+        ("training.lr=0.01", "--set training.lr: .*'training.learning_rate'"),
+        ("BS=4", "--set BS: .*'training.batch_size'"),
+        ("size=256", "--set size: .*'data.image_size'"),
+        ("optimizer='sgd'", "--set optimizer: .*'training.optimiser'"),
+        ("model.arch=resnet18", "--set model.arch: .*'model.backbone'"),
+        ("model.architecture=retina", "--set model.architecture: .*retinanet, "),
+        ("model.trainable=6", "all, head, head_first, stages .* 0 to 5, got 6"),
+        ("data.zzz=1", "--set data.zzz: .*data.target, data.split"),
+        ("training.epochs=0", "--set training.epochs: .* 1, got 0"),
+        (f"training.epochs={10**22}", "--set training.epochs: .*got 1000"),
+        ("training.epochs='3'", "--set training.epochs: .*integer.*got '3'"),
+        ("augmentation.scale=1.0", "augmentation.scale: .*0.9, got 1.0"),
+        ("augmentation.rotate_degrees=-1.0", "rotate_degrees: .* 0, got -1"),
+        ("augmentation.stretch=1", "augmentation.stretch: .*got 1"),
+        ("training.learning_rate=nan", "training.learning_rate: .*got nan"),
         (
             "model.backbone=vgg16",
-            "--set model.backbone: must be one of densenet121, resnet18, resnet34, resnet50,",
+            "--set model.backbone: .*densenet121, resnet18, resnet34, resnet50,",
         ),
-        ("model.anchor_sizes=[1.0, 2.0]", "list should have at least 5 items"),
-        ("model.last_stride=16", "unknown key"),  # of a classifier
-        ("model.norm=frozen", "norm = 'frozen' keeps pretrained statistics, and weights = 'none'"),
-        ("training.monitor=f1", "--set training.monitor: input should be 'ap50', 'ap', 'auroc'"),
-        ("model.anchor_sizes=[0.5, 2.0, 4.0, 8.0, 16.0]", "greater than or equal to 1, got 0.5"),
+        ("model.anchor_sizes=[1.0, 2.0]", "model.anchor_sizes: .* 5 "),
+        ("model.last_stride=16", "--set model.last_stride: "),  # of a classifier
+        ("model.norm=frozen", "norm = 'frozen' .*weights = 'none'"),
+        ("training.monitor=f1", "--set training.monitor: .*'ap50', 'ap', 'auroc'"),
+        ("model.anchor_sizes=[0.5, 2.0, 4.0, 8.0, 16.0]", "model.anchor_sizes.*1, got 0.5"),
         (
             "model.box_loss=l2",
-            "input should be 'auto', 'l1', 'smooth_l1', 'giou', 'diou' or 'ciou'",
+            "model.box_loss: .*'auto', 'l1', 'smooth_l1', 'giou', 'diou' or 'ciou'",
         ),
-        ("data.image_size=64", "input should be greater than or equal to 96"),  # see settings.py
-        ("data.image_size=100", "input should be a multiple of 32, got 100"),
-        ("training=3", "--set training: input should be"),
-        ("training.draw={positive = 0.5, normal = 0.5}", "--set training.draw: unknown key"),
-        ("training.loggers=['neptune']", "input should be 'tensorboard', 'mlflow' or 'wandb'"),
-        ("kind=segmenter", 'kind must be one of "detector", "classifier", got \'segmenter\''),
-        ("training.epochs", "--set training.epochs: write it as section.key=value"),
-        ("training.epochs.x=1", "'epochs' is a value, not a section"),
-        ("name=[", "the value is not TOML"),
-        ("name=a\nb=1", "the value is not TOML"),
-        (f"name={5_000 * '['}", "the value is not TOML"),
+        ("data.image_size=64", "data.image_size: .* 96, got 64"),  # see settings.py
+        ("data.image_size=100", "data.image_size: .* 32, got 100"),
+        ("training=3", "--set training: .*got 3"),
+        ("training.draw={positive = 0.5, normal = 0.5}", "--set training.draw: "),
+        ("training.loggers=['neptune']", "training.loggers.*'tensorboard', 'mlflow' or 'wandb'"),
+        ("kind=segmenter", "kind .*detector.*classifier.*'segmenter'"),
+        ("training.epochs", "--set training.epochs: .*section.key=value"),
+        ("training.epochs.x=1", "--set training.epochs.x: .*'epochs'"),
+        ("name=[", "--set name: .*TOML"),
+        ("name=a\nb=1", "--set name: .*TOML"),
+        (f"name={5_000 * '['}", "--set name: .*TOML"),
     ],
 )
 def test_wrong_override_gets_one_line(override, message):
     with pytest.raises(InputError) as caught:
         read_config(find_config("retinanet_quickstart"), [override])
-    assert message in str(caught.value)
+    assert re.search(message, str(caught.value))
+    assert "\n" not in str(caught.value)
 
 
 def test_rule_over_several_keys_names_the_options_that_broke_it_else_the_file(tmp_path):
@@ -103,11 +105,11 @@ def test_rule_over_several_keys_names_the_options_that_broke_it_else_the_file(tm
         read_config(shipped, ["model.norm=frozen", "model.head=v1"])
     assert str(caught.value).startswith(f"--set model.norm: on {shipped}: norm = 'frozen'")
     assert "choose norm = 'batch'" in str(caught.value)
-    own = tmp_path / "own.toml"
-    own.write_text(shipped.read_text().replace('norm = "batch"', 'norm = "frozen"'))
+    path = tmp_path / "own.toml"
+    path.write_text(shipped.read_text().replace('norm = "batch"', 'norm = "frozen"'))
     with pytest.raises(InputError) as caught:
-        read_config(own, ["model.head=v1"])
-    assert str(caught.value).startswith(f"{own}: model: norm = 'frozen'")
+        read_config(path, ["model.head=v1"])
+    assert str(caught.value).startswith(f"{path}: model: norm = 'frozen'")
     with pytest.raises(InputError) as caught:  # a rule over sections
         read_config(find_config("chexnet"), ["augmentation.mosaic=0.5"])
     assert str(caught.value).startswith("--set augmentation.mosaic: on ")
@@ -124,7 +126,7 @@ def test_rule_over_several_keys_names_the_options_that_broke_it_else_the_file(tm
         ("data.split=fold1", "data", "split", "fold1"),
     ],
 )
-def test_override_replaces_what_the_file_says(override, section, key, value):
+def test_override_replaces_the_value_of_the_file(override, section, key, value):
     config = read_config(find_config("retinanet_quickstart"), [override])
     assert getattr(getattr(config, section), key) == value
 
@@ -164,12 +166,12 @@ def _file(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "says"),
+    ("epochs", "message"),
     [("epoch =", "training.epoch: .*'training.epochs'"), ("# ", "training.epochs: ")],
 )
-def test_a_wrong_or_missing_key_of_a_file_names_the_file(tmp_path, epochs, says):
+def test_a_wrong_or_missing_key_of_a_file_names_the_file(tmp_path, epochs, message):
     text = find_config("chexnet").read_text().replace("epochs =", epochs, 1)
-    with pytest.raises(InputError, match=f"mine.toml: {says}"):
+    with pytest.raises(InputError, match=f"mine.toml: {message}"):
         read_config(_file(tmp_path, text))
 
 
@@ -201,7 +203,7 @@ def test_unknown_name_lists_the_shipped_ones_and_the_nearest():
         find_config("retinnet")
 
 
-def test_own_file_is_found_by_its_path(tmp_path):
+def test_configuration_file_is_read_from_its_path(tmp_path):
     path = _file(tmp_path, "")
     assert find_config(str(path)) == path
 
@@ -213,7 +215,7 @@ def test_dumped_config_keeps_what_is_hard_to_write():
     assert parse_config(dump_config(config), "again") == config
 
 
-def test_difference_between_kinds_is_told():
+def test_difference_between_kinds_is_named():
     old, new = (read_config(find_config(name)) for name in ("retinanet", "chexnet"))
     assert first_difference(old, new) is not None
 
@@ -238,7 +240,7 @@ def test_a_protocol_is_complete_with_its_defaults_and_names_its_file(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ('target = "a"\nmargn = 0.1', "margn: unknown key; did you mean 'margin'"),
         ("margin = 0.1", "target: is missing; add it"),
@@ -248,11 +250,11 @@ def test_a_protocol_is_complete_with_its_defaults_and_names_its_file(write):
         ("target = ", "is not TOML"),
     ],
 )
-def test_a_slip_in_a_protocol_is_one_line(write, text, says):
-    with pytest.raises(InputError) as told:
+def test_a_slip_in_a_protocol_is_one_line(write, text, message):
+    with pytest.raises(InputError) as error:
         read_protocol(write(text))
-    assert says in str(told.value)
-    assert "\n" not in str(told.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_classifiers_may_be_every_network_that_published_comparisons_name():
@@ -271,16 +273,16 @@ def test_a_configuration_shown_in_full_reads_back_and_explains_every_key(name, t
     assert read_config(tmp_path / "shown.toml") == config
     for section in ("data", "model", "augmentation", "training"):
         for key in type(getattr(config, section)).model_fields:
-            lines = [each for each in text.splitlines() if each.lstrip("# ").startswith(f"{key} =")]
+            lines = [line for line in text.splitlines() if line.lstrip("# ").startswith(f"{key} =")]
             assert len(lines) == 1, key
             assert lines[0].partition("  # ")[2].strip(), f"configs/settings.py: {key} says nothing"
 
 
-def test_every_shipped_configuration_says_what_it_suits():
+def test_every_shipped_configuration_states_its_purpose():
     listed = summaries()
-    assert {each.name for each in listed} == set(packaged_configs())
-    assert [each.kind for each in listed if each.name == "retinanet_lite"] == ["detector"]
-    assert all("CPU" in each.suits or "GPU" in each.suits for each in listed)
+    assert {entry.name for entry in listed} == set(packaged_configs())
+    assert [entry.kind for entry in listed if entry.name == "retinanet_lite"] == ["detector"]
+    assert all("CPU" in entry.suits or "GPU" in entry.suits for entry in listed)
 
 
 def test_another_architecture_leaves_keys_out_that_it_does_not_have():

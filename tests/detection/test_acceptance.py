@@ -8,7 +8,7 @@ from tests.scripts.small_sets import drawn_images
 
 
 @pytest.mark.long
-def test_lesions_well_above_the_noise_are_found(tmp_path):
+def test_lesions_well_above_the_noise_are_detected(tmp_path):
     drawn_images(tmp_path, 900, 128, [128], seed=1, contrast="high", prevalence=0.5)
     changes = ["training.epochs=14"]
     train(

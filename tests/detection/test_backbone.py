@@ -84,7 +84,7 @@ def test_every_backbone_of_the_registry_is_counted_here():
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.long) if n in VARIANTS else n for n in PARAMETERS]
 )
-def test_detector_on_each_backbone_sees_five_levels_and_learns(name):
+def test_detector_on_every_backbone_has_five_levels_and_learns(name):
     model = build_detector(
         "retinanet",
         backbone=name,
@@ -145,7 +145,7 @@ TIMM = [
 
 
 @pytest.mark.parametrize(("name", "norm"), TIMM)
-def test_a_network_of_timm_has_the_norm_that_is_asked_for(name, norm):
+def test_network_of_timm_has_the_requested_norm(name, norm):
     kinds = {"frozen": FrozenBatchNorm2d, "group": nn.GroupNorm, "batch": nn.LayerNorm}
     layers = list(build_body(name, norm).modules())
     assert any(isinstance(layer, kinds[norm]) for layer in layers)
@@ -164,15 +164,15 @@ def test_norms_keep_the_activation_that_timm_puts_into_its_batch_norm():
 
 
 @pytest.mark.parametrize(
-    ("name", "norm", "says"),
+    ("name", "norm", "message"),
     [
         ("timm:convnext_atto", "group", "norm: timm:convnext_atto .*model.norm = batch"),
         ("timm:vit_tiny_patch16_224", "batch", "backbone: timm:vit_tiny_patch16_224 "),
         ("timm:resnet5", "batch", "backbone: .*'resnet5'"),
     ],
 )
-def test_what_a_pyramid_cannot_stand_on_is_refused_in_one_line(name, norm, says):
-    with pytest.raises(InputError, match=says):
+def test_unsuitable_network_of_a_pyramid_is_refused_in_one_line(name, norm, message):
+    with pytest.raises(InputError, match=message):
         build_detector("retinanet", backbone=name, norm=norm, fpn_channels=16, image_size=SIZE)
 
 
@@ -197,13 +197,13 @@ def test_densenet_under_a_pyramid_is_torchvisions_densenet():
     pyramid.body.load_state_dict(network.features.state_dict())  # the names are its own
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        found = pyramid.eval().body(image)
-        assert torch.equal(found["2"], network.features(image).relu())
+        features = pyramid.eval().body(image)
+        assert torch.equal(features["2"], network.features(image).relu())
         # C4 is what the network's own last transition rectifies.
         seen = []
         network.features.transition3.conv.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
         network(image)
-    assert torch.equal(found["1"], seen[0])
+    assert torch.equal(features["1"], seen[0])
 
 
 @pytest.mark.parametrize("name", list(STAGES))
@@ -294,6 +294,6 @@ class _OutOfOrder(nn.Module):
         self.last, self.first = nn.Conv2d(8, 8, 3), nn.Conv2d(3, 8, 3)
 
 
-def test_a_body_that_cannot_be_measured_says_what_a_body_must_be():
+def test_body_that_cannot_be_measured_is_refused_with_the_requirement():
     with pytest.raises(TypeError, match=r"'last' .*\(RuntimeError"):
         measure_layers(_OutOfOrder(), 64)

@@ -118,7 +118,7 @@ def test_a_mosaic_depends_on_its_seed_alone_and_keeps_boxes_on_their_patches(sto
     assert np.array_equal(dataset[2].pixels, store.image("high")), "without a seed: the plain one"
 
 
-def test_a_mosaic_is_as_frequent_as_asked_for(store, boxes):
+def test_mosaic_has_the_requested_frequency(store, boxes):
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",), mosaic=0.3)
     plain = store.image("square")
     share = np.mean([not np.array_equal(dataset[0, seed].pixels, plain) for seed in range(300)])

@@ -50,9 +50,9 @@ def by_torchvision(model: LesionRetinaNet, heads: HeadPass) -> list[dict[str, Te
     levels = {n: list(v.split(heads.level_sizes, 1)) for n, v in heads.outputs.items()}
     anchors = [list(a.split(heads.level_sizes)) for a in heads.anchors]
     limit_as_ours(model, 2)
-    found = model.postprocess_detections(levels, anchors, [(SIZE, SIZE)] * COUNT)
+    boxes = model.postprocess_detections(levels, anchors, [(SIZE, SIZE)] * COUNT)
     limited = []
-    for image in found:
+    for image in boxes:
         rank = torch.zeros_like(image["labels"])
         for label in (1, 2):
             same = image["labels"] == label
@@ -77,8 +77,8 @@ def require_equal(ours: Detections, theirs: Sequence[dict[str, Tensor]]) -> None
         assert (one["scores"].diff() <= 0).all()
         assert len(one["boxes"]) == len(other["boxes"])
         sides = (
-            torch.cat([each["boxes"] / 1e-3, each["scores"][:, None] / 1e-6], 1).double()
-            for each in (one, other)
+            torch.cat([boxes["boxes"] / 1e-3, boxes["scores"][:, None] / 1e-6], 1).double()
+            for boxes in (one, other)
         )
         first, second = sides
         same = (first[:, None] - second).abs().amax(2) <= 1
@@ -94,9 +94,9 @@ def require_equal(ours: Detections, theirs: Sequence[dict[str, Tensor]]) -> None
 @pytest.mark.parametrize("seed", [0, 1])
 def test_boxes_are_torchvisions(detector, decode, mean, reason, seed):
     heads = draw_heads(detector, seed, mean=mean)
-    found = decode(detector, heads)
-    require_equal(found, by_torchvision(detector, heads))
-    most = max(map(len, found))
+    boxes = decode(detector, heads)
+    require_equal(boxes, by_torchvision(detector, heads))
+    most = max(map(len, boxes))
     low, high = {"every limit reached": (200, 200), "few candidates": (5, 199), "none": (0, 0)}[
         reason
     ]
@@ -111,14 +111,14 @@ def test_equal_scores_keep_the_anchors_order_on_every_device(detector, mean):
 
 
 @pytest.mark.parametrize("decode", [by_numpy, together])
-def test_an_infinite_output_says_so_and_leaves_the_other_images_alone(detector, decode):
+def test_infinite_output_is_reported_and_leaves_the_other_images_unchanged(detector, decode):
     heads = draw_heads(detector, 4, mean=-6.0)
     expected = decode(detector, heads)
     heads.outputs["cls_logits"][1, 7, 2] = torch.inf
     heads.outputs["bbox_regression"][3, 5, 0] = torch.nan
-    found = decode(detector, heads)
-    assert [image is None for image in found] == [False, True, False, True, False]
-    require_equal(found[::2], [*map(as_torchvision, expected[::2])])
+    boxes = decode(detector, heads)
+    assert [image is None for image in boxes] == [False, True, False, True, False]
+    require_equal(boxes[::2], [*map(as_torchvision, expected[::2])])
 
 
 @pytest.mark.parametrize("decode", [by_numpy, together])
@@ -130,11 +130,13 @@ def test_a_score_just_at_the_least_is_a_box_and_one_below_is_none(detector, deco
     assert [len(image) for image in decode(detector, heads)] == [1, 0, 0, 0, 0]
 
 
-def test_suppression_goes_on_until_enough_boxes_are_kept():
+def test_suppression_continues_until_enough_boxes_remain():
     # The best 400 boxes are one; 150 others lie apart, so the hundredth kept is far down the list.
-    places = np.concatenate([np.zeros(400), np.arange(1, 151)]).astype(np.float32)
-    anchors = np.stack([4 * places, 0 * places, 4 * places + 3, 0 * places + 3], axis=1)
-    logits = np.linspace(3, -3, len(places), dtype=np.float32)[None, :, None]
-    offsets = np.zeros((1, len(places), 4), np.float32)
-    (found,) = decode_boxes(logits, offsets, anchors, [len(places)], 1000)
-    assert found.corners[:, 0].tolist() == [4.0 * place for place in range(MAX_PER_FINDING)]
+    offsets_px = np.concatenate([np.zeros(400), np.arange(1, 151)]).astype(np.float32)
+    anchors = np.stack(
+        [4 * offsets_px, 0 * offsets_px, 4 * offsets_px + 3, 0 * offsets_px + 3], axis=1
+    )
+    logits = np.linspace(3, -3, len(offsets_px), dtype=np.float32)[None, :, None]
+    offsets = np.zeros((1, len(offsets_px), 4), np.float32)
+    (boxes,) = decode_boxes(logits, offsets, anchors, [len(offsets_px)], 1000)
+    assert boxes.corners[:, 0].tolist() == [4.0 * rank for rank in range(MAX_PER_FINDING)]

@@ -36,11 +36,11 @@ def expected_loss(offsets: np.ndarray, anchors: np.ndarray, boxes: np.ndarray, l
     for offset, anchor, truth in zip(offsets, anchors, boxes, strict=True):
         side, middle = anchor[2:] - anchor[:2], (anchor[2:] + anchor[:2]) / 2
         if loss in ("l1", "smooth_l1"):
-            wanted = np.append(
+            losses = np.append(
                 ((truth[2:] + truth[:2]) / 2 - middle) / side,
                 np.log((truth[2:] - truth[:2]) / side),
             )
-            off = np.abs(offset - wanted)
+            off = np.abs(offset - losses)
             if loss == "smooth_l1":
                 beta = SMOOTH_L1_BETA
                 off = np.where(off < beta, off**2 / (2 * beta), off - beta / 2)
@@ -66,7 +66,7 @@ def test_box_losses_are_the_published_ones(loss):
 
 
 @pytest.mark.parametrize(("version", "loss"), [("v1", "l1"), ("v2", "giou")])
-def test_auto_is_the_head_versions_own_loss(version, loss, build_small):
+def test_auto_is_the_default_loss_of_the_head_version(version, loss, build_small):
     assert build_small(head=version, box_loss="auto").head.box_loss == loss
     assert build_small(head=version, box_loss="ciou").head.box_loss == "ciou"
 

@@ -59,19 +59,19 @@ def test_boxes_are_original_pixels_inside_the_image(spread_model, samples, predi
     assert (boxes["score"] >= MIN_SCORE).all()
 
 
-def test_a_known_box_comes_back_in_original_pixels(build_small, samples, predict, boxes):
+def test_predicted_boxes_are_in_original_pixels(build_small, samples, predict, boxes):
     model = build_small()
     truth = {sample.image_id: sample.boxes for sample in samples}
     ids = iter([sample.image_id for sample in samples])
 
     def detections(_):
-        found = truth[next(ids)]
-        return [Boxes(found, np.ones(len(found)), np.ones(len(found), int))]
+        predicted = truth[next(ids)]
+        return [Boxes(predicted, np.ones(len(predicted)), np.ones(len(predicted), int))]
 
     model.detections = detections
-    _, found = predict(model, [[sample] for sample in samples])
+    _, predicted = predict(model, [[sample] for sample in samples])
     edges = ["x1", "y1", "x2", "y2"]
-    np.testing.assert_allclose(found[edges], boxes[edges], atol=1e-3)
+    np.testing.assert_allclose(predicted[edges], boxes[edges], atol=1e-3)
 
 
 def test_an_image_with_a_non_finite_output_is_failed_and_not_silently_empty(
@@ -93,7 +93,7 @@ def test_an_image_with_a_non_finite_output_is_failed_and_not_silently_empty(
     assert set(boxes["image_id"]) == {"square", "high", "empty"}
 
 
-def test_each_finding_has_its_own_hundred_boxes_and_background_none(build_small, samples, predict):
+def test_every_finding_has_up_to_a_hundred_boxes_and_background_none(build_small, samples, predict):
     model = build_small(n_findings=2, image_size=64)
     # All anchors of one level, hardly overlapping after NMS, for background and both findings.
     bias = model.head.classification_head.cls_logits.bias

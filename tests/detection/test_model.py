@@ -42,11 +42,11 @@ def test_anchors_and_outputs_stay_float32_under_autocast(build_small, batch):
         with torch.autocast("cpu", torch.bfloat16):
             heads = model.run(batch.images)
             losses = model.losses(heads, build_targets(batch, 1))
-            found = model.detections(heads)
+            boxes = model.detections(heads)
     assert torch.equal(heads.anchors[0], expected.anchors[0])  # bfloat16 would shift them
     assert {x.dtype for x in (*heads.outputs.values(), *losses.values())} == {torch.float32}
     assert all(loss.isfinite() for loss in losses.values())
-    assert all(image.corners.dtype == np.float32 for image in found)
+    assert all(image.corners.dtype == np.float32 for image in boxes)
 
 
 def test_every_anchor_starts_at_the_prior(build_small, batch):
@@ -67,8 +67,8 @@ def test_channels_last_gives_the_same_detections(build_small, batch):
     model = build_small().eval()
     with torch.no_grad():
         expected = model(batch.images)
-        found = model.to(memory_format=torch.channels_last)(batch.images)
-    for image, other in zip(found, expected, strict=True):
+        outputs = model.to(memory_format=torch.channels_last)(batch.images)
+    for image, other in zip(outputs, expected, strict=True):
         assert image.scores[:5] == pytest.approx(other.scores[:5], abs=1e-5)
 
 
@@ -168,13 +168,13 @@ def test_validation_runs_the_network_once_and_equals_both_modes(build_small, bat
     model = build_small(norm="frozen")
     runs = []
     model.backbone.register_forward_hook(lambda *_: runs.append(1))
-    losses, found = validation_losses(model, batch)
+    losses, boxes = validation_losses(model, batch)
     assert len(runs) == 1
     with torch.no_grad():
         expected = training_losses(model.train(), batch)
         detections = model.eval()(batch.images)
     assert {k: v.item() for k, v in losses.items()} == {k: v.item() for k, v in expected.items()}
-    assert np.array_equal(found[0].corners, detections[0].corners)
+    assert np.array_equal(boxes[0].corners, detections[0].corners)
 
 
 def test_a_box_beside_the_image_is_refused_with_its_image(batch):

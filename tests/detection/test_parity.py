@@ -123,17 +123,17 @@ def as_torchvision(boxes: Boxes) -> dict[str, torch.Tensor]:
     return dict(zip(("boxes", "scores", "labels"), map(torch.from_numpy, values), strict=True))
 
 
-def require_same_boxes(found, reference) -> None:
+def require_same_boxes(actual, reference) -> None:
     """Ours are the first hundred of each finding, torchvision keeps all; both to rounding.
 
     Each has a partner: two that score alike to rounding may change places.
     """
-    found = as_torchvision(found)
+    actual = as_torchvision(actual)
     for label in range(1, CLASSES):
-        own, same = found["labels"] == label, reference["labels"] == label
-        scores, expected = found["scores"][own], reference["scores"][same][:MAX_PER_FINDING]
+        same_label, same = actual["labels"] == label, reference["labels"] == label
+        scores, expected = actual["scores"][same_label], reference["scores"][same][:MAX_PER_FINDING]
         torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
-        boxes, others = found["boxes"][own], reference["boxes"][same][:MAX_PER_FINDING]
+        boxes, others = actual["boxes"][same_label], reference["boxes"][same][:MAX_PER_FINDING]
         apart = (boxes[:, None] - others).abs().amax(2)
         alike = (apart <= 1e-3) & ((scores[:, None] - expected).abs() <= 1e-6)
         assert alike.any(0).all()
@@ -152,11 +152,11 @@ def require_equal(ours, theirs, batch: LesionBatch) -> list[dict[str, torch.Tens
     for name, value in ours.named_parameters():
         assert torch.equal(value.grad, peers[name].grad), name
     with torch.no_grad():
-        found, reference = ours.eval()(batch.images), theirs.eval()(pixels)
-    for image, peer in zip(found, reference, strict=True):
+        actual, reference = ours.eval()(batch.images), theirs.eval()(pixels)
+    for image, peer in zip(actual, reference, strict=True):
         assert len(peer["boxes"]) > 0
         require_same_boxes(image, peer)
-    return found
+    return actual
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def require_equal(ours, theirs, batch: LesionBatch) -> list[dict[str, torch.Tens
 )
 def test_losses_gradients_and_boxes_are_torchvisions(version, norm, size, count, seed):
     ours, theirs = build_pair(version, backbone="resnet18", norm=norm, size=size, seed=seed)
-    found = require_equal(ours, theirs, draw_batch(size, count, seed))
-    most = max(np.bincount(image.labels).max() for image in found)
+    actual = require_equal(ours, theirs, draw_batch(size, count, seed))
+    most = max(np.bincount(image.labels).max() for image in actual)
     assert most == MAX_PER_FINDING  # the limit was at work
 
 
@@ -205,13 +205,13 @@ def test_background_is_left_out_where_torchvision_returns_it():
     batch = draw_batch(64, 1, 4)
     pixels = list(ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1))
     with torch.no_grad():
-        found, reference = ours.eval()(batch.images)[0], theirs.eval()(pixels)[0]
+        actual, reference = ours.eval()(batch.images)[0], theirs.eval()(pixels)[0]
     assert (reference["labels"] == 0).any()
-    assert (found.labels > 0).all()
-    require_same_boxes(found, reference)
+    assert (actual.labels > 0).all()
+    require_same_boxes(actual, reference)
 
 
-def test_normalising_in_torchvisions_place_differs_by_rounding_only():
+def test_normalising_where_torchvision_does_differs_by_rounding_only():
     ours, theirs = build_pair("v2", backbone="resnet18", norm="frozen", size=64, seed=5)
     theirs.transform.image_mean = [ours.preprocess.mean] * 3
     theirs.transform.image_std = [ours.preprocess.std] * 3

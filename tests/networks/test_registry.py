@@ -41,6 +41,6 @@ def test_a_shown_configuration_names_the_page_that_names_every_network():
     assert all(f"`{name}`" in page for name in NETWORKS)
 
 
-def test_every_network_serves_a_model_under_its_own_name():
+def test_every_network_serves_a_model_under_its_name():
     assert all(name == network.name for name, network in NETWORKS.items())
     assert {*network_names("detector"), *network_names("classifier")} == set(NETWORKS)

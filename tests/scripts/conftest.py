@@ -19,7 +19,7 @@ def blank_plots() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxr_compare.training.plots.save_figure", _touch)
         patch.setattr(
-            "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
+            "cxr_compare.evaluation.report.report.save_figures", lambda *arguments, **named: None
         )
         yield
 

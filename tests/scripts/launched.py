@@ -79,32 +79,32 @@ def hooked_path(folder: Path, decoding: str = "pass", **after: str) -> str:
 
 def contents(folder: Path) -> dict[str, Any]:
     """Digest of each file of a folder; JSON without what may differ."""
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".json":
-            found[name] = settled(json.loads(path.read_text()))
+            files[name] = settled(json.loads(path.read_text()))
         else:
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+            files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return files
 
 
 def settled(value: Any, *more: str) -> Any:
     """JSON without what may differ, and without more keys."""
     if isinstance(value, Mapping):
-        kept = value.keys() - _VARYING - {*more}
-        return {key: settled(each, *more) for key, each in value.items() if key in kept}
-    return [settled(each, *more) for each in value] if isinstance(value, list) else value
+        keys = value.keys() - _VARYING - {*more}
+        return {key: settled(item, *more) for key, item in value.items() if key in keys}
+    return [settled(item, *more) for item in value] if isinstance(value, list) else value
 
 
 def below(process: int) -> list[int]:
     """Processes that a process started, and those that they did."""
-    found = []
+    children = []
     with suppress(OSError):
         for thread in Path(f"/proc/{process}/task").iterdir():
             for child in map(int, (thread / "children").read_text().split()):
-                found += [child, *below(child)]
-    return found
+                children += [child, *below(child)]
+    return children
 
 
 def command_line(process: int) -> str:
@@ -116,28 +116,28 @@ def command_line(process: int) -> str:
 
 def workers_below(process: int) -> list[int]:
     """Ray's processes that work on tasks, of those that a process started."""
-    return [each for each in below(process) if command_line(each).startswith("ray::_run")]
+    return [pid for pid in below(process) if command_line(pid).startswith("ray::_run")]
 
 
 def naming(text: str) -> list[int]:
     """Processes whose command line holds a text."""
-    processes = [int(each.name) for each in Path("/proc").glob("[0-9]*")]
-    return [each for each in processes if text in command_line(each)]
+    processes = [int(pid.name) for pid in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in processes if text in command_line(pid)]
 
 
 def environment(path: str) -> dict[str, str]:
     """Of a command: one thread; Ray's settings and the folder of earlier commands here unset."""
     unset = ("RAY_", "TMPDIR")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
-    return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
+    return {**variables, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def start(
-    surroundings: dict[str, str], *words: object, folder: Path | None = None
+    surroundings: dict[str, str], *arguments: object, folder: Path | None = None
 ) -> subprocess.Popen[str]:
     """A command in a process group of its own, as a shell starts it."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", *map(str, words)],
+        [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", *map(str, arguments)],
         env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
         start_new_session=True,
     )  # fmt: skip
@@ -145,15 +145,15 @@ def start(
 
 def ended(command: subprocess.Popen[str], seconds: float = 300) -> str:
     """What a command that succeeds has said."""
-    _, said = command.communicate(timeout=seconds)
-    assert command.returncode == 0, said
-    return said
+    _, output = command.communicate(timeout=seconds)
+    assert command.returncode == 0, output
+    return output
 
 
-def wait_until(what: Callable[[], Any], seconds: float = 150) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 150) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
-    while not what():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
 
@@ -198,19 +198,19 @@ class Launched:
     def wait(self, seconds: float = 240) -> list[int | None]:
         """Exit statuses; fails where one does not end in time."""
         until = time.monotonic() + seconds
-        for each in self.processes:
-            each.join(max(0.0, until - time.monotonic()))
-            assert each.exitcode is not None, f"still running: {self.said()}"
-        return [each.exitcode for each in self.processes]
+        for process in self.processes:
+            process.join(max(0.0, until - time.monotonic()))
+            assert process.exitcode is not None, f"still running: {self.outputs()}"
+        return [process.exitcode for process in self.processes]
 
-    def said(self) -> list[str]:
-        """What each wrote so far."""
+    def outputs(self) -> list[str]:
+        """Return what each process wrote so far."""
         return [log.read_text() if log.exists() else "" for log in self.logs]
 
 
 @contextmanager
 def launched(
-    words: Sequence[object],
+    arguments: Sequence[object],
     environments: Iterator[dict[str, str]],
     logs: Path,
     before: Sequence[str] = (),
@@ -230,32 +230,32 @@ def launched(
         code = _PROGRAM.format(
             environment={**environment, "OMP_NUM_THREADS": "1"},
             log=str(files[-1]),
-            words=[str(word) for word in words],
+            words=[str(argument) for argument in arguments],
             before=before[rank] if rank < len(before) else "",
         )
         processes.append(FORK_SERVER.Process(target=exec, args=(code, {})))
-    for each in processes:
-        each.start()
+    for process in processes:
+        process.start()
     try:
         yield Launched(processes, files)
     finally:
-        for each in processes:
-            if each.is_alive():
-                each.kill()
-            each.join()
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+            process.join()
 
 
-def alone(words: Sequence[object], logs: Path, before: str = "") -> str:
+def alone(arguments: Sequence[object], logs: Path, before: str = "") -> str:
     """Run a `cxr` command in one process that must succeed; what it wrote."""
-    with launched(words, iter([{}]), logs, before=[before]) as one:
-        assert one.wait() == [0], one.said()
-        return one.said()[0]
+    with launched(arguments, iter([{}]), logs, before=[before]) as one:
+        assert one.wait() == [0], one.outputs()
+        return one.outputs()[0]
 
 
 def wait_for(path: Path, running: Launched, seconds: float = 120) -> None:
     """Wait until a file is there, while the processes run."""
     until = time.monotonic() + seconds
     while not path.exists():
-        assert time.monotonic() < until, running.said()
-        assert all(each.is_alive() for each in running.processes), running.said()
+        assert time.monotonic() < until, running.outputs()
+        assert all(process.is_alive() for process in running.processes), running.outputs()
         time.sleep(0.02)

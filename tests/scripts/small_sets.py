@@ -27,8 +27,8 @@ def write_source(
     images = pd.DataFrame({"image_id": ids, "patient_id": ids} | columns)
     images.to_csv(source / "images.csv", index=False)
     parts = [
-        pd.DataFrame({"image_id": ids, "finding": finding, "state": of_finding})
-        for finding, of_finding in states.items()
+        pd.DataFrame({"image_id": ids, "finding": finding, "state": state})
+        for finding, state in states.items()
     ]
     pd.concat(parts).to_csv(source / "labels.csv", index=False)
     return source
@@ -43,9 +43,9 @@ def table_set(
     return folder / "data"
 
 
-def drawn_images(folder: Path, n_images: int, side: int, sizes: list[int], **of: Any) -> Path:
+def drawn_images(folder: Path, n_images: int, side: int, sizes: list[int], **options: Any) -> Path:
     """A prepared data set of drawn X-rays, with pixel stores, in ``folder / "data"``."""
-    write_phantom(folder / "source", n_images=n_images, size=side, **{"seed": 3, **of})
+    write_phantom(folder / "source", n_images=n_images, size=side, **{"seed": 3, **options})
     prepare(folder / "source", folder / "data", format="rsna", size=sizes, workers=0)
     return folder / "data"
 
@@ -81,26 +81,26 @@ warmup_epochs = 0.0
 def trials_of(sweep: Path) -> list[dict[str, Any]]:
     """The trials, without what depends on the machine's speed."""
     trials = json.loads((sweep / "sweep.json").read_text())["trials"]
-    return [{key: each[key] for key in each if key != "seconds"} for each in trials]
+    return [{key: trial[key] for key in trial if key != "seconds"} for trial in trials]
 
 
 def write_predictions(
-    folder: Path, data: Path, ids: Sequence[str], system: str = "Reader", **of: Any
+    folder: Path, data: Path, ids: Sequence[str], system: str = "Reader", **options: Any
 ) -> Path:
     """Predictions that succeeded; tables (``scores``, ``boxes``) and facts as keywords."""
-    tables = {name: of.pop(name) for name in ("scores", "boxes") if name in of}
+    tables = {name: options.pop(name) for name in ("scores", "boxes") if name in options}
     (kind,) = tables
     made_on = {"content_id": DataSet.open(data).ids["content_id"]}
     info = {"system": system, "kind": kind, "inference_id": folder.name, "data_set": made_on}
-    with PredictionWriter(folder, info | of) as writer:
+    with PredictionWriter(folder, info | options) as writer:
         writer.add(pd.DataFrame({"image_id": ids, "status": "ok", "reason": None}), **tables)
     return folder
 
 
-def cxr(*words: object) -> int:
+def cxr(*arguments: object) -> int:
     """Call `cxr` as its console script does; its exit status."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["cxr", *map(str, words)])
+        patch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
     return int(ended.value.code or 0)
@@ -120,8 +120,8 @@ def interrupted_after(epoch: int) -> Iterator[None]:
             yield
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line that `cxr` refuses a command with."""
-    assert cxr(*words) == 2
+    assert cxr(*arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line

@@ -11,7 +11,7 @@ from cxr_compare.scripts.commands.predict import predict
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a run (by its files' names), images and other folders."""
     monkeypatch.chdir(tmp_path)
     for name in ("run/run.json", "run/config.toml", "begun/config.toml", "set/dataset.json",
@@ -25,7 +25,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("paths", "says"),
+    ("paths", "message"),
     [
         (["run", "nowhere.png"], "^nowhere.png: "),
         (["R=nowhere", "film.png"], "^nowhere: "),
@@ -42,21 +42,21 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_wrong_paths_are_named_before_a_model_is_loaded(place, monkeypatch, paths, says):
+def test_wrong_paths_are_named_before_a_model_is_loaded(folders, monkeypatch, paths, message):
     monkeypatch.setattr(
         "cxr_compare.scripts.commands.predict.open_runs", lambda *_: pytest.fail("loaded")
     )
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         predict(*paths)
 
 
 @pytest.mark.parametrize("option", [{"tta": "flip"}, {"maps": "layercam"}, {"finding": ["a=b"]}])
-def test_options_that_change_what_the_operating_point_is_of_are_refused(place, option):
+def test_options_that_change_what_the_operating_point_is_of_are_refused(folders, option):
     with pytest.raises(InputError, match=f"^predict: --{next(iter(option))} .*--data"):
         predict("run", "film.png", **option)  # type: ignore[arg-type]
 
 
-def test_a_data_set_needs_one_run_and_a_folder(place: Path) -> None:
+def test_a_data_set_needs_one_run_and_a_folder(folders: Path) -> None:
     for paths, out in ((["run", "run"], Path("x")), (["run"], None)):
         with pytest.raises(InputError, match=r"^predict --data: .*--out"):
             predict(*paths, out=out, data="set")

@@ -57,25 +57,25 @@ def leak(folder: Path, name: str) -> None:
 
 def test_a_clean_set_passes_and_its_page_is_named(folder, capsys):
     check(folder)
-    said = capsys.readouterr().err
-    assert f"Page: {folder / 'audit.html'}" in said
+    output = capsys.readouterr().err
+    assert f"Page: {folder / 'audit.html'}" in output
     assert (folder / "audit.html").stat().st_size > 5_000
-    assert ": 0 errors, 0 warnings" in said
+    assert ": 0 errors, 0 warnings" in output
 
 
-def test_a_leak_is_exit_code_1_and_says_what_to_do(folder, capsys):
+def test_leak_is_exit_code_1_with_a_remedy(folder, capsys):
     leak(folder, "default")
     assert check(folder) == 1
-    said = capsys.readouterr().err
-    assert "error: split 'default': patient in more than one role" in said
-    assert f"what to do: make the split anew: cxr split {folder} --name default --replace" in said
+    output = capsys.readouterr().err
+    assert "error: split 'default': patient in more than one role" in output
+    assert f"what to do: make the split anew: cxr split {folder} --name default --replace" in output
 
 
-def test_only_the_named_split_is_reported_and_all_are_kept(folder):
+def test_only_the_named_split_is_printed_and_all_are_stored(folder):
     leak(folder, "other")
     check(folder, split="default")
-    kept = json.loads((folder / "audit.json").read_text())
-    assert [problem["split"] for problem in kept["problems"] if problem["split"]] == ["other"]
+    audit = json.loads((folder / "audit.json").read_text())
+    assert [problem["split"] for problem in audit["problems"] if problem["split"]] == ["other"]
     assert check(folder, split="other") == 1
     assert check(folder) == 1
 
@@ -87,7 +87,7 @@ def test_strict_fails_on_warnings(folder):
     assert check(folder, strict=True) == 1
 
 
-def test_json_is_what_the_file_holds(folder, capsys):
+def test_json_output_equals_the_file(folder, capsys):
     check(folder, as_json=True)
     printed = json.loads(capsys.readouterr().out)
     stored = json.loads((folder / "audit.json").read_text())
@@ -141,9 +141,9 @@ def prepared(worn_copy) -> Path:
     return worn_copy.parent / "set"
 
 
-def run_advice(said: str) -> None:
-    words = shlex.split(said[said.index("cxr split") :].splitlines()[0].split(";")[0])
-    assert cxr(*words[1:]) == 0
+def run_advice(output: str) -> None:
+    arguments = shlex.split(output[output.index("cxr split") :].splitlines()[0].split(";")[0])
+    assert cxr(*arguments[1:]) == 0
 
 
 def test_a_split_keeps_together_the_copies_that_the_audit_sees(prepared, tmp_path):
@@ -160,15 +160,17 @@ def test_a_split_keeps_together_the_copies_that_the_audit_sees(prepared, tmp_pat
         split(folder, name="mine", file=tmp_path / "apart.csv")
 
 
-@pytest.mark.parametrize("given", [True, False], ids=["user's own split", "split drawn before"])
+@pytest.mark.parametrize(
+    "folder_name", [True, False], ids=["user's own split", "split drawn before"]
+)
 def test_the_advice_against_copies_in_two_roles_works_as_typed(
-    worn_copy, prepared, tmp_path, capsys, given
+    worn_copy, prepared, tmp_path, capsys, folder_name
 ):
     folder, roles = tmp_path / "a set", tmp_path / "roles.csv"
     ids = [f"i{n:02d}" for n in range(12)]
     apart = pd.DataFrame({"image_id": ids, "role": ["train"] * 6 + ["val"] * 3 + ["test"] * 3})
     apart.to_csv(roles, index=False)
-    if given:
+    if folder_name:
         prepare(worn_copy, folder, format="csv", workers=0, split=roles)
     else:  # as a version that looked at fingerprints alone could draw it
         shutil.copytree(prepared, folder)
@@ -182,17 +184,17 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(
         require_no_errors(dataset, "default")
     assert "--despite-audit" in str(refused.value)
     assert require_no_errors(dataset, "default", despite_errors=True)[1]
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     (following,) = trainings(dataset)
-    assert f"what to do: make the split anew: {following}\n" in said
+    assert f"what to do: make the split anew: {following}\n" in output
     tests = set(dataset.image_ids("test"))
 
-    run_advice(said)
+    run_advice(output)
 
     check(folder)
     again = DataSet.open(folder)
     assert require_no_errors(again, "default") == (True, ())
-    if given:
+    if folder_name:
         assert set(again.image_ids("test")) == tests, "chosen test images stay"
 
 
@@ -213,8 +215,8 @@ def test_copies_are_sought_once_and_again_where_more_can_be_read(prepared, tmp_p
     assert not sought
     (folder / "near_duplicates.json").unlink()
     check(folder, no_pixels=True)
-    kept = json.loads((folder / "near_duplicates.json").read_text())
-    assert (kept["pairs"], kept["undecided"], kept["pixels"]) == ([], 1, None)
+    table = json.loads((folder / "near_duplicates.json").read_text())
+    assert (table["pairs"], table["undecided"], table["pixels"]) == ([], 1, None)
     check(folder)
     assert [read is None for read in sought] == [True, False]
     images = read_table(folder / "decode.parquet", "decode")

@@ -45,8 +45,10 @@ def children_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_processes, "_POLL", 0.01)
 
 
-def told(folder: Path, machines: Machines, commands: int) -> list[tuple[str, float, float]]:
-    """What commands say that run on machines: GPUs, start and end."""
+def record_intervals(
+    folder: Path, machines: Machines, commands: int
+) -> list[tuple[str, float, float]]:
+    """Run commands on machines; return the GPUs, start and end that each reports."""
     ran: list[Running] = []
 
     def ended(running: Running) -> bool:
@@ -55,13 +57,13 @@ def told(folder: Path, machines: Machines, commands: int) -> list[tuple[str, flo
 
     names = [f"{number}" for number in range(commands)]
     run_commands((Command(n, ["0.2"], folder / f"{n}.log") for n in names), machines, ended=ended)
-    assert sorted(each.command.name for each in ran) == names
+    assert sorted(trial.command.name for trial in ran) == names
     lines = [(folder / f"{name}.log").read_text().split() for name in names]
     return [(gpus, float(start), float(end)) for gpus, start, end in lines]
 
 
-def most_at_a_time(gpu: str, found: list[tuple[str, float, float]]) -> int:
-    spans = [(start, end) for gpus, start, end in found if gpu in gpus.split(",")]
+def most_at_a_time(gpu: str, intervals: list[tuple[str, float, float]]) -> int:
+    spans = [(start, end) for gpus, start, end in intervals if gpu in gpus.split(",")]
     return max(sum(a <= start < b for a, b in spans) for start, _ in spans)
 
 
@@ -75,7 +77,7 @@ def most_at_a_time(gpu: str, found: list[tuple[str, float, float]]) -> int:
     ],
 )
 @pytest.mark.usefixtures("children_tell")
-def test_each_process_sees_gpus_that_no_other_has_at_that_time(
+def test_processes_at_the_same_time_see_disjoint_gpus(
     tmp_path, monkeypatch, visible, devices, jobs, seen, most
 ):
     monkeypatch.setattr(child_processes, "runs_on_gpu", lambda device: True)
@@ -83,10 +85,12 @@ def test_each_process_sees_gpus_that_no_other_has_at_that_time(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    found = told(tmp_path, ThisMachine(share_devices("auto", devices, jobs)), 2 * jobs)
-    assert {gpus for gpus, _, _ in found} == seen
+    intervals = record_intervals(
+        tmp_path, ThisMachine(share_devices("auto", devices, jobs)), 2 * jobs
+    )
+    assert {gpus for gpus, _, _ in intervals} == seen
     gpus = {gpu for one in seen for gpu in one.split(",")}
-    assert max(most_at_a_time(gpu, found) for gpu in gpus) <= most
+    assert max(most_at_a_time(gpu, intervals) for gpu in gpus) <= most
 
 
 @pytest.mark.parametrize(
@@ -108,15 +112,15 @@ def test_a_cluster_is_shared_out_by_gpus_else_by_processors(machines, options, s
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (("cuda", 3, 1), "--device cuda: .* 3 GPUs .*Ray"),
         (("auto", 2, 2), "--jobs 2 .*--devices 2: .* 1 at a time"),
         (("tpu", 1, 1), "--device tpu: .*auto, cpu .*cuda"),
     ],
 )
-def test_too_few_gpus_of_a_cluster_are_refused(options, says):
-    with pytest.raises(InputError, match=says):
+def test_too_few_gpus_of_a_cluster_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
         share_machines([(8, 2), (8, 0)], *options)
 
 
@@ -179,12 +183,14 @@ def sweeping(data: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Po
     started = []
     slow_path = hooked_path(tmp_path, training__plots=SLOW)
 
-    def sweep(out: Path, *words: str, slow: bool = True, **variables: str) -> subprocess.Popen[str]:
-        start_of_line = ["sweep", "tiny.toml", "--data", "data", "--out", out, "--trials", "2",
+    def sweep(
+        out: Path, *arguments: str, slow: bool = True, **variables: str
+    ) -> subprocess.Popen[str]:
+        first_arguments = ["sweep", "tiny.toml", "--data", "data", "--out", out, "--trials", "2",
                 "--over", "training.learning_rate=1e-4..1e-2"]  # fmt: skip
         surroundings = environment(slow_path if slow else str(ROOT)) | variables
         # Paths are relative, as they are typed.
-        started.append(start(surroundings, *start_of_line, *words, folder=data.parent))
+        started.append(start(surroundings, *first_arguments, *arguments, folder=data.parent))
         return started[-1]
 
     yield sweep
@@ -206,7 +212,7 @@ def has_epochs(run: Path) -> bool:
 @has_ray
 @pytest.mark.long
 @pytest.mark.usefixtures("children_tell")
-def test_each_process_in_a_cluster_sees_gpus_that_ray_gave_it(tmp_path, monkeypatch):
+def test_processes_in_a_cluster_see_the_gpus_that_ray_assigned(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     import ray
@@ -217,9 +223,9 @@ def test_each_process_in_a_cluster_sees_gpus_that_ray_gave_it(tmp_path, monkeypa
             (folder := tmp_path / str(jobs)).mkdir()
             options: Any = {"device": "auto", "devices": 1, "jobs": jobs, "reads": [tmp_path]}
             with open_machines("ray", None, **options) as machines:
-                found = told(folder, machines, 4)
-            assert {gpus for gpus, _, _ in found} == {"0", "1"}
-            assert max(most_at_a_time(gpu, found) for gpu in "01") <= most
+                intervals = record_intervals(folder, machines, 4)
+            assert {gpus for gpus, _, _ in intervals} == {"0", "1"}
+            assert max(most_at_a_time(gpu, intervals) for gpu in "01") <= most
     finally:
         ray.shutdown()
 
@@ -247,7 +253,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_another(tmp_path, sweeping):
     (child,) = naming(f"cxr_compare.scripts.cli train {out}/trials/000.toml")
     os.kill(parent_of(child), signal.SIGKILL)
     ended(command, 1500)
-    assert [each["state"] for each in trials_of(out)] == ["complete"] * 2
+    assert [trial["state"] for trial in trials_of(out)] == ["complete"] * 2
     log = (out / "trials/000.log").read_text()
     assert log.count("cxr: the worker or machine ended") == 1
     assert log.count("epoch 1 of 5: loss") == 1  # from its last whole epoch
@@ -264,15 +270,15 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, sweeping,
         os.killpg(command.pid, number)
     else:
         command.kill()
-    _, said = command.communicate(timeout=300)
+    _, output = command.communicate(timeout=300)
     if number == signal.SIGINT:
         assert command.returncode == 130
-        assert said.splitlines()[-1] == "cxr: interrupted; run the same command again to go on"
+        assert output.splitlines()[-1] == "cxr: interrupted; run the same command again to go on"
         assert naming(f"train {out}") == []
         assert "interrupted; run the same command" in (out / "trials/000.log").read_text()
     wait_until(lambda: not naming(f"train {out}"), 200)
     ended(sweeping(out, "--jobs", "2", CXR_ENGINE="ray"), 1500)
-    assert [each["state"] for each in trials_of(out)] == ["complete"] * 2
+    assert [trial["state"] for trial in trials_of(out)] == ["complete"] * 2
     assert (out / "trials/000.log").read_text().count("epoch 1 of 5: loss") == 1
 
 
@@ -286,7 +292,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, sweeping,
         (143, "ended by SIGTERM"),
     ],
 )
-def test_status_of_a_process_is_told_in_words(status, problem):
+def test_status_of_a_process_is_described_in_text(status, problem):
     assert child_processes.problem_of_status(status) == problem
 
 

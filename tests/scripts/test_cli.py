@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["no-such-command"], "No such command 'no-such-command'"),
         (["report"], "Did you mean 'compare'? See"),
@@ -56,22 +56,22 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capfd):
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     for name in ("set/dataset.json", "run/run.json", "raw/stage_2_train_labels.csv"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("{}")
     status = cxr(*arguments)
-    said = capfd.readouterr().err
-    assert status == 2, said
-    assert says in said
-    assert len(said.strip().splitlines()) == 1, said
-    assert "Traceback" not in said
+    output = capfd.readouterr().err
+    assert status == 2, output
+    assert message in output
+    assert len(output.strip().splitlines()) == 1, output
+    assert "Traceback" not in output
 
 
 _TRAIN = "train chexnet_small --data set --out o --set"
-_OF_EXTRAS = {  # one of its modules, and a command that needs it
+EXTRA_MODULES = {  # one of its modules, and a command that needs it
     "train": ("torch", "train chexnet_small --data set --out o"),
     "export": ("onnx", "export run --format onnx"),
     "serve": ("uvicorn", "serve run"),
@@ -93,19 +93,19 @@ _NO_COMMAND = {"test", "bench", "lite", "detr", "docs"}
 def test_an_extra_that_is_absent_is_named_before_any_work(tmp_path, monkeypatch, capsys):
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
-    assert _OF_EXTRAS.keys() == settings["options.extras_require"].keys() - _NO_COMMAND
+    assert EXTRA_MODULES.keys() == settings["options.extras_require"].keys() - _NO_COMMAND
     monkeypatch.chdir(tmp_path)
     for name in ("set/dataset.json", "run/run.json", "raw/images.csv", "image.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
     before = sorted(tmp_path.rglob("*"))
-    for extra, (module, command) in _OF_EXTRAS.items():
+    for extra, (module, command) in EXTRA_MODULES.items():
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)  # as if it were not installed
-            words = command.split()
-            if "=" in words[0]:  # an environment variable, as in a shell
-                patch.setenv(*words.pop(0).split("="))
-            line = refusal(capsys, *words)
+            arguments = command.split()
+            if "=" in arguments[0]:  # an environment variable, as in a shell
+                patch.setenv(*arguments.pop(0).split("="))
+            line = refusal(capsys, *arguments)
         assert line.endswith(f"in a clone: pip install '.[{extra}]'"), line
         assert module in line
     assert sorted(tmp_path.rglob("*")) == before
@@ -128,7 +128,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), RecursionError("deep"), MemoryError()])
-def test_a_bug_has_an_exit_status_of_its_own(tmp_path, monkeypatch, capsys, error):
+def test_bug_has_a_distinct_exit_status(tmp_path, monkeypatch, capsys, error):
     """1 means that a command found a problem, such as a change."""
 
     def break_down(folder: Path) -> None:
@@ -174,14 +174,16 @@ def test_sigterm_is_one_line_too_after_all_is_cleaned_up(tmp_path, monkeypatch, 
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("told", [{}, {InputError.variable: "74"}])  # by a command that started it
-def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys, told):
+@pytest.mark.parametrize(
+    "failures", [{}, {InputError.variable: "74"}]
+)  # by a command that started it
+def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys, failures):
     def fill(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for name, status in told.items():
+    for name, status in failures.items():
         monkeypatch.setenv(name, status)
-    assert exit_code(monkeypatch, tmp_path, fill) == (74 if told else 2)
+    assert exit_code(monkeypatch, tmp_path, fill) == (74 if failures else 2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"cxr: {tmp_path}: No space left on device (")
 
@@ -189,13 +191,13 @@ def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys, told)
 @pytest.mark.parametrize(
     ("left", "name"), [("synth.started.json", "cxr synth"), (".prepare", "cxr prepare")]
 )
-def test_show_names_the_verb_that_completes_a_folder(tmp_path, left, name):
+def test_show_names_the_command_that_completes_a_folder(tmp_path, left, name):
     (tmp_path / left).touch()
     with pytest.raises(InputError, match=f"unfinished .* {name} "):
         show.describe_folder(tmp_path)
 
 
-def test_show_tells_what_machine_this_is(capsys):
+def test_show_describes_this_machine(capsys):
     cli.run_command(show.show, machine=True, as_json=True)
     machine = json.loads(capsys.readouterr().out)
     assert machine["usable processors"] == len(os.sched_getaffinity(0))
@@ -203,7 +205,7 @@ def test_show_tells_what_machine_this_is(capsys):
     assert machine["torch"] == metadata.version("torch")
 
 
-def test_show_tells_how_an_export_was_held_against_its_run(tmp_path):
+def test_show_reports_the_comparison_of_an_export_with_its_run(tmp_path):
     measures = (
         Measure("validation images", "AUROC falls by", 0.01, 0.02, 0.9, 0.89),
         Measure("validation images", "image scores differ by", 0.25),
@@ -213,12 +215,12 @@ def test_show_tells_how_an_export_was_held_against_its_run(tmp_path):
     calibrated = {"calibrated_on": "8 training images"}
     write_json(tmp_path / "card.json", "card", {**about, **calibrated, "proof": proof})
     write_json(tmp_path / "export.json", "export", {})
-    told = show.describe_folder(tmp_path)
-    assert told["kind"] == "export, complete"
-    assert told["calibrated on"] == "8 training images"
-    assert told["compared with the run"] == "kept, on 8 validation images"
-    assert told["AUROC falls by (validation images)"] == "0.01 (0.9 to 0.89; at most 0.02)"
-    assert told["image scores differ by (validation images)"] == "0.25 (-)"
+    lines = show.describe_folder(tmp_path)
+    assert lines["kind"] == "export, complete"
+    assert lines["calibrated on"] == "8 training images"
+    assert lines["compared with the run"] == "kept, on 8 validation images"
+    assert lines["AUROC falls by (validation images)"] == "0.01 (0.9 to 0.89; at most 0.02)"
+    assert lines["image scores differ by (validation images)"] == "0.25 (-)"
 
 
 def done_by(*arguments: str) -> Result:
@@ -240,13 +242,13 @@ def test_version_names_what_runs_and_imports_no_torch():
 
 
 @pytest.mark.parametrize("name", sorted(get_command(cli.build_app()).commands))
-def test_every_verb_has_help_by_its_short_name_too(name):
+def test_every_command_has_help_by_its_short_name_too(name):
     short, long = done_by(name, "-h"), done_by(name, "--help")
     assert short.exit_code == 0
     assert short.output == long.output
 
 
-def test_the_help_gives_each_verb_one_whole_line_and_cxr_alone_is_the_help(capfd):
+def test_help_has_one_whole_line_a_command_and_cxr_alone_is_the_help(capfd):
     assert cxr() == 0
     shown = capfd.readouterr().out
     commands = shown.partition("\nData:\n")[2].splitlines()
@@ -257,11 +259,11 @@ def test_the_help_gives_each_verb_one_whole_line_and_cxr_alone_is_the_help(capfd
     assert capfd.readouterr().out == shown
 
 
-def test_the_shell_completes_verbs_and_names_of_configurations():
+def test_shell_completes_commands_and_names_of_configurations():
     for typed, offered in (("cxr trai", "train"), ("cxr train retinanet_s", "retinanet_small")):
-        words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
-        asked = {"_CXR_COMPLETE": "complete_bash", **words}
-        done = CliRunner().invoke(cli.build_app(), [], env=asked, prog_name="cxr")
+        completion = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+        environment = {"_CXR_COMPLETE": "complete_bash", **completion}
+        done = CliRunner().invoke(cli.build_app(), [], env=environment, prog_name="cxr")
         assert done.output.split() == [offered]
 
 
@@ -270,8 +272,8 @@ def test_a_configuration_shown_is_one_that_train_takes(tmp_path):
     assert shown.exit_code == 0
     assert "Next: cxr train retinanet_small --set training.epochs=7" in shown.stderr
     (tmp_path / "mine.toml").write_text(shown.stdout)
-    own = read_config(tmp_path / "mine.toml")
-    assert own == read_config(find_config("retinanet_small"), ["training.epochs=7"])
+    config = read_config(tmp_path / "mine.toml")
+    assert config == read_config(find_config("retinanet_small"), ["training.epochs=7"])
     assert json.loads(done_by("configs", "retinanet_small", "--json").stdout)["kind"] == "detector"
 
 
@@ -281,14 +283,14 @@ def test_a_run_shows_the_configuration_that_trained_it(tmp_path):
     assert tomllib.loads(shown.stdout)["name"] == "CheXNet"
 
 
-def test_the_list_of_configurations_has_each_in_a_line():
+def test_list_of_configurations_has_one_a_line():
     listed = done_by("configs").stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["name", *(e.name for e in summaries())]
     assert {e["name"] for e in json.loads(done_by("configs", "--json").stdout)} >= {"chexnet"}
     assert isinstance(done_by("configs", "--set", "training.epochs=7").exception, InputError)
 
 
-def test_show_lists_what_a_folder_above_holds(tmp_path):
+def test_show_lists_the_contents_of_a_parent_folder(tmp_path):
     for name, marker, content in (
         ("a", "run.json", {"name": "RetinaNet"}),
         ("b", "config.toml", {}),
@@ -297,16 +299,16 @@ def test_show_lists_what_a_folder_above_holds(tmp_path):
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / marker).write_text(json.dumps(content))
-    held = show.describe_folder(tmp_path)
-    assert held.pop("kind") == "folder of folders"
-    assert held == {
+    lines = show.describe_folder(tmp_path)
+    assert lines.pop("kind") == "folder of folders"
+    assert lines == {
         "a": "run RetinaNet",
         "b": "unfinished run; run the same cxr train again",
         "c": "predictions Radiologist",
     }
 
 
-def test_show_names_weights_and_what_a_run_answers_by(tmp_path):
+def test_show_names_weights_and_operating_point_of_a_run(tmp_path):
     write_json(
         tmp_path / "run.json",
         "run",
@@ -337,17 +339,17 @@ def test_show_names_weights_and_what_a_run_answers_by(tmp_path):
 def test_what_to_do_next_can_be_pasted_and_parses(tmp_path):
     """Each step of the way, in a folder whose name needs quotes."""
     out = tmp_path / "my out"
-    of = {"data_set": {"content_id": "c", "split_id": "s"}, "target": "opacity"}
+    run_info = {"data_set": {"content_id": "c", "split_id": "s"}, "target": "opacity"}
     files: dict[str, dict[str, object]] = {
         "xrays/synth.json": {},
-        "retinanet/run.json": {**of, "model_kind": "detector"},
-        "other/run.json": {**of, "target": "effusion", "model_kind": "classifier"},
-        "tuned/predictions.json": of,
+        "retinanet/run.json": {**run_info, "model_kind": "detector"},
+        "other/run.json": {**run_info, "target": "effusion", "model_kind": "classifier"},
+        "tuned/predictions.json": run_info,
         "tuned/decisions/opacity.json": {},
-        "untuned/predictions.json": of,
+        "untuned/predictions.json": run_info,
         "loose/predictions.json": {"data_set": None},
         "report/metrics.json": {},
-        "report/systems/A/predictions.json": of,
+        "report/systems/A/predictions.json": run_info,
     }
     for name, content in files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -359,7 +361,7 @@ def test_what_to_do_next_can_be_pasted_and_parses(tmp_path):
     assert steps["untuned"] == [f"cxr tune '{out}/untuned' --data DATA"]
     assert next_steps(out / "loose") == []
     assert next_steps(out / "report/systems/A") == next_steps(out / "report") != []
-    (out / "other" / "run.json").write_text(json.dumps({**of, "model_kind": "classifier"}))
+    (out / "other" / "run.json").write_text(json.dumps({**run_info, "model_kind": "classifier"}))
     (out / "data").mkdir()
     (out / "data" / "dataset.json").write_text('{"ids": {"content_id": "c"}}')
     compared = next_steps(out / "retinanet")[0]
@@ -367,6 +369,6 @@ def test_what_to_do_next_can_be_pasted_and_parses(tmp_path):
         f"cxr compare '{out}/retinanet' '{out}/other' --data '{out}/data' --out '{out}/report-2'"
     )
     app = get_command(cli.build_app())
-    for command in [*(each[0] for each in steps.values()), compared]:
-        name, *words = shlex.split(command)[1:]
-        app.commands[name].make_context(name, words)
+    for command in [*(step[0] for step in steps.values()), compared]:
+        name, *arguments = shlex.split(command)[1:]
+        app.commands[name].make_context(name, arguments)

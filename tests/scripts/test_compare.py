@@ -59,35 +59,35 @@ def test_other_rows_of_a_finished_report_are_written_without_another_question(
     report = tmp_path / "report"
     options = {"data": data, "target": "opacity", "replicates": 100, "out": report}
     compare({"R": system}, **options)
-    kept = shutil.copytree(system, report / "systems" / "R")
+    copied = shutil.copytree(system, report / "systems" / "R")
     before = json.loads((report / "metrics.json").read_text())
-    compare({"R": kept}, metrics="precision,f1", progress=True, **options)
+    compare({"R": copied}, metrics="precision,f1", progress=True, **options)
     assert "the same comparison with other rows" in capsys.readouterr().err
     assert "Average precision" not in (report / "table.md").read_text()
     after = json.loads((report / "metrics.json").read_text())
     assert after["metrics"] == before["metrics"]
     with zipfile.ZipFile(report / "report.zip") as archive:
-        held = {name.removeprefix("report/") for name in archive.namelist()}
-        pages = [archive.read(f"report/{name}").decode() for name in held if ".html" in name]
+        names = {name.removeprefix("report/") for name in archive.namelist()}
+        pages = [archive.read(f"report/{name}").decode() for name in names if ".html" in name]
     linked = {link for page in pages for link in re.findall(r'(?:href|src)="([\w.-]+)"', page)}
-    assert {"details.html", "images.html", "images.js"} <= linked <= held
+    assert {"details.html", "images.html", "images.js"} <= linked <= names
     with pytest.raises(InputError, match=r"with prevalence none, not 0\.1; choose"):
-        compare({"R": kept}, metrics="precision", prevalence=0.1, **options)
+        compare({"R": copied}, metrics="precision", prevalence=0.1, **options)
 
 
-def test_what_a_report_keeps_of_a_run_stands_for_the_run_and_nothing_else_does():
-    of_run = {"trained": "a", "predicted": "b", "tuned": "c"}
-    assert same_states([{"predicted": "b", "tuned": "c"}], [of_run])
-    assert not same_states([of_run], [{"predicted": "b", "tuned": "c"}])
-    assert not same_states([{"predicted": "b", "tuned": "d"}], [of_run])
-    told = describe_difference(
-        "systems", {"A": [{"predicted": "b", "tuned": "c"}]}, {"A": [of_run]}
+def test_only_the_copy_inside_a_report_replaces_a_run():
+    run_ids = {"trained": "a", "predicted": "b", "tuned": "c"}
+    assert same_states([{"predicted": "b", "tuned": "c"}], [run_ids])
+    assert not same_states([run_ids], [{"predicted": "b", "tuned": "c"}])
+    assert not same_states([{"predicted": "b", "tuned": "d"}], [run_ids])
+    difference = describe_difference(
+        "systems", {"A": [{"predicted": "b", "tuned": "c"}]}, {"A": [run_ids]}
     )
-    assert told == ", and A was another run, or not given as a run"
+    assert difference == ", and A was another run, or not given as a run"
 
 
 @pytest.mark.parametrize("name", ["cases-smith.html", "thesis.tex"])
-def test_a_folder_with_anything_else_is_refused_and_kept(data, system, tmp_path, name):
+def test_folder_with_anything_else_is_refused_and_unchanged(data, system, tmp_path, name):
     report = tmp_path / "report"
     report.mkdir()
     (report / name).write_text("years of work")
@@ -126,7 +126,7 @@ def write_system(data: Path, folder: Path, seed: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("second", "says"),
+    ("second", "message"),
     [
         (
             "nowhere",
@@ -138,7 +138,7 @@ def write_system(data: Path, folder: Path, seed: int) -> Path:
     ],
 )
 def test_all_systems_are_looked_at_before_the_first_is_predicted(
-    data, system, tmp_path, monkeypatch, second, says
+    data, system, tmp_path, monkeypatch, second, message
 ):
     monkeypatch.setattr(
         "cxr_compare.scripts.systems.load_model", lambda path: pytest.fail("predicted")
@@ -148,17 +148,17 @@ def test_all_systems_are_looked_at_before_the_first_is_predicted(
     for name, finding in (("run", "opacity"), ("mass", "mass"), ("same-name", "opacity")):
         (tmp_path / name).mkdir()
         write_json(tmp_path / name / "run.json", "run", {"name": "A", "findings": [finding]})
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         compare([tmp_path / "run", tmp_path / second], data=data, target="opacity")
 
 
-def test_python_gives_what_the_verb_writes(data, system, tmp_path, capsys):
+def test_python_returns_what_the_command_writes(data, system, tmp_path, capsys):
     other = write_system(data, tmp_path / "other", seed=1)
     options = {"target": "opacity", "replicates": 100, "policy": ["threshold=0.5"]}
     systems = {"A": str(system), "B": Predictions.open(other)}
     result = cxr_compare.compare(systems, data=str(data), out=tmp_path / "report", **options)
-    said = capsys.readouterr()
-    assert said.out + said.err == ""  # nobody asked for progress
+    output = capsys.readouterr()
+    assert output.out + output.err == ""  # nobody asked for progress
     written = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert result.page == tmp_path / "report" / "report.html"
     assert result.page.is_file()
@@ -185,13 +185,13 @@ def test_nothing_in_a_report_names_a_folder_of_the_machine(data, system, tmp_pat
     systems = [system, f"B={other}"]
     compare(systems, data=data, out=report, target="opacity", replicates=100, policy=["youden"])
     archive = report / "report.zip"
-    with zipfile.ZipFile(archive) as held:
-        content = {f"report.zip/{name}": held.read(name) for name in held.namelist()}
+    with zipfile.ZipFile(archive) as file:
+        content = {f"report.zip/{name}": file.read(name) for name in file.namelist()}
     content |= {str(path): path.read_bytes() for path in report.rglob("*") if path.is_file()}
     assert any(name.endswith("references.bib") for name in content)
     for path in (tmp_path, data, Path.home(), Path.cwd()):
-        assert not [name for name, held in content.items() if f"{path}/".encode() in held]
-        assert not [name for name, held in content.items() if str(path.resolve()).encode() in held]
+        assert not [name for name, file in content.items() if f"{path}/".encode() in file]
+        assert not [name for name, file in content.items() if str(path.resolve()).encode() in file]
     command = json.loads((report / "metrics.json").read_text())["provenance"]["command"]
     assert "reader" in command
     assert "B=other" in command

@@ -166,7 +166,7 @@ def without_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("command", _NEED_TRAIN)
-def test_a_command_that_needs_training_says_so_before_any_work(command, without_train, capsys):
+def test_command_that_needs_torch_is_refused_before_any_work(command, without_train, capsys):
     before = sorted(without_train.rglob("*"))
     line = refusal(capsys, *command.split())
     assert "torch is not installed" in line
@@ -174,7 +174,7 @@ def test_a_command_that_needs_training_says_so_before_any_work(command, without_
     assert sorted(without_train.rglob("*")) == before
 
 
-def test_python_says_the_same_in_one_line(without_train):
+def test_python_raises_the_same_message_in_one_line(without_train):
     for call in (cxr_compare.load, cxr_compare.Run.open):
         with pytest.raises(InputError, match=r"^run \(a run\): torch .*pip install '\.\[train\]'"):
             call("run")
@@ -182,5 +182,5 @@ def test_python_says_the_same_in_one_line(without_train):
         cxr_compare.predict("run", "image.png")
 
 
-def test_a_folder_that_is_no_run_is_said_rather_than_what_is_not_installed(without_train, capsys):
+def test_folder_that_is_no_run_is_reported_before_missing_packages(without_train, capsys):
     assert "is a data set" in refusal(capsys, "predict", "set", "--data", "set", "--out", "o")

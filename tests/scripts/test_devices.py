@@ -76,7 +76,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _words(config: str, data: Path, out: Path, sets: list[str]) -> list[object]:
-    overrides = [word for override in sets for word in ("--set", override)]
+    overrides = [argument for override in sets for argument in ("--set", override)]
     return ["train", config, "--data", data, "--out", out, "--device", "cpu", *overrides]
 
 
@@ -94,70 +94,72 @@ def _require_equal(one: pd.DataFrame, other: pd.DataFrame) -> None:
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing ended, of one process."""
     folder = tmp_path_factory.mktemp("whole")
-    words = _words("chexnet_quickstart", data, folder / "run", _CLASSIFIER)
-    alone(words, folder / "logs", _NO_DROPOUT)
+    arguments = _words("chexnet_quickstart", data, folder / "run", _CLASSIFIER)
+    alone(arguments, folder / "logs", _NO_DROPOUT)
     return folder / "run"
 
 
-def _require_continued(words: list[object], whole: Path, out: Path, logs: Path, last: int) -> None:
+def _require_continued(
+    arguments: list[object], whole: Path, out: Path, logs: Path, last: int
+) -> None:
     """One process goes on after the last epoch that two ended, and learns what one learns."""
-    (begun,) = _history(out)
-    said = alone(words, logs, _NO_DROPOUT)
-    assert "epoch 3 of 3: loss" in said
-    assert f"epoch {last} of 3: loss" not in said
+    (history_row,) = _history(out)
+    output = alone(arguments, logs, _NO_DROPOUT)
+    assert "epoch 3 of 3: loss" in output
+    assert f"epoch {last} of 3: loss" not in output
     assert {p.name for p in whole.iterdir()} == {p.name for p in out.iterdir()}
     one, continued = _history(whole, out)
     _require_equal(one, continued)
     columns = list(_LOSSES)
-    pd.testing.assert_frame_equal(begun[columns], continued[columns][:last])  # was kept
+    pd.testing.assert_frame_equal(history_row[columns], continued[columns][:last])  # was kept
 
 
 @pytest.mark.slow
 @pytest.mark.long  # 27 s; tests/architectures tests resuming
 def test_training_goes_on_with_one_process_where_one_of_two_was_killed(data, whole, tmp_path):
     out, logs = tmp_path / "run", tmp_path / "logs"
-    words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
+    arguments = _words("chexnet_quickstart", data, out, _CLASSIFIER)
     before = [_NO_DROPOUT + _SOON, _NO_DROPOUT + _DIES]
-    with launched(words, torchrun(2), logs, before) as two:
+    with launched(arguments, torchrun(2), logs, before) as two:
         assert two.wait() == [2, -signal.SIGKILL]
-        first, second = two.said()
+        first, second = two.outputs()
     assert first.count("\ncxr: ") == 1, first
     assert "cxr: process 1 of 2: another process of this training has ended" in first
     assert "run the same command again to go on" in first
     assert "Traceback" not in first
     assert not second  # the others are silent
-    _require_continued(words, whole, out, logs, last=1)
+    _require_continued(arguments, whole, out, logs, last=1)
 
 
 @pytest.mark.long
 def test_training_goes_on_with_one_process_where_two_were_terminated(data, whole, tmp_path):
     out, logs = tmp_path / "run", tmp_path / "logs"
-    words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
+    arguments = _words("chexnet_quickstart", data, out, _CLASSIFIER)
     waits = _WAITS.format(path=str(tmp_path / "waits"))  # the other one for it, in a reduction
-    with launched(words, torchrun(2), logs, before=[_NO_DROPOUT + waits, _NO_DROPOUT]) as two:
+    with launched(arguments, torchrun(2), logs, before=[_NO_DROPOUT + waits, _NO_DROPOUT]) as two:
         wait_for(tmp_path / "waits", two)
-        for each in two.processes:  # as SLURM and torchrun do
-            os.kill(each.pid, signal.SIGTERM)
-        assert two.wait(60) == [143, 143], two.said()
-        first, second = two.said()
+        for process in two.processes:  # as SLURM and torchrun do
+            os.kill(process.pid, signal.SIGTERM)
+        assert two.wait(60) == [143, 143], two.outputs()
+        first, second = two.outputs()
     assert first.count("cxr: ended by SIGTERM") == 1, first
     assert not second
     assert not list(out.rglob("*.tmp*"))  # nothing is half written
-    _require_continued(words, whole, out, logs, last=2)
+    _require_continued(arguments, whole, out, logs, last=2)
 
 
 @pytest.mark.long
 def test_slurm_job_of_the_page_learns_what_one_process_learns(data, tmp_path):
     """Its command on two nodes of one task each, a step accumulated of two batches there."""
     arguments = sbatch_words()
-    places = {"--data": str(data), "--out": str(tmp_path / "two")}
-    for option, value in places.items():
+    folders = {"--data": str(data), "--out": str(tmp_path / "two")}
+    for option, value in folders.items():
         arguments[arguments.index(option) + 1] = value
     accumulated = [*_DETECTOR, "training.batch_size=2", "training.accumulate=2"]
-    sets = [word for override in accumulated for word in ("--set", override)]
+    sets = [argument for override in accumulated for argument in ("--set", override)]
     with launched([*arguments, "--device", "cpu", *sets], slurm(2, nodes=2), tmp_path) as two:
-        assert two.wait() == [0, 0], two.said()
-        first, second = two.said()
+        assert two.wait() == [0, 0], two.outputs()
+        first, second = two.outputs()
     assert first.count("\nepoch 1 of 1") == 1  # the first speaks
     assert not second
     whole = [*_DETECTOR, "training.batch_size=4"]
@@ -171,21 +173,21 @@ def test_slurm_job_of_the_page_learns_what_one_process_learns(data, tmp_path):
 
 
 @pytest.mark.long
-def test_what_ends_one_process_is_said_once(data, tmp_path):
-    words = _words("chexnet_quickstart", data, tmp_path / "run", _CLASSIFIER)
-    with launched(words, torchrun(2), tmp_path, before=[_SOON, _NO_IMAGE]) as two:
-        assert two.wait(90) == [2, 2], two.said()
-        first, second = two.said()
+def test_error_of_one_process_is_reported_once(data, tmp_path):
+    arguments = _words("chexnet_quickstart", data, tmp_path / "run", _CLASSIFIER)
+    with launched(arguments, torchrun(2), tmp_path, before=[_SOON, _NO_IMAGE]) as two:
+        assert two.wait(90) == [2, 2], two.outputs()
+        first, second = two.outputs()
     assert "cxr: " not in first
     line = r"cxr: image \S+: cannot be loaded \(OSError: the disk is gone\).*\n"
     assert re.fullmatch(line, second)
 
 
-def test_refusal_that_all_processes_share_is_said_once(data, tmp_path):
-    words = _words("chexnet_quickstart", data, tmp_path / "run", ["training.batch_size=5"])
-    with launched(words, slurm(2), tmp_path) as two:
-        assert two.wait(90) == [2, 2], two.said()
-        first, second = two.said()
+def test_refusal_that_all_processes_share_is_reported_once(data, tmp_path):
+    arguments = _words("chexnet_quickstart", data, tmp_path / "run", ["training.batch_size=5"])
+    with launched(arguments, slurm(2), tmp_path) as two:
+        assert two.wait(90) == [2, 2], two.outputs()
+        first, second = two.outputs()
     (line,) = first.splitlines()
     assert line.startswith("cxr: --devices 2: training.batch_size = 5 is the whole batch, and does")
     assert not second
@@ -193,7 +195,7 @@ def test_refusal_that_all_processes_share_is_said_once(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("environment", "devices", "found"),
+    ("environment", "devices", "expected_rank"),
     [
         ({}, 2, None),
         ({"RANK": "0", "WORLD_SIZE": "1"}, 1, None),
@@ -201,12 +203,14 @@ def test_refusal_that_all_processes_share_is_said_once(data, tmp_path):
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}, 4, None),
     ],
 )
-def test_one_process_of_a_launcher_is_an_ordinary_one(monkeypatch, environment, devices, found):
+def test_one_process_of_a_launcher_is_an_ordinary_one(
+    monkeypatch, environment, devices, expected_rank
+):
     monkeypatch.setattr(os, "environ", environment)
-    assert own_rank(devices) is found
+    assert own_rank(devices) is expected_rank
 
 
-def test_job_of_several_tasks_that_started_one_process_is_told_about_srun(monkeypatch, capsys):
+def test_job_of_several_tasks_with_one_process_names_srun(monkeypatch, capsys):
     monkeypatch.setattr(os, "environ", {"SLURM_NTASKS": "4"})
     own_rank(1)
     assert "this SLURM job has 4 tasks, and one of them trains" in capsys.readouterr().err
@@ -260,10 +264,10 @@ def test_what_follows_from_an_epoch_is_the_same_on_all_processes(data, tmp_path)
         "training.schedule=plateau", "training.patience=4",
         "training.monitor=val_loss", "augmentation.shift=0.2", "training.learning_rate=0.01",
     ]  # fmt: skip
-    words = [_words("retinanet_quickstart", data, tmp_path / f, keys) for f in ("one", "two")]
-    alone(words[0], tmp_path)
-    with launched(words[1], torchrun(2), tmp_path) as two:
-        assert two.wait() == [0, 0], two.said()
+    arguments = [_words("retinanet_quickstart", data, tmp_path / f, keys) for f in ("one", "two")]
+    alone(arguments[0], tmp_path)
+    with launched(arguments[1], torchrun(2), tmp_path) as two:
+        assert two.wait() == [0, 0], two.outputs()
     one, both = _history(tmp_path / "one", tmp_path / "two")
     assert one["train_boxes"].tolist() == both["train_boxes"].tolist()
     assert one["learning_rate"].tolist() == pytest.approx(both["learning_rate"].tolist())
@@ -272,13 +276,13 @@ def test_what_follows_from_an_epoch_is_the_same_on_all_processes(data, tmp_path)
 
 
 def _start(data: Path, out: Path) -> subprocess.Popen[str]:
-    words = _words("chexnet_quickstart", data, out, _LIVE_NORM)
+    arguments = _words("chexnet_quickstart", data, out, _LIVE_NORM)
     command = [
         sys.executable,
         "-P",
         "-m",
         "cxr_compare.scripts.cli",
-        *map(str, words),
+        *map(str, arguments),
         "--devices",
         "2",
     ]
@@ -290,9 +294,9 @@ def _start(data: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def _finish(started: subprocess.Popen[str]) -> str:
-    _, said = started.communicate()
-    assert started.returncode == 0, said
-    return said
+    _, output = started.communicate()
+    assert started.returncode == 0, output
+    return output
 
 
 @pytest.mark.long
@@ -302,15 +306,15 @@ def test_interrupted_processes_are_gone_and_resume_exactly(data, tmp_path):
     while not (tmp_path / "halves/metrics.csv").exists() and started.poll() is None:
         time.sleep(0.05)
     started.send_signal(signal.SIGINT)
-    _, said = started.communicate()
-    assert started.returncode == 130, said
-    assert said.count("cxr: interrupted") == 1
-    assert "Traceback" not in said
+    _, output = started.communicate()
+    assert started.returncode == 130, output
+    assert output.count("cxr: interrupted") == 1
+    assert "Traceback" not in output
     assert not (tmp_path / "halves/run.json").exists()
     for out in ("halves", "whole"):
-        said = _finish(_start(data, tmp_path / out))
-        assert said.count("\nepoch 3 of 3") == 1
-        assert said.count("note: on CPUs batch norm measures each of the 2 processes' own") == 1
+        output = _finish(_start(data, tmp_path / out))
+        assert output.count("\nepoch 3 of 3") == 1
+        assert output.count("note: on CPUs batch norm measures each of the 2 processes' own") == 1
     whole, halves = (load_file(tmp_path / f / "model.safetensors") for f in ("whole", "halves"))
     assert all(value.equal(halves[name]) for name, value in whole.items())
 
@@ -327,7 +331,7 @@ def test_batch_that_cannot_be_shared_names_one_that_can(batch_size, near):
 
 
 @pytest.mark.parametrize(
-    ("script", "status", "says"),
+    ("script", "status", "message"),
     [
         (
             "import sys; sys.stderr.write('epoch 1\\ncxr: image b: bad\\n'); sys.exit(2)",
@@ -343,7 +347,9 @@ def test_batch_that_cannot_be_shared_names_one_that_can(batch_size, near):
     ],
     ids=["its own line", "all that it wrote", "ended by the system"],
 )
-def test_what_the_process_that_failed_first_says(monkeypatch, tmp_path, script, status, says):
+def test_output_of_the_process_that_failed_first_is_reported(
+    monkeypatch, tmp_path, script, status, message
+):
     monkeypatch.setattr("cxr_compare.scripts.child_processes._REPORT_GRACE", 0.2)
     scripts = ["import time; time.sleep(60)", script]
     files = [(tmp_path / str(rank)).open("w+b") for rank in range(2)]
@@ -359,4 +365,4 @@ def test_what_the_process_that_failed_first_says(monkeypatch, tmp_path, script, 
             process.wait()
             file.close()
     assert ended == status
-    assert re.fullmatch(says, error)
+    assert re.fullmatch(message, error)

@@ -34,7 +34,7 @@ def test_losses_are_listed_and_the_summary_is_json(data, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--format", "pascal"], "use one of coco, voc, yolo, kaggle"),
         (["--format", "coco", "--images", "some"], "use one of none, png, jpeg, link, copy"),
@@ -46,12 +46,12 @@ def test_losses_are_listed_and_the_summary_is_json(data, tmp_path, monkeypatch, 
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    data, tmp_path, monkeypatch, capsys, arguments, says
+    data, tmp_path, monkeypatch, capsys, arguments, message
 ):
     assert cxr("export", data, tmp_path / "out", *arguments) == 2
-    said = capsys.readouterr().err.strip()
-    assert says in said
-    assert "\n" not in said
+    output = capsys.readouterr().err.strip()
+    assert message in output
+    assert "\n" not in output
     assert not (tmp_path / "out").exists()
 
 
@@ -62,21 +62,23 @@ def test_what_a_system_calls_goes_to_the_annotator_with_its_score(tmp_path, caps
     truth = data.labels(data.target(None)).reindex(roles["image_id"])
     row = {"finding": "lung_opacity", "x1": 5.0, "y1": 6.0, "x2": 30.0, "y2": 40.0}
     boxes = pd.DataFrame([{"image_id": i, **row, "score": 0.2 + 0.6 * y} for i, y in truth.items()])
-    found = write_predictions(tmp_path / "found", data.folder, roles["image_id"], "D", boxes=boxes)
+    detected = write_predictions(
+        tmp_path / "found", data.folder, roles["image_id"], "D", boxes=boxes
+    )
     to = ["export", data.folder, tmp_path / "desk", "--format", "label-studio", "--predictions"]
-    assert cxr(*to, found) == 2
-    assert f"say cxr tune {found} --data {data.folder}" in capsys.readouterr().err
-    tune(found, data=data.folder)
-    assert cxr(*to, found) == 0
+    assert cxr(*to, detected) == 2
+    assert f"say cxr tune {detected} --data {data.folder}" in capsys.readouterr().err
+    tune(detected, data=data.folder)
+    assert cxr(*to, detected) == 0
     tasks = json.loads((tmp_path / "desk" / "tasks.json").read_text())
     assert len(tasks) == len(roles)
     scores = [r["score"] for task in tasks for r in task["predictions"][0]["result"]]
     assert scores == [0.8] * int(truth.sum())
-    assert cxr(*to[:2], tmp_path / "coco", "--format", "coco", "--predictions", found) == 2
+    assert cxr(*to[:2], tmp_path / "coco", "--format", "coco", "--predictions", detected) == 2
     assert "coco holds labels alone" in capsys.readouterr().err
 
 
-def test_a_run_and_a_folder_of_nothing_are_told_apart(tmp_path, monkeypatch, capsys):
+def test_run_and_empty_folder_are_distinguished(tmp_path, monkeypatch, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
     assert cxr("export", tmp_path / "run", tmp_path / "out", "--format", "coco") == 2

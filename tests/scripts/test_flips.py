@@ -36,9 +36,9 @@ def test_every_bit_of_json_counts_also_those_of_its_digest(tmp_path):
     path = tmp_path / "dataset.json"
     write_json(path, "dataset", {"n": 1})
     content = path.read_bytes()
-    for place in range(len(content)):
+    for position in range(len(content)):
         changed = bytearray(content)
-        changed[place] ^= 1 << place % 8
+        changed[position] ^= 1 << position % 8
         path.write_bytes(changed)
         with pytest.raises(InputError, match=r"dataset\.json: .*SHA-256"):
             read_json(path, "dataset")
@@ -56,7 +56,7 @@ def test_a_subset_of_columns_is_checked_too(tmp_path):
         read_table(path, "seen", ["image_id"])
 
 
-def test_weights_are_the_same_bytes_each_time_and_refused_when_one_has_changed(tmp_path):
+def test_weights_are_the_same_bytes_every_time_and_refused_after_a_change(tmp_path):
     net = nn.Linear(3, 2)
     net.architecture = {"name": "net", "arguments": {}}
     save_model(net, tmp_path)
@@ -69,7 +69,7 @@ def test_weights_are_the_same_bytes_each_time_and_refused_when_one_has_changed(t
         read_weights(path)
 
 
-def test_files_without_a_checksum_are_read_with_one_warning_for_each_folder(tmp_path, caplog):
+def test_files_without_a_checksum_are_read_with_one_warning_a_folder(tmp_path, caplog):
     paths = [tmp_path / name for name in ("one/a", "one/b", "one/deep/a", "two/a")]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,8 +17,8 @@ CASES = [(command, option) for command, options in REMOVED.items() for option in
 
 @pytest.mark.parametrize(("command", "option"), CASES)
 def test_a_removed_option_is_refused_with_advice(command, option, capsys):
-    word = f"--{option.replace('_', '-')}"
-    line = refusal(capsys, command_name(command), word, "1")
+    flag = f"--{option.replace('_', '-')}"
+    line = refusal(capsys, command_name(command), flag, "1")
     assert line.endswith(REMOVED[command][option])
     with pytest.raises(InputError, match=f"{command_name(command)} {option}: "):
         getattr(cxr_compare, command)(**{option: 1})
@@ -37,11 +37,11 @@ def test_the_negated_form_of_a_removed_switch_is_refused_too():
         current_words("train", ["--no-resume"])
 
 
-@pytest.mark.parametrize("words", [["--promise", "a"], ["--promise=a"]])
-def test_promise_is_a_hidden_name_of_guarantee(words, capsys):
-    assert "=".join(current_words("tune", words)) == "--guarantee=a"
+@pytest.mark.parametrize("arguments", [["--promise", "a"], ["--promise=a"]])
+def test_former_name_of_guarantee_is_a_hidden_alias(arguments, capsys):
+    assert "=".join(current_words("tune", arguments)) == "--guarantee=a"
     assert "promise" not in inspect.getdoc(cxr_compare.tune).lower()
 
 
-def test_a_value_that_looks_like_a_removed_option_is_left_as_it_is():
+def test_value_that_resembles_a_removed_option_is_accepted():
     assert current_words("train", ["--set", "training.resume=1"]) == ["--set", "training.resume=1"]

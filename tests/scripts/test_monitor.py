@@ -52,7 +52,7 @@ def reference(tmp_path_factory):
     return predictions, data
 
 
-def test_quiet_is_said_in_one_line_with_exit_status_0(quiet, tmp_path, capsys):
+def test_no_change_is_one_line_with_exit_status_0(quiet, tmp_path, capsys):
     assert cxr("monitor", quiet, "--out", tmp_path / "out") == 0
     line = "Quiet: none of 7 figures has changed."
     assert capsys.readouterr().err.startswith(f"{line} (2,000 images of 2,000 patients, 2026-01-01")
@@ -65,11 +65,11 @@ def test_quiet_is_said_in_one_line_with_exit_status_0(quiet, tmp_path, capsys):
 def test_an_alarm_has_exit_status_1_and_is_in_page_tables_and_prometheus(tmp_path, capsys):
     log, out = write_log(tmp_path / "log.csv", steps=True), tmp_path / "out"
     assert cxr("monitor", log, "--out", out) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("Changed: call rate from 0.")
+    output = capsys.readouterr().err
+    assert output.startswith("Changed: call rate from 0.")
     stored = json.loads((out / "monitor.json").read_text())
     for text in stored["figures"][0]["text"]:
-        assert text in said
+        assert text in output
     assert stored["alarm"] is True
     assert "values" not in stored["figures"][0]
     table = pd.read_csv(out / "monitor.csv")
@@ -83,7 +83,7 @@ def test_an_alarm_has_exit_status_1_and_is_in_page_tables_and_prometheus(tmp_pat
     assert cxr("monitor", log, "--out", out, "--since", "2026-03-03") == 0  # into the same folder
 
 
-def test_a_monitor_that_can_test_nothing_says_so_by_its_exit_status(tmp_path, capsys):
+def test_monitor_that_can_test_nothing_has_a_distinct_exit_status(tmp_path, capsys):
     log = write_log(tmp_path / "log.csv", patient=0)
     assert cxr("monitor", log, "--out", tmp_path / "out") == 2
     assert capsys.readouterr().err.startswith("Nothing is tested")
@@ -103,8 +103,8 @@ def test_what_of_a_log_was_not_read_is_in_the_answer_and_on_the_page(tmp_path):
     log = AnswerLog(folder, print)
     log.add("a", "P", {}, [{"system": "A", "status": "ok", "score": 0.5, "decision": True}], 0.1)
     (folder / "answers-2026-01-01.jsonl.xz").touch()
-    found = monitor(folder, out=tmp_path / "out")
-    for text in (found.text, found.page.read_text(), *found.to_dict()["notes"][:1]):
+    result = monitor(folder, out=tmp_path / "out")
+    for text in (result.text, result.page.read_text(), *result.to_dict()["notes"][:1]):
         assert "answers-2026-01-01.jsonl.xz" in text
 
 
@@ -116,9 +116,9 @@ def test_what_the_log_writes_is_watched_and_audited_with_its_key(tmp_path):
     log.close()
     labels = tmp_path / "audited.csv"
     pd.DataFrame({"image_id": ["1.2.0", "1.2.2"], "label": [1, 0]}).to_csv(labels, index=False)
-    found = monitor(tmp_path / "log", out=tmp_path / "out", labels=labels)
-    assert found.text.startswith("Nothing is tested yet")
-    counts = {row["key"]: row["n_reference"] for row in found.to_dict()["figures"]}
+    result = monitor(tmp_path / "log", out=tmp_path / "out", labels=labels)
+    assert result.text.startswith("Nothing is tested yet")
+    counts = {row["key"]: row["n_reference"] for row in result.to_dict()["figures"]}
     assert (counts["call_rate"], counts["sensitivity"], counts["ppv"]) == (3, 1, 2)
 
 
@@ -131,36 +131,37 @@ def test_validation_is_the_reference_of_audited_images(reference, tmp_path):
     pd.DataFrame({"image": [f"i{n}" for n in range(2000)], "label": truth}).to_csv(
         labels, index=False
     )
-    given = {"labels": labels, "reference": predictions, "data": data}
+    options = {"labels": labels, "reference": predictions, "data": data}
     rows = {
-        row["key"]: row for row in monitor(log, out=tmp_path / "out", **given).to_dict()["figures"]
+        row["key"]: row
+        for row in monitor(log, out=tmp_path / "out", **options).to_dict()["figures"]
     }
     # The log decides by 0.95, where validation calls nothing.
     assert rows["sensitivity"]["was"]["mean"] == 0
     assert (rows["sensitivity"]["source"], rows["ppv"]["source"]) == ("validation", "first weeks")
     assert rows["sensitivity"]["n_reference"] == 100
     undecided = write_log(tmp_path / "own.csv", decision=calls)
-    found = monitor(undecided, out=tmp_path / "out", **given)
-    assert found.exit_status == 1
-    assert found.to_dict()["figures"][0]["key"] == "sensitivity"
-    assert "Share of view AP: " in found.text  # validation has PA alone
+    result = monitor(undecided, out=tmp_path / "out", **options)
+    assert result.exit_status == 1
+    assert result.to_dict()["figures"][0]["key"] == "sensitivity"
+    assert "Share of view AP: " in result.text  # validation has PA alone
 
 
 def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path, monkeypatch):
     monkeypatch.setattr("cxr_compare.evaluation.studies.detection_delay.STREAMS", 15)
-    found = monitor(quiet, out=tmp_path / "out", simulate=True)
-    delays = {(row["key"], row["becomes"]): row for row in found.to_dict()["delays"]}
+    result = monitor(quiet, out=tmp_path / "out", simulate=True)
+    delays = {(row["key"], row["becomes"]): row for row in result.to_dict()["delays"]}
     stuck = delays["score>q50", 1.0]
     assert stuck["patients"] < 60
     assert stuck["days"] == pytest.approx(stuck["patients"] / 20, rel=0.02)
     call_rate = next(row for row in delays.values() if row["key"] == "call_rate")
     assert call_rate["becomes"] == pytest.approx(1.5 * call_rate["was"])
     assert call_rate["patients"] is None or call_rate["patients"] > 200
-    assert "How fast a change is found" in found.page.read_text()
+    assert "How fast a change is found" in result.page.read_text()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--since", "spring"], "is no day such as 2026-03-01"),
         (["--since", "2030-01-01"], "holds no answer from then on"),
@@ -169,11 +170,11 @@ def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path, monk
         (["--labels", "audited.csv"], "none of its images is in the log"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(options, said, tmp_path, capsys, monkeypatch):
+def test_what_does_not_fit_is_refused_in_one_line(options, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pd.DataFrame({"image": ["x"], "label": [1]}).to_csv("audited.csv", index=False)
     log = write_log(tmp_path / "log.csv", 50, target="opacity")
-    assert said in refusal(capsys, "monitor", log, "--out", "out", *options)
+    assert message in refusal(capsys, "monitor", log, "--out", "out", *options)
     assert not (tmp_path / "out").exists()
 
 
@@ -186,11 +187,11 @@ def test_folders_that_do_not_fit_are_refused(reference, quiet, tmp_path, capsys)
         tmp_path / "untuned", data, DataSet.open(data).images["image_id"],
         scores=Predictions.open(predictions).scores,
     )  # fmt: skip
-    words = ["--out", tmp_path / "out", "--data", data, "--reference"]
-    assert "run cxr tune first" in refusal(capsys, "monitor", quiet, *words, untuned)
+    options = ["--out", tmp_path / "out", "--data", data, "--reference"]
+    assert "run cxr tune first" in refusal(capsys, "monitor", quiet, *options, untuned)
     two = write_log(tmp_path / "two.csv", 50, system=["A", "B"] * 25)
-    said = refusal(capsys, "monitor", two, *words, predictions)
-    assert "is of 'Reader', but the log holds A, B" in said
+    message = refusal(capsys, "monitor", two, *options, predictions)
+    assert "is of 'Reader', but the log holds A, B" in message
     several = write_log(tmp_path / "several.csv", 50, target=["opacity", "mass"] * 25)
-    said = refusal(capsys, "monitor", several, *words, predictions)
-    assert "choose one by --target" in said
+    message = refusal(capsys, "monitor", several, *options, predictions)
+    assert "choose one by --target" in message

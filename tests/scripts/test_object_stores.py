@@ -118,8 +118,8 @@ class FaultyLine(threading.Thread):
         self.join()
         self.loop.close()
 
-    def fail(self, fault: str, of: str, times: int, at: int = 0) -> None:
-        self.fault, self.of, self.times, self.at = fault, of, times, at
+    def fail(self, fault: str, key: str, times: int, at: int = 0) -> None:
+        self.fault, self.of, self.times, self.at = fault, key, times, at
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -145,8 +145,12 @@ class FaultyLine(threading.Thread):
         lines = head[:-4].split(b"\r\n")
         if any(line.lower().startswith(b"expect:") for line in lines):
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        kept = [each for each in lines if not each.lower().startswith((b"expect:", b"connection:"))]
-        to.write(b"\r\n".join([*kept, b"Connection: close", b"", b""]))
+        headers = [
+            header
+            for header in lines
+            if not header.lower().startswith((b"expect:", b"connection:"))
+        ]
+        to.write(b"\r\n".join([*headers, b"Connection: close", b"", b""]))
         pump = asyncio.ensure_future(self._pump(reader, to))
         answer = await there.readuntil(b"\r\n\r\n")
         if fault == "slow":
@@ -157,7 +161,7 @@ class FaultyLine(threading.Thread):
         if fault in ("cut", "short"):
             body = body[: self.at]
         if fault == "short":
-            lines = [each for each in answer.split(b"\r\n") if b"ontent-" not in each]
+            lines = [header for header in answer.split(b"\r\n") if b"ontent-" not in header]
             answer = b"\r\n".join([lines[0], b"Content-Length: %d" % self.at, *lines[1:]])
         writer.write(answer + body)
         await writer.drain()
@@ -202,7 +206,7 @@ def line(server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @pytest.mark.parametrize(
-    ("fault", "of", "at"),
+    ("fault", "key", "at"),
     [
         ("cut", "GET /bkt/a.png", 100_000), ("short", "GET /bkt/a.png", 100_000),
         ("garbled", "GET /bkt/a.png", 200_001), ("busy", "GET /bkt/a.png", 0),
@@ -211,10 +215,10 @@ def line(server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         pytest.param("busy", "HEAD", 0, marks=pytest.mark.long),
     ],
 )  # fmt: skip
-def test_an_image_arrives_as_it_is_whatever_the_line_does(line, fault, of, at):
+def test_an_image_arrives_as_it_is_whatever_the_line_does(line, fault, key, at):
     s3fs.S3FileSystem().pipe_file("bkt/a.png", CONTENT)
     path = local_path("s3://bkt/a.png")
-    line.fail(fault, of, times=1, at=at)
+    line.fail(fault, key, times=1, at=at)
     with open_image(path) as copy:
         assert copy.read_bytes() == CONTENT
     assert line.times == 0
@@ -230,16 +234,16 @@ def test_a_garbled_shard_is_fetched_again(line):
 
 
 @pytest.mark.parametrize(
-    ("fault", "of"),
+    ("fault", "key"),
     [
         ("busy", "PUT /bkt/out"),
         pytest.param("slow", "PUT /bkt/out", marks=pytest.mark.long),
         pytest.param("busy", "HEAD /bkt/out", marks=pytest.mark.long),
     ],
 )
-def test_a_file_is_sent_whole_whatever_the_line_does(line, tmp_path, fault, of):
+def test_a_file_is_sent_whole_whatever_the_line_does(line, tmp_path, fault, key):
     (tmp_path / "a.parquet").write_bytes(CONTENT)
-    line.fail(fault, of, times=1)
+    line.fail(fault, key, times=1)
     send(tmp_path / "a.parquet", "s3://bkt/out/a.parquet")
     assert line.times == 0
     assert s3fs.S3FileSystem().cat_file("bkt/out/a.parquet") == CONTENT
@@ -252,7 +256,7 @@ def test_a_file_is_sent_whole_whatever_the_line_does(line, tmp_path, fault, of):
         *(pytest.param(f, marks=pytest.mark.long) for f in ("cut", "slow", "busy", "garbled")),
     ],
 )
-def test_a_line_that_stays_bad_is_said_in_one_line(line, tmp_path, monkeypatch, fault):
+def test_lasting_network_fault_is_reported_in_one_line(line, tmp_path, monkeypatch, fault):
     monkeypatch.setattr(object_store, "LONGEST_RETRY_S", 0.3)
     s3fs.S3FileSystem().pipe_file("bkt/a.png", CONTENT)
     line.fail(fault, "GET /bkt/a.png", times=10_000, at=7)
@@ -270,36 +274,36 @@ def test_uploads_that_a_killed_program_left_are_removed_and_those_of_others_are_
     assert [upload["Key"] for upload in left] == ["out/data-2/big"]
 
 
-def test_what_will_not_change_is_said_at_once_and_without_a_secret(line, capsys, monkeypatch):
+def test_permanent_fault_is_reported_at_once_without_a_secret(line, capsys, monkeypatch):
     lines = {}
     for address in ("s3://no-such-bucket/data", "s3://me:a-secret-key@bkt/data", "s3://bkt/none"):
         assert cxr("show", address) == 2
         lines[address] = capsys.readouterr().err
-    said = "".join(lines.values())
+    output = "".join(lines.values())
     assert [text.count("\n") for text in lines.values()] == [1, 1, 1]
-    assert "s3://no-such-bucket/data: no such bucket" in said
-    assert "must hold no user and no password" in said
-    assert "cxr: s3://bkt/none: no such folder" in said
-    assert "secret" not in said
-    assert "cxr-remote" not in said
+    assert "s3://no-such-bucket/data: no such bucket" in output
+    assert "must hold no user and no password" in output
+    assert "cxr: s3://bkt/none: no such folder" in output
+    assert "secret" not in output
+    assert "cxr-remote" not in output
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "SignatureDoesNotMatch"])
-def test_a_store_that_refuses_is_asked_once(line, monkeypatch, code):
+def test_request_that_is_refused_is_sent_once(line, monkeypatch, code):
     def refuse(*_: Any, **__: Any) -> None:
-        asked.append(1)
+        requests.append(1)
         raise PermissionError(
             f"An error occurred ({code}) when calling the ListObjectsV2 operation"
         )
 
-    asked: list[int] = []
+    requests: list[int] = []
     monkeypatch.setattr(s3fs.S3FileSystem, "find", refuse)
     with pytest.raises(StoreError, match=rf"s3://bkt/a: .*{code}.*docs/scale"):
         list_files("s3://bkt/a")
-    assert asked == [1]
+    assert requests == [1]
 
 
-def test_without_the_package_one_line_says_what_to_install(line, monkeypatch):
+def test_missing_package_is_reported_with_its_installation(line, monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(InputError, match=r"pip install '\.\[cluster\]'"):
         list_files("s3://bkt/a")
@@ -358,22 +362,22 @@ def chain(source: str, out: str, scores: Path) -> None:
     assert cxr("show", pred) == 0
 
 
-def test_the_verbs_give_on_s3_what_they_give_locally(line, source, tmp_path, capsys):
+def test_commands_give_the_same_on_s3_as_locally(line, source, tmp_path, capsys):
     chain(str(source), str(tmp_path / "out"), tmp_path / "scores.csv")
     store = s3fs.S3FileSystem()
     store.put(f"{source}/", "bkt/source/", recursive=True)
     capsys.readouterr()
     line.fail("busy", "/bkt/out", times=3)
     chain("s3://bkt/source", "s3://bkt/out", tmp_path / "scores.csv")
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     remote = stored("bkt/out")
     require_same(remote, tmp_path / "out")
     for name, content in remote.items():
         assert b"cxr-remote" not in content, name
         assert b"a-secret-key" not in content, name
     assert json.loads(remote["data/dataset.json"])["source_root"] == "s3://bkt/source"
-    assert "s3://bkt/out/data: complete" in said.err
-    assert "cxr-remote" not in said.err + said.out
+    assert "s3://bkt/out/data: complete" in output.err
+    assert "cxr-remote" not in output.err + output.out
     excluded = pd.read_parquet(io.BytesIO(remote["data/excluded.parquet"]))
     assert excluded["path"].tolist() == ["images/i07.png"]
     shutil.rmtree(tmp_path / "cache")
@@ -387,7 +391,7 @@ def test_the_verbs_give_on_s3_what_they_give_locally(line, source, tmp_path, cap
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_verbs_give_on_google_s_protocol_what_they_give_locally(source, tmp_path, monkeypatch):
+def test_commands_give_the_same_on_google_cloud_storage_as_locally(source, tmp_path, monkeypatch):
     server = pytest.importorskip("gcp_storage_emulator.server")
     gcsfs = pytest.importorskip("gcsfs")
     port = free_port()
@@ -420,8 +424,10 @@ def test_a_large_file_is_sent_in_parts_and_a_cut_part_again(line, tmp_path, monk
     path.write_bytes(np.random.default_rng(0).bytes(size))
     line.fail("cut", "partNumber=2", times=1)
     assert send(path, "s3://bkt/out/large").size == size
-    parts = [each for each in line.requests if "partNumber=" in each]
-    assert {each.partition("partNumber=")[2].partition("&")[0] for each in parts} == set("1234")
+    parts = [request for request in line.requests if "partNumber=" in request]
+    assert {request.partition("partNumber=")[2].partition("&")[0] for request in parts} == set(
+        "1234"
+    )
     assert line.times == 0
     fetch("s3://bkt/out/large", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
@@ -434,15 +440,15 @@ def test_a_store_that_fails_stops_prepare_instead_of_leaving_images_out(
     monkeypatch.setattr(object_store, "LONGEST_RETRY_S", 0.2)
     store = s3fs.S3FileSystem()
     store.put(f"{source}/", "bkt/source/", recursive=True)
-    words = ("prepare", "s3://bkt/source", "s3://bkt/data", "--format", "csv", "--workers", "0")
+    arguments = ("prepare", "s3://bkt/source", "s3://bkt/data", "--format", "csv", "--workers", "0")
     line.fail("busy", "GET /bkt/source/images/i11.png", times=1000)
-    assert cxr(*words) == 2
+    assert cxr(*arguments) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("cxr: s3://bkt/source/images/i11.png: ")
     assert last.endswith("then run the same command again to go on")
     assert store.find("bkt/data") == []
     line.fail("none", "", times=0)
-    assert cxr(*words) == 0
+    assert cxr(*arguments) == 0
     excluded = pd.read_parquet(io.BytesIO(store.cat_file("bkt/data/excluded.parquet")))
     assert excluded["path"].tolist() == ["images/i07.png"]
 
@@ -483,8 +489,15 @@ def test_machines_that_share_no_disk_prepare_and_predict_from_s3(line, source, t
         to_cluster = {"CXR_ENGINE": "ray", "CXR_ADDRESS": machines.address}
         driver = machines.surroundings | to_cluster
         ended(start(driver, "prepare", "s3://bkt/source", "s3://bkt/out/data", *few))
-        words = ("s3://bkt/run", "--data", "s3://bkt/out/data", "--out", "s3://bkt/out/pred", *ids)
-        ended(start(driver, "predict", *words))
+        arguments = (
+            "s3://bkt/run",
+            "--data",
+            "s3://bkt/out/data",
+            "--out",
+            "s3://bkt/out/pred",
+            *ids,
+        )
+        ended(start(driver, "predict", *arguments))
     require_same(stored("bkt/out"), out)
     for name in ("model.safetensors", "shard-00000.npy"):
         assert list(tmp_path.glob(f"*/cxr-remote/s3/bkt/**/{name}"))

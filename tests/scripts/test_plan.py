@@ -42,17 +42,17 @@ def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 
 def test_assumptions_are_enough_for_an_answer_with_the_tables_beside_it():
-    said = str(plan(**ASSUMED))
+    text = str(plan(**ASSUMED))
     assert "a true difference of 0.05 is shown in 80% of studies with 696 test patients, 209" in (
-        said[0].lower() + said[1:]
+        text[0].lower() + text[1:]
     )
-    assert "ask for 1,148 patients, 344 of them positive" in said
-    assert "\nPut the number above into the protocol: simulated studies" in said
+    assert "ask for 1,148 patients, 344 of them positive" in text
+    assert "\nPut the number above into the protocol: simulated studies" in text
     several = str(plan(**ASSUMED, images="1,2"))
     assert "\nPut the number of the plan that you will carry out into the protocol" in several
     both = str(plan(**ASSUMED, half_width=0.03))
     assert "\nPut the larger number above into the protocol" in both
-    assert "docs/" not in said + several  # whoever installed the wheel has none
+    assert "docs/" not in text + several  # whoever installed the wheel has none
 
 
 def test_an_interval_can_be_planned_for_one_system_alone():
@@ -71,38 +71,38 @@ def test_the_half_width_is_called_the_mean_one():
 
 
 def test_one_answer_for_each_number_of_images_and_seeds():
-    found = plan(**ASSUMED, images=[1, 4], seeds="1,3,5", **TRAINED)
-    studies = [row for row in found.rows if row["power"] == 0.8]
+    result = plan(**ASSUMED, images=[1, 4], seeds="1,3,5", **TRAINED)
+    studies = [row for row in result.rows if row["power"] == 0.8]
     needed = {(row["images_of_a_patient"], *row["seeds"]): row["patients"] for row in studies}
     assert list(needed) == [(i, s, s) for i in (1, 4) for s in (1, 3, 5)]
     assert all(needed[4, s, s] < needed[1, s, s] for s in (1, 3, 5))
     # One seed asks of this training alone; of the way of training, more seeds say more.
     assert all(needed[i, 5, 5] < needed[i, 3, 3] for i in (1, 4))
-    assert "4 images a patient, 3 seeds: a true difference of 0.05 is shown" in str(found)
-    assert "With one seed the result is for these trained models alone" in str(found)
+    assert "4 images a patient, 3 seeds: a true difference of 0.05 is shown" in str(result)
+    assert "With one seed the result is for these trained models alone" in str(result)
 
 
 def test_the_answer_names_images_and_seeds():
-    found = plan(**ASSUMED, images=2, seeds=3, **TRAINED)
-    assert "of them positive, 2 images each, 3 seeds; the 95%" in str(found)
+    result = plan(**ASSUMED, images=2, seeds=3, **TRAINED)
+    assert "of them positive, 2 images each, 3 seeds; the 95%" in str(result)
 
 
-def test_unequal_numbers_of_images_need_more_patients_and_the_answer_says_whose_they_are():
-    found = plan(**ASSUMED, images="2,rsna", within=0.4)
-    needed = {row["plan"]: row["patients"] for row in found.rows if row["power"] == 0.8}
+def test_unequal_numbers_of_images_need_more_patients_and_their_source_is_named():
+    result = plan(**ASSUMED, images="2,rsna", within=0.4)
+    needed = {row["plan"]: row["patients"] for row in result.rows if row["power"] == 0.8}
     assert needed["images as in RSNA"] > 1.5 * needed["2 images a patient"]
-    said = str(found)
+    text = str(result)
     assert "of them positive, images as in RSNA; the 95%" in str(plan(**ASSUMED, images="rsna"))
-    assert "(--images rsna, nih, or a pilot)" in said
+    assert "(--images rsna, nih, or a pilot)" in text
 
 
-def test_readers_can_be_planned_without_a_pilot_and_it_is_said_what_is_assumed():
-    found = plan(auroc="0.85,0.78", prevalence=0.5, readers="4,12", reader_deviation=0.03)
-    cases = {row["plan"]: row["patients"] for row in found.rows if row["power"] == 0.8}
+def test_readers_can_be_planned_without_a_pilot_with_stated_assumptions():
+    result = plan(auroc="0.85,0.78", prevalence=0.5, readers="4,12", reader_deviation=0.03)
+    cases = {row["plan"]: row["patients"] for row in result.rows if row["power"] == 0.8}
     assert cases["12 readers"] < cases["4 readers"]
-    assert found.difference == pytest.approx(0.07)
-    assert "Assumed, as in published tables (Obuchowski 2000" in str(found)
-    assert "protocol" not in str(found), "the tables of two systems are not for readers"
+    assert result.difference == pytest.approx(0.07)
+    assert "Assumed, as in published tables (Obuchowski 2000" in str(result)
+    assert "protocol" not in str(result), "the tables of two systems are not for readers"
 
 
 def test_the_tables_are_named_for_the_difference_of_the_aurocs_alone():
@@ -110,7 +110,7 @@ def test_the_tables_are_named_for_the_difference_of_the_aurocs_alone():
     assert "published tables" not in str(plan(**ASSUMED, difference=0.03))
 
 
-def test_a_pilot_of_several_seeds_tells_what_more_seeds_need(pilot):
+def test_pilot_of_several_seeds_gives_the_need_of_more_seeds(pilot):
     data, systems = pilot
     studies = plan({"both": systems}, data=data, half_width=0.2, seeds="4,8").rows
     assert [(row["plan"], row["seeds"]) for row in studies] == [("4 seeds", [4]), ("8 seeds", [8])]
@@ -122,14 +122,14 @@ def test_a_pilot_gives_patients_and_how_sure_it_is_and_figures(pilot, tmp_path, 
     asked = {"data": data, "difference": 0.1, "half_width": 0.05, "out": tmp_path / "plan"}
     run_command(plan, systems, **asked, as_json=True)
     shown = capsys.readouterr()
-    found = json.loads(shown.out)
+    result = json.loads(shown.out)
     assert shown.err.endswith(f"Figure: {tmp_path / 'plan/figures/half_width.png'}\n")
-    assert found["basis"]["systems"] == ["A", "B"]
-    assert found["basis"]["pilot_patients"] == 80
-    asked = next(row for row in found["studies"] if row.get("power") == 0.8)
+    assert result["basis"]["systems"] == ["A", "B"]
+    assert result["basis"]["pilot_patients"] == 80
+    asked = next(row for row in result["studies"] if row.get("power") == 0.8)
     low, high = asked["patients_range"]
     assert low < asked["patients"] < high
-    assert json.loads((tmp_path / "plan/plan.json").read_text())["studies"] == found["studies"]
+    assert json.loads((tmp_path / "plan/plan.json").read_text())["studies"] == result["studies"]
     assert {path.name for path in (tmp_path / "plan/figures").glob("*.png")} == {
         "power.png", "half_width.png"
     }  # fmt: skip
@@ -154,7 +154,7 @@ def test_more_readers_need_fewer_cases(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ("", "without a pilot give --auroc A,B and --prevalence"),
         ("--auroc 0.8,2 --prevalence 0.3", "--auroc 0.8,2: give one or two, between 0 and 1"),
@@ -186,8 +186,8 @@ def test_more_readers_need_fewer_cases(tmp_path):
         ("--auroc 0.8,0.7 --prevalence 0.3 --images 1,2,3,4,5,6,7,8,9,10", "give at most 9"),
     ],
 )
-def test_what_does_not_fit_together_is_one_line(capsys, arguments, words):
-    assert words in refusal(capsys, "plan", *arguments.split())
+def test_what_does_not_fit_together_is_one_line(capsys, arguments, message):
+    assert message in refusal(capsys, "plan", *arguments.split())
 
 
 @pytest.mark.parametrize(
@@ -215,14 +215,14 @@ def test_what_does_not_fit_together_is_one_line(capsys, arguments, words):
 def test_an_option_that_would_not_be_read_is_refused(capsys, tmp_path, arguments, option):
     (tmp_path / "readers.json").touch()
     (tmp_path / "dataset.json").touch()
-    given = arguments.replace("READERS", str(tmp_path)).replace("DATA", str(tmp_path)).split()
-    assert refusal(capsys, "plan", *given).startswith(f"cxr: plan {option}: is ")
+    filled = arguments.replace("READERS", str(tmp_path)).replace("DATA", str(tmp_path)).split()
+    assert refusal(capsys, "plan", *filled).startswith(f"cxr: plan {option}: is ")
 
 
 def test_no_number_of_patients_makes_up_for_trainings_that_differ():
     trained = {"seed_deviation": 0.05, "seed_correlation": 0.8}
-    found = plan(**ASSUMED, difference=0.02, seeds=2, **trained)
-    assert "No number of patients" in str(found)
+    result = plan(**ASSUMED, difference=0.02, seeds=2, **trained)
+    assert "No number of patients" in str(result)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -237,27 +237,31 @@ PPV = {"guarantee": "ppv>=0.3,prevalence=0.2@0.9", "expect": "0.5,0.6", "prevale
 
 
 @pytest.mark.parametrize(("images", "within"), [(1, None), (3, 0.4)])
-def test_a_promise_gets_its_threshold_as_often_as_was_planned(images, within):
+def test_guarantee_gets_its_threshold_as_often_as_planned(images, within):
     """Held against the choice of thresholds itself, on scores of which 0.90 lie above 0."""
     (row,) = plan(**GUARANTEED, images=images, within=within).rows
-    rng, guarantee, kept = np.random.default_rng(5), read_guarantee(GUARANTEED["guarantee"]), []
+    rng, guarantee, fulfilled = (
+        np.random.default_rng(5),
+        read_guarantee(GUARANTEED["guarantee"]),
+        [],
+    )
     owner = np.repeat(np.arange(row["patients"]), images)
     alike = within or 0.0
     for _ in range(250):
-        of_patient = np.sqrt(alike) * rng.standard_normal(row["patients"])[owner]
-        scores = of_patient + np.sqrt(1 - alike) * rng.standard_normal(len(owner))
+        patient_effect = np.sqrt(alike) * rng.standard_normal(row["patients"])[owner]
+        scores = patient_effect + np.sqrt(1 - alike) * rng.standard_normal(len(owner))
         values = np.append(expit(scores + ndtri(0.9)), 0.001)  # and one negative image
         patients = np.append(owner.astype(str), "none")
-        found = GuaranteeImages(np.arange(len(values)) < len(owner), values, patients)
-        threshold, _ = found.choose(guarantee)
-        kept.append(threshold is not None and threshold >= 0.5 - 0.01)
-    assert 0.8 - 0.08 < np.mean(kept) < 0.8 + 0.12  # more where patients come in whole numbers
+        validation = GuaranteeImages(np.arange(len(values)) < len(owner), values, patients)
+        threshold, _ = validation.choose(guarantee)
+        fulfilled.append(threshold is not None and threshold >= 0.5 - 0.01)
+    assert 0.8 - 0.08 < np.mean(fulfilled) < 0.8 + 0.12  # more where patients come in whole numbers
 
 
 def test_a_guarantee_of_false_positives_gets_its_threshold_as_often_as_was_planned():
     """Held against the choice of thresholds, on boxes drawn from Poisson's distribution."""
     (row,) = plan(guarantee="false_positives_per_image<=0.5@0.80", expect="0.3").rows
-    rng, guarantee, kept = (
+    rng, guarantee, fulfilled = (
         np.random.default_rng(6),
         read_guarantee("false_positives_per_image<=0.5@0.80"),
         [],
@@ -266,49 +270,51 @@ def test_a_guarantee_of_false_positives_gets_its_threshold_as_often_as_was_plann
     scores = np.where(patients % 2, 0.1, 0.9)
     for _ in range(250):
         image = np.repeat(patients, rng.poisson(0.3, len(patients)))
-        places = Localisation(patients >= 0, None, FalseBoxes(image, np.full(len(image), 0.5)))
-        found = GuaranteeImages(patients < 9, scores, patients.astype(str), places)
-        threshold, _ = found.choose(guarantee)
-        kept.append(threshold is not None and threshold < 0.5)
-    assert 0.8 - 0.08 < np.mean(kept) < 0.8 + 0.08
+        localisation = Localisation(
+            patients >= 0, None, FalseBoxes(image, np.full(len(image), 0.5))
+        )
+        images = GuaranteeImages(patients < 9, scores, patients.astype(str), localisation)
+        threshold, _ = images.choose(guarantee)
+        fulfilled.append(threshold is not None and threshold < 0.5)
+    assert 0.8 - 0.08 < np.mean(fulfilled) < 0.8 + 0.08
 
 
-def test_a_promise_of_a_ppv_gets_its_threshold_as_often_as_was_planned():
+def test_guarantee_of_a_ppv_gets_its_threshold_as_often_as_planned():
     """Where 0.6 of positives are called the PPV is 0.7 if 0.6 x 9 / 49 of negatives are."""
-    asked = "ppv>=0.3,prevalence=0.3@0.80"
-    (row,) = plan(guarantee=asked, expect="0.7,0.6", prevalence=0.5).rows
-    rng, guarantee, kept = np.random.default_rng(7), read_guarantee(asked), []
+    guarantee_text = "ppv>=0.3,prevalence=0.3@0.80"
+    (row,) = plan(guarantee=guarantee_text, expect="0.7,0.6", prevalence=0.5).rows
+    rng, guarantee, fulfilled = np.random.default_rng(7), read_guarantee(guarantee_text), []
     truth = np.arange(row["patients"]) % 2 == 0
     for _ in range(150):
         shift = np.where(truth, ndtri(0.6), ndtri(0.6 * 9 / 49))
         scores = expit(rng.standard_normal(len(truth)) + shift)
-        found = GuaranteeImages(truth, scores, np.arange(len(truth)).astype(str))
-        threshold, _ = found.choose(guarantee)
-        kept.append(threshold is not None and found.scores[scores >= 0.5].min() >= threshold)
-    assert 0.8 - 0.1 < np.mean(kept) < 0.8 + 0.1
+        images = GuaranteeImages(truth, scores, np.arange(len(truth)).astype(str))
+        threshold, _ = images.choose(guarantee)
+        fulfilled.append(threshold is not None and images.scores[scores >= 0.5].min() >= threshold)
+    assert 0.8 - 0.1 < np.mean(fulfilled) < 0.8 + 0.1
 
 
-def test_two_promised_figures_of_one_bound_share_power_and_error():
+def test_two_guaranteed_figures_of_one_bound_share_power_and_error():
     both = plan(guarantee="sensitivity>=0.80&specificity>=0.80@0.90", expect="0.9,0.9").rows
     (one,) = plan(guarantee="sensitivity>=0.80@0.95", expect="0.9", power=0.8**0.5).rows
     assert [row["patients"] for row in both] == [one["patients"]] * 2
 
 
-def test_a_planned_promise_is_told_drawn_and_kept(tmp_path):
-    asked = {"guarantee": "sensitivity>=0.80&specificity>=0.60@0.90", "expect": "0.95,0.75"}
-    found = plan(**asked, images="1,rsna", out=tmp_path / "plan")
-    counts = [row["patients"] for row in found.rows]
+def test_planned_guarantee_is_printed_drawn_and_stored(tmp_path):
+    options = {"guarantee": "sensitivity>=0.80&specificity>=0.60@0.90", "expect": "0.95,0.75"}
+    result = plan(**options, images="1,rsna", out=tmp_path / "plan")
+    counts = [row["patients"] for row in result.rows]
     alone = plan(guarantee="sensitivity>=0.80@0.90", expect="0.95").rows[0]["patients"]
     assert counts[0] > alone  # two at once, each with half of what may go wrong
-    assert f"{counts[1]:,} patients with the finding, images as in RSNA" in str(found)
-    assert "gets a threshold in 80% of validation sets with" in str(found)
+    assert f"{counts[1]:,} patients with the finding, images as in RSNA" in str(result)
+    assert "gets a threshold in 80% of validation sets with" in str(result)
     stored = json.loads((tmp_path / "plan" / "plan.json").read_text())
     assert [row["patients"] for row in stored["studies"]] == counts
     assert (tmp_path / "plan" / "figures" / "guarantee.png").is_file()
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (PPV | {"expect": "0.5"}, "plan --expect: .*ppv .*0.5,0.7"),
         (PPV | {"prevalence": None}, "plan --guarantee: .*ppv .*--prevalence"),
@@ -337,6 +343,6 @@ def test_a_planned_promise_is_told_drawn_and_kept(tmp_path):
         (GUARANTEED | {"auroc": "0.8"}, "--auroc: is for systems without a pilot"),
     ],
 )
-def test_a_guarantee_that_cannot_be_planned_is_refused(options, says):
-    with pytest.raises(InputError, match=says):
+def test_a_guarantee_that_cannot_be_planned_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
         plan(**options)

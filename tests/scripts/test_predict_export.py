@@ -55,15 +55,15 @@ def test_an_export_answers_as_its_run(made, tmp_path, capsys):
     for system in (made.run, made.export):
         assert cxr("predict", system, image, "--json", "--no-overlay") == 0
         (answers[system],) = json.loads(capsys.readouterr().out)
-    answer, of_run = answers[made.export], answers[made.run]
-    assert answer["decision"] == of_run["decision"] is not None
-    assert answer["score"] == pytest.approx(of_run["score"], abs=1e-5)
+    answer, run_answer = answers[made.export], answers[made.run]
+    assert answer["decision"] == run_answer["decision"] is not None
+    assert answer["score"] == pytest.approx(run_answer["score"], abs=1e-5)
 
 
 def test_a_data_set_is_noted_as_single_images_are(made, tmp_path, capsys):
     log, out = tmp_path / "log", tmp_path / "out"
-    words = ("predict", f"A={made.run}", "--data", made.data, "--out", out, "--log", log)
-    assert cxr(*words) == 0
+    arguments = ("predict", f"A={made.run}", "--data", made.data, "--out", out, "--log", log)
+    assert cxr(*arguments) == 0
     capsys.readouterr()
     rows = read_log(log).set_index("image")
     dataset = DataSet.open(made.data)
@@ -87,7 +87,7 @@ def test_a_data_set_is_noted_as_single_images_are(made, tmp_path, capsys):
         assert row["score"] == pytest.approx(answer["score"], abs=1e-5)
         if row["status"] == answer["status"] == "ok":
             assert row["decision"] == (answer["decision"] == "positive")
-    assert cxr(*words, "--finding", "lung_opacity") == 2
+    assert cxr(*arguments, "--finding", "lung_opacity") == 2
     assert "leave out --finding" in capsys.readouterr().err
 
 
@@ -106,8 +106,8 @@ def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made
         assert cxr("predict", system, image, "--no-overlay", "--csv", tmp_path / "a.csv") == 0
         assert "  no answer  probability " in capsys.readouterr().out
         assert pd.read_csv(tmp_path / "a.csv")["status"].tolist() == ["doubtful"]
-        kept = ("--dicom", tmp_path / "dicom", "--out", tmp_path / "drawn")
-        assert cxr("predict", system, image, *kept, "--strict") == 2
+        options = ("--dicom", tmp_path / "dicom", "--out", tmp_path / "drawn")
+        assert cxr("predict", system, image, *options, "--strict") == 2
         assert not (tmp_path / "dicom").exists()
         assert not (tmp_path / "drawn").exists()
         assert Run.open(system).predict(read_image(drawn).pixels).status == "doubtful"
@@ -123,7 +123,7 @@ def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made
     ],
     ids=["known", "older, named so", "older, named otherwise", "nothing known"],
 )
-def test_an_older_export_is_known_to_be_synthetic_by_the_name_of_its_data_set(
+def test_older_export_is_recognised_as_synthetic_by_the_name_of_its_data_set(
     made, facts, synthetic
 ):
     run = Run.open(made.export)
@@ -131,7 +131,7 @@ def test_an_older_export_is_known_to_be_synthetic_by_the_name_of_its_data_set(
     assert run.synthetic is synthetic
 
 
-def test_what_all_miss_is_known_of_runs_with_the_same_validation_images(made):
+def test_joint_misses_are_reported_for_runs_with_the_same_validation_images(made):
     run = Run.open(made.run)
     labels = run.decision.validation[run.policy]
     missed = missed_together([run, Run.open(made.run)], None)
@@ -144,10 +144,10 @@ def test_what_all_miss_is_known_of_runs_with_the_same_validation_images(made):
 
 def test_one_image_imports_no_torch_and_no_matplotlib(made, tmp_path):
     image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
-    words = ["cxr", "predict", str(made.run), str(image), "--backend", "openvino"]
+    arguments = ["cxr", "predict", str(made.run), str(image), "--backend", "openvino"]
     code = (
         "import sys\nfrom cxr_compare.scripts.cli import main\n"
-        f"sys.argv = {words!r}\n"
+        f"sys.argv = {arguments!r}\n"
         "try: main()\n"
         "except SystemExit as ended: assert not ended.code\n"
         "heavy = {'torch', 'matplotlib', 'sklearn', 'scipy.optimize', 'scipy.stats'}\n"
@@ -166,8 +166,8 @@ def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
 ):
     monkeypatch.setattr(predict_folder, "PART_SIZE", 4)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    words = ["predict", made.export, "--data", made.data, "--batch-size", 2, "--out"]
-    assert cxr(*words, whole) == 0
+    arguments = ["predict", made.export, "--data", made.data, "--batch-size", 2, "--out"]
+    assert cxr(*arguments, whole) == 0
     add, written = PredictionWriter.add, []
 
     def stop_at_the_second(self: PredictionWriter, images: pd.DataFrame, **tables: object) -> None:
@@ -178,11 +178,11 @@ def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
 
     with monkeypatch.context() as patch:
         patch.setattr(PredictionWriter, "add", stop_at_the_second)
-        assert cxr(*words, resumed) == 130
+        assert cxr(*arguments, resumed) == 130
     assert "run the same command again to go on" in capsys.readouterr().err
     count = len(Predictions.open(whole).images)
     assert written == [4]
-    assert cxr(*words, resumed, "--backend", "openvino") == 0
+    assert cxr(*arguments, resumed, "--backend", "openvino") == 0
     assert f": {count - 4} of {count - 4}" in capsys.readouterr().err
     one, other = Predictions.open(whole), Predictions.open(resumed)
     for name in ("images", "scores", "maps"):
@@ -191,41 +191,45 @@ def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
     assert one.info["training_id"] == one.info["exported_from"]
     assert (resumed / "seen.parquet").is_file()
     assert cxr("predict", made.run, "--data", made.data, "--out", tmp_path / "torch") == 0
-    of_run = Predictions.open(tmp_path / "torch")
-    assert of_run.info["training_id"] == one.info["training_id"]
-    pd.testing.assert_frame_equal(of_run.scores, one.scores, atol=1e-5)
+    run_predictions = Predictions.open(tmp_path / "torch")
+    assert run_predictions.info["training_id"] == one.info["training_id"]
+    pd.testing.assert_frame_equal(run_predictions.scores, one.scores, atol=1e-5)
 
 
-def test_single_answers_say_what_is_guaranteed_and_a_comparison_leaves_the_run_as_it_is(
+def test_single_answers_state_the_guarantee_and_a_comparison_leaves_the_run_unchanged(
     made, tmp_path, capsys, monkeypatch
 ):
     image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
     run = shutil.copytree(made.run, tmp_path / "run")
     monkeypatch.setattr(predict_folder, "_recipe_of", lambda run: {})  # nobody trained it
     guarantee = "specificity>=0.2@0.6"
-    asked = ("--rule-in", guarantee)
-    assert cxr("tune", run, "--data", made.data, *asked) == 0
-    words = "guaranteed: specificity at least 0.20 with 60 % confidence, on {} validation patients"
+    guarantee_options = ("--rule-in", guarantee)
+    assert cxr("tune", run, "--data", made.data, *guarantee_options) == 0
+    message = (
+        "guaranteed: specificity at least 0.20 with 60 % confidence, on {} validation patients"
+    )
 
-    def said(system: Path, *options: str) -> dict[str, Any]:
+    def predict_answer(system: Path, *options: str) -> dict[str, Any]:
         capsys.readouterr()
         assert cxr("predict", system, image, "--no-overlay", "--json", *options) == 0
         return json.loads(capsys.readouterr().out)[0]
 
     count = Run.open(run).decision.guaranteed_patients(guarantee)[0]
-    before = said(run)
-    assert before["guarantees"] == [words.format(count)]
+    before = predict_answer(run)
+    assert before["guarantees"] == [message.format(count)]
     assert before["triage"] in ("referred", "ruled_in")
-    assert said(run, "--policy", "max_f1")["guarantees"] == []
+    assert predict_answer(run, "--policy", "max_f1")["guarantees"] == []
     report = tmp_path / "report"
     few = ("--replicates", "100")
     assert cxr("compare", run, "--data", made.data, "--out", report, *few) == 0
-    (told,) = json.loads((report / "metrics.json").read_text())["answer"]["guarantees"]
-    assert told.partition(", ")[2].startswith(f"{before['guarantees'][0]}; on test: ")
-    assert said(run)["guarantees"] == before["guarantees"]  # a comparison writes nothing into a run
+    (guarantee_row,) = json.loads((report / "metrics.json").read_text())["answer"]["guarantees"]
+    assert guarantee_row.partition(", ")[2].startswith(f"{before['guarantees'][0]}; on test: ")
+    assert (
+        predict_answer(run)["guarantees"] == before["guarantees"]
+    )  # a comparison writes nothing into a run
     assert cxr("predict", run, image, "--no-overlay") == 0
     assert f"{before['guarantees'][0]}.\n" in capsys.readouterr().out
     stored, export = Run.open(run).decision_file, run / "exports" / made.export.name
     shutil.copy(stored, export / "decisions")  # as cxr export does
-    (exported,) = said(export)["guarantees"]
+    (exported,) = predict_answer(export)["guarantees"]
     assert exported.endswith("; made with the run, of which this is an export")

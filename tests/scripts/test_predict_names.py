@@ -40,9 +40,9 @@ def test_a_classifier_answers_for_the_named_finding_alone(tmp_path):
     assert named.findings == ("nodule",)
     everything, only = predicted(model), predicted(named)
     for name in ("scores", "maps"):
-        wanted = everything[name][everything[name]["finding"] == "mass"].assign(finding="nodule")
-        pd.testing.assert_frame_equal(only[name], wanted)
-        assert len(wanted) == len(IDS)
+        expected = everything[name][everything[name]["finding"] == "mass"].assign(finding="nodule")
+        pd.testing.assert_frame_equal(only[name], expected)
+        assert len(expected) == len(IDS)
 
 
 def test_a_detector_s_boxes_take_the_name_too(tmp_path):
@@ -80,7 +80,7 @@ def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path):
     for name in ("model.safetensors", "model.json", "preprocess.json"):
         (tmp_path / name).write_bytes(b"{}")
     names: list[dict[str, str]] = [{"mass": "mass"}, {"mass": "nodule"}, {"pneumonia": "nodule"}]
-    ids = {model.inference_id(), *(model.with_names(each).inference_id() for each in names)}
+    ids = {model.inference_id(), *(model.with_names(naming).inference_id() for naming in names)}
     assert len(ids) == 4
 
 
@@ -94,7 +94,7 @@ def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path):
         (None, [], "'pneumonia'.* no labels$"),
     ],
 )
-def test_the_refusal_of_a_strange_name_says_how_to_go_on(tmp_path, named, has, advice):
+def test_refusal_of_an_unknown_name_gives_the_option_to_use(tmp_path, named, has, advice):
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
     model = model if named is None else model.with_names(named)
     dataset = DataSet(tmp_path / "set", {})

@@ -157,9 +157,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TO_RAY = {"CXR_ENGINE": "ray"}
 
 
-def prepare_words(source: Path, out: str, *words: str) -> list[object]:
+def prepare_words(source: Path, out: str, *options: str) -> list[object]:
     return ["prepare", source, source.parent / out, "--format", "csv", "--size", SIZE,
-            "--name", "set", *words]  # fmt: skip
+            "--name", "set", *options]  # fmt: skip
 
 
 @pytest.fixture
@@ -179,45 +179,47 @@ def expected(source: Path, tmp_path: Path) -> dict[str, Any]:
 def scratch_of(process: int) -> str:
     """The folder of the Ray that a command has started."""
     lines = " ".join(map(command_line, below(process)))
-    found = re.search(r"\S*/cxr-ray-\w+", lines)
-    assert found
-    return found[0].rpartition("=")[2]
+    match = re.search(r"\S*/cxr-ray-\w+", lines)
+    assert match
+    return match[0].rpartition("=")[2]
 
 
 def test_the_same_command_goes_on_where_it_was_killed(source, expected, surroundings):
-    words = prepare_words(source, "ray", "--workers", "2")
-    command = start(surroundings | TO_RAY, *words)
+    arguments = prepare_words(source, "ray", "--workers", "2")
+    command = start(surroundings | TO_RAY, *arguments)
     wait_until(lambda: workers_below(command.pid))
     time.sleep(4)
     scratch = scratch_of(command.pid)
     os.kill(command.pid, signal.SIGKILL)
     command.communicate()
     wait_until(lambda: not naming(scratch), 60)
-    ended(start(surroundings | TO_RAY, *words))
+    ended(start(surroundings | TO_RAY, *arguments))
     assert contents(source.parent / "ray") == expected
 
 
-def test_ctrl_c_is_said_in_one_line_and_leaves_no_process(source, surroundings):
+def test_ctrl_c_is_one_line_and_leaves_no_process(source, surroundings):
     command = start(surroundings | TO_RAY, *prepare_words(source, "ray", "--workers", "2"))
     wait_until(lambda: workers_below(command.pid))
     time.sleep(2)
     scratch = scratch_of(command.pid)
     os.killpg(command.pid, signal.SIGINT)
-    out, said = command.communicate(timeout=60)
+    out, output = command.communicate(timeout=60)
     assert command.returncode == 130
-    assert said.strip().splitlines()[-1] == "cxr: interrupted; run the same command again to go on"
-    assert "Traceback" not in out + said
+    assert (
+        output.strip().splitlines()[-1] == "cxr: interrupted; run the same command again to go on"
+    )
+    assert "Traceback" not in out + output
     assert naming(scratch) == []
     assert not Path(scratch).exists()
 
 
-def test_no_cluster_at_an_address_is_said_in_one_line(source, surroundings):
+def test_address_without_a_cluster_is_reported_in_one_line(source, surroundings):
     nowhere = TO_RAY | {"CXR_ADDRESS": "127.0.0.1:1"}
     command = start(surroundings | nowhere, *prepare_words(source, "ray"))
-    out, said = command.communicate(timeout=60)
+    out, output = command.communicate(timeout=60)
     assert command.returncode == 2
-    assert said.startswith("cxr: CXR_ADDRESS=127.0.0.1:1: cannot join a Ray cluster there (")
-    assert len(said.splitlines()) == 1
+    assert output.startswith("cxr: CXR_ADDRESS=127.0.0.1:1: cannot join a Ray cluster there (")
+    assert len(output.splitlines()) == 1
     assert out == ""
 
 
@@ -244,22 +246,20 @@ def test_prepare_loses_nothing_with_a_machine_that_dies_and_uses_one_that_joins(
 @pytest.mark.parametrize("kind", ["detector", "classifier"])
 def test_predict_loses_nothing_with_a_machine_that_dies(machines, data, tmp_path, kind):
     run, dying = untrained_run(kind, data, tmp_path / "run"), machines.add()
-    words = ["predict", run, "--data", data, "--batch-size", 2, "--out"]
+    arguments = ["predict", run, "--data", data, "--batch-size", 2, "--out"]
     to_cluster = TO_RAY | {"CXR_ADDRESS": machines.address}
-    command = start(machines.surroundings | to_cluster, *words, tmp_path / "ray")
+    command = start(machines.surroundings | to_cluster, *arguments, tmp_path / "ray")
     wait_until(lambda: workers_below(dying))
     time.sleep(3)
     assert command.poll() is None
     end_machine(dying)
     ended(command)
-    ended(start(machines.surroundings, *words, tmp_path / "local"))
+    ended(start(machines.surroundings, *arguments, tmp_path / "local"))
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     assert len(list((tmp_path / "ray/predicted_images.parquet").iterdir())) > 3
 
 
-def test_a_cluster_that_is_gone_is_said_in_one_line_and_costs_no_image(
-    source, expected, surroundings
-):
+def test_lost_cluster_is_reported_in_one_line_and_costs_no_image(source, expected, surroundings):
     with cluster_of(surroundings) as machines:
         raylet = machines.add()
         to_cluster = TO_RAY | {"CXR_ADDRESS": machines.address}
@@ -267,9 +267,9 @@ def test_a_cluster_that_is_gone_is_said_in_one_line_and_costs_no_image(
         wait_until(lambda: workers_below(raylet))
         time.sleep(3)
         end_machine(machines.starter.pid)
-        out, said = command.communicate(timeout=120)
+        out, output = command.communicate(timeout=120)
     assert command.returncode == 2
-    assert re.fullmatch(r"cxr: CXR_ENGINE=ray: .* run the same command again to go on.*\n", said)
+    assert re.fullmatch(r"cxr: CXR_ENGINE=ray: .* run the same command again to go on.*\n", output)
     assert out == ""
     ended(start(surroundings, *prepare_words(source, "ray", "--workers", "2")))
     assert contents(source.parent / "ray") == expected

@@ -38,7 +38,7 @@ def probe(
     set_: Settings = None,
     fast: bool = False,
     overlay: bool = True,
-    kept: Annotated[str, Argument(option="--from", help="A shared option.")] = "a",
+    source_text: Annotated[str, Argument(option="--from", help="A shared option.")] = "a",
 ) -> Outcome:
     """Say what was asked.
 
@@ -75,15 +75,15 @@ def calls() -> list[dict[str, Any]]:
     return CALLS
 
 
-def invoke(*words: str) -> Any:
+def invoke(*arguments: str) -> Any:
     app = Typer(rich_markup_mode=None)
     app.callback()(lambda: None)
     app.command("probe")(typer_command(probe))
-    return CliRunner().invoke(app, ["probe", *words])
+    return CliRunner().invoke(app, ["probe", *arguments])
 
 
 @pytest.mark.parametrize(
-    ("words", "asked"),
+    ("arguments", "expected"),
     [
         (["a", "b"], {"sources": ("a", "b")}),
         (["a", "--out", "c", "--no-overlay"], {"out": "c", "overlay": False}),
@@ -95,9 +95,9 @@ def invoke(*words: str) -> Any:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_command_and_function_ask_the_same(words: list[str], asked: Any, calls: Any) -> None:
-    assert invoke(*words).exit_code == 0
-    probe(*asked.pop("sources", ("a",)), **asked)
+def test_command_and_function_ask_the_same(arguments: list[str], expected: Any, calls: Any) -> None:
+    assert invoke(*arguments).exit_code == 0
+    probe(*expected.pop("sources", ("a",)), **expected)
     assert calls[0] == calls[1]
 
 
@@ -119,7 +119,7 @@ def test_python_takes_one_number_where_the_option_may_be_repeated(sizes: Any, ca
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"unit": "study"}, "--unit study: .*image, patient$"),
         ({"replicates": 99}, "--replicates 99: .*100$"),
@@ -127,15 +127,17 @@ def test_python_takes_one_number_where_the_option_may_be_repeated(sizes: Any, ca
     ],
     ids=["choice", "least", "most"],
 )
-def test_python_is_refused_as_the_command_line_is(options: Any, says: str, calls: Any) -> None:
-    with pytest.raises(InputError, match=says):
+def test_python_is_refused_as_the_command_line_is(options: Any, message: str, calls: Any) -> None:
+    with pytest.raises(InputError, match=message):
         probe(**options)
-    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    assert invoke("a", *words).exit_code == 2
+    arguments = [
+        argument for key, value in options.items() for argument in (f"--{key}", str(value))
+    ]
+    assert invoke("a", *arguments).exit_code == 2
     assert calls == []
 
 
-def test_what_was_asked_is_recorded_as_a_command_also_from_python() -> None:
+def test_call_is_recorded_as_a_command_also_from_python() -> None:
     made = probe("a b", unit="patient", fast=True, set_={"training": {"epochs": 2}})
     assert (
         made.to_dict()["command"] == "cxr probe 'a b' --unit patient --set training.epochs=2 --fast"
@@ -154,14 +156,14 @@ def test_python_is_silent_and_the_command_line_shows_the_result(capsys: Any) -> 
 
 def test_help_is_the_docstring() -> None:
     text = " ".join(invoke("--help").output.split())
-    for words in ("Say what was asked. More than one line.", "Where it comes from.", "How often.",
+    for texts in ("Say what was asked. More than one line.", "Where it comes from.", "How often.",
                   "Which. May be repeated.", "A shared option.", "100<=x<=900",
                   "Example: cxr probe a b --out c"):  # fmt: skip
-        assert words in text
+        assert texts in text
     assert "Args:" not in text
 
 
-def test_a_wrong_folder_is_named_before_the_verb_is_entered(tmp_path: Path) -> None:
+def test_wrong_folder_is_named_before_the_command_starts(tmp_path: Path) -> None:
     @command
     def evaluate(*, data: DataFolder) -> None:
         """Never entered."""
@@ -173,7 +175,7 @@ def test_a_wrong_folder_is_named_before_the_verb_is_entered(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_argument_of_a_verb_is_described(name: str) -> None:
+def test_every_argument_of_a_command_is_described(name: str) -> None:
     function = command_function(name)
     assert [p.name for p in parameters_of(function) if not p.help] == []
 
@@ -195,20 +197,20 @@ def lines(monkeypatch, capsys):
     return run
 
 
-def test_a_short_block_says_its_end_once(lines):
+def test_short_block_reports_its_end_once(lines):
     assert lines(0.5, start=0.0) == ["Predicting with A: 10 of 10"]
 
 
-def test_no_half_minute_of_a_long_block_passes_without_a_line_that_says_how_long_it_takes(lines):
-    told = lines(24)
-    assert len(told) == 9  # of the first step nothing follows
-    assert told[0] == "Predicting with A: 2 of 10, about 3 minutes left"
-    assert told[-2:] == [
+def test_long_block_reports_its_remaining_time_every_half_minute(lines):
+    reported = lines(24)
+    assert len(reported) == 9  # of the first step nothing follows
+    assert reported[0] == "Predicting with A: 2 of 10, about 3 minutes left"
+    assert reported[-2:] == [
         "Predicting with A: 9 of 10, about 20 seconds left", "Predicting with A: 10 of 10"
     ]  # fmt: skip
 
 
-def test_a_block_of_unknown_length_says_how_far_it_is(lines):
+def test_block_of_unknown_length_reports_its_progress(lines):
     assert lines(15, total=None, steps=4) == [
         "Predicting with A", "Predicting with A: 2 so far", "Predicting with A: 4 so far"
     ]  # fmt: skip

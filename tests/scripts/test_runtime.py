@@ -18,17 +18,17 @@ from cxr_compare.scripts.runtime import choose_device, choose_precision, tune_cp
         pytest.param(2, 2, 2, id="two processes with loaders"),
     ],
 )
-@pytest.mark.parametrize("users_own", [False, True])
+@pytest.mark.parametrize("user_threads", [False, True])
 def test_torch_gets_the_processors_that_others_leave(
-    monkeypatch, workers, shared_by, threads, users_own
+    monkeypatch, workers, shared_by, threads, user_threads
 ):
-    monkeypatch.setattr("os.environ", {"OMP_NUM_THREADS": "6"} if users_own else {})
+    monkeypatch.setattr("os.environ", {"OMP_NUM_THREADS": "6"} if user_threads else {})
     monkeypatch.setattr("cxr_compare.data_prep.contracts.processors.cpu_count", lambda: 8)
     before = torch.get_num_threads()
     torch.set_num_threads(6)
     try:
         tune_cpu(workers=workers, shared_by=shared_by)
-        assert torch.get_num_threads() == (6 if users_own else threads)
+        assert torch.get_num_threads() == (6 if user_threads else threads)
     finally:
         torch.set_num_threads(before)
 
@@ -52,7 +52,7 @@ def test_auto_precision_follows_the_hardware(monkeypatch, fast, chosen):
     assert choose_precision("bf16", "cpu") == "bf16"
 
 
-def test_a_gpu_that_torch_cannot_use_is_said_once_and_only_where_one_is(
+def test_gpu_that_torch_cannot_use_is_reported_once_and_only_where_present(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -63,13 +63,16 @@ def test_a_gpu_that_torch_cannot_use_is_said_once_and_only_where_one_is(
     with pytest.raises(InputError, match=r"--device cuda: .*cpu$"):
         choose_device("cuda")
     (tmp_path / "nvidiactl").touch()
-    for built_for, says in ((None, "is built without CUDA; pytorch.org"), ("12.8", "nvidia-smi")):
+    for built_for, message in (
+        (None, "is built without CUDA; pytorch.org"),
+        ("12.8", "nvidia-smi"),
+    ):
         monkeypatch.setattr(torch.version, "cuda", built_for)
         assert runtime.choose_device("auto") == "cpu"
-        told = capsys.readouterr().err
-        assert told.startswith("On the CPU: ")
-        assert says in told
-        assert len(told.splitlines()) == 1
+        output = capsys.readouterr().err
+        assert output.startswith("On the CPU: ")
+        assert message in output
+        assert len(output.splitlines()) == 1
         assert runtime.choose_device("cpu") == "cpu"  # as asked: nothing to explain
         assert capsys.readouterr().err == ""
         with pytest.raises(InputError, match=r"--device cuda: .*cpu$"):

@@ -24,10 +24,10 @@ _SBATCH = {
 _SRUN = {"kill-on-bad-exit": "[01]"}
 
 
-def _block(kind: str, word: str) -> str:
+def _block(kind: str, text: str) -> str:
     blocks = re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
-    (found,) = [block for block in blocks if word in block]
-    return str(found)
+    (matching,) = [block for block in blocks if text in block]
+    return str(matching)
 
 
 def _words(command: str) -> list[str]:
@@ -38,25 +38,25 @@ def sbatch_words() -> list[str]:
     """The words of the page's `cxr` command under srun, without `cxr`."""
     command = re.search(r"^srun .*?(?=&$)", _block("sbatch", "srun"), re.DOTALL | re.MULTILINE)
     assert command is not None
-    words = _words(command[0])
-    start = words.index("cxr")
-    for option in words[1:start]:
+    arguments = _words(command[0])
+    start = arguments.index("cxr")
+    for option in arguments[1:start]:
         name, _, value = option.removeprefix("--").partition("=")
         assert re.fullmatch(_SRUN[name], value), option
-    return words[start + 1 :]
+    return arguments[start + 1 :]
 
 
-def _require_own(words: list[str]) -> None:
+def _require_own(tokens: list[str]) -> None:
     """Check that a `cxr` command has options that there are."""
-    name, subcommand, *arguments = words
+    name, subcommand, *arguments = tokens
     assert name == "cxr"
     commands = get_command(build_app()).commands  # type: ignore[attr-defined]
     commands[subcommand].make_context(subcommand, arguments)
 
 
-def _torchrun(words: list[str]) -> list[str]:
+def _torchrun(tokens: list[str]) -> list[str]:
     """The words of the program that a torchrun command starts."""
-    name, *arguments = words
+    name, *arguments = tokens
     assert name == "torchrun"
     parsed = get_args_parser().parse_args(arguments)
     assert parsed.standalone
@@ -121,13 +121,13 @@ def test_torchrun_command_starts_a_training():
 
 
 def test_ray_job_prepares_with_ray_and_trains_with_torchrun():
-    words = _words(_block("bash", "ray job submit"))
-    place = words.index("--")
-    assert words[: place + 1] == [
+    arguments = _words(_block("bash", "ray job submit"))
+    index = arguments.index("--")
+    assert arguments[: index + 1] == [
         "ray", "job", "submit", "--address", "http://ray-head:8265", "--entrypoint-num-gpus", "4",
         "--",
     ]  # fmt: skip
-    shell, option, script = words[place + 1 :]
+    shell, option, script = arguments[index + 1 :]
     assert (shell, option) == ("bash", "-c")
     subprocess.run(["bash", "-n", "-c", script], check=True)
     variables, prepare, train = (_words(part) for part in script.split("&&"))

@@ -117,14 +117,14 @@ def live(export: Path) -> Iterator[Live]:
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
-        if found := re.search(r"http://\S+:\d+", line):
+        if match := re.search(r"http://\S+:\d+", line):
             break
     else:
         pytest.fail("no address was shown")
     try:
-        while httpx.get(f"{found[0]}/readyz").status_code != 200:
+        while httpx.get(f"{match[0]}/readyz").status_code != 200:
             time.sleep(0.05)
-        yield Live(process, found[0], export)
+        yield Live(process, match[0], export)
     finally:
         process.kill()
         process.communicate()
@@ -136,7 +136,7 @@ def test_the_examples_of_the_documentation_get_answers(live: Live, tmp_path: Pat
     (python,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (curl,) = re.findall(r"^curl .*$", PAGE, re.MULTILINE)
     for command in (["bash", "-c", curl], [sys.executable, "-c", python]):
-        here = [each.replace("http://127.0.0.1:8000", live.address) for each in command]
+        here = [line.replace("http://127.0.0.1:8000", live.address) for line in command]
         done = subprocess.run(here, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert "CheXNet no answer" in done.stdout  # for noise

@@ -32,7 +32,7 @@ def data(prepared: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "data"))
 
 
-def test_it_shows_what_each_role_holds(data, capsys):
+def test_split_prints_the_contents_of_every_role(data, capsys):
     split(data, name="half", val=0.25, test=0.25, seed=1, as_json=True)
     shown = capsys.readouterr()
     counts = json.loads(shown.out)["half"]["roles"]
@@ -65,7 +65,7 @@ def test_a_file_is_followed_and_its_gaps_are_noted(data, tmp_path, capsys):
         split(data, name="strict", file=file, strict=True)
 
 
-def test_the_test_set_of_another_split_can_be_kept(data):
+def test_test_set_of_another_split_can_be_reused(data):
     split(data, name="val-2", keep_test_of="default", seed=2)
     dataset = DataSet.open(data)
     assert dataset.image_ids("test", "val-2").equals(dataset.image_ids("test"))

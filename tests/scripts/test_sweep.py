@@ -76,8 +76,8 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         read.add(image_id)
         return image(store, image_id)
 
-    def here(words: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
-        train(words[1], data=words[3], out=words[5], device="cpu")
+    def here(arguments: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
+        train(arguments[1], data=arguments[3], out=arguments[5], device="cpu")
         return _Ended(0)
 
     out = tmp_path_factory.mktemp("trained") / "sweep"
@@ -89,29 +89,29 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return out, read
 
 
-def test_the_best_trial_is_kept_as_an_ordinary_run(trained: tuple[Path, set[str]]) -> None:
+def test_best_trial_is_stored_as_an_ordinary_run(trained: tuple[Path, set[str]]) -> None:
     out, _ = trained
-    found = json.loads((out / "sweep.json").read_text())
-    values = [each["value"] for each in found["trials"]]
-    runs = [RunFolder.open(out / each["run"]) for each in found["trials"]]
+    record = json.loads((out / "sweep.json").read_text())
+    values = [trial["value"] for trial in record["trials"]]
+    runs = [RunFolder.open(out / trial["run"]) for trial in record["trials"]]
     assert values == [run.info["best_value"] for run in runs]
-    assert found["best"]["value"] == max(values)
-    kept, own = out / "best", out / found["best"]["run"]
-    names = [path.name for path in own.iterdir() if path.is_file()]
+    assert record["best"]["value"] == max(values)
+    best, trial_folder = out / "best", out / record["best"]["run"]
+    names = [path.name for path in trial_folder.iterdir() if path.is_file()]
     assert "model.safetensors" in names
-    assert filecmp.cmpfiles(own, kept, names, shallow=False)[0] == names
-    assert not (kept / "checkpoints").exists()
-    assert RunFolder.open(kept).info["name"] == f"Tiny, trial {found['best']['number']}"
+    assert filecmp.cmpfiles(trial_folder, best, names, shallow=False)[0] == names
+    assert not (best / "checkpoints").exists()
+    assert RunFolder.open(best).info["name"] == f"Tiny, trial {record['best']['number']}"
 
 
 def test_trials_have_what_was_proposed_and_the_first_is_the_configuration_itself(trained):
     out, _ = trained
-    for place, trial in enumerate(trials_of(out)):
+    for number, trial in enumerate(trials_of(out)):
         config = read_config(out / trial["run"] / "config.toml")
         assert float(trial["settings"][LR]) == config.training.learning_rate
         assert trial["settings"]["training.optimiser"] == config.training.optimiser
         assert 1e-4 <= config.training.learning_rate <= 1e-2
-        assert (config.training.learning_rate == 1e-3) == (place == 0)
+        assert (config.training.learning_rate == 1e-3) == (number == 0)
 
 
 def test_no_test_image_is_read(data: Path, trained: tuple[Path, set[str]]) -> None:
@@ -122,7 +122,7 @@ def test_no_test_image_is_read(data: Path, trained: tuple[Path, set[str]]) -> No
     assert by_role["train"] | by_role["val"] == read
 
 
-def test_a_sweep_says_that_its_figure_is_optimistic_and_what_comes_next(data, trained):
+def test_sweep_warns_of_its_optimistic_figure_and_names_the_next_step(data, trained):
     out, _ = trained
     facts = describe_folder(out)
     assert facts["kind"] == "sweep, complete"
@@ -156,10 +156,10 @@ class _Trainings:
         self.started: list[str] = []
         self.figure: Figure = lambda settings: 1 - abs(math.log10(settings["learning_rate"]) + 3)
 
-    def start(self, words: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
-        run = Path(words[5])
+    def start(self, arguments: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
+        run = Path(arguments[5])
         self.started.append(run.name)
-        settings = read_config(Path(words[1])).training.model_dump()
+        settings = read_config(Path(arguments[1])).training.model_dump()
         figure = self.figure(settings)
         if isinstance(figure, str):
             log.write(f"epoch 1 of 1\ncxr: {figure}\n\n".encode())
@@ -177,19 +177,19 @@ class _Trainings:
 def test_a_sweep_interrupted_anywhere_ends_as_one_that_was_not(data, tmp_path, pretended):
     _sweep(data, tmp_path / "whole", trials=14)  # beyond the random ones
     whole = trials_of(tmp_path / "whole")
-    assert [each["state"] for each in whole] == ["complete"] * 14
-    assert len({each["settings"][LR] for each in whole}) == 14
+    assert [trial["state"] for trial in whole] == ["complete"] * 14
+    assert len({trial["settings"][LR] for trial in whole}) == 14
 
-    known, pretended.started = pretended.figure, []
+    original_figure, pretended.started = pretended.figure, []
     for stop_at in (1, 4, 5, 13):
 
         def figure(settings: dict[str, Any], stop_at: int = stop_at) -> float | int | str:
-            return 130 if int(pretended.started[-1]) == stop_at else known(settings)
+            return 130 if int(pretended.started[-1]) == stop_at else original_figure(settings)
 
         pretended.figure = figure
         with pytest.raises(KeyboardInterrupt):
             _sweep(data, tmp_path / "parts", trials=14)
-    pretended.figure = known
+    pretended.figure = original_figure
     _sweep(data, tmp_path / "parts", trials=14)
     assert trials_of(tmp_path / "parts") == whole
     once = [f"{n:03d}" for n in range(14) if n not in (1, 4, 5, 13)]
@@ -208,16 +208,16 @@ def test_half_a_line_and_a_lock_that_a_kill_left_are_cleared_away(data, tmp_path
         for name in ("killed", "whole")
     )
     # In the midst of proposing trial 3: it has one of its settings.
-    begun = [place for place, line in enumerate(more) if b'"op_code":5' in line][6]
-    journal.write_bytes(b"".join([*lines, *more[len(lines) : begun + 1], b'{"op_code":5,"wor']))
+    starts = [position for position, line in enumerate(more) if b'"op_code":5' in line][6]
+    journal.write_bytes(b"".join([*lines, *more[len(lines) : starts + 1], b'{"op_code":5,"wor']))
     journal.with_name("study.journal.lock").touch()
     _sweep(data, tmp_path / "killed", trials=5)
-    states = [each["state"] for each in trials_of(tmp_path / "killed")]
+    states = [trial["state"] for trial in trials_of(tmp_path / "killed")]
     assert states == ["complete"] * 5
     assert trials_of(tmp_path / "killed")[:3] == trials_of(tmp_path / "whole")[:3]
 
 
-def test_more_trials_go_on_with_a_sweep_and_a_better_one_takes_its_place(data, tmp_path, pretended):
+def test_more_trials_continue_a_sweep_and_a_better_one_becomes_best(data, tmp_path, pretended):
     pretended.figure = lambda settings: 0.01 * len(pretended.started)
     _sweep(data, tmp_path, trials=2)
     assert json.loads((tmp_path / "sweep.json").read_text())["best"]["number"] == 1
@@ -240,9 +240,9 @@ def test_a_trial_that_fails_is_listed_with_its_reason_and_not_tried_again(
     pretended.figure = lambda settings: fates[pretended.started[-1]]
     real = pretended.start
 
-    def start(words: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
-        ended = real(words, environment, log)
-        path = Path(words[5]) / "run.json"  # what is undefined is null in a real one
+    def start(arguments: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
+        ended = real(arguments, environment, log)
+        path = Path(arguments[5]) / "run.json"  # what is undefined is null in a real one
         if path.is_file():
             path.write_text(path.read_text().replace("NaN", "null"))
         return ended
@@ -253,23 +253,23 @@ def test_a_trial_that_fails_is_listed_with_its_reason_and_not_tried_again(
         _sweep(data, tmp_path, trials=5)
     assert pretended.started == list(fates)
     made = trials_of(tmp_path)
-    assert [each["state"] for each in made] == ["complete", *["failed"] * 3, "complete"]
-    assert [each["reason"] for each in made[1:4]] == [
+    assert [trial["state"] for trial in made] == ["complete", *["failed"] * 3, "complete"]
+    assert [trial["reason"] for trial in made[1:4]] == [
         "epoch 1: the training has diverged",
         "ended by SIGKILL, perhaps for want of memory",
         "auroc is undefined on the validation images",
     ]
-    assert "trial 1 (" in (said := capsys.readouterr().err)
-    assert "failed: epoch 1: the training has diverged; best 0.5000 (trial 0)" in said
+    assert "trial 1 (" in (output := capsys.readouterr().err)
+    assert "failed: epoch 1: the training has diverged; best 0.5000 (trial 0)" in output
 
 
 def test_a_full_disk_stops_a_sweep_and_counts_for_no_trial(data, tmp_path, pretended):
-    known, pretended.figure = pretended.figure, lambda settings: InputError.status
+    figure, pretended.figure = pretended.figure, lambda settings: InputError.status
     with pytest.raises(InputError) as stopped:
         _sweep(data, tmp_path / "filled", trials=3)
     assert stopped.value.full_disk
     assert pretended.started == ["000"]
-    pretended.figure = known
+    pretended.figure = figure
     _sweep(data, tmp_path / "filled", trials=3)
     _sweep(data, tmp_path / "whole", trials=3)
     assert trials_of(tmp_path / "filled") == trials_of(tmp_path / "whole")
@@ -289,7 +289,7 @@ def test_a_sweep_stops_where_trials_fail_again_and_again(data, tmp_path, pretend
 def test_every_combination_of_listed_values_is_tried_once(data, tmp_path, pretended, capsys):
     over = ["training.batch_size=4,8,16", "training.optimiser=adamw,sgd"]
     _sweep(data, tmp_path, over, trials=9)
-    made = [tuple(each["settings"].values()) for each in trials_of(tmp_path)]
+    made = [tuple(trial["settings"].values()) for trial in trials_of(tmp_path)]
     assert made[0] == ("8", "adamw")  # the configuration as it stands
     assert len(made) == len(set(made)) == 6
     assert "Every combination has been tried" in capsys.readouterr().err
@@ -301,18 +301,18 @@ def test_settings_of_an_earlier_trial_are_not_trained_again(data, tmp_path, pret
     _sweep(data, tmp_path, over, trials=8)
     made = trials_of(tmp_path)
     assert len(made) == 8
-    repeated = [each for each in made if each["state"] == "repeated"]
+    repeated = [trial for trial in made if trial["state"] == "repeated"]
     assert repeated, "eight draws of nine combinations: choose another seed"
-    for each in repeated:
-        first = next(one for one in made if one["settings"] == each["settings"])
-        assert (each["value"], each["run"]) == (first["value"], first["run"])
-        assert f"{each['number']:03d}" not in pretended.started
+    for trial in repeated:
+        first = next(one for one in made if one["settings"] == trial["settings"])
+        assert (trial["value"], trial["run"]) == (first["value"], first["run"])
+        assert f"{trial['number']:03d}" not in pretended.started
 
 
-def test_several_at_a_time_have_places_of_their_own_and_lose_nothing(
+def test_parallel_trials_have_separate_folders_and_lose_nothing(
     data, tmp_path, pretended, monkeypatch
 ):
-    under_way: list[str] = []
+    running: list[str] = []
     most = [0]
     real = pretended.start
 
@@ -320,26 +320,26 @@ def test_several_at_a_time_have_places_of_their_own_and_lose_nothing(
         def __init__(self, name: str, ended: _Ended) -> None:
             super().__init__(ended.status)
             self.name, self.polls = name, 2
-            under_way.append(name)
-            most[0] = max(most[0], len(under_way))
+            running.append(name)
+            most[0] = max(most[0], len(running))
 
         def poll(self) -> int | None:
             self.polls -= 1
-            if self.polls and self.name in under_way:
+            if self.polls and self.name in running:
                 return None
-            under_way.remove(self.name)
+            running.remove(self.name)
             return self.status
 
-    def start(words: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
+    def start(arguments: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
         assert environment == {"OMP_NUM_THREADS": "1"}
-        return Slow(Path(words[5]).name, real(words, environment, log))
+        return Slow(Path(arguments[5]).name, real(arguments, environment, log))
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(child_processes, "start", start)
     _sweep(data, tmp_path, trials=7, jobs=3)
     assert most == [3]
     assert sorted(pretended.started) == [f"{n:03d}" for n in range(7)]
-    assert [each["state"] for each in trials_of(tmp_path)] == ["complete"] * 7
+    assert [trial["state"] for trial in trials_of(tmp_path)] == ["complete"] * 7
 
 
 def test_pruning_stops_a_trial_that_is_behind_the_median(data, tmp_path, pretended, monkeypatch):
@@ -349,10 +349,12 @@ def test_pruning_stops_a_trial_that_is_behind_the_median(data, tmp_path, pretend
     class Epochs(_Ended):
         """Writes an epoch's figure at each poll, four in all."""
 
-        def __init__(self, words: list[str], environment: dict[str, str], log: IO[bytes]) -> None:
+        def __init__(
+            self, arguments: list[str], environment: dict[str, str], log: IO[bytes]
+        ) -> None:
             super().__init__(0)
-            self.again = lambda: real(words, environment, log)
-            self.run = Path(words[5])
+            self.again = lambda: real(arguments, environment, log)
+            self.run = Path(arguments[5])
             self.run.mkdir()
             self.figures: list[float] = []
             self.level = 0.9 if len(pretended.started) < 5 else 0.5
@@ -376,14 +378,14 @@ def test_pruning_stops_a_trial_that_is_behind_the_median(data, tmp_path, pretend
     monkeypatch.setattr(child_processes, "start", Epochs)
     _sweep(data, tmp_path, trials=6, pruning=True)
     made = trials_of(tmp_path)
-    assert [each["state"] for each in made] == ["complete"] * 5 + ["pruned"]
+    assert [trial["state"] for trial in made] == ["complete"] * 5 + ["pruned"]
     assert made[5]["reason"] == "epoch 2: auroc 0.510 is behind the median of the others"
     assert (made[5]["value"], made[5]["epochs"]) == (None, 2)
     assert len(signals) == 1
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"over": [f"{LR}=1e-4..1e-1", OVER[1]]}, rf"{LR} was 0.0001 to 0.01 on a log scale, is"),
         ({"over": OVER[:1]}, "training.optimiser was adamw, sgd, is now not there"),
@@ -391,8 +393,8 @@ def test_pruning_stops_a_trial_that_is_behind_the_median(data, tmp_path, pretend
         ({"set_": ["training.epochs=2"]}, "training.epochs was 1, is now 2"),
     ],
 )
-def test_another_sweep_in_the_same_folder_is_refused(data, trained, pretended, change, says):
-    with pytest.raises(InputError, match=f"sweep: .*{says}"):
+def test_another_sweep_in_the_same_folder_is_refused(data, trained, pretended, change, message):
+    with pytest.raises(InputError, match=f"sweep: .*{message}"):
         _sweep(data, trained[0], **{"trials": 9, **change})
     assert pretended.started == []
 
@@ -412,7 +414,7 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_written(data, tmp_pa
         _sweep(data, out, ["training.epoch=1,2"])
     with pytest.raises(InputError, match=r"target 'lump'.*opacity$"):
         _sweep(data, out, set_=["data.target=lump"])
-    with pytest.raises(InputError, match="no such folder; give a data set"):
+    with pytest.raises(InputError, match=r"none: .*cxr prepare"):
         sweep("chexnet_small", data=tmp_path / "none", out=out, over=OVER, trials=3)
     assert not out.exists()
     (tmp_path / "other").mkdir()
@@ -439,12 +441,12 @@ def test_more_gpus_than_there_are_is_refused() -> None:
 @pytest.mark.long
 def test_a_killed_sweep_takes_its_trials_along_and_goes_on(data: Path, tmp_path: Path) -> None:
     out, surroundings = tmp_path / "out", environment(str(ROOT))
-    words = ["sweep", data.parent / "tiny.toml", "--data", data, "--out", out, "--trials", "3",
+    arguments = ["sweep", data.parent / "tiny.toml", "--data", data, "--out", out, "--trials", "3",
              "--jobs", "2", "--over", OVER[0]]  # fmt: skip
-    killed = start(surroundings, *words)
+    killed = start(surroundings, *arguments)
     wait_until(lambda: [*out.glob("trials/*/config.toml")], 300)
     killed.kill()
     killed.communicate()
-    ended(start(surroundings, *words))
-    assert [each["state"] for each in trials_of(out)] == ["complete"] * 3
+    ended(start(surroundings, *arguments))
+    assert [trial["state"] for trial in trials_of(out)] == ["complete"] * 3
     assert len([*out.glob("trials/*/run.json")]) == 3

@@ -49,13 +49,13 @@ def test_an_export_is_named_after_its_run_and_counts_as_the_same_training(predic
     assert system.info["run"] == "run"  # a folder of this machine is no business of others
 
 
-@pytest.mark.parametrize("place", ["elsewhere", "run/exports/onnx-int8"])
-def test_what_an_export_learned_from_is_read_from_its_run(predicted, tmp_path, place):
-    system = predicted(tmp_path / place)
+@pytest.mark.parametrize("folder_kind", ["elsewhere", "run/exports/onnx-int8"])
+def test_what_an_export_learned_from_is_read_from_its_run(predicted, tmp_path, folder_kind):
+    system = predicted(tmp_path / folder_kind)
     pd.testing.assert_frame_equal(
         read_table(system.folder / "seen.parquet", "seen"), typed_table(SEEN, "seen")
     )
-    assert not (tmp_path / place / "seen.parquet").exists()  # patients are not handed on
+    assert not (tmp_path / folder_kind / "seen.parquet").exists()  # patients are not handed on
 
 
 CONFIG = """kind = "classifier"
@@ -72,7 +72,7 @@ epochs = 3
 """
 
 
-def test_predictions_hold_how_their_run_was_trained_and_no_folder_of_the_machine(
+def test_predictions_contain_the_training_of_their_run_and_no_folder_of_the_machine(
     predicted, tmp_path
 ):
     (tmp_path / "run" / "config.toml").write_text(CONFIG)

@@ -86,8 +86,8 @@ def test_training_leaves_a_complete_run(whole: Path) -> None:
         "validation",
     }  # fmt: skip
     model = load_model(run.folder, {"detector": build_detector, "classifier": build_classifier})
-    kept = load_file(run.best_weights(run.info["best_epoch"]))
-    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+    weights = load_file(run.best_weights(run.info["best_epoch"]))
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert Preprocess.from_json(run.folder / "preprocess.json").size == 96
     assert len(pd.read_csv(run.folder / "metrics.csv")) == 2
     assert run.info["findings"] == ["lung_opacity"]
@@ -123,10 +123,12 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp
         assert answer.probability == pytest.approx(
             float(decision.probability([scores[image_id]])[0]), rel=1e-3
         )
-        of_image = boxes[boxes["image_id"] == image_id].sort_values("score", ascending=False)
+        image_boxes = boxes[boxes["image_id"] == image_id].sort_values("score", ascending=False)
         if loaded.model.kind == "boxes":
-            of_image = of_image[of_image["score"] >= min(threshold, of_image["score"].max())]
-        expected = of_image if answer.decision else of_image[:0]
+            image_boxes = image_boxes[
+                image_boxes["score"] >= min(threshold, image_boxes["score"].max())
+            ]
+        expected = image_boxes if answer.decision else image_boxes[:0]
         columns = ["x1", "y1", "x2", "y2", "score"]
         np.testing.assert_allclose(answer.boxes[columns], expected[columns], rtol=1e-3, atol=1e-2)
         assert answer.finding == target.display_name
@@ -174,8 +176,8 @@ def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
 def test_run_lists_every_patient_it_saw(data: Path, whole: Path) -> None:
     dataset = DataSet.open(data)
     split, labels = dataset.split(), dataset.labels(dataset.target())
-    known = split[split["image_id"].isin(labels.index[labels.notna()])]
-    expected = known[known["role"].isin(["train", "val"])]
+    labelled = split[split["image_id"].isin(labels.index[labels.notna()])]
+    expected = labelled[labelled["role"].isin(["train", "val"])]
     seen = RunFolder.open(whole).seen
     assert set(zip(seen.image_id, seen.role, strict=True)) == set(
         zip(expected.image_id, expected.role, strict=True)
@@ -184,7 +186,7 @@ def test_run_lists_every_patient_it_saw(data: Path, whole: Path) -> None:
     assert (seen.set_index("image_id")["patient_id"] == patients[seen.image_id]).all()
 
 
-def test_last_weights_are_kept_on_request(data, tmp_path, capfd):
+def test_last_weights_are_stored_on_request(data, tmp_path, capfd):
     # Nothing is learned, so all figures are equal, and by any of them the first epoch is the best.
     keys = ["training.monitor=epoch", "training.learning_rate=1e-12", "model.norm=group"]
     _train(data, tmp_path / "run", *keys)
@@ -198,9 +200,9 @@ def test_ended_run_is_left_as_it_is(data, ended, capsys):
     capsys.readouterr()
     _train(data, ended)
     assert {p: p.stat().st_mtime_ns for p in ended.rglob("*")} == before
-    said = capsys.readouterr().err
-    assert "has ended before" in said
-    assert "curves.png" in said
+    output = capsys.readouterr().err
+    assert "has ended before" in output
+    assert "curves.png" in output
 
 
 def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
@@ -222,30 +224,32 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
 
 
 @pytest.fixture(scope="module")
-def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped after its first epoch."""
-    out = tmp_path_factory.mktemp("begun")
+    out = tmp_path_factory.mktemp("interrupted")
     _train_one_epoch_and_interrupt(data, out, "chexnet_quickstart")
     return out
 
 
-def test_resuming_with_another_configuration_names_the_key(data: Path, begun: Path) -> None:
+def test_resuming_with_another_configuration_names_the_key(data: Path, interrupted: Path) -> None:
     with pytest.raises(InputError, match=r"training.learning_rate .*0.001.* 0.1;"):
-        _train(data, begun, "training.learning_rate=0.1", config="chexnet_quickstart")
+        _train(data, interrupted, "training.learning_rate=0.1", config="chexnet_quickstart")
 
 
-def test_a_run_of_the_other_kind_is_named_before_the_data_set_is_opened(data, begun, monkeypatch):
+def test_a_run_of_the_other_kind_is_named_before_the_data_set_is_opened(
+    data, interrupted, monkeypatch
+):
     monkeypatch.setattr(DataSet, "open", lambda folder: pytest.fail("opened"))
     with pytest.raises(InputError, match=r"\(CheXNet.*\).*--out"):
-        _train(data, begun, config="retinanet_quickstart")
+        _train(data, interrupted, config="retinanet_quickstart")
 
 
-def test_resuming_with_another_split_of_the_data_is_refused(data, begun, monkeypatch):
+def test_resuming_with_another_split_of_the_data_is_refused(data, interrupted, monkeypatch):
     ids: dict[str, Any] = DataSet.open(data).ids
     changed = {**ids, "split_ids": {"default": "0123456789abcdef"}}
     monkeypatch.setattr(DataSet, "ids", property(lambda self: changed))
     with pytest.raises(InputError, match=r"split_id .*'\w+'.*'0123456789abcdef'.*--data"):
-        _train(data, begun, config="chexnet_quickstart")
+        _train(data, interrupted, config="chexnet_quickstart")
 
 
 @pytest.mark.parametrize(
@@ -279,9 +283,7 @@ def test_split_without_positive_images_is_refused(data, tmp_path, monkeypatch):
         _train(data, tmp_path / "run")
 
 
-def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
-    data, tmp_path, monkeypatch
-):
+def test_audit_error_stops_training_unless_overridden_and_is_recorded(data, tmp_path, monkeypatch):
     folder = shutil.copytree(data, tmp_path / "data")
     split = read_table(folder / "splits" / "default.parquet", "split")
     patients = read_table(folder / "images.parquet", "images").set_index("image_id")["patient_id"]
@@ -309,7 +311,7 @@ def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
 
 
 @pytest.mark.parametrize(
-    ("table", "column", "kept", "message"),
+    ("table", "column", "value", "message"),
     [
         ("boxes", "finding", [], r"boxes of 'opacity'.*cxr train chexnet"),
         ("findings", "state", ["absent"], r"'opacity' .* 0 positive patients"),
@@ -317,10 +319,10 @@ def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
     ],
 )
 def test_a_set_with_nothing_to_learn_is_refused_with_what_to_add(
-    data, tmp_path, monkeypatch, table, column, kept, message
+    data, tmp_path, monkeypatch, table, column, value, message
 ):
     rows = getattr(DataSet.open(data), table)
-    left = rows[rows[column].isin(kept)]
+    left = rows[rows[column].isin(value)]
     monkeypatch.setattr(DataSet, table, property(lambda self: left))
     with pytest.raises(InputError, match=message):
         _train(data, tmp_path / "run")

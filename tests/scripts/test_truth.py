@@ -68,7 +68,7 @@ def test_a_spreadsheet_of_true_boxes_is_read_and_an_impossible_side_is_named(tmp
             truth_set(tmp_path / name, None, print)
 
 
-def test_it_is_what_prepare_import_and_compare_say_to_the_bit(folder, report, tmp_path):
+def test_truth_equals_prepare_import_and_compare_to_the_bit(folder, report, tmp_path):
     ids = pd.read_csv(folder / "patients.csv")["image_id"]
     pd.DataFrame({"image_id": ids, "role": "test"}).to_csv(tmp_path / "roles.csv", index=False)
     data = prepare(
@@ -80,13 +80,13 @@ def test_it_is_what_prepare_import_and_compare_say_to_the_bit(folder, report, tm
         results, truth = folder / f"{name.lower()}.json", folder / "truth.json"
         options = {"data": data, "name": name, "coco_truth": truth}
         systems[name] = import_predictions(results, out=tmp_path / name, **options)
-    known = compare(systems, data=data, replicates=100)
+    report_prepared = compare(systems, data=data, replicates=100)
     for table in ("figures", "differences", "tests", "failures"):
-        with_pixels = getattr(known, table)
+        with_pixels = getattr(report_prepared, table)
         if table == "failures":  # what is told without looking at the lungs needs pixels
             with_pixels = with_pixels[~with_pixels["topic"].str.contains("shortcut")]
         pd.testing.assert_frame_equal(getattr(report, table), with_pixels)
-    assert report.headline == known.headline
+    assert report.headline == report_prepared.headline
     assert report.figures["ci_low"].notna().sum() > 20
 
 
@@ -96,8 +96,8 @@ def test_average_precision_is_that_of_pycocotools(folder, report):
     evaluated.evaluate()
     evaluated.accumulate()
     evaluated.summarize()
-    of_a = report.figures.query("system == 'A' and subgroup == 'all'").set_index("metric")
-    assert of_a.loc[["ap", "ap50"], "estimate"].tolist() == pytest.approx(evaluated.stats[:2])
+    figures_a = report.figures.query("system == 'A' and subgroup == 'all'").set_index("metric")
+    assert figures_a.loc[["ap", "ap50"], "estimate"].tolist() == pytest.approx(evaluated.stats[:2])
 
 
 def test_truth_as_csv_or_yolo_gives_the_same_figures(folder, report):
@@ -118,14 +118,14 @@ def test_truth_as_csv_or_yolo_gives_the_same_figures(folder, report):
     edges[["x2", "y2"]] += edges[["x1", "y1"]].to_numpy()
     names = [content["images"][number]["file_name"] for number in results["image_id"]]
     edges.assign(image_id=names, score=results["score"]).to_csv(folder / "a.csv", index=False)
-    of_a = report.figures.query("system == 'A'")["estimate"].to_numpy()
+    figures_a = report.figures.query("system == 'A'")["estimate"].to_numpy()
     for truth in (folder / "truth.csv", folder):
         people = folder / "patients.csv"
         other = compare({"A": folder / "a.csv"}, truth=truth, patients=people, replicates=100)
-        np.testing.assert_allclose(other.figures["estimate"].to_numpy(), of_a, atol=1e-9)
+        np.testing.assert_allclose(other.figures["estimate"].to_numpy(), figures_a, atol=1e-9)
 
 
-def test_without_patients_intervals_are_by_image_and_that_is_said_first(folder, capsys):
+def test_without_patients_intervals_are_by_image_and_stated_first(folder, capsys):
     report = compare_files(folder, patients=None, progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Intervals are by image, for ")
@@ -143,15 +143,15 @@ def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(
     monkeypatch.chdir(folder)
     commands = [shlex.split(line)[1:] for line in SHELL.splitlines()]
     assert [cxr(*command) for command in [*commands, commands[0]]] == [0, 0, 0]
-    told = capsys.readouterr().err
-    assert "this report exists already" in told
-    assert "no threshold is chosen; --policy threshold=T gives one" in told
-    assert cxr(*[word.replace("A=a", "A=b") for word in commands[0]]) == 2
+    output = capsys.readouterr().err
+    assert "this report exists already" in output
+    assert "no threshold is chosen; --policy threshold=T gives one" in output
+    assert cxr(*[argument.replace("A=a", "A=b") for argument in commands[0]]) == 2
     assert "A had other predictions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"a": [{"image_id": 77}]}, "a.json: entry 0: image 77 is not in"),
         ({"a": [{"bbox": [1, 2, 3]}]}, "a.json: entry 0 needs image_id, bbox of four numbers"),
@@ -172,16 +172,16 @@ def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(
         ({"name": "truth.xml"}, "truth.xml: no COCO file, CSV, or folder of COCO, YOLO or CSV"),
     ],
 )  # fmt: skip
-def test_bad_input_is_refused_by_its_file_and_place(change, says, tmp_path, capsys):
-    size, own = {"width": 100, "height": 90}, {"image_id": 1, "category_id": 5}
+def test_bad_input_is_refused_by_file_and_position(change, message, tmp_path, capsys):
+    size, annotation = {"width": 100, "height": 90}, {"image_id": 1, "category_id": 5}
     images = [{"id": 1, "file_name": "x.png", **size}, {"id": 2, "file_name": "y.png", **size}]
     categories = [{"id": 5, "name": "Nodule"}, *change.get("categories", [])]
-    boxes = [{"id": 1, **own, "bbox": change.get("boxes", [9, 9, 30, 30])}]
+    boxes = [{"id": 1, **annotation, "bbox": change.get("boxes", [9, 9, 30, 30])}]
     truth = {"images": [*images, *change.get("images", [])], "categories": categories}
     truth["annotations"] = change.get("annotations", boxes)
     path = tmp_path / change.get("name", "truth.json")
     path.write_text(json.dumps(truth))
-    result = {**own, "bbox": [9, 9, 30, 30], "score": 0.5}
+    result = {**annotation, "bbox": [9, 9, 30, 30], "score": 0.5}
     results = [result | entry for entry in change.get("a", [{}]) or []]
     (tmp_path / "a.json").write_text(json.dumps(results))
     patients = change.get("patients", "image_id,patient_id\nx,p\ny,q\n")
@@ -189,4 +189,4 @@ def test_bad_input_is_refused_by_its_file_and_place(change, says, tmp_path, caps
     line = refusal(
         capsys, "compare", "--truth", path, "--patients", tmp_path / "p.csv", tmp_path / "a.json"
     )
-    assert says in line
+    assert message in line

@@ -36,7 +36,7 @@ def predictions(data: Path, tmp_path: Path) -> Path:
     return write_predictions(tmp_path / "reader", data, ids, scores=scores)
 
 
-def test_tune_writes_the_decision_and_says_it(data, predictions, capsys):
+def test_tune_writes_and_prints_the_decision(data, predictions, capsys):
     run_command(tune, predictions, data=data, as_json=True)
     shown = capsys.readouterr()
     stored = Predictions.open(predictions).decision("opacity")
@@ -78,9 +78,9 @@ def detector(data: Path, tmp_path: Path) -> Path:
     return write_predictions(tmp_path / "detector", data, ids, "Detector", boxes=boxes)
 
 
-def test_tune_says_how_it_calibrated(data, predictions):
-    asked = {"calibration": "choose", "policy": ["threshold=0.5"]}
-    shown = str(tune(predictions, data=data, **asked))
+def test_tune_reports_its_calibration(data, predictions):
+    options = {"calibration": "choose", "policy": ["threshold=0.5"]}
+    shown = str(tune(predictions, data=data, **options))
     stored = Predictions.open(predictions).decision("opacity")
     assert set(stored["choices"]["calibration"]) == {
         "as_it_is", "temperature", "platt", "isotonic",
@@ -89,7 +89,7 @@ def test_tune_says_how_it_calibrated(data, predictions):
     assert stored["policies"]["threshold=0.5"]["threshold"] == 0.5
 
 
-def test_tune_chooses_among_the_rules_given_and_keeps_the_simplest(data, detector):
+def test_tune_chooses_among_the_requested_rules_and_prefers_the_simplest(data, detector):
     decision = tune(detector, data=data, reduction=["top_k", "max"])
     stored = Predictions.open(detector).decision("opacity")
     assert stored["options"]["reductions"] == ["top_k", "max"]
@@ -111,15 +111,15 @@ def test_an_impossible_wish_is_refused_before_any_file_is_read(tmp_path, options
         tune(tmp_path / "none", data=tmp_path, **options)
 
 
-def test_tune_tells_of_validation_images_that_taught_the_system(data, predictions):
+def test_tune_warns_of_validation_images_used_in_training(data, predictions):
     seen = pd.DataFrame({"image_id": ["i00", "i02"], "patient_id": ["i00", "i02"],
                          "role": ["train", "val"]})  # fmt: skip
     write_table(seen, predictions / "seen.parquet", "seen")
-    told = str(tune(predictions, data=data))
-    words = (
+    text = str(tune(predictions, data=data))
+    message = (
         "Reader learned from patients, or from copies, of 1 of the 30 validation images of split "
     )
-    assert words in told
+    assert message in text
 
 
 def test_tune_keeps_to_the_split_that_was_predicted(data, predictions):

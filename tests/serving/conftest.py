@@ -95,8 +95,8 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
             np.save(folder / ANCHORS_FILE, anchors)
         else:
             pixels = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)
-            found = activation_maps(network, pixels, "cam")  # type: ignore[arg-type]
-            spec["map_frame"] = found.frame
+            maps = activation_maps(network, pixels, "cam")  # type: ignore[arg-type]
+            spec["map_frame"] = maps.frame
         ExportSpec("onnx", "fp32", findings=("lung_opacity",), size=SIZE, **spec).write(folder)
         run: Any = SimpleNamespace(
             folder=folder, info={"findings": ["lung_opacity"]}, synthetic=False

@@ -70,15 +70,15 @@ def chest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_file_and_its_pixels_get_the_same_answer(run: Run, chest: Path) -> None:
     pixels = np.asarray(Image.open(chest))
-    of_file, of_pixels, of_colour = run.predict_many([chest, pixels, np.dstack([pixels] * 3)])
-    assert of_file.image == str(chest)
-    assert of_pixels.image == "array"
-    assert of_file.score == of_pixels.score == of_colour.score
-    assert of_file.decision is None
-    assert "run the same cxr train command again" in str(of_file.undecided_because)
-    assert of_file.map is not None  # though without an operating point no contour is known
-    assert of_file.map.values.shape == (2, 2)
-    assert of_file.boxes.columns.tolist() == ["finding", "x1", "y1", "x2", "y2", "score"]
+    from_file, from_pixels, from_colour = run.predict_many([chest, pixels, np.dstack([pixels] * 3)])
+    assert from_file.image == str(chest)
+    assert from_pixels.image == "array"
+    assert from_file.score == from_pixels.score == from_colour.score
+    assert from_file.decision is None
+    assert "run the same cxr train command again" in str(from_file.undecided_because)
+    assert from_file.map is not None  # though without an operating point no contour is known
+    assert from_file.map.values.shape == (2, 2)
+    assert from_file.boxes.columns.tolist() == ["finding", "x1", "y1", "x2", "y2", "score"]
 
 
 def test_pixels_as_notebooks_have_them_get_the_answer_of_the_file(run: Run, chest: Path) -> None:
@@ -87,7 +87,7 @@ def test_pixels_as_notebooks_have_them_get_the_answer_of_the_file(run: Run, ches
     planes = np.stack([pixels] * 3)
     tensor = torch.from_numpy(planes.copy())
     transparent = image.convert("RGBA")
-    given = {
+    inputs = {
         "float in [0, 1]": pixels / 255,
         "float32": (pixels / 255).astype(np.float32),
         "(3, H, W)": planes,
@@ -104,12 +104,12 @@ def test_pixels_as_notebooks_have_them_get_the_answer_of_the_file(run: Run, ches
         "PIL float": Image.fromarray((pixels / 255).astype(np.float32)),
     }
     expected = run.predict(chest)
-    for kind, image in given.items():
+    for kind, image in inputs.items():
         answer = run.predict(image)
         assert not isinstance(answer, list), kind
         assert answer.score == expected.score, kind
         assert answer.pixels.shape == (120, 90), kind
-    assert [answer.score for answer in run.predict(list(given.values())[:3])] == [
+    assert [answer.score for answer in run.predict(list(inputs.values())[:3])] == [
         expected.score
     ] * 3
 
@@ -118,19 +118,19 @@ def test_transparent_pixels_of_a_pil_image_are_black_as_in_its_file(run, chest, 
     image = Image.open(chest).convert("RGBA")
     image.putalpha(Image.linear_gradient("L").resize(image.size))
     image.save(tmp_path / "clear.png")
-    of_file, of_image = run.predict([tmp_path / "clear.png", image])
-    assert np.array_equal(of_file.pixels, of_image.pixels)
+    from_file, from_image = run.predict([tmp_path / "clear.png", image])
+    assert np.array_equal(from_file.pixels, from_image.pixels)
 
 
 def test_a_pydicom_data_set_gets_the_answer_of_its_file(run: Run, tmp_path: Path) -> None:
     pydicom = pytest.importorskip("pydicom")
     path = Path(pydicom.examples.get_path("ct"))
     dataset = pydicom.dcmread(path)
-    of_file, of_dataset = run.predict([path, dataset])
-    assert of_dataset.score == of_file.score
-    assert of_dataset.warnings == of_file.warnings
-    assert of_file.warnings  # a CT slice: its header says so
-    assert of_dataset.image == "array"
+    from_file, from_dataset = run.predict([path, dataset])
+    assert from_dataset.score == from_file.score
+    assert from_dataset.warnings == from_file.warnings
+    assert from_file.warnings  # a CT slice: its header says so
+    assert from_dataset.image == "array"
     del dataset.PixelData
     with pytest.raises(InputError, match=r"pydicom .*\(modality CT\)") as refused:
         run.predict(dataset)
@@ -140,7 +140,7 @@ def test_a_pydicom_data_set_gets_the_answer_of_its_file(run: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("pixels", "says"),
+    ("pixels", "message"),
     [
         (np.zeros((4, 4, 4), np.uint8), r"uint8 \(4, 4, 4\); .*\[\.\.\., :3\]"),
         (np.zeros((4, 4, 2), np.uint8), r"uint8 \(4, 4, 2\)"),
@@ -162,8 +162,8 @@ def test_a_pydicom_data_set_gets_the_answer_of_its_file(run: Run, tmp_path: Path
         (pd.DataFrame({"path": ["a.png"]}), "got DataFrame; give its images or paths as a list"),
     ],
 )
-def test_what_needs_a_conversion_is_refused_with_it(run: Run, pixels: Any, says: str) -> None:
-    with pytest.raises(InputError, match=says):
+def test_what_needs_a_conversion_is_refused_with_it(run: Run, pixels: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         run.predict(pixels)
 
 
@@ -205,7 +205,7 @@ OUT, IN = "sensitivity>=0.90@0.90", "specificity>=0.95@0.90"
         ((0.98, 0.99), "ruled_out", False, "ruled out"),
     ],
 )
-def test_triage_decides_where_no_other_policy_is_asked_for(
+def test_triage_decides_where_no_other_policy_is_requested(
     run: Run, chest: Path, cuts: Any, triage: str, decision: bool | None, called: str
 ) -> None:
     names = ("max_f1", OUT, IN)
@@ -215,34 +215,38 @@ def test_triage_decides_where_no_other_policy_is_asked_for(
         options=TuningOptions(rule_out=OUT, rule_in=IN), triage=Triage(*cuts),
         map_scale=(-1.0, 1.0), map_boxes=MapBoxRule(0.5),
     )  # fmt: skip
-    said = {}
+    answers = {}
     for policy in (tuned.policy(None, ""), "max_f1"):
         by_policy = Run(Path("run"), "CheXNet")
         by_policy.model, by_policy.target = run.model, TARGET
         by_policy.operating_point = OperatingPoint(tuned, policy, None)
         by_policy.map_levels = {}
-        said[policy] = by_policy.predict(chest)
-    found, other = said[OUT], said["max_f1"]
-    assert (found.triage, found.decision, found.threshold) == (triage, decision, cuts[0])
-    assert f"  {called}  score" in str(found)
+        answers[policy] = by_policy.predict(chest)
+    by_triage, other = answers[OUT], answers["max_f1"]
+    assert (by_triage.triage, by_triage.decision, by_triage.threshold) == (
+        triage,
+        decision,
+        cuts[0],
+    )
+    assert f"  {called}  score" in str(by_triage)
     rule = f"ruled out below {score_text(cuts[0])}, ruled in from {score_text(cuts[1])} on"
-    assert f"({rule})" in str(found)
-    assert found.to_dict()["triage_rule"] == rule
-    assert answer_row(found.to_dict())["triage"] == triage
+    assert f"({rule})" in str(by_triage)
+    assert by_triage.to_dict()["triage_rule"] == rule
+    assert answer_row(by_triage.to_dict())["triage"] == triage
     assert (other.triage, other.triage_rule, other.threshold) == ("", "", 0.5)
-    warned = replace(found, warnings=(Warned("odd"),))
+    warned = replace(by_triage, warnings=(Warned("odd"),))
     assert (warned.triage, warned.to_dict()["triage"], warned.decision) == ("", "", None)
 
 
 def answer(**changed: Any) -> Answer:
     boxes = [("lung_opacity", 10.4, 20.0, 30.0, 40.6, score) for score in (0.9, 0.8, 0.7, 0.6)]
     table = pd.DataFrame(boxes, columns=["finding", "x1", "y1", "x2", "y2", "score"])
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "image": "film.png", "system": "RetinaNet", "kind": "boxes", "finding": "Lung opacity",
         "score": 0.9, "probability": 0.834, "policy": "max_f1", "threshold": 0.41,
         "computed_decision": True, "boxes": table, **changed,
     }  # fmt: skip
-    return Answer(**given)
+    return Answer(**fields)
 
 
 def test_a_line_says_decision_probability_and_boxes_and_shortens_long_lists() -> None:
@@ -276,7 +280,7 @@ def test_an_answer_that_a_warning_speaks_against_is_called_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pixels", "words"),
+    ("pixels", "message"),
     [
         (np.arange(25, dtype=np.uint8).reshape(5, 5), "5 x 5 px is too small for an X-ray"),
         (np.full((90, 120), 7, np.uint8), "without contrast"),
@@ -284,25 +288,25 @@ def test_an_answer_that_a_warning_speaks_against_is_called_none() -> None:
     ids=["icon", "one grey"],
 )
 def test_an_image_that_shows_nothing_gets_a_warning_as_a_file_and_as_pixels(
-    run, pixels, words, tmp_path
+    run, pixels, message, tmp_path
 ):
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    for said in run.predict_many([tmp_path / "a.png", pixels]):
-        (warning,) = said.warnings
-        assert warning.startswith(words)
+    for answer in run.predict_many([tmp_path / "a.png", pixels]):
+        (warning,) = answer.warnings
+        assert warning.startswith(message)
 
 
 def test_boxes_of_an_answer_end_where_the_image_ends() -> None:
-    found = np.array([[-2.0, -3.0, 50.0, 95.0, 0.9], [100.0, 10.0, 130.0, 40.0, 0.8]])
-    prediction = ImagePrediction("CheXNet", COLOUR, score=0.9, boxes=found)
-    said = Answer.of_prediction(
+    boxes = np.array([[-2.0, -3.0, 50.0, 95.0, 0.9], [100.0, 10.0, 130.0, 40.0, 0.8]])
+    prediction = ImagePrediction("CheXNet", COLOUR, score=0.9, boxes=boxes)
+    answer = Answer.of_prediction(
         prediction, np.array(["a", "a"]), image="a", system="CheXNet", kind="scores",
         finding="A", policy="", pixels=np.zeros((90, 120), np.uint8),
     )  # fmt: skip
-    assert said.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [
+    assert answer.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [
         [0, 0, 50, 90], [100, 10, 120, 40],
     ]  # fmt: skip
-    assert found[0, 0] == -2  # of the overlay, which cuts them itself
+    assert boxes[0, 0] == -2  # of the overlay, which cuts them itself
 
 
 def test_an_answer_is_plain_json() -> None:
@@ -318,20 +322,20 @@ def test_an_answer_is_plain_json() -> None:
     assert entry["warnings"] == ["odd"]
 
 
-def test_what_several_systems_say_alike_is_said_once_and_after_what_concerns_the_image() -> None:
+def test_shared_warnings_appear_once_after_those_of_the_image() -> None:
     about = ("dark", "unlike what trained {}", "{} learned from drawings")
-    said = [
+    answers = [
         answer(
             system=name, warnings=tuple(Warned(text.format(name)) for text in about if name in only)
         )
         for name, only in (("A", "AB"), ("B", "AB"), ("C", "C"))
     ]
-    assert Answer.joint_warnings(said[:1]) == [
+    assert Answer.joint_warnings(answers[:1]) == [
         "dark",
         "unlike what trained A",
         "A learned from drawings",
     ]
-    assert Answer.joint_warnings(said) == [
+    assert Answer.joint_warnings(answers) == [
         "dark", "unlike what trained A, B and C", "A, B and C learned from drawings"
     ]  # fmt: skip
 
@@ -364,8 +368,8 @@ def loaded(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").write_text("{}")
-    said = (Warned("no chest"),)
-    guard = SimpleNamespace(warnings=lambda *_: said, score=lambda *_: 2.0)
+    warnings = (Warned("no chest"),)
+    guard = SimpleNamespace(warnings=lambda *_: warnings, score=lambda *_: 2.0)
     run.guard = cast(Guard, guard)
     monkeypatch.setattr(predict, "open_runs", lambda *_: [run])
     yield run
@@ -390,7 +394,7 @@ def test_warnings_come_before_the_answer_and_strict_refuses(loaded, chest, capsy
     assert refused["status"] == "refused"
 
 
-def test_overlays_get_names_of_their_own_and_are_no_input_of_the_next_call(
+def test_overlays_get_distinct_names_and_are_no_input_of_the_next_call(
     loaded, chest, tmp_path, capsys
 ):
     for name in ("a/film.png", "b/film.png"):
@@ -409,7 +413,7 @@ def test_an_interrupted_table_keeps_its_rows_under_another_name(loaded, chest, m
     ask(chest, csv=Path("all.csv"))
     assert pd.read_csv("all.csv")["image"].tolist() == [str(chest)]
 
-    def interrupt(self: Run, images: list[Any], of_files: None) -> list[Any]:
+    def interrupt(self: Run, images: list[Any], file_warnings: None) -> list[Any]:
         if images[0][0] == "second.png":
             raise KeyboardInterrupt
         return [answer(image=name, pixels=np.zeros((8, 8), np.uint8)) for name, _ in images]
@@ -424,11 +428,11 @@ def test_an_interrupted_table_keeps_its_rows_under_another_name(loaded, chest, m
 
 
 def test_a_second_command_cannot_write_the_table_of_one_under_way(loaded, chest, monkeypatch):
-    answers_of_second: list[str] = []
+    second_answers: list[str] = []
 
-    def run_another(self: Run, images: list[Any], of_files: None) -> list[Any]:
-        if not answers_of_second:
-            answers_of_second.append("began")
+    def run_another(self: Run, images: list[Any], file_warnings: None) -> list[Any]:
+        if not second_answers:
+            second_answers.append("began")
             with pytest.raises(InputError, match=r"^one\.csv: "):
                 ask("other.png", csv=Path("one.csv"))
         return [answer(image=name, pixels=np.zeros((8, 8), np.uint8)) for name, _ in images]
@@ -436,7 +440,7 @@ def test_a_second_command_cannot_write_the_table_of_one_under_way(loaded, chest,
     monkeypatch.setattr(Run, "answer", run_another)
     Path("other.png").write_bytes(chest.read_bytes())
     ask(chest, csv=Path("one.csv"))
-    assert answers_of_second == ["began"]
+    assert second_answers == ["began"]
     assert pd.read_csv("one.csv")["image"].tolist() == [str(chest)]
     ask("other.png", csv=Path("one.csv"))  # afterwards it may
     assert pd.read_csv("one.csv")["image"].tolist() == ["other.png"]

@@ -65,7 +65,7 @@ def put(run: Path, spec: ExportSpec, *, card: bool = True) -> Path:
     return folder
 
 
-def test_torch_is_taken_unless_another_is_asked_for(run: Path, spec: ExportSpec) -> None:
+def test_torch_is_used_unless_another_backend_is_requested(run: Path, spec: ExportSpec) -> None:
     put(run, spec)
     assert choose_backend(run)[:3] == (run, "torch", "fp32")
     assert choose_backend(run, "torch", "bf16")[:3] == (run, "torch", "bf16")
@@ -99,7 +99,7 @@ def test_auto_leaves_out_a_runtime_that_is_not_installed(run, spec, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("backend", "precision", "options", "says"),
+    ("backend", "precision", "options", "message"),
     [
         ("openvino", "int8", {"data": Path("a b")},
          "exports/openvino-.*cxr export .* --format openvino --precision int8 --data 'a b'"),
@@ -111,8 +111,8 @@ def test_auto_leaves_out_a_runtime_that_is_not_installed(run, spec, monkeypatch)
     ],
     ids=["int8", "fp32", "auto int8", "torch int8", "tta"],
 )  # fmt: skip
-def test_what_cannot_be_had_says_what_to_do(run, backend, precision, options, says):
-    with pytest.raises(InputError, match=says):
+def test_unavailable_backend_is_refused_with_a_remedy(run, backend, precision, options, message):
+    with pytest.raises(InputError, match=message):
         choose_backend(run, backend, precision, **options)
 
 
@@ -152,12 +152,12 @@ def test_an_export_answers_for_single_images_as_its_run(run, spec, model):
     export = put(run, spec)
     write_graph(model.model, export, "onnx")
     target = Target("opacity", ("opacity",), "Lung opacity")
-    of_run, of_export = Run(model.folder, "CheXNet"), Run.open(export)
-    of_run.model, of_run.target = model, target
+    trained, exported = Run(model.folder, "CheXNet"), Run.open(export)
+    trained.model, trained.target = model, target
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
-    expected, given = of_run.predict(pixels), of_export.predict(pixels)
-    assert given.score == pytest.approx(expected.score, abs=1e-5)
-    np.testing.assert_allclose(given.map.values, expected.map.values, atol=1e-4)
-    assert (given.system, given.finding) == ("CheXNet", "Lung opacity")
-    assert "no operating point" in str(given.undecided_because)
-    assert of_export.model.inference_id() != model.inference_id()
+    expected, actual = trained.predict(pixels), exported.predict(pixels)
+    assert actual.score == pytest.approx(expected.score, abs=1e-5)
+    np.testing.assert_allclose(actual.map.values, expected.map.values, atol=1e-4)
+    assert (actual.system, actual.finding) == ("CheXNet", "Lung opacity")
+    assert "no operating point" in str(actual.undecided_because)
+    assert exported.model.inference_id() != model.inference_id()

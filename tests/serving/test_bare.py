@@ -25,16 +25,18 @@ pytestmark = pytest.mark.xdist_group("bare")
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory, systems: dict[str, tuple[Path, Run]]) -> Path:
     """The interpreter of an environment of an export's requirements and what these need."""
-    wanted = (systems["boxes"][0] / REQUIREMENTS_FILE).read_text().splitlines()
+    requirements = (systems["boxes"][0] / REQUIREMENTS_FILE).read_text().splitlines()
     venv = tmp_path_factory.mktemp("bare") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     (folder,) = venv.glob("lib/*/site-packages")
     done: set[tuple[str, str]] = set()
-    found = {name for text in wanted for name in needed(Requirement(text).name, frozenset(), done)}
-    for each in map(metadata.distribution, found):
-        for top in {path.parts[0] for path in each.files or [] if path.parts[0] != ".."}:
+    names = {
+        name for text in requirements for name in needed(Requirement(text).name, frozenset(), done)
+    }
+    for distribution in map(metadata.distribution, names):
+        for top in {path.parts[0] for path in distribution.files or [] if path.parts[0] != ".."}:
             if not (folder / top).exists():
-                (folder / top).symlink_to(str(each.locate_file(top)))
+                (folder / top).symlink_to(str(distribution.locate_file(top)))
     return venv / "bin/python"
 
 
@@ -51,7 +53,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> list[
 
 def _run(python: Path, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess:
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    command = [str(each) for each in (python, *arguments)]
+    command = [str(argument) for argument in (python, *arguments)]
     return subprocess.run(command, env={**inherited, **variables}, capture_output=True, text=True)
 
 

@@ -68,7 +68,7 @@ def boxes(*rows: tuple[str, float, float, float, float, float]) -> pd.DataFrame:
 BOXES = boxes(
     ("lung_opacity", 2.5, 4.25, 10.0, 20.0, 0.8123456789), ("hernia", 16.0, 2.0, 32.0, 40.0, 0.3)
 )
-FOUND = Answer(
+FOUND_ANSWER = Answer(
     "a.dcm", "RetinaNet", "boxes", "Lung opacity", 0.8123456789, 0.64, "max_f1", 0.25, True, BOXES
 )
 CLEAR = Answer("a.dcm", "CheXNet", "scores", "Pneumonia", 0.1, 0.05, "max_f1", 0.5, False, boxes())
@@ -79,8 +79,8 @@ UNDECIDED = replace(
     threshold=None,
     undecided_because="it was not tuned",
 )
-ONE_BOX = replace(FOUND, boxes=BOXES[:1])
-DOUBTFUL = replace(FOUND, warnings=(Warned("looks like a lateral view"),))
+ONE_BOX = replace(FOUND_ANSWER, boxes=BOXES[:1])
+DOUBTFUL = replace(FOUND_ANSWER, warnings=(Warned("looks like a lateral view"),))
 RGB = np.random.default_rng(0).integers(0, 256, (24, 50, 3), np.uint8)
 
 
@@ -102,7 +102,7 @@ def raw(keyword: str, value: bytes, charset: str | None = None) -> Callable[[], 
 
 
 def report(source: Dataset, *answers: Answer) -> Dataset:
-    algorithms = [DETECTOR if each.kind == "boxes" else CLASSIFIER for each in answers]
+    algorithms = [DETECTOR if answer.kind == "boxes" else CLASSIFIER for answer in answers]
     return structured_report(Source.from_header(source), answers, algorithms, made=MADE)
 
 
@@ -119,7 +119,7 @@ def groups_of(instance: Dataset) -> tuple[list, list]:
 
 
 def measured(group: hd.sr.Template) -> dict[str, float]:
-    return {each.name.value: each.value for each in group.get_measurements()}
+    return {measurement.name.value: measurement.value for measurement in group.get_measurements()}
 
 
 def said(group: hd.sr.Template, name: hd.sr.CodedConcept) -> tuple[str, str]:
@@ -128,23 +128,26 @@ def said(group: hd.sr.Template, name: hd.sr.CodedConcept) -> tuple[str, str]:
 
 
 def texts(dataset: Dataset) -> list[str]:
-    found = [dataset.TextValue] if "TextValue" in dataset else []
-    return found + [t for item in dataset.get("ContentSequence", ()) for t in texts(item)]
+    texts_here = [dataset.TextValue] if "TextValue" in dataset else []
+    return texts_here + [t for item in dataset.get("ContentSequence", ()) for t in texts(item)]
 
 
 @pytest.fixture(scope="module")
 def both() -> Dataset:
     """The report of a positive and a negative answer."""
-    return report(radiograph(), FOUND, CLEAR)
+    return report(radiograph(), FOUND_ANSWER, CLEAR)
 
 
 def test_highdicom_reads_back_the_same_boxes_scores_and_decisions(both: Dataset) -> None:
     images, boxes = groups_of(both)
-    found, clear = images
-    assert measured(found) == {
+    reports, clear = images
+    assert measured(reports) == {
         SCORE.value: 0.8123456789, PROBABILITY.value: 0.64, THRESHOLD.value: 0.25
     }  # fmt: skip
-    assert (said(found, TARGET), said(found, DECISION)[1]) == (("112001", "Opacity"), "Positive")
+    assert (said(reports, TARGET), said(reports, DECISION)[1]) == (
+        ("112001", "Opacity"),
+        "Positive",
+    )
     assert (said(clear, TARGET), said(clear, DECISION)[1]) == (
         ("233604007", "Pneumonia"),
         "Negative",
@@ -180,7 +183,7 @@ def test_who_reads_findings_alone_takes_no_negative_answer_for_one() -> None:
     assert [group.finding_type for group in images] == [None]
 
 
-def test_an_undecided_answer_is_said_as_such() -> None:
+def test_undecided_answer_is_reported_as_undecided() -> None:
     sent = report(radiograph(), ONE_BOX, UNDECIDED)
     assert sent.CompletionFlag == "PARTIAL"
     assert "CheXNet is undecided: it was not tuned" in texts(read_back(sent))
@@ -202,27 +205,27 @@ def test_an_answer_that_a_warning_speaks_against_is_none_and_keeps_its_score() -
 
 
 def test_a_box_that_rounding_took_beyond_the_border_ends_there() -> None:
-    wide = replace(FOUND, boxes=boxes(("mass", -0.001, 0.0, 32.001, 40.001, 0.5)))
+    wide = replace(FOUND_ANSWER, boxes=boxes(("mass", -0.001, 0.0, 32.001, 40.001, 0.5)))
     _, (box,) = groups_of(report(radiograph(), wide))
     assert box.roi.value[:, 0].tolist() == [0, 32, 32, 0, 0]
     assert box.roi.value[:, 1].tolist() == [0, 0, 40, 40, 0]
 
 
-def test_both_objects_lie_in_the_study_of_the_patient_in_series_of_their_own() -> None:
+def test_both_objects_are_in_the_study_of_the_patient_in_separate_series() -> None:
     source = radiograph()
     made = [read_back(report(source, CLEAR)), read_back(capture(source))]
-    for each in made:
+    for dataset in made:
         for keyword in (
             "StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
             "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
         ):  # fmt: skip
-            assert each.get(keyword) == source.get(keyword), keyword
-        assert each.Manufacturer == "cxr-compare"
-        assert "research use only" in each.SeriesDescription
-        assert each.InstanceNumber == 7
-    series = {source.SeriesInstanceUID, *(each.SeriesInstanceUID for each in made)}
+            assert dataset.get(keyword) == source.get(keyword), keyword
+        assert dataset.Manufacturer == "cxr-compare"
+        assert "research use only" in dataset.SeriesDescription
+        assert dataset.InstanceNumber == 7
+    series = {source.SeriesInstanceUID, *(dataset.SeriesInstanceUID for dataset in made)}
     assert len(series) == 3
-    assert [each.Modality for each in made] == ["SR", "OT"]
+    assert [dataset.Modality for dataset in made] == ["SR", "OT"]
 
 
 def capture(source: Dataset) -> Dataset:
@@ -269,15 +272,15 @@ def test_nothing_is_drawn_of_an_answer_that_a_warning_speaks_against() -> None:
         point=(12.0, 12.0),
     )  # fmt: skip
     for warned, drawn in (((), True), ((Warned("odd"),), False)):
-        answer = replace(FOUND, warnings=warned, pixels=grey, prediction=shown)
+        answer = replace(FOUND_ANSWER, warnings=warned, pixels=grey, prediction=shown)
         sent = overlay_capture(Source.from_header(radiograph()), [answer], [DETECTOR], made=MADE)
-        image, said = sent.pixel_array[:512, :420], sent.pixel_array[:512, 420:830]
+        image, caption = sent.pixel_array[:512, :420], sent.pixel_array[:512, 420:830]
         assert (image[6:500, 10:400] == 90).all()
-        assert (said[10:500, 10:400] != 90).any() == drawn
+        assert (caption[10:500, 10:400] != 90).any() == drawn
 
 
 def test_what_is_sent_twice_is_one_instance(both: Dataset) -> None:
-    assert to_bytes(both) == to_bytes(report(radiograph(), FOUND, CLEAR))
+    assert to_bytes(both) == to_bytes(report(radiograph(), FOUND_ANSWER, CLEAR))
     assert both.SOPInstanceUID == result_uid("1.2.3.4", "sr", [DETECTOR, CLASSIFIER])
     assert capture(radiograph()).SOPInstanceUID == result_uid("1.2.3.4", "sc", [DETECTOR])
 
@@ -298,7 +301,7 @@ def test_whatever_changes_an_answer_makes_another_instance() -> None:
         )
     }
     assert len(uids) == 24
-    assert all(each.is_valid and each.startswith("2.25.") for each in uids)
+    assert all(uid.is_valid and uid.startswith("2.25.") for uid in uids)
 
 
 def changed(**changes: object) -> Callable[[], Dataset]:
@@ -364,8 +367,8 @@ def test_odd_sources_give_valid_objects(case: str, tmp_path: Path) -> None:
     for instance in (report(source, ONE_BOX), capture(source)):
         sent = read_back(instance)
         for keyword, value in expected.items():
-            held = sent.get(keyword)
-            assert held is None if value is None else held == value, keyword
+            sent_value = sent.get(keyword)
+            assert sent_value is None if value is None else sent_value == value, keyword
         assert errors_of(instance, tmp_path) == []
 
 
@@ -445,7 +448,7 @@ def test_what_another_process_took_of_a_header_makes_the_same_objects() -> None:
     there = Source.from_json(json.loads(json.dumps(here.to_json())))
     assert there.orientation == ("L", "F")
     for make in (
-        lambda taken: structured_report(taken, [FOUND], [DETECTOR], made=MADE),
+        lambda taken: structured_report(taken, [FOUND_ANSWER], [DETECTOR], made=MADE),
         lambda taken: secondary_capture(taken, RGB, [DETECTOR], made=MADE),
     ):
         assert to_bytes(make(there)) == to_bytes(make(here))
@@ -458,11 +461,11 @@ def test_what_is_no_overlay_or_no_answer_is_refused() -> None:
         structured_report(Source.from_header(radiograph()), [], [DETECTOR])
 
 
-def test_codes_of_findings_mean_what_dicom_says() -> None:
+def test_codes_of_findings_have_their_dicom_meaning() -> None:
     listed: dict[tuple[str, str], set[str]] = {}
     for scheme in ("DCM", "SCT"):
-        for held in pydicom.sr._concepts_dict.concepts[scheme].values():
-            for value, (meaning, _) in held.items():
+        for by_keyword in pydicom.sr._concepts_dict.concepts[scheme].values():
+            for value, (meaning, _) in by_keyword.items():
                 listed.setdefault((scheme, value), set()).add(meaning)
     for finding in {*NIH_FINDINGS, *BOXED_FINDINGS, *XRAYVISION_FINDINGS, "covid_19"}:
         code = finding_code(finding)
@@ -475,11 +478,11 @@ def test_codes_of_findings_mean_what_dicom_says() -> None:
             assert code.meaning in listed.get((scheme, code.value), fallback), finding
 
 
-def test_a_finding_of_any_name_has_a_code_of_its_own() -> None:
+def test_finding_of_any_name_has_a_distinct_code() -> None:
     names = ["a_very_long_name_of_a_finding", "a_very_long_name_of_another", "Ödem", "積水", "x"]
-    found = [finding_code(name) for name in names]
-    assert len({code.value for code in found}) == len(names)
-    assert all(len(code.value) <= 16 and code.value.isascii() for code in found)
+    codes = [finding_code(name) for name in names]
+    assert len({code.value for code in codes}) == len(names)
+    assert all(len(code.value) <= 16 and code.value.isascii() for code in codes)
     assert finding_code(names[0]) == finding_code(names[0])
     assert finding_code("Pleural effusion") == finding_code("pleural_effusion")
 
@@ -493,41 +496,44 @@ def exposed(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_cxr_predict_writes_both_objects_of_each_dicom_image(systems, tmp_path, capsys):
+def test_cxr_predict_writes_both_objects_of_every_dicom_image(systems, tmp_path, capsys):
     folder, _ = systems["boxes"]
     exposed(tmp_path / "a.dcm")
     Image.fromarray(np.zeros((40, 32), np.uint8)).save(tmp_path / "b.png")
     for name in ("a-sr.dcm", "a-sc.dcm"):  # of an earlier call: no input, and written anew
         (tmp_path / name).write_bytes(b"broken")
-    asked = {"dicom": tmp_path, "overlay": False, "device": "cpu", "as_json": True}
-    assert run_command(predict, folder, tmp_path, **asked) == 0
+    options = {"dicom": tmp_path, "overlay": False, "device": "cpu", "as_json": True}
+    assert run_command(predict, folder, tmp_path, **options) == 0
     shown = capsys.readouterr()
     assert f"DICOM objects of 1 image: {tmp_path} (1 no DICOM)" in shown.err
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"a.dcm", "b.png", "a-sc.dcm", "a-sr.dcm"}
-    (of_a,) = [each for each in json.loads(shown.out) if each["image"].endswith("a.dcm")]
+    (answer_a,) = [answer for answer in json.loads(shown.out) if answer["image"].endswith("a.dcm")]
     (image,), boxes = groups_of(pydicom.dcmread(tmp_path / "a-sr.dcm"))
-    assert measured(image)[SCORE.value] == of_a["score"]
-    assert [measured(box)[SCORE.value] for box in boxes] == [box["score"] for box in of_a["boxes"]]
+    assert measured(image)[SCORE.value] == answer_a["score"]
+    assert [measured(box)[SCORE.value] for box in boxes] == [
+        box["score"] for box in answer_a["boxes"]
+    ]
     assert errors_of(pydicom.dcmread(tmp_path / "a-sc.dcm"), tmp_path) == []
 
 
 def test_an_image_without_study_is_answered_without_dicom_objects(systems, tmp_path, capsys):
     folder, _ = next(iter(systems.values()))
     image = exposed(tmp_path / "a.dcm", StudyInstanceUID=None)
-    asked = {"dicom": tmp_path / "out", "overlay": False, "device": "cpu"}
-    assert run_command(predict, folder, image, **asked) == 1
+    options = {"dicom": tmp_path / "out", "overlay": False, "device": "cpu"}
+    assert run_command(predict, folder, image, **options) == 1
     shown = capsys.readouterr()
     assert "score" in shown.out
-    assert f"no DICOM objects of {image}: DICOM source: its StudyInstanceUID .*missing" in shown.err
+    assert f"{image}: DICOM source: " in shown.err
+    assert "StudyInstanceUID" in shown.err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("share", ["few", pytest.param("all", marks=pytest.mark.long)])
 def test_every_real_x_ray_gets_both_objects_without_an_error(share, shared_data, tmp_path):
     every = [*(shared_data / "rsna").rglob("*.dcm"), *(shared_data / "dicom_odd").iterdir()]
-    wanted = ("gdcm-CR-MONO1", "RG3_RLE", "covid-chest", "0004cfab-14fd-4e49-80ba-63a80b6bddd6")
-    files = [path for path in every if share == "all" or any(w in path.name for w in wanted)]
+    names = ("gdcm-CR-MONO1", "RG3_RLE", "covid-chest", "0004cfab-14fd-4e49-80ba-63a80b6bddd6")
+    files = [path for path in every if share == "all" or any(w in path.name for w in names)]
     made, refused = 0, 0
     for path in files:
         try:
@@ -539,7 +545,7 @@ def test_every_real_x_ray_gets_both_objects_without_an_error(share, shared_data,
         try:
             taken = Source.from_header(source)
             assert Source.from_json(json.loads(json.dumps(taken.to_json()))) == taken
-            sent = report(source, replace(FOUND, boxes=box))
+            sent = report(source, replace(FOUND_ANSWER, boxes=box))
         except InputError:
             refused += 1
             continue

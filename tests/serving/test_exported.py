@@ -63,7 +63,7 @@ def test_a_detector_gives_the_same_logits_and_offsets(fmt, detector, tmp_path):
     assert not detector.training
 
 
-def test_channels_that_differ_by_colour_are_kept_apart(tmp_path: Path) -> None:
+def test_channels_that_differ_by_colour_stay_separate(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build_classifier("small_cnn", image_size=SIZE, channels="imagenet").eval()
     write_graph(model, tmp_path, "onnx")
@@ -82,11 +82,11 @@ def test_a_stream_keeps_the_order_and_fills_up_the_last_batch(fmt, classifier, t
     spec = spec_of(fmt, "scores", ("a", "b", "c"))
     session = open_session(tmp_path, spec, many=True, batch_size=3)
     outputs = list(session.stream(IMAGES[start : start + 3] for start in (0, 3)))
-    assert [len(each["logits"]) for each in outputs] == [3, 2]
-    given = np.concatenate([each["logits"] for each in outputs])
-    np.testing.assert_allclose(given, logits.numpy(), atol=1e-4)
-    given = np.concatenate([each["maps"] for each in outputs])
-    np.testing.assert_allclose(given, maps.numpy(), atol=1e-4)
+    assert [len(output["logits"]) for output in outputs] == [3, 2]
+    actual = np.concatenate([output["logits"] for output in outputs])
+    np.testing.assert_allclose(actual, logits.numpy(), atol=1e-4)
+    actual = np.concatenate([output["maps"] for output in outputs])
+    np.testing.assert_allclose(actual, maps.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("fmt", FORMATS)

@@ -73,8 +73,8 @@ def _share_refused(guard: Guard, images: list[np.ndarray]) -> float:
 def _text_page(seed: int) -> np.ndarray:
     page = np.full((400, 300), 255, np.uint8)
     for line in range(30, 380, 14):
-        words = f"line {line} of page {seed} " * 3
-        cv2.putText(page, words[seed % 7 :], (20, line), cv2.FONT_HERSHEY_SIMPLEX, 0.35, 0)
+        text = f"line {line} of page {seed} " * 3
+        cv2.putText(page, text[seed % 7 :], (20, line), cv2.FONT_HERSHEY_SIMPLEX, 0.35, 0)
     return page
 
 
@@ -97,7 +97,7 @@ def test_what_is_no_chest_x_ray_is_named(guard: Guard, unseen: list[np.ndarray])
 
 
 @pytest.mark.parametrize(
-    ("turn", "kind", "words"),
+    ("turn", "kind", "message"),
     [
         (lambda x: 255 - x, "negative", "black and white seem to be swapped"),
         (lambda x: np.rot90(x, 2), "turned", "upside down"),
@@ -106,12 +106,12 @@ def test_what_is_no_chest_x_ray_is_named(guard: Guard, unseen: list[np.ndarray])
     ],
 )
 def test_a_negative_or_turned_x_ray_is_named_with_the_turn_that_it_needs(
-    guard, unseen, turn, kind, words
+    guard, unseen, turn, kind, message
 ):
-    said = [guard.warnings(turn(image)) for image in unseen]  # type: ignore[operator]
-    assert all(len(one) == 1 and one[0].startswith(FOREIGN) for one in said)
-    assert np.mean([words in one[0] for one in said]) >= 0.9
-    assert all((one[0].kind == kind) == (words in one[0]) for one in said)
+    warnings = [guard.warnings(turn(image)) for image in unseen]  # type: ignore[operator]
+    assert all(len(one) == 1 and one[0].startswith(FOREIGN) for one in warnings)
+    assert np.mean([message in one[0] for one in warnings]) >= 0.9
+    assert all((one[0].kind == kind) == (message in one[0]) for one in warnings)
 
 
 def test_the_original_and_its_square_in_the_pixel_store_score_the_same(guard, data, unseen):
@@ -120,7 +120,7 @@ def test_the_original_and_its_square_in_the_pixel_store_score_the_same(guard, da
     assert squares == [guard.score(image) for image in unseen]
 
 
-def test_sixteen_bits_say_what_eight_say(guard, unseen, tmp_path):
+def test_sixteen_bits_give_the_same_warnings_as_eight(guard, unseen, tmp_path):
     Image.fromarray(unseen[0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     Image.fromarray(unseen[0]).save(tmp_path / "plain.png")
     deep, plain = (read_image(tmp_path / name) for name in ("deep.png", "plain.png"))
@@ -179,17 +179,17 @@ def test_the_same_images_give_the_same_guard_in_any_order(data, monkeypatch, tmp
 def test_a_run_gets_its_guard_once_and_a_small_set_gets_none(
     data, run_folder, tmp_path, monkeypatch
 ):
-    said: list[str] = []
-    monkeypatch.setattr(console, "say", lambda text="": said.append(text))
+    lines: list[str] = []
+    monkeypatch.setattr(console, "say", lambda text="": lines.append(text))
     before = (run_folder / GUARD_NAME).stat().st_mtime_ns
     add_guard(run_folder, data, "default", SIZE, console)
     assert (run_folder / GUARD_NAME).stat().st_mtime_ns == before
-    assert said == []
+    assert lines == []
 
     monkeypatch.setattr(guards, "MIN_IMAGES", len(_patients(data)) + 1)
     add_guard(tmp_path, data, "default", SIZE, console)
     assert not (tmp_path / GUARD_NAME).exists()
-    assert said[-1].startswith("No guard against other images")
+    assert lines[-1].startswith("No guard against other images")
 
 
 def test_a_colour_file_is_named_and_a_grey_one_stored_in_colour_is_not(unseen, tmp_path):
@@ -222,12 +222,12 @@ def test_a_dicom_file_is_named_by_the_rules_of_prepare(tmp_path: Path) -> None:
         "slice.dcm": "no radiograph: its modality is CT",
     }
     for path in sorted(folder.iterdir()):
-        known = [f"by its DICOM header no frontal chest X-ray: {reasons.get(path.name)}"]
-        assert list(file_warnings(path)) == known * (path.name in reasons)
+        expected = [f"by its DICOM header no frontal chest X-ray: {reasons.get(path.name)}"]
+        assert list(file_warnings(path)) == expected * (path.name in reasons)
 
 
 @pytest.mark.parametrize(
-    ("orientation", "words"),
+    ("orientation", "message"),
     [
         (["L", "F"], None),
         (["L", "PF"], None),
@@ -237,10 +237,10 @@ def test_a_dicom_file_is_named_by_the_rules_of_prepare(tmp_path: Path) -> None:
         (None, None),
     ],
 )
-def test_an_image_that_its_header_calls_turned_is_named(tmp_path, orientation, words):
+def test_an_image_that_its_header_calls_turned_is_named(tmp_path, orientation, message):
     path = write_chest(tmp_path / "a.dcm", PatientOrientation=orientation)
-    known = () if words is None else (f"by its DICOM header {words}",)
-    assert file_warnings(path, read_image(path)) == known
+    expected = () if message is None else (f"by its DICOM header {message}",)
+    assert file_warnings(path, read_image(path)) == expected
 
 
 def test_what_is_stored_as_a_negative_gets_a_note_and_no_warning(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def _of_age(pixels: np.ndarray, years: float | None) -> DecodedImage:
 
 
 @pytest.mark.parametrize(
-    ("learned", "years", "words"),
+    ("learned", "years", "message"),
     [
         ((0, 3, 60, 900), 6.0, "a patient of 2 to 11 years; of the 963 images .* 3 are of that"),
         ((0, 3, 60, 900), 0.2, "a patient of under 2 years; .* 0 are"),
@@ -271,12 +271,12 @@ def _of_age(pixels: np.ndarray, years: float | None) -> DecodedImage:
     ],
 )
 def test_a_patient_of_an_age_that_the_run_never_saw_is_named(
-    guard, unseen, learned, years, words, tmp_path
+    guard, unseen, learned, years, message, tmp_path
 ):
     replace(guard, ages=learned).write(tmp_path / GUARD_NAME)
-    said = Guard.read(tmp_path / GUARD_NAME).warnings(_of_age(unseen[0], years))
-    assert len(said) == (words is not None)
-    assert words is None or re.search(words, said[0])
+    warnings = Guard.read(tmp_path / GUARD_NAME).warnings(_of_age(unseen[0], years))
+    assert len(warnings) == (message is not None)
+    assert message is None or re.search(message, warnings[0])
 
 
 def test_a_run_knows_the_ages_that_it_learned_from(data: DataSet, guard: Guard) -> None:
@@ -298,5 +298,5 @@ def test_real_children_pass_and_the_dog_does_not(shared_data: Path) -> None:
     others = [images[name] for name in patients.index.difference(train.index)]
     assert _share_refused(fitted, others) <= 0.03
     dog = shared_data / "odd_images" / "dog.jpg"
-    said = file_warnings(dog) + fitted.warnings(read_image(dog))
-    assert [FOREIGN in words for words in said] == [False, True]
+    warnings = file_warnings(dog) + fitted.warnings(read_image(dog))
+    assert [FOREIGN in warning for warning in warnings] == [False, True]

@@ -77,7 +77,7 @@ class System:
     def log_row(self, **answered: Any) -> dict[str, Any]:
         return {"system": self.name, "status": "failed", "decision": None, **answered}
 
-    def answer(self, images: list[tuple[str, Any]], of_files: None) -> list[Answer]:
+    def answer(self, images: list[tuple[str, Any]], file_warnings: None) -> list[Answer]:
         self.asked += [Path(called).stem for called, _ in images]
         boxes = pd.DataFrame(columns=["finding", "x1", "y1", "x2", "y2", "score"])
         return [
@@ -107,8 +107,11 @@ class Shelf:
 
     def studies(self, modalities: list[str], since: str | None) -> dict[str, int | None]:
         studies = [str(image.StudyInstanceUID) for image in self.held.values()]
-        images = [each for each in self.held.values() if each.Modality not in ("SR", "OT")]
-        return {str(each.StudyInstanceUID): studies.count(each.StudyInstanceUID) for each in images}
+        images = [dataset for dataset in self.held.values() if dataset.Modality not in ("SR", "OT")]
+        return {
+            str(dataset.StudyInstanceUID): studies.count(dataset.StudyInstanceUID)
+            for dataset in images
+        }
 
     def images(self, study: str, modalities: list[str]) -> Iterator[Any]:
         self.listed.append(study)
@@ -169,7 +172,7 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def test_the_log_holds_answers_refusals_and_failures_but_not_what_is_skipped(desk: Desk) -> None:
+def test_log_contains_answers_refusals_and_failures_but_no_skipped_images(desk: Desk) -> None:
     sound, hand = radiograph("1.2.3.1", "1.2.3"), radiograph("1.2.3.2", "1.2.3")
     damaged = radiograph("1.2.3.3", "1.2.3")
     hand.BodyPartExamined, damaged.PixelData = "HAND", b"\0\0"
@@ -189,15 +192,16 @@ def test_the_log_holds_answers_refusals_and_failures_but_not_what_is_skipped(des
 # What is done once
 
 
-def test_each_image_gets_a_report_and_a_capture_in_its_study_once(desk: Desk) -> None:
+def test_every_image_gets_a_report_and_a_capture_in_its_study_once(desk: Desk) -> None:
     shelf = Shelf(radiograph("1.2.3.1", "1.2.3"), radiograph("1.2.4.1", "1.2.4"))
     first = desk.run(shelf)
     assert first.tally.line("shelf") == "2 images answered; 4 results sent to shelf"
-    assert sorted((str(each.StudyInstanceUID), each.Modality) for each in shelf.held.values()) == [
+    sent = shelf.held.values()
+    assert sorted((str(dataset.StudyInstanceUID), dataset.Modality) for dataset in sent) == [
         ("1.2.3", "CR"), ("1.2.3", "OT"), ("1.2.3", "SR"),
         ("1.2.4", "CR"), ("1.2.4", "OT"), ("1.2.4", "SR"),
     ]  # fmt: skip
-    assert {str(each.PatientID) for each in shelf.held.values()} == {"4711"}
+    assert {str(dataset.PatientID) for dataset in shelf.held.values()} == {"4711"}
     again = desk.run(shelf)
     assert len(shelf.stored) == 4
     assert (len(again.tally.answered), len(again.tally.done_before)) == (0, 2)
@@ -283,7 +287,7 @@ def test_a_later_first_date_or_other_modalities_name_nothing_as_gone(desk: Desk)
     assert "no longer" not in str(desk.lines)
 
 
-def test_a_look_lists_what_changed_and_each_settled_study_in_its_turn(desk, monkeypatch):
+def test_query_lists_changed_studies_and_settled_studies_in_turn(desk, monkeypatch):
     monkeypatch.setattr("cxr_compare.serving.pacs.worker._UNCHANGED_STUDIES_LISTED", 2)
     shelf = Shelf(*[radiograph(f"1.2.{n}.1", f"1.2.{n}") for n in range(3, 8)])
     desk.run(shelf)
@@ -318,8 +322,8 @@ def test_a_look_lists_what_changed_and_each_settled_study_in_its_turn(desk, monk
 )
 def test_what_is_no_chest_radiograph_is_skipped_once(desk, changed, reason):
     shelf = Shelf(radiograph(**changed))
-    (said,) = desk.run(shelf).tally.skipped.values()
-    assert reason in said
+    (skip_reason,) = desk.run(shelf).tally.skipped.values()
+    assert reason in skip_reason
     desk.run(shelf)
     assert (len(shelf.fetched), shelf.stored) == (1, [])
 
@@ -331,7 +335,7 @@ def test_strict_skips_what_a_warning_speaks_against(desk: Desk) -> None:
     assert shelf.stored == []
 
 
-def test_what_fails_is_said_without_identifiers_and_tried_by_the_next_run(desk: Desk) -> None:
+def test_failure_is_reported_without_identifiers_and_retried_by_the_next_run(desk: Desk) -> None:
     broken = radiograph("1.2.3.9")
     broken.PixelData = b"\0" * 10
     shelf = Shelf(radiograph(), broken)
@@ -339,7 +343,7 @@ def test_what_fails_is_said_without_identifiers_and_tried_by_the_next_run(desk: 
     assert (len(done.tally.answered), len(done.tally.failed)) == (1, 1)
     (line,) = [text for text in desk.lines if "score" not in text]
     assert line.startswith(f"image {digest('1.2.3.9')[:12]}: ")
-    assert not any(word in line for word in ("1.2.3", "4711", "Doe", str(desk.folder)))
+    assert not any(identifier in line for identifier in ("1.2.3", "4711", "Doe", str(desk.folder)))
     shelf.held["1.2.3.9"] = radiograph("1.2.3.9")
     assert len(desk.run(shelf).tally.answered) == 1
 
@@ -365,15 +369,15 @@ def test_a_dry_run_sends_and_notes_nothing(desk: Desk) -> None:
 # The journal
 
 
-def test_journal_holds_no_identifier(desk: Desk) -> None:
+def test_journal_contains_no_identifier(desk: Desk) -> None:
     desk.run(Shelf(radiograph("1.2.345678.1", "1.2.345678")))
     path = desk.folder / "journal.sqlite"
     assert path.stat().st_mode & 0o077 == 0
     content = path.read_bytes()
-    assert not any(word in content for word in (b"345678", b"4711", b"Doe", b"Jane"))
+    assert not any(identifier in content for identifier in (b"345678", b"4711", b"Doe", b"Jane"))
 
 
-def test_journal_says_when_each_step_was(desk: Desk) -> None:
+def test_journal_records_the_time_of_every_step(desk: Desk) -> None:
     desk.run(Shelf(radiograph()))
     with sqlite3.connect(desk.folder / "journal.sqlite") as connection:
         (row,) = connection.execute("SELECT state, fetched, answered, sent FROM images").fetchall()
@@ -428,17 +432,17 @@ def test_a_flipped_bit_of_a_journal_is_refused_in_one_line_or_does_no_harm(desk:
         desk.run(shelf)
     path, had, refused = desk.folder / "journal.sqlite", set(shelf.held), 0
     whole, generator = path.read_bytes(), np.random.default_rng(0)
-    places = [*range(0, 110, 5), *generator.integers(110, len(whole), 60)]
-    for place in places:
+    positions = [*range(0, 110, 5), *generator.integers(110, len(whole), 60)]
+    for position in positions:
         content = bytearray(whole)
-        content[place] ^= 1 << int(generator.integers(8))
+        content[position] ^= 1 << int(generator.integers(8))
         path.write_bytes(content)
         try:
             desk.run(shelf)
         except InputError:  # and nothing else
             refused += 1
         assert set(shelf.held) == had
-    assert 0 < refused < len(places)
+    assert 0 < refused < len(positions)
     assert "no longer" not in str(desk.lines)
 
 
@@ -595,13 +599,13 @@ def test_lists_are_read_page_by_page(service: Service, archive: DicomWebArchive)
     pages = [[entry(t0020000D="1.2", t00201208=3)], [entry(t0020000D="1.3")], []]
     service.json(*pages)
     assert archive.studies(["CR"], "20260131") == {"1.2": 3, "1.3": None}
-    asked = [line for line, _ in service.asked]
-    assert "ModalitiesInStudy=CR" in asked[0]
-    assert "StudyDate=20260131-" in asked[0]
-    assert "offset=1" in asked[1]
+    requests = [line for line, _ in service.asked]
+    assert "ModalitiesInStudy=CR" in requests[0]
+    assert "StudyDate=20260131-" in requests[0]
+    assert "offset=1" in requests[1]
 
 
-def test_a_list_whose_pages_end_with_a_full_one_is_asked_for_whole(service, archive):
+def test_list_that_ends_with_a_full_page_is_read_whole(service, archive):
     # Orthanc 1.10 answers a search by modality with nothing from the second page on.
     studies = [entry(t0020000D=f"1.2.{n}") for n in range(230)]
     service.json(studies[:200], [], studies, [])
@@ -609,13 +613,13 @@ def test_a_list_whose_pages_end_with_a_full_one_is_asked_for_whole(service, arch
     assert "limit" not in service.asked[2][0]
 
 
-def test_an_archive_without_pages_is_not_asked_for_ever(service, archive):
+def test_archive_without_pages_is_not_queried_forever(service, archive):
     service.json([entry(t0020000D="1.2")])
     assert archive.studies(["CR", "DX"]) == {"1.2": None}
     assert len(service.asked) == 4
 
 
-def test_series_of_other_modalities_and_own_results_are_left_out_by_the_lists(service, archive):
+def test_lists_omit_series_of_other_modalities_and_results_of_this_program(service, archive):
     service.json(
         [
             entry(t0020000E="1.2.1", t00080060="CR"),
@@ -644,7 +648,7 @@ def test_an_outage_is_waited_for(service: Service, archive: DicomWebArchive) -> 
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "error", "words"),
+    ("status", "body", "error", "message"),
     [
         (503, b"", UnreachableError, "answers 503 for the list of studies, for 3 s"),
         (500, b"", RefusedError, "answers 500 for the list of studies, 3 times"),
@@ -654,12 +658,12 @@ def test_an_outage_is_waited_for(service: Service, archive: DicomWebArchive) -> 
         (200, b'["text"]', InputError, "no DICOMweb service seems to be there"),
     ],
 )
-def test_what_goes_wrong_is_one_line_without_uids(service, archive, status, body, error, words):
+def test_what_goes_wrong_is_one_line_without_uids(service, archive, status, body, error, message):
     service.answers = [(status, "application/dicom+json", body)]
     with pytest.raises(InputError) as raised:
         archive.studies(["CR"])
     assert type(raised.value) is error
-    assert words in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_a_refused_connection_is_an_outage(tmp_path: Path) -> None:
@@ -687,7 +691,7 @@ def test_a_result_that_is_not_stored_is_never_taken_for_sent(service, archive, s
         archive.store([radiograph()])
 
 
-def test_another_image_than_asked_for_is_not_taken(service, archive):
+def test_image_other_than_requested_is_refused(service, archive):
     content = as_file(radiograph("1.2.3.2"))
     body = b"--part\r\nContent-Type: application/dicom\r\n\r\n" + content + b"\r\n--part--"
     service.answers = [(200, "multipart/related; type=application/dicom; boundary=part", body)]
@@ -765,8 +769,8 @@ def test_other_kinds_of_objects_are_refused_when_the_association_is_made(inbox: 
 
 @pytest.mark.parametrize(("called", "caller"), [("OTHER", "CT1"), ("CXR", "STRANGER")])
 def test_strangers_are_rejected(inbox: Inbox, called: str, caller: str) -> None:
-    with listening(Address("CXR", "127.0.0.1", free_port()), inbox, ["CT1"]) as own:
-        address = Address(called, own.host, own.port)
+    with listening(Address("CXR", "127.0.0.1", free_port()), inbox, ["CT1"]) as listener:
+        address = Address(called, listener.host, listener.port)
         peer = StorePeer(address, caller, patience(0, Clock()))
         with pytest.raises(UnreachableError, match=f"^{called}@.*: .* {caller}$"):
             peer.store([radiograph()])
@@ -794,7 +798,7 @@ def test_a_destination_is_tried_once_at_the_start_and_its_absence_is_no_end(inbo
             peer = StorePeer(address, "CXR", patience(60, Clock()))
             check_connections(settings, Connections(None, peer), terminal)  # type: ignore[arg-type]
     (line,) = lines
-    assert line.startswith(f"{away.shown}: ^PACS@127.0.0.1:; results are")
+    assert line.startswith(f"{away.shown}: ")
     assert "nothing is lost" in line
 
 
@@ -804,7 +808,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl on this machine")
     folder = tmp_path_factory.mktemp("certificates")
-    found = {name: folder / f"{name}.pem" for name in ("authority", "known", "stranger")}
+    paths = {name: folder / f"{name}.pem" for name in ("authority", "known", "stranger")}
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
             "-nodes", "-days", "2"]  # fmt: skip
     host = ["-addext", "subjectAltName=IP:127.0.0.1"]
@@ -812,11 +816,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, more in (("ca", []), ("known", [*host, *signed]), ("stranger", host)):
         files = ["-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN={name}"]
         subprocess.run([*make, *files, *more], cwd=folder, check=True, capture_output=True)
-    found["authority"].write_bytes((folder / "ca.crt").read_bytes())
+    paths["authority"].write_bytes((folder / "ca.crt").read_bytes())
     for name in ("known", "stranger"):
-        parts = [(folder / f"{name}.{each}").read_bytes() for each in ("key", "crt")]
-        found[name].write_bytes(b"".join(parts))
-    return found
+        parts = [(folder / f"{name}.{suffix}").read_bytes() for suffix in ("key", "crt")]
+        paths[name].write_bytes(b"".join(parts))
+    return paths
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -826,42 +830,50 @@ def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
     monkeypatch.setattr("cxr_compare.serving.pacs.dimse._HANDSHAKE_SECONDS", 1.0)
 
     def sockets() -> set[socket.socket]:
-        return {each for each in gc.get_objects() if isinstance(each, socket.socket)}
+        return {
+            open_socket
+            for open_socket in gc.get_objects()
+            if isinstance(open_socket, socket.socket)
+        }
 
     before = sockets()  # a server of another test may be among them
-    known, stranger = (
+    accepted, stranger = (
         Tls(certificates[name], certificates["authority"]) for name in ("known", "stranger")
     )
     away = patience(0, Clock())
-    with listening(Address("CXR", "127.0.0.1", free_port()), inbox, [], known) as own:
-        silent = socket.create_connection((own.host, own.port))  # holds nobody up for long
+    with listening(Address("CXR", "127.0.0.1", free_port()), inbox, [], accepted) as listener:
+        silent = socket.create_connection(
+            (listener.host, listener.port)
+        )  # holds nobody up for long
         for tls in (None, stranger):
             with pytest.raises(UnreachableError):
-                StorePeer(own, "CT1", away, tls).store([radiograph()])
+                StorePeer(listener, "CT1", away, tls).store([radiograph()])
         assert inbox.waiting() == []
-        by_name = Address(own.title, "localhost", own.port)  # the certificate names an address
+        by_name = Address(
+            listener.title, "localhost", listener.port
+        )  # the certificate names an address
         with pytest.raises(UnreachableError, match=r"^CXR@localhost:.*certificates"):
-            StorePeer(by_name, "CT1", away, known).store([radiograph()])
-        StorePeer(own, "CT1", away, known).store([radiograph()])
+            StorePeer(by_name, "CT1", away, accepted).store([radiograph()])
+        StorePeer(listener, "CT1", away, accepted).store([radiograph()])
         assert len(inbox.waiting()) == 1
         silent.close()
     with (
-        listening(Address("CXR", "127.0.0.1", free_port()), inbox, [], stranger) as own,
+        listening(Address("CXR", "127.0.0.1", free_port()), inbox, [], stranger) as listener,
         pytest.raises(UnreachableError),
     ):
-        StorePeer(own, "CT1", away, known).store([radiograph()])
+        StorePeer(listener, "CT1", away, accepted).store([radiograph()])
     for left in sockets() - before:  # pynetdicom leaves those of refused connections open
         left.close()
 
 
-def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path) -> None:
+def test_file_without_a_certificate_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.pem").write_text("none")
-    for own, words in (("a.pem", "a.pem: .*PEM"), ("none", "no such file")):
-        with pytest.raises(InputError, match=f"pacs.tls_cert: .*{words}"):
-            Tls(tmp_path / own, tmp_path / "a.pem").sending()
+    for certificate, message in (("a.pem", "a.pem: .*PEM"), ("none", "no such file")):
+        with pytest.raises(InputError, match=f"pacs.tls_cert: .*{message}"):
+            Tls(tmp_path / certificate, tmp_path / "a.pem").sending()
 
 
-def test_a_full_disk_keeps_received_files_until_there_is_space(
+def test_received_files_survive_a_full_disk(
     desk: Desk, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connections: list[sqlite3.Connection] = []
@@ -891,7 +903,7 @@ def test_a_full_disk_keeps_received_files_until_there_is_space(
     assert len(set(shelf.stored)) == 2 * len(uids) == len(worker.tally.results)
 
 
-def test_a_receiver_that_has_no_space_says_so_and_goes_on(inbox: Inbox, monkeypatch) -> None:
+def test_receiver_without_space_reports_it_and_continues(inbox: Inbox, monkeypatch) -> None:
     lines: list[str] = []
     free = 0
     monkeypatch.setattr(
@@ -907,7 +919,7 @@ def test_a_receiver_that_has_no_space_says_so_and_goes_on(inbox: Inbox, monkeypa
     assert len(inbox.waiting()) == 1
 
 
-def test_an_image_that_finds_no_space_ends_the_look_and_is_fetched_by_the_next(desk, monkeypatch):
+def test_image_without_disk_space_ends_the_query_and_is_fetched_by_the_next(desk, monkeypatch):
     shelf = Shelf(radiograph())
 
     def full(path: Path, content: bytes) -> None:
@@ -950,7 +962,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ("", "give either --dicomweb URL or --listen AE:PORT"),
         ("--dicomweb http://h/d --listen CXR:104", "give either --dicomweb"),
@@ -975,24 +987,25 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line(
-    run_folder, capsys, monkeypatch, tmp_path, arguments, words
+    run_folder, capsys, monkeypatch, tmp_path, arguments, message
 ):
     options = arguments.split()
     if options and "=" in options[-1] and "://" not in options[-1]:  # a key of the settings file
         (tmp_path / "settings.toml").write_text(f"[pacs]\n{options.pop()}\n")
         options += ["--settings", str(tmp_path / "settings.toml")]
-    if "neither" not in words:
+    if "neither" not in message:
         monkeypatch.setattr("cxr_compare.scripts.runs.is_run", lambda path: True)
     line = refusal(capsys, "pacs", run_folder, *options)
-    assert words in line
+    assert message in line
     assert "secret" not in line
 
 
-def test_a_wrong_url_is_said_before_models_are_loaded(run_folder, capsys, monkeypatch, service):
+def test_wrong_url_is_reported_before_models_are_loaded(run_folder, capsys, monkeypatch, service):
     service.answers = [(404, "text/html", b"nothing here")]
     monkeypatch.setattr("cxr_compare.scripts.runs.is_run", lambda path: True)
     monkeypatch.setattr(
-        "cxr_compare.scripts.commands.pacs.open_runs", lambda *given: pytest.fail("loads models")
+        "cxr_compare.scripts.commands.pacs.open_runs",
+        lambda *arguments: pytest.fail("loads models"),
     )
     for further in ((), ("--watch", "5"), ("--dry-run",)):
         line = refusal(capsys, "pacs", run_folder, "--dicomweb", service.url, *further)
@@ -1005,7 +1018,7 @@ def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
 
     monkeypatch.setattr("cxr_compare.scripts.runs.is_run", lambda path: True)
     monkeypatch.setattr("cxr_compare.serving.pacs.station.check_connections", ended)
-    for places, warnings in (
+    for options, warnings in (
         (["--dicomweb", "http://pacs.example/d"], 1),
         (["--dicomweb", "http://127.0.0.1:8042/d"], 0),
         (["--dicomweb", "https://pacs.example/d"], 0),
@@ -1013,5 +1026,5 @@ def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
         (["--listen", "CXR:11112", "--send-to", "A@127.0.0.1:104"], 0),
         (["--listen", "CXR@0.0.0.0:11112", "--send-to", "A@pacs.example:104"], 2),
     ):
-        assert cxr("pacs", run_folder, *places) == 2
-        assert capsys.readouterr().err.count("WARNING") == warnings, places
+        assert cxr("pacs", run_folder, *options) == 2
+        assert capsys.readouterr().err.count("WARNING") == warnings, options

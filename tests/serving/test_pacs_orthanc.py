@@ -93,7 +93,7 @@ class Archive:
 
     def all(self) -> list[pydicom.Dataset]:
         ids = self.get("/instances").json()
-        files = (self.get(f"/instances/{each}/file").content for each in ids)
+        files = (self.get(f"/instances/{instance}/file").content for instance in ids)
         return [pydicom.dcmread(io.BytesIO(content)) for content in files]
 
 
@@ -103,8 +103,8 @@ def cxr(*arguments: object) -> list[str]:
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if given := os.environ.get("CXR_TEST_EXPORT"):
-        return Path(given)
+    if export_path := os.environ.get("CXR_TEST_EXPORT"):
+        return Path(export_path)
     out = tmp_path_factory.mktemp("system")
     source, data, run = out / "source", out / "data", out / "run"
     for command in (
@@ -149,10 +149,10 @@ class Pacs:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        with self.said.open("ab") as said:
+        with self.said.open("ab") as log:
             secrets = {"CXR_PACS_USER": USER, "CXR_PACS_PASSWORD": PASSWORD}
             self.process = subprocess.Popen(
-                self.command, stdout=said, stderr=said, env=os.environ | secrets
+                self.command, stdout=log, stderr=log, env=os.environ | secrets
             )
 
     def end(self, number: signal.Signals) -> int:
@@ -191,13 +191,13 @@ def changed(content: bytes, number: int, **values: str) -> bytes:
 def require_results(archive: Archive, images: list[pydicom.Dataset]) -> None:
     """Each image has one report and one capture in its study, which refer to it."""
     by_study: dict[str, list[pydicom.Dataset]] = {}
-    for each in archive.all():
-        by_study.setdefault(str(each.StudyInstanceUID), []).append(each)
+    for instance in archive.all():
+        by_study.setdefault(str(instance.StudyInstanceUID), []).append(instance)
     for image in images:
-        results = [each for each in by_study[str(image.StudyInstanceUID)]
-                   if each.get("Manufacturer") == "cxr-compare"]  # fmt: skip
-        (report,) = [each for each in results if each.Modality == "SR"]
-        (capture,) = [each for each in results if each.Modality != "SR"]
+        results = [instance for instance in by_study[str(image.StudyInstanceUID)]
+                   if instance.get("Manufacturer") == "cxr-compare"]  # fmt: skip
+        (report,) = [instance for instance in results if instance.Modality == "SR"]
+        (capture,) = [instance for instance in results if instance.Modality != "SR"]
         for result in (report, capture):
             assert str(result.PatientID) == str(image.PatientID)
         (source,) = capture.SourceImageSequence
@@ -221,7 +221,7 @@ def test_fifty_images_in_and_their_results_out_by_dicomweb_with_both_sides_kille
     orthanc.post("/instances", changed(radiographs[1], 2, ViewPosition="LL"))
     images = [pydicom.dcmread(io.BytesIO(content)) for content in radiographs]
     assert len({str(image.StudyInstanceUID) for image in images}) == N_IMAGES
-    given = N_IMAGES + 2
+    expected_count = N_IMAGES + 2
     patient = tmp_path / "patient.toml"
     patient.write_text("[pacs]\npatience = 120")
     pacs = Pacs(tmp_path, export, "--dicomweb", f"{orthanc.url}/dicom-web", "--settings", patient)
@@ -230,7 +230,7 @@ def test_fifty_images_in_and_their_results_out_by_dicomweb_with_both_sides_kille
     pacs.start()
     for results, killed in ((9, "pacs"), (21, "orthanc"), (40, "pacs"), (61, "orthanc"),
                             (75, "pacs"), (90, "pacs")):  # fmt: skip
-        wait_until(lambda n=results: orthanc.count() >= given + n, 600)  # type: ignore[misc]
+        wait_until(lambda n=results: orthanc.count() >= expected_count + n, 600)  # type: ignore[misc]
         if killed == "pacs":
             pacs.end(signal.SIGKILL)
             pacs.start()
@@ -242,7 +242,7 @@ def test_fifty_images_in_and_their_results_out_by_dicomweb_with_both_sides_kille
     assert pacs.finish() == 0, pacs.said.read_text()
     assert kills == {"pacs": 4, "orthanc": 2}
 
-    assert orthanc.count() == given + 2 * N_IMAGES
+    assert orthanc.count() == expected_count + 2 * N_IMAGES
     require_results(orthanc, images)
     pacs.require_no_identifiers(images)
     assert not (tmp_path / "journal.sqlite-images").exists()
@@ -252,9 +252,9 @@ def test_fifty_images_in_and_their_results_out_by_dicomweb_with_both_sides_kille
         assert pacs.finish() == 0
         assert pacs.last_line.startswith("0 images answered; 0 results sent")
     assert "studies unchanged" in pacs.last_line
-    assert orthanc.count() == given + 2 * N_IMAGES
+    assert orthanc.count() == expected_count + 2 * N_IMAGES
     if folder := os.environ.get("CXR_TEST_SHOW"):
-        captures = [each for each in orthanc.all() if "SourceImageSequence" in each]
+        captures = [instance for instance in orthanc.all() if "SourceImageSequence" in instance]
         Image.fromarray(captures[0].pixel_array).save(Path(folder) / "capture.png")
         (Path(folder) / "said.txt").write_bytes(pacs.said.read_bytes())
 
@@ -283,9 +283,13 @@ def test_received_images_are_answered_and_sent_back_by_c_store(
     wait_until(lambda: orthanc.count() == 18, 600)
     orthanc.post("/modalities/cxr/store", json.dumps(ids[:2]))  # sent once more
     time.sleep(2.0)
-    results = [each for each in orthanc.get("/instances").json() if each not in ids]
-    orthanc.post("/modalities/cxr/store", json.dumps([each for each in results if "SR" not in str(
-        orthanc.get(f"/instances/{each}/simplified-tags").json().get("Modality"))]))  # fmt: skip
+    results = [instance for instance in orthanc.get("/instances").json() if instance not in ids]
+    images = []
+    for instance in results:
+        tags = orthanc.get(f"/instances/{instance}/simplified-tags").json()
+        if "SR" not in str(tags.get("Modality")):
+            images.append(instance)
+    orthanc.post("/modalities/cxr/store", json.dumps(images))
     received = tmp_path / "journal.sqlite-images" / "received"
     wait_until(lambda: not any(received.iterdir()))
     assert pacs.end(signal.SIGTERM) == 143

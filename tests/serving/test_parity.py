@@ -36,28 +36,28 @@ def boxes_of(count: int, seed: int = 0) -> Boxes:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rows_of_equal_score_may_change_places(seed: int) -> None:
-    found = boxes_of(60, seed)
+def test_rows_of_equal_score_may_change_order(seed: int) -> None:
+    boxes = boxes_of(60, seed)
     order = np.random.default_rng(seed).permutation(60)
-    apart = match_boxes(found, found[order], most=100)
+    apart = match_boxes(boxes, boxes[order], most=100)
     assert apart == (60, 0, 0.0, 0.0)
 
 
-def test_the_largest_difference_of_scores_and_corners_is_found() -> None:
-    found = boxes_of(20)
-    moved = Boxes(found.corners.copy(), found.scores.copy(), found.labels)
+def test_largest_difference_of_scores_and_corners_is_measured() -> None:
+    boxes = boxes_of(20)
+    moved = Boxes(boxes.corners.copy(), boxes.scores.copy(), boxes.labels)
     moved.corners[7, 2] += 0.125
     moved.scores[3] += 0.25
-    apart = match_boxes(found, moved[np.arange(20)[::-1]], most=100)
+    apart = match_boxes(boxes, moved[np.arange(20)[::-1]], most=100)
     assert apart.unmatched == 0
     assert apart.score == pytest.approx(0.25)
     assert apart.corner == pytest.approx(0.125, abs=1e-5)
 
 
 def test_a_box_of_another_finding_is_no_partner() -> None:
-    found = boxes_of(1)
-    other = replace(found, labels=3 - found.labels)
-    assert match_boxes(found, other, most=100).unmatched == 2
+    boxes = boxes_of(1)
+    other = replace(boxes, labels=3 - boxes.labels)
+    assert match_boxes(boxes, other, most=100).unmatched == 2
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_a_box_of_another_finding_is_no_partner() -> None:
 def test_a_box_without_a_partner_counts_unless_the_list_was_cut_there(
     lost, most, unmatched, reason
 ):
-    found = replace(boxes_of(30), labels=np.ones(30, int))
+    boxes = replace(boxes_of(30), labels=np.ones(30, int))
     rest = np.delete(np.arange(30), lost)
-    assert match_boxes(found, found[rest], most=most).unmatched == unmatched, reason
+    assert match_boxes(boxes, boxes[rest], most=most).unmatched == unmatched, reason
 
 
 class Store:
@@ -111,7 +111,7 @@ class Answers:
         moved = self.changed.get
         for start in range(0, len(image_ids), batch_size):
             ids = list(image_ids[start : start + batch_size])
-            status = ["failed" if moved("fails") == place else "ok" for place in range(len(ids))]
+            status = ["failed" if moved("fails") == row else "ok" for row in range(len(ids))]
             rows = [(name, finding) for name in ids for finding in self.findings]
             table = pd.DataFrame(rows, columns=["image_id", "finding"])
             scores = table.assign(score=0.5 + moved("score", 0.0))
@@ -142,18 +142,18 @@ def decided_at(threshold: float) -> Decision:
         ({"fails": 2}, 0.9, "images that one side alone can answer: 1"),
     ],
 )
-def test_a_float_export_of_a_classifier_is_kept_only_where_it_answers_the_same(
+def test_float_export_of_a_classifier_is_stored_only_if_its_answers_are_equal(
     changed, threshold, refused
 ):
     proof = proved(Answers("scores"), Answers("scores", **changed), decided_at(threshold))
-    assert {each.case for each in proof.measures} == {"validation images", "a black image"}
+    assert {measure.case for measure in proof.measures} == {"validation images", "a black image"}
     if refused is None:
         proof.require("out")
         assert proof.to_json()["verdict"] == "kept"
         return
-    with pytest.raises(InputError, match=refused) as told:
+    with pytest.raises(InputError, match=refused) as error:
         proof.require("out")
-    assert "try the other --format" in str(told.value)
+    assert "try the other --format" in str(error.value)
     assert proof.to_json()["verdict"] == "refused"
 
 
@@ -181,15 +181,15 @@ class Detector(Answers):
         images = np.stack([source.image(name) for name in image_ids])[:, None]
         if self.numpy:
             raw = self.outputs(images)
-            found = self.decode(raw)
+            outputs = self.decode(raw)
         else:
             with torch.inference_mode():
-                found = self.model(torch.from_numpy(images))
+                outputs = self.model(torch.from_numpy(images))
         tables = []
-        for name, each in zip(image_ids, found, strict=True):
-            table = pd.DataFrame(each.corners.astype(float), columns=["x1", "y1", "x2", "y2"])
-            names = np.array(TARGET.any_of, object)[each.labels - 1]
-            tables.append(table.assign(image_id=name, finding=names, score=each.scores))
+        for name, output in zip(image_ids, outputs, strict=True):
+            table = pd.DataFrame(output.corners.astype(float), columns=["x1", "y1", "x2", "y2"])
+            names = np.array(TARGET.any_of, object)[output.labels - 1]
+            tables.append(table.assign(image_id=name, finding=names, score=output.scores))
         images = pd.DataFrame({"image_id": list(image_ids), "status": "ok", "reason": ""})
         yield SimpleNamespace(images=images, tables={"boxes": pd.concat(tables)})
 
@@ -205,7 +205,11 @@ def test_a_detector_is_compared_without_a_box_and_with_as_many_as_there_may_be(n
     proof = prove(run_of(Detector(network, numpy=False)), Detector(network, numpy=True))
     assert proof.images == "6 phantom images"
     proof.require("out")
-    compared = {each.case: each.value for each in proof.measures if each.name == "boxes compared:"}
+    compared = {
+        measure.case: measure.value
+        for measure in proof.measures
+        if measure.name == "boxes compared:"
+    }
     assert compared.pop("images without a detection") == 0
     assert 1100 < compared["images at every limit"] <= 6 * 2 * 100  # images, findings, boxes
     assert set(compared) == {"phantom images", "a black image", "images at every limit"}
@@ -225,7 +229,7 @@ def test_a_detector_whose_boxes_lie_elsewhere_is_refused(network: LesionRetinaNe
         ("LARGEST_GROWTH", 0.0, "on images at every limit"),
     ],
 )
-def test_decoding_that_runs_and_exports_share_is_held_against_that_of_a_gpu(
+def test_shared_decoding_is_compared_with_decoding_on_a_gpu(
     network, monkeypatch, name, value, refused
 ):
     monkeypatch.setattr(f"cxr_compare.detection.frames.{name}", value)
@@ -309,26 +313,26 @@ def evaluated_by(exported: Scored, decision: Decision | None, sick: np.ndarray =
         (Scored("boxes", GOOD, right=48.0), r"AP50 falls by 1 \(1 to 0; at most 0.02 is kept\)"),
     ],
 )  # fmt: skip
-def test_lower_precision_is_judged_by_what_becomes_of_the_answers(exported, refused):
+def test_lower_precision_is_evaluated_by_its_answers(exported, refused):
     proof = evaluated_by(exported, decided_at(0.5))
     assert proof.images == "40 validation images of “set”"
     if refused is None:
         proof.require("out")
         return
-    with pytest.raises(InputError, match=refused) as told:
+    with pytest.raises(InputError, match=refused) as error:
         proof.require("out")
-    assert str(told.value).endswith("; export it with --precision fp32 or bf16")
+    assert str(error.value).endswith("; export it with --precision fp32 or bf16")
 
 
 @pytest.mark.parametrize(
-    ("decision", "sick", "says"),
+    ("decision", "sick", "message"),
     [
         (None, SICK, "^run: .*operating point.*cxr train"),
         (decided_at(0.5), np.ones(N, bool), "^data: .*AUROC"),
     ],
 )
-def test_what_lower_precision_cannot_be_judged_by_is_named(decision, sick, says):
-    with pytest.raises(InputError, match=says):
+def test_data_that_cannot_evaluate_lower_precision_are_named(decision, sick, message):
+    with pytest.raises(InputError, match=message):
         evaluated_by(Scored("scores", GOOD), decision, sick)
 
 

@@ -103,7 +103,7 @@ assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
     "library", ["openvino", "onnxruntime", pytest.param("nncf", marks=pytest.mark.long)]
 )
 def test_nothing_is_reported_to_the_makers_of_the_runtime(library: str, tmp_path: Path) -> None:
-    room = Path(__file__).parents[2]
-    ours = {"HOME": str(tmp_path), "PYTHONPATH": str(room), "PATH": ""}
+    root = Path(__file__).parents[2]
+    ours = {"HOME": str(tmp_path), "PYTHONPATH": str(root), "PATH": ""}
     subprocess.run([sys.executable, "-c", _WATCHED, library], env=ours, check=True, timeout=120)
     assert list(tmp_path.iterdir()) == []

@@ -61,7 +61,7 @@ def test_the_method_is_part_of_the_identity_and_the_usual_one_changes_nothing(ru
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_maps_of_each_method_are_named_and_lie_in_the_original(run, classifier, method):
+def test_maps_of_every_method_are_named_and_lie_in_the_original(run, classifier, method):
     sizes = pd.DataFrame({"image_id": IDS, "width": 64, "height": 64})
     (part,) = opened(run, classifier, method).predict(STORE, IDS[:3], sizes, batch_size=4)
     (usual,) = opened(run, classifier, "cam").predict(STORE, IDS[:3], sizes, batch_size=4)
@@ -72,17 +72,19 @@ def test_maps_of_each_method_are_named_and_lie_in_the_original(run, classifier, 
 
 
 @pytest.mark.parametrize(
-    ("views", "detector", "words"),
+    ("views", "detector", "message"),
     [
         ((View(), View(flip=True)), False, "--tta .*boxes"),
         ((View(),), True, "detector .*--maps gradcam$"),
     ],
 )
-def test_maps_that_cannot_be_made_are_refused(run, classifier, monkeypatch, views, detector, words):
+def test_maps_that_cannot_be_made_are_refused(
+    run, classifier, monkeypatch, views, detector, message
+):
     monkeypatch.setattr(run_model.RunFolder, "open", lambda _: run)
     model = nn.Identity() if detector else classifier
     monkeypatch.setattr(run_model, "load_model", lambda *_: model)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         TrainedModel.open(run.folder, views=views, maps="gradcam" if detector else "cam")
 
 
@@ -94,5 +96,5 @@ def test_a_gpu_scores_as_the_processor_does(run, classifier):
     expected = pd.concat(p.tables["scores"] for p in on_cpu.predict(STORE, IDS, sizes, 8))
     moved = copy.deepcopy(classifier).to("cuda")
     on_gpu = replace(on_cpu, model=moved, device="cuda")
-    given = pd.concat(p.tables["scores"] for p in on_gpu.predict(STORE, IDS, sizes, 8))
-    np.testing.assert_allclose(given["score"], expected["score"], atol=1e-3)
+    actual = pd.concat(p.tables["scores"] for p in on_gpu.predict(STORE, IDS, sizes, 8))
+    np.testing.assert_allclose(actual["score"], expected["score"], atol=1e-3)

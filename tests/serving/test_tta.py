@@ -65,9 +65,9 @@ def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
 
 def test_a_box_that_one_view_alone_saw_counts_less() -> None:
     model: Any = PatchFinder(blind_below=128)
-    found = MultiViewDetector(model, EVERY)(patch_images())[0]
-    assert found is not None
-    assert found.scores.tolist() == pytest.approx([0.8 / 4])
+    boxes = MultiViewDetector(model, EVERY)(patch_images())[0]
+    assert boxes is not None
+    assert boxes.scores.tolist() == pytest.approx([0.8 / 4])
 
 
 def detector() -> nn.Module:

@@ -38,7 +38,7 @@ def install(tmp_path, monkeypatch):
         ("", "Copyright: me", ""),
     ],
 )
-def test_a_licence_is_found_in_the_metadata_or_in_its_file(install, metadata, text, licence):
+def test_licence_is_read_from_the_metadata_or_its_file(install, metadata, text, licence):
     assert licence_of(install("strange", metadata, text)).licence == licence
 
 
@@ -87,6 +87,6 @@ def test_what_is_installed_here_may_be_needed(capsys):
     assert "numpy" in capsys.readouterr().out
 
 
-def test_it_runs_as_the_release_workflow_says():
+def test_it_runs_as_in_the_release_workflow():
     workflow = Path(__file__).parents[2] / ".github" / "workflows" / "publish.yml"
     assert "python tools/licences.py\n" in workflow.read_text()

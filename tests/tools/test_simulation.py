@@ -27,15 +27,17 @@ def cases(design: str, name: str | None = None) -> list[Case]:
 
 @pytest.mark.parametrize("design", QUICK)
 def test_a_small_run_gives_shares_with_their_errors(design: str) -> None:
-    found = run(cases(design, QUICK[design])[0], sets=2, seed=16)
+    shares = run(cases(design, QUICK[design])[0], sets=2, seed=16)
     keys = {"several": "any", "power": "auroc right", "chance": "caution"}
-    assert found[keys.get(design, "patients|broken")]["n"] == 2
-    assert all(0 <= each["mean"] <= 1 and each["n"] <= 2 for each in found.values())
+    assert shares[keys.get(design, "patients|broken")]["n"] == 2
+    assert all(0 <= share["mean"] <= 1 and share["n"] <= 2 for share in shares.values())
 
 
-def test_simulated_scores_have_the_auroc_and_the_likeness_that_were_asked_for() -> None:
+def test_simulated_scores_have_the_requested_auroc_and_correlation() -> None:
     sample = draw(np.random.default_rng(0), 20_000, [[skill_of(0.85)]] * 2, clusters="rsna")
-    positive, negative = (sample.scores[0, of] for of in (sample.y_true, ~sample.y_true))
+    positive, negative = (
+        sample.scores[0, selected] for selected in (sample.y_true, ~sample.y_true)
+    )
     below = np.searchsorted(np.sort(negative), positive).mean() / len(negative)
     assert below == pytest.approx(0.85, abs=0.01)
     assert sample.y_true.mean() == pytest.approx(0.3, abs=0.02)
@@ -69,11 +71,11 @@ LIMITS = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("design", LIMITS)
-def test_claims_that_luck_makes_stay_within_their_limit(design: str) -> None:
+def test_false_claims_by_sampling_error_stay_within_their_limit(design: str) -> None:
     names, limit = LIMITS[design]
     sets = 200
     slack = 3 * np.sqrt(limit * (1 - limit) / sets)
     for case in cases(design):
-        for key, found in run(case, sets, seed=17).items():
+        for key, result in run(case, sets, seed=17).items():
             if names & {key, key.split("|")[-1]}:
-                assert found["mean"] <= limit + slack, (case.name, key, found)
+                assert result["mean"] <= limit + slack, (case.name, key, result)

@@ -106,8 +106,8 @@ class Task:
         return len(batch.image_ids)
 
 
-_OF_TASK = ("training_losses", "validation_step", "validation_metrics")
-_OF_SETTINGS = ("monitor", "epochs", "patience")
+_TASK_OPTIONS = ("training_losses", "validation_step", "validation_metrics")
+_SETTING_NAMES = ("monitor", "epochs", "patience")
 
 
 def fit_small(
@@ -118,12 +118,14 @@ def fit_small(
 ) -> FitResult:
     """Four epochs on 24 rows; changes are of the task, of the settings, or arguments of `fit`."""
     rows = Rows(24)
-    task = Task(model or small_model(), **{k: changes.pop(k) for k in _OF_TASK if k in changes})
-    own = {k: changes.pop(k) for k in _OF_SETTINGS if k in changes}
+    task = Task(
+        model or small_model(), **{k: changes.pop(k) for k in _TASK_OPTIONS if k in changes}
+    )
+    settings_here = {k: changes.pop(k) for k in _SETTING_NAMES if k in changes}
     sampler = SeededSampler(24, seed=3)
     loaders = {
         "train_loader": BatchLoader(rows, collate, 5, sampler),
         "val_loader": BatchLoader(rows, collate, 8, range(24)),
     }
-    settings = settings.model_copy(update={"epochs": 4, **own})
+    settings = settings.model_copy(update={"epochs": 4, **settings_here})
     return fit(task, settings, run=run_in(folder), **{**loaders, **changes})

@@ -43,11 +43,11 @@ def _largest(model: nn.Module, **changes: Any) -> int:
 
 def test_more_memory_gives_a_larger_batch_until_the_limit():
     model = _model()
-    found = [_largest(model, budget=budget) for budget in (0, 10**5, 10**6, 10**7, 10**9)]
-    assert found == sorted(found)
-    assert found[0] == 0
-    assert 2 <= found[2] < found[3]
-    assert found[-1] == 64
+    sizes = [_largest(model, budget=budget) for budget in (0, 10**5, 10**6, 10**7, 10**9)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 0
+    assert 2 <= sizes[2] < sizes[3]
+    assert sizes[-1] == 64
     assert _largest(model, budget=10**9, limit=50) == 32
     assert _largest(model, budget=10**9, limit=1) == 1
 
@@ -107,7 +107,7 @@ def test_model_gradients_and_random_numbers_stay_as_they_were():
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],
 )
-def test_want_of_memory_is_told_from_other_errors(error, expected):
+def test_lack_of_memory_is_distinguished_from_other_errors(error, expected):
     assert is_out_of_memory(error) is expected
 
 
@@ -115,7 +115,7 @@ _GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "devices", "processors", "free", "loaders"),
+    ("requested", "device", "devices", "processors", "free", "loaders"),
     [
         pytest.param("auto", "cpu", 1, 16, 8 * _GIB, 0, id="a CPU learns with all of its cores"),
         pytest.param("auto", "cuda", 1, 4, 8 * _GIB, 4, id="one for each core"),
@@ -130,12 +130,12 @@ _GIB = 2**30
     ],
 )
 def test_a_gpu_gets_the_loaders_for_which_there_is_room(
-    monkeypatch, asked, device, devices, processors, free, loaders
+    monkeypatch, requested, device, devices, processors, free, loaders
 ):
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     monkeypatch.setattr("cxr_compare.training.hardware.cpu_count", lambda: processors)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
-    changes = [f"training.workers={asked}", "training.batch_size=32", "data.image_size=512"]
+    changes = [f"training.workers={requested}", "training.batch_size=32", "data.image_size=512"]
     settings = read_config(find_config("chexnet"), changes)
     hardware = Hardware(device, devices, "fp32").with_loaders(settings, devices)
     assert hardware == Hardware(device, devices, "fp32", loaders)
@@ -148,7 +148,7 @@ def test_a_system_without_a_folder_of_shared_memory_gets_loaders_too(monkeypatch
     assert Hardware("cuda", 1, "fp32").with_loaders(settings, 1).loaders == 4
 
 
-def test_tasks_of_slurm_have_processors_of_their_own(monkeypatch):
+def test_tasks_of_slurm_have_separate_processors(monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
     monkeypatch.setattr("cxr_compare.training.hardware.cpu_count", lambda: 6)
     settings = read_config(find_config("chexnet"))

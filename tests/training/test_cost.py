@@ -27,7 +27,7 @@ class Net(nn.Module):
         return [{"maps": self.norm(self.conv(images.float()))}]
 
 
-def test_flops_count_two_for_each_multiply_and_add():
+def test_flops_count_two_a_multiply_and_add():
     net = Net()
     assert count_flops(net, 16) == 2 * 16 * 16 * 4 * 9
     assert net.training

@@ -102,7 +102,7 @@ def test_interrupted_and_resumed_training_ends_with_the_same_weights(tmp_path, a
     assert result.best_epoch == expected.best_epoch
     _require_equal(whole.state_dict(), halves.state_dict())
     last = [torch.load(tmp_path / f / "checkpoints/last.ckpt") for f in ("whole", "halves")]
-    _require_equal(*(each["state_dict"] for each in last))
+    _require_equal(*(checkpoint["state_dict"] for checkpoint in last))
     tables = [
         pd.read_csv(tmp_path / f / "metrics.csv").drop(columns=_TIMES) for f in ("whole", "halves")
     ]
@@ -211,7 +211,7 @@ def test_model_ends_with_the_best_weights_not_the_last(tmp_path):
     assert [p.name for p in (tmp_path / "checkpoints").glob("best-*")] == ["best-0002.safetensors"]
 
 
-def test_history_holds_losses_metrics_rate_and_time_per_epoch(tmp_path):
+def test_history_contains_losses_metrics_rate_and_time_per_epoch(tmp_path):
     def two(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         loss = losses_of(model, batch)["bce"]
         return {"a": loss, "b": loss * 2}
@@ -258,7 +258,7 @@ def test_loss_or_gradient_that_is_not_finite_names_its_images(tmp_path, losses):
     assert "\n" not in str(caught.value)
 
 
-def test_checkpoint_before_a_loss_that_is_not_finite_is_kept(tmp_path):
+def test_checkpoint_before_a_loss_that_is_not_finite_remains(tmp_path):
     with pytest.raises(InputError, match=r"epoch 2: .*--set model.weights=\S+best-0001.safeten"):
         fit_small(tmp_path, training_losses=_growing(math.nan, after=7))
     assert len(fit_small(tmp_path, resume=True).history) == 4
@@ -275,20 +275,20 @@ def _growing(by: float, after: int) -> Callable[..., Any]:
     return losses
 
 
-def test_training_that_explodes_stops_and_keeps_what_was_good(tmp_path):
+def test_training_that_diverges_stops_and_keeps_the_best_checkpoint(tmp_path):
     with pytest.raises(InputError, match=r"epoch 3: .* 10 .*0.596 ") as caught:
         # From the middle of the second epoch on: a half is not a whole epoch.
         fit_small(tmp_path, training_losses=_growing(100.0, after=7))
     assert "\n" not in str(caught.value)
-    way_on = re.search(r"cxr train (\S+) .*=(\S+) --set model.weights=(\S+)$", str(caught.value))
-    assert way_on is not None
-    assert Path(way_on[1]).is_file()
-    assert float(way_on[2]) == 0.005  # a tenth
-    assert Path(way_on[3]).is_file()
+    advice = re.search(r"cxr train (\S+) .*=(\S+) --set model.weights=(\S+)$", str(caught.value))
+    assert advice is not None
+    assert Path(advice[1]).is_file()
+    assert float(advice[2]) == 0.005  # a tenth
+    assert Path(advice[3]).is_file()
     assert len(fit_small(tmp_path, resume=True).history) == 4  # from the end of the second epoch
 
 
-def test_explosion_is_known_to_a_resumed_training_too(tmp_path):
+def test_divergence_is_detected_in_a_resumed_training_too(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit_small(tmp_path, training_losses=_Stopper(8))
     with pytest.raises(InputError, match=r"epoch 2: .* 10 .*0.596 "):
@@ -308,7 +308,7 @@ def test_validation_loss_that_is_not_finite_stops_the_training(tmp_path):
         fit_small(tmp_path, validation_step=broken, monitor="accuracy")
 
 
-def test_outputs_that_are_not_finite_are_told_as_divergence_not_by_a_metric(tmp_path):
+def test_outputs_that_are_not_finite_are_reported_as_divergence(tmp_path):
     def broken(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         return {"bce": torch.tensor(math.nan)}, torch.full((1,), math.nan)
 
@@ -468,7 +468,7 @@ def test_fp16_steps_do_not_depend_on_the_scale_and_are_resumed_exactly(tmp_path)
     last = [torch.load(tmp_path / f / "checkpoints/last.ckpt") for f in ("whole", "halves")]
     assert last[0]["MixedPrecision"] == last[1]["MixedPrecision"]
     assert last[0]["MixedPrecision"]["scale"] == 2.0**15
-    _require_equal(*(each["state_dict"] for each in last))
+    _require_equal(*(checkpoint["state_dict"] for checkpoint in last))
 
 
 def test_fp16_gradient_that_is_not_finite_at_any_scale_names_its_images(tmp_path):
@@ -478,7 +478,7 @@ def test_fp16_gradient_that_is_not_finite_at_any_scale_names_its_images(tmp_path
         )
 
 
-def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied():
+def test_average_of_weights_follows_the_formula_and_counters_are_copied():
     model = small_model()
     average = RampedAverage(model, 0.5)
     expected = {k: v.clone() for k, v in model.state_dict().items()}
@@ -496,13 +496,13 @@ def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied():
         assert torch.equal(value, expected[name]), name
 
 
-def test_batch_goes_to_a_gpu_without_waiting_and_an_unreadable_one_is_told():
-    asked: list[Any] = []
-    batch = SimpleNamespace(to=lambda *place, **how: asked.append((place, how)))
+def test_batch_moves_to_a_gpu_without_waiting_and_an_unreadable_one_is_reported():
+    moves: list[Any] = []
+    batch = SimpleNamespace(to=lambda *devices, **how: moves.append((devices, how)))
     loop = Loop(Task(small_model()), training_settings(), lambda: "", 1, lambda: False)
     gpu = torch.device("cuda")
     loop.transfer_batch_to_device(batch, gpu, 0)
-    assert asked == [((gpu,), {"non_blocking": True})]
+    assert moves == [((gpu,), {"non_blocking": True})]
     assert loop.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
     bad = NamedRows([], lambda samples: 1 / 0).batch([])
     with pytest.raises(InputError, match="division by zero"):
@@ -517,7 +517,7 @@ def test_training_on_a_gpu_learns_as_on_the_cpu(tmp_path, precision):
     how = {"settings": _HOW["averaged weights"], "precision": precision}
     there = fit_small(tmp_path / "gpu", accelerator="cuda", **how)
     here = fit_small(tmp_path / "cpu", precision="fp32", settings=_HOW["averaged weights"])
-    losses = [[row["val_loss"] for row in each.history] for each in (there, here)]
+    losses = [[row["val_loss"] for row in trained.history] for trained in (there, here)]
     assert losses[0] == pytest.approx(losses[1], rel=0.3)  # dropout draws other numbers there
 
 
@@ -527,7 +527,7 @@ def test_global_random_state_is_left_as_it_was(tmp_path):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_each_epoch_is_settled_once_it_begins_or_is_resumed():
+def test_every_epoch_is_fixed_once_it_begins_or_resumes():
     settled: list[int] = []
     callback = GradualUnfreezing(settled.append)
     trainer: Any = SimpleNamespace(world_size=1, current_epoch=3)

@@ -88,9 +88,9 @@ def _epochs(store: PixelStore, loaders: int, first: int = 0) -> list[list[Lesion
 @pytest.mark.parametrize(("loaders", "first"), [(0, 1), (2, 0), (1, 2)])
 def test_batches_do_not_depend_on_who_loads_them_nor_on_an_interruption(store, loaders, first):
     expected = [batch for epoch in _epochs(store, 0)[first:] for batch in epoch]
-    found = [batch for epoch in _epochs(store, loaders, first) for batch in epoch]
-    assert [len(batch) for batch in found] == [4, 4, 1] * (3 - first)
-    for one, other in zip(expected, found, strict=True):
+    batches = [batch for epoch in _epochs(store, loaders, first) for batch in epoch]
+    assert [len(batch) for batch in batches] == [4, 4, 1] * (3 - first)
+    for one, other in zip(expected, batches, strict=True):
         assert (one.image_ids, one.dropped) == (other.image_ids, other.dropped)
         assert torch.equal(one.images, other.images)
         for here, there in zip(one.boxes + one.labels, other.boxes + other.labels, strict=True):
@@ -125,10 +125,10 @@ def test_a_loading_process_that_dies_ends_the_training_in_one_line():
         list(BatchLoader(_Deadly(), list, 1, range(3), loaders=1))
 
 
-def _load_and_die(told: Connection) -> None:
+def _load_and_die(pipe: Connection) -> None:
     loader = BatchLoader(_Rows(), list, 1, [0, 2] * 9, loaders=2)
     next(iter(loader))
-    told.send([process.pid for process in loader._iterator._workers])
+    pipe.send([process.pid for process in loader._iterator._workers])
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -54,17 +54,17 @@ class _Kept(Logger):
         self.settings = params
 
 
-def test_logger_gets_settings_and_each_epoch_once_and_changes_nothing(tmp_path):
-    kept = _Kept()
-    plain, logged = _fit(tmp_path / "plain", []), _fit(tmp_path / "logged", [kept])
+def test_logger_gets_settings_and_every_epoch_once_and_changes_nothing(tmp_path):
+    logger = _Kept()
+    plain, logged = _fit(tmp_path / "plain", []), _fit(tmp_path / "logged", [logger])
     assert torch.equal(plain[0].weight, logged[0].weight)
-    assert kept.settings == {"training": {"epochs": 3}}
-    assert list(kept.rows) == [1, 2, 3]
-    assert kept.rows[1]["val/ap50"] == 0.25
-    assert "val/ap50" not in kept.rows[2]  # not finite
+    assert logger.settings == {"training": {"epochs": 3}}
+    assert list(logger.rows) == [1, 2, 3]
+    assert logger.rows[1]["val/ap50"] == 0.25
+    assert "val/ap50" not in logger.rows[2]  # not finite
     tables = [pd.read_csv(tmp_path / f / "metrics.csv") for f in ("plain", "logged")]
     pd.testing.assert_frame_equal(*(table.filter(regex="^(?!.*seconds)") for table in tables))
-    assert kept.rows[3]["train/loss"] == pytest.approx(tables[1]["train_loss"][2], rel=1e-5)
+    assert logger.rows[3]["train/loss"] == pytest.approx(tables[1]["train_loss"][2], rel=1e-5)
 
 
 def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path):
@@ -78,12 +78,12 @@ def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "found",
+    "package",
     [None, SimpleNamespace(origin=None)],
     ids=["nothing", "the folder wandb/ of an earlier run"],
 )
-def test_logger_without_its_package_is_refused_in_one_line(found, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+def test_logger_without_its_package_is_refused_in_one_line(package, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
     with pytest.raises(InputError, match=r"pip install '\.\[wandb\]'") as caught:
         require_loggers(["wandb"])
     assert "\n" not in str(caught.value)
@@ -119,10 +119,10 @@ def test_mlflow_goes_on_in_the_run_of_a_resumed_training(tmp_path):
     tracking = pytest.importorskip("mlflow.tracking")
     run, table = _trained_in_two_parts(tmp_path / "run", "mlflow")
     client = tracking.MlflowClient(f"sqlite:///{run.folder / 'mlflow.db'}")
-    (found,) = client.search_runs([client.get_experiment_by_name("cxr-compare").experiment_id])
-    assert (found.info.run_name, found.info.status) == ("run", "FINISHED")
-    assert found.data.params["training/epochs"] == "3"
-    losses = client.get_metric_history(found.info.run_id, "val/loss")
+    (mlflow_run,) = client.search_runs([client.get_experiment_by_name("cxr-compare").experiment_id])
+    assert (mlflow_run.info.run_name, mlflow_run.info.status) == ("run", "FINISHED")
+    assert mlflow_run.data.params["training/epochs"] == "3"
+    losses = client.get_metric_history(mlflow_run.info.run_id, "val/loss")
     assert [metric.step for metric in losses] == [1, 2, 3]  # each once
     assert [m.value for m in losses] == pytest.approx(table["val_loss"].tolist(), rel=1e-5)
 
@@ -131,21 +131,24 @@ def _wandb_records(file: Path) -> Iterator[Any]:
     """The records of a `.wandb` file: a LevelDB log of protocol buffers in blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2
 
-    content, place, record = file.read_bytes(), 7, b""
-    while place + 7 <= len(content):
-        if 32768 - place % 32768 < 7:  # no head fits into the rest of the block
-            place += 32768 - place % 32768
+    content, position, record = file.read_bytes(), 7, b""
+    while position + 7 <= len(content):
+        if 32768 - position % 32768 < 7:  # no head fits into the rest of the block
+            position += 32768 - position % 32768
             continue
-        length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
-        record += content[place + 7 : place + 7 + length]
-        place += 7 + length
+        length, kind = (
+            int.from_bytes(content[position + 4 : position + 6], "little"),
+            content[position + 6],
+        )
+        record += content[position + 7 : position + 7 + length]
+        position += 7 + length
         if kind in (1, 4):  # whole, or the last part
             yield wandb_internal_pb2.Record.FromString(record)
             record = b""
 
 
 @pytest.mark.filterwarnings("default")  # of wandb's own libraries
-def test_wandb_writes_offline_into_one_run_and_names_no_place(tmp_path, monkeypatch):
+def test_wandb_writes_offline_into_one_run_and_names_no_folder(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     run, table = _trained_in_two_parts(tmp_path / "run", "wandb")

@@ -20,7 +20,7 @@ def _rates(how: TrainingSettings, epochs: int, steps: int) -> list[float]:
     return rates
 
 
-def test_each_schedule_rises_and_falls_as_it_says():
+def test_schedules_rise_and_fall_as_documented():
     how = training_settings(learning_rate=1.0, warmup_epochs=2)
     rates = _rates(how, epochs=10, steps=100)  # one cycle
     assert max(rates) == pytest.approx(1.0, abs=0.01)
@@ -45,7 +45,7 @@ _FIGURES = [0.5, 0.6, 0.6, 0.55, 0.7, 0.1, 0.2, 0.7, 0.3, 0.71, 0.7, 0.7, 0.7, 0
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_plateau_falls_as_torchs_own(mode, patience):
+def test_plateau_falls_as_in_torch(mode, patience):
     ours, theirs = (torch.optim.SGD([torch.zeros(1)], lr=1.0) for _ in range(2))
     plateau = Plateau(ours, 0, patience=patience, factor=0.5)
     oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -113,7 +113,7 @@ def test_frozen_weights_are_left_out_and_a_model_of_no_others_is_refused():
     ],
 )
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_each_optimiser_is_torchs_own_and_lowers_a_loss(name, kind, momentum):
+def test_optimisers_are_those_of_torch_and_lower_a_loss(name, kind, momentum):
     torch.manual_seed(0)
     net = nn.Linear(4, 1)
     how = training_settings(optimiser=name, learning_rate=0.05, weight_decay=0.0, momentum=momentum)

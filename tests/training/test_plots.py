@@ -43,5 +43,5 @@ def test_box_is_drawn_on_the_edges_that_it_names(tmp_path):
     black_rows, black_columns = np.nonzero(plot.sum(axis=2) < 10)
     scale = (black_columns.max() - black_columns.min() + 1) / 32
     left, top = black_columns.min(), black_rows.min()
-    found = [columns.min() - left, rows.min() - top, columns.max() - left, rows.max() - top]
-    assert np.array(found) / scale == pytest.approx([8, 16, 24, 24], abs=0.4)
+    edges = [columns.min() - left, rows.min() - top, columns.max() - left, rows.max() - top]
+    assert np.array(edges) / scale == pytest.approx([8, 16, 24, 24], abs=0.4)

@@ -45,13 +45,13 @@ def test_run_is_complete_only_when_its_json_is_there(tmp_path):
         (["p", "phantom-1:2"], {}, False),
     ],
 )
-def test_a_run_knows_whether_it_learned_from_drawings_alone(tmp_path, patients, started, synthetic):
+def test_run_records_training_on_synthetic_images_alone(tmp_path, patients, started, synthetic):
     seen = _SEEN.assign(patient_id=patients)
     run = RunFolder.create(tmp_path / "run", config="", seen=seen, started=started)
     assert run.synthetic is synthetic
 
 
-def test_folder_without_a_run_is_told_apart(tmp_path):
+def test_folder_without_a_run_is_refused(tmp_path):
     assert RunFolder.started_in(tmp_path) is None
     with pytest.raises(InputError, match="is empty; give a run folder that cxr train made"):
         RunFolder.open(tmp_path)
@@ -83,7 +83,7 @@ def test_patient_table_is_checked(tmp_path):
         RunFolder.create(tmp_path, config="", seen=_SEEN.assign(role="x"), started={})
 
 
-def test_file_in_the_place_of_a_run_is_refused_before_any_work(tmp_path):
+def test_file_instead_of_a_run_folder_is_refused_before_any_work(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="a file stands where a folder is needed"):
         RunFolder.require_free(tmp_path / "run")

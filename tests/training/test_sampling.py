@@ -43,7 +43,7 @@ def _batches(sampler: SeededSampler, size: int) -> list[list[tuple[int, int]]]:
 
 @pytest.mark.parametrize("n_rows", [24, 25, 26, 27, 29, 11, 2])
 @pytest.mark.parametrize("world_size", [2, 3, 6])
-def test_processes_share_each_batch_of_one_process_and_draw_nothing_twice(n_rows, world_size):
+def test_processes_share_the_batches_of_one_process_and_draw_nothing_twice(n_rows, world_size):
     size = 6
     whole = _batches(SeededSampler(n_rows, seed=1), size)
     shares = []
@@ -51,12 +51,14 @@ def test_processes_share_each_batch_of_one_process_and_draw_nothing_twice(n_rows
         sampler = SeededSampler(
             n_rows, seed=1, rank=rank, world_size=world_size, share=size // world_size
         )
-        own = _batches(sampler, size // world_size)
+        shares_of_batch = _batches(sampler, size // world_size)
         if sampler.ends_with_spare():
-            assert own.pop() == [whole[-1][-1]]  # of the batch, and counts for nothing
-            own.append([])
-        shares.append(own)
-    assert {len(own) for own in shares} == {len(whole)}  # all take each step
+            assert shares_of_batch.pop() == [whole[-1][-1]]  # of the batch, and counts for nothing
+            shares_of_batch.append([])
+        shares.append(shares_of_batch)
+    assert {len(shares_of_batch) for shares_of_batch in shares} == {
+        len(whole)
+    }  # all take each step
     together = [
         sorted(pair for share in batch for pair in share) for batch in zip(*shares, strict=True)
     ]

@@ -62,22 +62,24 @@ class Client:
         self._thread.join()
         self._loop.close()
 
-    def get(self, path: str, **given: Any) -> httpx.Response:
-        return self._run(self._send("GET", path, **given))
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self._run(self._send("GET", path, **options))
 
-    def post(self, path: str, **given: Any) -> httpx.Response:
-        return self._run(self._send("POST", path, **given))
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self._run(self._send("POST", path, **options))
 
-    def post_together(self, path: str, all_given: list[dict[str, Any]]) -> list[httpx.Response]:
+    def post_together(self, path: str, requests: list[dict[str, Any]]) -> list[httpx.Response]:
         async def send() -> list[httpx.Response]:
-            return await asyncio.gather(*(self._send("POST", path, **each) for each in all_given))
+            return await asyncio.gather(
+                *(self._send("POST", path, **request) for request in requests)
+            )
 
         return self._run(send())
 
-    async def _send(self, method: str, path: str, **given: Any) -> httpx.Response:
+    async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
-            return await client.request(method, path, **given)
+            return await client.request(method, path, **options)
 
     async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
         """The app for a caller in another loop; its lifespan is begun and ended here."""

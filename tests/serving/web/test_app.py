@@ -71,18 +71,18 @@ def test_an_answer_is_exactly_that_of_cxr_predict(
     decisions, warnings = set(), 0
     for path in (dicom, tmp_path / "noise.png", tmp_path / "colour.jpg"):
         expected = predicted(capsys, *exports, path)
-        found = ask(client, path.read_bytes(), path.name)
-        for ours, theirs in zip(found["systems"], expected, strict=True):
+        answer = ask(client, path.read_bytes(), path.name)
+        for ours, theirs in zip(answer["systems"], expected, strict=True):
             assert {key: ours[key] for key in SAME} == {key: theirs[key] for key in SAME}
             decisions.add(ours["computed_decision"])
-        assert set(expected[0]["warnings"]) <= {*found["warnings"]}
-        warnings += len(found["warnings"])
-        assert found["image"]["name"] == path.name
+        assert set(expected[0]["warnings"]) <= {*answer["warnings"]}
+        warnings += len(answer["warnings"])
+        assert answer["image"]["name"] == path.name
     assert warnings
     assert "positive" in decisions
 
 
-def test_an_answer_holds_findings_map_overlay_and_versions(client: Any, png: Png) -> None:
+def test_answer_contains_findings_map_overlay_and_versions(client: Any, png: Png) -> None:
     answer = ask(client, png(1), include=["maps", "overlay"])
     assert ask(client, png(1), include="maps,overlay")["overlay_png"] == answer["overlay_png"]
     assert answer["image"] == {
@@ -108,7 +108,7 @@ def test_an_answer_holds_findings_map_overlay_and_versions(client: Any, png: Png
     assert ask(client, png(1))["overlay_png"] is None
 
 
-def test_where_the_systems_disagree_the_answer_says_so(client: Any, png: Png) -> None:
+def test_answer_reports_disagreement_of_the_systems(client: Any, png: Png) -> None:
     for seed in range(3):
         answer = ask(client, png(seed))
         decisions = [system["decision"] for system in answer["systems"]]
@@ -122,8 +122,8 @@ def test_an_image_with_a_warning_is_doubtful_and_a_strict_server_refuses_it(
     Image.fromarray(np.full((90, 120), 9, np.uint8)).save(dark, format="PNG")
     doubtful, sound = ask(client, dark.getvalue()), ask(client, png(1))
     for answer, status in ((doubtful, "doubtful"), (sound, "ok")):
-        assert {answer["status"], *(each["status"] for each in answer["systems"])} == {status}
-    assert [each["decision"] for each in doubtful["systems"]] == [None, None]
+        assert {answer["status"], *(system["status"] for system in answer["systems"])} == {status}
+    assert [system["decision"] for system in doubtful["systems"]] == [None, None]
     assert doubtful["systems"][0]["computed_decision"]
     assert doubtful["disagreement"] is None
     strict = ServeSettings(strict=True, allowed_hosts=("testserver",))
@@ -138,7 +138,7 @@ def test_an_image_with_a_warning_is_doubtful_and_a_strict_server_refuses_it(
         )
 
 
-def test_each_of_many_answers_at_a_time_is_the_one_of_its_image(client: Any, png: Png) -> None:
+def test_concurrent_answers_belong_to_their_images(client: Any, png: Png) -> None:
     alone = [ask(client, png(seed), str(seed)) for seed in range(12)]
     assert len({answer["systems"][1]["score"] for answer in alone}) == 12
 
@@ -155,7 +155,7 @@ def test_each_of_many_answers_at_a_time_is_the_one_of_its_image(client: Any, png
     assert images > batches
 
 
-def test_models_says_who_answers_and_within_which_limits(client: Any) -> None:
+def test_models_lists_the_systems_and_the_limits(client: Any) -> None:
     answer = client.get("/v1/models").json()
     detector, classifier = answer["systems"]
     assert (detector["system"], detector["kind"]) == ("RetinaNet", "boxes")
@@ -204,7 +204,7 @@ def test_the_log_names_no_file_and_no_query(client, png, caplog):
     assert "maps" not in caplog.text
 
 
-def test_an_error_of_ours_is_logged_without_its_words(client, png, caplog, monkeypatch):
+def test_internal_error_is_logged_without_its_message(client, png, caplog, monkeypatch):
     def fail(*_: object) -> None:
         raise ValueError("patient Doe^Jane")
 
@@ -216,7 +216,7 @@ def test_an_error_of_ours_is_logged_without_its_words(client, png, caplog, monke
     assert "Doe" not in caplog.text + answer.text
 
 
-def test_a_request_that_takes_too_long_is_given_up(app, client, png, monkeypatch):
+def test_request_that_takes_too_long_is_aborted(app, client, png, monkeypatch):
     state, answer = app.state.server, Run.answer
     monkeypatch.setattr(state, "settings", replace(state.settings, seconds=0.1))
     monkeypatch.setattr(Run, "answer", lambda *all_: time.sleep(0.15) or answer(*all_))
@@ -258,8 +258,8 @@ def test_bodies_that_are_announced_and_do_not_come_lock_nobody_out(client):
 
         size = str(64 << 20 if content == b"[" else len(content)).encode()
         headers = {b"host": b"testserver", b"content-type": b"application/json"}
-        given = [*headers.items(), (b"content-length", size)]
-        scope = scope_of("/v1/report.csv", given)
+        sent_headers = [*headers.items(), (b"content-length", size)]
+        scope = scope_of("/v1/report.csv", sent_headers)
         await client.asgi(scope, receive, send)
         return int(sent[0]["status"])
 
@@ -283,7 +283,7 @@ def test_where_the_client_is_gone_its_image_is_not_read(app, client, png, monkey
         {"type": "http.disconnect"},
     ]
     sent: list[Any] = []
-    asked: list[str] = []
+    analysed: list[str] = []
 
     async def receive() -> Any:
         await asyncio.sleep(0)
@@ -293,7 +293,7 @@ def test_where_the_client_is_gone_its_image_is_not_read(app, client, png, monkey
         sent.append(message)
 
     async def begin(self: Any, content: bytes, *, source: bool) -> None:
-        asked.append("decode")
+        analysed.append("decode")
         await asyncio.sleep(60)
 
     monkeypatch.setattr(type(app.state.server.decoder), "decode", begin)
@@ -301,7 +301,7 @@ def test_where_the_client_is_gone_its_image_is_not_read(app, client, png, monkey
     scope = scope_of("/v1/analyze", headers)
     start = time.monotonic()
     asyncio.run(client.asgi(scope, receive, send))
-    assert asked == ["decode"]
+    assert analysed == ["decode"]
     assert time.monotonic() - start < 30
     assert sent[0]["status"] == 499
 
@@ -355,11 +355,15 @@ def test_a_report_gives_the_figures_of_its_systems_and_its_page(served, client_o
         detector, classifier = client.get("/v1/models").json()["systems"]
         assert detector["report_url"] is None
         assert detector["report"]["images"] == "validation"
-        found = classifier["report"]
-        assert (found["images"], found["n_images"], found["n_patients"]) == ("test", 50, 40)
-        figures = [(each["metric"], each["estimate"]) for each in found["figures"]]
+        system_report = classifier["report"]
+        assert (
+            system_report["images"],
+            system_report["n_images"],
+            system_report["n_patients"],
+        ) == ("test", 50, 40)
+        figures = [(row["metric"], row["estimate"]) for row in system_report["figures"]]
         assert figures == [("auroc", 0.875), ("recall", 0.5)]
-        assert found["cautions"] == ["Few images."]
+        assert system_report["cautions"] == ["Few images."]
         assert client.get(classifier["report_url"]).text == "<p>Report</p>"
         assert client.get("/report/figures/roc.svg").status_code == 200
         policy = client.get(classifier["report_url"]).headers["content-security-policy"]
@@ -373,20 +377,20 @@ def test_a_report_gives_the_figures_of_its_systems_and_its_page(served, client_o
 def test_a_report_of_other_trainings_is_refused(served: list[Run], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--report .*report: .* A, "):
         report_figures(served, report_of(tmp_path / "report", inference_id="another"))
-    of_same_training = report_of(tmp_path / "same", inference_id="x", training_id="of-run")
+    same_training = report_of(tmp_path / "same", inference_id="x", training_id="of-run")
     patched = served[1].model.training_id
     assert patched() == "of-run"
-    (_, found) = report_figures(served, of_same_training)
-    assert found
-    assert "not with this one" in found.cautions[-1]
+    (_, figures) = report_figures(served, same_training)
+    assert figures
+    assert "not with this one" in figures.cautions[-1]
 
 
 def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(served, tmp_path):
     folder = report_of(tmp_path / "report", inference_id=served[0].model.inference_id())
     content = json.loads((folder / "metrics.json").read_text())
     content["provenance"]["systems"]["B"] = {"inference_id": served[1].model.inference_id()}
-    of_runs = [run.decision.thresholds["max_f1"].threshold for run in served]
-    content["thresholds"] = {"A": {"max_f1": of_runs[0]}, "B": {"max_f1": of_runs[1] * 1.001}}
+    thresholds = [run.decision.thresholds["max_f1"].threshold for run in served]
+    content["thresholds"] = {"A": {"max_f1": thresholds[0]}, "B": {"max_f1": thresholds[1] * 1.001}}
     (folder / "metrics.json").write_text(json.dumps(content))
     rows = pd.DataFrame({
         "image_id": [f"i{n}" for n in range(12)] * 2, "system": ["A"] * 12 + ["B"] * 12,
@@ -396,12 +400,12 @@ def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(ser
                             False, True, False, *[True] * 9],
     })  # fmt: skip
     write_table(rows, folder / "decisions.parquet", "decisions")
-    found = missed_together(served, folder)
-    (share,) = found.figures
-    assert (found.images, found.data_set, found.n_positive) == ("test", "Set", 10)
+    missed = missed_together(served, folder)
+    (share,) = missed.figures
+    assert (missed.images, missed.data_set, missed.n_positive) == ("test", "Set", 10)
     assert share.estimate == 0.1
     assert 0 <= share.ci_low < 0.1 < share.ci_high < 0.6
-    assert found.cautions == []
+    assert missed.cautions == []
 
     write_table(rows.assign(decision_max_f1=True), folder / "decisions.parquet", "decisions")
     (none,) = missed_together(served, folder).figures
@@ -413,7 +417,7 @@ def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(ser
     assert missed_together(served, folder) is None
 
 
-def test_decisions_at_another_threshold_are_not_told_as_those_of_the_server(served, tmp_path):
+def test_decisions_at_another_threshold_are_not_reported_as_those_of_the_server(served, tmp_path):
     folder = report_of(tmp_path / "report", inference_id=served[0].model.inference_id())
     rows = pd.DataFrame({
         "image_id": ["a", "b"], "system": "A", "label": 1.0, "score": 0.5, "probability": np.nan,
@@ -422,11 +426,11 @@ def test_decisions_at_another_threshold_are_not_told_as_those_of_the_server(serv
     write_table(rows, folder / "decisions.parquet", "decisions")
     threshold = served[0].decision.thresholds["max_f1"].threshold
     content = json.loads((folder / "metrics.json").read_text())
-    for evaluated, known in ((threshold, True), (threshold * 1.1, False), (None, False)):
+    for evaluated, applies in ((threshold, True), (threshold * 1.1, False), (None, False)):
         content["thresholds"] = {"A": {"max_f1": evaluated}}
         (folder / "metrics.json").write_text(json.dumps(content))
-        found = missed_together(served[:1], folder)
-        assert (found is not None and found.images == "test") is known
+        missed = missed_together(served[:1], folder)
+        assert (missed is not None and missed.images == "test") is applies
 
 
 def test_the_visit_becomes_a_table_that_no_spreadsheet_runs(client: Any, png: Png) -> None:

@@ -22,12 +22,12 @@ class System:
         self.go, self.begun = threading.Event(), threading.Event()
         self.batches: list[list[str]] = []
 
-    def answer(self, images: Sequence[tuple[str, Any]], of_files: Sequence[Any]) -> list[Any]:
+    def answer(self, images: Sequence[tuple[str, Any]], file_warnings: Sequence[Any]) -> list[Any]:
         self.begun.set()
         assert self.go.wait(10)
         names = [called for called, _ in images]
         self.batches.append(names)
-        assert of_files == [(called,) for called in names]
+        assert file_warnings == [(called,) for called in names]
         if "breaks" in names:
             raise MemoryError
         return [InputError("not finite") if name == "wrong" else f"of {name}" for name in names]
@@ -63,7 +63,7 @@ def run(scenario: Any) -> System:
     return system
 
 
-def test_what_waits_is_answered_in_batches_and_each_gets_its_own() -> None:
+def test_waiting_images_are_answered_in_batches_with_their_answers() -> None:
     async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c", "d")
         assert reader.waiting == 3
@@ -91,7 +91,7 @@ def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(monkeypatch):
     assert run(scenario).batches[::2] == [["a", "b"], ["c"]]
 
 
-def test_one_more_than_may_wait_is_refused_and_told_when_to_come_again() -> None:
+def test_image_beyond_the_queue_is_refused_with_a_retry_time() -> None:
     async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c", "d")
         with pytest.raises(Refused) as busy:
@@ -104,7 +104,7 @@ def test_one_more_than_may_wait_is_refused_and_told_when_to_come_again() -> None
     run(scenario)
 
 
-def test_what_nobody_waits_for_any_more_is_never_looked_at() -> None:
+def test_image_of_a_cancelled_request_is_never_processed() -> None:
     async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c")
         tasks[1].cancel()
@@ -119,10 +119,10 @@ def test_an_image_that_fails_takes_no_other_along() -> None:
     async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "breaks", "b", "wrong")
         system.go.set()
-        found = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [found[0], found[2]] == [["of a"] * 2, ["of b"] * 2]
-        assert isinstance(found[1], MemoryError)
-        assert isinstance(found[3], InputError)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [outcomes[0], outcomes[2]] == [["of a"] * 2, ["of b"] * 2]
+        assert isinstance(outcomes[1], MemoryError)
+        assert isinstance(outcomes[3], InputError)
 
     run(scenario)
 
@@ -134,8 +134,8 @@ def test_what_waits_at_the_end_is_refused() -> None:
         await asyncio.sleep(0.01)
         system.go.set()
         await stopping
-        found = await asyncio.gather(*tasks, return_exceptions=True)
-        assert found[0] == ["of a"] * 2
-        assert all(isinstance(each, Refused) for each in found[1:])
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert outcomes[0] == ["of a"] * 2
+        assert all(isinstance(outcome, Refused) for outcome in outcomes[1:])
 
     run(scenario)

@@ -31,13 +31,13 @@ def read(encoded: str) -> Dataset:
     return pydicom.dcmread(io.BytesIO(base64.b64decode(encoded)))
 
 
-def test_a_dicom_upload_gets_the_objects_that_were_asked_for(client: Any) -> None:
+def test_dicom_upload_gets_the_requested_objects(client: Any) -> None:
     answer = analyze(client, x_ray(), "sr", "sc").json()
     report, capture = read(answer["dicom"]["sr"]), read(answer["dicom"]["sc"])
-    assert [each.Modality for each in (report, capture)] == ["SR", "OT"]
-    for each in (report, capture):
-        assert (each.StudyInstanceUID, each.PatientID) == ("1.2.3", "P1")
-        assert "Doe.dcm" not in each.to_json()
+    assert [dataset.Modality for dataset in (report, capture)] == ["SR", "OT"]
+    for dataset in (report, capture):
+        assert (dataset.StudyInstanceUID, dataset.PatientID) == ("1.2.3", "P1")
+        assert "Doe.dcm" not in dataset.to_json()
     text = report.to_json()
     for system in answer["systems"]:
         assert f"model {system['model_id']}" in text
@@ -49,17 +49,17 @@ def test_a_dicom_upload_gets_the_objects_that_were_asked_for(client: Any) -> Non
 
 
 def test_what_has_no_patient_or_study_is_refused_in_one_line(client, png):
-    for content, status, code, words in (
+    for content, status, code, message in (
         (png(1), 400, "no_dicom", "this is PNG"),
         (x_ray(StudyInstanceUID=""), 422, "no_reference", "StudyInstanceUID is missing"),
     ):
         answer = analyze(client, content, "sr")
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-        assert words in answer.json()["error"]["message"]
+        assert message in answer.json()["error"]["message"]
         assert analyze(client, content).status_code == 200
 
 
-def test_a_server_without_highdicom_says_what_to_install(client, monkeypatch):
+def test_server_without_highdicom_names_the_installation(client, monkeypatch):
     monkeypatch.setattr(analysis, "find_spec", lambda name: None)
     answer = analyze(client, x_ray(), "sc")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "dicom_not_installed")

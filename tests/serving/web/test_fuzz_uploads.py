@@ -52,9 +52,9 @@ class Uploads:
         self.every = 1  # of so many answers one is held against the file
 
     def send(self, some: list[tuple[str, bytes]], path: str = "/v1/analyze") -> None:
-        given = [{"files": {"file": ("x", content)}} for _, content in some]
+        requests = [{"files": {"file": ("x", content)}} for _, content in some]
         for (name, content), answer in zip(
-            some, self.client.post_together(path, given), strict=True
+            some, self.client.post_together(path, requests), strict=True
         ):
             self.statuses[answer.status_code] += 1
             if answer.status_code == 200:
@@ -69,11 +69,11 @@ class Uploads:
         image = read_image(self.path)
         got = answer.json()
         assert [got["image"]["height"], got["image"]["width"]] == list(image.pixels.shape), name
-        for run, said in zip(self.served, got["systems"], strict=True):
-            (known,) = run.answer([(str(self.path), image)])
-            assert not isinstance(known, InputError)
-            assert said["score"] == pytest.approx(known.score, abs=1e-5), name
-            assert set(known.warnings) <= set(got["warnings"]), name
+        for run, served_answer in zip(self.served, got["systems"], strict=True):
+            (expected,) = run.answer([(str(self.path), image)])
+            assert not isinstance(expected, InputError)
+            assert served_answer["score"] == pytest.approx(expected.score, abs=1e-5), name
+            assert set(expected.warnings) <= set(got["warnings"]), name
 
 
 def require_reason(name: str, answer: httpx.Response) -> None:
@@ -157,11 +157,11 @@ def test_ten_thousand_damaged_uploads_of_real_images(uploads, app, shared_data):
         uploads.send(list(islice(some, AT_ONCE)))
         replaced |= set(decoder.pids)
         if sent == 2_000:
-            memory[0] = resident([*decoder.pids, *_OWN])
+            memory[0] = resident([*decoder.pids, *_OWN_PID])
         if sent % 1_000 == 0:
             sys.stdout.write(f"{sent}: {dict(sorted(uploads.statuses.items()))}\n")
             sys.stdout.flush()
-    memory[1] = resident([*decoder.pids, *_OWN])
+    memory[1] = resident([*decoder.pids, *_OWN_PID])
     sys.stdout.write(
         f"{dict(sorted(uploads.statuses.items()))}, "
         f"{len(replaced) - len(first)} processes replaced, "
@@ -173,4 +173,4 @@ def test_ten_thousand_damaged_uploads_of_real_images(uploads, app, shared_data):
     assert memory[1] - memory[0] < LEAK_BYTES
 
 
-_OWN = [int(Path("/proc/self").resolve().name)]
+_OWN_PID = [int(Path("/proc/self").resolve().name)]

@@ -94,12 +94,12 @@ def ask(
         if not isinstance(app, Gate)
         else app
     )
-    given = [*([("host", host)] if host is not None else []), *(headers or [])]
+    sent_headers = [*([("host", host)] if host is not None else []), *(headers or [])]
     scope = {
         "type": "http",
         "method": method,
         "path": path,
-        "headers": [(name.encode(), value.encode("latin-1")) for name, value in given],
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent_headers],
         "client": (client, 4711),
     }
     parts = list(body or [b""])
@@ -194,7 +194,7 @@ def test_methods_that_nothing_here_has_are_refused(method: str) -> None:
         ([("authorization", f"Bearer {TOKEN}"), ("authorization", "Bearer x")], 401),
     ],
 )
-def test_a_token_is_asked_for_where_one_is_set(headers: list[tuple[str, str]], status: int) -> None:
+def test_token_is_required_where_one_is_set(headers: list[tuple[str, str]], status: int) -> None:
     app = Echo()
     reply = ask(app, headers=headers, token=TOKEN)
     assert (reply.status, app.asked) == (status, int(status == 200))
@@ -217,11 +217,11 @@ def test_a_token_is_asked_for_where_one_is_set(headers: list[tuple[str, str]], s
     ],
 )
 def test_a_cookie_opens_the_report_and_nothing_else(method, path, cookie, status):
-    known = ReportCookie()
-    value, _, attributes = known.header("http://localhost:8000").partition(";")
+    report_cookie = ReportCookie()
+    value, _, attributes = report_cookie.header("http://localhost:8000").partition(";")
     assert attributes == " Path=/report/; Max-Age=43200; HttpOnly; SameSite=Strict"
-    assert known.header("https://xray.example").endswith("; Secure")
-    gate = Gate(Echo(), ServeSettings(**LIMITS, token=TOKEN), known)
+    assert report_cookie.header("https://xray.example").endswith("; Secure")
+    gate = Gate(Echo(), ServeSettings(**LIMITS, token=TOKEN), report_cookie)
     assert ask(gate, method, path, headers=[("cookie", cookie.format(value))]).status == status
 
 
@@ -284,10 +284,10 @@ def test_rate_limit_counts_a_network_of_ipv6_as_one_client() -> None:
     assert waits[20] > 0
 
 
-def test_a_large_file_is_refused_by_what_it_says_of_itself_and_while_it_comes() -> None:
+def test_large_file_is_refused_by_its_content_length_and_while_received() -> None:
     app = Echo()
-    said = ask(app, "POST", headers=[("content-length", str(2 << 20))], body=[b"x"])
-    assert (said.status, said.code, app.asked) == (413, "too_large", 0)
+    response = ask(app, "POST", headers=[("content-length", str(2 << 20))], body=[b"x"])
+    assert (response.status, response.code, app.asked) == (413, "too_large", 0)
     assert ask(app, "POST", headers=[("content-length", "9" * 5000)], body=[b"x"]).status == 413
     assert ask(app, "POST", headers=[("content-length", "-1")], body=[b"x"]).status == 413
     unsaid = ask(Echo(), "POST", body=[bytes(1 << 18)] * 5)
@@ -352,11 +352,14 @@ def test_every_response_keeps_a_browser_to_this_server() -> None:
     assert headers[b"age"] == b"1"
     assert b"X-Frame-Options" not in headers
     assert not any(name.startswith(b"access-control") for name in headers)
-    own = [(b"Cache-Control", b"max-age=60"), (b"Content-Security-Policy", b"default-src 'self'")]
-    kept = with_security_headers(own)
-    assert [value for name, value in kept if name.lower() == b"cache-control"] == [b"max-age=60"]
-    assert [value for name, value in kept if name.lower() == b"content-security-policy"] == [
-        own[1][1]
+    app_headers = [
+        (b"Cache-Control", b"max-age=60"),
+        (b"Content-Security-Policy", b"default-src 'self'"),
+    ]
+    secured = with_security_headers(app_headers)
+    assert [value for name, value in secured if name.lower() == b"cache-control"] == [b"max-age=60"]
+    assert [value for name, value in secured if name.lower() == b"content-security-policy"] == [
+        app_headers[1][1]
     ]
 
 

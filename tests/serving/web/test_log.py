@@ -30,7 +30,7 @@ NAMES = {
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> list[Path]:
+def radiographs(tmp_path: Path) -> list[Path]:
     """Two of one patient, one without contrast, one cut short."""
     folder = tmp_path / "julia-quartz"
     folder.mkdir()
@@ -43,19 +43,21 @@ def films(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_a_log_names_nobody_and_holds_every_image(
-    films: list[Path], exports: list[Path], served: list[Run], client_of: Any, tmp_path: Path
+def test_log_names_nobody_and_contains_every_image(
+    radiographs: list[Path], exports: list[Path], served: list[Run], client_of: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "log"
-    assert cxr("predict", *exports, films[0].parent, "--no-overlay", "--log", folder) == 1
+    assert cxr("predict", *exports, radiographs[0].parent, "--no-overlay", "--log", folder) == 1
     log = AnswerLog(folder, print)
     with client_of(build_app(served, ServeSettings(allowed_hosts=("testserver",), log=log))) as web:
-        for film in films:
-            web.post("/v1/analyze", files={"file": (film.name, film.read_bytes())})
+        for radiograph in radiographs:
+            web.post("/v1/analyze", files={"file": (radiograph.name, radiograph.read_bytes())})
 
     content = b"".join(path.read_bytes() for path in folder.iterdir()).decode(errors="replace")
     uids = [f"1.2.826.0.1.4711.3.{number}" for number in range(4)]
-    paths = [part for film in films for part in (film.stem, film.parent.name)]
+    paths = [
+        part for radiograph in radiographs for part in (radiograph.stem, radiograph.parent.name)
+    ]
     parts = [part for name in NAMES.values() for part in name.split("^")]
     for name in (*parts, *uids, *paths, "quartz", "083y"):
         assert name.lower() not in content.lower()
@@ -65,8 +67,8 @@ def test_a_log_names_nobody_and_holds_every_image(
     assert rows["status"].value_counts().to_dict() == {"ok": 8, "refused": 4, "failed": 4}
     answered = rows[rows["status"] != "failed"]
     assert (answered["patient"].nunique(), answered["image"].nunique()) == (1, 3)
-    known = answered[["sex", "age_band", "maker"]].drop_duplicates().to_numpy().tolist()
-    assert known == [["F", "80+", "other"]]
+    groups = answered[["sex", "age_band", "maker"]].drop_duplicates().to_numpy().tolist()
+    assert groups == [["F", "80+", "other"]]
     assert answered[["score", "guard_distance", "seconds", "threshold"]].notna().all(axis=None)
     assert (rows["decision"].notna() == (rows["status"] == "ok")).all()
     by_image = answered.groupby(["image", "system"])["score"]
@@ -79,9 +81,9 @@ def test_an_upload_that_is_no_image_failed_and_one_that_is_too_much_is_not_ours(
 ) -> None:  # fmt: skip
     log, answer = AnswerLog(tmp_path / "log", print), Run.answer
 
-    def slow(*given: Any) -> Any:
+    def slow(*arguments: Any) -> Any:
         time.sleep(0.3)
-        return answer(*given)
+        return answer(*arguments)
 
     app = build_app(served, ServeSettings(strict=True, allowed_hosts=("testserver",), log=log))
     with client_of(app) as web:
@@ -109,11 +111,11 @@ def test_an_upload_that_is_no_image_failed_and_one_that_is_too_much_is_not_ours(
 
 @pytest.mark.parametrize("command", ["predict", "serve", "pacs"])
 def test_a_log_that_cannot_be_written_stops_the_start(
-    command: str, exports: list[Path], films: list[Path], tmp_path: Path, capsys: Any
+    command: str, exports: list[Path], radiographs: list[Path], tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "log").write_text("a file")
     rest: Any = {
-        "predict": [films[0]], "serve": ["--port", "0"],
+        "predict": [radiographs[0]], "serve": ["--port", "0"],
         "pacs": ["--dicomweb", "http://127.0.0.1:9/x"],
     }[command]  # fmt: skip
     assert cxr(command, exports[0], *rest, "--log", tmp_path / "log") == 2

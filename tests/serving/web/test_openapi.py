@@ -24,14 +24,14 @@ ROUTES = (
 
 
 def test_the_document_names_every_route(document: Any) -> None:
-    found = {operation.ok().label for operation in document.get_all_operations()}
-    assert found == {f"{method} {path}" for method, path in ROUTES}
+    labels = {operation.ok().label for operation in document.get_all_operations()}
+    assert labels == {f"{method} {path}" for method, path in ROUTES}
 
 
 @pytest.mark.parametrize("examples", [5, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_a_route_answers_as_its_document_says(document, method, path, mode, examples):
+def test_route_answers_as_documented(document, method, path, mode, examples):
     """Requests as the document allows them, or not, and each response held against it."""
     operation = document[path][method]
 

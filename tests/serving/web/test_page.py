@@ -90,7 +90,7 @@ def page(address: str, browser: Browser) -> _Page:
     return _Page(browser, address)
 
 
-def test_page_shows_what_the_interface_answers_and_its_marks_toggle(page: _Page) -> None:
+def test_page_shows_the_answer_and_its_overlays_toggle(page: _Page) -> None:
     page.load()
     page.run(
         "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', bubbles: true}))"
@@ -110,12 +110,17 @@ def test_page_shows_what_the_interface_answers_and_its_marks_toggle(page: _Page)
         "card.querySelectorAll('.boxes li').length])"
     )
     assert shown == [
-        [each["system"], each["decision"], round(each["probability"], 3), len(each["boxes"])]
-        for each in answer["systems"]
+        [
+            system["system"],
+            system["decision"],
+            round(system["probability"], 3),
+            len(system["boxes"]),
+        ]
+        for system in answer["systems"]
     ]
     assert page.text("#verdict").endswith("The systems disagree") == answer["disagreement"]
 
-    mapped = next(at for at, each in enumerate(answer["systems"]) if each["map"])
+    mapped = next(at for at, system in enumerate(answer["systems"]) if system["map"])
     page.wait("document.querySelectorAll('.pane canvas').length === 2")
     before = page.pixels(mapped)
     page.click("[data-kind=map]")
@@ -133,8 +138,10 @@ def test_page_shows_what_the_interface_answers_and_its_marks_toggle(page: _Page)
     assert page.run("document.querySelector('#start').checkVisibility()")
     assert page.text("#visit-count").startswith("1 image")
     assert page.run("localStorage.length + sessionStorage.length") == 0
-    said = [text for text in page.browser.complaints if "getImageData" not in text]  # this test's
-    assert said == []  # nor does the content policy complain
+    complaints = [
+        text for text in page.browser.complaints if "getImageData" not in text
+    ]  # this test's
+    assert complaints == []  # nor does the content policy complain
 
 
 def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_is_missed(page):
@@ -157,7 +164,7 @@ def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_
     page.click(".card summary")
     assert page.run("document.querySelector('.value').checkVisibility()")
     assert "no answer" in page.text("#visit-table td:nth-child(3)")
-    said = page.run("""import("/page/answers.js").then(({ spoken }) => {
+    spoken_text = page.run("""import("/page/answers.js").then(({ spoken }) => {
       const share = { estimate: 22 / 162, ci_low: 0.09, ci_high: 0.19 };
       const known = { images: "test", data_set: "Set", n_positive: 162, figures: [share],
                       cautions: ["A caution."] };
@@ -166,14 +173,17 @@ def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_
       const answer = { warnings: [], disagreement: false, systems };
       return [spoken(answer, null), spoken(answer, known)];
     })""")
-    assert "How often both miss a positive image is not known" in said[0]
+    assert "How often both miss a positive image is not known" in spoken_text[0]
     assert (
-        "Both missed 22 of 162 positive test images of Set: 13.6 % (95 % interval 9.0 to" in said[1]
+        "Both missed 22 of 162 positive test images of Set: 13.6 % (95 % interval 9.0 to"
+        in spoken_text[1]
     )
-    assert said[1].endswith("A caution.")
+    assert spoken_text[1].endswith("A caution.")
 
 
-def test_list_says_why_no_image_has_an_answer_and_leads_on_from_a_refused_one(page: _Page) -> None:
+def test_list_gives_the_reason_of_missing_answers_and_continues_after_a_refusal(
+    page: _Page,
+) -> None:
     page.load()
     dark = io.BytesIO()
     Image.fromarray(np.full((90, 120), 9, np.uint8)).save(dark, format="PNG")
@@ -192,24 +202,24 @@ def test_list_says_why_no_image_has_an_answer_and_leads_on_from_a_refused_one(pa
     assert page.text("#reading-title") == "dark.png"
 
 
-def test_the_list_has_a_reason_for_each_kind_of_warning(page: _Page) -> None:
+def test_list_has_a_reason_for_every_kind_of_warning(page: _Page) -> None:
     aged = Guard(96, 1.0, 600, 0.0, None, (0, 0, 0, 600))  # type: ignore[arg-type]
     infant = DecodedImage(np.zeros((90, 120), np.uint8), {}, header={"age_years": 1.0})
     turned = DecodedImage(np.zeros((90, 120), np.uint8), {"orientation": "R\\H"})
-    said = {
+    kinds = {
         "age": aged.warnings(infant, system="RetinaNet", score=0.0)[0].kind,
         "turned": orientation_warnings(turned)[0].kind,
         "not a chest X-ray": Warned("a colour image; X-rays are grey").kind,
         "negative": "negative", "synthetic runs": "synthetic_run", "damaged": "damaged",
     }  # fmt: skip
-    assert {*said.values()} == {*get_args(WarningKind)}
-    items = json.dumps([{"answer": {"warning_kinds": [kind]}} for kind in said.values()])
+    assert {*kinds.values()} == {*get_args(WarningKind)}
+    items = json.dumps([{"answer": {"warning_kinds": [kind]}} for kind in kinds.values()])
     page.load()
     reasons = f"import('/page/visit.js').then(({{ reason }}) => {items}.map(reason))"
-    assert page.run(reasons) == list(said)
+    assert page.run(reasons) == list(kinds)
 
 
-def test_dropped_file_that_is_no_image_is_refused_in_words(page: _Page) -> None:
+def test_dropped_file_that_is_no_image_is_refused_with_a_message(page: _Page) -> None:
     page.load()
     page.run(_DROP % (base64.b64encode(b"<svg xmlns='x'/>").decode(), "a.dcm"))
     page.wait("document.querySelector('#problem .problem')")
@@ -222,7 +232,7 @@ def test_a_system_has_one_colour_in_overlays_and_on_the_page(page: _Page) -> Non
     page.load()
     on_image = page.run("import('/page/draw.js').then(({ COLOURS }) => COLOURS)")
     style = "getComputedStyle(document.documentElement).getPropertyValue"
-    on_cards = [page.run(f"{style}('--s{place}').trim()") for place in range(4)]
+    on_cards = [page.run(f"{style}('--s{number}').trim()") for number in range(4)]
     assert on_image == on_cards == [colour.lower() for colour in SYSTEM_COLOURS]
 
 
@@ -272,7 +282,7 @@ def test_report_opens_by_its_link_where_the_server_asks_for_a_token(page, served
 
 @pytest.mark.skipif("CXR_AXE" not in os.environ, reason="CXR_AXE names no axe.min.js of axe-core")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(page: _Page, scheme: str) -> None:
+def test_axe_reports_no_accessibility_problem(page: _Page, scheme: str) -> None:
     feature = {"name": "prefers-color-scheme", "value": scheme}
     page.browser.call("Emulation.setEmulatedMedia", features=[feature])
     page.browser.call("Page.setBypassCSP", enabled=True)

@@ -159,22 +159,25 @@ def decoding() -> Iterator[Decoding]:
 def test_an_upload_is_what_the_file_is(decoding: Decoding, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(content)
-    known = read_image(path, deep=True)
+    expected = read_image(path, deep=True)
     plain, deep = (
         decoding.decode(content),
         decoding.run(decoding.decoder.decode(content, deep=True)),
     )
     for got in (plain, deep):
-        np.testing.assert_array_equal(got.image.pixels, known.pixels)
-        assert (got.image.record, got.image.header) == (known.record, known.header)
-        assert got.image.spacing_row_mm == known.spacing_row_mm
-        assert got.image.spacing_col_mm == known.spacing_col_mm
-        assert (got.warnings, got.bits) == (file_warnings(path, known), known.record["bits"])
+        np.testing.assert_array_equal(got.image.pixels, expected.pixels)
+        assert (got.image.record, got.image.header) == (expected.record, expected.header)
+        assert got.image.spacing_row_mm == expected.spacing_row_mm
+        assert got.image.spacing_col_mm == expected.spacing_col_mm
+        assert (got.warnings, got.bits) == (file_warnings(path, expected), expected.record["bits"])
     assert plain.image.deep is None
     assert deep.image.deep is not None
-    assert known.deep is not None
-    np.testing.assert_array_equal(deep.image.deep.values, known.deep.values)
-    assert (deep.image.deep.black, deep.image.deep.white) == (known.deep.black, known.deep.white)
+    assert expected.deep is not None
+    np.testing.assert_array_equal(deep.image.deep.values, expected.deep.values)
+    assert (deep.image.deep.black, deep.image.deep.white) == (
+        expected.deep.black,
+        expected.deep.white,
+    )
 
 
 def deflated_bomb() -> bytes:
@@ -246,7 +249,7 @@ def test_a_process_killed_in_the_middle_costs_no_answer(decoding: Decoding) -> N
     contents = [encoded("PNG"), encoded("TIFF")] * 4
 
     async def decode_all() -> list[Decoded]:
-        tasks = [asyncio.create_task(decoding.decoder.decode(each)) for each in contents]
+        tasks = [asyncio.create_task(decoding.decoder.decode(content)) for content in contents]
         await asyncio.sleep(0)  # the first is under way
         os.kill(decoding.pids[0], signal.SIGSTOP)
         await asyncio.sleep(0.05)
@@ -257,7 +260,7 @@ def test_a_process_killed_in_the_middle_costs_no_answer(decoding: Decoding) -> N
         np.testing.assert_array_equal(got.image.pixels, GREYS)
 
 
-def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read() -> None:
+def test_file_that_takes_too_long_is_aborted_and_the_next_is_read() -> None:
     decoding = Decoding()
     decoding.decoder.seconds = 1.0
     try:
@@ -275,8 +278,8 @@ def test_more_files_than_may_wait_are_refused_with_a_time_to_come_again() -> Non
     decoding = Decoding(queue=2)
 
     async def ask() -> list[Any]:
-        each = (decoding.decoder.decode(encoded("PNG")) for _ in range(5))
-        return await asyncio.gather(*each, return_exceptions=True)
+        decodes = (decoding.decoder.decode(encoded("PNG")) for _ in range(5))
+        return await asyncio.gather(*decodes, return_exceptions=True)
 
     try:
         got = decoding.run(ask())
