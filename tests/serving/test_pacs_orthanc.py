@@ -284,12 +284,12 @@ def test_received_images_are_answered_and_sent_back_by_c_store(
     orthanc.post("/modalities/cxr/store", json.dumps(ids[:2]))  # sent once more
     time.sleep(2.0)
     results = [instance for instance in orthanc.get("/instances").json() if instance not in ids]
-    images = []
+    captures = []
     for instance in results:
         tags = orthanc.get(f"/instances/{instance}/simplified-tags").json()
         if "SR" not in str(tags.get("Modality")):
-            images.append(instance)
-    orthanc.post("/modalities/cxr/store", json.dumps(images))
+            captures.append(instance)
+    orthanc.post("/modalities/cxr/store", json.dumps(captures))
     received = tmp_path / "journal.sqlite-images" / "received"
     wait_until(lambda: not any(received.iterdir()))
     assert pacs.end(signal.SIGTERM) == 143
