@@ -204,7 +204,7 @@ def test_wrong_data_folder_is_reported_before_anything_heavy_is_imported():
     assert done.stderr.count("no-such-folder: no such folder; give a data set folder") == len(
         commands
     )
-    assert "no-such-folder: no such file or folder; give the folder of images" in done.stderr
+    assert "no-such-folder: " in done.stderr
 
 
 def test_version_is_the_same_everywhere():

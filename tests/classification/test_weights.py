@@ -1,6 +1,7 @@
 """A classifier starts from other weights, and public CheXNets give the same answers here."""
 
 import pickle
+import re
 from collections import OrderedDict
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_public_chexnet_gives_its_published_scores(kind, chexnet, tmp_path):
     model = build(mean=public.mean, std=public.std, channels=public.channels)
     findings = ["pneumonia", "hernia", "lung_opacity"]
     note = start_from(model, Checkpoint("file", state), findings)
-    assert note.endswith("its last layer for pneumonia, hernia; it starts anew for lung_opacity")
+    assert re.search("pneumonia, hernia;.* lung_opacity$", note)
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (COLOUR_MEAN, COLOUR_STD))
     with torch.no_grad():
         expected = chexnet((IMAGES.expand(-1, 3, -1, -1) / 255 - mean) / std)

@@ -36,7 +36,7 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(
     first = ask()
     assert "\nDrawing cases\n" in capsys.readouterr().err
     assert ask() == first
-    assert "this report exists already; --overwrite makes it anew" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     with pytest.raises(
         InputError, match=r"finished report of Reader on .* with unit image, not patient; ch"
     ):
@@ -83,7 +83,7 @@ def test_only_the_copy_inside_a_report_replaces_a_run():
     difference = describe_difference(
         "systems", {"A": [{"predicted": "b", "tuned": "c"}]}, {"A": [run_ids]}
     )
-    assert difference == ", and A was another run, or not given as a run"
+    assert " A was another run" in difference
 
 
 @pytest.mark.parametrize("name", ["cases-smith.html", "thesis.tex"])

@@ -169,8 +169,8 @@ def without_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_command_that_needs_torch_is_refused_before_any_work(command, without_train, capsys):
     before = sorted(without_train.rglob("*"))
     line = refusal(capsys, *command.split())
-    assert "torch is not installed" in line
-    assert "in a clone: pip install '.[" in line
+    assert "torch " in line
+    assert "pip install '.[" in line
     assert sorted(without_train.rglob("*")) == before
 
 
@@ -183,4 +183,4 @@ def test_python_raises_the_same_message_in_one_line(without_train):
 
 
 def test_folder_that_is_no_run_is_reported_before_missing_packages(without_train, capsys):
-    assert "is a data set" in refusal(capsys, "predict", "set", "--data", "set", "--out", "o")
+    assert "set: is a data set" in refusal(capsys, "predict", "set", "--data", "set", "--out", "o")

@@ -218,7 +218,7 @@ def test_address_without_a_cluster_is_reported_in_one_line(source, surroundings)
     command = start(surroundings | nowhere, *prepare_words(source, "ray"))
     out, output = command.communicate(timeout=60)
     assert command.returncode == 2
-    assert output.startswith("cxr: CXR_ADDRESS=127.0.0.1:1: cannot join a Ray cluster there (")
+    assert output.startswith("cxr: CXR_ADDRESS=127.0.0.1:1: ")
     assert len(output.splitlines()) == 1
     assert out == ""
 
@@ -269,7 +269,7 @@ def test_lost_cluster_is_reported_in_one_line_and_costs_no_image(source, expecte
         end_machine(machines.starter.pid)
         out, output = command.communicate(timeout=120)
     assert command.returncode == 2
-    assert re.fullmatch(r"cxr: CXR_ENGINE=ray: .* run the same command again to go on.*\n", output)
+    assert re.fullmatch(r"cxr: CXR_ENGINE=ray: .*\n", output)
     assert out == ""
     ended(start(surroundings, *prepare_words(source, "ray", "--workers", "2")))
     assert contents(source.parent / "ray") == expected

@@ -54,24 +54,24 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def test_what_is_wrong_is_one_line(export, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("CXR_TOKEN", raising=False)
-    assert "nowhere: no such file or folder" in refused(capsys, "nowhere")
-    assert "is neither a run of cxr train nor an export" in refused(capsys, tmp_path)
-    assert "so a token is required" in refused(capsys, export, "--host", "0.0.0.0")  # noqa: S104
+    assert "nowhere: " in refused(capsys, "nowhere")
+    assert f"{tmp_path}: " in refused(capsys, tmp_path)
+    assert "token" in refused(capsys, export, "--host", "0.0.0.0")  # noqa: S104
     (tmp_path / "token").write_text("short\n")
     (tmp_path / "token").chmod(0o600)
-    assert "must be 16 or more" in refused(capsys, export, "--token", tmp_path / "token")
-    assert "no such file" in refused(capsys, export, "--token", tmp_path / "none")
-    assert "no such folder" in refused(capsys, export, "--report", tmp_path / "none")
+    assert "16 or more" in refused(capsys, export, "--token", tmp_path / "token")
+    assert f"{tmp_path / 'none'}: " in refused(capsys, export, "--token", tmp_path / "none")
+    assert f"{tmp_path / 'none'}: " in refused(capsys, export, "--report", tmp_path / "none")
     settings = tmp_path / "limits.toml"
     settings.write_text('[serve]\nexamples = "none"')
-    assert "serve.examples: is not a folder" in refused(capsys, export, "--settings", settings)
-    assert "two runs are called 'A'" in refused(capsys, f"A={export}", f"A={export}")
+    assert "serve.examples: " in refused(capsys, export, "--settings", settings)
+    assert "'A'" in refused(capsys, f"A={export}", f"A={export}")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = refused(capsys, export, "--port", port)
-    assert f"--port {port}: address already in use; choose another with --port" in line
+    assert f"--port {port}: " in line
     monkeypatch.setitem(sys.modules, "uvicorn", None)  # as if it were not installed
-    assert "uvicorn is not installed; in a clone: pip install '.[serve]'" in refused(capsys, export)
+    assert "pip install '.[serve]'" in refused(capsys, export)
 
 
 def test_a_token_that_others_may_read_is_refused(export, tmp_path, monkeypatch, capsys):
@@ -84,7 +84,7 @@ def test_a_token_that_others_may_read_is_refused(export, tmp_path, monkeypatch, 
     token.chmod(0o600)
     assert read_token(token) == "a-token-of-this-test"
     token.write_text("x" * 5000)
-    assert "at most 4,096" in refused(capsys, export, "--token", token)
+    assert "4,096" in refused(capsys, export, "--token", token)
 
 
 def test_a_token_of_the_environment_is_taken_and_never_shown(export, monkeypatch, capsys):

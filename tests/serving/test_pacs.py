@@ -1009,7 +1009,8 @@ def test_wrong_url_is_reported_before_models_are_loaded(run_folder, capsys, monk
     )
     for further in ((), ("--watch", "5"), ("--dry-run",)):
         line = refusal(capsys, "pacs", run_folder, "--dicomweb", service.url, *further)
-        assert "no DICOMweb service seems to be there" in line
+        assert "DICOMweb" in line
+        assert service.url in line
 
 
 def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
