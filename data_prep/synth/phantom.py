@@ -273,5 +273,5 @@ def _one_cv2_thread() -> Iterator[None]:
 def _crashed(chunk: _Chunk) -> int:
     raise InputError(
         f"{chunk.folder}: a worker was ended from outside (out of memory?); run the same command "
-        "again with fewer --workers"
+        "again with more free memory"
     )
