@@ -128,4 +128,3 @@ def test_tune_keeps_to_the_split_that_was_predicted(data, predictions):
     info["data_set"]["split"] = "other"
     write_json(predictions / "predictions.json", "predictions", info)
     assert tune(predictions, data=data).chosen_on["split"] == "other"
-    assert tune(predictions, data=data, split="default").chosen_on["split"] == "default"

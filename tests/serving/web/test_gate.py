@@ -305,7 +305,7 @@ def test_a_body_of_which_next_to_nothing_comes_is_ended_soon(monkeypatch) -> Non
     monkeypatch.setattr(gates, "_PACE_SECONDS", 0.1)
     slow = ask(Echo(), "POST", body=[b"x"] * 10_000, delay=0.01)
     assert (slow.status, slow.code) == (408, "slow_request")
-    steady = ask(Echo(), "POST", body=[bytes(16 << 10)] * 20, delay=0.02)
+    steady = ask(Echo(), "POST", body=[bytes(16 << 10)] * 20, delay=0.02, seconds=30.0)
     assert (steady.status, steady.body) == (200, str(20 * (16 << 10)).encode())
 
 
