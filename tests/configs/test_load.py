@@ -87,9 +87,9 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size):
         ("kind=segmenter", "kind .*detector.*classifier.*'segmenter'"),
         ("training.epochs", "--set training.epochs: .*section.key=value"),
         ("training.epochs.x=1", "--set training.epochs.x: .*'epochs'"),
-        ("name=[", "--set name: .*TOML"),
-        ("name=a\nb=1", "--set name: .*TOML"),
-        (f"name={5_000 * '['}", "--set name: .*TOML"),
+        ("name=[", "(?s)--set name=.*TOML"),
+        ("name=a\nb=1", "(?s)--set name=.*TOML"),
+        (f"name={5_000 * '['}", "(?s)--set name=.*TOML"),
     ],
 )
 def test_wrong_override_gets_one_line(override, message):

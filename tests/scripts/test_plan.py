@@ -79,7 +79,7 @@ def test_one_answer_for_each_number_of_images_and_seeds():
     # One seed asks of this training alone; of the way of training, more seeds say more.
     assert all(needed[i, 5, 5] < needed[i, 3, 3] for i in (1, 4))
     assert "4 images a patient, 3 seeds: a true difference of 0.05 is shown" in str(result)
-    assert "With one seed " in str(result)
+    assert "With one seed the result is for these" in str(result)
 
 
 def test_the_answer_names_images_and_seeds():

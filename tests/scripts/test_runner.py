@@ -91,7 +91,7 @@ def invoke(*arguments: str) -> Any:
         (["a", "--policy", "p", "--policy", "q"], {"policy": ["p", "q"]}),
         (["a", "--size", "64", "--size", "96"], {"size": [64, 96]}),
         (["a", "--pairs", "a=1", "--pairs", "b=2"], {"pairs": {"a": "1", "b": "2"}}),
-        (["a", "--from", "z"], {"kept": "z"}),
+        (["a", "--from", "z"], {"source_text": "z"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -56,7 +56,7 @@ def test_what_is_wrong_is_one_line(export, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("CXR_TOKEN", raising=False)
     assert "nowhere: " in refused(capsys, "nowhere")
     assert f"{tmp_path}: " in refused(capsys, tmp_path)
-    assert "token" in refused(capsys, export, "--host", "0.0.0.0")  # noqa: S104
+    assert "token is required" in refused(capsys, export, "--host", "0.0.0.0")  # noqa: S104
     (tmp_path / "token").write_text("short\n")
     (tmp_path / "token").chmod(0o600)
     assert "16 or more" in refused(capsys, export, "--token", tmp_path / "token")

@@ -307,7 +307,7 @@ def test_audit_error_stops_training_unless_overridden_and_is_recorded(data, tmp_
     run = RunFolder.started_in(tmp_path / "run")
     assert run is not None
     (error,) = run.started["despite_audit"]
-    assert "patient" in error
+    assert "patient in more than one role" in error
 
 
 @pytest.mark.parametrize(
