@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import counted
@@ -22,6 +23,7 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}"
 
 
+_MACRO = re.compile(r"{%-?\s*macro (?P<name>\w+)\(.*?{%-?\s*endmacro\s*-?%}", re.DOTALL)
 _FILTERS = {
     "counted": counted,
     "listing": listing,
@@ -48,7 +50,21 @@ class Templates:
     source: str
 
     @cached_property
-    def _macros(self) -> Any:
+    def _sources(self) -> dict[str, str]:
+        """Text of each macro, by its name."""
+        return {macro["name"]: macro[0] for macro in _MACRO.finditer(self.source)}
+
+    def _needed(self, kind: str) -> list[str]:
+        """Names of a macro and of all macros that it calls."""
+        needed = [kind]
+        for name in needed:  # grows while it is read
+            words = set(re.findall(r"\w+", self._sources[name]))
+            needed += sorted(words & self._sources.keys() - set(needed))
+        return needed
+
+    @cache  # noqa: B019 - templates are constants of modules
+    def _macro(self, kind: str) -> Any:
+        """Return a compiled macro; compiling all of them takes ten times as long as one."""
         import jinja2  # only now: most callers never need a sentence
 
         environment = jinja2.Environment(
@@ -57,7 +73,8 @@ class Templates:
         )
         environment.filters.update(_FILTERS)
         environment.globals["span"] = range_text
-        return environment.from_string(self.source).module
+        source = "\n".join(self._sources[name] for name in self._needed(kind))
+        return getattr(environment.from_string(source).module, kind)
 
     def text(self, kind: str, /, **values: Any) -> str:
         """Return the sentence of a kind.
@@ -66,4 +83,4 @@ class Templates:
             kind: Name of the macro.
             **values: Its arguments.
         """
-        return " ".join(str(getattr(self._macros, kind)(**values)).split())
+        return " ".join(str(self._macro(kind)(**values)).split())
