@@ -157,6 +157,22 @@ TABLES = (
     ),
     Table("plans", "plans", (Column("a difference is shown (planned: 80)", "shown"),)),
     Table(
+        "reader_model",
+        "reader_model",
+        (
+            Column("a pair: published", "pair, published"),
+            Column("cautious", "pair, cautious"),
+            Column("overall test: published", "overall, published"),
+            Column("**any claim, as reported**", "any claim"),
+            Column("power, a pair: published", "power, pair, published"),
+            Column("cautious", "power, pair, cautious"),
+            Column("**any claim, as reported**", "power, any claim"),
+        ),
+        "",
+        "validity",
+        "modalities, readers, Var(TR)",
+    ),
+    Table(
         "few_readers",
         "few_readers",
         (
@@ -182,7 +198,7 @@ TABLES = (
             Column("weighted AFROC", "wafroc"),
             Column("AFROC", "afroc"),
             Column("interval holds the readers' mean weighted AFROC", "covers"),
-            Column("the wider interval for fewer than 5 readers holds it", "covers, cautious"),
+            Column("the cautious interval for fewer than 5 readers holds it", "covers, cautious"),
             Column("weighted AFROC, against an equal system", "wafroc system"),
         ),
     ),
