@@ -142,8 +142,13 @@ class ClusteredEstimate:
 
     @property
     def freedom_between(self) -> float:
-        """Degrees of freedom of all mean squares between readers; 0 without any."""
-        return sum(freedom for _, freedom in self.squares)
+        """Degrees of freedom between readers; 0 without any mean square.
+
+        Of several mean squares (readers nested in systems) each counts with the smallest number,
+        because a mean square of two readers makes a test too liberal beside one of many.
+        """
+        fewest = min((freedom for _, freedom in self.squares), default=0.0)
+        return len(self.squares) * fewest
 
     @property
     def cautious_p_value(self) -> float | None:

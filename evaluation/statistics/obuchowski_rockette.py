@@ -58,7 +58,7 @@ FREEDOM_OF_A_CLAIM = 4
 
 With fewer, such an interval is too narrow, and claims rest on `cautious_interval_at`. A crossed
 study has (systems - 1) x (readers - 1) of them; a mean, or readers against a program, has
-readers - 1.
+readers - 1; two systems with readers of their own have twice readers - 1 of the one with fewer.
 """
 FREEDOM_OF_THE_OVERALL_TEST = 6
 """Degrees of freedom between readers from which the overall test of a crossed study decides.

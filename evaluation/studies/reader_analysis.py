@@ -427,10 +427,9 @@ class _MetricStudy:
             p_of_claim = estimate.cautious_p_value if cautious else p_value
             if p_of_claim is not None:
                 p_value_all = min(1.0, comparisons * p_of_claim)
-        if kind != "difference" and low is not None and high is not None:
-            most = np.inf if self.study.metrics[self.metric].unbounded else 1.0
-            low = max(low, 0.0)
-            high = min(high, most)
+        if kind != "difference":
+            low, high = self._cut_to_range(low, high)
+            low_all, high_all = self._cut_to_range(low_all, high_all)
         names = list(self.columns)
         readings = [names[column] for column in columns]
         n_readers = len({reader for reader, modality in readings if modality})
@@ -455,6 +454,15 @@ class _MetricStudy:
             n_cases=max(self.counts[column] for column in columns),
             design=design,
         )
+
+    def _cut_to_range(
+        self, low: float | None, high: float | None
+    ) -> tuple[float | None, float | None]:
+        """Cut the interval of a figure at 0 and, where the figure cannot exceed it, at 1."""
+        if low is None or high is None:
+            return low, high
+        most = np.inf if self.study.metrics[self.metric].unbounded else 1.0
+        return max(low, 0.0), min(high, most)
 
 
 def _left_out(figure: Callable[[Integers], Floats], present: Integers, n_patients: int) -> Floats:

@@ -170,7 +170,8 @@ TABLES = (
         ),
         "",
         "validity",
-        "modalities, readers, Var(TR)",
+        "modalities, readers",
+        True,
     ),
     Table(
         "few_readers",
