@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,9 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     if differences.rows:
         primary_title = study.metrics[analysis.primary].title_in_sentence
         lead = _sentence("differences_lead", primary_title, _has_claims(analysis))
-        tables = [overall, differences] if overall.rows else [differences]
+        tables = [differences]
+        if overall.rows:
+            tables = [overall, replace(differences, title="Comparisons")]
         sections.append(Section("differences", differences.title, lead, tables=tables))
     return StudyPage(
         title="Reader study",

@@ -110,7 +110,7 @@ _MODEL = Components(
     reader=0.002209, interaction=0.0, cov1=0.000422, cov2=0.000336, cov3=0.000304, error=0.000928
 )
 _APART = 0.055
-"""What the first and the last modality differ by where power is counted."""
+"""Difference of the first and the last modality where power is counted; others lie evenly."""
 
 
 def model_designs() -> list[ModelDesign]:
