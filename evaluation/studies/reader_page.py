@@ -29,6 +29,7 @@ from cxr_compare.evaluation.studies.reader_statements import (
     precise_range,
     reader_notes,
     reader_statements,
+    variance_text,
 )
 from cxr_compare.evaluation.studies.study_page import Section, ShownChart, StudyPage, write_study
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
@@ -278,12 +279,25 @@ def _against_table(analysis: ReaderAnalysis) -> Table:
             (
                 analysis.study.metrics[against.metric].title,
                 f"{modality_title(against.modality)} − {against.system}",
-                *(f"{value:.3g}" for value in values),
+                *(variance_text(value) for value in values),
             )
         )
     columns = ("Figure", "Comparison", "MS(R)", "Var(R)", "Cov2", "Var(error)")
     title = "Variance components of readers against a system"
     return Table.from_rows(title, "", columns, tuple(rows))
+
+
+def _tested(analysis: ReaderAnalysis, metric: str) -> str:
+    """Return the test of all modalities, and a remark if its small p is not enough for a claim."""
+    test = analysis.crossed[metric].overall
+    if test is None:
+        return DASH
+    text = overall_test_text(test)
+    overall = analysis.overall(metric)
+    decided = analysis.pairs_of(metric)[0].decided if overall is None else overall.decided
+    if test.p_value is not None and test.p_value < 1 - analysis.level and not decided:
+        return _sentence("not_enough", text)
+    return text
 
 
 def _component_table(analysis: ReaderAnalysis) -> Table:
@@ -293,8 +307,9 @@ def _component_table(analysis: ReaderAnalysis) -> Table:
             continue
         components = asdict(study.components).values()
         title = analysis.study.metrics[metric].title
-        overall = DASH if study.overall is None else overall_test_text(study.overall)
-        rows.append((title, overall, *(f"{value:.3g}" for value in components)))
+        rows.append(
+            (title, _tested(analysis, metric), *(variance_text(value) for value in components))
+        )
     columns = (
         "Figure",
         "All modalities equal",

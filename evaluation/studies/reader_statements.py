@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
 from cxr_compare.evaluation.statistics.figure_text import (
@@ -99,9 +100,21 @@ def component_sentences(analysis: ReaderAnalysis) -> list[str]:
     for against in analysis.against:
         if against.metric == analysis.primary:
             readers = _readers(against.modality, inside=True)
-            parts = against.components
+            parts = {
+                name: variance_text(value) for name, value in asdict(against.components).items()
+            }
             sentences.append(_sentence("program_components", title, readers, against.system, parts))
     return sentences
+
+
+def variance_text(value: float) -> str:
+    """Return a variance or covariance with three digits and a true minus sign.
+
+    Example:
+        >>> variance_text(0.00030459978), variance_text(-0.00030459978)
+        ('0.000305', '−0.000305')
+    """
+    return f"{value:.3g}".replace("-", "−", 1) if value < 0 else f"{value:.3g}"
 
 
 def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:

@@ -26,8 +26,10 @@ from cxr_compare.evaluation.studies.reader_files import read_reading_table, read
 from cxr_compare.evaluation.studies.reader_page import write_readers
 from cxr_compare.evaluation.studies.reader_statements import (
     component_sentences,
+    overall_test_text,
     reader_notes,
     reader_statements,
+    variance_text,
 )
 from cxr_compare.evaluation.studies.readings import join_readings
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
@@ -240,6 +242,10 @@ def test_a_small_published_p_that_few_readers_do_not_confirm_has_its_reason_besi
     html = write_readers(result, tmp_path).read_text()
     assert study_sentence("readers", "claim_basis", 1, 1) in html
     assert "p of the claim" in html
+    assert (
+        study_sentence("readers", "not_enough", overall_test_text(result.crossed["auroc"].overall))
+        in html
+    )
 
 
 def test_the_overall_test_of_three_modalities_comes_first(tmp_path):
@@ -294,7 +300,11 @@ def overall_of(n_shown, *, p_value=0.01, decides=True):
     [
         (overall_of(1), True, "1 of 3 pairs of modalities is shown to differ."),
         (overall_of(0), True, "Which of them differ is not shown"),
-        (overall_of(2, p_value=0.06), False, "2 of 3 pairs of modalities are nevertheless shown to differ"),
+        (
+            overall_of(2, p_value=0.06),
+            False,
+            "2 of 3 pairs of modalities are nevertheless shown to differ",
+        ),
         (overall_of(0, decides=False), False, "This p-value is not enough: with fewer than 6"),
         (overall_of(1, decides=False), True, "1 of 3 pairs of modalities is shown to differ."),
     ],
@@ -344,8 +354,8 @@ def test_components_of_readers_against_a_system_are_on_the_page_in_the_text_and_
     (stored,) = json.loads((tmp_path / "readers.json").read_text())["against_systems"]
     for name in ("mean_square", "reader", "cov2", "error"):
         value = getattr(parts, name)
-        assert f"{value:.3g}" in text
-        assert f"{value:.3g}" in html
+        assert variance_text(value) in text
+        assert variance_text(value) in html
         assert stored["components"][name] == pytest.approx(value)
 
 
