@@ -14,6 +14,7 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     FREEDOM_OF_THE_OVERALL_TEST,
     Components,
     analyse_crossed,
+    analyse_nested,
 )
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.reader_study import ReaderStudy
@@ -145,6 +146,37 @@ def model_measure(design: ModelDesign) -> Callable[[np.random.Generator], dict[s
         found = _claims(figures, estimated)
         apart = _claims(figures + gaps, estimated)
         return found | {f"power, {name}": claimed for name, claimed in apart.items()}
+
+    return measure
+
+
+NESTED_SIZES = ((2, 2), (2, 4), (2, 10), (3, 3), (3, 10), (4, 4), (5, 5))
+"""Numbers of readers of two modalities, each with readers of its own."""
+
+
+def nested_measure(
+    sizes: tuple[int, int], cases: int = 200
+) -> Callable[[np.random.Generator], dict[str, float]]:
+    """Claims about two equal modalities that different readers read with."""
+    modality = np.repeat([0, 1], sizes)
+    covariance = np.where(modality[:, None] == modality, _MODEL.cov2, _MODEL.cov3)
+    np.fill_diagonal(covariance, _MODEL.error)
+    of_cases = np.linalg.cholesky(cases * covariance)
+
+    def measure(rng: np.random.Generator) -> dict[str, float]:
+        by_case = rng.standard_normal((cases, len(covariance))) @ of_cases.T
+        figures = by_case.mean(axis=0)
+        figures += np.sqrt(_MODEL.reader) * rng.standard_normal(len(figures))
+        groups = [figures[: sizes[0]], figures[sizes[0] :]]
+        gap = analyse_nested(groups, np.cov(by_case.T) / cases).differences[0, 1]
+        published = _any_excludes_zero([gap.interval])
+        cautious = _any_excludes_zero([gap.cautious_interval_at(0.95)])
+        claimed = cautious if gap.freedom_between < FREEDOM_OF_A_CLAIM else published
+        return {
+            "pair, published": float(published),
+            "pair, cautious": float(cautious),
+            "any claim": float(claimed),
+        }
 
     return measure
 

@@ -174,6 +174,18 @@ TABLES = (
         True,
     ),
     Table(
+        "nested_readers",
+        "nested_readers",
+        (
+            Column("published", "pair, published"),
+            Column("cautious", "pair, cautious"),
+            Column("**as reported**", "any claim"),
+        ),
+        "",
+        "validity",
+        "readers of either modality",
+    ),
+    Table(
         "few_readers",
         "few_readers",
         (
