@@ -127,15 +127,48 @@ class ClusteredEstimate:
         Source:
             Zou and Donner 2008.
         """
-        tail = (1 + level) / 2
+        reach = self._cautious_reach((1 - level) / 2)
+        return self.value - reach, self.value + reach
+
+    def _cautious_reach(self, tail: float) -> float:
+        """Return how far the cautious interval that leaves out such a tail reaches."""
         squared_reach = sum(
             scipy.special.stdtrit(freedom, tail) ** 2 * variance
             for variance, freedom in self.squares
         )
         between_readers = sum(variance for variance, _ in self.squares)
         over_cases = max((self.error or 0.0) ** 2 - between_readers, 0.0)
-        reach = float(np.sqrt(squared_reach + scipy.special.ndtri(tail) ** 2 * over_cases))
-        return self.value - reach, self.value + reach
+        return float(np.sqrt(squared_reach + scipy.special.ndtri(tail) ** 2 * over_cases))
+
+    @property
+    def freedom_between(self) -> float:
+        """Degrees of freedom between readers; 0 without any mean square.
+
+        Of several mean squares (readers nested in systems) each counts with the smallest number,
+        because a mean square of two readers makes a test too liberal beside one of many.
+        """
+        fewest = min((freedom for _, freedom in self.squares), default=0.0)
+        return len(self.squares) * fewest
+
+    @property
+    def cautious_p_value(self) -> float | None:
+        """Two-sided p-value that belongs to `cautious_interval_at`; None without a standard error.
+
+        It is below 0.05 where the cautious 95 % interval excludes 0. A smaller one than 1e-12 is
+        given as 1e-12.
+        """
+        if not self.error:
+            return None
+        smallest = 1e-12
+        if self.value == 0:
+            return 1.0
+        if self._cautious_reach(smallest / 2) <= abs(self.value):
+            return smallest
+
+        def beyond(exponent: float) -> float:
+            return self._cautious_reach(10**exponent / 2) - abs(self.value)
+
+        return float(10 ** scipy.optimize.brentq(beyond, np.log10(smallest), 0.0, xtol=1e-10))
 
     @property
     def as_interval(self) -> Interval:

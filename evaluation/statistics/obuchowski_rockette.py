@@ -31,7 +31,8 @@ Source:
     Acad Radiol 19:1508, and Hillis 2014, Stat Med 33:330 (nested readers; there with one pooled
     mean square, here one for each system, since the spread between readers may differ).
     Chakraborty 2017, "Observer Performance Methods", and method 1T-RRRC of RJafroc (stand-alone
-    program).
+    program). The degrees of freedom from which published intervals and tests decide come from the
+    simulation ``reader_model`` of docs/validity.md.
 """
 
 from __future__ import annotations
@@ -52,8 +53,18 @@ from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
 
 Effect = Literal["random", "fixed"]
 """Random: results hold for readers (or cases) like these. Fixed: they hold for these alone."""
-FEW_READERS = 5
-"""With fewer, published intervals over readers are too narrow, and claims rest on wider ones."""
+FREEDOM_OF_A_CLAIM = 4
+"""Degrees of freedom between readers from which a published interval decides.
+
+With fewer, such an interval is too narrow, and claims rest on `cautious_interval_at`. A crossed
+study has (systems - 1) x (readers - 1) of them; a mean, or readers against a program, has
+readers - 1; two systems with readers of their own have twice readers - 1 of the one with fewer.
+"""
+FREEDOM_OF_THE_OVERALL_TEST = 6
+"""Degrees of freedom between readers from which the overall test of a crossed study decides.
+
+With fewer, it shows a difference too often, and some pair must be shown as well.
+"""
 _LEAST_VARIANCE = 1e-24
 """Rounding leaves some 1e-33 of variance where two systems always agree."""
 
@@ -92,6 +103,26 @@ class Components:
     cov1: float
     cov2: float
     cov3: float
+    error: float
+
+
+@dataclass(frozen=True)
+class ProgramComponents:
+    """Variance components of readers against a stand-alone program.
+
+    They are of the differences "reader minus program", one for each reader: a study of one system.
+
+    Attributes:
+        mean_square: Mean square between the readers' figures. RJafroc prints it as ``varR``.
+        reader: ``Var(R)``, variance between readers that errors over cases do not explain:
+            ``mean_square - error + cov2``. It may be negative.
+        cov2: Covariance over cases of the differences of two readers.
+        error: Variance over cases of the difference of one reader.
+    """
+
+    mean_square: float
+    reader: float
+    cov2: float
     error: float
 
 
@@ -155,7 +186,6 @@ def analyse_crossed(
     *,
     readers: Effect = "random",
     cases: Effect = "random",
-    floor_mean_square: bool = False,
 ) -> MultiReaderAnalysis:
     """Analyse a study in which every reader reads with every system.
 
@@ -168,8 +198,6 @@ def analyse_crossed(
             ``(systems x readers, systems x readers)``.
         readers: Whether results are for readers like these or for these alone.
         cases: Whether results are for cases like these or for these alone.
-        floor_mean_square: Take the mean square of systems x readers as no less than that of readers
-            whom a system changes alike. Few readers are often closer than that by chance.
 
     Returns:
         Means, differences, the overall test and variance components.
@@ -201,8 +229,6 @@ def analyse_crossed(
         over_cases = (parts.error - parts.cov1 + (n_readers - 1) * shared) / n_readers
     else:
         square = _interaction_square(table)
-        if floor_mean_square:
-            square = max(square, parts.error - parts.cov1 - shared)
         squares = [_MeanSquare(square / n_readers, (n_systems - 1) * (n_readers - 1))]
         over_cases = shared if cases == "random" else 0.0
     means = table.mean(axis=1)
@@ -294,6 +320,40 @@ def analyse_nested(
         for mean, of_system, over_cases_of_mean in zip(means, squares, own, strict=True)
     ]
     return MultiReaderAnalysis(tuple(systems), differences, overall)
+
+
+def program_components(
+    figures: npt.ArrayLike, covariance: npt.ArrayLike
+) -> ProgramComponents | None:
+    """Estimate the variance components of readers against a stand-alone program.
+
+    Args:
+        figures: Figure of each reader, then that of the program, shape ``(readers + 1,)``.
+        covariance: Covariance over cases of all these figures, shape
+            ``(readers + 1, readers + 1)``.
+
+    Returns:
+        The components; None for a single reader.
+
+    Source:
+        Hillis 2007, section 5.3; Chakraborty 2017, and method 1T-RRRC of RJafroc.
+
+    Example:
+        >>> parts = program_components([0.80, 0.84, 0.90], 1e-4 * np.eye(3))
+        >>> [round(1e4 * part, 1) for part in (parts.mean_square, parts.error, parts.cov2)]
+        [8.0, 2.0, 1.0]
+    """
+    values = np.asarray(figures, dtype=np.float64).ravel()
+    n_readers = len(values) - 1
+    if n_readers < 2:
+        return None
+    minus_program = np.column_stack([np.eye(n_readers), -np.ones(n_readers)])
+    differences = minus_program @ values
+    block = minus_program @ np.asarray(covariance, dtype=np.float64) @ minus_program.T
+    mean_square = float(np.var(differences, ddof=1))
+    error = float(np.diagonal(block).mean())
+    cov2 = _off_diagonal(block)
+    return ProgramComponents(mean_square, mean_square - error + cov2, cov2, error)
 
 
 def estimate_over_seeds(

@@ -29,7 +29,10 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.binormal import binormal_auroc_covariance
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 from cxr_compare.evaluation.statistics.intervals import LEVEL
-from cxr_compare.evaluation.statistics.obuchowski_rockette import FEW_READERS, Components
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+    FREEDOM_OF_A_CLAIM,
+    Components,
+)
 from cxr_compare.evaluation.statistics.patient_images import IMAGE_NUMBERS, ImageNumbers
 
 _MOST_PATIENTS = 100_000_000  # the search for a sample size ends here
@@ -43,6 +46,30 @@ class PossibleErrors(NamedTuple):
     errors: Floats
     freedom: Floats
 
+    def reaches(self, level: float) -> Floats:
+        """Return how far the interval reaches to either side, for each of the errors."""
+        return np.asarray(scipy.special.stdtrit(self.freedom, (1 + level) / 2) * self.errors)
+
+
+class CautiousErrors(NamedTuple):
+    """Variances that a cautious test of few readers may find, equally likely.
+
+    Attributes:
+        between: Parts that are a mean square between readers.
+        freedom: Degrees of freedom of the mean square.
+        over_cases: The part over cases, which is taken as known.
+    """
+
+    between: Floats
+    freedom: int
+    over_cases: float
+
+    def reaches(self, level: float) -> Floats:
+        """Return how far `cautious_interval_at` reaches to either side, for each mean square."""
+        tail = (1 + level) / 2
+        squared = scipy.special.stdtrit(self.freedom, tail) ** 2 * self.between
+        return np.asarray(np.sqrt(squared + scipy.special.ndtri(tail) ** 2 * self.over_cases))
+
 
 @dataclass(frozen=True)
 class PlannedStudy:
@@ -55,7 +82,7 @@ class PlannedStudy:
         freedom: Degrees of freedom of its t test; infinite for the normal distribution.
         auroc: AUROC of the system that is measured, whose interval is computed on the logit; None
             where two systems are compared.
-        possible_errors: Standard errors that the test may find; None where it is near `error`.
+        possible_errors: Errors that the test may find; None where its error is near `error`.
 
     Example:
         >>> study = PlannedStudy(1000, 300, error=0.01, freedom=np.inf)
@@ -68,7 +95,7 @@ class PlannedStudy:
     error: float
     freedom: float
     auroc: float | None = None
-    possible_errors: PossibleErrors | None = None
+    possible_errors: PossibleErrors | CautiousErrors | None = None
 
     def power(self, difference: float, level: float = LEVEL) -> float:
         """Compute how often a true difference is shown, by a two-sided test.
@@ -94,11 +121,10 @@ class PlannedStudy:
 
     def _reaches(self, level: float) -> Floats:
         """Return how far the interval reaches to either side, for each possible standard error."""
-        errors, freedom = self.possible_errors or (
-            np.array([self.error]),
-            np.array([self.freedom]),
-        )
-        return np.asarray(scipy.special.stdtrit(freedom, (1 + level) / 2) * errors)
+        possible = self.possible_errors
+        if possible is None:
+            possible = PossibleErrors(np.array([self.error]), np.array([self.freedom]))
+        return possible.reaches(level)
 
     def half_width(self, level: float = LEVEL) -> float:
         """Compute the mean half width of the interval; about half of such studies have more.
@@ -452,12 +478,10 @@ class CrossedPlan:
         total = own + share * self.readers * shared
         freedom = (self.readers - 1) * (total / own) ** 2
         possible = None
-        if self.readers < FEW_READERS and not self.published:
-            # A claim takes the mean square as no less than that of readers who are changed alike.
-            squares = np.maximum(own * _mean_squares(self.readers - 1), own - interaction)
-            totals = squares + share * self.readers * shared
-            possible = PossibleErrors(
-                np.sqrt(2 / self.readers * totals), (self.readers - 1) * (totals / squares) ** 2
+        if self.readers - 1 < FREEDOM_OF_A_CLAIM and not self.published:
+            squares = own * _mean_squares(self.readers - 1)
+            possible = CautiousErrors(
+                2 / self.readers * squares, self.readers - 1, 2 * share * shared
             )
         return PlannedStudy(
             patients,
