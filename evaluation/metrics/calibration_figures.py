@@ -94,7 +94,7 @@ def _fit_lines(x: Floats, mass: Floats, positive: Floats, positive_x: Floats) ->
 
 
 def _fit_offsets(x: Floats, mass: Floats, positive: Floats) -> Floats:
-    """Fit the shift of the log-odds with which each row expects its positives, shape ``(R,)``."""
+    """Fit the shift of log-odds that makes each row expect its number of positives, ``(R,)``."""
     shift = np.full(len(mass), np.nan)
     has_both = (positive > 0) & (positive < mass.sum(axis=1))
     if has_both.any():

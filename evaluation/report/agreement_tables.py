@@ -1,4 +1,4 @@
-"""Agreement of systems with each other, and the verdict by each reader's labels."""
+"""Tables on the agreement of systems with each other, and on the verdict by readers' labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def reader_verdict_tables(comparison: Comparison) -> list[Table]:
-    """Return the primary difference by each reader's labels, as a list of one table or none."""
+    """Return a table of the primary difference by each reader's labels; empty without readers."""
     if not comparison.by_reader:
         return []
     rows = [
@@ -43,7 +43,7 @@ def reader_verdict_tables(comparison: Comparison) -> list[Table]:
 
 
 def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Count which images the first system and each other one call rightly, together and alone."""
+    """Return tables of the images that the first and each other system call rightly or wrongly."""
     column = f"decision_{policy}"
     if column not in comparison.decisions:
         return []
@@ -81,7 +81,7 @@ def _agreement_table(right: pd.DataFrame, first: str, second: str, policy: str) 
 
 
 def combination_table(comparison: Comparison) -> Table | None:
-    """Return each pair's agreement beyond chance and what their combination would reach."""
+    """Return a table of each pair's agreement beyond chance and of figures of their combination."""
     failures = comparison.failures
     pairs = failures[failures["topic"].isin(["combined", "agreement"])]
     if pairs.empty:

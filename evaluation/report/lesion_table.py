@@ -18,7 +18,7 @@ LESION_TOPIC = "lesions by "
 
 
 def lesion_table(comparison: Comparison) -> Table | None:
-    """Return the share of lesions found by kind of lesion, None where no kinds were evaluated."""
+    """Return a table of the share of lesions found by kind; None if no kinds were evaluated."""
     failures = comparison.failures
     failures = failures[failures["topic"].str.startswith(LESION_TOPIC)]
     if failures.empty:

@@ -1,4 +1,4 @@
-"""Tidy tables of a comparison: all figures, paired tests and failures, a row each."""
+"""Tidy tables of a comparison, with one row for each figure, paired test or failure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cxr_compare.evaluation.report.unknown_patients import image_worded_table
 
 
 def all_units(comparison: Comparison) -> pd.DataFrame:
-    """Return the tidy table by image and, where evaluated, by study or patient."""
+    """Return the tidy table of all figures by image and, if evaluated, by study or patient."""
     of_units = None if comparison.by_unit is None else comparison.by_unit.table()
     return _by_unit(comparison, pd.concat([comparison.metrics, of_units], ignore_index=True))
 
