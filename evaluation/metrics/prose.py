@@ -27,10 +27,10 @@ def inside_sentence(display_name: str) -> str:
     """Lower the first letter of a finding's name, except where it is an abbreviation.
 
     Args:
-        display_name: The name in the form that stands in a table.
+        display_name: Name of the finding in the form for a table.
 
     Returns:
-        The name in the form that stands inside a sentence.
+        The name in the form for the middle of a sentence.
 
     Example:
         >>> inside_sentence("Lung opacity"), inside_sentence("COVID-19")

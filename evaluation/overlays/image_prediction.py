@@ -88,7 +88,7 @@ class ImagePrediction:
         boxes: Predicted boxes ``x1, y1, x2, y2, score`` in original px, shape ``(N, 5)``.
         box_cut: Boxes with at least this score are drawn in full, other boxes thin and grey.
         grid: Activation map with the levels of its contours.
-        contours: Probabilities that the contours of the map stand for.
+        contours: Probabilities that belong to the contours of the map.
         point: Scored point x, y in original px.
         localised: True if the scored point lies on a lesion.
         within_cell: True if the scored point lies on a lesion that is widened by one map cell.
@@ -134,6 +134,6 @@ class ImagePrediction:
 
     @property
     def contour_percentages(self) -> str:
-        """Text of the probabilities that the contours of the map stand for, in percent."""
+        """Text of the probabilities that belong to the contours of the map, in percent."""
         percentages = [f"{100 * share:.0f}" for share in self.contours]
         return f"{', '.join(percentages)} %"

@@ -77,7 +77,14 @@ class CaseSource:
         )
 
     def truth(self, image_id: str) -> ImageTruth:
-        """Return the label, the trusted boxes, the kind and the readers' boxes of an image."""
+        """Return the label, the trusted boxes, the kind and the readers' boxes of an image.
+
+        Args:
+            image_id: Id of the image.
+
+        Returns:
+            Truth of the image for drawing.
+        """
         test_set = self.test_set
         boxes = None
         if image_id in test_set.boxes_trusted:
@@ -92,7 +99,15 @@ class CaseSource:
         )
 
     def predictions(self, image_id: str) -> list[ImagePrediction]:
-        """Return every system's prediction of an image, in the order of the panels."""
+        """Return every system's prediction of an image, in the order of the panels.
+
+        Args:
+            image_id: Id of one of the images.
+
+        Returns:
+            One prediction for each system. The coarsest map cell of all systems is the tolerance of
+            each.
+        """
         mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
         predictions = [
             system.prediction(image_id, system_colour(position))
@@ -105,7 +120,14 @@ class CaseSource:
         ]
 
     def facts(self, image_id: str) -> str:
-        """Return view, sex, age and display window of an image, as far as they are recorded."""
+        """Return view, sex, age and display window of an image, as far as they are recorded.
+
+        Args:
+            image_id: Id of the image.
+
+        Returns:
+            A short text with the recorded facts.
+        """
         row: Any = self._images.loc[image_id] if image_id in self._images.index else {}
         display = ""
         if image_id in self._decoded.index:

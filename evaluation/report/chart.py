@@ -74,7 +74,7 @@ class Axis:
             high: Upper limit.
 
         Returns:
-            The axis.
+            Axis with texts at its ticks.
 
         Example:
             >>> [text for _, text in Axis.log("Images", 40.0, 2500.0).ticks]
@@ -146,7 +146,7 @@ class Curve:
             **options: Further fields of the curve.
 
         Returns:
-            The curve.
+            Curve whose line consists of the intervals.
         """
         marked = tuple(points)
         x = np.repeat([point.x for point in marked], 3)

@@ -60,7 +60,7 @@ def draw_charts(*charts: Chart) -> Figure:
         *charts: Charts to draw, from left to right.
 
     Returns:
-        The figure.
+        Figure with one plot for each chart.
     """
     width = sum(chart.size[0] for chart in charts)
     height = charts[0].size[1]
@@ -134,12 +134,26 @@ def dash(position: int) -> Any:
     """Return the dash pattern of the system at a position.
 
     Together with the colours, sixteen systems can be told apart.
+
+    Args:
+        position: Position of the system among all systems, from 0.
+
+    Returns:
+        Line style of matplotlib.
     """
     return _DASHES[(position + position // len(SYSTEM_COLOURS)) % len(_DASHES)]
 
 
 def marker_style(marker: str, colour: str) -> dict[str, Any]:
-    """Return matplotlib's options of a marker; a ring stays visible around another marker."""
+    """Return matplotlib's options of a marker; a ring stays visible around another marker.
+
+    Args:
+        marker: matplotlib's name of the marker.
+        colour: Colour of the marker, ``#RRGGBB``.
+
+    Returns:
+        Keywords of matplotlib's ``plot``.
+    """
     style = {"linestyle": "", "color": colour, "marker": "o" if marker == "." else marker}
     if marker == "o":
         return style | {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.8}
@@ -211,7 +225,7 @@ def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: 
         *beside: Further charts of the same systems, drawn to the right of the first.
 
     Returns:
-        The figure.
+        Figure with the charts above the legend.
     """
     figure = draw_charts(chart, *beside)
     axes = figure.axes[0]

@@ -74,7 +74,14 @@ def cost_rows(comparison: Comparison) -> list[Row]:
 
 
 def cost_frame(comparison: Comparison) -> pd.DataFrame:
-    """Return the content of ``costs.csv``: one row for each system with main figures and costs."""
+    """Return the content of ``costs.csv``: one row for each system with main figures and costs.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The table, with NaN or None where a value is unknown.
+    """
     policy = comparison.main_policy
     rows = []
     for name, result in comparison.systems.items():

@@ -95,7 +95,7 @@ class DrawnCase:
             gap: Disagreement of the systems on this image, see `disagreement`.
 
         Returns:
-            The drawn case.
+            The case, with panels for the image, the truth and each system.
         """
         height, width = pixels.shape
         truth = source.truth(image_id)
@@ -209,7 +209,15 @@ def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
 
 
 def embed_image(pixels: npt.NDArray[np.uint8], most: int) -> str:
-    """Encode an image as a data URL, coarser where it would exceed `most` bytes."""
+    """Encode an image as a data URL, coarser where it would exceed `most` bytes.
+
+    Args:
+        pixels: Grey pixels, uint8, shape ``(H, W)``.
+        most: Largest size of the encoded file, bytes.
+
+    Returns:
+        URL with the content of a WebP file.
+    """
     encoded = b""
     for side, quality in _ENCODINGS:
         encoded = encode_webp(pixels, side, quality=quality, method=3)

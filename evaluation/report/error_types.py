@@ -20,7 +20,14 @@ _ERRORS = {
 
 
 def error_table(comparison: Comparison) -> Table | None:
-    """Return a table of the counts of each kind of error by system; None if no system has boxes."""
+    """Return a table of the counts of each kind of error by system.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The table; None if no system has boxes.
+    """
     failures = comparison.failures
     names = comparison.names
     counts: dict[tuple[str, str], str] = {}

@@ -26,13 +26,28 @@ def contrast_names(comparison: Comparison, *, printed: bool = False) -> tuple[st
 
 
 def figure_texts(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
-    """Return the texts of each system's figure and of each paired difference, in this order."""
+    """Return the texts of each system's figure and of each paired difference, in this order.
+
+    Args:
+        comparison: Everything that was computed.
+        rows: Rows of the table of failures on one figure.
+
+    Returns:
+        One text for each system, then one for each other system's difference.
+    """
     names = (*comparison.systems, *contrast_names(comparison))
     return [figure_text(first_interval(rows[rows["system"] == name])) for name in names]
 
 
 def first_interval(rows: pd.DataFrame) -> Interval:
-    """Return the figure of the first row, or an undefined figure where there is no row."""
+    """Return the figure of the first row, or an undefined figure where there is no row.
+
+    Args:
+        rows: Rows of the table of failures.
+
+    Returns:
+        The figure with its interval.
+    """
     return Interval() if rows.empty else Interval.from_row(rows.iloc[0])
 
 
@@ -55,7 +70,14 @@ def group_title(topic: str, group: str) -> str:
 
 
 def groups_in_order(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the pairs of topic and group in reading order, with a topic's lowest group first."""
+    """Return the pairs of topic and group in reading order, with a topic's lowest group first.
+
+    Args:
+        rows: Rows of the table of failures.
+
+    Returns:
+        Pairs of topic and group without repetitions.
+    """
     pairs = rows[["topic", "group"]].drop_duplicates()
     topics = list(dict.fromkeys(pairs["topic"]))
 
@@ -69,6 +91,13 @@ def groups_in_order(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def denominator(rows: pd.DataFrame) -> str:
-    """Return the text of a share's denominator, such as the number of lesions of a kind."""
+    """Return the text of a share's denominator, such as the number of lesions of a kind.
+
+    Args:
+        rows: Rows of the table of failures on one group.
+
+    Returns:
+        The number, or a dash if it is unknown.
+    """
     counts = rows["of"].dropna()
     return f"{int(counts.iloc[0]):,}" if len(counts) else number(None)

@@ -158,7 +158,14 @@ def _draw_forest(parts: Sequence[ForestPart]) -> Figure:
 
 
 def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]]) -> Figure:
-    """Draw confusion matrices, with one row for each system and one column for each policy."""
+    """Draw confusion matrices, with one row for each system and one column for each policy.
+
+    Args:
+        rows: Title and counts of each matrix, row by row; the counts are None without a threshold.
+
+    Returns:
+        Figure with the matrices in a grid.
+    """
     size = 2.5 * max(map(len, rows)), 2.4 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)

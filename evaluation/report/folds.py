@@ -107,7 +107,11 @@ class Folds:
         return table.assign(p_holm=families.transform(lambda family: np.array(holm([*family]))))
 
     def to_markdown(self) -> str:
-        """Return a Markdown table of the main figures, a row for each system and difference."""
+        """Return a Markdown table of the main figures, a row for each system and difference.
+
+        Returns:
+            The table, followed by the pairs of systems that differ and by a summary of the folds.
+        """
         headlines = _main_figures(self.table)
         titles = [_title(metric, policy) for metric, policy in headlines]
         lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
@@ -121,7 +125,7 @@ class Folds:
         return "\n".join([*lines, "", summary, ""])
 
     def _pairs(self, metric: str, policy: str) -> str:
-        """Return a line on the pairs that differ in a figure; empty where no pair was tested."""
+        """Return a sentence on the pairs that differ in a figure; empty if no pair was tested."""
         rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
         if rows.empty:
             return ""
@@ -132,7 +136,11 @@ class Folds:
         return sentence("folds_pairs", _title(metric, policy), len(rows), shown)
 
     def write(self, out: Path) -> None:
-        """Write ``folds.csv``, ``folds.md`` and ``folds.png``, and last ``folds.json``."""
+        """Write ``folds.csv``, ``folds.md`` and ``folds.png``, and last ``folds.json``.
+
+        Args:
+            out: Folder to write.
+        """
         write_csv(self.table, out / "folds.csv")
         write_text(out / "folds.md", self.to_markdown())
         figure = _figure(self)
@@ -171,6 +179,12 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     ``1 / (k - 1)`` of the size of the rest. The variance is then taken as
     ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1`` degrees of freedom. A figure that is undefined in a
     fold has no mean.
+
+    Args:
+        figures: One row for each figure in each fold, with `KEYS`, ``fold`` and ``estimate``.
+
+    Returns:
+        One row for each figure, with ``mean``, ``sd``, the interval and the p-value.
 
     Source:
         Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md reports the coverage of

@@ -33,7 +33,14 @@ class ForestPart:
 
 
 def forest_parts(comparison: Comparison) -> list[ForestPart]:
-    """Return the parts of the forest plot: first the primary figures, then the differences."""
+    """Return the parts of the forest plot: first the primary figures, then the differences.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The parts with at least one row.
+    """
     parts = [_figure_part(comparison), _difference_part(comparison)]
     return [part for part in parts if part.rows]
 

@@ -122,7 +122,7 @@ def draw_galleries(
         progress: Function that is called once for each drawn image; None for none.
 
     Returns:
-        One gallery for each page; the first is that of the report.
+        One gallery for each page; the first gallery belongs to the report itself.
     """
     if not dataset.has_pixels:
         return [Gallery(reason=sentence("no_pixels", template=CASES))]
@@ -200,7 +200,14 @@ def _lay_out(drawn: _Drawn) -> list[_Drawn]:
 
 
 def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
-    """Return ``[page, anchor]`` of each drawn image; the page is empty for the report itself."""
+    """Return ``[page, anchor]`` of each drawn image; the page is empty for the report itself.
+
+    Args:
+        galleries: Gallery of each page; the first belongs to the report itself.
+
+    Returns:
+        Location of each drawn image by image id.
+    """
     return {
         case.image_id: ["" if gallery.page == 1 else gallery.pages[gallery.page - 1], case.anchor]
         for gallery in reversed(galleries)

@@ -65,7 +65,15 @@ class _LowestGroup(NamedTuple):
 
 
 def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Return one table for each metric, with the figures in each subgroup and their intervals."""
+    """Return one table for each metric, with the figures in each subgroup and their intervals.
+
+    Args:
+        comparison: Everything that was computed.
+        policy: Threshold policy of metrics that need a threshold.
+
+    Returns:
+        The tables; none if the protocol has no subgroups.
+    """
     keys = {key for _, key, _ in comparison.estimates}
     subgroups = [
         subgroup
@@ -108,7 +116,14 @@ def _subgroup_table(
 
 
 def group_tables(comparison: Comparison) -> list[Table]:
-    """Return one table for each metric, with each group's figures and differences from the rest."""
+    """Return one table for each metric, with each group's figures and differences from the rest.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The tables; none if groups were not evaluated.
+    """
     failures = comparison.failures
     if failures.empty:
         return []

@@ -244,7 +244,7 @@ def _figures(values: pd.Series) -> list[float | None]:
 
 
 def _places(rows: pd.DataFrame) -> list[int | None] | None:
-    """Return 1 if the scored point lies on a lesion, 2 if within one map cell of one, else 0.
+    """Return 1 if the scored point lies on a lesion, 2 if near it by one map cell, else 0.
 
     A value is None where this is unknown; the whole result is None if no image was located.
     """

@@ -34,7 +34,14 @@ class IntervalFacts:
 
     @classmethod
     def from_comparison(cls, comparison: Comparison) -> IntervalFacts:
-        """Collect the methods from the figures and tests of a comparison."""
+        """Collect the methods from the figures and tests of a comparison.
+
+        Args:
+            comparison: Everything that was computed.
+
+        Returns:
+            The methods of figures on all images and of the tests.
+        """
         figures = comparison.estimates
         single = _bounded(figures.systems)
         paired = _bounded(figures.differences)

@@ -32,7 +32,15 @@ _LATEX = {
 
 
 def latex_table(comparison: Comparison, table: Table) -> str:
-    """Return a table with caption and label as LaTeX; only the package booktabs is needed."""
+    """Return a table with caption and label as LaTeX; only the package booktabs is needed.
+
+    Args:
+        comparison: Everything that was computed.
+        table: The table to write.
+
+    Returns:
+        Content of a ``.tex`` file.
+    """
     heads = ["", *table.columns[1:]]
     caption = sentence(
         "paper_caption",

@@ -9,7 +9,15 @@ from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 
 def markdown_table(comparison: Comparison, table: Table) -> str:
-    """Return the answer, its cautions and a table as Markdown."""
+    """Return the answer, its cautions and a table as Markdown.
+
+    Args:
+        comparison: Everything that was computed.
+        table: The table to write.
+
+    Returns:
+        Content of a Markdown file.
+    """
     heads = ["", *table.columns[1:]]
     answer = comparison.answer
     lines = [f"{comparison.display_name}: {answer.headline}", ""]

@@ -105,7 +105,14 @@ def _answer(topic: str, run: dict[str, Any], template: str) -> str:
 
 @cache
 def read_entries(name: str) -> dict[str, dict[str, Any]]:
-    """Return the entries of a TOML file of this package, by key."""
+    """Return the entries of a TOML file of this package, by key.
+
+    Args:
+        name: Name of the file without its suffix, such as ``references``.
+
+    Returns:
+        The entries in the order of the file.
+    """
     text = Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")
     return {entry["key"]: entry for entry in tomllib.loads(text)["entry"]}
 

@@ -52,12 +52,28 @@ class ConfusionGroup:
 
 
 def metric_table(comparison: Comparison, part: Part = "first") -> Table:
-    """Return the table of a part of the report, such as ``first`` or ``localisation``."""
+    """Return the table of a part of the report, such as ``first`` or ``localisation``.
+
+    Args:
+        comparison: Everything that was computed.
+        part: Part of the report.
+
+    Returns:
+        The table; without groups if the part has no figure.
+    """
     return table_of_keys(comparison, figure_keys(comparison, part))
 
 
 def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
-    """Return a table of chosen figures, one group of rows for each subgroup and policy."""
+    """Return a table of chosen figures, one group of rows for each subgroup and policy.
+
+    Args:
+        comparison: Everything that was computed.
+        keys: Keys of the figures, in the order of the rows.
+
+    Returns:
+        The table, with columns for systems and for differences from the first system.
+    """
     systems = comparison.names
     contrasts = [(systems[0], other) for other in systems[1:]]
     groups: dict[tuple[str, str], list[MetricKey]] = {}
@@ -73,7 +89,14 @@ def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
 
 
 def image_count(figures: Estimates) -> str:
-    """Return a text with the numbers of evaluated images and patients; empty where unknown."""
+    """Return a text with the numbers of evaluated images and patients; empty where unknown.
+
+    Args:
+        figures: Figures of all systems.
+
+    Returns:
+        The text, for a caption or heading.
+    """
     for name in figures.systems:
         counts = figures.get(name, EXPLORATORY.metric).counts
         if counts.n_images:
@@ -82,7 +105,14 @@ def image_count(figures: Estimates) -> str:
 
 
 def unit_tables(comparison: Comparison) -> UnitTables | None:
-    """Return the tables by study or patient; None if only images were evaluated."""
+    """Return the tables of figures by study or by patient.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The tables; None if only images were evaluated.
+    """
     figures = comparison.by_unit
     if figures is None:
         return None
@@ -168,13 +198,30 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
 
 
 def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
-    """Return the text of a system's threshold by a policy, for a table."""
+    """Return the text of a system's threshold by a policy, for a table.
+
+    Args:
+        comparison: Everything that was computed.
+        system: Name of the system.
+        policy: Threshold policy.
+
+    Returns:
+        The text, also where the system has no threshold.
+    """
     value = comparison.systems[system].thresholds.get(policy)
     return sentence("threshold", value, template=TABLES)
 
 
 def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
-    """Return the keys of a part's figures in reading order: by policy, subgroup and metric."""
+    """Return the keys of a part's figures in reading order: by policy, subgroup and metric.
+
+    Args:
+        comparison: Everything that was computed.
+        part: Part of the report.
+
+    Returns:
+        The keys without repetitions.
+    """
     keys = dict.fromkeys(
         key
         for subgroup in (ALL, *SUBGROUPS)
@@ -222,7 +269,7 @@ def difference_cell(
         whisker: Interval of the difference on the axis of its group; None for none.
 
     Returns:
-        The cell.
+        Cell with the value, the interval and the mark.
     """
     cell = figure_cell(gap, whisker)
     if key is None or not gap.excludes_zero:
@@ -231,7 +278,15 @@ def difference_cell(
 
 
 def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
-    """Return the cell of a figure, with value, interval, and the reason if it is undefined."""
+    """Return the cell of a figure.
+
+    Args:
+        figure: The figure with its interval.
+        whisker: Interval on the axis of the group of rows; None for none.
+
+    Returns:
+        Cell with the value, the interval, and the reason if the figure is undefined.
+    """
     fixed = ""
     if figure.fixed_choice_interval is not None:
         fixed = sentence(
@@ -250,7 +305,14 @@ def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
 
 
 def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
-    """Return the confusion matrices of every system, one group for each policy."""
+    """Return the confusion matrices of every system at each policy.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        One group for each policy, with a matrix for each system.
+    """
     groups = []
     for policy in comparison.policies:
         matrices = []
@@ -262,7 +324,14 @@ def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
 
 
 def every_pair_table(comparison: Comparison) -> Table | None:
-    """Return a table of the differences of every pair; None for fewer than three systems."""
+    """Return a table of the differences of every pair of systems.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The table; None for fewer than three systems.
+    """
     systems = comparison.names
     if len(systems) < 3:
         return None

@@ -13,7 +13,14 @@ from cxr_compare.evaluation.report.unknown_patients import image_worded_record
 
 
 def metrics_json(comparison: Comparison) -> dict[str, Any]:
-    """Return the content of ``metrics.json``, except the options of the command."""
+    """Return the content of ``metrics.json``, except the options of the command.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The content, ready for JSON.
+    """
     answer = comparison.answer
     record = {
         "target": comparison.finding,

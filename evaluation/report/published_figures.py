@@ -24,7 +24,7 @@ def published_figures() -> list[dict[str, Any]]:
 
 
 def published_table(comparison: Comparison, sources: Collection[str], policy: str) -> Table | None:
-    """Return a table of published figures on the same data or finding, beside the measured ones.
+    """Return a table of published and measured figures on the same data or finding.
 
     Args:
         comparison: Everything that was computed.

@@ -13,7 +13,11 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal files give equa
 
 
 def write_archive(out: Path) -> None:
-    """Write ``report.zip``: tables, figures and pages, with a README that lists them."""
+    """Write ``report.zip``: tables, figures and pages, with a README that lists them.
+
+    Args:
+        out: Report folder, whose other files are written already.
+    """
     contained = [out / name for name in files.IN_ARCHIVE if (out / name).is_file()]
     lines = [
         sentence("readme_start", template=CHARTS),

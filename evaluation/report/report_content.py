@@ -135,7 +135,11 @@ class FreshContent:
         return self.comparison.main_policy
 
     def write(self, out: Path) -> None:
-        """Write ``result.json`` with the content that `Report.open` finds in no other file."""
+        """Write ``result.json`` with the content that `Report.open` finds in no other file.
+
+        Args:
+            out: Report folder.
+        """
         tables = {"metrics": self.figures, "tests": self.tests, "where": self.failures}
         content = {
             "policy": self.policy,

@@ -72,7 +72,7 @@ class Report:
             writer: Function that writes a report folder, for `save`; None if none can be written.
 
         Returns:
-            The result.
+            A result without a folder.
         """
         content = FreshContent(comparison, tuple(rows), seed)
         return cls(content, None, cases_source, writer)
@@ -248,7 +248,7 @@ class Report:
             panel: Longer side of each panel, px. A report opened from its folder ignores it.
 
         Returns:
-            The figure.
+            Figure with one row of panels for each image.
 
         Raises:
             InputError: An image was not evaluated, was not drawn, or its file cannot be read.
@@ -283,7 +283,7 @@ class Report:
             name: ``roc``, ``pr``, ``froc-iou``, ``calibration``, or another chart of the report.
 
         Returns:
-            The figure.
+            Figure with the chart and its legend.
 
         Raises:
             InputError: The comparison has no such chart. The message lists its charts.

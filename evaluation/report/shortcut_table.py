@@ -14,6 +14,9 @@ def shortcut_table(comparison: Comparison) -> Table | None:
     """Return a table of the AUROCs of metadata and image borders, beside those of the systems.
 
     The table is None if shortcuts were not evaluated.
+
+    Args:
+        comparison: Everything that was computed.
     """
     failures = comparison.failures
     shortcuts = failures[failures["topic"] == "shortcut"]

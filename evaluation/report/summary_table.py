@@ -71,7 +71,7 @@ def summary_table(
         paper: True to add the rows of a paper's table to the usual rows.
 
     Returns:
-        The table.
+        Table with the figures of all systems and their differences from the first system.
     """
     policy = comparison.main_policy
     figures = comparison.estimates.systems.values()
@@ -91,7 +91,15 @@ def summary_table(
 
 
 def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:
-    """Return the table of a paper as a frame of texts, with systems and differences as columns."""
+    """Return the table of a paper as a frame of texts, with systems and differences as columns.
+
+    Args:
+        comparison: Everything that was computed.
+        rows: Rows of the table; if empty, the usual rows of a paper.
+
+    Returns:
+        The frame, indexed by title of the group and name of the figure.
+    """
     table = summary_table(comparison, rows, paper=True)
     index = [(group.title, row[0]) for group in table.groups for row in group.rows]
     texts = [list(map(str, row[1:])) for row in table.rows]

@@ -89,7 +89,7 @@ class Table:
             n_systems: Number of columns of systems, which follow the first column.
 
         Returns:
-            The table.
+            Table with these rows in one group.
 
         Example:
             >>> Table.from_rows("Ages", "", ("Patient", "Age"), [("p1", "40")]).rows
@@ -162,7 +162,14 @@ def figure_text(figure: Interval) -> str:
 
 
 def text_sections(table: Table) -> list[TextSection]:
-    """Return the texts of title and rows of every group, for LaTeX and Markdown."""
+    """Return the texts of title and rows of every group, for LaTeX and Markdown.
+
+    Args:
+        table: The table to convert.
+
+    Returns:
+        One section for each group of rows.
+    """
     sections = []
     for group in table.groups:
         thresholds = [

@@ -40,7 +40,7 @@ def explore_thresholds(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Count the positive calls of each system at up to some hundred thresholds.
 
-    Each threshold is a step: images with ``score >= threshold`` are positive. The page needs no
+    Each threshold is one step: images with ``score >= threshold`` are positive. The page needs no
     scores, because an image is positive at all steps up to its own. The chosen thresholds are among
     the steps, so the counts agree with the tables there. Images of unknown truth are left out.
 

@@ -17,6 +17,10 @@ def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
 
     The left-out images are counted once against and once for each system. The table is None if no
     such figure is defined.
+
+    Args:
+        comparison: Everything that was computed.
+        policy: Threshold policy of metrics that need a threshold.
     """
     rows = []
     for name in comparison.names:

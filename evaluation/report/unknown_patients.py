@@ -76,7 +76,14 @@ def _replaced(text: str) -> str:
 
 
 def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose texts speak of images and whose counts of patients are missing."""
+    """Return a table whose texts speak of images and whose counts of patients are missing.
+
+    Args:
+        table: Table with texts and counts.
+
+    Returns:
+        A changed copy.
+    """
     changed = table.copy()
     for name, column in table.items():
         if name in COUNTS:
@@ -87,7 +94,14 @@ def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def image_worded_record(value: Any) -> Any:
-    """Return a JSON value whose texts speak of images and whose counts of patients are null."""
+    """Return a JSON value whose texts speak of images and whose counts of patients are null.
+
+    Args:
+        value: Value for JSON.
+
+    Returns:
+        A changed copy.
+    """
     if isinstance(value, dict):
         return {
             key: None if key in COUNTS else image_worded_record(item) for key, item in value.items()

@@ -16,6 +16,9 @@ def validation_to_test_table(comparison: Comparison) -> Table | None:
     """Return a table of the rates at each chosen threshold on validation and on test images.
 
     The table is None if no threshold was chosen.
+
+    Args:
+        comparison: Everything that was computed.
     """
     failures = comparison.failures
     if failures.empty:

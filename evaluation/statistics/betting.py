@@ -97,8 +97,8 @@ def mean_p_value(
 def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Floats:
     """Compute the confidence interval of the mean of independent values, in any order.
 
-    One bettor bets that the mean lies above a value, and another that it lies below, each with half
-    of the error. The interval holds the values that neither refutes.
+    One bettor bets that the mean is above a value, and another bets that it is below, each with
+    half of the error. The interval contains the values that neither bettor refutes.
 
     Args:
         values: Values in [0, 1], shape ``(R, n)`` or ``(n,)``.
@@ -195,9 +195,9 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
         memory grow with the number of days that have values, however far apart these days are.
 
     Source:
-        The mixture over starts is that of Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS 2:2,
-        with weights that add up to 1; the smallest value over the null hypothesis is taken as by
-        Wasserman, Ramdas and Balakrishnan 2020 (universal inference), PNAS 117:29.
+        The mixture over starts is taken from Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS
+        2:2, here with weights that add up to 1; the smallest value over the null hypothesis is
+        taken as by Wasserman, Ramdas and Balakrishnan 2020 (universal inference), PNAS 117:29.
 
     Example:
         >>> day = np.maximum(np.arange(700) // 10 - 29, 0)  # 300 values, then 10 a day
@@ -217,8 +217,8 @@ def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
         day: Day of each value, shape ``(n,)``.
 
     Returns:
-        Shares that add up to 1, one for each distinct day but the last, shape ``(days - 1,)``. A
-        share is that of the changes between this day and the next distinct day.
+        Shares that add up to 1, one for each distinct day but the last, shape ``(days - 1,)``. Each
+        share belongs to the changes between its day and the next distinct day.
 
     Source:
         The mixture of `change_evidence`.

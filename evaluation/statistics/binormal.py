@@ -81,7 +81,7 @@ def obuchowski_positives(
 
     The variance that these tables use leaves out the covariance of the two binormal parameters. The
     tables therefore ask for more patients than a simulated study needs (docs/plan.md), and their
-    number is reported only beside that of this program.
+    number is reported only beside the number of `sample_size`.
 
     Args:
         aurocs: True AUROCs of the two systems, which differ, in (0, 1).

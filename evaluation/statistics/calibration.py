@@ -44,7 +44,14 @@ class RawScores:
     """Calibration that uses the score itself as the probability."""
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """Return the scores as float64, unchanged."""
+        """Return the scores as float64, unchanged.
+
+        Args:
+            scores: Scores in [0, 1], of any shape.
+
+        Returns:
+            The probabilities, of the same shape.
+        """
         return np.asarray(scores, dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,7 +85,14 @@ class PlattScaling:
     no_box: float | None = None
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """Return the calibrated probability of the positive class, in the shape of the scores."""
+        """Compute the calibrated probability of the positive class.
+
+        Args:
+            scores: Scores in [0, 1], of any shape.
+
+        Returns:
+            Probabilities, of the same shape.
+        """
         raw = np.asarray(scores, dtype=np.float64)
         probability = sigmoid(self.slope * clipped_logit(raw) + self.intercept)
         if self.no_box is None:
@@ -113,7 +127,14 @@ class IsotonicScaling:
     probabilities: tuple[float, ...]
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """Return the calibrated probability of the positive class, in the shape of the scores."""
+        """Compute the calibrated probability of the positive class.
+
+        Args:
+            scores: Scores in [0, 1], of any shape.
+
+        Returns:
+            Probabilities, of the same shape.
+        """
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
 
     def to_dict(self) -> dict[str, Any]:
@@ -339,7 +360,7 @@ def choose_calibration(
             logits = clipped_logit(fitted.probability(scores[held_out]))
             losses[method] += _log_loss_sum(logits, labels) / len(truth)
     chosen = min(methods, key=losses.__getitem__)  # the first method with the least loss
-    # The name "as_it_is" is that of decisions stored before there were other choices.
+    # Decisions that were stored before there were other choices have the name "as_it_is".
     record = {"as_it_is" if method == "none" else method: loss for method, loss in losses.items()}
     return fit_calibration(chosen, truth, scores) or RawScores(), record
 

@@ -2,7 +2,7 @@
 
 Two images of one patient resemble each other, so they say less than images of two patients. The
 variance is therefore summed by patient (Obuchowski 1997). With one image per patient it equals the
-variance of DeLong (1988), which is reported only beside this one.
+variance of DeLong (1988).
 
 Such a sum is too small and itself uncertain where patients are few, or where their numbers of
 images differ much. Each patient's contribution is therefore divided by 1 minus the patient's share
@@ -109,7 +109,14 @@ class AurocParts:
 
     @classmethod
     def mean(cls, seeds: Sequence[AurocParts]) -> AurocParts:
-        """Average the training seeds of one system, all evaluated on the same images."""
+        """Average the training seeds of one system, all evaluated on the same images.
+
+        Args:
+            seeds: AUROC of each training seed, at least one.
+
+        Returns:
+            The mean AUROC with the mean contributions of the patients.
+        """
         return cls(
             float(np.mean([seed.value for seed in seeds])),
             np.mean([seed.of_positive for seed in seeds], axis=0),
@@ -128,7 +135,11 @@ class AurocParts:
         )
 
     def estimate(self) -> ClusteredEstimate:
-        """Return the figure with its standard error over patients."""
+        """Return the figure with its standard error over patients.
+
+        Returns:
+            The estimate. Without an error, its note gives the reason.
+        """
         variance = self.variance
         if variance is None:
             return ClusteredEstimate(self.value, None, note=_FEW_PATIENTS)
@@ -153,7 +164,7 @@ def auroc_over_seeds(*systems: Sequence[AurocParts]) -> ClusteredEstimate:
 
     Returns:
         The mean over seeds, or the difference of two means, first minus second. With one seed per
-        system, the uncertainty is that over patients only.
+        system, the uncertainty is over patients only.
 
     Source:
         Obuchowski and Rockette 1995; see `estimate_over_seeds`.
@@ -252,7 +263,7 @@ def _pairs_of_patients(truth: npt.NDArray[np.bool_], patients: Integers) -> int:
 
 
 class _Points(NamedTuple):
-    """For each image, the images of the other class that it is ranked rightly against, and all."""
+    """For each image, numbers of rightly ranked and of all images of the other class."""
 
     points: Floats
     rivals: Floats

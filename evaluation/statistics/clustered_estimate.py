@@ -146,7 +146,14 @@ class ClusteredEstimate:
         return Interval(self.value, *(self.interval or (np.nan, np.nan)), note=self.note)
 
     def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
-        """Compute the intervals at several coverages; empty where `interval_at` gives None."""
+        """Compute the intervals at several coverages, see `interval_at`.
+
+        Args:
+            levels: Coverages, in (0, 1).
+
+        Returns:
+            Lower and upper end at each coverage; empty where there is no interval.
+        """
         intervals = [self.interval_at(level) for level in levels]
         return tuple(ends for ends in intervals if ends is not None)
 

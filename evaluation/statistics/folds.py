@@ -22,8 +22,8 @@ def patient_folds(
 
     With labels, the patients with a positive image are assigned to the folds in turn, and so are
     the other patients, in the order of a digest of their names. The folds are then balanced, and
-    they are the same on every machine and for any order of rows. Their number is that of the
-    patients of the rarer kind, at most 5.
+    they are the same on every machine and for any order of rows. There are as many folds as there
+    are patients of the rarer kind, but at most 5.
 
     Without labels, the fold follows from a hash of the patient's name, so it does not depend on the
     other patients. There are then always 5 folds.

@@ -11,9 +11,9 @@ suggest more than is known.
 
 Each model's line is the ordinary least squares line through the model's means over seeds; no model
 changes the line of another. The uncertainty of the lines follows from the joint covariance of all
-means, which is that of `obuchowski_rockette.analyse_nested` with ``floor_mean_square=True``: all
-models and sizes share the patients, and each size of a model has separate seeds. The uncertainty is
-stored as draws of ``(ln a, b)`` from a multivariate t distribution. It has one chi-square for the
+means, which `obuchowski_rockette.analyse_nested` gives with ``floor_mean_square=True``: all models
+and sizes share the patients, and each size of a model has separate seeds. The uncertainty is stored
+as draws of ``(ln a, b)`` from a multivariate t distribution. It has one chi-square for the
 patients, and one for the seeds of each model with Satterthwaite's degrees of freedom.
 
 ``docs/curve.md`` says how often bands and intervals cover the truth. The model leaves out that
@@ -70,8 +70,8 @@ class LearningCurve:
         line: ``(ln a, b)``; None without a fit. ``b`` is below 0 where more images give less.
         draws: Draws of the line that show its uncertainty, shape ``(draws, 2)``. The draws of all
             models of a fit are joint: equal rows belong together.
-        seeds: "fixed" where there is one training at each size, else "random". A fixed curve is
-            that of these trained models, and its uncertainty is that over patients only.
+        seeds: "fixed" where there is one training at each size, else "random". A fixed curve
+            describes these trained models only, and its uncertainty is over patients only.
         lack_of_fit: p-value of the hypothesis that the means lie on such a line; None with two
             sizes, because a line always goes through two points.
         left_out: Sizes that were left out, each with the reason.
@@ -220,8 +220,8 @@ def crossing(
     models measured. One model is then shown to be ahead at the lower end of that range and the
     other at the upper end, each with an error of 2.5 %. Curves that do not cross in that range are
     therefore said to cross in at most 5 % of studies. A crossing is not shown where a model has one
-    training at each size, because its curve is then that of a few trained models, nor where a power
-    law does not fit the points.
+    training at each size, because its curve then describes a few trained models only, nor where a
+    power law does not fit the points.
 
     Args:
         first: Curve of the first model.

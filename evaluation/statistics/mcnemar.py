@@ -36,8 +36,8 @@ class McNemar:
     """Paired test of two systems' decisions on the same images.
 
     Attributes:
-        difference: Share of the images that the first system gets right minus that of the second,
-            with its clustered standard error.
+        difference: Share of the images that the first system gets right minus the share that the
+            second gets right, with the clustered standard error of the difference.
         p_value: p-value of the hypothesis of equal shares, clustered by patient; None where the
             systems are right equally often in every patient, or with a single patient.
         p_exact: Exact p-value with images taken as independent; None with several seeds.

@@ -227,7 +227,7 @@ def analyse_nested(
     freedom: float = np.inf,
     floor_mean_square: bool = False,
 ) -> MultiReaderAnalysis:
-    """Analyse a study in which every system has readers, or training seeds, of its own.
+    """Analyse a study in which every system has separate readers or training seeds.
 
     All readers see the same cases. The reader of a system with a single reader must be fixed,
     because the spread between readers is then unknown.

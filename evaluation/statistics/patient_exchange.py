@@ -32,7 +32,14 @@ class Exchanges(NamedTuple):
     image: npt.NDArray[np.int64]
 
     def sums(self, values: npt.NDArray[Any]) -> Floats:
-        """Sum ``values``, shape ``(N,)``, over the images inside after each exchange, ``(n,)``."""
+        """Sum the values of the images that are inside the group after each exchange.
+
+        Args:
+            values: Values of all images, shape ``(N,)``.
+
+        Returns:
+            Sums, shape ``(n,)``.
+        """
         return np.bincount(self.row, values[self.image], self.n).astype(np.float64)
 
 
@@ -87,7 +94,15 @@ class ExchangedPatients:
         self._mixed_inside = inside[self._mixed]
 
     def draw(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-        """Draw exchanges; True marks the images that are inside, shape ``(count, N)``."""
+        """Draw exchanges as masks of the images that are inside the group.
+
+        Args:
+            count: Number of exchanges.
+            rng: Random generator.
+
+        Returns:
+            True for the images that are inside after each exchange, shape ``(count, N)``.
+        """
         members = np.zeros((count, len(self._truth)), dtype=bool)
         exchanges = self.draw_exchanges(count, rng)
         members[exchanges.row, exchanges.image] = True
@@ -101,7 +116,7 @@ class ExchangedPatients:
             rng: Random generator. In the same state it gives `draw` the same exchanges.
 
         Returns:
-            The exchanges.
+            Lists of the images that are inside the group after each exchange.
         """
         drawn = [
             members[_subsets(len(members), n_inside, count, rng)]
@@ -127,7 +142,7 @@ class ExchangedPatients:
     def auroc_gap(self, scores: Floats) -> Gap:
         """Return the function that computes the AUROC inside minus that outside.
 
-        The AUROC outside is computed from that of all images and from the pairs with an image
+        The AUROC outside is computed from the AUROC of all images and from the pairs with an image
         inside.
 
         Args:

@@ -40,11 +40,25 @@ class FallingScores:
         self._patient_of_image = clusters[order]
 
     def weights(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """Return each image's weight, shape ``(R, N)``, from the patients' weights ``(R, P)``."""
+        """Return the weight of each image under the weights of patients.
+
+        Args:
+            weights: Weights of patients, shape ``(R, P)``.
+
+        Returns:
+            Weights from the highest score down, shape ``(R, N)``.
+        """
         return np.take(weights, self._patient_of_image, axis=1).astype(np.int32)
 
     def sums(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """Return running sums of the images' weights, shape ``(R, N + 1)`` with a leading 0."""
+        """Compute the running sums of the images' weights.
+
+        Args:
+            weights: Weights of patients, shape ``(R, P)``.
+
+        Returns:
+            Sums from the highest score down with a leading 0, shape ``(R, N + 1)``.
+        """
         return cumulative_rows(np.take(weights, self._patient_of_image, axis=1))
 
     def called(self, sums: npt.NDArray[np.int32], thresholds: Floats) -> Floats:
@@ -104,7 +118,15 @@ class RankedScores:
         self.negatives_tied = bool((self.negative_above != self.negative_upto).any())
 
     def auroc(self, weights: Integers | None = None) -> Floats:
-        """Return the AUROC of each row of weights, shape ``(R,)``; see `figures`."""
+        """Compute the AUROC under every row of weights.
+
+        Args:
+            weights: Weights of patients, shape ``(R, P)``. If left out, each patient counts once, R
+                = 1.
+
+        Returns:
+            The AUROCs, shape ``(R,)``; NaN where a row lacks a class.
+        """
         return self.figures(weights)["auroc"]
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:

@@ -148,7 +148,14 @@ class ReferenceAccuracy:
         return gap / (self.youden * z * (1 - z))
 
     def impossible(self, labelled_positive: float) -> str:
-        """Return why the labels cannot have this share of positives; empty if they can."""
+        """Return the reason why labels with this error cannot have a share of positives.
+
+        Args:
+            labelled_positive: Share of images that are labelled positive, in [0, 1].
+
+        Returns:
+            The reason; empty if the share is possible.
+        """
         low, high = 1 - self.specificity, self.sensitivity
         if low < labelled_positive < high:
             return ""
@@ -200,7 +207,7 @@ def corrected_auroc_difference(
 ) -> ClusteredEstimate | None:
     """Compute the paired difference of two AUROCs against the true disease.
 
-    The source is that of `corrected_auroc`.
+    Each AUROC is corrected as in `corrected_auroc`.
 
     Args:
         y_true: Labels of the reference, 0 or 1, shape ``(N,)``.

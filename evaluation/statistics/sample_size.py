@@ -2,14 +2,14 @@
 
 The variance of a planned study comes from assumptions (AUROCs, correlation of the scores,
 prevalence), by the binormal model, or from a pilot's predictions, whose variance shrinks with the
-number of patients. Power is that of the test of `auroc_difference`. This is a test with Student's
+number of patients. Power is computed for the test of `auroc_difference`. This test uses Student's
 t, so its power follows from the noncentral t distribution. Under assumptions, the degrees of
 freedom are computed from the numbers of patients of both classes. A real test may have fewer
 (`AurocParts.freedom`); simulated studies show that this widens intervals by a few percent where a
 class has few patients.
 
-With several trainings the test is that of `auroc_over_seeds`. With few trainings the standard error
-is itself uncertain, so power is the mean over the standard errors that the test may find.
+With several trainings, the test of `auroc_over_seeds` is used. With few trainings the standard
+error is itself uncertain, so power is the mean over the standard errors that the test may find.
 
 Studies with readers (`CrossedPlan`) follow Hillis, Obuchowski and Berbaum 2011.
 """
@@ -54,8 +54,8 @@ class PlannedStudy:
         positives: Number of test patients with the disease.
         error: Expected standard error of the difference or of the AUROC.
         freedom: Degrees of freedom of the t test; infinite for the normal distribution.
-        auroc: AUROC of the one system whose AUROC is measured; its interval is computed on the
-            logit. None where two systems are compared.
+        auroc: AUROC of the system, where one system is measured; the interval is then computed on
+            the logit. None where two systems are compared.
         possible_errors: Standard errors that the test may find; None where the test will find one
             near `error`.
 
@@ -73,7 +73,7 @@ class PlannedStudy:
     possible_errors: PossibleErrors | None = None
 
     def power(self, difference: float, level: float = LEVEL) -> float:
-        """Compute the probability that a two-sided test shows a true difference.
+        """Compute the probability that a two-sided test finds a true difference.
 
         Args:
             difference: True difference of the two AUROCs.
@@ -154,7 +154,7 @@ class AssumedPlan:
     """Plan of a study of one or two systems from assumptions, see `binormal_auroc_covariance`.
 
     Attributes:
-        aurocs: True AUROC of the one system, or of each of the two systems that are compared.
+        aurocs: True AUROC of each of the one or two systems.
         prevalence: Share of the patients that have the disease, in (0, 1).
         correlation: Correlation of the two systems' scores of one image, within a class.
         images: Number of images of each patient, or the name of a data set in `IMAGE_NUMBERS`.
@@ -184,7 +184,14 @@ class AssumedPlan:
     """Fewest patients that can be planned."""
 
     def study(self, patients: int) -> PlannedStudy:
-        """Plan the study with this number of patients, of whom at least two are of either class."""
+        """Plan the study with a number of patients.
+
+        Args:
+            patients: Number of patients, at least 4.
+
+        Returns:
+            The study, in which at least two patients are of either class.
+        """
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
         negatives = patients - positives
         if isinstance(self.images, int):
@@ -241,7 +248,7 @@ class PilotPlan:
             and the pilot has only one.
 
     Attributes:
-        value: AUROC of the one system in the pilot, or the difference of the two.
+        value: In the pilot, the AUROC of one system or the difference of two.
         patients: Number of patients in the pilot.
         positives: Number of patients in the pilot who have a positive image.
         images: Mean number of images per patient in the pilot.
@@ -283,7 +290,14 @@ class PilotPlan:
             )
 
     def study(self, patients: int) -> PlannedStudy:
-        """Plan the study with this number of patients and the pilot's share of positives."""
+        """Plan the study with a number of patients.
+
+        Args:
+            patients: Number of patients, at least `least`.
+
+        Returns:
+            The study, with the pilot's share of positive patients.
+        """
         share = self.patients / patients * self._scale
         # The variance that seeds share stays; each seed's own variance is divided by their number.
         own_in_pilot = sum(system.own / system.trainings for system in self._pilot)
@@ -321,7 +335,11 @@ class PilotPlan:
         return other
 
     def variance_range(self) -> VarianceRange:
-        """Compute the 95 % interval of the true variance, in factors of the estimate."""
+        """Compute the 95 % interval of the true variance over patients.
+
+        Returns:
+            Factors of the estimated variance over patients.
+        """
         tails = scipy.special.chdtri(self._freedom, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return VarianceRange(float(self._freedom / tails[0]), float(self._freedom / tails[1]))
 
@@ -399,8 +417,8 @@ class CrossedPlan:
 
     Attributes:
         components: Variance components of a pilot (`analyse_crossed`), or assumed ones.
-        pilot_cases: Number of cases in the pilot, whose share of positives must be that of the
-            plan.
+        pilot_cases: Number of cases in the pilot, which must have the same share of positives as
+            the plan.
         positives: Share of the cases that have the disease, in (0, 1).
         readers: Number of readers in the planned study; readers and cases are random.
         published: True to test few readers by the published method, False to test them as this
@@ -425,13 +443,16 @@ class CrossedPlan:
     def assumed(
         cls, aurocs: Sequence[float], prevalence: float, readers: int, deviation: float
     ) -> CrossedPlan:
-        """Plan without a pilot, with correlations from the literature.
+        """Plan a study without a pilot, with correlations from the literature.
 
         Args:
             aurocs: Mean AUROC with each modality.
             prevalence: Share of the cases that have the disease, in (0, 1).
             readers: Number of readers.
             deviation: Standard deviation of the readers' true AUROCs.
+
+        Returns:
+            Plan with variance components that follow from the arguments.
 
         Source:
             The correlations are those of the R package MRMCsamplesize 1.0.0, after Obuchowski 2000,
@@ -453,7 +474,14 @@ class CrossedPlan:
         return cls(parts, cases, prevalence, readers)
 
     def study(self, patients: int) -> PlannedStudy:
-        """Plan the study with this number of cases."""
+        """Plan the study with a number of cases.
+
+        Args:
+            patients: Number of cases, at least `least`.
+
+        Returns:
+            The study, with the precision of the difference between the two modalities.
+        """
         parts = self.components
         share = self.pilot_cases / patients
         shared = max(parts.cov2 - parts.cov3, 0.0)

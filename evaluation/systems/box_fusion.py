@@ -38,7 +38,14 @@ class BoxGroups(NamedTuple):
 
     @classmethod
     def from_table(cls, boxes: pd.DataFrame) -> BoxGroups:
-        """Number the groups of a table with the columns ``image_id`` and ``finding``."""
+        """Number the groups of a table of boxes.
+
+        Args:
+            boxes: Boxes with ``image_id`` and ``finding``.
+
+        Returns:
+            The groups, numbered by image and then by finding.
+        """
         image, images = pd.factorize(boxes["image_id"], sort=True)
         finding, findings = pd.factorize(boxes["finding"], sort=True)
         labels = image * max(len(findings), 1) + finding

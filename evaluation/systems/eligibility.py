@@ -52,6 +52,12 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
 
     If the predictions do not record the data sets, these are read from the run. The list is empty
     if they are unknown.
+
+    Args:
+        system: Predictions of the system.
+
+    Returns:
+        Pairs of name and content id.
     """
     recorded = system.info.get("trained_on")
     if isinstance(recorded, list):
@@ -87,7 +93,7 @@ def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
         run: Content of ``run.json``.
 
     Returns:
-        Records with ``name`` and ``content_id``, first that of the run's own data set.
+        Records with ``name`` and ``content_id``; the first record is of the run's own data set.
 
     Example:
         >>> origin = {"data_set": {"name": "nih", "content_id": "1"}}

@@ -294,7 +294,7 @@ _SAME_FOR_ALL = ("latency_device", "train_device", "precision", "image_size", "b
 def _joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]:
     """Compute the cost of running the members one after the other; unknown values are None.
 
-    The memory is that of the member that needs most. Times on different devices are not added.
+    The memory is the largest of all members. Times on different devices are not added.
     """
     costs = [dict(member.info.get("cost") or {}) for member in members]
     total: dict[str, Any] = {"made_of": made_of}

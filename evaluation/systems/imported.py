@@ -273,7 +273,15 @@ def _ids_by_name(dataset: DataSet) -> dict[str, str]:
 
 
 def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
-    """Replace names, with or without a suffix such as ``.png``, by ids; unknown names stay."""
+    """Replace names, with or without a suffix such as ``.png``, by ids; unknown names stay.
+
+    Args:
+        names: Names of images.
+        ids: Id of each image by its known names.
+
+    Returns:
+        The ids in the order of the names.
+    """
     unique_names = pd.Series(names.unique(), dtype=TEXT)
     stems = unique_names.str.replace(r"(?i)\.(?:png|jpe?g|dcm|dicom)$", "", regex=True)
     id_by_name = {

@@ -95,15 +95,36 @@ class LabelledSplit:
         )
 
     def image_ids(self, role: str) -> pd.Index:
-        """Return the sorted ids of the split's images with a role, ``val`` or ``test``."""
+        """Return the ids of the split's images with a role.
+
+        Args:
+            role: ``val`` or ``test``.
+
+        Returns:
+            The ids in sorted order.
+        """
         return self.dataset.image_ids(role, self.split)
 
     def labels_of(self, role: str) -> pd.Series:
-        """Return the labels of the images with a role by image id, NaN where unknown."""
+        """Return the labels of the split's images with a role.
+
+        Args:
+            role: ``val`` or ``test``.
+
+        Returns:
+            1.0, 0.0, or NaN where unknown, by image id.
+        """
         return self.labels.reindex(self.image_ids(role))
 
     def patients(self, image_ids: pd.Index) -> np.ndarray:
-        """Return the patient of each image, shape ``(N,)``."""
+        """Return the patients of images.
+
+        Args:
+            image_ids: Ids of images, shape ``(N,)``.
+
+        Returns:
+            Name of each image's patient, shape ``(N,)``.
+        """
         patient_by_image = self.images.set_index("image_id")["patient_id"]
         return patient_by_image.reindex(image_ids).to_numpy(dtype=str)
 

@@ -263,7 +263,15 @@ def compare_predictions(
 
 
 def with_audit(background: Background, split: LabelledSplit) -> Background:
-    """Add to a comparison the errors that ``cxr check`` found in the data set or in its split."""
+    """Add to a comparison the errors that ``cxr check`` found in the data set or in its split.
+
+    Args:
+        background: Background of the comparison.
+        split: The split whose test images are evaluated.
+
+    Returns:
+        The background with the errors; unchanged for a data set in memory.
+    """
     if split.dataset.is_in_memory:
         return background
     # This is imported late because it loads decoders of images, which the first figures do not
