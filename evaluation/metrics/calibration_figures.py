@@ -228,7 +228,8 @@ class CalibrationFigures:
         """Compute the seven figures under every row of weights.
 
         Without weights, slope and intercepts are fitted on the probabilities themselves. With
-        weights they are fitted on 256 knots, which does not change their third digit.
+        weights they are fitted on 256 knots, which changes them by less than one unit of their
+        third digit.
 
         Args:
             weights: Weights of patients, shape ``(R, P)``. If left out, each patient counts once.

@@ -50,7 +50,7 @@ class Note(NamedTuple):
 
     @property
     def caution(self) -> bool:
-        """True if the fact may make the answer wrong; the note is then shown right below it."""
+        """True if the fact may make the answer wrong; the note is then shown below the answer."""
         return self.kind in ("few_patients", "copies", "reference", "by_image")
 
     @property

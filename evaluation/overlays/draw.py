@@ -1,7 +1,7 @@
 """Overlays as pixels: panels with shapes, side by side, with captions and a legend.
 
-Pillow and OpenCV draw. Importing matplotlib takes as long as answering an image, so it only
-provides the file of the font, and a figure where one is requested.
+Pillow and OpenCV draw the overlays. To import matplotlib takes as long as to compute an answer, so
+matplotlib only provides the file of the font, and a figure where one is requested.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class CaseSource:
             pixels: Grey values of the image in its original size, uint8, shape ``(height, width)``.
                 They are read from the data set if left out.
             panel: Longer side of each panel, px.
-            faint: Also draw boxes below the threshold.
+            faint: True to draw boxes below the threshold as well.
 
         Returns:
             The panels as one RGB image, uint8, shape ``(height, width, 3)``.
@@ -174,7 +174,7 @@ def display_text(decoded: Mapping[str, Any]) -> str:
         decoded: Row of the image in the table ``decode``.
 
     Returns:
-        A short text.
+        A short text on the window and on inversion.
 
     Example:
         >>> display_text({"window_center": 40, "window_width": 400, "inverted": True})

@@ -135,7 +135,8 @@ def view_box(size: tuple[int, int], shapes: list[Shape]) -> str:
 
     Args:
         size: Width and height of the image in original px.
-        shapes: Shapes that must be visible; without shapes, the upper lungs are shown.
+        shapes: Shapes that must be visible. Without shapes, the box is centred at 45 % of the
+            height.
 
     Returns:
         Attribute ``viewBox`` of an SVG element.

@@ -89,9 +89,11 @@ class Gallery:
 
     @property
     def examples(self) -> list[tuple[CaseCategory, DrawnCase]]:
-        """At most three cases: one that all get right, one that only one finds, one misplaced.
+        """At most three cases of different kinds.
 
-        Where a kind has no image, the next kind of failure takes its position.
+        These are a case that all systems get right, a case that only one system finds, and a case
+        with a wrong location. Where a kind has no image, the next kind of failure takes its
+        position.
         """
         drawn = [(category, cases[0]) for category, cases in self.cases if cases]
         firsts = []

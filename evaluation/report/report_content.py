@@ -48,7 +48,7 @@ class ReportContent(Protocol):
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """One row for each image and system."""
+        """Table of decisions, with one row for each image and system."""
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -92,7 +92,7 @@ class FreshContent:
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """Every figure and paired difference, a row each."""
+        """Table with one row for each figure and paired difference."""
         return all_units(self.comparison)
 
     @cached_property
@@ -107,7 +107,7 @@ class FreshContent:
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """One row for each image and system."""
+        """Table of decisions, with one row for each image and system."""
         return self.comparison.decisions
 
     @cached_property
@@ -197,7 +197,7 @@ class StoredContent:
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """Every figure and paired difference, a row each."""
+        """Table with one row for each figure and paired difference."""
         return self._table("metrics")
 
     @cached_property
@@ -212,7 +212,7 @@ class StoredContent:
 
     @cached_property
     def decisions(self) -> pd.DataFrame:
-        """One row for each image and system."""
+        """Table of decisions, with one row for each image and system."""
         return read_table(self.folder / files.DECISIONS, "decisions")
 
     @cached_property

@@ -305,7 +305,7 @@ class Report:
             folder: Folder to write.
 
         Returns:
-            The result, read from the new folder.
+            The result of the new folder.
 
         Raises:
             InputError: The folder holds something else.

@@ -76,7 +76,7 @@ def check_truth_and_scores(
 
 
 def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Apply the decision rule, for images as for boxes: a score at the threshold is positive.
+    """Apply the decision rule of images and boxes: a score equal to the threshold is positive.
 
     Args:
         y_score: Scores, any shape.

@@ -80,8 +80,8 @@ def obuchowski_positives(
     """Compute how many positive patients published tables ask for, to compare two AUROCs.
 
     The variance that these tables use leaves out the covariance of the two binormal parameters. The
-    tables therefore ask for more patients than a simulated study needs (docs/plan.md), and their
-    number is reported only beside the number of `sample_size`.
+    tables therefore ask for more patients than a simulated study needs (docs/plan.md), and the
+    result is reported only beside the number that `sample_size` computes.
 
     Args:
         aurocs: True AUROCs of the two systems, which differ, in (0, 1).

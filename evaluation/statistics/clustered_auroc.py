@@ -138,7 +138,7 @@ class AurocParts:
         """Return the figure with its standard error over patients.
 
         Returns:
-            The estimate. Without an error, its note gives the reason.
+            The estimate. If it has no standard error, its note gives the reason.
         """
         variance = self.variance
         if variance is None:

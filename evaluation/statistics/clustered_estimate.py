@@ -1,4 +1,4 @@
-"""A figure with a standard error over patients or readers, and what follows from the two."""
+"""A figure with a standard error over patients or readers, and its interval and p-value."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _POWER = 0.8
 
 @dataclass(frozen=True)
 class ClusteredEstimate:
-    """A figure or a difference with its standard error; interval and p-value follow from the two.
+    """A figure or a difference with its standard error, which gives the interval and the p-value.
 
     The printed form has the value, the 95 % interval and, for a difference, the p-value of the
-    hypothesis that there is none.
+    hypothesis that there is no difference.
 
     Attributes:
         value: The estimate.
@@ -38,7 +38,7 @@ class ClusteredEstimate:
             patient in which no patient occurs twice, or the effective number of patients of the
             rarer class if that is smaller. The interval reaches no further than the exact interval
             of so many trials, and equals it for an AUROC of 0 or 1.
-        span: Largest absolute value that a figure can take which is not bounded.
+        span: Largest absolute value that the figure can take if it is not bounded.
         squares: Parts of the variance that are mean squares, each as a pair of value and degrees of
             freedom.
         method: Name of the method that gave the estimate.

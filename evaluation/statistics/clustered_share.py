@@ -23,7 +23,7 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
 
     - Each end of the exact interval assumes one further trial on the other side. The variance
       therefore also assumes one further patient of the usual size. Without this patient, the end
-      would be too near where a few patients have all the errors.
+      would be too near the share where a few patients have all the errors.
     - Patients with many images dominate the variance, which is too small where their images happen
       to be right. The number of independent images is therefore limited by `design_effects`, which
       measures how alike the images of a patient are.

@@ -23,7 +23,7 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its confidence interval; NaN where one is unknown.
+    """An estimate and its confidence interval; unknown values are NaN.
 
     Attributes:
         estimate: The estimate.
@@ -199,7 +199,7 @@ def percentile_interval(
         estimate: The figure on the images themselves.
 
     Returns:
-        The estimate with its interval, or with a note that says why there is none.
+        The estimate with its interval, or with a note that gives the reason why there is none.
 
     Source:
         Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.

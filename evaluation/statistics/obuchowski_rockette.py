@@ -23,8 +23,8 @@ square ``MS(R[i])`` in each system. The difference of systems 1 and 2 has the va
 A system whose readers are fixed (one program, one seed) adds the variance of its mean over cases
 instead of ``MS(R[i]) / r[i] + Cov2[i]``. To compare readers with a stand-alone program, the program
 is such a system with one reader. Degrees of freedom follow from Satterthwaite (1946): the square of
-the variance is divided by the sum of ``m^2 / f`` over the mean squares ``m`` in the variance, where
-``f`` is the degrees of freedom of ``m``.
+the variance is divided by the sum of ``m^2 / f`` over the parts ``m`` of the variance that are
+multiples of a mean square, where ``f`` is the degrees of freedom of that mean square.
 
 Source:
     Obuchowski and Rockette 1995, Commun Stat Simul Comput 24:285. Hillis 2007, Stat Med 26:596

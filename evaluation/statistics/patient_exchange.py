@@ -140,7 +140,7 @@ class ExchangedPatients:
         )
 
     def auroc_gap(self, scores: Floats) -> Gap:
-        """Return the function that computes the AUROC inside minus that outside.
+        """Return the function that computes the AUROC inside minus the AUROC outside the group.
 
         The AUROC outside is computed from the AUROC of all images and from the pairs with an image
         inside.
@@ -182,7 +182,7 @@ class ExchangedPatients:
         return gap
 
     def share_gap(self, counted: Floats, exchanges: Exchanges) -> Floats:
-        """Compute the share of counted images inside minus that outside.
+        """Compute the share of counted images inside minus the share outside the group.
 
         Args:
             counted: 1 for the images that count, 0 for the others, shape ``(N,)``.

@@ -121,8 +121,8 @@ class RankedScores:
         """Compute the AUROC under every row of weights.
 
         Args:
-            weights: Weights of patients, shape ``(R, P)``. If left out, each patient counts once, R
-                = 1.
+            weights: Weights of patients, shape ``(R, P)``. If left out, each patient counts once
+                (``R = 1``).
 
         Returns:
             The AUROCs, shape ``(R,)``; NaN where a row lacks a class.
