@@ -27,7 +27,7 @@ IMAGES_TABLE = "images.js"
 THUMBNAILS = "thumbs"
 MOST_THUMBNAILS = 5_000  # default number
 CASES_PAGE = "cases-{:03d}.html"
-CASES_PAGES = "cases-[0-9]*.html"  # pattern that finds them
+CASES_PAGES = "cases-[0-9]*.html"  # pattern of these names
 
 OF_ONE_TARGET = frozenset(
     {

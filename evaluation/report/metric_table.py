@@ -156,7 +156,7 @@ def _row_group(
             figure_cell(figures.get(name, key.metric, policy, subgroup=subgroup))
             for name in comparison.systems
         ]
-        explained = any(cell.note for cell in cells)  # the difference need not repeat it
+        explained = any(cell.note for cell in cells)  # the difference need not repeat the note
         for pair in contrasts:
             answer_key = (key.metric, policy) if in_answer else None
             gap = gaps[key.metric, pair]

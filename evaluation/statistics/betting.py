@@ -326,7 +326,7 @@ class _LogWealths(NamedTuple):
 
 def _log_wealths(tally: Floats) -> _LogWealths:
     counts = tally.sum(axis=1)
-    angles = np.arcsin(np.sqrt(tally @ _LEVELS / counts))  # on a scale of equal errors
+    angles = np.arcsin(np.sqrt(tally @ _LEVELS / counts))  # all standard errors are alike here
     margin = _BEYOND / (2 * np.sqrt(counts[0]))
     ends = np.clip([angles.min() - margin, angles.max() + margin], 1e-4, np.pi / 2 - 1e-4)
     mean = np.sin(ends[0] + np.ptp(ends) * np.linspace(0, 1, _MEANS)[:, None]) ** 2

@@ -167,7 +167,7 @@ def _fuse_table(
         weighted_edges = np.zeros((4, len(rows)))
         for number in range(n_models):
             is_of_model = is_near & (box_models[rows, slot:] == number)
-            best = is_of_model.argmax(axis=1)  # its most confident box, if it has one
+            best = is_of_model.argmax(axis=1)  # the model's best box, if there is one
             value = np.where(is_of_model.any(axis=1), scores[rows, slot + best], 0.0)
             total += value
             weighted_edges += value * candidates[:, np.arange(len(rows)), best]

@@ -100,8 +100,8 @@ def read_uses(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             entry = dict(json.loads(line))
-            # Lines of older versions have no checksum. A damaged name still begins or ends like the
-            # key.
+            # Lines of older versions have no checksum. A damaged name still begins or ends like
+            # ``crc32``.
             half_named = [key for key in entry if key.startswith("crc") or key.endswith("32")]
             if half_named and entry.pop("crc32", None) != _crc32(entry):
                 raise ValueError(line)
