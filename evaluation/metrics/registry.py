@@ -23,11 +23,13 @@ COMPUTED_BY = {
     "calibration": "cxr_compare.evaluation.metrics.calibration_figures:CalibrationFigures.figures",
     "point": "cxr_compare.evaluation.boxes.pointing:points_in_boxes",
     "coco": "cxr_compare.evaluation.boxes.average_precision:coco_average_precision",
+    "coco_decided": "cxr_compare.evaluation.boxes.average_precision:coco_average_precision",
     "froc_iou": "cxr_compare.evaluation.boxes.froc:WeightedFroc.figures",
     "froc_centre": "cxr_compare.evaluation.boxes.froc:WeightedFroc.figures",
     "afroc": "cxr_compare.evaluation.boxes.afroc:WeightedAfroc",
     "rsna": "cxr_compare.evaluation.boxes.rsna_score:WeightedRsnaScore",
     "iobb": "cxr_compare.evaluation.boxes.iobb:WeightedIobb",
+    "miou": "cxr_compare.evaluation.boxes.miou:WeightedMeanIou",
     "triage": "cxr_compare.evaluation.decisions.triage:Triage.standings",
     "threshold": "cxr_compare.evaluation.decisions.thresholds:choose_threshold",
 }
@@ -270,10 +272,11 @@ _CALIBRATION_METRICS = (
 _boxed = partial(Metric, boxed=True, undefined="no evaluated image has a true box")
 _point = partial(_boxed, family="point", share_of="positive")
 _coco = partial(_boxed, family="coco", needs=("boxes",))
+_coco_decided = partial(_boxed, family="coco_decided", needs=("boxes",))
 _LOCALISATION_METRICS = (
     _point(
         "pointing_accuracy",
-        "Pointing accuracy",
+        "Pointing accuracy (hit rate)",
         "Of the positive images, the share whose scored point (centre of the most confident box, "
         "or of the highest cell of the activation map) lies on a true lesion, at any threshold.",
         needs=("point",),
@@ -290,9 +293,10 @@ _LOCALISATION_METRICS = (
     _coco(
         "ap50",
         "AP50",
-        "COCO average precision of the boxes (pycocotools) at an IoU of at least 0.5. Images "
-        "without lesions take part, with the 100 most confident boxes per image, equal scores by "
-        "image id; too high with few positive images.",
+        "COCO average precision of the boxes (pycocotools) at an IoU of at least 0.5, of all boxes "
+        "that a detector stored, as papers report it. Images without lesions take part, with the "
+        "100 most confident boxes per image, equal scores by image id; too high with few positive "
+        "images.",
         table=TablePosition("localisation", 3),
         highlights=("abstract", "subgroups", "verdict"),
     ),
@@ -300,6 +304,19 @@ _LOCALISATION_METRICS = (
         "ap",
         "AP[.5:.95]",
         "The same, averaged over IoUs from 0.5 to 0.95: rewards exact outlines.",
+        table=TablePosition("localisation", 4),
+    ),
+    _coco_decided(
+        "ap50_decided",
+        "AP50 of the decided boxes",
+        "AP50 of the boxes that are left, and drawn, after validation chose how much boxes may "
+        "overlap. It equals AP50 for boxes that are cut out of a map.",
+        table=TablePosition("localisation", 4),
+    ),
+    _coco_decided(
+        "ap_decided",
+        "AP[.5:.95] of the decided boxes",
+        "The same, averaged over IoUs from 0.5 to 0.95.",
         table=TablePosition("localisation", 4),
     ),
 )
@@ -391,6 +408,15 @@ _BOX_METRICS = (
             table=TablePosition("localisation", 11 + percent),
         )
         for percent in IOBB_PERCENT
+    ),
+    _called_boxes(
+        "miou",
+        "mIoU",
+        "IoU of the region of all called boxes (from the score cut that validation chose) with the "
+        "region of all true boxes, averaged over the images with a lesion, as in CheXlocalize; an "
+        "image without a called box counts 0.",
+        family="miou",
+        table=TablePosition("localisation", 9),
     ),
     _point(
         "localised_sensitivity",

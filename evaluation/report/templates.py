@@ -12,6 +12,7 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.page_templates import template_environment
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.figure_text import number, range_text, score_text
 
 _HERE = Path(__file__).parent
@@ -28,9 +29,19 @@ CASES = "cases.txt.jinja"
 @cache
 def _environment(*folders: Path, autoescape: bool = True) -> Environment:
     environment = template_environment(*folders, _HERE, autoescape=autoescape)
-    filters = (counted, listing, number, policy_text, range_text, score_text)
+    filters = (counted, listing, metric_title, number, policy_text, range_text, score_text)
     environment.filters.update({function.__name__: function for function in filters})
     return environment
+
+
+def metric_title(name: str) -> str:
+    """Return the title of a metric for use inside a sentence.
+
+    Example:
+        >>> metric_title("froc_mean")
+        'FROC, mean'
+    """
+    return METRICS[name].title_in_sentence
 
 
 def render(template: str | Path, **values: Any) -> str:
