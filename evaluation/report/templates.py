@@ -37,6 +37,12 @@ def _environment(*folders: Path, autoescape: bool = True) -> Environment:
 def metric_title(name: str) -> str:
     """Return the title of a metric for use inside a sentence.
 
+    Args:
+        name: Short name of the metric, such as ``auroc``.
+
+    Returns:
+        The title, in which only names and abbreviations are in capitals.
+
     Example:
         >>> metric_title("froc_mean")
         'FROC, mean'
