@@ -17,7 +17,7 @@ from cxr_compare.evaluation.boxes.matching import LEAST_SCORE
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _UPSAMPLING = 8
-_LEAST_EVIDENCE = 0.1
+_LEAST_EVIDENCE = 0.02
 """A map whose peak is lower, as a share of the map scale, gives no box."""
 
 
@@ -248,7 +248,7 @@ class MapBoxRule:
 
     An absolute level is the same raw value for all maps, so a faint map gives no box. A relative
     level lies between the lowest and the highest value of the map itself. In either case a map that
-    never reaches a tenth of the map scale gives no box, nor does a map of one value.
+    stays below a fiftieth of the map scale gives no box, nor does a map of one value.
 
     Attributes:
         level: Level of the cut, in (0, 1).

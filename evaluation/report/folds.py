@@ -224,6 +224,7 @@ _MAIN_FIGURES = (  # metric and policy of the rows in the figure and in the Mark
     ("auroc", ""),
     ("average_precision", ""),
     ("ap50", ""),
+    ("ap50_decided", ""),
     ("rsna_score", ""),
     ("froc_mean", ""),
     ("f1", "max_f1"),

@@ -133,7 +133,7 @@ def test_a_faint_map_gets_its_box_by_its_own_range_and_an_empty_map_none():
             "image_id": ["bright", "faint", "empty", "flat"],
             "grid_h": 4,
             "grid_w": 4,
-            "values": [bright.ravel(), faint.ravel(), np.full(16, 0.2), np.full(16, 5.0)],
+            "values": [bright.ravel(), faint.ravel(), np.arange(16) / 100, np.full(16, 5.0)],
             "x1": 0.0,
             "y1": 0.0,
             "x2": 80.0,
