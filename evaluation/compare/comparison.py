@@ -199,11 +199,7 @@ class Comparison:
         """Tests with ``p_holm`` over the family of the answer, or of the findings below it."""
         tests = self.tests.copy()
         tests_of_unit = self.tests_by(self.answer_estimates.unit)
-        below: list[Claim] = []
-        for conclusion in self.answer.conclusions:
-            if conclusion.kind in ("pair", "operating_point"):
-                below += conclusion.claims
-        for family in (self.answer.claims, below):
+        for family in (self.answer.claims, self.answer.further_claims):
             rows = [tests_of_unit.rows_of(claim.first, claim.second, claim.key) for claim in family]
             index = [values.index[0] for values in rows if len(values)]
             if index:

@@ -1,12 +1,13 @@
 """AUROC, and the paired difference of two, with the variance of images that come in patients.
 
 Two images of one patient resemble each other, so they say less than images of two patients. The
-variance is therefore summed by patient (Obuchowski 1997). With one image per patient it equals the
+variance is therefore summed by patient, as in Obuchowski 1997. With one image per patient it equals the
 variance of DeLong (1988), which is given only beside it.
 
 A sum over few patients, or over patients with very different numbers of images, is too small and
 itself uncertain. Each patient's contribution is therefore divided by 1 minus its share of the
-images of the class (with equal shares that is Obuchowski's factor). Intervals and tests use
+images of the class, after Mancl and DeRouen 2001; with equal shares that is Obuchowski's factor,
+with unequal shares the variance is larger than his. Intervals and tests use
 Student's t with Satterthwaite's degrees of freedom, the smaller of two: those of the effective
 patients of either class, and those that the contributions themselves show.
 """

@@ -87,6 +87,11 @@ def mcnemar_test(
 ) -> McNemar:
     """Run the clustered McNemar test of Obuchowski (1998), with the exact test beside it.
 
+    The p-value and the interval are of two variances, so they may disagree where p is near 0.05:
+    the p-value takes the variance under equal shares and the normal distribution, the interval the
+    variance around the observed difference and Student's t. With several training seeds both are
+    of the second variance.
+
     On all images it is a test of accuracy, on the positive ones of sensitivity, on the negative
     ones of specificity.
 
@@ -102,8 +107,8 @@ def mcnemar_test(
         InputError: The three disagree about the number of images, or there is no image.
 
     Source:
-        Obuchowski 1998, "On the comparison of correlated proportions for clustered data", in the
-        form of Yang, Sun and Hardin 2010; McNemar 1947.
+        Obuchowski 1998, "On the comparison of correlated proportions for clustered data", as
+        published there, not the modified test of Yang, Sun and Hardin 2010; McNemar 1947.
 
     Example:
         >>> from cxr_compare import metrics
