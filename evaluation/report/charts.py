@@ -404,7 +404,7 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
         group_counts.add(len(sizes))
         decisions = results[system.name].decisions
         decision = decisions[0].to_dict() if decisions else {}
-        if is_calibrated({"decision": decision}):
+        if is_calibrated({"decision": decision}) or not decision.get("calibration"):
             calibrated.append((system.name, sentence("calibrated_by", decision)))
         else:
             as_given.append(system.name)
