@@ -20,7 +20,7 @@ from cxr_compare.evaluation.compare.sentences import sentence
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.uses import TestSetUses
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Claim, Verdict
+from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Verdict
 from cxr_compare.evaluation.decisions.guarantee_results import GuaranteeResult
 from cxr_compare.evaluation.metrics.notes import Note
 

@@ -246,7 +246,9 @@ Secondary finding, which explains but does not confirm:
     "untested": "how intervals were made"}[analysis] }}
 {%- endmacro %}
 
-{% macro brief_power(reach) -%} a next study of this size: differences of {{ reach|number }} or more {%- endmacro %}
+{% macro brief_power(reach) -%}
+a next study of this size: differences of {{ reach|number }} or more
+{%- endmacro %}
 
 {% macro one_run_each(n_systems) -%}
 The answer is about {{ {1: "this trained model", 2: "these two trained models"}.get(n_systems,

@@ -515,8 +515,8 @@ def _power_scope(question: _Question, tests: PairTests, claims: Sequence[Claim])
     """State which differences a next study of this size would show, for each figure.
 
     The standard errors are those of this test set, so this is a plan and no property of the
-    result; the few words that sum it up name the largest of the differences. Several comparisons are taken at the level of the first step of Holm's method, at which all
-    of them are tested.
+    result. The few words that sum it up name the largest of the differences. Several comparisons
+    are taken at the level of the first step of Holm's method, at which all of them are tested.
     """
     reference, *others = question.systems
     size = max(1, _n_bounded(claims))

@@ -1,8 +1,8 @@
 """AUROC, and the paired difference of two, with the variance of images that come in patients.
 
 Two images of one patient resemble each other, so they say less than images of two patients. The
-variance is therefore summed by patient, as in Obuchowski 1997. With one image per patient it equals the
-variance of DeLong (1988), which is given only beside it.
+variance is therefore summed by patient, as in Obuchowski 1997. With one image per patient it
+equals the variance of DeLong (1988), which is given only beside it.
 
 A sum over few patients, or over patients with very different numbers of images, is too small and
 itself uncertain. Each patient's contribution is therefore divided by 1 minus its share of the
