@@ -85,7 +85,7 @@ def readers(
 
     By Obuchowski and Rockette, with Hillis' degrees of freedom. Readers may read all cases with
     each modality, some with some, or each with another. Where they mark lesions, the weighted AFROC
-    decides.
+    decides. With three modalities or more, the overall test comes first.
 
     Args:
         ratings: CSV files of readings: reader, case, rating or decision (0 or 1) or both, and
@@ -146,7 +146,10 @@ def readers(
         compared[name] = path
     from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
     from cxr_compare.evaluation.studies.reader_page import write_readers
-    from cxr_compare.evaluation.studies.reader_statements import reader_statements
+    from cxr_compare.evaluation.studies.reader_statements import (
+        component_sentences,
+        reader_statements,
+    )
     from cxr_compare.evaluation.studies.readings import read_study
 
     require_only_files(out, study_files("readers"), "reader study")
@@ -174,5 +177,6 @@ def readers(
     make_folder(out)
     with folder_lock(out):
         page = write_readers(analysis, out)
-    text = "\n".join(statement.text for statement in reader_statements(analysis))
+    lines = [statement.text for statement in reader_statements(analysis)]
+    text = "\n".join([*lines, *component_sentences(analysis)])
     return Outcome(text, file=out / "readers.json", page=page)

@@ -10,6 +10,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.common_images import validation_learned_from
 from cxr_compare.evaluation.decisions import tuning
+from cxr_compare.evaluation.decisions.box_choice import BOXES_BY
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, check_policy
 from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
@@ -39,13 +40,14 @@ def tune(
     guarantee: list[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
+    boxes_by: str = BOXES_BY,
     rule_out: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
     rule_in: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
 ) -> Decision:
-    """Choose how boxes become a score, and thresholds, on validation.
+    """Choose how boxes become a score, which boxes count, and thresholds, on validation.
 
-    Of a classifier, also how boxes come from its maps: where they are cut, which parts count, and
-    their score.
+    A detector's boxes that overlap a more confident one too much are left out. A classifier's boxes
+    are cut out of its maps: validation chooses the level and how many boxes an image has.
 
     Args:
         predictions: Predictions folder or run; cxr predict and new reports of a run then decide by
@@ -61,6 +63,9 @@ def tune(
             held-out folds of validation patients.
         reduction: How boxes become an image score. Of several (by default all) the first, unless
             another's AUROC is higher on validation by more than chance.
+        boxes_by: Figure of ranked boxes that chooses the overlap of boxes or the cut of maps on
+            validation, such as ap50_decided. Name the primary figure of your study if it is one of
+            boxes.
         rule_out: Triage: rule images out below the threshold of this guarantee of sensitivity.
             Images neither ruled out nor ruled in are referred to a reader.
         rule_in: Triage: rule images in from the threshold of this guarantee of specificity or PPV.
@@ -88,7 +93,8 @@ def tune(
                 f"--guarantee {name!r}: a guarantee ends in its confidence, such as "
                 "sensitivity>=0.90@0.90; without one it is a --policy"
             )
-    chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), rule_out, rule_in)
+    reductions = tuple(dict.fromkeys(reduction or ()))
+    chosen = TuningOptions(calibration, reductions, rule_out, rule_in, boxes_by)
     dataset = DataSet.open(data)
     split = own_split(None, [predictions], dataset)
     test_set = LabelledSplit(dataset, dataset.target(target), split)
