@@ -20,7 +20,7 @@ from cxr_compare.evaluation.compare.sentences import sentence
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.uses import TestSetUses
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Claim, Verdict
+from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Verdict
 from cxr_compare.evaluation.decisions.guarantee_results import GuaranteeResult
 from cxr_compare.evaluation.metrics.notes import Note
 
@@ -199,11 +199,7 @@ class Comparison:
         """Tests with ``p_holm`` over the family of the answer, or of the findings below it."""
         tests = self.tests.copy()
         tests_of_unit = self.tests_by(self.answer_estimates.unit)
-        below: list[Claim] = []
-        for conclusion in self.answer.conclusions:
-            if conclusion.kind in ("pair", "operating_point"):
-                below += conclusion.claims
-        for family in (self.answer.claims, below):
+        for family in (self.answer.claims, self.answer.further_claims):
             rows = [tests_of_unit.rows_of(claim.first, claim.second, claim.key) for claim in family]
             index = [values.index[0] for values in rows if len(values)]
             if index:

@@ -246,7 +246,9 @@ Secondary finding, which explains but does not confirm:
     "untested": "how intervals were made"}[analysis] }}
 {%- endmacro %}
 
-{% macro brief_power(reach) -%} could show differences of {{ reach|number }} or more {%- endmacro %}
+{% macro brief_power(reach) -%}
+a next study of this size: differences of {{ reach|number }} or more
+{%- endmacro %}
 
 {% macro one_run_each(n_systems) -%}
 The answer is about {{ {1: "this trained model", 2: "these two trained models"}.get(n_systems,
@@ -326,12 +328,13 @@ nothing.
 {%- endmacro %}
 
 {% macro power(figure, threshold, reaches, level) -%}
-This test set has 80 % power to detect a true difference in {{ figure }}{{ at(threshold) }} of
+For planning: by the variance observed here, a next study with such a test set would show a true
+difference in {{ figure }}{{ at(threshold) }} with 80 % power if it is at least
 {% for other, reach in reaches.items() -%}
 {{ " and " if not loop.first }}{{ reach.value|number }}{{ " between " ~ reach.pair|listing if
 reach.pair }}
-{%- endfor %} (two-sided {{ "%.3g"|format(100 * level) }} %, by patient); smaller differences would
-usually be missed.
+{%- endfor %} (two-sided {{ "%.3g"|format(100 * level) }} %, by patient). This does not make the
+answer above more or less certain, which its intervals say.
 {%- endmacro %}
 
 {# --------------------------------------------------------------- what may make it wrong #}

@@ -82,6 +82,14 @@ TABLES = (
         ),
     ),
     Table(
+        "chance",
+        "chance",
+        (
+            Column("headline wrong", "headline"),
+            Column("any sentence of the report wrong", "any"),
+        ),
+    ),
+    Table(
         "seeds",
         "seeds",
         (
