@@ -459,6 +459,28 @@ The test images of this split were used {{ "once" if count == 1 else count ~ " t
 {{ n_sets }} {{ "set" if n_sets == 1 else "different sets" }} of systems.
 {%- endmacro %}
 
+{% macro wrong_labels(systems, n_labels, unit, fewest, share, at_random, most_tried) -%}
+The difference in AUROC between {{ systems|listing }} rests on {{ "{:,}".format(n_labels) }} labels.
+{% if fewest is none -%}
+No wrong labels were found with which it is no longer shown
+{%- else -%}
+It is no longer shown if {{ "{:,}".format(fewest) }} of them ({{ share|percent }} %) are wrong and
+these are the most harmful ones
+{%- endif -%}
+; {% if at_random is none -%}
+if labels are wrong at random, it is still shown in most draws with {{ most_tried|percent(0) }} % of
+the labels wrong.
+{%- else -%}
+if labels are wrong at random, it is no longer shown in at least half of the draws from
+{{ at_random|percent }} % on.
+{%- endif -%}
+{%- endmacro %}
+
+{% macro corrected_outside(value) -%}
+none: the correction gives {{ value|number }}, which is impossible, so the stated error does not fit
+these labels and scores
+{%- endmacro %}
+
 {% macro triage(system, ruled_out, referred, ruled_in, interval, on_validation, rule, reasons) -%}
 {{ system }} rules out {{ ruled_out|percent }} % of the test images, refers {{ referred|percent }} %
 to a reader (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from cxr_compare.evaluation.report.unknown_patients import image_worded_record
 def metrics_json(comparison: Comparison) -> dict[str, Any]:
     """Return the content of ``metrics.json`` but for the options of the command."""
     answer = comparison.answer
+    wrong_labels = comparison.wrong_labels
     record = {
         "target": comparison.finding,
         "answer": {
@@ -35,6 +37,10 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "tests": _records(tests_table(comparison)),
         "where": _records(failures_table(comparison)),
         "by_reader": comparison.by_reader,
+        "wrong_labels": None
+        if comparison.wrong_labels is None
+        else comparison.wrong_labels.to_dict(),
+        "reference_error": None if comparison.reference is None else asdict(comparison.reference),
         "goals": [
             vars(each) | {"ci_method": each.method, "standing": each.standing}
             for each in comparison.goals
