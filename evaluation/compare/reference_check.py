@@ -166,14 +166,9 @@ def with_corrected_figures(
         scorecards: Scorecards of each system, one for each training seed.
         reference: Sensitivity and specificity of the labels.
     """
-
-    def as_labelled(key: MetricKey, names: tuple[str, ...]) -> Estimate:
-        figures = estimates.systems[names[0]] if len(names) == 1 else estimates.differences[names]
-        return figures.get(key, Estimate())
-
     systems = {
         name: {
-            key: _as_estimate(corrected, as_labelled(key, (name,)))
+            key: _as_estimate(corrected, estimates.systems[name].get(key, Estimate()))
             for key, corrected in _corrected_of(cards, reference).items()
         }
         for name, cards in scorecards.items()
@@ -182,10 +177,10 @@ def with_corrected_figures(
         pair: {
             _AUROC: _as_estimate(
                 _corrected_difference(scorecards[pair[0]], scorecards[pair[1]], reference),
-                as_labelled(_AUROC, pair),
+                by_labels.get(_AUROC, Estimate()),
             )
         }
-        for pair in estimates.differences
+        for pair, by_labels in estimates.differences.items()
     }
     corrected = replace(estimates, systems=systems, differences=differences)
     return estimates.merged(corrected, CORRECTED)

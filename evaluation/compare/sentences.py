@@ -460,19 +460,20 @@ The test images of this split were used {{ "once" if count == 1 else count ~ " t
 {%- endmacro %}
 
 {% macro wrong_labels(systems, n_labels, unit, fewest, share, at_random, most_tried) -%}
-The difference in AUROC between {{ systems|listing }} rests on {{ "{:,}".format(n_labels) }} labels.
+The difference in AUROC between {{ systems|listing }} rests on the labels of
+{{ "{:,}".format(n_labels) }} {{ unit }}.
 {% if fewest is none -%}
-No wrong labels were found with which it is no longer shown
+No set of wrong labels was found with which it is no longer shown;
 {%- else -%}
-It is no longer shown if {{ "{:,}".format(fewest) }} of them ({{ share|percent }} %) are wrong and
-these are the most harmful ones
-{%- endif -%}
-; {% if at_random is none -%}
-if labels are wrong at random, it is still shown in most draws with {{ most_tried|percent(0) }} % of
-the labels wrong.
+If the {{ fewest|counted("most harmful label") }} ({{ level(share) }}) {{ "is" if fewest == 1 else
+"are" }} wrong, it is no longer shown;
+{%- endif %}
+{% if at_random is none -%}
+with labels that are wrong at random it is still shown in most draws at a share of
+{{ level(most_tried) }}.
 {%- else -%}
-if labels are wrong at random, it is no longer shown in at least half of the draws from
-{{ at_random|percent }} % on.
+with labels that are wrong at random it is no longer shown in at least half of the draws at a share
+of {{ level(at_random) }}.
 {%- endif -%}
 {%- endmacro %}
 

@@ -37,9 +37,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "tests": _records(tests_table(comparison)),
         "where": _records(failures_table(comparison)),
         "by_reader": comparison.by_reader,
-        "wrong_labels": None
-        if comparison.wrong_labels is None
-        else comparison.wrong_labels.to_dict(),
+        "wrong_labels": None if wrong_labels is None else wrong_labels.to_dict(),
         "reference_error": None if comparison.reference is None else asdict(comparison.reference),
         "goals": [
             vars(each) | {"ci_method": each.method, "standing": each.standing}
