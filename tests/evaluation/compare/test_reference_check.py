@@ -120,7 +120,7 @@ def test_labels_that_cannot_have_the_stated_error_give_null_and_a_reason():
 
 
 def test_several_training_seeds_are_not_corrected_and_say_so(predict, test_set):
-    systems = {"A": [predict("A", seed=1), predict("A", seed=2)], "B": predict("B", seed=3)}
+    systems = {"A": [predict("A1", seed=1), predict("A2", seed=2)], "B": predict("B", seed=3)}
     figures = compare_predictions(systems, test_set, replicates=100, reference_error=0.02).estimates
     auroc = figures.get("A", "auroc", subgroup=CORRECTED)
     assert not auroc.known
