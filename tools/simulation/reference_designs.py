@@ -30,7 +30,6 @@ _DESIGNS = (
     (400, "rsna", 0.1, 0.90, 0.98),
     (400, "nih", 0.3, 0.95, 0.98),
     (1000, "one", 0.05, 0.95, 0.98),
-    (1000, "rsna", 0.1, 0.95, 0.95),
 )
 """Patients, images of a patient, prevalence, and the labels' sensitivity and specificity."""
 
