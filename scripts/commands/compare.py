@@ -66,6 +66,7 @@ def compare(
     protocol: AnyPath | None = None,
     margin: float | None = None,
     prevalence: Annotated[str | None, Argument(read=str)] = None,
+    reference_error: Annotated[str | None, Argument(read=str)] = None,
     unit: Literal["image", "study", "patient"] = "image",
     policy: list[str] | None = None,
     metrics: Names = (),
@@ -106,6 +107,9 @@ def compare(
             says whether a system is at most this much worse.
         prevalence: Share of positives at the place of use, for PPV and NPV there: 0.05, with its 95
             % interval 0.05:0.03-0.08, or counts 12/240.
+        reference_error: Error of the labels that are the reference, for AUROC, sensitivity and
+            specificity against the true disease: 0.05 (share of wrong labels in either class), or
+            sensitivity=0.95,specificity=0.98 of the labels.
         unit: study or patient: also the image-level figures by these, with the highest score of
             their images.
         policy: A policy as in cxr tune, beside those tuned; threshold=T needs no validation images.
@@ -175,6 +179,8 @@ def compare(
             "seed": _SEED,
             "prevalence": prevalence,
             "unit": unit,
+            # Left out where it is not given: a finished report of before is still the same report.
+            **({} if reference_error is None else {"reference_error": reference_error}),
         },
         shown={"cases": _CASES, "thumbnails": files.MOST_THUMBNAILS},
         metrics=metrics,

@@ -143,6 +143,20 @@ TABLES = (
         ),
     ),
     Table(
+        "reference",
+        "reference",
+        (
+            Column("interval of the corrected AUROC holds the true one", "auroc covers"),
+            Column("that of the corrected difference of AUROCs", "difference covers"),
+            Column("that of the corrected sensitivity", "recall covers"),
+            Column("that of the corrected specificity", "specificity covers"),
+            Column(
+                "interval of the AUROC by the labels as they are holds the true one",
+                "auroc by the labels covers",
+            ),
+        ),
+    ),
+    Table(
         "verdicts",
         "verdicts",
         (
