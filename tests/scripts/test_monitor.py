@@ -54,11 +54,11 @@ def reference(tmp_path_factory):
 
 def test_no_change_is_one_line_with_exit_status_0(quiet, tmp_path, capsys):
     assert cxr("monitor", quiet, "--out", tmp_path / "out") == 0
-    line = "Quiet: none of 7 figures has changed."
+    line = "Quiet: none of 8 figures has changed."
     assert capsys.readouterr().err.startswith(f"{line} (2,000 images of 2,000 patients, 2026-01-01")
     page = (tmp_path / "out/monitor.html").read_text()
     assert re.search(r"<h1[^>]*>(.*)</h1>", page)[1] == line
-    assert page.count("<figure") == 14
+    assert page.count("<figure") == 16
     assert show(tmp_path / "out").payload["open"] == tmp_path / "out/monitor.html"
 
 
@@ -79,7 +79,7 @@ def test_an_alarm_has_exit_status_1_and_is_in_page_tables_and_prometheus(tmp_pat
     metric = re.compile(r'cxr_monitor_\w+(\{row="[^"\\]+"\})? -?[0-9.e+]+')
     assert all(metric.fullmatch(line) for line in lines if not line.startswith("# "))
     assert lines[2] == 'cxr_monitor_alarm{row="call_rate"} 1'
-    assert lines[3] == 'cxr_monitor_alarm{row="score>q10"} 0'
+    assert lines[3] == 'cxr_monitor_alarm{row="score_mean"} 0'
     assert cxr("monitor", log, "--out", out, "--since", "2026-03-03") == 0  # into the same folder
 
 

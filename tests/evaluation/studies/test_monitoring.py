@@ -49,11 +49,11 @@ def test_shares_of_all_figures_add_up_to_the_stated_probability():
     )
     other = log.assign(system="B", decision=rng.random(n) < 0.3)
     found = monitor_log(pd.concat([log.assign(system="A"), other]).assign(image=[*range(n)] * 2))
-    assert len(found.rows) == 2 * (1 + 1 + 1 + 1 + 3 + 3 + 1 + 1) + 1 + 4 + 2 + 2
+    assert len(found.rows) == 2 * (1 + 1 + 1 + 1 + 1 + 3 + 3 + 1 + 1) + 1 + 4 + 2 + 2
     shares = pd.Series({row.key: row.share for row in found.rows})
     assert shares.min() > 0
     assert shares.sum() == pytest.approx(ERROR * (1 - KINDS["age_band"].share))
-    assert shares["call_rate@A"] == pytest.approx(ERROR * 0.16 / 2)
+    assert shares["call_rate@A"] == pytest.approx(ERROR * KINDS["call_rate"].share / 2)
     assert found.alarms == []
 
 
@@ -100,7 +100,7 @@ def test_a_step_is_detected_dated_and_described():
     )
     assert row.was.low < 0.2 < row.was.high < 0.45
     assert row.now.low < 0.45 < row.now.high
-    assert row.evidence >= row.bound == 1 / row.share == pytest.approx(1 / (ERROR * 0.16))
+    assert row.evidence >= row.bound == 1 / row.share == pytest.approx(1 / (ERROR * KINDS["call_rate"].share))
     change = row.change
     assert "2026-04-05" <= change.since_low <= change.since <= change.since_high <= "2026-04-17"
     assert "2026-04-11" < change.on < "2026-05-01"
