@@ -60,13 +60,28 @@ _SLACK = 0.25  # of CUSUM, standard deviations
 _NOT_FOUND = 9_999.0  # patients
 
 
-def _alarms(log: pd.DataFrame) -> list[monitor_result.MonitoredFigure]:
+def _alarms(
+    log: pd.DataFrame, validation: pd.DataFrame | None = None
+) -> list[monitor_result.MonitoredFigure]:
     """Return the alarms of a log, without intervals, which take a third of the time."""
     nothing = mock.patch.object(
-        monitoring, "mean_interval", lambda values, level: np.zeros((len(np.atleast_2d(values)), 2))
+        monitor_result,
+        "mean_interval",
+        lambda values, level: np.zeros((len(np.atleast_2d(values)), 2)),
     )
     with nothing:
-        return monitoring.monitor_log(log, first=_FIRST).alarms
+        return monitoring.monitor_log(log, validation, first=_FIRST).alarms
+
+
+def first_alarm(log: pd.DataFrame, validation: pd.DataFrame | None = None) -> float:
+    """Return the day of the first alarm, counted from the first day of the log; inf: never."""
+    begin = log["time"].min().normalize()
+    days = [
+        float((pd.Timestamp(row.change.on, tz="UTC") - begin).days)
+        for row in _alarms(log, validation)
+        if row.change is not None
+    ]
+    return min(days, default=np.inf)
 
 
 def _as_log(images: pd.DataFrame, day: Days) -> pd.DataFrame:

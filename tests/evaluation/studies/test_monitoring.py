@@ -100,7 +100,8 @@ def test_a_step_is_detected_dated_and_described():
     )
     assert row.was.low < 0.2 < row.was.high < 0.45
     assert row.now.low < 0.45 < row.now.high
-    assert row.evidence >= row.bound == 1 / row.share == pytest.approx(1 / (ERROR * KINDS["call_rate"].share))
+    assert row.share == pytest.approx(ERROR * KINDS["call_rate"].share)
+    assert row.evidence >= row.bound == 1 / row.share
     change = row.change
     assert "2026-04-05" <= change.since_low <= change.since <= change.since_high <= "2026-04-17"
     assert "2026-04-11" < change.on < "2026-05-01"
