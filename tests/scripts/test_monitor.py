@@ -10,6 +10,7 @@ import pytest
 from cxr_compare.data_prep.store.answer_log import AnswerLog
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.scripts.commands.monitor import monitor
 from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.commands.tune import tune
@@ -147,6 +148,22 @@ def test_validation_is_the_reference_of_audited_images(reference, tmp_path):
     assert "Share of view AP: " in result.text  # validation has PA alone
 
 
+@pytest.mark.parametrize(("positives", "missing"), [(20, 30), (0, 50), (60, None)])
+def test_audited_positives_that_are_missing_for_sensitivity_are_counted(
+    tmp_path, positives, missing
+):
+    """Of the first 560 patients, 200 are audited, and so many of these are positive."""
+    log = pd.read_csv(write_log(tmp_path / "log.csv"))
+    audited = pd.DataFrame({"image": log["image"].iloc[:200], "label": 0})
+    audited.loc[: positives - 1, "label"] = 1
+    audited.to_csv(tmp_path / "audited.csv", index=False)
+    result = monitor(tmp_path / "log.csv", out=tmp_path / "out", labels=tmp_path / "audited.csv")
+    notes = result.to_dict()["notes"]
+    expected = study_sentence("monitor", "few_positives", positives, missing, 28)
+    assert (expected in notes) == (missing is not None)
+    assert study_sentence("monitor", "no_sensitivity") not in notes
+
+
 def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path, monkeypatch):
     monkeypatch.setattr("cxr_compare.evaluation.studies.detection_delay.STREAMS", 15)
     result = monitor(quiet, out=tmp_path / "out", simulate=True)
@@ -157,6 +174,9 @@ def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path, monk
     call_rate = next(row for row in delays.values() if row["key"] == "call_rate")
     assert call_rate["becomes"] == pytest.approx(1.5 * call_rate["was"])
     assert call_rate["patients"] is None or call_rate["patients"] > 200
+    shifted = next(row for row in delays.values() if row["key"] == "score_mean")
+    assert shifted["change"] == "shifted"
+    assert shifted["patients"] < 500
     assert "How fast a change is found" in result.page.read_text()
 
 

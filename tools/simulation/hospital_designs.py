@@ -17,7 +17,11 @@ import pandas as pd
 from scipy.special import expit, ndtr, ndtri
 
 from cxr_compare.data_prep.store.answer_log import AGE_BANDS
-from tools.simulation.monitor_designs import first_alarm
+from tools.simulation.monitor_designs import (
+    first_alarm,
+    real_patients,
+    real_patients_who_return,
+)
 
 Floats = npt.NDArray[np.float64]
 Measure = Callable[[np.random.Generator], dict[str, float]]
@@ -185,12 +189,11 @@ def _oracle_bound(change: str) -> float:
     return float(np.quantile(tops, 0.95))
 
 
-def quiet_measure(alike: float, sicker: float) -> Measure:
-    """Return whether any figure raises an alarm within 180 days without a change."""
+def quiet_measure(make: Callable[[np.random.Generator], pd.DataFrame]) -> Measure:
+    """Return whether any figure raises an alarm although nothing changes."""
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
-        log = hospital(rng, days=_DAYS_UNCHANGED, alike=alike, sicker=sicker)
-        return {"false alarm": float(np.isfinite(first_alarm(log)))}
+        return {"false alarm": float(np.isfinite(first_alarm(make(rng))))}
 
     return measure
 
@@ -220,10 +223,14 @@ def delay_measure(change: str, *, with_validation: bool = False) -> Measure:
 
 
 def quiet_hospitals() -> Iterator[Named]:
-    """No change: images of a patient alike by three correlations, and positive patients return."""
+    """No change: simulated patients alike by three correlations, and real ones."""
+    make = partial(hospital, days=_DAYS_UNCHANGED)
     for alike in (0.0, 0.5, 0.8):
-        yield f"images alike by {alike:g}", quiet_measure(alike, 1.0)
-    yield "positive patients return three times as often", quiet_measure(0.5, 3.0)
+        yield f"images alike by {alike:g}", quiet_measure(partial(make, alike=alike))
+    sicker = quiet_measure(partial(make, sicker=3.0))
+    yield "positive patients return three times as often", sicker
+    yield "4,144 real patients in a random order", quiet_measure(real_patients)
+    yield "real patients who return", quiet_measure(real_patients_who_return)
 
 
 def delays() -> Iterator[Named]:

@@ -273,6 +273,17 @@ def _first(flags: npt.NDArray[np.bool_]) -> float:
     return float(flags.argmax()) if flags.any() else np.inf
 
 
+def real_patients(rng: np.random.Generator) -> pd.DataFrame:
+    """Draw a log of all 4,144 patients with CheXNet's scores, in a random order."""
+    return _decided(_together(*_drawn(rng, _chexnet())))
+
+
+def real_patients_who_return(rng: np.random.Generator) -> pd.DataFrame:
+    """Draw a log of patients with CheXNet's scores whose images are days apart."""
+    drawn = _drawn(rng, _chexnet(), _NEW * (_LONG_BEFORE + _DAYS))
+    return _decided(_returning(rng, *drawn))
+
+
 def streams() -> Iterator[Named]:
     """No change: patients alike by three correlations, and real ones in a random order."""
     for alike in (0.8, 0.4, 0.0):
@@ -280,15 +291,8 @@ def streams() -> Iterator[Named]:
         measure = stream_measure(make, mapie=alike == 0.8)
         yield f"1,200 patients, images alike by {alike:g}", measure
 
-    def real(rng: np.random.Generator) -> pd.DataFrame:
-        return _decided(_together(*_drawn(rng, _chexnet())))
-
-    def returning(rng: np.random.Generator) -> pd.DataFrame:
-        drawn = _drawn(rng, _chexnet(), _NEW * (_LONG_BEFORE + _DAYS))
-        return _decided(_returning(rng, *drawn))
-
-    yield "4,144 real patients", stream_measure(real)
-    yield "real patients who return", stream_measure(returning)
+    yield "4,144 real patients", stream_measure(real_patients)
+    yield "real patients who return", stream_measure(real_patients_who_return)
 
 
 Change = Callable[[np.random.Generator, pd.DataFrame], pd.DataFrame]

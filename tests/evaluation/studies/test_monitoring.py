@@ -149,6 +149,34 @@ def test_too_few_patients_in_the_reference_take_no_share():
     assert row_of(monitor_log(log, first=50), "call_rate").change is not None
 
 
+def test_a_small_shift_of_all_scores_is_found_within_three_weeks_by_their_mean():
+    rng = np.random.default_rng(8)
+    day = np.arange(82 * 20) / 20
+    height = rng.normal(size=len(day)) + np.where(day >= 60, 0.3, 0.0)
+    (row,) = monitor_log(make_log(day, score=1 / (1 + np.exp(-height)))).alarms
+    assert row.key == "score_mean"
+    assert "2026-03-02" <= row.change.on <= "2026-03-22"  # the change came on 2 March
+    assert row.change.since_low <= "2026-03-05"
+    assert row.change.since_high >= "2026-02-27"
+    assert row.was.mean == pytest.approx(0.5, abs=0.03)
+    assert row.now.mean == pytest.approx(0.57, abs=0.03)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-8.0, 8.0), (0.0, 100.0)])
+def test_scores_of_any_scale_are_monitored_like_those_between_0_and_1(low, high):
+    """The log of another program may hold logits or percentages."""
+    rng = np.random.default_rng(9)
+    day = np.arange(2400) / 20
+    score = rng.beta(2, 5, 2400) + np.where(day >= 70, 0.15, 0.0)
+    score = np.minimum(score, 1.0)
+    expected = row_of(monitor_log(make_log(day, score=score)), "score_mean")
+    row = row_of(monitor_log(make_log(day, score=low + (high - low) * score)), "score_mean")
+    assert expected.change is not None
+    assert row.change.on == expected.change.on
+    assert 0 <= row.was.mean < row.now.mean <= 1
+    assert row.title != expected.title
+
+
 def test_values_that_the_first_weeks_lack_are_detected():
     day = np.arange(4000) / 20
     maker = np.where((day > 120) & (np.arange(4000) % 5 == 0), "B", "A")
