@@ -14,7 +14,7 @@ from functools import cache, partial
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit, ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri
 
 from cxr_compare.data_prep.store.answer_log import AGE_BANDS
 from tools.simulation.monitor_designs import (
@@ -164,7 +164,7 @@ def _oracle(log: pd.DataFrame, change: str) -> pd.Series:
     The oracle knows both distributions of the scores and which change is to come.
     """
     rows = log.dropna(subset="score").drop_duplicates("patient")
-    height = np.log(rows["score"] / (1 - rows["score"])).to_numpy() + 2
+    height = logit(rows["score"].to_numpy(np.float64)) + 2
     day = ((rows["time"] - log["time"].min()) // pd.Timedelta(days=1)).to_numpy()
     prevalence = {"halved": 0.5, "doubled": 2.0}.get(change, 1.0) * _PREVALENCE
     skill = _SKILL_LOST if change == "sensitivity" else _SKILL
