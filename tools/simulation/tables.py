@@ -392,7 +392,7 @@ def _by_case(table: Table, results: Results) -> str:
         _row([table.cases, *(column.title for column in table.columns)]),
         _row(["---", *["---:" for _ in table.columns]]),
     ]
-    found = {
+    by_case = {
         when: {(row["design"], row["case"]): row["found"] for row in rows}
         for when, rows in results.items()
     }
@@ -401,12 +401,18 @@ def _by_case(table: Table, results: Results) -> str:
         cases = [case for _, case in of]
         cells = []
         for column in table.columns:
-            each = (found[column.when].get(case, {}) for case in cases)
+            each = (by_case[column.when].get(case, {}) for case in cases)
             cells.append([figures[column.key] for figures in each if column.key in figures])
-        lines.append(_row([title, *map(_range, cells, table.columns)]))
+        titled_cells = zip(cells, table.columns, strict=True)
+        lines.append(_row([title, *(_cell(found, column) for found, column in titled_cells)]))
     shares = [column.key for column in table.columns if column.share]
     errors = [row["found"][key]["error"] for row in chosen for key in shares if key in row["found"]]
     return "\n".join([*lines, "", _source(chosen, max(errors, default=0.0))])
+
+
+def _cell(found: Sequence[Mapping[str, float]], column: Column) -> str:
+    """The range of several means; empty if nothing was measured before a change."""
+    return _range(found, column) if found or column.when == "after" else ""
 
 
 def _title(case: str, table: Table) -> str:
