@@ -405,8 +405,13 @@ def _by_case(table: Table, results: Results) -> str:
             cells.append([figures[column.key] for figures in each if column.key in figures])
         titled_cells = zip(cells, table.columns, strict=True)
         lines.append(_row([title, *(_cell(found, column) for found, column in titled_cells)]))
-    shares = [column.key for column in table.columns if column.share]
-    errors = [row["found"][key]["error"] for row in chosen for key in shares if key in row["found"]]
+    errors = [
+        figures[column.key]["error"]
+        for column in table.columns
+        if column.share
+        for row in chosen
+        if column.key in (figures := by_case[column.when].get((row["design"], row["case"]), {}))
+    ]
     return "\n".join([*lines, "", _source(chosen, max(errors, default=0.0))])
 
 
