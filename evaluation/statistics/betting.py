@@ -46,7 +46,8 @@ _LEVELS = np.linspace(0, 1, 13)  # a half, thirds, quarters and sixths are among
 _EARLY = 10  # days: a start among the first ones has about the same weight
 _MEANS = 48  # number of means that are tried
 _BEYOND = 4.0  # standard errors of the reference from the extreme means so far to the ends of these
-_RICHEST = 1e12  # largest evidence that is reported
+RICHEST = 1e12
+"""Largest evidence that is reported."""
 
 
 def mean_p_value(
@@ -206,7 +207,7 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """
     days = np.unique(np.asarray(day, dtype=np.int64))
     logs = [_log_evidence(tally, days) for tally in _tallies(values, day)]
-    return np.exp(np.minimum(logs, np.log(_RICHEST)))
+    return np.exp(np.minimum(logs, np.log(RICHEST)))
 
 
 def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
@@ -232,7 +233,7 @@ def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     near, changed = _log_wealths(tally)
     since = np.logaddexp.reduce(changed[..., -1:] - changed[..., :-1], axis=1)
     days = np.unique(np.asarray(day, dtype=np.int64))
-    wealth = _start_weights(days).starting + near[:, :-1] + since
+    wealth = start_weights(days).starting + near[:, :-1] + since
     smallest = wealth[np.logaddexp.reduce(wealth, axis=1).argmin()]
     shares = np.exp(smallest - smallest.max())
     return np.asarray(shares / shares.sum())
@@ -284,28 +285,39 @@ def _tallies(values: npt.ArrayLike, day: npt.ArrayLike) -> Iterator[Floats]:
 
 def _log_evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
     """Return the logarithm of the evidence after each day of a tally, shape ``(days,)``."""
-    starting, waiting = _start_weights(days)
+    starting, waiting = start_weights(days)
     near, changed = _log_wealths(tally)
     began = np.logaddexp.accumulate(starting + near[:, None, :-1] - changed[..., :-1], axis=2)
     started = np.logaddexp.reduce(began + changed[..., 1:], axis=1) - np.log(_ODDS.size)
     return _lowest(np.logaddexp(started, waiting + near[:, 1:]))
 
 
-class _StartWeights(NamedTuple):
+class StartWeights(NamedTuple):
     """Logarithms of the shares of bettors who start after each day, and who still wait after it."""
 
     starting: Floats
     waiting: Floats
 
 
-def _start_weights(days: npt.NDArray[np.int64]) -> _StartWeights:
-    """Weight the bettors by their start; the earliest start is that after the reference.
+def start_weights(days: npt.NDArray[np.int64]) -> StartWeights:
+    """Weigh the bettors by their start, the first after the reference.
 
-    Bettors who start after a day without a value bet like those who start after the last day with
-    one, so their shares are added.
+    Those who start on a day without a value bet like those who start after the day before it.
+
+    Args:
+        days: Distinct days with values, in ascending order, shape ``(D,)``: 0 for the reference.
+
+    Returns:
+        Logarithms of shares, shape ``(D - 1,)`` each. What starts by the last day and what still
+        waits then add up to 1.
+
+    Example:
+        >>> weights = start_weights(np.array([0, 1, 2]))
+        >>> np.exp([*weights.starting, weights.waiting[-1]]).round(4).tolist()
+        [0.0397, 0.0336, 0.9266]
     """
     waiting = _waiting(days)
-    return _StartWeights(np.log(-np.diff(waiting)), np.log(waiting[1:]))
+    return StartWeights(np.log(-np.diff(waiting)), np.log(waiting[1:]))
 
 
 def _waiting(days: npt.NDArray[np.int64]) -> Floats:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.statistics.betting import change_evidence
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.studies.figure_evidence import figure_evidence
 from cxr_compare.evaluation.studies.monitor_result import MonitoredFigure, Monitoring
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
@@ -20,6 +21,8 @@ UNCHANGED = 500
 """Simulated patients before a change."""
 _LONGEST = 4_000
 """Simulated patients after a change."""
+_SHIFT = 0.3
+"""Simulated rise of all scores, in standard deviations of the reference."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ class DetectionDelay:
 def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDelay]:
     """Simulate the median number of patients until a change of each monitored figure is found.
 
-    Patients of the reference are drawn with replacement: 500 unchanged ones, then changed ones, of
-    whom so many count as 1 (or as 0) at random that the mean changes as stated.
+    Patients of the reference are drawn with replacement: 500 unchanged ones, then changed ones. All
+    changed scores are 0.3 standard deviations higher. Of other figures, so many patients count as 1
+    (or as 0) at random that the mean changes as stated.
     """
     rng = np.random.default_rng(seed)
     days = (pd.Timestamp(monitoring.last_day) - pd.Timestamp(monitoring.first_day)).days + 1
@@ -88,6 +92,8 @@ def _changes(figure: MonitoredFigure, was: float) -> Iterator[tuple[str, float]]
         yield "prevalence", was / (2 - was)  # its odds are about halved
     elif figure.kind in ("failed", "slow") or figure.key.endswith("=new"):
         yield "tenth", min(was + 0.1, 1.0)
+    elif figure.kind == "score_mean":
+        yield "shifted", float(_raised(figure.values, figure.values).mean())
     elif figure.kind in ("score", "guard"):
         yield "away", was + 0.1 if was < 0.9 else was - 0.1
         if ">q50" in figure.key:
@@ -102,17 +108,25 @@ def _median_delay(
     row: MonitoredFigure, was: float, becomes: float, rng: np.random.Generator
 ) -> float | None:
     drawn = rng.choice(row.values, (STREAMS, UNCHANGED + _LONGEST))
-    up = becomes > was
-    part = (becomes - was) / (1 - was) if up else (was - becomes) / max(was, 1e-9)
     changed = drawn[:, UNCHANGED:]
-    changed[rng.random(changed.shape) < part] = float(up)
+    if row.kind == "score_mean":
+        changed[:] = _raised(changed, row.values)
+    else:
+        up = becomes > was
+        part = (becomes - was) / (1 - was) if up else (was - becomes) / max(was, 1e-9)
+        changed[rng.random(changed.shape) < part] = float(up)
     days = np.arange(len(row.values) + drawn.shape[1]) - len(row.values)
     reference = np.broadcast_to(row.values, (STREAMS, len(row.values)))
     values = np.concatenate([reference, drawn], axis=1)
-    evidence = change_evidence(values, np.maximum(days // DAILY + 1, 0))
+    evidence = figure_evidence(row.kind, values, np.maximum(days // DAILY + 1, 0))
     alarms = evidence * row.share >= 1
     before = UNCHANGED // DAILY
     alarms = alarms[~alarms[:, :before].any(axis=1), before:]
     first = np.where(alarms.any(axis=1), DAILY * (alarms.argmax(axis=1) + 1.0), np.inf)
     median = float(np.median(first))
     return median if np.isfinite(median) else None
+
+
+def _raised(scores: Floats, reference: Floats) -> Floats:
+    """Return scores that are higher by a part of the reference's standard deviation, at most 1."""
+    return np.asarray(np.minimum(scores + _SHIFT * reference.std(), 1.0))

@@ -21,7 +21,13 @@ from cxr_compare.evaluation.studies.detection_delay import (
     simulate_delays,
 )
 from cxr_compare.evaluation.studies.monitor_charts import CEILING, bound_text, monitor_charts
-from cxr_compare.evaluation.studies.monitor_result import ERROR, FEWEST, MonitoredFigure, Monitoring
+from cxr_compare.evaluation.studies.monitor_result import (
+    ERROR,
+    FEWEST,
+    LABELLED,
+    MonitoredFigure,
+    Monitoring,
+)
 from cxr_compare.evaluation.studies.prometheus import prometheus_text
 from cxr_compare.evaluation.studies.study_page import Section, StudyPage, write_study
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
@@ -165,9 +171,20 @@ def _notes(monitoring: Monitoring) -> list[str]:
     n_unmonitored = sum(not figure.share for figure in monitoring.rows)
     if n_unmonitored:
         notes.append(_sentence("not_monitored", n_unmonitored, FEWEST))
-    if not any(figure.kind == "sensitivity" and figure.share for figure in monitoring.rows):
-        notes.append(_sentence("no_sensitivity"))
+    notes += _notes_on_sensitivity(monitoring)
     return notes
+
+
+def _notes_on_sensitivity(monitoring: Monitoring) -> list[str]:
+    """Return why sensitivity is not monitored; nothing if it is."""
+    by_label = [figure for figure in monitoring.rows if figure.kind in LABELLED]
+    if not by_label:
+        return [_sentence("no_sensitivity")]
+    rows = [figure for figure in by_label if figure.kind == "sensitivity"]
+    if any(figure.share for figure in rows):
+        return []
+    positives = max((figure.n_reference for figure in rows), default=0)
+    return [_sentence("few_positives", positives, FEWEST - positives, monitoring.reference_days)]
 
 
 def _page(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> str:

@@ -19,6 +19,9 @@ HEADERS = ("view", "sex", "age_band", "maker")
 _QUANTILES = {"score": (0.1, 0.5, 0.9), "guard_distance": (0.1, 0.5, 0.9), "seconds": (0.95,)}
 
 
+_SHARES = (0.0, 1.0)  # ends of scores that need no scale
+
+
 _ALONE = ("", "")  # ending of the key, and title, of the only figure of a kind
 
 
@@ -30,6 +33,7 @@ class FirstWeeks(NamedTuple):
 
     systems: list[str]  # systems with the most answers, at most `MOST_SYSTEMS`
     cuts: dict[tuple[str, str], Floats]  # quantiles, by system and column
+    score_ends: dict[str, tuple[float, float]]  # scores that count as 0 and 1, by system
     patients: dict[str, pd.Series]  # number of patients in each class, by header
     window: int  # days in which a patient counts once
 
@@ -73,10 +77,21 @@ def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
         for column, quantiles in _QUANTILES.items()
         if (values := rows[column].dropna().to_numpy()).size
     }
+    score_ends = {
+        str(system): _score_ends(scores.dropna())
+        for system, scores in answered.groupby("system")["score"]
+    }
     patients = {column: weeks.groupby(column)["patient"].nunique() for column in HEADERS}
     answers = weeks["system"].value_counts()
     by_answers = sorted(answers.index, key=lambda system: (-answers[system], system))
-    return FirstWeeks(sorted(by_answers[:MOST_SYSTEMS]), cuts, patients, window)
+    return FirstWeeks(sorted(by_answers[:MOST_SYSTEMS]), cuts, score_ends, patients, window)
+
+
+def _score_ends(scores: pd.Series) -> tuple[float, float]:
+    """Return 0 and 1 if all scores lie between them, else the lowest and the highest score."""
+    if scores.between(0, 1).all():
+        return _SHARES
+    return float(scores.min()), float(max(scores.max(), scores.min() + 1e-9))
 
 
 def figure_blocks(
@@ -135,6 +150,12 @@ def _blocks_of_system(
         ("specificity", audited & (label == 0), {_ALONE: 1 - called}),
         ("ppv", audited & (called == 1), {_ALONE: label}),
     ]
+    low, high = first_weeks.score_ends.get(system, _SHARES)
+    scaled = ((log["score"] - low) / (high - low)).clip(0, 1)
+    title = KINDS["score_mean"].title
+    if (low, high) != _SHARES:
+        title = f"{title} (0: {low:.3g}, 1: {high:.3g})"
+    figures.append(("score_mean", answered & log["score"].notna(), {("", title): scaled}))
     for kind, column in (("score", "score"), ("guard", "guard_distance"), ("slow", "seconds")):
         cuts = zip(_QUANTILES[column], first_weeks.cuts.get((system, column), ()), strict=False)
         above = {

@@ -1,7 +1,7 @@
 """Monitoring of a system in use: which figures of its log have changed, and when.
 
 Every figure is the mean per patient of a variable in [0, 1], in a reference (the first weeks of the
-log, or validation) and day by day afterwards (`change_evidence`). Each figure has a share of the
+log, or validation) and day by day afterwards (`figure_evidence`). Each figure has a share of the
 false alarms, and the shares add up to `ERROR`. If nothing changes, the chance that any figure ever
 raises an alarm is at most `ERROR`, however often one looks, provided that patients are independent
 of each other. A patient therefore counts once in a window of days.
@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.betting import change_evidence, start_quantiles, start_shares
+from cxr_compare.evaluation.statistics.betting import start_quantiles
+from cxr_compare.evaluation.studies.figure_evidence import figure_evidence, figure_start_shares
 from cxr_compare.evaluation.studies.log_notes import gap_notes, system_notes, validation_notes
 from cxr_compare.evaluation.studies.monitor_result import (
     ERROR,
@@ -43,7 +44,7 @@ _BY_LABEL = ("sensitivity", "specificity")
 
 
 # Kinds that are compared between the first weeks and validation.
-_COMPARED = ("call_rate", "score", "view", "sex", "age_band")
+_COMPARED = ("call_rate", "score_mean", "score", "view", "sex", "age_band")
 
 
 _NUMBERS = ("threshold", "score", "guard_distance", "seconds", "decision", "label")
@@ -96,7 +97,7 @@ def monitor_log(
         >>> log = pd.DataFrame({"time": days, "patient": range(600), "score": scores})
         >>> monitoring = monitor_log(log)
         >>> len(monitoring.rows), monitoring.alarms
-        (4, [])
+        (5, [])
     """
     stream, notes = _without_lone_days(_completed(log), first)
     weeks = stream[stream["day"] < first]
@@ -239,7 +240,7 @@ class _Test(NamedTuple):
         # After each day that has patients, from the first tested on.
         evidence = np.zeros((len(means), len(np.unique(day[day > 0]))))
         if self.share:
-            evidence = change_evidence(values, day)
+            evidence = figure_evidence(self.block.kind, values, day)
         for row, (key, title) in enumerate(self.block.titles.items()):
             start = self.begin
             change = None
@@ -283,7 +284,7 @@ class _Test(NamedTuple):
         most = int(evidence.argmax())
         days = np.unique(day)  # 0: the reference, then those that have patients
         until = day <= days[most + 1]
-        shares = start_shares(values[until], day[until])
+        shares = figure_start_shares(self.block.kind, values[until], day[until])
         likely = start_quantiles(shares, day[until], [_TAIL, 1 - _TAIL])
         first = self.first + int(days[int(shares.argmax())])
         start = int(np.searchsorted(self.block.day, first))

@@ -10,6 +10,7 @@ import pytest
 from cxr_compare.data_prep.store.answer_log import AnswerLog
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.scripts.commands.monitor import monitor
 from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.commands.tune import tune
@@ -54,11 +55,11 @@ def reference(tmp_path_factory):
 
 def test_no_change_is_one_line_with_exit_status_0(quiet, tmp_path, capsys):
     assert cxr("monitor", quiet, "--out", tmp_path / "out") == 0
-    line = "Quiet: none of 7 figures has changed."
+    line = "Quiet: none of 8 figures has changed."
     assert capsys.readouterr().err.startswith(f"{line} (2,000 images of 2,000 patients, 2026-01-01")
     page = (tmp_path / "out/monitor.html").read_text()
     assert re.search(r"<h1[^>]*>(.*)</h1>", page)[1] == line
-    assert page.count("<figure") == 14
+    assert page.count("<figure") == 16
     assert show(tmp_path / "out").payload["open"] == tmp_path / "out/monitor.html"
 
 
@@ -79,7 +80,7 @@ def test_an_alarm_has_exit_status_1_and_is_in_page_tables_and_prometheus(tmp_pat
     metric = re.compile(r'cxr_monitor_\w+(\{row="[^"\\]+"\})? -?[0-9.e+]+')
     assert all(metric.fullmatch(line) for line in lines if not line.startswith("# "))
     assert lines[2] == 'cxr_monitor_alarm{row="call_rate"} 1'
-    assert lines[3] == 'cxr_monitor_alarm{row="score>q10"} 0'
+    assert lines[3] == 'cxr_monitor_alarm{row="score_mean"} 0'
     assert cxr("monitor", log, "--out", out, "--since", "2026-03-03") == 0  # into the same folder
 
 
@@ -147,6 +148,22 @@ def test_validation_is_the_reference_of_audited_images(reference, tmp_path):
     assert "Share of view AP: " in result.text  # validation has PA alone
 
 
+@pytest.mark.parametrize(("positives", "missing"), [(20, 30), (0, 50), (60, None)])
+def test_audited_positives_that_are_missing_for_sensitivity_are_counted(
+    tmp_path, positives, missing
+):
+    """Of the first 560 patients, 200 are audited, and so many of these are positive."""
+    log = pd.read_csv(write_log(tmp_path / "log.csv"))
+    audited = pd.DataFrame({"image": log["image"].iloc[:200], "label": 0})
+    audited.loc[: positives - 1, "label"] = 1
+    audited.to_csv(tmp_path / "audited.csv", index=False)
+    result = monitor(tmp_path / "log.csv", out=tmp_path / "out", labels=tmp_path / "audited.csv")
+    notes = result.to_dict()["notes"]
+    expected = study_sentence("monitor", "few_positives", positives, missing, 28)
+    assert (expected in notes) == (missing is not None)
+    assert study_sentence("monitor", "no_sensitivity") not in notes
+
+
 def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path, monkeypatch):
     monkeypatch.setattr("cxr_compare.evaluation.studies.detection_delay.STREAMS", 15)
     result = monitor(quiet, out=tmp_path / "out", simulate=True)
@@ -157,6 +174,9 @@ def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path, monk
     call_rate = next(row for row in delays.values() if row["key"] == "call_rate")
     assert call_rate["becomes"] == pytest.approx(1.5 * call_rate["was"])
     assert call_rate["patients"] is None or call_rate["patients"] > 200
+    shifted = next(row for row in delays.values() if row["key"] == "score_mean")
+    assert shifted["change"] == "shifted"
+    assert shifted["patients"] < 500
     assert "How fast a change is found" in result.page.read_text()
 
 

@@ -81,3 +81,23 @@ def test_false_claims_by_sampling_error_stay_within_their_limit(design: str) -> 
         for key, result in run(case, sets, seed=17).items():
             if names & {key, key.split("|")[-1]}:
                 assert result["mean"] <= limit + slack, (case.name, key, result)
+
+
+def test_a_column_of_before_is_of_the_same_case_and_empty_where_it_was_not_measured() -> None:
+    def row(case: str, days: float, share: float) -> dict[str, object]:
+        found = {
+            "median days, monitor": {"mean": days, "error": 1.0, "n": 10},
+            "found, monitor": {"mean": share, "error": 0.1, "n": 10},
+        }
+        return {"design": "delays", "case": case, "sets": 10, "found": found}
+
+    after = [row("prevalence halved", 9999.0, 0.4), row("prevalence doubled", 21.0, 1.0)]
+    results = {"before": [row("prevalence doubled", 38.0, 0.9)], "after": after}
+    page = with_tables("<!--delays-->\n<!--/delays-->", results, "guarantees")
+    halved, doubled = (
+        [cell.strip() for cell in line.split("|")][2:-1]
+        for line in page.splitlines()
+        if line.startswith("| prevalence")
+    )
+    assert halved == ["–", "40.0", "–", "", "", "–"]
+    assert doubled == ["21", "100.0", "–", "38", "90.0", "–"]

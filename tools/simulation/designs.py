@@ -19,6 +19,7 @@ from tools.simulation.box_designs import box_measure, population, reduction_meas
 from tools.simulation.goal_designs import goal_measure
 from tools.simulation.group_designs import Named, groups, guarantees, shortcuts, transfer
 from tools.simulation.guarantee_designs import risk_control
+from tools.simulation.hospital_designs import delays, quiet_hospitals
 from tools.simulation.makers import (
     ALIKE,
     NOISE,
@@ -533,4 +534,8 @@ DESIGNS |= {
         for name, of in streams()
     ],
     "faults": lambda: [Case("faults", name, lambda _, of=of: of, 0.04) for name, of in faults()],
+    "quiet_hospitals": lambda: [
+        Case("quiet_hospitals", name, lambda _, of=of: of) for name, of in quiet_hospitals()
+    ],
+    "delays": lambda: [Case("delays", name, lambda _, of=of: of, 0.5) for name, of in delays()],
 }

@@ -60,13 +60,28 @@ _SLACK = 0.25  # of CUSUM, standard deviations
 _NOT_FOUND = 9_999.0  # patients
 
 
-def _alarms(log: pd.DataFrame) -> list[monitor_result.MonitoredFigure]:
+def _alarms(
+    log: pd.DataFrame, validation: pd.DataFrame | None = None
+) -> list[monitor_result.MonitoredFigure]:
     """Return the alarms of a log, without intervals, which take a third of the time."""
     nothing = mock.patch.object(
-        monitoring, "mean_interval", lambda values, level: np.zeros((len(np.atleast_2d(values)), 2))
+        monitor_result,
+        "mean_interval",
+        lambda values, level: np.zeros((len(np.atleast_2d(values)), 2)),
     )
     with nothing:
-        return monitoring.monitor_log(log, first=_FIRST).alarms
+        return monitoring.monitor_log(log, validation, first=_FIRST).alarms
+
+
+def first_alarm(log: pd.DataFrame, validation: pd.DataFrame | None = None) -> float:
+    """Return the day of the first alarm, counted from the first day of the log; inf: never."""
+    begin = log["time"].min().normalize()
+    days = [
+        float((pd.Timestamp(row.change.on, tz="UTC") - begin).days)
+        for row in _alarms(log, validation)
+        if row.change is not None
+    ]
+    return min(days, default=np.inf)
 
 
 def _as_log(images: pd.DataFrame, day: Days) -> pd.DataFrame:
@@ -258,6 +273,17 @@ def _first(flags: npt.NDArray[np.bool_]) -> float:
     return float(flags.argmax()) if flags.any() else np.inf
 
 
+def real_patients(rng: np.random.Generator) -> pd.DataFrame:
+    """Draw a log of all 4,144 patients with CheXNet's scores, in a random order."""
+    return _decided(_together(*_drawn(rng, _chexnet())))
+
+
+def real_patients_who_return(rng: np.random.Generator) -> pd.DataFrame:
+    """Draw a log of patients with CheXNet's scores whose images are days apart."""
+    drawn = _drawn(rng, _chexnet(), _NEW * (_LONG_BEFORE + _DAYS))
+    return _decided(_returning(rng, *drawn))
+
+
 def streams() -> Iterator[Named]:
     """No change: patients alike by three correlations, and real ones in a random order."""
     for alike in (0.8, 0.4, 0.0):
@@ -265,15 +291,8 @@ def streams() -> Iterator[Named]:
         measure = stream_measure(make, mapie=alike == 0.8)
         yield f"1,200 patients, images alike by {alike:g}", measure
 
-    def real(rng: np.random.Generator) -> pd.DataFrame:
-        return _decided(_together(*_drawn(rng, _chexnet())))
-
-    def returning(rng: np.random.Generator) -> pd.DataFrame:
-        drawn = _drawn(rng, _chexnet(), _NEW * (_LONG_BEFORE + _DAYS))
-        return _decided(_returning(rng, *drawn))
-
-    yield "4,144 real patients", stream_measure(real)
-    yield "real patients who return", stream_measure(returning)
+    yield "4,144 real patients", stream_measure(real_patients)
+    yield "real patients who return", stream_measure(real_patients_who_return)
 
 
 Change = Callable[[np.random.Generator, pd.DataFrame], pd.DataFrame]

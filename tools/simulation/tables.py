@@ -13,11 +13,12 @@ Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class Column(NamedTuple):
-    """A column: its title, what was found, and whether that is a share (in percent)."""
+    """A column: its title, what was found, whether that is a share (in percent), and when."""
 
     title: str
     key: str
     share: bool = True
+    when: str = "after"  # only tables with a line a case have columns of ``before``
 
 
 class Table(NamedTuple):
@@ -351,6 +352,29 @@ TABLES = (
         "guarantees",
         "change",
     ),
+    Table(
+        "quiet_hospitals",
+        "quiet_hospitals",
+        (Column("false alarm", "false alarm"),),
+        "",
+        "guarantees",
+        "stream without a change",
+    ),
+    Table(
+        "delays",
+        "delays",
+        (
+            Column("median days", "median days, monitor", share=False),
+            Column("found", "found, monitor"),
+            Column("in 30 days", "found in 30 days, monitor"),
+            Column("before: median days", "median days, monitor", share=False, when="before"),
+            Column("before: found", "found, monitor", when="before"),
+            Column("oracle: median days", "median days, oracle", share=False),
+        ),
+        "",
+        "guarantees",
+        "change",
+    ),
 )
 
 
@@ -419,14 +443,32 @@ def _by_case(table: Table, results: Results) -> str:
         _row([table.cases, *(column.title for column in table.columns)]),
         _row(["---", *["---:" for _ in table.columns]]),
     ]
-    titled = ((_title(row["case"], table), row["found"]) for row in chosen)
+    by_case = {
+        when: {(row["design"], row["case"]): row["found"] for row in rows}
+        for when, rows in results.items()
+    }
+    titled = ((_title(row["case"], table), (row["design"], row["case"])) for row in chosen)
     for title, of in groupby(titled, key=itemgetter(0)):
-        found = [each for _, each in of]
-        cells = ([each[c.key] for each in found if c.key in each] for c in table.columns)
-        lines.append(_row([title, *map(_range, cells, table.columns)]))
-    shares = [column.key for column in table.columns if column.share]
-    errors = [row["found"][key]["error"] for row in chosen for key in shares if key in row["found"]]
+        cases = [case for _, case in of]
+        cells = []
+        for column in table.columns:
+            each = (by_case[column.when].get(case, {}) for case in cases)
+            cells.append([figures[column.key] for figures in each if column.key in figures])
+        titled_cells = zip(cells, table.columns, strict=True)
+        lines.append(_row([title, *(_cell(found, column) for found, column in titled_cells)]))
+    errors = [
+        figures[column.key]["error"]
+        for column in table.columns
+        if column.share
+        for row in chosen
+        if column.key in (figures := by_case[column.when].get((row["design"], row["case"]), {}))
+    ]
     return "\n".join([*lines, "", _source(chosen, max(errors, default=0.0))])
+
+
+def _cell(found: Sequence[Mapping[str, float]], column: Column) -> str:
+    """The range of several means; empty if nothing was measured before a change."""
+    return _range(found, column) if found or column.when == "after" else ""
 
 
 def _title(case: str, table: Table) -> str:

@@ -49,11 +49,11 @@ def test_shares_of_all_figures_add_up_to_the_stated_probability():
     )
     other = log.assign(system="B", decision=rng.random(n) < 0.3)
     found = monitor_log(pd.concat([log.assign(system="A"), other]).assign(image=[*range(n)] * 2))
-    assert len(found.rows) == 2 * (1 + 1 + 1 + 1 + 3 + 3 + 1 + 1) + 1 + 4 + 2 + 2
+    assert len(found.rows) == 2 * (1 + 1 + 1 + 1 + 1 + 3 + 3 + 1 + 1) + 1 + 4 + 2 + 2
     shares = pd.Series({row.key: row.share for row in found.rows})
     assert shares.min() > 0
     assert shares.sum() == pytest.approx(ERROR * (1 - KINDS["age_band"].share))
-    assert shares["call_rate@A"] == pytest.approx(ERROR * 0.16 / 2)
+    assert shares["call_rate@A"] == pytest.approx(ERROR * KINDS["call_rate"].share / 2)
     assert found.alarms == []
 
 
@@ -100,7 +100,8 @@ def test_a_step_is_detected_dated_and_described():
     )
     assert row.was.low < 0.2 < row.was.high < 0.45
     assert row.now.low < 0.45 < row.now.high
-    assert row.evidence >= row.bound == 1 / row.share == pytest.approx(1 / (ERROR * 0.16))
+    assert row.share == pytest.approx(ERROR * KINDS["call_rate"].share)
+    assert row.evidence >= row.bound == 1 / row.share
     change = row.change
     assert "2026-04-05" <= change.since_low <= change.since <= change.since_high <= "2026-04-17"
     assert "2026-04-11" < change.on < "2026-05-01"
@@ -146,6 +147,34 @@ def test_too_few_patients_in_the_reference_take_no_share():
     row = row_of(monitor_log(log, first=49), "call_rate")
     assert (row.share, row.bound, row.change, row.n_reference) == (0.0, None, None, 49)
     assert row_of(monitor_log(log, first=50), "call_rate").change is not None
+
+
+def test_a_small_shift_of_all_scores_is_found_within_three_weeks_by_their_mean():
+    rng = np.random.default_rng(8)
+    day = np.arange(82 * 20) / 20
+    height = rng.normal(size=len(day)) + np.where(day >= 60, 0.3, 0.0)
+    (row,) = monitor_log(make_log(day, score=1 / (1 + np.exp(-height)))).alarms
+    assert row.key == "score_mean"
+    assert "2026-03-02" <= row.change.on <= "2026-03-22"  # the change came on 2 March
+    assert row.change.since_low <= "2026-03-05"
+    assert row.change.since_high >= "2026-02-27"
+    assert row.was.mean == pytest.approx(0.5, abs=0.03)
+    assert row.now.mean == pytest.approx(0.57, abs=0.03)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-8.0, 8.0), (0.0, 100.0)])
+def test_scores_of_any_scale_are_monitored_like_those_between_0_and_1(low, high):
+    """The log of another program may hold logits or percentages."""
+    rng = np.random.default_rng(9)
+    day = np.arange(2400) / 20
+    score = rng.beta(2, 5, 2400) + np.where(day >= 70, 0.15, 0.0)
+    score = np.minimum(score, 1.0)
+    expected = row_of(monitor_log(make_log(day, score=score)), "score_mean")
+    row = row_of(monitor_log(make_log(day, score=low + (high - low) * score)), "score_mean")
+    assert expected.change is not None
+    assert row.change.on == expected.change.on
+    assert 0 <= row.was.mean < row.now.mean <= 1
+    assert row.title != expected.title
 
 
 def test_values_that_the_first_weeks_lack_are_detected():

@@ -1,0 +1,58 @@
+"""The test of each kind of monitored figure: by its mean, or by the ranks of its values."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.betting import change_evidence, start_shares
+from cxr_compare.evaluation.statistics.rank_evidence import rank_evidence, rank_start_shares
+
+_BY_RANK = ("score_mean",)
+"""Kinds whose values are of many sizes, so that ranks say more than a bet on the mean."""
+
+
+def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
+    """Compute the evidence, after each day, that figures of a kind have changed.
+
+    Args:
+        kind: Key of `KINDS`.
+        values: Values of patients in [0, 1], shape ``(figures, patients)``, in the order of time.
+        day: Day of each patient: 0 for the reference, then from 1 on.
+
+    Returns:
+        E-values, shape ``(figures, days)``, of `rank_evidence` for the mean score and of
+        `change_evidence` for all other figures.
+
+    Example:
+        >>> day = np.repeat([0, 1, 2], [100, 10, 10])
+        >>> values = np.linspace(0, 1, 120)[None]
+        >>> bool(figure_evidence("score_mean", values, day)[0, -1] > 1)
+        True
+    """
+    if kind in _BY_RANK:
+        return np.stack([rank_evidence(row, day) for row in np.atleast_2d(values)])
+    return change_evidence(values, day)
+
+
+def figure_start_shares(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
+    """Compute how the evidence of a figure after the last day is shared among starts.
+
+    Args:
+        kind: Key of `KINDS`.
+        values: Values of patients, shape ``(patients,)``, in the order of time.
+        day: Day of each patient: 0 for the reference, then from 1 on.
+
+    Returns:
+        Shares that add up to 1, as those of `start_shares`.
+
+    Example:
+        >>> day = np.repeat([0, 1, 2], [100, 4, 4])
+        >>> values = [0, 1] * 50 + [0, 1] * 2 + [1] * 4
+        >>> figure_start_shares("call_rate", values, day).round(2).tolist()
+        [0.36, 0.64]
+    """
+    if kind in _BY_RANK:
+        return rank_start_shares(values, day)
+    return start_shares(values, day)
