@@ -1,13 +1,16 @@
 """Commands killed (-9) at random moments, several times in a row, and then let end.
 
-Usage: ``python -m tools.attacks.kills [VERB ...] [--kills N] [--most N] [--seed N]
-[--work FOLDER]``. Each round kills a command up to ``--most`` times, gives the same command again,
-and compares the folder with that of a command that nobody killed: the same files, the same content
-except for times. Nothing else may stay: no temporary folder beside it or in TMPDIR, no process. The
-rounds go on until there were ``--kills`` kills. In the rows named "workers", Ray's workers are
-killed in place of the command, which must end as if nothing had happened. A round of these takes
-about a minute on two busy processors: Ray starts, and each new worker imports torch. Exit status 1
-where something differs, or where a command does not end.
+Usage: ``python -m tools.attacks.kills [VERB ...] [--kills N] [--most N] [--within SHARE]
+[--seed N] [--work FOLDER]``. Each round kills a command up to ``--most`` times, gives the same
+command again, and compares the folder with that of a command that nobody killed: the same files,
+the same content except for times. Nothing else may stay: no temporary folder beside it or in
+TMPDIR, no process. A kill comes within that share of the time that the command takes when nobody
+kills it. The rounds go on until there were ``--kills`` kills.
+
+In the rows named "workers", Ray's workers are killed in place of the command, which must end as if
+nothing had happened. A round of these takes about a minute on two busy processors: Ray starts, and
+each new worker imports torch. Exit status 1 where something differs, or where a command does not
+end.
 """
 
 import argparse
@@ -59,7 +62,6 @@ _TIMES = {
     "sha256_of_this_file",
     "peak_memory_bytes",
 }
-_MOST_WORKERS = 5  # killed in a round
 _LONGEST_COMMAND = 1200.0  # seconds, after which a command counts as one that does not end
 # What says how long something took, or was written by the way.
 _ABOUT_TIME = (
@@ -128,12 +130,14 @@ class Plan:
 
     Attributes:
         kills: Kills after which no further round begins.
-        most: Most kills of a command in one round.
+        most: Most kills in one round.
+        within: Latest moment of a kill, as a share of the time that the command takes.
         draw: Source of the random moments.
     """
 
     kills: int
     most: int
+    within: float
     draw: random.Random
 
 
@@ -219,24 +223,27 @@ def kill_workers(command: subprocess.Popen[bytes], most: int, draw: random.Rando
     return killed
 
 
-def kill_command(attacked: Attacked, took: float, row: str, plan: Plan) -> tuple[int, list[str]]:
+def kill_command(
+    attacked: Attacked, took: float, row: str, most: int, plan: Plan
+) -> tuple[int, list[str]]:
     """Start a command and kill it, several times in a row.
 
     Args:
         attacked: The command.
         took: Seconds that it takes when nobody kills it.
         row: Name of the round.
-        plan: How often and when.
+        most: Most kills.
+        plan: When it is killed.
 
     Returns:
         Number of kills, and a line for each process that outlived its command.
     """
     wrong = []
     kills = 0
-    for _ in range(plan.draw.randint(1, plan.most)):
+    for _ in range(plan.draw.randint(1, most)):
         command = attacked.begin()
         try:
-            command.communicate(timeout=took * plan.draw.uniform(0.1, 0.5))
+            command.communicate(timeout=took * plan.draw.uniform(0.1, 1) * plan.within)
             break  # it has ended before
         except subprocess.TimeoutExpired:
             os.kill(command.pid, signal.SIGKILL)
@@ -273,13 +280,14 @@ def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
     rounds = 0
     while kills < plan.kills and rounds < 2 * plan.kills:
         row = f"{name} {rounds}"
+        most = min(plan.most, plan.kills - kills)
         attacked.prepare()
         if name in WORKERS:
             command = attacked.begin()
-            kills += kill_workers(command, min(_MOST_WORKERS, plan.kills - kills), plan.draw)
+            kills += kill_workers(command, most, plan.draw)
             ended = finish(command)
         else:
-            killed, outlived = kill_command(attacked, took, row, plan)
+            killed, outlived = kill_command(attacked, took, row, most, plan)
             kills += killed
             wrong += outlived
             ended = finish(attacked.begin())
@@ -312,7 +320,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="VERB", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--kills", type=int, default=10, help="of each command")
-    parser.add_argument("--most", type=int, default=3, help="kills of a command in one round")
+    parser.add_argument("--most", type=int, default=4, help="kills in one round")
+    parser.add_argument("--within", type=float, default=0.8, help="share of the command's time")
     parser.add_argument("--seed", type=int, default=31)
     parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
     given = parser.parse_args()
@@ -323,7 +332,7 @@ def main() -> int:
         for name in NAMES:
             if not given.names or name in given.names:
                 draw = random.Random(f"{given.seed} {name}")  # noqa: S311
-                plan = Plan(given.kills, given.most, draw)
+                plan = Plan(given.kills, given.most, given.within, draw)
                 wrong += attack(name, work, Path(folder) / "disk", plan)
     return int(bool(wrong))
 
