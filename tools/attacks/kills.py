@@ -1,11 +1,12 @@
 """Commands killed (-9) at random moments, several times in a row, and then let end.
 
-Usage: ``python -m tools.attacks.kills [VERB ...] [--kills N] [--most N] [--within SHARE]
+Usage: ``python -m tools.attacks.kills [VERB ...] [--kills N] [--most N] [--share SHARE]
 [--seed N] [--work FOLDER]``. Each round kills a command up to ``--most`` times, gives the same
 command again, and compares the folder with that of a command that nobody killed: the same files,
 the same content except for times. Nothing else may stay: no temporary folder beside it or in
-TMPDIR, no process. A kill comes within that share of the time that the command takes when nobody
-kills it. The rounds go on until there were ``--kills`` kills.
+TMPDIR, no process. A kill comes after a random number of changes in the folder, at most that share
+of the changes that the command makes when nobody kills it, so that a busy machine gets as far as an
+idle one. The rounds go on until there were ``--kills`` kills.
 
 In the rows named "workers", Ray's workers are killed in place of the command, which must end as if
 nothing had happened. A round of these takes about a minute on two busy processors: Ray starts, and
@@ -131,13 +132,13 @@ class Plan:
     Attributes:
         kills: Kills after which no further round begins.
         most: Most kills in one round.
-        within: Latest moment of a kill, as a share of the time that the command takes.
+        share: Most changes in the folder before a kill, as a share of those of an unkilled command.
         draw: Source of the random moments.
     """
 
     kills: int
     most: int
-    within: float
+    share: float
     draw: random.Random
 
 
@@ -158,6 +159,7 @@ class Attacked:
         copied: Inputs that are copied into the folder.
         work: Folder of the inputs.
         disk: Folder that the command writes.
+        changes: Changes that it makes there when nobody kills it.
     """
 
     name: str
@@ -165,6 +167,7 @@ class Attacked:
     copied: tuple[str, ...]
     work: Path
     disk: Path
+    changes: int = 0
 
     @property
     def scratch(self) -> Path:
@@ -223,14 +226,44 @@ def kill_workers(command: subprocess.Popen[bytes], most: int, draw: random.Rando
     return killed
 
 
-def kill_command(
-    attacked: Attacked, took: float, row: str, most: int, plan: Plan
-) -> tuple[int, list[str]]:
+def modification_times(folder: Path) -> dict[Path, int]:
+    """Return when each file below a folder was last written, in nanoseconds."""
+    times = {}
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # it has just been removed
+            times[path] = path.lstat().st_mtime_ns
+    return times
+
+
+def count_changes(command: subprocess.Popen[bytes], folder: Path, most: int | None = None) -> int:
+    """Watch the folder of a command until it has changed so often, or the command has ended.
+
+    Args:
+        command: The command.
+        folder: The folder that it writes.
+        most: Changes to wait for; None waits for the end of the command.
+
+    Returns:
+        Number of files that were written, each as often as it was seen to change.
+    """
+    changes = 0
+    before = modification_times(folder)
+    began = time.monotonic()
+    while command.poll() is None and (most is None or changes < most):
+        if time.monotonic() - began > _LONGEST_COMMAND:
+            break
+        time.sleep(0.02)
+        now = modification_times(folder)
+        changes += sum(before.get(path) != written for path, written in now.items())
+        before = now
+    return changes
+
+
+def kill_command(attacked: Attacked, row: str, most: int, plan: Plan) -> tuple[int, list[str]]:
     """Start a command and kill it, several times in a row.
 
     Args:
         attacked: The command.
-        took: Seconds that it takes when nobody kills it.
         row: Name of the round.
         most: Most kills.
         plan: When it is killed.
@@ -240,17 +273,19 @@ def kill_command(
     """
     wrong = []
     kills = 0
+    most_changes = max(1, round(plan.share * attacked.changes))
     for _ in range(plan.draw.randint(1, most)):
         command = attacked.begin()
-        try:
-            command.communicate(timeout=took * plan.draw.uniform(0.1, 1) * plan.within)
-            break  # it has ended before
-        except subprocess.TimeoutExpired:
-            os.kill(command.pid, signal.SIGKILL)
+        count_changes(command, attacked.disk, plan.draw.randint(1, most_changes))
+        time.sleep(plan.draw.uniform(0, 1))  # otherwise each kill would follow a written file
+        if command.poll() is not None:
             command.communicate()
-            kills += 1
-            time.sleep(1)
-            wrong += [f"{row}: still runs: {each}" for each in running(attacked.disk)]
+            break
+        os.kill(command.pid, signal.SIGKILL)
+        command.communicate()
+        kills += 1
+        time.sleep(1)
+        wrong += [f"{row}: still runs: {each}" for each in running(attacked.disk)]
     return kills, wrong
 
 
@@ -270,7 +305,9 @@ def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
     attacked = Attacked(name, text.format(w=work, d=disk).split(), copied, work, disk)
     attacked.prepare()
     began = time.monotonic()
-    unkilled = finish(attacked.begin())
+    command = attacked.begin()
+    attacked.changes = count_changes(command, disk)
+    unkilled = finish(command)
     took = time.monotonic() - began
     if unkilled.status != 0:
         return [f"{name}: fails unkilled: {unkilled.stderr}"]
@@ -287,7 +324,7 @@ def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
             kills += kill_workers(command, most, plan.draw)
             ended = finish(command)
         else:
-            killed, outlived = kill_command(attacked, took, row, most, plan)
+            killed, outlived = kill_command(attacked, row, most, plan)
             kills += killed
             wrong += outlived
             ended = finish(attacked.begin())
@@ -321,7 +358,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="VERB", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--kills", type=int, default=10, help="of each command")
     parser.add_argument("--most", type=int, default=4, help="kills in one round")
-    parser.add_argument("--within", type=float, default=0.8, help="share of the command's time")
+    parser.add_argument("--share", type=float, default=0.5, help="of the changes in the folder")
     parser.add_argument("--seed", type=int, default=31)
     parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
     given = parser.parse_args()
@@ -332,7 +369,7 @@ def main() -> int:
         for name in NAMES:
             if not given.names or name in given.names:
                 draw = random.Random(f"{given.seed} {name}")  # noqa: S311
-                plan = Plan(given.kills, given.most, given.within, draw)
+                plan = Plan(given.kills, given.most, given.share, draw)
                 wrong += attack(name, work, Path(folder) / "disk", plan)
     return int(bool(wrong))
 
