@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -19,13 +20,17 @@ from types import ModuleType
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.contracts.locks import LOCK_NAME, LockFile, remove_abandoned_folders
 from cxr_compare.data_prep.contracts.processors import cpu_count
 
 _OBJECT_STORE_MIB = 128  # per processor, for results that the driver has not fetched yet
 _START_ATTEMPTS = 3
 _CONNECT_TIMEOUT_S = 20.0  # for a cluster's head to accept a connection
 _HEAD_TIMEOUT_S = 25.0  # for a head that restarts; Ray ends this process after 60 without a message
-_LONGEST_FOLDER = 40  # characters: Ray's sockets lie below it, and their paths have a limit
+# Ray's sockets lie below its folder, and the operating system limits the length of their paths.
+_LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # bytes
+_LONGEST_SOCKET_NAME = "session_2026-11-25_06-19-40_734526_4194304/sockets/plasma_store"
+_PREFIX = "ray-cxr-"
 _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 
 
@@ -54,21 +59,48 @@ def connected_ray(address: str | None, workers: int | None) -> Iterator[ModuleTy
         yield ray
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
-    scratch = _make_scratch_folder()
-    try:
-        # Ray has workers import from the folder in which the driver runs. Files in the user's
-        # folder may be named like a module of some library.
-        with contextlib.chdir(scratch), _keep_signal_handler(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray warns about its own future
-            if address is None:
-                _start(ray, workers, scratch)
-            else:
-                _join(ray, address)
-        yield ray
-    finally:
-        ray.shutdown()
-        _end_processes(scratch)
-        shutil.rmtree(scratch, ignore_errors=True)
+    with scratch_folder() as scratch:
+        try:
+            # Ray has workers import from the folder in which the driver runs. Files in the user's
+            # folder may be named like a module of some library.
+            with contextlib.chdir(scratch), _keep_signal_handler(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Ray warns about its own future
+                if address is None:
+                    _start(ray, workers, scratch)
+                else:
+                    _join(ray, address)
+            yield ray
+        finally:
+            ray.shutdown()
+            _end_processes(scratch)
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[str]:
+    """Yield a new folder below which Ray can make its sockets, and remove it afterwards.
+
+    The folder lies in the folder for temporary files, or in ``/tmp`` if the path of that folder is
+    too long. The folders that killed processes left there are removed first.
+
+    Yields:
+        Path of the folder.
+
+    Example:
+        >>> with scratch_folder() as scratch:
+        ...     Path(scratch).is_dir()
+        True
+    """
+    parent = Path(tempfile.gettempdir())
+    longest_socket = parent / f"{_PREFIX}12345678" / _LONGEST_SOCKET_NAME
+    if len(os.fsencode(longest_socket)) > _LONGEST_SOCKET_PATH:
+        parent = Path("/tmp")  # noqa: S108
+    remove_abandoned_folders(parent, f"{_PREFIX}*")
+    scratch = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+    with contextlib.closing(LockFile(Path(scratch) / LOCK_NAME, None)):
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def require_head(ray: ModuleType) -> None:
@@ -89,13 +121,6 @@ def require_head(ray: ModuleType) -> None:
                     "more; run the same command again to go on, once it does"
                 ) from None
         time.sleep(1)
-
-
-def _make_scratch_folder() -> str:
-    folder = tempfile.gettempdir()
-    if len(folder) >= _LONGEST_FOLDER:
-        folder = "/tmp"  # noqa: S108
-    return tempfile.mkdtemp(prefix="cxr-ray-", dir=folder)
 
 
 def _start(ray: ModuleType, workers: int | None, scratch: str) -> None:

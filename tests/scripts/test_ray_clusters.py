@@ -179,7 +179,7 @@ def expected(source: Path, tmp_path: Path) -> dict[str, Any]:
 def scratch_of(process: int) -> str:
     """The folder of the Ray that a command has started."""
     lines = " ".join(map(command_line, below(process)))
-    match = re.search(r"\S*/cxr-ray-\w+", lines)
+    match = re.search(r"\S*/ray-cxr-\w+", lines)
     assert match
     return match[0].rpartition("=")[2]
 

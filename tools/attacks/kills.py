@@ -1,11 +1,17 @@
 """Commands killed (-9) at random moments, several times in a row, and then let end.
 
-Usage: ``python -m tools.attacks.kills [VERB ...] [--rounds N] [--seed N] [--work FOLDER]``. Each
-round kills a command one to three times, gives the same command again, and holds the folder
-against that of a command that nobody killed: the same files, the same content but for times.
-Nothing else may stay: no temporary folder beside it or in TMPDIR, no process. Of the rows of
-``CXR_ENGINE=ray`` named "workers", Ray's workers are killed in place of the command, which is to
-end as if nothing had happened. Exit status 1 where something differs.
+Usage: ``python -m tools.attacks.kills [VERB ...] [--kills N] [--most N] [--share SHARE]
+[--seed N] [--work FOLDER]``. Each round kills a command up to ``--most`` times, gives the same
+command again, and compares the folder with that of a command that nobody killed: the same files,
+the same content except for times. Nothing else may stay: no temporary folder beside it or in
+TMPDIR, no process. A kill comes after a random number of changes in the folder, at most that share
+of the changes that the command makes when nobody kills it, so that a busy machine gets as far as an
+idle one. The rounds go on until there were ``--kills`` kills.
+
+In the rows named "workers", Ray's workers are killed in place of the command, which must end as if
+nothing had happened. A round of these takes about a minute on two busy processors: Ray starts, and
+each new worker imports torch. Exit status 1 where something differs, or where a command does not
+end.
 """
 
 import argparse
@@ -21,7 +27,9 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.scripts.launched import command_line, naming, workers_below
 from tools.attacks import material
@@ -55,7 +63,7 @@ _TIMES = {
     "sha256_of_this_file",
     "peak_memory_bytes",
 }
-_MOST_WORKERS = 5  # killed in a round
+_LONGEST_COMMAND = 1200.0  # seconds, after which a command counts as one that does not end
 # What says how long something took, or was written by the way.
 _ABOUT_TIME = (
     "metrics.csv",
@@ -117,39 +125,213 @@ def _fresh(disk: Path, copied: tuple[str, ...], work: Path) -> None:
         shutil.copytree(work / name, disk / name)
 
 
-def attack_workers(
-    name: str, work: Path, disk: Path, rounds: int, draw: random.Random
-) -> list[str]:
-    """Kill Ray's workers below a command; what differs from a command without kills."""
-    text, copied = material.COMMANDS[WORKERS[name]]
-    words = text.format(w=work, d=disk).split()
-    scratch = disk.with_name("tmp")
-    scratch.mkdir(exist_ok=True)
-    _fresh(disk, copied, work)
-    whole = _begin(words, scratch)
-    said = whole.communicate()[1].decode()
-    if whole.returncode:
-        return [f"{name}: fails unkilled: {said}"]
-    reference = content(disk)
+@dataclass
+class Plan:
+    """How often something is killed, and when.
+
+    Attributes:
+        kills: Kills after which no further round begins.
+        most: Most kills in one round.
+        share: Most changes in the folder before a kill, as a share of those of an unkilled command.
+        draw: Source of the random moments.
+    """
+
+    kills: int
+    most: int
+    share: float
+    draw: random.Random
+
+
+class Ended(NamedTuple):
+    """The end of a command."""
+
+    status: int | None  # None if it did not end by itself
+    stderr: str
+
+
+@dataclass
+class Attacked:
+    """A command that is run again and again with a fresh folder.
+
+    Attributes:
+        name: Name of the row.
+        words: Words of the command.
+        copied: Inputs that are copied into the folder.
+        work: Folder of the inputs.
+        disk: Folder that the command writes.
+        changes: Changes that it makes there when nobody kills it.
+    """
+
+    name: str
+    words: list[str]
+    copied: tuple[str, ...]
+    work: Path
+    disk: Path
+    changes: int = 0
+
+    @property
+    def scratch(self) -> Path:
+        """The TMPDIR of the command."""
+        return self.disk.with_name("tmp")
+
+    def prepare(self) -> None:
+        """Empty the folder and copy the inputs into it."""
+        self.scratch.mkdir(exist_ok=True)
+        _fresh(self.disk, self.copied, self.work)
+
+    def begin(self) -> subprocess.Popen[bytes]:
+        """Start the command."""
+        return _begin(self.words, self.scratch)
+
+    def leftovers(self, row: str) -> list[str]:
+        """Name what still runs and what lies in TMPDIR, one line each."""
+        left = [f"{row}: left in TMPDIR: {path.name}" for path in self.scratch.iterdir()]
+        return left + [f"{row}: still runs: {each}" for each in running(self.disk)]
+
+    def outcome(self, row: str, ended: Ended, reference: dict[str, str]) -> list[str]:
+        """Compare a finished command with one that was not killed, one line a difference."""
+        # Where everything was there when the command was killed, the same command says so.
+        complete = (
+            "is there and is no empty folder" in ended.stderr
+            or "complete predictions" in ended.stderr
+        )
+        if (ended.status != 0 and not complete) or "Traceback" in ended.stderr:
+            return [f"{row}: ends with {ended.status}: {ended.stderr[-600:]}"]
+        return _differences(row, reference, content(self.disk)) + self.leftovers(row)
+
+
+def finish(command: subprocess.Popen[bytes], seconds: float = _LONGEST_COMMAND) -> Ended:
+    """Wait for the end of a command, or end it where it takes too long."""
+    try:
+        stderr = command.communicate(timeout=seconds)[1]
+        return Ended(command.returncode, stderr.decode())
+    except subprocess.TimeoutExpired:
+        command.kill()
+        stderr = command.communicate()[1]
+        return Ended(None, f"{stderr.decode()}\nit did not end within {seconds:.0f} s")
+
+
+def kill_workers(command: subprocess.Popen[bytes], most: int, draw: random.Random) -> int:
+    """Kill Ray's workers below a command at random moments; the number that were killed."""
+    killed = 0
+    began = time.monotonic()
+    while command.poll() is None and killed < most:
+        if time.monotonic() - began > _LONGEST_COMMAND:
+            break
+        time.sleep(draw.uniform(0.2, 3.0))
+        if workers := workers_below(command.pid):
+            with suppress(ProcessLookupError):
+                os.kill(draw.choice(workers), signal.SIGKILL)
+                killed += 1
+    return killed
+
+
+def modification_times(folder: Path) -> dict[Path, int]:
+    """Return when each file below a folder was last written, in nanoseconds."""
+    times = {}
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # it has just been removed
+            times[path] = path.lstat().st_mtime_ns
+    return times
+
+
+def count_changes(command: subprocess.Popen[bytes], folder: Path, most: int | None = None) -> int:
+    """Watch the folder of a command until it has changed so often, or the command has ended.
+
+    Args:
+        command: The command.
+        folder: The folder that it writes.
+        most: Changes to wait for; None waits for the end of the command.
+
+    Returns:
+        Number of files that were written, each as often as it was seen to change.
+    """
+    changes = 0
+    before = modification_times(folder)
+    began = time.monotonic()
+    while command.poll() is None and (most is None or changes < most):
+        if time.monotonic() - began > _LONGEST_COMMAND:
+            break
+        time.sleep(0.02)
+        now = modification_times(folder)
+        changes += sum(before.get(path) != written for path, written in now.items())
+        before = now
+    return changes
+
+
+def kill_command(attacked: Attacked, row: str, most: int, plan: Plan) -> tuple[int, list[str]]:
+    """Start a command and kill it, several times in a row.
+
+    Args:
+        attacked: The command.
+        row: Name of the round.
+        most: Most kills.
+        plan: When it is killed.
+
+    Returns:
+        Number of kills, and a line for each process that outlived its command.
+    """
     wrong = []
     kills = 0
-    for number in range(rounds):
-        _fresh(disk, copied, work)
-        command = _begin(words, scratch)
-        killed_in_round = 0
-        while command.poll() is None and killed_in_round < _MOST_WORKERS:
-            time.sleep(draw.uniform(0.2, 1.0))
-            if workers := workers_below(command.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(draw.choice(workers), signal.SIGKILL)
-                    killed_in_round += 1
-        kills += killed_in_round
-        said = command.communicate(timeout=600)[1].decode()
-        if command.returncode or "Traceback" in said:
-            wrong.append(f"{name} {number}: ends with {command.returncode}: {said[-600:]}")
-            continue
-        wrong += _differences(f"{name} {number}", reference, content(disk))
-    _report(name, 0, rounds, kills, wrong)
+    most_changes = max(1, round(plan.share * attacked.changes))
+    for _ in range(plan.draw.randint(1, most)):
+        command = attacked.begin()
+        count_changes(command, attacked.disk, plan.draw.randint(1, most_changes))
+        time.sleep(plan.draw.uniform(0, 1))  # otherwise each kill would follow a written file
+        if command.poll() is not None:
+            command.communicate()
+            break
+        os.kill(command.pid, signal.SIGKILL)
+        command.communicate()
+        kills += 1
+        time.sleep(1)
+        wrong += [f"{row}: still runs: {each}" for each in running(attacked.disk)]
+    return kills, wrong
+
+
+def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
+    """Kill a command, or Ray's workers below it, until there were enough kills.
+
+    Args:
+        name: One of `NAMES`.
+        work: Folder of the inputs.
+        disk: Folder that the command writes; it is emptied for each round.
+        plan: How often and when.
+
+    Returns:
+        A line for everything that differs from a command that nobody killed.
+    """
+    text, copied = material.COMMANDS[WORKERS.get(name, name)]
+    attacked = Attacked(name, text.format(w=work, d=disk).split(), copied, work, disk)
+    attacked.prepare()
+    began = time.monotonic()
+    command = attacked.begin()
+    attacked.changes = count_changes(command, disk)
+    unkilled = finish(command)
+    took = time.monotonic() - began
+    if unkilled.status != 0:
+        return [f"{name}: fails unkilled: {unkilled.stderr}"]
+    reference = content(disk)
+    wrong: list[str] = []
+    kills = 0
+    rounds = 0
+    while kills < plan.kills and rounds < 2 * plan.kills:
+        row = f"{name} {rounds}"
+        most = min(plan.most, plan.kills - kills)
+        attacked.prepare()
+        if name in WORKERS:
+            command = attacked.begin()
+            kills += kill_workers(command, most, plan.draw)
+            ended = finish(command)
+        else:
+            killed, outlived = kill_command(attacked, row, most, plan)
+            kills += killed
+            wrong += outlived
+            ended = finish(attacked.begin())
+        rounds += 1
+        wrong += attacked.outcome(row, ended, reference)
+        print(f"  {row}: {kills} kills, {len(wrong)} differ", file=sys.stderr, flush=True)
+    _report(name, took, rounds, kills, wrong)
     return wrong
 
 
@@ -170,54 +352,13 @@ def _report(name: str, took: float, rounds: int, kills: int, wrong: list[str]) -
         print(f"  {line}", flush=True)
 
 
-def attack(name: str, work: Path, disk: Path, rounds: int, draw: random.Random) -> list[str]:
-    """Kill a command in some rounds; what differs from one that was not killed, a line each."""
-    text, copied = material.COMMANDS[name]
-    words = text.format(w=work, d=disk).split()
-    scratch = disk.with_name("tmp")
-    scratch.mkdir(exist_ok=True)
-    _fresh(disk, copied, work)
-    began = time.monotonic()
-    whole = _begin(words, scratch)
-    said = whole.communicate()[1].decode()
-    took = time.monotonic() - began
-    if whole.returncode:
-        return [f"{name}: fails unkilled: {said}"]
-    reference = content(disk)
-    wrong = []
-    kills = 0
-    for number in range(rounds):
-        _fresh(disk, copied, work)
-        for _ in range(draw.randint(1, 3)):
-            last = _begin(words, scratch)
-            try:
-                said = last.communicate(timeout=took * draw.uniform(0.15, 0.8))[1].decode()
-                break  # it had ended before
-            except subprocess.TimeoutExpired:
-                os.kill(last.pid, signal.SIGKILL)
-                last.communicate()
-                kills += 1
-                time.sleep(1)
-                wrong += [f"{name} {number}: still runs: {each}" for each in running(disk)]
-        else:
-            last = _begin(words, scratch)
-            said = last.communicate()[1].decode()
-        done = "is there and is no empty folder" in said or "complete predictions" in said
-        if (last.returncode and not done) or "Traceback" in said:  # done: killed when all was there
-            wrong.append(f"{name} {number}: ends with {last.returncode}: {said[-600:]}")
-            continue
-        wrong += _differences(f"{name} {number}", reference, content(disk))
-        wrong += [f"{name} {number}: left in TMPDIR: {path.name}" for path in scratch.iterdir()]
-        wrong += [f"{name} {number}: still runs: {each}" for each in running(disk)]
-    _report(name, took, rounds, kills, wrong)
-    return wrong
-
-
 def main() -> int:
     """Run the attacks; 1 where anything fell."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="VERB", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--kills", type=int, default=10, help="of each command")
+    parser.add_argument("--most", type=int, default=4, help="kills in one round")
+    parser.add_argument("--share", type=float, default=0.5, help="of the changes in the folder")
     parser.add_argument("--seed", type=int, default=31)
     parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
     given = parser.parse_args()
@@ -228,8 +369,8 @@ def main() -> int:
         for name in NAMES:
             if not given.names or name in given.names:
                 draw = random.Random(f"{given.seed} {name}")  # noqa: S311
-                attacks = attack_workers if name in WORKERS else attack
-                wrong += attacks(name, work, Path(folder) / "disk", given.rounds, draw)
+                plan = Plan(given.kills, given.most, given.share, draw)
+                wrong += attack(name, work, Path(folder) / "disk", plan)
     return int(bool(wrong))
 
 
