@@ -15,6 +15,7 @@ which a statistician would describe it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -368,6 +369,25 @@ class _Figure:
         return min(counts) if counts and len(counts) == len(self.models) else None
 
     @property
+    def patients_at_floor(self) -> float | None:
+        """Effective patients that percentiles are expanded for at a floor; `None` elsewhere.
+
+        The fewest of validation and test count. Differences of systems are covered as they are.
+        """
+        if self.is_difference or not is_chosen(self.key.policy):
+            return None
+        numbers = [
+            model.validation.effective_patients_at_floor(self.key.policy)
+            for model in self.models
+            if model.validation
+        ]
+        at_floor = min(numbers, default=math.inf)
+        of_test = self.size.effective_patients
+        if math.isinf(at_floor) or of_test is None:
+            return None
+        return min(at_floor, of_test)
+
+    @property
     def too_few_misses(self) -> str:
         """Reason why resamples cannot say how far the threshold varies; empty if they can."""
         if not is_chosen(self.key.policy):
@@ -428,8 +448,9 @@ class _EstimateMaker:
     def _bound(self, figure: _Figure) -> Estimate:
         """Give a figure its interval.
 
-        1. Percentiles of the replicates. With fixed choices they are expanded for few patients;
-           replicates with choices made again are already wider than that.
+        1. Percentiles of the replicates. With fixed choices they are expanded for few patients.
+           Replicates with choices made again are already wider than that, except at a floor,
+           whose threshold lies among the scores of few validation patients.
         2. Several seeds: the interval of Obuchowski and Rockette takes their place.
         3. A note where average precision is biased by few positive images.
         4. A share of 0 or 1 that no resample moves: the exact interval.
@@ -440,7 +461,7 @@ class _EstimateMaker:
         refitted = fixed_drawn is not None
         if drawn is not None and figure.is_bias_corrected:
             drawn = lower_for_bias(drawn, figure.value)
-        patients = None if refitted else figure.size.effective_patients
+        patients = figure.patients_at_floor if refitted else figure.size.effective_patients
         bounded = self._percentiles(figure, drawn, fixed_drawn, patients)
         over_seeds = None
         if figure.has_seeds:
