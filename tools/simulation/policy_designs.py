@@ -9,13 +9,18 @@ then share the lowest score.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, ndtri
 
-from cxr_compare.evaluation.compare.intervals import resampled_figures
+from cxr_compare.evaluation.compare.intervals import (
+    Replicates,
+    SystemFigures,
+    estimate_figures,
+)
 from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_threshold
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.metrics.metric import MetricKey
@@ -49,7 +54,7 @@ _SUBTLE = 0.4  # share of the lesions
 _SHIFTS = (0.7, 2.3)  # of subtle and of obvious lesions
 _WITHOUT_BOX = (0.45, 0.10, 0.02)  # of negative images, and of subtle and obvious lesions
 _POPULATION = 300_000  # patients
-_TRUTH_SETS = 3000
+_TRUTH_SETS = 2000
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,18 @@ def _is_counted(key: MetricKey) -> bool:
     return key.policy in POLICIES and key.metric in RATES
 
 
+class _CountedFigures(SystemFigures):
+    """The figures that are counted: intervals of all others would only cost time."""
+
+    @cached_property
+    def values(self) -> dict[MetricKey, float | None]:
+        return {key: value for key, value in super().values.items() if _is_counted(key)}
+
+    @cached_property
+    def reasons(self) -> dict[MetricKey, str]:
+        return {key: reason for key, reason in super().reasons.items() if _is_counted(key)}
+
+
 def policy_measure(
     population: Population, n_validation: int, n_test: int
 ) -> Callable[[np.random.Generator], Measure]:
@@ -157,7 +174,10 @@ def policy_measure(
             test = population.draw(rng, n_test, 2)
             scorecards = evaluated_scorecards(validation, test, [1, 1], list(POLICIES))
             resamples = Resamples(n_test, _REPLICATES, int(rng.integers(2**31)))
-            drawn = resampled_figures("finding", scorecards, resamples, kept=_is_counted)
+            replicates = Replicates.draw(scorecards, resamples, kept=_is_counted)
+            counted = {name: _CountedFigures(each) for name, each in scorecards.items()}
+            replicates = replace(replicates, systems=counted)
+            drawn = estimate_figures("finding", replicates, resamples)
             found: Found = {}
             for (policy, metric), true in truth.items():
                 figure = drawn.estimates.get("A", metric, policy)
