@@ -91,7 +91,6 @@ TABLES = (
             Column("precision", "sensitivity>=0.90|precision|covers"),
             Column("NPV", "sensitivity>=0.90|npv|covers"),
             Column("has an interval", "sensitivity>=0.90|specificity|interval"),
-            Column("equal systems called different", "sensitivity>=0.90|specificity|different"),
         ),
         cases="design",
     ),
