@@ -369,23 +369,23 @@ class _Figure:
         return min(counts) if counts and len(counts) == len(self.models) else None
 
     @property
-    def patients_at_floor(self) -> float | None:
-        """Effective patients that percentiles are expanded for at a floor; `None` elsewhere.
+    def patients_of_choice(self) -> float | None:
+        """Effective patients that percentiles are expanded for at a floor or cost, else `None`.
 
         The fewest of validation and test count. Differences of systems are covered as they are.
         """
         if self.is_difference or not is_chosen(self.key.policy):
             return None
         numbers = [
-            model.validation.effective_patients_at_floor(self.key.policy)
+            model.validation.effective_patients(self.key.policy)
             for model in self.models
             if model.validation
         ]
-        at_floor = min(numbers, default=math.inf)
+        of_validation = min(numbers, default=math.inf)
         of_test = self.size.effective_patients
-        if math.isinf(at_floor) or of_test is None:
+        if math.isinf(of_validation) or of_test is None:
             return None
-        return min(at_floor, of_test)
+        return min(of_validation, of_test)
 
     @property
     def too_few_misses(self) -> str:
@@ -449,8 +449,8 @@ class _EstimateMaker:
         """Give a figure its interval.
 
         1. Percentiles of the replicates. With fixed choices they are expanded for few patients.
-           Replicates with choices made again are already wider than that, except at a floor,
-           whose threshold lies among the scores of few validation patients.
+           Replicates with choices made again are already wider than that, except at a floor or
+           by costs: then the threshold lies among the scores of few validation patients.
         2. Several seeds: the interval of Obuchowski and Rockette takes their place.
         3. A note where average precision is biased by few positive images.
         4. A share of 0 or 1 that no resample moves: the exact interval.
@@ -461,7 +461,7 @@ class _EstimateMaker:
         refitted = fixed_drawn is not None
         if drawn is not None and figure.is_bias_corrected:
             drawn = lower_for_bias(drawn, figure.value)
-        patients = figure.patients_at_floor if refitted else figure.size.effective_patients
+        patients = figure.patients_of_choice if refitted else figure.size.effective_patients
         bounded = self._percentiles(figure, drawn, fixed_drawn, patients)
         over_seeds = None
         if figure.has_seeds:

@@ -281,32 +281,36 @@ class ValidationScores:
             f"{_FEWEST_MISSES}"
         )
 
-    def effective_patients_at_floor(self, policy: str) -> float:
-        """Return the effective number of patients who determine the threshold of a floor.
+    def effective_patients(self, policy: str) -> float:
+        """Return the effective number of patients who determine the threshold of a policy.
 
-        These are the patients with a positive image for a sensitivity, and those with a negative
-        one for a specificity.
+        These are the patients with a positive image for a required sensitivity, those with a
+        negative one for a specificity, and the fewer of both for costs.
 
         Args:
             policy: A policy.
 
         Returns:
-            The number; infinity for a policy without a floor.
+            The number; infinity for ``max_f1`` and ``youden``, which weigh all images alike.
 
         Example:
             >>> labels, scores = [True] * 4 + [False] * 2, range(6)
             >>> validation = ValidationScores(labels, scores, ["a", "a", "b", "b", "c", "d"])
-            >>> validation.effective_patients_at_floor("sensitivity>=0.90")
+            >>> validation.effective_patients("sensitivity>=0.90")
             2.0
-            >>> validation.effective_patients_at_floor("max_f1")
+            >>> validation.effective_patients("max_f1")
             inf
         """
-        rule = check_policy(policy)
-        if rule.kind not in ("sensitivity", "specificity"):
-            return math.inf
-        counted = self.y_true if rule.kind == "sensitivity" else ~self.y_true
-        _, images = np.unique(self.patients[counted], return_counts=True)
-        return float(effective_patients(images))
+        classes = {
+            "sensitivity": [self.y_true],
+            "specificity": [~self.y_true],
+            "cost": [self.y_true, ~self.y_true],
+        }
+        numbers = []
+        for counted in classes.get(check_policy(policy).kind, []):
+            _, images = np.unique(self.patients[counted], return_counts=True)
+            numbers.append(effective_patients(images))
+        return min(numbers, default=math.inf)
 
 
 class _Cuts(NamedTuple):

@@ -301,19 +301,23 @@ def test_a_floor_set_by_an_extreme_score_has_no_refitted_interval(evaluated):
     assert refitted["p_value"].isna().all()
 
 
-@pytest.mark.parametrize("policy", ["sensitivity>=0.80", "specificity>=0.80"])
-def test_at_a_floor_percentiles_are_expanded_for_the_fewest_patients(evaluated, policy):
+@pytest.mark.parametrize("policy", ["sensitivity>=0.80", "specificity>=0.80", "cost:3/1"])
+def test_at_a_floor_or_cost_percentiles_are_expanded_for_the_fewest_patients(evaluated, policy):
     scorecards = {name: [a_scorecard(evaluated, seed, [policy])] for seed, name in enumerate("AB")}
     resamples = Resamples(evaluated.n_patients, 200)
     replicates = Replicates.draw(scorecards, resamples)
     figures = estimate_figures("opacity", replicates, resamples).estimates
     validation = scorecards["A"][0].validation
-    counted = validation.y_true == policy.startswith("sensitivity")
-    _, images = np.unique(validation.patients[counted], return_counts=True)
+    classes = {"sensitivity>=0.80": [True], "specificity>=0.80": [False]}.get(policy, [True, False])
+    counts = [
+        np.unique(validation.patients[validation.y_true == label], return_counts=True)[1]
+        for label in classes
+    ]
     for metric in ("recall", "specificity", "precision"):
         figure = figures.get("A", metric, policy)
         drawn = replicates.mean(["A"], MetricKey(ALL, policy, metric))
-        fewest = min(images.sum() ** 2 / (images**2).sum(), figure.effective_patients)
+        numbers = [count.sum() ** 2 / (count**2).sum() for count in counts]
+        fewest = min(*numbers, figure.effective_patients)
         expected = percentile_interval(drawn, expanded_level(0.95, fewest))
         plain = percentile_interval(drawn)
         assert (figure.low, figure.high) == pytest.approx((expected.low, expected.high))
