@@ -15,6 +15,7 @@ which a statistician would describe it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -371,6 +372,25 @@ class _Figure:
         return min(counts) if counts and len(counts) == len(self.models) else None
 
     @property
+    def patients_of_choice(self) -> float | None:
+        """Effective patients that percentiles are expanded for at a floor or cost, else `None`.
+
+        The fewest of validation and test count. Differences of systems are covered as they are.
+        """
+        if self.is_difference or not is_chosen(self.key.policy):
+            return None
+        numbers = [
+            model.validation.effective_patients(self.key.policy)
+            for model in self.models
+            if model.validation
+        ]
+        of_validation = min(numbers, default=math.inf)
+        of_test = self.size.effective_patients
+        if math.isinf(of_validation) or of_test is None:
+            return None
+        return min(of_validation, of_test)
+
+    @property
     def too_few_misses(self) -> str:
         """Reason why resamples cannot say how far the threshold varies; empty if they can."""
         if not is_chosen(self.key.policy):
@@ -432,7 +452,8 @@ class _EstimateMaker:
         """Give a figure its interval.
 
         1. Percentiles of the replicates, expanded for few patients. Replicates in which a threshold
-           or score cut is chosen again are already wider than that.
+           or score cut is chosen again are already wider than that, except at a floor or by costs:
+           then the threshold lies among the scores of few validation patients.
         2. Several seeds: the interval of Obuchowski and Rockette takes their place.
         3. A note where average precision is biased by few positive images.
         4. A share of 0 or 1 that no resample moves: the exact interval.
@@ -443,8 +464,10 @@ class _EstimateMaker:
         refitted = fixed_drawn is not None
         if drawn is not None and figure.is_bias_corrected:
             drawn = lower_for_bias(drawn, figure.value)
-        widened = refitted and any(name in figure.choices for name in (THRESHOLDS, BOX_CUT))
-        patients = None if widened else figure.size.effective_patients
+        rests_on_cut = any(name in figure.choices for name in (THRESHOLDS, BOX_CUT))
+        patients = figure.size.effective_patients
+        if refitted and rests_on_cut:
+            patients = figure.patients_of_choice
         bounded = self._percentiles(figure, drawn, fixed_drawn, patients)
         over_seeds = None
         if figure.has_seeds:

@@ -6,7 +6,9 @@ or none, is not a choice that validation supports, so it is no candidate. A thre
 declares is taken as it is.
 
 `ValidationScores.refit` chooses thresholds again for many resamples of patients at once, by running
-sums along the validation scores.
+sums along the validation scores. A resample that reaches a floor only by calling every image
+positive, or none, takes the candidate next to that: leaving it out would take the most extreme
+thresholds from the interval.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.guaranteed_threshold import midpoints
 from cxr_compare.evaluation.decisions.guarantees import read_guarantee
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.running_sums import SegmentSums, first_at_least
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
@@ -215,7 +218,8 @@ class ValidationScores:
 
         Returns:
             A function of patient weights, shape ``(R, n_clusters)``, that returns the threshold of
-            each policy, shape ``(R,)``; NaN where there is none.
+            each policy, shape ``(R,)``; NaN where there is none. A row whose images reach a floor
+            by no candidate gets the candidate that comes closest to it.
         """
         rules = {policy: check_policy(policy) for policy in self.policies}
         falling, rank = np.unique(-self.scores, return_inverse=True)
@@ -241,7 +245,7 @@ class ValidationScores:
                     continue
                 with np.errstate(invalid="ignore", divide="ignore"):
                     position = _choose_position(cuts, rule)
-                exists = position.exists & cuts.both_classes
+                exists = position.is_candidate & cuts.both_classes
                 chosen[policy] = np.where(exists, cuts.thresholds(position.cut), np.nan)
             return chosen
 
@@ -277,6 +281,37 @@ class ValidationScores:
             f"{_FEWEST_MISSES}"
         )
 
+    def effective_patients(self, policy: str) -> float:
+        """Return the effective number of patients who determine the threshold of a policy.
+
+        These are the patients with a positive image for a required sensitivity, those with a
+        negative one for a specificity, and the fewer of both for costs.
+
+        Args:
+            policy: A policy.
+
+        Returns:
+            The number; infinity for ``max_f1`` and ``youden``, which weigh all images alike.
+
+        Example:
+            >>> labels, scores = [True] * 4 + [False] * 2, range(6)
+            >>> validation = ValidationScores(labels, scores, ["a", "a", "b", "b", "c", "d"])
+            >>> validation.effective_patients("sensitivity>=0.90")
+            2.0
+            >>> validation.effective_patients("max_f1")
+            inf
+        """
+        classes = {
+            "sensitivity": [self.y_true],
+            "specificity": [~self.y_true],
+            "cost": [self.y_true, ~self.y_true],
+        }
+        numbers = []
+        for counted in classes.get(check_policy(policy).kind, []):
+            _, images = np.unique(self.patients[counted], return_counts=True)
+            numbers.append(effective_patients(images))
+        return min(numbers, default=math.inf)
+
 
 class _Cuts(NamedTuple):
     """Cumulated counts along falling scores, a row for each resample."""
@@ -310,10 +345,18 @@ class _Cuts(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """Index of the chosen cut in each row, and whether there is one, both shape ``(R,)``."""
+    """Chosen cut of each row.
+
+    Attributes:
+        cut: Index of the cut, shape ``(R,)``.
+        exists: True where the cut fulfils the policy, shape ``(R,)``.
+        is_candidate: True also where no candidate reaches a floor, and `cut` is the candidate that
+            comes closest to it, shape ``(R,)``.
+    """
 
     cut: npt.NDArray[np.int64]
     exists: npt.NDArray[np.bool_]
+    is_candidate: npt.NDArray[np.bool_]
 
 
 def _choose_position(cuts: _Cuts, rule: Policy) -> _Position:
@@ -331,7 +374,8 @@ def _choose_position(cuts: _Cuts, rule: Policy) -> _Position:
         f1 = 2 * cuts.tp / (cuts.called + cuts.n_positive)
         gain = np.where(cuts.called < cuts.n_images, f1, 0)
     index = gain.argmax(axis=1)  # the first of equals has the highest threshold
-    return _Position(index, np.take_along_axis(gain, index[:, None], axis=1)[:, 0] > 0)
+    exists = np.take_along_axis(gain, index[:, None], axis=1)[:, 0] > 0
+    return _Position(index, exists, exists)
 
 
 def _at_floor(cuts: _Cuts, kind: str, floor: float) -> _Position:
@@ -348,7 +392,9 @@ def _at_floor(cuts: _Cuts, kind: str, floor: float) -> _Position:
         too_many = n_negative - _least(n_negative, floor) + 1
         index = np.minimum(first_at_least(cuts.called - cuts.tp, too_many), all_called) - 1
     exists = (index >= some_called) & (index < all_called)
-    return _Position(np.where(exists, index, 0), exists)
+    is_candidate = some_called < all_called
+    closest = np.maximum(np.minimum(index, all_called - 1), some_called)
+    return _Position(np.where(is_candidate, closest, 0), exists, is_candidate)
 
 
 def _least(count: npt.NDArray[Any], floor: float) -> npt.NDArray[Any]:
@@ -364,8 +410,9 @@ def _cheapest(cuts: _Cuts, rule: Policy) -> _Position:
     costs = _costs(cuts, rule)
     index = costs.cost.argmin(axis=1)  # the first of equals has the highest threshold
     least = np.take_along_axis(costs.cost, index[:, None], axis=1)
-    exists = (least <= 1.0) & (least <= costs.all_missed)
-    return _Position(index, exists[:, 0] & np.isfinite(least[:, 0]))
+    cheaper = (least <= 1.0) & (least <= costs.all_missed)
+    exists = cheaper[:, 0] & np.isfinite(least[:, 0])
+    return _Position(index, exists, exists)
 
 
 class _Costs(NamedTuple):

@@ -44,7 +44,7 @@ def tune(
     rule_out: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
     rule_in: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
 ) -> Decision:
-    """Choose how boxes become a score, which boxes count, and thresholds, on validation.
+    """Choose image scores, boxes and thresholds on validation.
 
     A detector's boxes that overlap a more confident one too much are left out. A classifier's boxes
     are cut out of its maps: validation chooses the level and how many boxes an image has.

@@ -33,6 +33,7 @@ from tools.simulation.makers import (
 )
 from tools.simulation.mark_designs import mark_designs, mark_measure, true_figures
 from tools.simulation.monitor_designs import faults, streams
+from tools.simulation.policy_designs import policies
 from tools.simulation.product import Evaluated, calibrations, evaluate
 from tools.simulation.reader_designs import (
     NESTED_SIZES,
@@ -528,6 +529,7 @@ DESIGNS |= {
     each.__name__: _without_luck(each)
     for each in (groups, transfer, guarantees, shortcuts, predictive, verdicts)
 }
+DESIGNS["policies"] = lambda: [Case("policies", name, make) for name, make in policies()]
 DESIGNS |= {
     "streams": lambda: [
         Case("streams", name, lambda _, of=of: of, 0.3 if "return" in name else 1.0)

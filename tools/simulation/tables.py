@@ -8,6 +8,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from tools.simulation.policy_designs import POLICIES, RATES
+
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 """Results of the cases at two revisions, ``before`` and ``after``, in the order of the page."""
 
@@ -71,6 +73,27 @@ TABLES = (
                 "recall covers|held",
             ),
         ),
+    ),
+    Table(
+        "policies",
+        "policies",
+        tuple(
+            Column(f"{policy_title}: {title}", f"{policy}|{metric}|covers")
+            for policy, policy_title in POLICIES.items()
+            for metric, title in RATES.items()
+        ),
+    ),
+    Table(
+        "floor_intervals",
+        "policies",
+        (
+            Column("sensitivity >= 0.90: sensitivity", "sensitivity>=0.90|recall|covers"),
+            Column("specificity", "sensitivity>=0.90|specificity|covers"),
+            Column("precision", "sensitivity>=0.90|precision|covers"),
+            Column("NPV", "sensitivity>=0.90|npv|covers"),
+            Column("has an interval", "sensitivity>=0.90|specificity|interval"),
+        ),
+        cases="design",
     ),
     Table(
         "auroc",

@@ -36,6 +36,7 @@ from cxr_compare.evaluation.decisions.thresholds import (
 )
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.intervals import expanded_level, percentile_interval
 from cxr_compare.evaluation.systems.stored_predictions import read_system_of_split, tune_predictions
 from tests.evaluation.evaluated_images import evaluated_images
 
@@ -298,6 +299,33 @@ def test_a_floor_set_by_an_extreme_score_has_no_refitted_interval(evaluated):
     tests = paired_tests(drawn.estimates, scorecards, drawn.differences)
     refitted = tests[(tests["method"] == REFITTED_TEST) & (tests["metric"] == "specificity")]
     assert refitted["p_value"].isna().all()
+
+
+@pytest.mark.parametrize("policy", ["sensitivity>=0.80", "specificity>=0.80", "cost:3/1"])
+def test_at_a_floor_or_cost_percentiles_are_expanded_for_the_fewest_patients(evaluated, policy):
+    scorecards = {name: [a_scorecard(evaluated, seed, [policy])] for seed, name in enumerate("AB")}
+    resamples = Resamples(evaluated.n_patients, 200)
+    replicates = Replicates.draw(scorecards, resamples)
+    figures = estimate_figures("opacity", replicates, resamples).estimates
+    validation = scorecards["A"][0].validation
+    classes = {"sensitivity>=0.80": [True], "specificity>=0.80": [False]}.get(policy, [True, False])
+    counts = [
+        np.unique(validation.patients[validation.y_true == label], return_counts=True)[1]
+        for label in classes
+    ]
+    for metric in ("recall", "specificity", "precision"):
+        figure = figures.get("A", metric, policy)
+        drawn = replicates.mean(["A"], MetricKey(ALL, policy, metric))
+        numbers = [count.sum() ** 2 / (count**2).sum() for count in counts]
+        fewest = min(*numbers, figure.effective_patients)
+        expected = percentile_interval(drawn, expanded_level(0.95, fewest))
+        plain = percentile_interval(drawn)
+        assert (figure.low, figure.high) == pytest.approx((expected.low, expected.high))
+        assert figure.high - figure.low > plain.high - plain.low
+        gap = figures.difference("A", "B", metric, policy)
+        gaps = replicates.mean(["A", "B"], MetricKey(ALL, policy, metric))
+        plain = percentile_interval(gaps)
+        assert (gap.low, gap.high) == pytest.approx((plain.low, plain.high))
 
 
 def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, drawn):

@@ -120,7 +120,8 @@ def test_a_detectors_decision_stores_its_overlap_and_gives_it_again(predict, tes
     decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
     read = Decision.from_dict(decision.to_dict())
     assert (read.overlap, read.box_cut) == (decision.overlap, decision.box_cut)
-    assert len([row for row in decision.tried if "froc_mean" in row]) == 7
+    assert [row["boxes"] for row in read.boxes_tried][0] == OverlapRule().description
+    assert len(read.boxes_tried) == 7
 
 
 def test_a_faint_map_gets_its_box_by_its_own_range_and_an_empty_map_none():

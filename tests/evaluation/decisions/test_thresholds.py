@@ -160,9 +160,17 @@ WEIGHTS = arrays.arrays(np.int16, (5, 6), elements=st.integers(0, 3))
 
 
 def by_rows(validation, policy, of_row):
-    """The oracle: the rows of a resample written out, given to `choose_threshold`."""
+    """The oracle: the rows of a resample written out, given to `choose_threshold`.
+
+    Where no candidate reaches a floor, the oracle takes the one closest to it.
+    """
     rows = np.repeat(np.arange(len(validation.scores)), of_row)
-    found = choose_threshold(validation.y_true[rows], validation.scores[rows], policy).threshold
+    truth, scores = validation.y_true[rows], validation.scores[rows]
+    found = choose_threshold(truth, scores, policy).threshold
+    if found is None and ">=" in policy and 0 < truth.sum() < len(truth):
+        candidates = threshold_candidates(scores).tolist()
+        extreme = min if policy.startswith("sensitivity") else max
+        found = extreme(candidates, default=None)
     return np.nan if found is None else found
 
 
@@ -187,6 +195,24 @@ def test_scores_without_ties_give_the_threshold_of_the_rows_written_out():
     for policy in policies:
         expected = [by_rows(validation, policy, row[owner]) for row in weights]
         np.testing.assert_array_equal(found[policy], expected, err_msg=policy)
+
+
+def test_a_resample_that_reaches_a_floor_by_calling_all_images_takes_the_lowest_candidate():
+    # Images without a box score 0.
+    y_true = np.array([1, 1, 1, 0, 0, 0], dtype=bool)
+    scores = np.array([0.9, 0.8, 0.0, 0.6, 0.0, 0.0])
+    policies = ("sensitivity>=0.60", "specificity>=1")
+    validation = ValidationScores(y_true, scores, np.arange(6).astype(str), policies)
+    refitted = validation.refit(np.arange(6), 6)
+    as_it_is, more_without_box, no_negative = refitted(
+        np.array([[1, 1, 1, 1, 1, 1], [1, 0, 2, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+    )["sensitivity>=0.60"]
+    assert as_it_is == pytest.approx(0.7)
+    assert more_without_box == pytest.approx(0.3)  # between 0 and 0.6, the lowest two scores
+    assert np.isnan(no_negative)
+    highest_is_negative = refitted(np.array([[0, 0, 1, 2, 1, 0], [0, 0, 2, 0, 1, 0]]))
+    assert highest_is_negative["specificity>=1"][0] == pytest.approx(0.3)
+    assert np.isnan(highest_is_negative["specificity>=1"][1])  # all images have one score
 
 
 def test_systems_are_refitted_on_the_same_patients_whatever_rows_each_has():

@@ -154,7 +154,7 @@ def test_only_a_classifier_with_maps_gets_a_map_scale_and_a_level(predict, test_
     with_maps = tune_predictions(predict("A", maps=True), test_set)
     assert with_maps.map_scale[0] == 0.0
     assert isinstance(with_maps.map_boxes, MapBoxRule)
-    assert max(entry["froc_mean"] for entry in with_maps.tried) > 0
+    assert max(row["froc_mean"] for row in with_maps.boxes_tried) > 0
     without = tune_predictions(predict("B"), test_set)
     assert (without.map_scale, without.map_boxes, without.tried) == (None, None, [])
 
