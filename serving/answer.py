@@ -86,8 +86,8 @@ _NOTE = (
 class Answer:
     """Answer of one system for one image.
 
-    An answer has a decision only if there is no warning. A warning says why the image may not be one
-    that the system can answer for, such as an image that is no frontal chest X-ray.
+    An answer has a decision only if there is no warning. A warning says why the image may not be
+    one that the system can answer for, such as an image that is no frontal chest X-ray.
 
     Attributes:
         image: Name of the image: the path that was given, or ``array``.

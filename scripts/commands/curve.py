@@ -105,8 +105,8 @@ def curve(
         split: Split to train and test on. Give it several times for the folds of a
             cross-validation, which test different patients.
         mixed: Also train a third model, a detector that has labels for all images and boxes for a
-            share of them. It starts from the weights of the classifier that learned all labels, so
-            it needs the same backbone as that classifier.
+            share of them. It starts from the weights of the classifier that learned all labels, and
+            has the backbone of that classifier.
         equal: steps trains on a small share for as many steps as on the whole set. epochs trains on
             it for as many epochs, and so for fewer steps.
         label_seconds: Time that it takes a person to label one image, in seconds.
