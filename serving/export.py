@@ -104,7 +104,7 @@ def export_run(
 
 
 def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
-    """Write ``requirements.txt`` with the installed versions of the packages that an export needs."""
+    """Write ``requirements.txt``: installed versions of the packages that an export needs."""
     lines = []
     for name in (*_PREDICTS_WITH, PACKAGES[format]):
         try:

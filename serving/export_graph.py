@@ -40,8 +40,8 @@ from cxr_compare.serving.exported_model import without_telemetry
 _OPSET = 17
 _TRACED_BATCH = 2  # of one, tracing would take the batch for a constant
 _GATES = {"Sigmoid", "HardSigmoid", "HSigmoid", "Swish", "HSwish"}
-# In networks with gates (EfficientNet, MobileNetV3) these operations take longer in integers, because
-# of the conversions around them. Both networks were 1.3 times as fast with them in bf16.
+# In networks with gates (EfficientNet, MobileNetV3) these operations take longer in integers,
+# because of the conversions around them. Both networks were 1.3 times as fast with them in bf16.
 _FLOATS_OF_GATED = ["GroupConvolution", "Multiply", "Add", "ReduceMean", "Swish", "HSwish"]
 
 

@@ -37,16 +37,17 @@ if TYPE_CHECKING:
 
 # Both sides compute in float32, so they differ only by the order in which sums are rounded. The
 # quickstart's trained networks differ by 9e-7 in a score and 2e-5 px in a corner. RetinaNet R50 at
-# 512 px with random weights, which amplify differences, differs by 2e-5 and 0.015 px. A wrong layer,
-# colour, size or anchor changes a score by 0.01 or a corner by 1 px or more. The limits lie between.
+# 512 px with random weights, which amplify differences, differs by 2e-5 and 0.015 px. A wrong
+# layer, colour, size or anchor changes a score by 0.01 or a corner by 1 px or more. The limits lie
+# between.
 _SCORE_LIMIT = 1e-3  # also how near a threshold a decision may change
 _CORNER_LIMIT = 0.05  # px of the network's image
 _MAP_LIMIT = 1e-3  # as a share of the largest value of the original's maps
 # Share of boxes without a partner. If two boxes overlap by just the limit of suppression, or have
 # equal scores, one side may keep a box that the other drops.
 _UNMATCHED_LIMIT = 0.01
-# A lower precision gives other numbers, so the quality of the answers is compared. Two trainings that
-# differ only in their seed differ by more than this limit.
+# A lower precision gives other numbers, so the quality of the answers is compared. Two trainings
+# that differ only in their seed differ by more than this limit.
 _DROP_LIMIT = 0.02  # of AUROC and of AP50 on validation images
 _CHANGED_LIMIT = 0.05  # share of validation images whose decision changes at the frozen threshold
 
