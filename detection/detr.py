@@ -141,7 +141,7 @@ class LesionDetr(Detector):
         self.network.loss_function = _defer_loss
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _Pass:
-        """Run the network; in training, RT-DETR and D-FINE make denoising queries of the targets."""
+        """Run the network; RT-DETR and D-FINE make denoising queries of the targets in training."""
         labels = None if targets is None else [self._package_target(target) for target in targets]
         output = self.network(pixel_values=self.pixels(images), labels=labels)
         logits = output.logits.float()  # (B, Q, K)

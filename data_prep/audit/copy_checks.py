@@ -1,4 +1,4 @@
-"""Check for images that a data set contains more than once, and for copies that disagree."""
+"""Checks for images that a data set contains more than once, and for copies whose labels differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check patients and images: ages, sexes, views, orientation and size."""
+"""Checks of patients and images: ages, sexes, views, orientation and size."""
 
 from __future__ import annotations
 

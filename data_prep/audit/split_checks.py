@@ -1,4 +1,4 @@
-"""Check the splits: patients in two roles, images without a role, roles with one class."""
+"""Checks of the splits: patients in two roles, images without a role, roles with one class."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 
 
 def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
-    """Find the images of patients who have more than one role.
+    """Find the images of patients who have images in more than one role.
 
     Returns:
-        Columns ``patient_id, image_id, role``, sorted.
+        A sorted table with columns ``patient_id, image_id, role``.
     """
     rows = images[["patient_id", "image_id"]].merge(evaluated_images(split), on="image_id")
     rows["group"] = rows["image_id"].map(patient_groups(images))
