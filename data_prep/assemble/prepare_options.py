@@ -14,7 +14,8 @@ from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 
-# ``progress(description, total)`` returns a context manager. Its value is a function ``advance(n)``.
+# ``progress(description, total)`` returns a context manager, whose value is a function
+# ``advance(n)``.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 

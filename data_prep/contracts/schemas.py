@@ -101,7 +101,8 @@ _READ = {**_KEY, "reader": _text()}
 _READER_KEY = ("image_id", "finding", "reader")
 _BOX = dict.fromkeys(EDGES, _number(0))
 _ROLE = _text(allowed=ROLES)
-# If an image is excluded because of a wrong box, these columns hold the box and the file's checksum.
+# If an image is excluded because of a wrong box, these columns hold the box and the checksum of the
+# file.
 _WRONG_BOX = dict.fromkeys(EDGES, _number(optional=True, nullable=True))
 _WRONG_BOX["file_sha256"] = _text(optional=True, nullable=True)
 _MEASURED = _number(0, optional=True, nullable=True)

@@ -5,8 +5,8 @@ docs/formats.md explains how images are found and what a missing annotation mean
 - The first category of Roboflow only groups the others, and is no class.
 - A crowd (``iscrowd``) is no single lesion: its finding is present, but its box is left out. An
   annotation with neither ``bbox`` nor polygon excludes its image.
-- A missing annotation of a reader means absence only on images that the reader has read. If an image
-  has the object ``cxr`` (`cxr_extension`), its labels are taken from there.
+- A missing annotation of a reader means absence only on images that the reader has read. If an
+  image has the object ``cxr`` (`cxr_extension`), its labels are taken from there.
 """
 
 from __future__ import annotations

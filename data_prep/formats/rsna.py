@@ -43,8 +43,8 @@ CLASS_INFO = "stage_2_detailed_class_info.csv"
 MAPPING = "rsna_to_nih.csv"
 _PHANTOM = "synth.json"
 _BOX = ["x", "y", "width", "height"]
-# Mean squared grey-level difference above which the public match of an RSNA image to an NIH image is
-# doubtful. 98 of 26,684 matches exceed it; all others are far below.
+# Mean squared grey-level difference above which the public match of an RSNA image to an NIH image
+# is doubtful. 98 of 26,684 matches exceed it; all others are far below.
 _DOUBTFUL_MSE = 20.0
 
 
