@@ -1,4 +1,4 @@
-"""Protocol files in TOML: the choices of a comparison before its test images are evaluated."""
+"""Protocol files in TOML, which fix the choices of a comparison before its test images are used."""
 
 from __future__ import annotations
 

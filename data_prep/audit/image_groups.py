@@ -49,7 +49,15 @@ def rows_that_differ(rows: pd.DataFrame, group: str, column: str) -> pd.DataFram
 
 
 def labels_of_images(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
-    """Return the labels of some images, shape ``(N, targets)``; NaN without a label."""
+    """Return the labels of some images.
+
+    Args:
+        labels: Labels of all images, with one column for each target, indexed by ``image_id``.
+        image_ids: Ids of N images, which may repeat.
+
+    Returns:
+        Labels, float64, shape ``(N, targets)``; NaN for an image that `labels` lacks.
+    """
     rows = positions(image_ids, labels.index)
     values = labels.to_numpy(dtype="float64")
     chosen = values[rows] if len(values) else np.full((len(rows), values.shape[1]), np.nan)

@@ -89,7 +89,7 @@ def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
 
     Args:
         feature: Option or file that needs the packages, for the message.
-        extra: Extra of this program that installs them, as in ``pip install cxr-compare[EXTRA]``.
+        extra: Name of the pip extra that installs them.
         modules: Names of the modules.
 
     Raises:

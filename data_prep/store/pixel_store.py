@@ -1,7 +1,7 @@
-"""The pixel store of a data set, which holds its images as squares of one size in mapped files.
+"""The pixel store of a data set, which holds its images as squares of one size.
 
-A store is a cache: it can be made again from the image files. The module
-`data_prep.store.pixel_store_writer` writes it.
+The pixels are in memory-mapped files. A store is a cache: it can be made again from the image
+files. The module `data_prep.store.pixel_store_writer` writes it.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def export(
     run; card.json holds the differences. The options --precision and --data apply to a run. The
     option --split and those after it apply to a data set.
 
-    After a data set the command lists what the chosen format cannot hold.
+    When it has exported a data set, the command lists the labels that the chosen format cannot
+    hold.
 
     Args:
         source: Run or data set to export.
