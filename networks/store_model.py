@@ -1,4 +1,7 @@
-"""Base class of both models, which reads the pixel store and can freeze its backbone."""
+"""Base class of detectors and classifiers.
+
+It normalises images of the pixel store, and can freeze the backbone in stages.
+"""
 
 from __future__ import annotations
 

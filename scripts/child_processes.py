@@ -312,6 +312,14 @@ def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
 
     Several commands share one GPU only if each of them takes a single one.
 
+    Args:
+        names: Names of the GPUs of this machine.
+        devices: Number of GPUs for each command.
+        jobs: Number of commands that run at the same time.
+
+    Raises:
+        InputError: There are too few GPUs.
+
     Example:
         >>> share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)
         ['0,1', '2,3']

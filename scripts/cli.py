@@ -206,7 +206,17 @@ def _annotation(parameter: Parameter) -> Any:
 def run_command(
     function: Callable[..., Any], *arguments: Any, as_json: bool = False, **options: Any
 ) -> int:
-    """Run a command as the shell does, print its result, and return the exit status."""
+    """Run a command as the shell does, and print its result.
+
+    Args:
+        function: Function of the command.
+        *arguments: Positional arguments of the command.
+        as_json: True prints the result as JSON.
+        **options: Options of the command, by parameter name.
+
+    Returns:
+        The exit status.
+    """
     with printing("json" if as_json else "text"):
         result = function(*arguments, **options, progress=True)
     if result is None:

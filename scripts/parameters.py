@@ -254,6 +254,10 @@ def without_metadata(declared_type: Any) -> Any:
 def read_value(parameter: Parameter, value: Any) -> Any:
     """Check the value of a parameter, and return it in the form that the command takes.
 
+    Args:
+        parameter: The parameter of the command.
+        value: Value from the command line or from Python; None stays None.
+
     Raises:
         InputError: A folder is of the wrong kind, or a value is out of range or not among the
             choices.

@@ -131,7 +131,11 @@ def finished_report(out: Path, question: dict[str, Any]) -> Finished:
 def same_states(states: Sequence[State], stored: Sequence[State]) -> bool:
     """Return True if every present digest of the training seeds agrees with the stored one.
 
-    A digest that is only stored is ignored: the present step may be unknown.
+    A digest that is only stored is ignored, because it may be unknown in the present call.
+
+    Args:
+        states: Digests of each training seed in the present call, by step.
+        stored: Digests of each training seed in the report.
 
     Example:
         >>> same_states([{"tuned": "c"}], [{"trained": "a", "tuned": "c"}])

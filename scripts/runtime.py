@@ -162,7 +162,12 @@ def _too_old(torch: ModuleType) -> str | None:
 def choose_precision(
     name: Literal["auto", "fp32", "bf16", "fp16"], device: Literal["cpu", "cuda"]
 ) -> Literal["fp32", "bf16", "fp16"]:
-    """Return the number format to train in; ``auto`` takes the one that suits the device.
+    """Return the number format to train in.
+
+    Args:
+        name: ``fp32``, ``bf16``, ``fp16``, or ``auto``, which takes the format that suits the
+            device.
+        device: ``cpu`` or ``cuda``.
 
     Raises:
         InputError: ``fp16`` was chosen for a CPU.

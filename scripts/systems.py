@@ -194,7 +194,10 @@ ComparedSystems = Annotated[
 
 
 def require_predictable(systems: Sequence[System | GivenSystem | ComparedSystem]) -> None:
-    """Check that the packages with which the runs among the systems predict are installed.
+    """Check that the packages that runs need to predict are installed.
+
+    Args:
+        systems: Systems of a command, some of which may be runs.
 
     Raises:
         InputError: A package is missing.
@@ -207,9 +210,17 @@ def require_predictable(systems: Sequence[System | GivenSystem | ComparedSystem]
 def open_systems(
     systems: Sequence[ComparedSystem], test_set: LabelledSplit, out: Path
 ) -> dict[str, list[Predictions]]:
-    """Open the predictions of each training seed of each system, by the name of the system.
+    """Open the predictions of each training seed of each system.
 
     A system that was given as a run is predicted into ``out/systems`` first.
+
+    Args:
+        systems: Systems to compare.
+        test_set: Data set, target and split.
+        out: Report folder.
+
+    Returns:
+        One set of predictions for each training seed, by the name of the system.
     """
     _require_fit(systems, test_set.dataset)
     opened: dict[str, list[Predictions]] = {}
@@ -313,6 +324,15 @@ def predict_once(
 ) -> Predictions:
     """Open the predictions of a model, or make them if the folder holds none.
 
+    Args:
+        model: Loaded run or export.
+        path: Folder of the run or the export, for messages.
+        dataset: Data set whose images are predicted.
+        folder: Predictions folder.
+        split: Split that gives the images their roles.
+        name: Name of the system; None takes that of the run.
+        **chosen: Further options of `predict_data_set`.
+
     Raises:
         InputError: The folder holds predictions of another training.
     """
@@ -367,6 +387,12 @@ def predict_images(
 
     If the run has a decision, its validation images are added, because the decision was chosen on
     them.
+
+    Args:
+        run: Folder of the run.
+        test_set: Data set, target and split of the images.
+        image_ids: Images to predict.
+        folder: Predictions folder to make.
     """
     model = load_model(run)
     decision = decision_of_run(run, model.inference_id(), test_set)

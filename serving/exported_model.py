@@ -351,7 +351,7 @@ class ExportedModel:
         return self.spec.run
 
     def inference_id(self) -> str:
-        """Return a digest of everything that its output depends on besides the image.
+        """Return a digest of everything on which the predictions depend, besides the image.
 
         It covers the network, the preprocessing, the precision and the names of the findings.
         """
@@ -362,7 +362,7 @@ class ExportedModel:
         return digest.hexdigest()[:16]
 
     def training_id(self) -> str:
-        """Return the digest that identifies the training of its run."""
+        """Return the digest that identifies the training of the exported run."""
         return str(self.info["inference_id"])
 
     @cached_property

@@ -269,6 +269,11 @@ def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress)
     """Copy the table of the images that the model has seen in training into the predictions folder.
 
     If the run of an export is not there, the table is missing, and a message says so.
+
+    Args:
+        model: Run or export that predicts.
+        writer: Writer of the predictions folder.
+        progress: Shows the message.
     """
     folder = model.folder if model.backend == "torch" else _run_of_export(model)
     if folder is None:

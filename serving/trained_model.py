@@ -160,7 +160,7 @@ class TrainedModel:
         return self.learnt if self.names is None else tuple(self.names.values())
 
     def inference_id(self) -> str:
-        """Return a digest of everything that its output depends on besides the image.
+        """Return a digest of everything on which the predictions depend, besides the image.
 
         It covers weights, preprocessing, precision, device, views, kind of maps and names of the
         findings.

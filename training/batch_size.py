@@ -236,7 +236,12 @@ def choose_batch_size(
 
 
 def with_batch_size(settings: Config, batch_size: int | str) -> Config:
-    """Return a copy of a configuration with another batch size."""
+    """Return a copy of a configuration with another batch size.
+
+    Args:
+        settings: The configuration.
+        batch_size: Number of images, or ``auto``.
+    """
     training = settings.training.model_copy(update={"batch_size": batch_size})
     return settings.model_copy(update={"training": training})
 

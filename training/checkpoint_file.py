@@ -39,6 +39,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def require_same_architecture(module: nn.Module, checkpoint: Path) -> None:
     """Check that a checkpoint is complete and has the tensors of a module, before it is loaded.
 
+    Args:
+        module: Module into which the checkpoint is to be loaded.
+        checkpoint: Path of the checkpoint file.
+
     Raises:
         InputError: The file is damaged, or has other tensors.
     """

@@ -59,12 +59,12 @@ class CurveRun:
 
     @property
     def predictions(self) -> Path:
-        """Folder for the predictions of its validation and test images."""
+        """Folder for the predictions of the trained model on validation and test images."""
         return self.folder.with_name(f"{self.folder.name}.predictions")
 
     @property
     def title(self) -> str:
-        """Name of the training in messages."""
+        """Name of the training, for messages."""
         return f"{self.model}, {self.share:.4g} of {self.split}, seed {self.seed}"
 
     @property

@@ -18,7 +18,7 @@ class WeightAverage(WeightAveraging):
 
     @property
     def state_key(self) -> str:
-        """Name of its state in checkpoints. It is the name that earlier versions used."""
+        """Name under which checkpoints store the state of the average, as in earlier versions."""
         return "_Averaging"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

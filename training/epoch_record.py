@@ -107,7 +107,11 @@ class EpochRecord(Callback):
         self._waited = 0.0  # s waited for images, of the process that waited most
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history and the usual loss, which the checkpoint stores."""
+        """Return the state for the checkpoint: the history of all epochs, and the usual loss.
+
+        The usual loss is the typical loss of a batch in the first epoch. Later losses are compared
+        with it, so that divergence is noticed.
+        """
         return {"history": self.history, "usual_loss": self._usual}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -140,7 +140,13 @@ def _wandb(run: RunFolder) -> Logger:
 def log_start(
     loggers: Sequence[Logger], settings: dict[str, Any], history: Sequence[dict[str, Any]]
 ) -> None:
-    """Log the settings, and for a resumed training the epochs that a logger lacks."""
+    """Log the settings, and for a resumed training the epochs that a logger lacks.
+
+    Args:
+        loggers: Loggers of the run; there may be none.
+        settings: Content of the configuration.
+        history: One row of figures for each earlier epoch; empty for a new training.
+    """
     for logger in loggers:
         logger.log_hyperparams(settings)
         logged = _logged_epochs(logger) if history else set()

@@ -59,10 +59,12 @@ _WRAPPER_KEYS = ("state_dict", "model", "model_state_dict")  # under which other
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Write the weights and the `architecture` of a model; each file appears when complete.
+    """Write the weights and the `architecture` of a model.
+
+    Each of the two files appears only when it is complete.
 
     Args:
-        model: A `StoreModel`.
+        model: A `StoreModel`, that is a detector or a classifier.
         folder: Folder for `model.safetensors` and `model.json`.
     """
     # Contiguous and on the CPU: the file then does not depend on where the model was trained.

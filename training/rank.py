@@ -49,7 +49,7 @@ class Rank:
         """Read the variables that a launcher has set; return None if there is only one process.
 
         torchrun's variables take precedence over SLURM's, because torchrun may run inside a SLURM
-        job. Of SLURM's variables those of the job step are read, not those of the job (which
+        job. The function reads SLURM's variables of the job step, not those of the job (which
         Lightning reads): a batch script without ``srun`` is one process, even in a job of several
         tasks.
 

@@ -165,6 +165,10 @@ def require_shares(batch_size: int | str, devices: int) -> None:
 
     A batch that is divided equally gives figures that do not depend on the number of devices.
 
+    Args:
+        batch_size: Number of images of the whole batch, or ``auto``.
+        devices: Number of processes that share each batch.
+
     Raises:
         InputError: The batch size is not a multiple of the number of devices.
 

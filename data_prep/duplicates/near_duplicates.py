@@ -117,7 +117,15 @@ def find_near_duplicates(
 def near_duplicates_from_pairs(
     decode: pd.DataFrame, pairs: pd.DataFrame, candidates: int, undecided: int, complete: bool
 ) -> NearDuplicates:
-    """Restore the result of a search from its stored pairs and counts."""
+    """Restore the result of a search from its stored pairs and counts.
+
+    Args:
+        decode: The decode table.
+        pairs: Table of the pairs of near duplicates.
+        candidates: Number of pairs with similar fingerprints.
+        undecided: Number of these pairs whose pixels were not compared.
+        complete: True if all similar fingerprints were compared.
+    """
     pairs = pairs[list(PAIR_COLUMNS)].reset_index(drop=True)
     pairs = pairs.astype({"distance": "int64", "correlation": "float64"})
     return NearDuplicates(pairs, _groups(decode, pairs), candidates, undecided, complete)

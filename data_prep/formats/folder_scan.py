@@ -77,7 +77,15 @@ def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
 
 
 def require_unique_ids(images: pd.DataFrame, root: Path) -> None:
-    """Check that no two images have file names that give the same image id."""
+    """Check that no two images have file names that give the same image id.
+
+    Args:
+        images: Table with columns ``path`` and ``image_id``.
+        root: Source folder, for the message.
+
+    Raises:
+        InputError: Two images have the same id; the message names their files.
+    """
     repeated = images["image_id"].duplicated(keep=False)
     if repeated.any():
         first = images.loc[repeated].sort_values(["image_id", "path"])["path"].iloc[:2].tolist()

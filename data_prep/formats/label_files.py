@@ -107,6 +107,10 @@ def add_name_space(patients: pd.Series, space: str) -> pd.Series:
     """Put a prefix before patient ids that have none: ``space:patient``.
 
     Patients of different sources then keep different ids.
+
+    Args:
+        patients: Patient ids.
+        space: The prefix without its colon.
     """
     return patients.where(patients.str.contains(":"), f"{space}:" + patients)
 

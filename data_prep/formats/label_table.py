@@ -139,7 +139,7 @@ class LabelTable:
 
     @property
     def unused(self) -> list[str]:
-        """Columns without a role."""
+        """Columns of the table that have no role, so that their cells are not used."""
         used = {column for columns in self.columns.values() for column in columns}
         return [column for column in self.text.columns if column not in used]
 

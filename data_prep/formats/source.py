@@ -428,7 +428,19 @@ def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame
 def boxes_from_sizes(
     image_ids: Any, finding: Any, x: pd.Series, y: pd.Series, width: pd.Series, height: pd.Series
 ) -> pd.DataFrame:
-    """Build boxes of the reference from their upper left corner, width and height, all in px."""
+    """Build boxes of the reference from their position and size, in px of the original image.
+
+    Args:
+        image_ids: Image id of each box.
+        finding: Name of one finding for all boxes, or a name for each box.
+        x: Left edge of each box.
+        y: Upper edge of each box.
+        width: Width of each box.
+        height: Height of each box.
+
+    Returns:
+        A table with columns ``image_id, finding, x1, y1, x2, y2, reader``.
+    """
     edges = {"x1": x, "y1": y, "x2": x + width, "y2": y + height}
     boxes = {"image_id": image_ids, "finding": finding, **edges, "reader": REFERENCE_READER}
     return pd.DataFrame(boxes).reset_index(drop=True)

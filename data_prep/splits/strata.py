@@ -11,7 +11,18 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
-    """Return the class of each image: ``x_class``, or its rarest present finding, or ``absent``."""
+    """Return the class of each image, which a split balances.
+
+    The class is ``x_class`` if the source states one. Otherwise it is the rarest present finding of
+    the image, or ``absent`` if it has none.
+
+    Args:
+        images: The images table.
+        findings: The findings table.
+
+    Returns:
+        Classes indexed by ``image_id``; missing if nothing is known.
+    """
     ids = pd.Index(images["image_id"])
     reference = findings[findings["reader"] == REFERENCE_READER]
     classes = pd.Series(index=ids, dtype=TEXT)

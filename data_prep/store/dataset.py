@@ -389,7 +389,12 @@ class DataSet:
         return dict(read_json(path, "split").get("how") or {}) if path.is_file() else {}
 
     def image_ids(self, role: str, split: str = "default") -> pd.Index:
-        """Return the sorted ids of the images that have a role in a split."""
+        """Return the sorted ids of the images that have a role in a split.
+
+        Args:
+            role: ``train``, ``val``, ``test`` or ``unused``.
+            split: Name of the split.
+        """
         table = self.split(split)
         return pd.Index(table.loc[table["role"] == role, "image_id"].sort_values(), name="image_id")
 

@@ -95,7 +95,12 @@ class Canvas:
         return to_field(mask)
 
     def soften(self, field: Field, sigma: float) -> Field:
-        """Blur a field by a Gaussian whose `sigma` is in thorax units."""
+        """Blur a field by a Gaussian.
+
+        Args:
+            field: Values of the pixels, float32 ``(H, W)``.
+            sigma: Standard deviation of the Gaussian, thorax units.
+        """
         return blur(field, self.width_px(sigma))
 
 
@@ -105,7 +110,12 @@ def to_field(mask: NDArray[np.uint8]) -> Field:
 
 
 def blur(field: Field, sigma: float) -> Field:
-    """Blur a field by a Gaussian with `sigma` in px; a wide blur works on a smaller copy."""
+    """Blur a field by a Gaussian. A wide blur works on a smaller copy for speed.
+
+    Args:
+        field: Values of the pixels, float32 ``(H, W)``.
+        sigma: Standard deviation of the Gaussian, px.
+    """
     if sigma < 0.3:
         return field
     factor = int(sigma // _SMALLEST_SIGMA)

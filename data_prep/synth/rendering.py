@@ -81,7 +81,12 @@ class SynthImage:
 
 
 def count_images(seed: int, index: int) -> int:
-    """Return the number of images of a patient, without drawing the patient."""
+    """Return the number of images of a patient, without drawing the patient.
+
+    Args:
+        seed: Random seed of the whole set.
+        index: Number of the patient.
+    """
     rng = _generator(seed, index, "count")
     return 1 + int(rng.choice(3, p=_IMAGES_PER_PATIENT))
 

@@ -230,7 +230,16 @@ class ReportRequest:
     def report(
         self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path | None
     ) -> Report:
-        """Compare the systems on one target, and write the report if `out` names a folder."""
+        """Compare the systems on one target, and write the report.
+
+        Args:
+            systems: Systems to compare.
+            test_set: Data set, target and split.
+            out: Report folder; None writes nothing.
+
+        Returns:
+            The report. A finished report on the same question is opened and not made again.
+        """
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
                 comparison = self._compare(systems, test_set, Path(folder))
