@@ -361,8 +361,9 @@ def decision_of_run(
 
     Args:
         run: Folder of a run or an export.
-        inference_id: Digest of the model's output. None skips its check, as for an export, whose
-            training has been checked before.
+        inference_id: Digest of the model's output for which the decision must have been chosen.
+            None skips this comparison. Use None for an export: it holds the decision of its run,
+            whose digest differs.
         test_set: Data set, target and split that the decision must fit.
 
     Returns:

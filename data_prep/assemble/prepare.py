@@ -1,9 +1,10 @@
 """Preparation of a data set folder from a source folder: tables, pixels, splits and audit.
 
-Every image is decoded once for the tables and all pixel stores. The journal is a folder of part
-files. Each has the results of a few hundred images, and is written after their pixels, so that an
-interrupted run loses little work. The journal is kept. If images are added to the source later, the
-old ones are not decoded again.
+Every image is decoded once for the tables and all pixel stores. The journal records which images
+have been decoded, so that an interrupted run loses little work. It is a folder of part files. Each
+part file has the results of a few hundred images, and is written after their pixels. The journal
+stays in the data set folder, so that old images are not decoded again if others are added to the
+source later.
 """
 
 from __future__ import annotations
