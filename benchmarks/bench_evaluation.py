@@ -20,12 +20,13 @@ from cxr_compare.evaluation.boxes.average_precision import (
     unchecked_average_precision,
 )
 from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule, overlap_candidates, without_overlaps
 from cxr_compare.evaluation.compare.evaluated_models import Models
 from cxr_compare.evaluation.compare.failure_analysis import failure_table
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.decisions.box_cut import BoxCutChoice
+from cxr_compare.evaluation.decisions.box_choice import BoxCandidate, BoxChoice, BoxRule
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
 from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
@@ -60,15 +61,15 @@ _SIDE = 1024.0  # px
 class Systems(NamedTuple):
     """Two detectors, A and B, and a classifier, C: scores by system, boxes of the detectors.
 
-    `cuts` are what the detectors' score cuts of boxes are chosen on; `images` have sex, age and
-    view, which are no different.
+    `choices` are what the detectors' overlaps and score cuts of boxes are chosen on; `images` have
+    sex, age and view, which are no different.
     """
 
     evaluated: EvaluationSet
     scores: dict[str, pd.Series]
     boxes: dict[str, pd.DataFrame]
     validation: dict[str, ValidationScores]
-    cuts: dict[str, BoxCutChoice]
+    choices: dict[str, BoxChoice]
     images: pd.DataFrame
 
 
@@ -94,7 +95,7 @@ def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         "differences, and of where systems fail: 9 groups (2 of sex, 5 of age, 2 of view), of two "
         "of which few patients make permutation tests; two of the systems are detectors with "
         f"{BOXES_PER_IMAGE} boxes an image; "
-        "thresholds and score cuts of boxes are refitted on "
+        "thresholds, overlaps and score cuts of boxes are refitted on "
         f"{_n_validation(n_images):,} validation images"
     )
     work = f"evaluate 3 systems on {n_images:,} images, {n_replicates:,} replicates"
@@ -243,11 +244,17 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
         name: ValidationScores(sick[rows], each.to_numpy()[rows], names)
         for name, each in scores.items()
     }
-    cuts = {
-        name: BoxCutChoice(pair_boxes(found, evaluated.truth, ids[rows]), names)
+    choices = {
+        name: BoxChoice(
+            [
+                BoxCandidate(rule, pair_boxes(left, evaluated.truth, ids[rows]))
+                for rule, left in overlap_candidates(found[found["image_id"].isin(ids[rows])])
+            ],
+            names,
+        )
         for name, found in boxes.items()
     }
-    return Systems(evaluated, scores, boxes, validation, cuts, _facts(rng, evaluated))
+    return Systems(evaluated, scores, boxes, validation, choices, _facts(rng, evaluated))
 
 
 def _facts(rng: np.random.Generator, evaluated: EvaluationSet) -> pd.DataFrame:
@@ -309,15 +316,18 @@ def evaluate(
         choices = {
             policy: choose_threshold(kept.y_true, kept.scores, policy) for policy in POLICIES
         }
-        cut = systems.cuts.get(name)
+        choice = systems.choices.get(name)
+        by_rule = None if boxes is None else partial(_boxes_by_rule, boxes)
         scorecard = Scorecard(
             evaluated,
             scores,
             choices,
             validation=kept,
-            boxes=boxes,
-            box_cut=None if cut is None else cut.chosen,
-            cut_choice=cut,
+            boxes=by_rule(choice.rule) if by_rule and choice else None,
+            stored_boxes=boxes,
+            boxes_by_rule=by_rule,
+            box_cut=None if choice is None else choice.cut,
+            box_choice=choice,
         )
         scorecards[name] = [scorecard]
     resamples = Resamples(evaluated.n_patients, n_replicates, seed)
@@ -331,6 +341,10 @@ def evaluate(
     truth = GroundTruth(systems.images, pd.Series(dtype=float), pd.Series(dtype=object), "lesion")
     where = failure_table(cast(Models, models), truth, Protocol(), None, resamples)
     return pd.concat([figures, where], ignore_index=True)
+
+
+def _boxes_by_rule(boxes: pd.DataFrame, rule: BoxRule) -> pd.DataFrame:
+    return without_overlaps(boxes, rule.limit if isinstance(rule, OverlapRule) else None)
 
 
 def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:

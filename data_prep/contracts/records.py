@@ -290,6 +290,7 @@ class TuningRecord(Record):
     reductions: list[str]
     rule_out: str | None = None
     rule_in: str | None = None
+    boxes_by: str | None = None
 
 
 class TriageRecord(Record):
@@ -311,6 +312,14 @@ class PolicyRecord(Record):
     validation: NumbersByName
 
 
+class MapBoxesRecord(Record):
+    """Rule by which maps are cut into boxes."""
+
+    level: float
+    relative: bool
+    most: int | None
+
+
 class DecisionRecord(Record):
     """``decisions/TARGET.json``, which holds the choices that were made on validation images."""
 
@@ -319,13 +328,17 @@ class DecisionRecord(Record):
     choices: dict[str, Any] | None = None
     box_cut: float | None = None
     tried: list[dict[str, Any]]
+    box_rule: str | None = None
+    boxes_tried: list[dict[str, Any]] | None = None
     reduction: ReductionRecord | None
     calibration: AnyCalibration | None
     options: TuningRecord | None = None
     asked: TuningRecord | None = None  # former name of `options`
     triage: TriageRecord | None = None
     map_scale: Pair | None
-    map_box_level: float | None
+    map_boxes: MapBoxesRecord | None = None
+    map_box_level: float | None = None  # of earlier versions, in the place of `map_boxes`
+    overlap: float | None = None
     policies: dict[str, PolicyRecord]
     validation: NumbersByName
 

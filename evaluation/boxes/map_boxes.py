@@ -1,4 +1,4 @@
-"""Boxes and points from a classifier's activation maps; the level is chosen on validation."""
+"""Boxes and points from a classifier's activation maps, and the rules that cut maps into boxes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cxr_compare.evaluation.boxes.matching import LEAST_SCORE
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _UPSAMPLING = 8
-MAP_BOX_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Levels, as shares of the map scale, from which validation chooses where maps are cut."""
+_LEAST_EVIDENCE = 0.02
+"""A map whose peak is lower, as a share of the map scale, gives no box."""
 
 
 class MapFrame(NamedTuple):
@@ -244,22 +244,53 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
 
 @dataclass(frozen=True)
 class MapBoxRule:
-    """Rule by which maps are cut into boxes.
+    """Rule by which a map is cut into boxes: its connected parts at or above a level.
+
+    An absolute level is the same raw value for all maps, so a faint map gives no box. A relative
+    level lies between the lowest and the highest value of the map itself. In either case a map that
+    stays below a fiftieth of the map scale gives no box, nor does a map of one value.
 
     Attributes:
-        level: Level of the cut, in (0, 1), as a share of the map scale.
+        level: Level of the cut, in (0, 1).
+        relative: True if the level is a share of each map's own range, False if it is a share of
+            the map scale of all maps.
+        most: Largest number of boxes of an image, those with the highest peaks; None for all.
+
+    Source:
+        Zhou et al. 2016 and Saporta et al. 2022 cut each map by its own range.
 
     Example:
         >>> MapBoxRule(0.5).description
         'at 50 % of the full scale'
+        >>> MapBoxRule(0.6, relative=True, most=1).description
+        "at 60 % of each map's own range, at most one box an image"
     """
 
     level: float
+    relative: bool = False
+    most: int | None = None
 
     @property
     def description(self) -> str:
         """Rule in words, for the report and for progress messages."""
-        return f"at {100 * self.level:.0f} % of the full scale"
+        scale = "each map's own range" if self.relative else "the full scale"
+        text = f"at {100 * self.level:.0f} % of {scale}"
+        if self.most is None:
+            return text
+        number = {1: "one box", 2: "two boxes"}.get(self.most, f"{self.most} boxes")
+        return f"{text}, at most {number} an image"
+
+    @classmethod
+    def from_dict(cls, payload: Mapping[str, Any] | None) -> MapBoxRule | None:
+        """Read it from ``decisions/<target>.json``; None where a system has no maps.
+
+        Example:
+            >>> MapBoxRule.from_dict({"level": 0.5, "relative": False, "most": None})
+            MapBoxRule(level=0.5, relative=False, most=None)
+        """
+        if payload is None:
+            return None
+        return cls(payload["level"], payload["relative"], payload["most"])
 
     def cut(
         self, grid: Floats, frame: MapFrame, score: float, scale: tuple[float, float]
@@ -273,25 +304,36 @@ class MapBoxRule:
             scale: Ends of the map scale in raw values, see `map_scale`.
 
         Returns:
-            The boxes; none where the map stays below the level.
+            The boxes, the highest peak first where their number is limited; none where the map
+            stays below the level, or shows too little evidence.
         """
         low, high = scale
-        cut = low + self.level * (high - low)
+        lowest = float(grid.min())
         highest = float(grid.max())
-        if highest < cut or highest <= low:
+        cut = low + self.level * (high - low)
+        if self.relative:
+            cut = lowest + self.level * (highest - lowest)
+        too_faint = highest < low + _LEAST_EVIDENCE * (high - low)
+        if highest < cut or too_faint or (self.relative and highest == lowest):
             return CutBoxes(np.empty((0, 4)), np.empty(0))
         parts = map_parts(grid, cut)
+        edges = parts.edges
+        peaks = parts.peaks
+        if self.most is not None:
+            highest_first = np.argsort(-peaks, kind="stable")[: self.most]
+            edges = edges[highest_first]
+            peaks = peaks[highest_first]
         height, width = (side * _UPSAMPLING for side in grid.shape)
         px_per_point = [(frame.x2 - frame.x1) / width, (frame.y2 - frame.y1) / height]
-        corners = [frame.x1, frame.y1] * 2 + parts.edges * (px_per_point * 2)
-        scores = score * np.minimum(1.0, (parts.peaks - low) / (high - low))
+        corners = [frame.x1, frame.y1] * 2 + edges * (px_per_point * 2)
+        scores = score * np.minimum(1.0, (peaks - low) / (high - low))
         stored = scores >= LEAST_SCORE
         return CutBoxes(corners[stored], scores[stored])
 
     def apply(
         self, maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
     ) -> pd.DataFrame:
-        """Cut maps into the boxes that are evaluated: connected parts of a map above the level.
+        """Cut maps into the boxes that are evaluated.
 
         A map is upsampled bilinearly; parts that touch at a corner are one. A box's score is the
         image's score times the part's peak on the map scale (at most 1), so that a box in a
@@ -304,9 +346,6 @@ class MapBoxRule:
 
         Returns:
             Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
-
-        Source:
-            Zhou et al. 2016 cut each map at 20 % of its own maximum; here one level serves all.
 
         Example:
             >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
@@ -327,3 +366,42 @@ class MapBoxRule:
         table = pd.DataFrame(np.concatenate(corners), columns=EDGES)
         table.insert(0, "image_id", image_ids)
         return table.assign(score=np.concatenate(box_scores)).astype({"image_id": TEXT})
+
+
+_RELATIVE_LEVELS = (0.6, 0.7, 0.5, 0.8, 0.4, 0.3)
+_ABSOLUTE_LEVELS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+
+
+def map_box_candidates(
+    maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
+) -> list[tuple[MapBoxRule, pd.DataFrame]]:
+    """Cut maps by every rule that validation chooses from.
+
+    Args:
+        maps: Maps, see `map_peaks`.
+        scores: Score of each image in [0, 1], by image id.
+        scale: Ends of the map scale in raw values, see `map_scale`.
+
+    Returns:
+        Each rule with its boxes. Among equally good rules the earlier is taken: relative levels
+        with one box an image come first, then those with two, then absolute levels.
+
+    Example:
+        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
+        ...     "values": [[0.0, 2.0]], "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [32.0]})
+        >>> candidates = map_box_candidates(maps, pd.Series({"a": 0.8}), (0.0, 2.0))
+        >>> len(candidates), candidates[0][0]
+        (21, MapBoxRule(level=0.6, relative=True, most=1))
+    """
+    one = []
+    two = []
+    for level in _RELATIVE_LEVELS:
+        rule = MapBoxRule(level, relative=True, most=2)
+        boxes = rule.apply(maps, scores, scale)
+        two.append((rule, boxes))
+        highest = boxes.drop_duplicates("image_id").reset_index(drop=True)
+        one.append((MapBoxRule(level, relative=True, most=1), highest))
+    absolute = [
+        (rule, rule.apply(maps, scores, scale)) for rule in map(MapBoxRule, _ABSOLUTE_LEVELS)
+    ]
+    return [*one, *two, *absolute]

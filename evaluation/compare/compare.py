@@ -32,6 +32,7 @@ from cxr_compare.evaluation.compare.prevalence import Prevalence
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.compare.system_result import SystemResult
+from cxr_compare.evaluation.decisions.box_choice import BOXES_BY, choosing_figures
 from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
 from cxr_compare.evaluation.decisions.subgroups import image_groups
 from cxr_compare.evaluation.decisions.system_output import System
@@ -100,7 +101,10 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     for name, members in named.items():
         _check_seeds(name, list(members.values()))
     evaluated, notes = common_test_images(models_by_label(named), truth, images=images)
-    models, of_models = evaluate_models(named, evaluated, truth, policies, extra_policies)
+    boxes_by = protocol.metric if protocol.metric in choosing_figures() else BOXES_BY
+    models, of_models = evaluate_models(
+        named, evaluated, truth, policies, extra_policies, boxes_by=boxes_by
+    )
     check_protocol(protocol, models)
     scorecards = scorecards_of(models)
     if first is not None:

@@ -16,6 +16,7 @@ from cxr_compare.evaluation.compare.paired_tests import resampled_tests, with_cl
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, evaluation_set_of
 from cxr_compare.evaluation.compare.sentences import note
+from cxr_compare.evaluation.decisions.box_choice import BOXES_BY
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import (
     EvaluationSet,
@@ -107,6 +108,8 @@ def evaluate_models(
     truth: GroundTruth,
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
+    *,
+    boxes_by: str = BOXES_BY,
 ) -> tuple[Models, list[Note]]:
     """Derive every model's decision, and score the model on the evaluated images.
 
@@ -119,6 +122,7 @@ def evaluate_models(
         truth: Ground truth.
         policies: Policies of systems that were not tuned before.
         extra_policies: Policies in addition to those that systems are tuned for.
+        boxes_by: Figure that chooses the boxes of systems that were not tuned before.
 
     Returns:
         The evaluated models, and notes.
@@ -127,7 +131,9 @@ def evaluate_models(
     chosen: dict[str, tuple[SystemOutput, Decision]] = {}
     for models in systems.values():
         for name, system in models.items():
-            decision, of_model = checked_decision(name, system, truth, policies, extra_policies)
+            decision, of_model = checked_decision(
+                name, system, truth, policies, extra_policies, boxes_by=boxes_by
+            )
             chosen[name] = system.output_on(evaluated.image_ids), decision
             notes += [*of_model, *validation_learned_from(name, system, truth)]
     cells = [size for output, _ in chosen.values() if (size := output.cells()) is not None]

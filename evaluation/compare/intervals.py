@@ -25,6 +25,7 @@ import numpy as np
 
 from cxr_compare.evaluation.compare.estimates import (
     OVER_SEEDS,
+    THRESHOLDS,
     Differences,
     Estimate,
     Estimates,
@@ -35,6 +36,7 @@ from cxr_compare.evaluation.compare.estimates import (
     is_chosen,
 )
 from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards
+from cxr_compare.evaluation.decisions.box_choice import BOX_CUT
 from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
@@ -342,7 +344,8 @@ class _Figure:
     @property
     def is_precision(self) -> bool:
         """True for an average precision of one system, which few lesions bias upwards."""
-        return not self.is_difference and self.key.metric in family("coco")
+        precision = (*family("coco"), *family("coco_decided"))
+        return not self.is_difference and self.key.metric in precision
 
     @property
     def is_bias_corrected(self) -> bool:
@@ -360,7 +363,7 @@ class _Figure:
     def n_chosen_on(self) -> int | None:
         """Fewest validation positives that a threshold or score cut was chosen on."""
         if "box_cut" in METRICS[self.key.metric].needs:
-            counts = [model.cut_choice.n_positive for model in self.models if model.cut_choice]
+            counts = [model.box_choice.n_positive for model in self.models if model.box_choice]
         elif is_chosen(self.key.policy):
             counts = [model.validation.n_positive for model in self.models if model.validation]
         else:
@@ -428,8 +431,8 @@ class _EstimateMaker:
     def _bound(self, figure: _Figure) -> Estimate:
         """Give a figure its interval.
 
-        1. Percentiles of the replicates. With fixed choices they are expanded for few patients;
-           replicates with choices made again are already wider than that.
+        1. Percentiles of the replicates, expanded for few patients. Replicates in which a threshold
+           or score cut is chosen again are already wider than that.
         2. Several seeds: the interval of Obuchowski and Rockette takes their place.
         3. A note where average precision is biased by few positive images.
         4. A share of 0 or 1 that no resample moves: the exact interval.
@@ -440,7 +443,8 @@ class _EstimateMaker:
         refitted = fixed_drawn is not None
         if drawn is not None and figure.is_bias_corrected:
             drawn = lower_for_bias(drawn, figure.value)
-        patients = None if refitted else figure.size.effective_patients
+        widened = refitted and any(name in figure.choices for name in (THRESHOLDS, BOX_CUT))
+        patients = None if widened else figure.size.effective_patients
         bounded = self._percentiles(figure, drawn, fixed_drawn, patients)
         over_seeds = None
         if figure.has_seeds:

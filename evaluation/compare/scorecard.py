@@ -10,26 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.boxes.afroc import WeightedAfroc
-from cxr_compare.evaluation.boxes.average_precision import (
-    WeightedAveragePrecision,
-    coco_average_precision,
-)
-from cxr_compare.evaluation.boxes.froc import FrocCurve, WeightedFroc, froc_curve
-from cxr_compare.evaluation.boxes.iobb import WeightedIobb
-from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, Hit, LesionHits, find_lesions
-from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.average_precision import coco_average_precision
+from cxr_compare.evaluation.boxes.froc import FrocCurve, froc_curve
+from cxr_compare.evaluation.boxes.matching import BoxPairs
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
-from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
+from cxr_compare.evaluation.compare.box_figures import BoxFigures
 from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen
-from cxr_compare.evaluation.decisions.box_cut import BOX_CUT, BoxCutChoice
+from cxr_compare.evaluation.decisions.box_choice import BOX_CUT, BOX_RULE, BoxChoice, BoxRule
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
@@ -70,9 +65,13 @@ class Scorecard:
         validation: Validation scores on which resamples choose thresholds again. Without them
             thresholds are fixed.
         points: Scored point of each image, ``point_x`` and ``point_y`` in px; `None` without.
-        boxes: Predicted boxes; `None` without.
+        boxes: Predicted boxes as decided; `None` without.
+        stored_boxes: All stored boxes of a detector; `None` where these are the decided ones.
+        boxes_by_rule: Function from a rule of `box_choice` to the boxes that it gives on these
+            images. Without it the rule is fixed.
         box_cut: Score from which boxes are called.
-        cut_choice: Choice of `box_cut`, which resamples make again. Without it the cut is fixed.
+        box_choice: Choice of the rule of `boxes` and of `box_cut`, which resamples make again.
+            Without it both are fixed.
         fixed_choices: Further choices that no resample makes again, by the need of metrics for
             them.
         probability: Calibrated probability of each image, shape ``(N,)``; `None` without.
@@ -88,8 +87,10 @@ class Scorecard:
         validation: ValidationScores | None = None,
         points: pd.DataFrame | None = None,
         boxes: pd.DataFrame | None = None,
+        stored_boxes: pd.DataFrame | None = None,
+        boxes_by_rule: Callable[[BoxRule], pd.DataFrame | None] | None = None,
         box_cut: float | None = None,
-        cut_choice: BoxCutChoice | None = None,
+        box_choice: BoxChoice | None = None,
         fixed_choices: Mapping[Need, str] | None = None,
         probability: Floats | None = None,
         triage: Triage | None = None,
@@ -101,7 +102,9 @@ class Scorecard:
         self.points = points
         self.boxes = boxes
         self.box_cut = box_cut
-        self.cut_choice = cut_choice
+        self.box_choice = box_choice
+        self._stored_boxes = stored_boxes
+        self._boxes_by_rule = boxes_by_rule
         self.probability = probability
         self._fixed_choices = fixed_choices or {}
         self._triage = triage
@@ -141,31 +144,38 @@ class Scorecard:
 
     def _match_boxes(self) -> None:
         """Match predicted and true boxes, for figures of ranked and of called boxes."""
-        evaluated = self.evaluated
-        self.pairs: BoxPairs | None = None
-        self._precision: WeightedAveragePrecision | None = None
-        self._finds: dict[Hit, LesionHits] = {}
-        # Names and functions of figures of ranked boxes, and of boxes called from a score on.
-        self._ranked_boxes: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
-        self._called_boxes: list[tuple[Sequence[str], Callable[[Floats, Floats], Floats]]] = []
+        self._decided: BoxFigures | None = None
+        self._stored: BoxFigures | None = None
+        self._by_rule: dict[int, BoxFigures] = {}
         if self.boxes is None:
             return
-        trusted = evaluated.boxes_trusted
-        patients = evaluated.patients[trusted]
-        pairs = pair_boxes(self.boxes, evaluated.truth, evaluated.image_ids[trusted])
-        self.pairs = pairs
-        self._finds = {hit: find_lesions(pairs, rule) for hit, rule in HIT_RULES.items()}
-        matches = match_pairs(pairs)
-        self._precision = WeightedAveragePrecision(matches, patients, evaluated.n_patients)
-        for hit, finds in self._finds.items():
-            froc = WeightedFroc(finds, patients, evaluated.n_patients).figures
-            self._ranked_boxes.append((family(f"froc_{hit}"), froc))
-        afroc = WeightedAfroc.shared(self._finds["iou"], patients)
-        self._ranked_boxes.append((family("afroc"), afroc))
-        if self.box_cut is not None:
-            for name, figures_of in (("rsna", WeightedRsnaScore), ("iobb", WeightedIobb)):
-                at = figures_of(pairs, patients, evaluated.n_patients).at
-                self._called_boxes.append((family(name), at))
+        self._decided = self._stored = self._box_figures(self.boxes)
+        if self._stored_boxes is not None:
+            self._stored = self._box_figures(self._stored_boxes)
+        if self.box_choice is not None:
+            self._by_rule[self.box_choice.index] = self._decided
+
+    def _box_figures(self, boxes: pd.DataFrame) -> BoxFigures:
+        return BoxFigures(boxes, self.evaluated, called=self.box_cut is not None)
+
+    def _figures_of_rule(self, index: int) -> BoxFigures:
+        """Return the figures of the boxes that a rule of the choice gives, made when needed."""
+        if index not in self._by_rule and self.box_choice and self._boxes_by_rule:
+            boxes = self._boxes_by_rule(self.box_choice.candidates[index].rule)
+            if boxes is not None:
+                self._by_rule[index] = self._box_figures(boxes)
+        return self._by_rule[index]
+
+    @property
+    def pairs(self) -> BoxPairs | None:
+        """Decided and true boxes; None without boxes."""
+        return None if self._decided is None else self._decided.pairs
+
+    @property
+    def _rule_is_open(self) -> bool:
+        """True if resamples choose the rule of the boxes again."""
+        choice = self.box_choice
+        return choice is not None and choice.is_open and self._boxes_by_rule is not None
 
     @classmethod
     def from_output(
@@ -173,15 +183,18 @@ class Scorecard:
     ) -> Scorecard:
         """Make the scorecard of a system's output under its decision."""
         scores = output.scores(decision.reduction)
+        boxes_by_rule = partial(output.boxes, scores, decision.map_scale)
         return cls(
             evaluated,
             scores,
             decision.thresholds,
             validation=decision.chosen_scores,
             points=output.points(),
-            boxes=output.boxes(scores, decision.map_scale, decision.map_boxes),
+            boxes=boxes_by_rule(decision.box_rule),
+            stored_boxes=output.predicted_boxes if decision.overlap is not None else None,
+            boxes_by_rule=boxes_by_rule,
             box_cut=decision.box_cut,
-            cut_choice=decision.cut_choice,
+            box_choice=decision.box_choice,
             fixed_choices=decision.fixed_choices,
             probability=decision.probability(scores),
             triage=decision.triage,
@@ -204,14 +217,14 @@ class Scorecard:
         return None if threshold is None else is_positive(self.scores, threshold)
 
     @property
-    def choices(self) -> list[ValidationScores | BoxCutChoice]:
+    def choices(self) -> list[ValidationScores | BoxChoice]:
         """Choices that every resample of validation patients makes again."""
-        choices: list[ValidationScores | BoxCutChoice] = []
+        choices: list[ValidationScores | BoxChoice] = []
         policies = self.chosen_policies
         if self.validation is not None and policies:
             choices.append(replace(self.validation, policies=tuple(policies)))
-        if self.cut_choice is not None:
-            choices.append(self.cut_choice)
+        if self.box_choice is not None:
+            choices.append(self.box_choice)
         return choices
 
     def choices_of(self, key: MetricKey) -> dict[str, bool]:
@@ -222,9 +235,19 @@ class Scorecard:
         }
         if is_chosen(key.policy):
             choices[THRESHOLDS] = key.policy in self.chosen_policies
+        if "boxes" in metric.needs and self._rule_is_open and not self._is_of_stored(key.metric):
+            choices[BOX_RULE] = True
         if "box_cut" in metric.needs:
-            choices[BOX_CUT] = self.cut_choice is not None
+            choices[BOX_CUT] = self.box_choice is not None
         return choices
+
+    def _is_of_stored(self, metric: str) -> bool:
+        """Return True for a figure of all stored boxes of a detector, which no choice changes."""
+        return metric in family("coco") and isinstance(self._first_rule, OverlapRule)
+
+    @property
+    def _first_rule(self) -> BoxRule | None:
+        return None if self.box_choice is None else self.box_choice.candidates[0].rule
 
     @property
     def chosen_policies(self) -> list[str]:
@@ -297,14 +320,7 @@ class Scorecard:
         if self._calibration is not None:
             calibration = self._calibration.figures(weights)
             figures |= {MetricKey(ALL, "", name): v for name, v in calibration.items()}
-        if self._precision is not None:
-            at_iou = self._precision(weights)
-            figures[MetricKey(ALL, "", "ap50")] = at_iou[:, 0]
-            figures[MetricKey(ALL, "", "ap")] = at_iou.mean(axis=1)
-        for names, evaluate in self._ranked_boxes:
-            figures |= _of_columns(names, evaluate(weights))
         weight = np.asarray(weights, dtype=np.float64)
-        at_cut = self._at_cut(weight, np.full(len(weights), self.box_cut, dtype=np.float64))
         sums = weight @ self._counts
         counts = dict(zip(self._count_names, sums.T, strict=True))
         for kind in self._on_lesion:
@@ -315,20 +331,42 @@ class Scorecard:
             shares = {name: _share(counts["", name], images) for name in family("triage")}
             figures |= {MetricKey(ALL, "", name): share for name, share in shares.items()}
         fixed = self._at_thresholds(counts, thresholds)
-        if BOX_CUT in chosen:
-            fixed |= at_cut
-            at_cut = self._at_cut(weight, chosen[BOX_CUT])
-        figures |= at_cut
+        of_boxes = self._of_boxes(weights, chosen)
+        figures |= of_boxes.figures
+        fixed |= of_boxes.fixed
         counts |= self._refitted_counts(weights, thresholds, ranked, normal)
         figures |= self._at_thresholds(counts, self.thresholds)
         return ScorecardReplicates(figures, fixed)
 
-    def _at_cut(self, weights: Floats, cuts: Floats) -> dict[MetricKey, Floats]:
-        """Compute the figures of called boxes, each row at its own score cut, shape ``(R,)``."""
-        figures: dict[MetricKey, Floats] = {}
-        for names, evaluate in self._called_boxes:
-            figures |= _of_columns(names, evaluate(weights, cuts))
-        return figures
+    def _of_boxes(self, weights: Integers, chosen: Mapping[str, Floats]) -> ScorecardReplicates:
+        """Compute the figures of boxes; see `replicates`."""
+        if self._decided is None or self._stored is None:
+            return ScorecardReplicates({}, {})
+        weight = np.asarray(weights, dtype=np.float64)
+        once_chosen = np.full(len(weights), self.box_cut, dtype=np.float64)
+        of_stored = self._stored.precision(weights, family("coco"))
+        ranked = self._decided.precision(weights, family("coco_decided"))
+        ranked |= self._decided.ranked(weights)
+        called = self._decided.called(weight, once_chosen)
+        figures = of_stored | ranked | called
+        if BOX_CUT not in chosen:
+            return ScorecardReplicates(figures, {})
+        if not self._rule_is_open:
+            refitted = self._decided.called(weight, chosen[BOX_CUT])
+            return ScorecardReplicates(figures | refitted, called)
+        rests_on_rule = ranked | called if self._is_of_stored("ap50") else figures
+        refitted = {key: values.copy() for key, values in rests_on_rule.items()}
+        for index in np.unique(chosen[BOX_RULE]).astype(int).tolist():
+            rows = chosen[BOX_RULE] == index
+            boxes = self._figures_of_rule(index)
+            values = boxes.called(weight[rows], chosen[BOX_CUT][rows])
+            if boxes is not self._decided:
+                values |= boxes.precision(weights[rows], family("coco_decided"))
+                values |= boxes.precision(weights[rows], family("coco"))
+                values |= boxes.ranked(weights[rows])
+            for key in values.keys() & refitted.keys():
+                refitted[key][rows] = values[key]
+        return ScorecardReplicates(figures | refitted, rests_on_rule)
 
     def _refitted_counts(
         self,
@@ -385,14 +423,21 @@ class Scorecard:
             exact = self._calibration.figures()  # replicates are fitted on knots
             once |= {MetricKey(ALL, "", metric): value for metric, value in exact.items()}
         figures = {name: None if np.isnan(v[0]) else float(v[0]) for name, v in once.items()}
-        if self.pairs is not None:
-            coco = coco_average_precision(self.pairs)
-            figures |= {MetricKey(ALL, "", metric): figure for metric, figure in coco.items()}
+        if self._decided is not None and self._stored is not None:
+            of_decided = coco_average_precision(self._decided.pairs)
+            of_stored = of_decided
+            if self._stored is not self._decided:
+                of_stored = coco_average_precision(self._stored.pairs)
+            for group, precision in (("coco", of_stored), ("coco_decided", of_decided)):
+                names = [MetricKey(ALL, "", metric) for metric in family(group)]
+                figures |= dict(zip(names, precision.values(), strict=True))
         return figures
 
     def froc(self) -> dict[str, FrocCurve]:
         """Return the FROC curve of each hit rule; none without boxes."""
-        return {hit: froc_curve(finds) for hit, finds in self._finds.items()}
+        if self._decided is None:
+            return {}
+        return {hit: froc_curve(finds) for hit, finds in self._decided.finds.items()}
 
     def missing(self) -> dict[MetricKey, str]:
         """Return the figures that this system cannot have, with the reason."""
@@ -439,12 +484,6 @@ def _of_ranking(subgroup: str, sums: RankingSums) -> dict[MetricKey, Floats]:
         for name, value in sums.matched(percent / 100).items():
             values[f"matched_{name}_{percent}"] = value
     return {MetricKey(subgroup, "", metric): value for metric, value in values.items()}
-
-
-def _of_columns(metrics: Sequence[str], columns: Floats) -> dict[MetricKey, Floats]:
-    """Name columns of figures without a policy, shape ``(R, metrics)``, or ``(R,)`` for one."""
-    table = columns.reshape(len(columns), -1).T
-    return {MetricKey(ALL, "", m): values for m, values in zip(metrics, table, strict=True)}
 
 
 def _needs(metric: str) -> set[Need]:

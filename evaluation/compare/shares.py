@@ -19,7 +19,7 @@ from cxr_compare.evaluation.compare.estimates import THRESHOLDS, choices_text, i
 from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
 from cxr_compare.evaluation.compare.paired_tests import EXACT_AUROC
 from cxr_compare.evaluation.compare.scorecard import Scorecards, evaluation_set_of
-from cxr_compare.evaluation.decisions.box_cut import BOX_CUT
+from cxr_compare.evaluation.decisions.box_choice import BOX_CUT
 from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.decisions.thresholds import ValidationScores
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive

@@ -16,6 +16,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.map_boxes import map_grid, map_peaks
+from cxr_compare.evaluation.boxes.overlaps import without_overlaps
 from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
 from cxr_compare.evaluation.overlays.contours import ActivationGrid, contour_levels
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
@@ -172,10 +173,12 @@ def decide(
     boxes: pd.DataFrame | None = None
     if evidence.gives_boxes:
         boxes = evidence.finding_boxes
+        if decision is not None:
+            boxes = without_overlaps(boxes, decision.overlap)
     else:
         maps = evidence.maps
         if decision is not None:
-            boxes = evidence.boxes(scores, decision.map_scale, decision.map_boxes)
+            boxes = evidence.boxes(scores, decision.map_scale, decision.box_rule)
     return DecidedOutput(
         name=name,
         decisions=table,

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
-from cxr_compare.evaluation.decisions.box_cut import BoxCutChoice
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule
+from cxr_compare.evaluation.decisions.box_choice import BoxChoice, BoxRule
 from cxr_compare.evaluation.decisions.guarantees import (
     FALSE_POSITIVES,
     GuaranteedRate,
@@ -49,18 +50,20 @@ class Decision:
         calibration: Map from scores to probabilities; `None` where validation cannot give it.
         map_scale: Raw low and high end of the activation maps; `None` without maps.
         map_boxes: Rule by which maps become boxes; `None` without maps.
+        overlap: Largest IoU of two boxes of a detector that both stay; `None` keeps all boxes.
         thresholds: Threshold of each policy.
         box_cut: Score from which boxes are called in the RSNA score; `None` where no validation
             image has a lesion.
         validation: Figures on the validation images by policy; those without a threshold are
             under ``""``.
-        tried: Every setting that was tried, with its figure.
+        tried: Every rule from boxes to an image score that was tried, with its figure.
+        boxes_tried: Every rule of the boxes that was tried, with its figures.
         options: Options of the choices.
         losses: Log loss of each calibration on held-out folds.
         triage: Triage; `None` unless it was requested.
         chosen_scores: Validation scores that the thresholds were chosen on, by image, study or
             patient. Not stored, as are all attributes below.
-        cut_choice: What `box_cut` was chosen on.
+        box_choice: What `map_boxes` or `overlap`, and `box_cut`, were chosen on.
         system: Name of the system.
         path: File that stores the decision.
         notes: What to know about the validation images.
@@ -78,15 +81,17 @@ class Decision:
     calibration: Calibration | None = None
     map_scale: tuple[float, float] | None = None
     map_boxes: MapBoxRule | None = None
+    overlap: float | None = None
     thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
     box_cut: float | None = None
     validation: dict[str, dict[str, float | None]] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
+    boxes_tried: list[dict[str, Any]] = field(default_factory=list)
     options: TuningOptions = field(default_factory=TuningOptions)
     losses: dict[str, float] = field(default_factory=dict)
     triage: Triage | None = None
     chosen_scores: ValidationScores | None = field(default=None, compare=False)
-    cut_choice: BoxCutChoice | None = field(default=None, compare=False)
+    box_choice: BoxChoice | None = field(default=None, compare=False)
     system: str = field(default="", compare=False)
     path: Path | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -113,13 +118,24 @@ class Decision:
     def fixed_choices(self) -> dict[Need, str]:
         """Choices of validation that no resample makes again, by the need of metrics for them."""
         choices: dict[Need, str] = {}
-        if self.map_boxes:
+        if self.map_boxes and self.box_choice is None:
             choices["boxes"] = "cut of map boxes"
         if self.calibration is not None and self.calibration.to_dict()["method"] != "none":
             choices["probability"] = "calibration"
         if self.triage:
             choices["triage"] = "thresholds of triage"
         return choices
+
+    @property
+    def box_rule(self) -> BoxRule:
+        """Rule by which the stored output becomes the boxes that are evaluated and drawn."""
+        return OverlapRule(self.overlap) if self.map_boxes is None else self.map_boxes
+
+    @property
+    def _box_rule_text(self) -> str | None:
+        """Rule of the boxes in words; None for a system without boxes and maps."""
+        has_boxes = self.reduction is not None or self.map_boxes is not None
+        return self.box_rule.description if has_boxes else None
 
     def probability(self, scores: npt.ArrayLike) -> Floats | None:
         """Return the calibrated probability of image scores.
@@ -214,7 +230,8 @@ class Decision:
             "box_cut": self.box_cut,
             "calibration": self.calibration and self.calibration.to_dict(),
             "map_scale": self.map_scale and list(self.map_scale),
-            "map_box_level": self.map_boxes and self.map_boxes.level,
+            "map_boxes": self.map_boxes and asdict(self.map_boxes),
+            "overlap": self.overlap,
             "policies": {
                 name: {
                     "threshold": choice.threshold,
@@ -227,6 +244,8 @@ class Decision:
             "validation": self.validation.get("", {}),
             "settings_tried": len(self.tried),
             "tried": self.tried,
+            "box_rule": self._box_rule_text,
+            "boxes_tried": self.boxes_tried,
         }
 
     @classmethod
@@ -241,7 +260,9 @@ class Decision:
                 "decision: was made by a search, which was removed; run cxr tune again"
             )
         scale = payload["map_scale"]
-        level = payload["map_box_level"]
+        map_boxes = payload.get("map_boxes")
+        if map_boxes is None and payload.get("map_box_level") is not None:  # an earlier version
+            map_boxes = asdict(MapBoxRule(payload["map_box_level"]))
         policies = payload["policies"]
         validation = {name: _read_figures(spec["validation"]) for name, spec in policies.items()}
         return cls(
@@ -250,7 +271,8 @@ class Decision:
             reduction=Reduction.from_dict(payload["reduction"]),
             calibration=calibration_from_dict(payload["calibration"]),
             map_scale=scale and (scale[0], scale[1]),
-            map_boxes=None if level is None else MapBoxRule(level),
+            map_boxes=MapBoxRule.from_dict(map_boxes),
+            overlap=payload.get("overlap"),
             thresholds={
                 name: ThresholdChoice(name, spec["threshold"], spec["reason"])
                 for name, spec in policies.items()
@@ -259,6 +281,7 @@ class Decision:
             box_cut=payload.get("box_cut"),
             validation=validation | {"": payload["validation"]},
             tried=payload["tried"],
+            boxes_tried=payload.get("boxes_tried") or [],
             losses=(payload.get("choices") or {}).get("calibration") or {},
             triage=Triage.from_dict(payload.get("triage")),
         )
@@ -334,6 +357,10 @@ def _summary(decision: Decision) -> list[str]:
     if decision.reduction:
         rule = decision.reduction.rule
         lines.append(sentence("reduction", rule=rule, min_score=decision.reduction.min_score))
+    if decision.boxes_tried:
+        lines.append(
+            sentence("boxes", rule=decision.box_rule.description, maps=bool(decision.map_boxes))
+        )
     if decision.options.calibration:
         method = decision.calibration.to_dict()["method"] if decision.calibration else ""
         lines.append(sentence("calibration", method=method, losses=decision.losses))

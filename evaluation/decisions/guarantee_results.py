@@ -8,7 +8,9 @@ import numpy as np
 
 from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
+from cxr_compare.evaluation.decisions.box_choice import BoxRule
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
 from cxr_compare.evaluation.decisions.guaranteed_threshold import (
@@ -76,7 +78,7 @@ def guarantee_results(
         evaluated.y_true,
         scores.to_numpy(np.float64),
         evaluated.patients.astype(str),
-        locate_predictions(output, scores.to_numpy(np.float64), truth),
+        locate_predictions(output, scores.to_numpy(np.float64), truth, decision.box_rule),
     )
     results = []
     for policy, choice in decision.thresholds.items():
@@ -101,7 +103,9 @@ def guarantee_results(
     return results
 
 
-def locate_predictions(output: SystemOutput, scores: Floats, truth: GroundTruth) -> Localisation:
+def locate_predictions(
+    output: SystemOutput, scores: Floats, truth: GroundTruth, box_rule: BoxRule | None
+) -> Localisation:
     """Find where a system points on its images, for guarantees of localisation.
 
     A box is shown on a positive image from its own score on; the highest box is always shown.
@@ -110,6 +114,7 @@ def locate_predictions(output: SystemOutput, scores: Floats, truth: GroundTruth)
         output: Output of the system.
         scores: Score of each image, shape ``(N,)``.
         truth: Ground truth of the images.
+        box_rule: Rule of the boxes; `None` keeps all stored boxes.
     """
     ids = output.image_ids
     boxed = ids.isin(truth.boxes_trusted)
@@ -117,7 +122,10 @@ def locate_predictions(output: SystemOutput, scores: Floats, truth: GroundTruth)
     on_lesion = None if points is None else points_in_boxes(points, truth.true_boxes)
     if not output.gives_boxes:
         return Localisation(boxed, on_lesion)
-    finds = find_lesions(pair_boxes(output.predicted_boxes, truth.true_boxes, ids))
+    boxes = output.predicted_boxes
+    if isinstance(box_rule, OverlapRule):
+        boxes = box_rule.apply(boxes)
+    finds = find_lesions(pair_boxes(boxes, truth.true_boxes, ids))
     image = finds.mark_image[finds.false]
     box_score = finds.mark_score[finds.false]
     image_score = scores[image]

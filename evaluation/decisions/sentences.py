@@ -63,6 +63,10 @@ image score: {{ rule }}
 {%- if min_score %}, boxes from score {{ "%g"|format(min_score) }}{% endif %}
 {%- endmacro %}
 
+{% macro boxes(rule, maps) -%}
+boxes: {{ "cut from the maps " if maps }}{{ rule }}
+{%- endmacro %}
+
 {% macro calibration(method, losses) -%}
 probability: {{ {"": "none possible", "none": "the score as it is"}.get(method, method) }}
 {%- if losses %} (held-out log loss: {% for name, loss in losses.items() -%}

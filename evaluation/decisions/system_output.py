@@ -14,6 +14,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_peaks
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule, without_overlaps
 from cxr_compare.evaluation.boxes.pointing import top_box_centres
 from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
 from cxr_compare.evaluation.metrics.notes import Note
@@ -178,20 +179,25 @@ class SystemOutput:
         return sizes.reindex(self.image_ids).fillna(0.0).to_numpy(dtype=np.float64)
 
     def boxes(
-        self, scores: pd.Series, scale: tuple[float, float] | None, rule: MapBoxRule | None
+        self,
+        scores: pd.Series,
+        scale: tuple[float, float] | None,
+        rule: OverlapRule | MapBoxRule | None,
     ) -> pd.DataFrame | None:
         """Return the boxes of a detector, or those that are cut out of a classifier's maps.
 
         Args:
             scores: Image scores, shape ``(N,)``.
             scale: Raw low and high end of the maps, as validation chose them.
-            rule: Rule by which maps become boxes, as validation chose it.
+            rule: Rule of the boxes, as validation chose it; for a detector None keeps all stored
+                boxes.
 
         Returns:
             The boxes; `None` where there is nothing to make boxes of.
         """
         if self.gives_boxes:
-            return self.predicted_boxes
-        if self.maps is None or scale is None or rule is None:
+            limit = rule.limit if isinstance(rule, OverlapRule) else None
+            return without_overlaps(self.predicted_boxes, limit)
+        if self.maps is None or scale is None or not isinstance(rule, MapBoxRule):
             return None
         return rule.apply(self.maps, scores, scale)

@@ -7,7 +7,6 @@ differ, so that no threshold can have been chosen on test images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
-from cxr_compare.evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
-from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
-from cxr_compare.evaluation.decisions.box_cut import BoxCutChoice
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_box_candidates, map_scale
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule, overlap_candidates
+from cxr_compare.evaluation.decisions.box_choice import (
+    BOXES_BY,
+    BoxCandidate,
+    BoxChoice,
+    BoxRule,
+)
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
 from cxr_compare.evaluation.decisions.guarantee_results import locate_predictions
@@ -50,8 +54,6 @@ from cxr_compare.evaluation.statistics.calibration import (
 from cxr_compare.evaluation.statistics.folds import patient_folds
 
 _CHOOSE = "choose"
-_DEFAULT_LEVEL = 0.5
-_SAME = 1e-9
 _BOUND_TO = ("inference_id", "content_id", "labels_id", "split", "split_id")
 """Ids that a stored decision must share with the predictions and labels at hand."""
 
@@ -66,8 +68,10 @@ def tune(
 ) -> Decision:
     """Choose the decision rule of a system on the validation images of a split.
 
-    An image scores as its highest box, unless another rule has a significantly higher AUROC. Maps
-    are cut at the level with the highest AP50, among equals the highest level. Thresholds follow.
+    An image scores as its highest stored box, unless another rule has a significantly higher AUROC.
+    The boxes that are evaluated and drawn follow the rule with the highest FROC mean, or the figure
+    that the options name: of a detector's stored boxes, those that overlap a more confident one too
+    much are left out; a classifier's maps are cut. Thresholds follow.
 
     Args:
         system: The system.
@@ -108,14 +112,14 @@ def tune(
     if options.calibration == _CHOOSE:
         folds = patient_folds(patients, y_true.to_numpy() == 1)
     reduced = choose_reduction(output, y_true, patients, options.reductions)
-    map_choice = _choose_map_boxes(output, reduced.scores, truth)
-    boxes = output.boxes(reduced.scores, map_choice.scale, map_choice.rule)
-    cut_choice = _box_cut_choice(output, boxes, truth)
+    scale = None if output.gives_boxes or output.maps is None else map_scale(output.maps)
+    box_choice = _box_choice(output, reduced.scores, scale, truth, options.boxes_by)
+    box_rule = None if box_choice is None else box_choice.rule
     labels = y_true.to_numpy(np.float64)
     scores = reduced.scores.to_numpy(np.float64)
     localisation = None
     if unit == "image":
-        localisation = locate_predictions(output, scores, truth)
+        localisation = locate_predictions(output, scores, truth, box_rule)
     else:  # a study or patient scores as the highest of its images
         units = group_images(truth, truth.labels_of("val"), ids, unit)
         labels = units.highest(labels)
@@ -130,18 +134,20 @@ def tune(
         target=truth.finding,
         chosen_on=chosen_on,
         reduction=reduced.reduction,
-        box_cut=None if cut_choice is None else cut_choice.chosen,
+        box_cut=None if box_choice is None else box_choice.cut,
         calibration=calibration,
-        map_scale=map_choice.scale,
-        map_boxes=map_choice.rule,
+        map_scale=scale,
+        map_boxes=box_rule if isinstance(box_rule, MapBoxRule) else None,
+        overlap=box_rule.limit if isinstance(box_rule, OverlapRule) else None,
         thresholds=thresholds,
         validation=_validation_figures(images, thresholds),
-        tried=reduced.tried + map_choice.tried,
+        tried=reduced.tried,
+        boxes_tried=[] if box_choice is None else box_choice.figures(),
         options=options,
         losses=losses,
         triage=Triage.from_thresholds(options, thresholds, images.scores, images.patients),
         chosen_scores=ValidationScores(images.y_true, images.scores, images.patients),
-        cut_choice=cut_choice,
+        box_choice=box_choice,
     )
 
 
@@ -151,6 +157,8 @@ def checked_decision(
     truth: GroundTruth,
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
+    *,
+    boxes_by: str = BOXES_BY,
 ) -> tuple[Decision, list[Note]]:
     """Derive a system's decision from its validation rows, and compare it with the stored one.
 
@@ -160,6 +168,7 @@ def checked_decision(
         truth: Ground truth.
         policies: Policies of a system that was not tuned before.
         extra_policies: Policies in addition to those that the system was tuned for.
+        boxes_by: Figure that chooses the boxes of a system that was not tuned before.
 
     Returns:
         The decision derived now, which also holds what an earlier version did not store; and notes.
@@ -169,7 +178,7 @@ def checked_decision(
     """
     if system.decision is None:
         requested = list(dict.fromkeys((*policies, *extra_policies)))
-        derived = tune(system, truth, policies=requested)
+        derived = tune(system, truth, policies=requested, options=TuningOptions(boxes_by=boxes_by))
         if derived.chosen_on["n_images"]:
             return derived, [note("not_tuned", "not_tuned", system=name)]
         declared = any(choice.threshold is not None for choice in derived.thresholds.values())
@@ -259,45 +268,27 @@ def _choose_policy(policy: str, images: GuaranteeImages, n_learned: int) -> Thre
     return ThresholdChoice(policy, choice.threshold, choice.reason)
 
 
-def _box_cut_choice(
-    output: SystemOutput, boxes: pd.DataFrame | None, truth: GroundTruth
-) -> BoxCutChoice | None:
-    if boxes is None:
+def _box_choice(
+    output: SystemOutput,
+    scores: pd.Series,
+    scale: tuple[float, float] | None,
+    truth: GroundTruth,
+    metric: str,
+) -> BoxChoice | None:
+    """Prepare the choice of boxes; None for a system without boxes and maps."""
+    candidates: list[tuple[BoxRule, pd.DataFrame]] = []
+    if output.gives_boxes:
+        candidates += overlap_candidates(output.predicted_boxes)
+    elif output.maps is not None and scale is not None:
+        candidates += map_box_candidates(output.maps, scores, scale)
+    else:
         return None
     evaluated = output.image_ids.intersection(truth.boxes_trusted).sort_values()
-    pairs = pair_boxes(boxes, truth.true_boxes, evaluated)
-    return BoxCutChoice(pairs, truth.patients(evaluated))
-
-
-@dataclass(frozen=True)
-class _MapChoice:
-    """Rule by which activation maps become boxes, and what else was tried."""
-
-    scale: tuple[float, float] | None  # raw low and high end of the maps; `None` without maps
-    rule: MapBoxRule | None
-    tried: list[dict[str, Any]]  # every level with its AP50
-
-
-def _choose_map_boxes(output: SystemOutput, scores: pd.Series, truth: GroundTruth) -> _MapChoice:
-    """Choose the level at which the boxes of maps reach the highest AP50."""
-    if output.gives_boxes or output.maps is None:
-        return _MapChoice(None, None, [])
-    scale = map_scale(output.maps)
-    evaluated = output.image_ids.intersection(truth.boxes_trusted).sort_values()
-    one_patient = np.zeros(len(evaluated), dtype=np.int64)
-    once = np.ones((1, 1), dtype=np.int64)
-    best_level = _DEFAULT_LEVEL
-    best_figure = 0.0
-    tried = []
-    for level in MAP_BOX_LEVELS:
-        boxes = MapBoxRule(level).apply(output.maps, scores, scale)
-        matches = match_pairs(pair_boxes(boxes, truth.true_boxes, evaluated), [0.5])
-        figure = WeightedAveragePrecision(matches, one_patient, 1)(once)[0, 0]
-        tried.append({"map_box_level": level, "ap50": None if np.isnan(figure) else figure})
-        if figure >= best_figure - _SAME and figure > 0:
-            best_level = level
-            best_figure = float(figure)
-    return _MapChoice(scale, MapBoxRule(best_level), tried)
+    paired = [
+        BoxCandidate(rule, pair_boxes(boxes, truth.true_boxes, evaluated))
+        for rule, boxes in candidates
+    ]
+    return BoxChoice(paired, truth.patients(evaluated), metric)
 
 
 def _calibrate(

@@ -1,4 +1,4 @@
-"""Options of `cxr tune`: calibration, reductions of boxes, and triage."""
+"""Options of `cxr tune`: calibration, reductions of boxes, choice of boxes, and triage."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.decisions.box_choice import BOXES_BY, check_boxes_by
 from cxr_compare.evaluation.decisions.guarantees import read_guarantee
 
 
@@ -20,14 +21,17 @@ class TuningOptions:
         reductions: Rules to choose from, by which boxes become an image score; empty for all.
         rule_out: Guarantee below whose threshold images are ruled out.
         rule_in: Guarantee from whose threshold on images are ruled in.
+        boxes_by: Figure by which the rule of the boxes is chosen, see `check_boxes_by`.
     """
 
     calibration: str | None = None
     reductions: tuple[str, ...] = ()
     rule_out: str | None = None
     rule_in: str | None = None
+    boxes_by: str = BOXES_BY
 
     def __post_init__(self) -> None:
+        check_boxes_by(self.boxes_by)
         if self.rule_out:
             _check_guarantee("--rule-out", self.rule_out, ("sensitivity",))
         if self.rule_in:
@@ -42,7 +46,12 @@ class TuningOptions:
         """Return the options for ``decisions/<target>.json``; None if all are the default."""
         if self == TuningOptions():
             return None
-        options = {"calibration": self.calibration, "reductions": list(self.reductions)}
+        options: dict[str, Any] = {
+            "calibration": self.calibration,
+            "reductions": list(self.reductions),
+        }
+        if self.boxes_by != BOXES_BY:
+            options["boxes_by"] = self.boxes_by
         if self.triage:
             options |= {"rule_out": self.rule_out, "rule_in": self.rule_in}
         return options
@@ -57,6 +66,7 @@ class TuningOptions:
             reductions=tuple(payload["reductions"]),
             rule_out=payload.get("rule_out"),
             rule_in=payload.get("rule_in"),
+            boxes_by=payload.get("boxes_by", BOXES_BY),
         )
 
 

@@ -1,1 +1,1 @@
-"""The metric registry, and the image set that a comparison evaluates."""
+"""Registry of metrics, image-level figures, and texts about metrics."""

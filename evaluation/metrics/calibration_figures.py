@@ -1,4 +1,4 @@
-"""Calibration error of probabilities: Brier score, log loss, ECE, slope and intercepts."""
+"""Calibration figures of probabilities: Brier score, log loss, ECE, slope and intercepts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 from cxr_compare.evaluation.statistics.calibration import CLIP, clipped_logit
 from cxr_compare.evaluation.statistics.logistic_regression import fit_logistic
 
-_CONVERGED = 1e-6  # largest gradient per image of a fit that has ended
-_FARTHEST = 500.0  # log-odds that no probability in [CLIP, 1 - CLIP] asks for
+_CONVERGED = 1e-6  # largest gradient per image of a converged fit
+_FARTHEST = 500.0  # log-odds that no finite fit of probabilities in [CLIP, 1 - CLIP] reaches
 _N_BINS = 10
 _KNOTS = 256
 
 
 class _Overlap:
-    """Overlap of the classes along a variable; where a cut separates them, no fit is finite.
+    """Overlap of the classes along a variable; if a cut separates them, no fit is finite.
 
     Source:
         Albert and Anderson 1984.
@@ -37,9 +37,9 @@ class _Overlap:
         }
 
     def separated(self, weights: npt.NDArray[np.floating | np.integer]) -> npt.NDArray[np.bool_]:
-        """Return True if a class is absent or a cut separates the classes, ``(R,)``.
+        """Return True if a class is absent or a cut separates the classes, shape ``(R,)``.
 
-        One value that both classes share is allowed at the cut.
+        Classes that share only the value at the cut count as separated, too.
         """
         lowest = {label: self._ends[label, 1](weights) for label in (False, True)}
         highest = {label: -self._ends[label, -1](weights) for label in (False, True)}
@@ -47,7 +47,7 @@ class _Overlap:
 
 
 class _Lowest:
-    """Lowest value among the patients that have a weight; infinite where none has."""
+    """Lowest value among the patients with a weight above 0; infinite where there is none."""
 
     def __init__(self, values: Integers, clusters: Integers) -> None:
         order = np.lexsort((values, clusters))
@@ -65,14 +65,14 @@ class _Lowest:
 
 
 class _Lines(NamedTuple):
-    """Slopes and intercepts, shape ``(R,)`` each; NaN without a fit."""
+    """Slopes and intercepts, shape ``(R,)`` each; NaN where there is no finite fit."""
 
     slope: Floats
     intercept: Floats
 
 
 def _fit_lines(x: Floats, mass: Floats, positive: Floats, positive_x: Floats) -> _Lines:
-    """Fit logistic regressions on one variable, one per row (Cox 1958)."""
+    """Fit one logistic regression on one variable for each row of weights (Cox 1958)."""
     n = mass.sum(axis=1)
     coefficients = np.full((len(n), 2), np.nan)
     done = np.zeros(len(n), dtype=bool)
@@ -94,7 +94,7 @@ def _fit_lines(x: Floats, mass: Floats, positive: Floats, positive_x: Floats) ->
 
 
 def _fit_offsets(x: Floats, mass: Floats, positive: Floats) -> Floats:
-    """Fit the shifts of log-odds that give each row its number of positives, shape ``(R,)``."""
+    """Fit the shift of log-odds that makes each row expect its number of positives, ``(R,)``."""
     shift = np.full(len(mass), np.nan)
     has_both = (positive > 0) & (positive < mass.sum(axis=1))
     if has_both.any():
@@ -110,7 +110,8 @@ def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
         probability: Probabilities in [0, 1], shape ``(N,)``.
 
     Returns:
-        Bin from 0 to 9 of each probability, shape ``(N,)``; 0 is in the first bin.
+        Number of each probability's bin, from 0 to 9, shape ``(N,)``. A probability of 0 is in the
+        first bin.
 
     Source:
         Naeini, Cooper and Hauskrecht 2015.
@@ -123,17 +124,17 @@ def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
 
 
 def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[np.int64]:
-    """Assign probabilities to bins that are cut at quantiles, equal values in one bin.
+    """Assign probabilities to bins that are cut at quantiles; equal values share a bin.
 
-    Bins are closed on the right. A decile is the smallest value that at least so many tenths of all
-    values do not exceed.
+    Bins are closed on the right. A quantile is the smallest value for which at least this share of
+    all values is equal or smaller.
 
     Args:
         probability: Probabilities in [0, 1], shape ``(N,)``.
         n_bins: Number of bins.
 
     Returns:
-        Bin from 0 of each probability, shape ``(N,)``.
+        Number of each probability's bin, from 0, shape ``(N,)``.
 
     Source:
         Naeini, Cooper and Hauskrecht 2015.
@@ -150,20 +151,20 @@ def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[n
 
 
 class CalibrationFigures:
-    """Calibration error of probabilities, summed once per patient, ready for any weights.
+    """Calibration figures of probabilities, summed once per patient, ready for any weights.
 
     ``brier`` and ``log_loss`` are mean losses. ``ece`` and ``ece_equal_mass`` are the mean gap
-    between observed and expected share of positives over bins, weighted by their images.
-    ``calibration_slope`` and ``calibration_intercept`` are fitted jointly, ``logit P(y) = intercept
-    + slope * logit(p)``; ``calibration_in_the_large`` is the intercept with a slope of 1.
-    Probabilities are limited to [`CLIP`, 1 - `CLIP`] for logarithms only. Under other weights the
-    bins stay those of the images as they are.
+    between the observed and the expected share of positives over bins, weighted by the number of
+    images in each bin. ``calibration_slope`` and ``calibration_intercept`` are fitted jointly:
+    ``logit P(y) = intercept + slope * logit(p)``. ``calibration_in_the_large`` is the intercept
+    with a slope of 1. Probabilities are limited to [`CLIP`, 1 - `CLIP`] for logarithms only. The
+    bins are those of the unweighted images under all weights.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         probability: Probabilities of the positive class in [0, 1], shape ``(N,)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``. Left out: every image is a
-            patient of its own.
+        clusters: Number of each image's patient from 0, shape ``(N,)``. If left out, every image
+            counts as a separate patient.
 
     Raises:
         InputError: A probability is outside [0, 1].
@@ -195,10 +196,11 @@ class CalibrationFigures:
         label = truth.astype(np.float64)
         clipped = np.clip(p, CLIP, 1 - CLIP)
         loss = -np.where(truth, np.log(clipped), np.log1p(-clipped))
-        # Number of images, positives, sum of their logits, Brier score, log loss.
+        # Number of images, number of positives, sum of the positives' logits, Brier score, log
+        # loss.
         columns = [np.ones(len(p)), label, label * logit, (p - label) ** 2, loss]
         self._sums = per_cluster(np.column_stack(columns), self._patients, self.n_clusters)
-        # A bin contributes the absolute value of its summed residual.
+        # Each bin contributes the absolute value of the sum of its residuals.
         bins = {"ece": equal_width_bins(p), "ece_equal_mass": equal_mass_bins(p)}
         self._residuals = {
             name: per_cluster(_one_hot(of_image, label - p), self._patients, self.n_clusters)
@@ -209,7 +211,7 @@ class CalibrationFigures:
         self._overlap = _Overlap(self._position, truth, self._patients)
 
     def _grid_of_logits(self) -> _Grid:
-        """Share each image between its two neighbours of at most `_KNOTS` knots."""
+        """Divide each image between the two nearest of at most `_KNOTS` knots."""
         exact = self._exact_logits
         if len(exact) <= _KNOTS:
             shares = _one_hot(self._position, np.ones(len(self._position)), len(exact))
@@ -225,14 +227,15 @@ class CalibrationFigures:
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
         """Compute the seven figures under every row of weights.
 
-        With weights, slope and intercepts are fitted on 256 knots, which changes them by less than
-        their third digit; without, on the probabilities themselves.
+        Without weights, slope and intercepts are fitted on the probabilities themselves. With
+        weights they are fitted on 256 knots, which changes them by less than one unit of their
+        third digit.
 
         Args:
-            weights: Weights of patients, shape ``(R, P)``. Left out: each patient counts once.
+            weights: Weights of patients, shape ``(R, P)``. If left out, each patient counts once.
 
         Returns:
-            Figures by their short names, shape ``(R,)`` each; NaN where undefined.
+            Figures by the short names of their metrics, shape ``(R,)`` each; NaN where undefined.
         """
         once = np.ones((1, self.n_clusters)) if weights is None else weights
         used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]
@@ -263,7 +266,7 @@ class _Grid(NamedTuple):
 
 
 def _one_hot(columns: npt.NDArray[np.int64], values: Floats, width: int = _N_BINS + 1) -> Floats:
-    """Put each value into its column, shape ``(N, width)``."""
+    """Return a table, shape ``(N, width)``, with each value in its column and 0 elsewhere."""
     table = np.zeros((len(columns), width))
     table[np.arange(len(columns)), columns] = values
     return table

@@ -1,7 +1,7 @@
 """Image-level figures at a threshold and of the ranking.
 
-One definition throughout: ``score >= threshold`` is positive. A figure whose denominator is 0 is
-undefined: None in the results here, NaN in arrays of replicates, never 0.
+An image is positive if ``score >= threshold``. A figure whose denominator is 0 is undefined: it is
+None in the results here and NaN in arrays of replicates, and never 0.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def confusion_counts(
         threshold: Threshold; a score equal to it is called positive.
 
     Returns:
-        Numbers of images: ``tp``, ``fp``, ``tn``, ``fn``.
+        Numbers of images by the names ``tp``, ``fp``, ``tn`` and ``fn``.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
@@ -49,17 +49,17 @@ def confusion_counts(
 def rates(
     tp: npt.ArrayLike, fp: npt.ArrayLike, tn: npt.ArrayLike, fn: npt.ArrayLike
 ) -> dict[str, Floats]:
-    """Compute every metric with a formula from counts.
+    """Compute every metric that has a formula from counts.
 
     Args:
-        tp: Positive images called positive, any shape.
-        fp: Negative images called positive, the same shape.
-        tn: Negative images called negative, the same shape.
-        fn: Positive images called negative, the same shape.
+        tp: Number of positive images called positive, any shape.
+        fp: Number of negative images called positive, the same shape.
+        tn: Number of negative images called negative, the same shape.
+        fn: Number of positive images called negative, the same shape.
 
     Returns:
-        Figures by their short names, in that shape; NaN where the denominator is 0, so also where a
-        likelihood ratio would be infinite.
+        Figures by the short names of their metrics, in this shape. They are NaN where the
+        denominator is 0, and therefore also where a likelihood ratio would be infinite.
 
     Source:
         Matthews 1975 for ``mcc``; Deeks and Altman 2004 for the likelihood ratios.
@@ -90,7 +90,7 @@ def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
 
     Returns:
         The area in [0, 1], or None where one of the classes is absent; `cxr_compare.metrics` then
-        warns of it.
+        gives a warning.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
@@ -107,7 +107,9 @@ def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
 
 
 def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
-    """Compute step-wise average precision over images, tied scores together (no interpolation).
+    """Compute step-wise average precision over images; tied scores form one step.
+
+    The precision-recall curve is not interpolated.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
@@ -120,7 +122,7 @@ def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> fl
         InputError: Labels or scores are not one valid value per image.
 
     Source:
-        As ``average_precision_score`` of scikit-learn.
+        The definition of ``average_precision_score`` in scikit-learn.
 
     Example:
         >>> from cxr_compare import metrics
@@ -138,11 +140,11 @@ def classification_metrics(
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores, shape ``(N,)``.
-        threshold: Threshold for the figures that need one; left out: without these figures.
+        threshold: Threshold for the figures that need one. If left out, they are not computed.
 
     Returns:
-        Figures by their short names, None where undefined; `cxr_compare.metrics` then warns with
-        the reason.
+        Figures by the short names of their metrics, None where undefined; `cxr_compare.metrics`
+        then gives a warning with the reason.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.

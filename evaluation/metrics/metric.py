@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 Direction = Literal["higher", "lower", "ideal", "none"]
-"""Better end of a metric. ``ideal``: the nearer to a record's ``ideal`` the better; ``none``:
-neither end is better."""
+"""Better end of a metric. With ``ideal``, values near the record's ``ideal`` are better; with
+``none``, neither end is better."""
 Share = Literal["all", "positive", "negative", "called", "not_called"]
-"""Images of which a metric is a share: all, those of a label, or those of a decision."""
+"""Images of which a metric is a share: all, those with a label, or those with a decision."""
 Need = Literal["threshold", "boxes", "box_cut", "point", "cell", "probability", "triage"]
-"""Something that a system must have for a metric."""
+"""Output or decision that a system must have for a metric."""
 Part = Literal["first", "localisation", "rates", "further", "none"]
-"""Table of the report: the opening one, localisation, sensitivities at single rates, all others."""
+"""Table of the report: the first one, localisation, sensitivities at single rates, the others."""
 Test = Literal["obuchowski", "mcnemar", "bootstrap", "none"]
 """Test of a paired difference."""
 Highlight = Literal["abstract", "paper", "subgroups", "summary", "targets", "verdict"]
-"""Shorter list of the report that a metric is in, too."""
+"""Shorter list of the report that also contains a metric."""
 
 ALL = "all"
 """Subgroup of all images."""
 VERSUS_NORMAL = "vs_normal"
-"""Subgroup of positive images and normal ones, without other negative images."""
+"""Subgroup of positive images and normal images, without other negative images."""
 
 NEEDS: dict[Need, str] = {
     "threshold": "the system has no threshold for the policy",
@@ -34,7 +34,7 @@ NEEDS: dict[Need, str] = {
     "probability": "validation gives no probability to evaluate",
     "triage": "the system was not tuned to rule images out or in",
 }
-"""Reason why a system lacks a metric, by what the metric needs."""
+"""Reason why a system lacks a metric, for each need of a metric."""
 _NOT_PRIMARY = {
     "higher": "",
     "lower": "lower is better",
@@ -45,13 +45,13 @@ _PROPER_NAMES = frozenset({"Brier"})
 
 @dataclass(frozen=True)
 class Counts:
-    """True and false decisions, whole or weighted: numbers, or arrays of one shape.
+    """Counts of true and false decisions, whole or weighted: numbers, or arrays of one shape.
 
     Attributes:
-        tp: Positive images called positive.
-        fp: Negative images called positive.
-        tn: Negative images called negative.
-        fn: Positive images called negative.
+        tp: Number of positive images called positive.
+        fp: Number of negative images called positive.
+        tn: Number of negative images called negative.
+        fn: Number of positive images called negative.
 
     Example:
         >>> Counts(tp=8, fp=3, tn=20, fn=2).positive
@@ -65,29 +65,29 @@ class Counts:
 
     @property
     def positive(self) -> Any:
-        """Images with the finding."""
+        """Number of images with the finding."""
         return self.tp + self.fn
 
     @property
     def negative(self) -> Any:
-        """Images without the finding."""
+        """Number of images without the finding."""
         return self.tn + self.fp
 
     @property
     def called(self) -> Any:
-        """Images called positive."""
+        """Number of images called positive."""
         return self.tp + self.fp
 
     @property
     def not_called(self) -> Any:
-        """Images called negative."""
+        """Number of images called negative."""
         return self.tn + self.fn
 
 
 class TablePosition(NamedTuple):
-    """Table of the report that a metric is in, and its rank there.
+    """Table of the report that contains a metric, and the metric's rank in the table.
 
-    Equal ranks keep the order of the registry.
+    Metrics of equal rank keep the order of the registry.
     """
 
     part: Part
@@ -99,26 +99,26 @@ _FURTHER = TablePosition("further", 0)
 
 @dataclass(frozen=True)
 class Metric:
-    """Record of one metric, from which tables, tests, documents and the schema follow.
+    """Record of one metric, from which tables, tests, documents and the schema are made.
 
     Attributes:
-        name: Short name, as in ``metrics.csv``.
-        title: Title of its column or row.
-        meaning: What it says, in one sentence or two.
+        name: Short name of the metric, as in ``metrics.csv``.
+        title: Title of the metric's column or row.
+        meaning: Explanation of the metric in one or two sentences.
         family: Family of metrics that one function computes, see `registry.COMPUTED_BY`.
-        undefined: Why it can be undefined on a set of images; notes of the table say this.
-        direction: Better end.
+        undefined: Reason why the metric can be undefined on a set of images, for the table's notes.
+        direction: Better end of the metric.
         ideal: Ideal value, where the direction is ``ideal``.
-        boxed: True if it is computed on images whose lesions are all boxed, False if on all.
-        share_of: Images of which it is a share; None where it is no share of images.
-        needs: What a system must have for it.
-        formula: Value from counts, for a metric at a threshold.
-        test: Test of its paired difference.
-        table: Its table in the report, and its rank there.
-        highlights: Shorter lists that it is in.
-        unbounded: True if it can leave [-1, 1], so that it is drawn on no common axis.
-        partners: For one half of an operating point, the metrics of which each is the other half.
-            Any system can raise one half alone by calling more, or fewer, images positive.
+        boxed: True if the metric uses only images whose lesions are all boxed.
+        share_of: Images of which the metric is a share; None where it is not a share of images.
+        needs: Outputs and decisions that a system must have for the metric.
+        formula: Function from counts to the value, for a metric at a threshold.
+        test: Test of the paired difference of two systems.
+        table: Table of the report that contains the metric, and the metric's rank in the table.
+        highlights: Shorter lists of the report that contain the metric.
+        unbounded: True if values can lie outside [-1, 1]; they get no axis shared with others.
+        partners: Metrics that are the other half of an operating point, for a metric that is one
+            half. Any system can raise one half by calling more, or fewer, images positive.
 
     Example:
         >>> from cxr_compare.evaluation.metrics.registry import METRICS
@@ -145,14 +145,14 @@ class Metric:
 
     @property
     def why_not_primary(self) -> str:
-        """Reason why it cannot decide which system is better; empty where it can."""
+        """Reason why the metric cannot decide which system is better; empty where it can."""
         if self.direction == "ideal":
             return f"neither higher nor lower is better, {self.ideal:g} is ideal"
         return _NOT_PRIMARY[self.direction]
 
     @property
     def title_in_sentence(self) -> str:
-        """Title for use inside a sentence: names and abbreviations keep their capitals."""
+        """Title for use inside a sentence; names and abbreviations keep their capitals."""
         first = self.title.split()[0]
         is_abbreviation = first != first.capitalize() or not first.isalpha()
         if is_abbreviation or first in _PROPER_NAMES:
@@ -161,10 +161,10 @@ class Metric:
 
 
 class MetricKey(NamedTuple):
-    """Name of a figure.
+    """Key of a figure.
 
     Attributes:
-        subgroup: Images on which it is computed, such as `ALL`.
+        subgroup: Name of the images on which the figure is computed, such as `ALL`.
         policy: Threshold policy; empty where the metric has no threshold.
         metric: Short name of the metric.
 

@@ -1,4 +1,4 @@
-"""Net benefit of acting from a risk on (decision curve analysis)."""
+"""Net benefit of acting on every risk above a threshold (decision curve analysis)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 
 
 def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float) -> float:
-    """Compute true positives per image less false positives, weighted by the odds of a risk.
+    """Compute the net benefit: true positives minus weighted false positives, per image.
+
+    False positives are weighted by the odds of the threshold, ``threshold / (1 - threshold)``.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Probabilities of the positive class in [0, 1], shape ``(N,)``.
-        threshold: Risk from which a user would act, in (0, 1); a score equal to it counts.
+        threshold: Smallest risk at which a user would act, in (0, 1).
 
     Returns:
         The net benefit, at most the prevalence; it may be negative.
 
     Source:
-        Vickers and Elkin 2006, decision curve analysis.
+        Vickers and Elkin 2006, on decision curve analysis.
 
     Example:
         >>> from cxr_compare import metrics
@@ -32,15 +34,16 @@ def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float)
 
 
 def benefits(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) -> Floats:
-    """Compute what each image adds to the net benefit; their mean is `net_benefit`.
+    """Compute the contribution of each image to the net benefit; the mean is `net_benefit`.
 
     Args:
-        truth: Labels, shape ``(N,)``.
+        truth: Labels, bool, shape ``(N,)``.
         probability: Probabilities of the positive class in [0, 1], shape ``(N,)``.
-        risk: Risk from which a user would act, in (0, 1).
+        risk: Smallest risk at which a user would act, in (0, 1).
 
     Returns:
-        1, 0 or minus the odds of the risk, shape ``(N,)``.
+        Contributions, shape ``(N,)``: 1 for a true positive, minus the odds of the risk for a false
+        positive, and 0 for any other image.
 
     Source:
         Vickers and Elkin 2006.

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 NoteKind = Literal[
-    # What the figures rest on.
+    # The basis of the figures.
     "left_out",  # images that are left out
     "training",  # training data that is unknown
     "copies",  # test images that look like copies of training images
-    "validation",  # a lack of the validation images
+    "validation",  # a deficiency of the validation images
     "not_tuned",  # a system that was not tuned
     "seeds",  # several training seeds
     "unit",  # figures by study or patient
@@ -18,11 +18,11 @@ NoteKind = Literal[
     "few_patients",  # few patients, or one with many images
     "by_image",  # images whose patient is unknown
     # Further cautions beside the answer.
-    "audit",  # an error of the audit
-    "no_audit",  # no audit
+    "audit",  # an error that the audit found
+    "no_audit",  # a data set without an audit
     "chance",  # an AUROC that may be chance
     "below_chance",  # an AUROC below chance
-    "shortcut",  # a guess without the lungs
+    "shortcut",  # a guess from metadata and borders alone
     "elsewhere",  # training on other data
     "synthetic",  # synthetic images
     "readers",  # verdicts by each reader's labels
@@ -32,12 +32,12 @@ NoteKind = Literal[
 
 
 class Note(NamedTuple):
-    """Something that a reader of a comparison must know.
+    """A fact that a reader of a comparison must know.
 
     Attributes:
         kind: Subject of the note.
-        text: The note in words.
-        values: Values inside the text by name; None where they are not stored.
+        text: Text of the note.
+        values: Values in the text by name; None if they are not stored.
 
     Example:
         >>> Note("copies", "3 test images are copies of training images.").caution
@@ -50,10 +50,10 @@ class Note(NamedTuple):
 
     @property
     def caution(self) -> bool:
-        """True if it may make the answer wrong, so that it is shown right below the answer."""
+        """True if the fact may make the answer wrong; the note is then shown below the answer."""
         return self.kind in ("few_patients", "copies", "reference", "by_image")
 
     @property
     def about_decisions(self) -> bool:
-        """True if it says where a decision comes from, which readers need not act on."""
+        """True if the note only says where a decision comes from, so that no action is needed."""
         return self.kind == "not_tuned"

@@ -1,4 +1,4 @@
-"""Threshold policies in words."""
+"""Descriptions of threshold policies in words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def policy_text(policy: str) -> str:
     """Describe a threshold policy in words.
 
     Args:
-        policy: Policy as the option ``--policy`` or ``--guarantee`` takes it; empty for none.
+        policy: Policy in the form of the option ``--policy`` or ``--guarantee``; empty for none.
 
     Returns:
         A phrase for tables and sentences.

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 
 def listing(parts: Sequence[str]) -> str:
-    """Join words as prose does: with commas, and "and" before the last.
+    """Join words as in prose, with commas and with "and" before the last word.
 
     Args:
         parts: The words or phrases.
 
     Returns:
-        One phrase; empty without parts.
+        One phrase; empty if there are no parts.
 
     Example:
         >>> listing(["A"]), listing(["A", "B", "C"])
@@ -27,10 +27,10 @@ def inside_sentence(display_name: str) -> str:
     """Lower the first letter of a finding's name, except where it is an abbreviation.
 
     Args:
-        display_name: The name, as a table shows it.
+        display_name: Name of the finding in the form for a table.
 
     Returns:
-        The name, as the middle of a sentence shows it.
+        The name in the form for the middle of a sentence.
 
     Example:
         >>> inside_sentence("Lung opacity"), inside_sentence("COVID-19")

@@ -1,10 +1,12 @@
-"""Registry of metrics: one record each, from which tables, tests, documents and schema follow.
+"""Registry of metrics: one record for each metric.
+
+Tables, tests, documents and the schema are made from these records.
 
 To add a metric at a threshold, add its record with a ``formula`` below and a test of its values.
-Any other metric also needs a function that returns its figures: name it in `COMPUTED_BY`. Then
-``python tools/documents.py`` writes ``docs/metrics.md`` and the schema again.
+Any other metric also needs a function that returns its figures; add this function to `COMPUTED_BY`.
+Then ``python tools/documents.py`` writes ``docs/metrics.md`` and the schema again.
 
-This module imports nothing heavy: the command line reads directions without numpy.
+This module imports no large package, so that the command line can read directions without numpy.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ COMPUTED_BY = {
     "calibration": "cxr_compare.evaluation.metrics.calibration_figures:CalibrationFigures.figures",
     "point": "cxr_compare.evaluation.boxes.pointing:points_in_boxes",
     "coco": "cxr_compare.evaluation.boxes.average_precision:coco_average_precision",
+    "coco_decided": "cxr_compare.evaluation.boxes.average_precision:coco_average_precision",
     "froc_iou": "cxr_compare.evaluation.boxes.froc:WeightedFroc.figures",
     "froc_centre": "cxr_compare.evaluation.boxes.froc:WeightedFroc.figures",
     "afroc": "cxr_compare.evaluation.boxes.afroc:WeightedAfroc",
     "rsna": "cxr_compare.evaluation.boxes.rsna_score:WeightedRsnaScore",
     "iobb": "cxr_compare.evaluation.boxes.iobb:WeightedIobb",
+    "miou": "cxr_compare.evaluation.boxes.miou:WeightedMeanIou",
     "triage": "cxr_compare.evaluation.decisions.triage:Triage.standings",
     "threshold": "cxr_compare.evaluation.decisions.thresholds:choose_threshold",
 }
@@ -121,7 +125,7 @@ _IMAGE_METRICS = (
         "mcc",
         "MCC",
         "Matthews' correlation between label and decision; 1 is perfect, 0 is guessing.",
-        # Roots before the product: four counts of a large set overflow nothing then.
+        # Roots are taken before the product, because the product of four large counts may overflow.
         formula=lambda c: (
             (c.tp * c.tn - c.fp * c.fn)
             / (c.positive**0.5 * c.negative**0.5 * c.called**0.5 * c.not_called**0.5)
@@ -163,7 +167,7 @@ MATCHED_PERCENT = (90, 95)
 
 
 def _matched_metrics(percent: int) -> tuple[Metric, Metric]:
-    """Return sensitivity at a specificity, and the reverse, on the ROC curve of the images."""
+    """Return sensitivity at a specificity, and specificity at a sensitivity, on the ROC curve."""
     level = f"0.{percent}"
     matched = partial(
         Metric, family="matched", undefined="there is no positive or no negative image"
@@ -268,10 +272,11 @@ _CALIBRATION_METRICS = (
 _boxed = partial(Metric, boxed=True, undefined="no evaluated image has a true box")
 _point = partial(_boxed, family="point", share_of="positive")
 _coco = partial(_boxed, family="coco", needs=("boxes",))
+_coco_decided = partial(_boxed, family="coco_decided", needs=("boxes",))
 _LOCALISATION_METRICS = (
     _point(
         "pointing_accuracy",
-        "Pointing accuracy",
+        "Pointing accuracy (hit rate)",
         "Of the positive images, the share whose scored point (centre of the most confident box, "
         "or of the highest cell of the activation map) lies on a true lesion, at any threshold.",
         needs=("point",),
@@ -288,9 +293,10 @@ _LOCALISATION_METRICS = (
     _coco(
         "ap50",
         "AP50",
-        "COCO average precision of the boxes (pycocotools) at an IoU of at least 0.5. Images "
-        "without lesions take part, with the 100 most confident boxes per image, equal scores by "
-        "image id; too high with few positive images.",
+        "COCO average precision of the boxes (pycocotools) at an IoU of at least 0.5, of all boxes "
+        "that a detector stored, as papers report it. Images without lesions take part, with the "
+        "100 most confident boxes per image, equal scores by image id; too high with few positive "
+        "images.",
         table=TablePosition("localisation", 3),
         highlights=("abstract", "subgroups", "verdict"),
     ),
@@ -300,16 +306,29 @@ _LOCALISATION_METRICS = (
         "The same, averaged over IoUs from 0.5 to 0.95: rewards exact outlines.",
         table=TablePosition("localisation", 4),
     ),
+    _coco_decided(
+        "ap50_decided",
+        "AP50 of the decided boxes",
+        "AP50 of the boxes that are left, and drawn, after validation chose how much boxes may "
+        "overlap. It equals AP50 for boxes that are cut out of a map.",
+        table=TablePosition("localisation", 4),
+    ),
+    _coco_decided(
+        "ap_decided",
+        "AP[.5:.95] of the decided boxes",
+        "The same, averaged over IoUs from 0.5 to 0.95.",
+        table=TablePosition("localisation", 4),
+    ),
 )
 
 RATE_LABELS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
-"""False positives per image at which sensitivity is given, as labels of `FROC_RATES`."""
+"""Labels of `FROC_RATES`: numbers of false positives per image at which sensitivity is read."""
 IOBB_PERCENT = (10, 25, 50)
-"""Shares of a called box's own area."""
+"""Shares of a called box's area that must lie in a lesion, in percent."""
 
 
 def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[Metric, ...]:
-    """Return the mean over all rates, which says how a lesion is found, then each rate."""
+    """Return the metric of the mean over all rates, then the metrics of the single rates."""
     froc = partial(_boxed, family=f"froc_{hit}", needs=("boxes",))
     prefix = "froc" if hit == "iou" else f"froc_{hit}"
     mean = froc(
@@ -390,6 +409,15 @@ _BOX_METRICS = (
         )
         for percent in IOBB_PERCENT
     ),
+    _called_boxes(
+        "miou",
+        "mIoU",
+        "IoU of the region of all called boxes (from the score cut that validation chose) with the "
+        "region of all true boxes, averaged over the images with a lesion, as in CheXlocalize; an "
+        "image without a called box counts 0.",
+        family="miou",
+        table=TablePosition("localisation", 9),
+    ),
     _point(
         "localised_sensitivity",
         "Localised sensitivity",
@@ -448,17 +476,17 @@ METRICS: dict[str, Metric] = {
         *_BOX_METRICS,
     )
 }
-"""Every metric by its short name; a family's metrics are in the order of its function."""
+"""Every metric by its short name; metrics of a family are in the order of its function."""
 
 
 _PARTS: tuple[Part, ...] = ("first", "localisation", "rates", "further", "none")
 
 
 def family(name: str) -> tuple[str, ...]:
-    """Return the names of a family's metrics, in the order in which its function gives them.
+    """Return the names of a family's metrics in the order of the function that computes them.
 
     Args:
-        name: Name of the family: the function that computes these metrics together.
+        name: Name of the family, a key of `COMPUTED_BY`.
 
     Returns:
         Short names of metrics.
@@ -474,7 +502,7 @@ def highlighted(*lists: Highlight) -> tuple[str, ...]:
     """Return the names of the metrics in shorter lists of the report, in reading order.
 
     Args:
-        *lists: Names of shorter lists; a metric in any of them is returned.
+        *lists: Names of shorter lists. A metric that is in any of the lists is returned.
 
     Returns:
         Short names of metrics.
@@ -505,7 +533,7 @@ def in_reading_order() -> list[Metric]:
 
 
 def metric_title(metric: str) -> str:
-    """Return the title of a metric; one without a record is called by its short name.
+    """Return the title of a metric; without a record, it is made from the short name.
 
     Args:
         metric: Short name of the metric, such as ``auroc``.
@@ -527,7 +555,7 @@ def why_undefined(metric: str) -> str:
         metric: Short name of the metric.
 
     Returns:
-        A clause without a full stop; a general one for a metric without a record.
+        A clause without a full stop. For a metric without a record, the clause is a general one.
 
     Example:
         >>> why_undefined("recall")

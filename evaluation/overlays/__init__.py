@@ -1,1 +1,1 @@
-"""Shapes on an image, and drawing them as SVG or PNG."""
+"""Shapes on an image, and functions that draw them as SVG or PNG."""

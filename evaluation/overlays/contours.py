@@ -15,31 +15,31 @@ from cxr_compare.evaluation.boxes.map_boxes import upsample
 from cxr_compare.evaluation.overlays.shapes import Points, Shape
 
 CONTOUR_PROBABILITIES = (0.25, 0.5, 0.75)
-"""Contours lie where images whose map peaks there have these probabilities on average."""
+"""Mean probabilities of images whose map peaks at the value of a contour, for each contour."""
 
 
 _TINT_PER_LEVEL = 0.09  # opacity that each level adds
 _OuterOffset = tuple[list[Points], list[npt.NDArray[np.uint32]]]
-"""Points of each polygon, and where its rings begin and end among them."""
+"""Points of each polygon, and the positions at which its rings begin and end among them."""
 
 
 def contour_levels(peaks: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[float, float]:
-    """Find the map values at which a system's contours lie, the same for all images.
+    """Find the map values at which a system's contours are drawn, the same for all images.
 
-    A class activation map adds up to a logit, so one of its values alone is no probability. The
-    system's own probabilities give a value its meaning: rising regression of the images'
-    probabilities on the peaks of their maps. No label is read.
+    The values of a class activation map add up to a logit, so a single value is not a probability.
+    The system's own probabilities give the values a meaning: the images' probabilities are
+    regressed on the peaks of their maps by a rising (isotonic) regression. Labels are not used.
 
     Args:
-        peaks: Highest raw value of each image's map, shape ``(N,)``; NaN is left out.
+        peaks: Highest raw value of each image's map, shape ``(N,)``; images with NaN are left out.
         probabilities: The system's probability for each of these images, shape ``(N,)``.
 
     Returns:
-        The raw value by probability, for those of `CONTOUR_PROBABILITIES` that some map reaches
-        with a value above 0, which is evidence for the finding.
+        Map values by probability, for those of `CONTOUR_PROBABILITIES` that some map reaches. The
+        values are above 0, because only such values are evidence for the finding.
 
     Source:
-        Zhou et al. 2016 (class activation maps); Ayer et al. 1955 (rising regression).
+        Zhou et al. 2016 (class activation maps); Ayer et al. 1955 (isotonic regression).
 
     Example:
         >>> contour_levels([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.6, 0.7])
@@ -67,8 +67,8 @@ class ActivationGrid:
 
     Attributes:
         values: Raw values of the cells, shape ``(grid_h, grid_w)``.
-        frame: Outer frame xyxy in original px.
-        levels: Raw values of the contours, rising; the same for all images of a system.
+        frame: Outer frame of the map, xyxy in original px.
+        levels: Map values of the contours, in rising order; the same for all images of a system.
 
     Example:
         >>> ActivationGrid(np.zeros((8, 8)), (0.0, 0.0, 256.0, 128.0), (0.5,)).cell
@@ -88,13 +88,16 @@ class ActivationGrid:
 
 
 def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
-    """Return the map's tinted areas and contour lines; none where it stays below the first.
+    """Return the tinted areas and contour lines of a map.
 
-    Nothing is normalised per image: two images with equal values look equal.
+    Maps are not normalised per image, so images with equal values look equal.
 
     Args:
-        grid: The map.
-        colour: ``#RRGGBB`` of the system.
+        grid: The map and the levels of its contours.
+        colour: Colour of the system as ``#RRGGBB``.
+
+    Returns:
+        One shape for each level that the map reaches; none where it stays below the first level.
 
     Example:
         >>> map_shapes(ActivationGrid(np.zeros((8, 8)), (0, 0, 256, 256), (0.5,)), "#E06C00")
@@ -112,7 +115,7 @@ def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
 
 
 class _Upsampled(NamedTuple):
-    """Coordinates in original px, shapes ``(W,)`` and ``(H,)``, and values, shape ``(H, W)``."""
+    """Interpolated map: x ``(W,)`` and y ``(H,)`` in original px, and its values ``(H, W)``."""
 
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.float64]
@@ -120,7 +123,7 @@ class _Upsampled(NamedTuple):
 
 
 def _upsampled(grid: ActivationGrid) -> _Upsampled:
-    """Interpolate as the map boxes do."""
+    """Interpolate a map in the same way as for map boxes."""
     values = np.asarray(grid.values, dtype=np.float64)
     z = upsample(np.where(np.isfinite(values), values, 0.0))
     x1, y1, x2, y2 = grid.frame
@@ -132,7 +135,7 @@ def _upsampled(grid: ActivationGrid) -> _Upsampled:
 def _areas(
     generator: contourpy.ContourGenerator, level: float, highest: float
 ) -> tuple[Points, ...]:
-    """Return the rings (outer and holes) of the area at or above a level."""
+    """Return the rings (outer rings and holes) of the area at or above a level."""
     if highest < level:
         return ()
     polygons, offsets = cast(_OuterOffset, generator.filled(level, np.inf))

@@ -1,7 +1,7 @@
 """Overlays as pixels: panels with shapes, side by side, with captions and a legend.
 
-Pillow and OpenCV draw. matplotlib, which takes as long to import as an image takes to answer, only
-provides the font's file, and a figure where one is requested.
+Pillow and OpenCV draw the overlays. To import matplotlib takes as long as to compute an answer, so
+matplotlib only provides the file of the font, and a figure where one is requested.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Pixels = npt.NDArray[np.uint8]
 _SHIFT = 4  # cv2 takes fixed-point coordinates in units of 1/16 px
 _DASH_LENGTH = 9.0  # px at a panel of 512 px
 _GAP_LENGTH = 7.0
-_REFERENCE = 512.0  # px of the panel at which widths are given
+_REFERENCE = 512.0  # panel px for which widths of lines are given
 _RIM_OPACITY = 0.6
 _DPI = 100  # resolution of a matplotlib figure
 _PAPER = (255, 255, 255)
@@ -58,7 +58,7 @@ class Panel(NamedTuple):
 
 
 class Caption(NamedTuple):
-    """Text below a panel: a name beside a square of a colour, and two lines."""
+    """Text below a panel: a name beside a coloured square, and two further lines."""
 
     name: str
     colour: str | None
@@ -67,14 +67,14 @@ class Caption(NamedTuple):
 
 
 def fit_panel(pixels: Pixels, panel: int) -> Panel:
-    """Resize a grey image so that its longer side has ``panel`` px, keeping the aspect.
+    """Resize a grey image so that its longer side has ``panel`` px and its aspect stays the same.
 
     Args:
         pixels: Grey pixels in original size, shape ``(H, W)``.
         panel: Longer side of the result, px.
 
     Returns:
-        Grey pixels, uint8, and the factor from original px to px of the panel.
+        Grey pixels, uint8, and the factor from original px to panel px.
 
     Example:
         >>> fitted = fit_panel(np.zeros((100, 50), np.uint8), 20)
@@ -139,7 +139,7 @@ def _letter(canvas: Pixels, label: Label, scale: float) -> Pixels:
 
 
 def _tint(canvas: Pixels, paths: list[Points], shape: Shape) -> Pixels:
-    """Blend the shape's colour into its inside (all paths at once: even-odd, holes stay clear)."""
+    """Blend the colour into the shape's inside; paths are filled together, so holes stay clear."""
     mask = np.zeros(canvas.shape[:2], dtype=np.uint8)
     cv2.fillPoly(mask, [_fixed(path) for path in paths], 255, cv2.LINE_AA, _SHIFT)
     share = (mask.astype(np.float32) / 255 * shape.tint)[:, :, None]
@@ -148,7 +148,7 @@ def _tint(canvas: Pixels, paths: list[Points], shape: Shape) -> Pixels:
 
 
 def _stroke(canvas: Pixels, paths: list[Points], shape: Shape, unit: float) -> None:
-    """Draw the lines in place: first the dark rim, then the colour."""
+    """Draw the lines onto the canvas: first the dark rim, then the colour."""
     width = max(1, round(shape.width * unit))
     lines = [np.vstack([path, path[:1]]) if shape.closed else path for path in paths]
     if shape.dashed:
@@ -180,7 +180,7 @@ def _dashes(line: Points, unit: float = 1.0) -> list[Points]:
 
 
 def _fixed(path: Points) -> npt.NDArray[np.int32]:
-    """Turn continuous coordinates into cv2's fixed point; its pixel centres lie at integers."""
+    """Convert coordinates to cv2's fixed-point numbers, in which integers are centres of pixels."""
     return np.rint((path - 0.5) * (1 << _SHIFT)).astype(np.int32)
 
 
@@ -199,13 +199,13 @@ def draw_overlay(
 
     Args:
         pixels: Grey pixels in original size, uint8, shape ``(H, W)``.
-        truth: The truth.
-        predictions: Answer of each system.
+        truth: Truth of the image.
+        predictions: Answer of each system to the image.
         finding: Display name of the finding.
-        title: Text below the plain image.
-        facts: Second line of that text.
+        title: First line of the text below the plain image.
+        facts: Second line of the text below the plain image.
         panel: Longer side of each panel, px.
-        faint: Draw boxes below the threshold, too, thin and grey.
+        faint: True to draw boxes below the threshold as well, thin and grey.
 
     Returns:
         RGB pixels, shape ``(height, width, 3)``.
@@ -247,15 +247,16 @@ def draw_predictions(
     note: str = "",
     panel: int = 480,
 ) -> Pixels:
-    """Draw the plain image and each system side by side, with a legend; no truth is known.
+    """Draw the plain image and each system side by side, with a legend and without a truth.
 
     Args:
         pixels: Grey pixels in original size, uint8, shape ``(H, W)``.
-        predictions: Answer of each system.
-        findings: Display name of the finding that each system is asked for.
+        predictions: Answer of each system to the image.
+        findings: Display name of the finding that each system predicts, in the order of the
+            predictions.
         title: Text below the plain image.
-        warnings: Warnings against the answers.
-        note: Text under the legend.
+        warnings: Reasons why the answers may be wrong, shown above the legend.
+        note: Text below the legend.
         panel: Longer side of each panel, px.
 
     Returns:
@@ -289,7 +290,7 @@ def _at_least_wide(image: Pixels, width: int) -> Pixels:
 
 
 def _answer_caption(prediction: ImagePrediction, finding: str) -> Caption:
-    """Return the caption of a system's panel: its decision on the finding, and its score."""
+    """Return the caption of a system's panel, with its decision on the finding and its score."""
     decision = f"{finding}: {prediction.called}"
     if prediction.probability is not None:
         decision += f", probability {prediction.probability:.2f}"
@@ -299,7 +300,7 @@ def _answer_caption(prediction: ImagePrediction, finding: str) -> Caption:
 def _legend_strip(
     entries: Sequence[KeyEntry], warnings: Sequence[str], note: str, width: int, size: int
 ) -> Pixels:
-    """Draw warnings, the legend and a note, on lines as wide as the figure."""
+    """Draw warnings, the legend and a note in lines that are as wide as the figure."""
     bold = _font(size, bold=True)
     plain = _font(size)
     edge = max(6, size // 2)
@@ -338,13 +339,13 @@ def _legend_strip(
 
 
 def _swatch(entry: KeyEntry, width: int) -> Image.Image:
-    """Draw an entry's shapes on the grey of an X-ray."""
+    """Draw the shapes of a legend's entry on the grey of an X-ray."""
     ground = np.full((KEY_SIZE[1], KEY_SIZE[0]), 60, np.uint8)
     return Image.fromarray(draw_panel(ground, entry.shapes, width))
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Break a text into lines that fit; a word that is too long is cut."""
+    """Break a text into lines that fit the width; a word that is too long is cut."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -356,13 +357,13 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 
 def as_figure(images: Sequence[Pixels]) -> Figure:
-    """Convert RGB images, one below the other, to a figure of matplotlib, pixel for pixel.
+    """Place RGB images one below the other in a figure of matplotlib, pixel for pixel.
 
     Args:
         images: RGB pixels, shape ``(H, W, 3)`` each.
 
     Returns:
-        The figure, as wide as the widest image; narrower ones are filled with white.
+        The figure, as wide as the widest image; narrower images are padded with white.
 
     Example:
         >>> figure = as_figure([np.zeros((20, 40, 3), np.uint8)])
@@ -389,7 +390,7 @@ def to_png(image: Pixels, path: Path) -> None:
 
     Args:
         image: RGB pixels, shape ``(H, W, 3)``.
-        path: File to write; it is replaced at once, so that no reader finds half a file.
+        path: File to write. It is replaced in one step, so that nobody reads half a file.
 
     Example:
         >>> import tempfile
@@ -404,16 +405,16 @@ def to_png(image: Pixels, path: Path) -> None:
 
 
 def encode_webp(pixels: Pixels, side: int, *, quality: int, method: int) -> bytes:
-    """Encode a grey image as WebP; it is never enlarged.
+    """Encode a grey image as WebP; a small image is not enlarged.
 
     Args:
         pixels: Grey pixels, shape ``(H, W)``.
-        side: Longest side of the result, px.
+        side: Largest longer side of the result, px.
         quality: Quality of the encoder, from 0 to 100.
         method: Effort of the encoder, from 0 to 6.
 
     Returns:
-        Content of the file.
+        Content of the WebP file.
 
     Example:
         >>> encode_webp(np.zeros((8, 8), np.uint8), 4, quality=80, method=0)[8:12]
@@ -437,7 +438,7 @@ def _caption_with_outcome(
 
 
 def _panel_figure(panels: list[Pixels], captions: list[Caption]) -> Pixels:
-    """Lay the panels in a row with three lines of text below each."""
+    """Place the panels in a row, with three lines of text below each panel."""
     height, width = panels[0].shape[:2]
     gap = max(6, width // 80)
     size = max(9, min(round(width / 26), 30))
@@ -475,7 +476,7 @@ def _write(
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """Cut a text that is wider than its panel, with an ellipsis in the middle."""
+    """Shorten a text that is wider than its panel by an ellipsis in the middle."""
     if font.getlength(text) <= width:
         return text
     keep = len(text)
@@ -486,9 +487,9 @@ def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 @cache
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which matplotlib contains: the same letters on every machine."""
+    """Return the font DejaVu Sans from matplotlib, so that letters are equal on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    package = find_spec("matplotlib")  # found, not imported
+    package = find_spec("matplotlib")  # located without an import
     if package is None or package.origin is None:
         raise ModuleNotFoundError("matplotlib is not installed: pip install matplotlib")
     fonts = Path(package.origin).with_name("mpl-data") / "fonts" / "ttf"

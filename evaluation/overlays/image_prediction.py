@@ -1,4 +1,4 @@
-"""Truth of one image, and the answer of one system to it, as overlays show them."""
+"""Truth of one image, and the answer of one system to the image, as overlays show them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class ImageTruth:
     """Truth of one image.
 
     Attributes:
-        label: 1 where the finding is present, 0 where absent, NaN where unknown.
-        boxes: Lesions xyxy in original px, shape ``(N, 4)``; None where nobody drew them.
-        kind: Kind of a negative image: ``normal``, ``not_normal`` or empty.
-        readers: Lesions as each single reader drew them, beside the reference.
+        label: 1 if the finding is present, 0 if it is absent, NaN if unknown.
+        boxes: Boxes of the lesions, xyxy in original px, shape ``(N, 4)``; None if nobody drew
+            them.
+        kind: Kind of a negative image, ``normal`` or ``not_normal``; empty if unknown.
+        readers: Boxes that each single reader drew, by name of the reader, in addition to `boxes`.
 
     Example:
         >>> ImageTruth(1.0, np.array([[0.0, 0.0, 4.0, 2.0]])).title
@@ -45,16 +46,19 @@ class ImageTruth:
 
     @property
     def title(self) -> str:
-        """Title of its panel; it names the readers where the reference is incomplete."""
+        """Title of the panel: ``Truth``, or ``Readers`` where only readers' boxes are known."""
         is_complete = not np.isnan(self.label) and self.boxes is not None
         return "Truth" if is_complete or not self.readers else "Readers"
 
     def shapes(self, size: tuple[int, int], line: float) -> list[Shape | Label]:
-        """Return the lesions; those of a reader have one colour and the reader's name.
+        """Return the boxes of lesions; boxes of a reader have one colour and the reader's name.
 
         Args:
             size: Width and height of the image in original px.
-            line: Height of a text, as a share of the longer side.
+            line: Height of a text, as a share of the longer side of the image.
+
+        Returns:
+            Boxes and names, in the order in which they are drawn.
         """
         lesions = NO_BOXES if self.boxes is None else self.boxes
         requests = []
@@ -70,26 +74,26 @@ class ImageTruth:
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """Answer of one system to one image; None stands for what is unknown or not there.
+    """Answer of one system to one image; None means unknown or absent.
 
     Attributes:
-        system: Display name.
-        colour: ``#RRGGBB`` on the X-ray.
-        score: Score of the image.
-        threshold: Threshold on that score.
+        system: Display name of the system.
+        colour: Colour of the system on the X-ray, ``#RRGGBB``.
+        score: Score of the image, in [0, 1].
+        threshold: Threshold on the score of the image.
         probability: Calibrated probability of the finding.
-        decision: True where the image is called positive; None where it is undecided.
+        decision: True if the image is called positive; None if it is undecided.
         triage: ``ruled_out``, ``referred`` or ``ruled_in``; empty without triage.
-        withheld: True if a warning is against the answer, so that it does not count.
-        boxes: ``x1, y1, x2, y2, score`` in original px, shape ``(N, 5)``.
-        box_cut: Boxes with at least this score are drawn in full, others thin and grey.
-        grid: Activation map.
-        contours: Probabilities at which the map's contours lie.
+        withheld: True if a warning says that the answer must not be used.
+        boxes: Predicted boxes ``x1, y1, x2, y2, score`` in original px, shape ``(N, 5)``.
+        box_cut: Boxes with at least this score are drawn in full, other boxes thin and grey.
+        grid: Activation map with the levels of its contours.
+        contours: Probabilities that belong to the contours of the map.
         point: Scored point x, y in original px.
-        localised: True if that point lies on a lesion.
-        within_cell: True if it lies on a lesion that is widened by one map cell.
-        cell_of: System whose map that cell is from, where it is another system's.
-        cell: Longer side of that cell, the coarsest of all systems, in original px.
+        localised: True if the scored point lies on a lesion.
+        within_cell: True if the scored point lies on a lesion that is widened by one map cell.
+        cell_of: Name of the system whose map has this cell; empty if it is this system.
+        cell: Longer side of this cell, which is the coarsest of all systems, in original px.
 
     Example:
         >>> ImagePrediction("A", "#E06C00", decision=True).called
@@ -116,7 +120,7 @@ class ImagePrediction:
 
     @property
     def called(self) -> str:
-        """Decision in words; a finding is in capitals.
+        """Decision in words; a decision for the finding is in capitals.
 
         Example:
             >>> ImagePrediction("A", "", decision=True).called
@@ -130,6 +134,6 @@ class ImagePrediction:
 
     @property
     def contour_percentages(self) -> str:
-        """Probabilities at which the contours of the map lie, in percent."""
+        """Text of the probabilities that belong to the contours of the map, in percent."""
         percentages = [f"{100 * share:.0f}" for share in self.contours]
         return f"{', '.join(percentages)} %"

@@ -1,4 +1,4 @@
-"""Legend of the shapes of systems, where no truth is drawn."""
+"""Legend of the shapes of systems on an image without a drawn truth."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cxr_compare.evaluation.overlays.shapes import Label, Points, Shape, cross, 
 
 KEY_SIZE = (32, 22)
 """Width and height of the frame of a legend's shapes."""
-_KEY_WIDTH = 30.0  # width of a key, in units of the lines, which are drawn about 2 px wide
+_KEY_WIDTH = 30.0  # width of a key's lines, which gives about 2 px in a frame of `KEY_SIZE`
 
 
 class KeyEntry(NamedTuple):
     """One entry of a legend.
 
     Attributes:
-        shapes: Shapes in a frame of `KEY_SIZE`.
-        text: Meaning of the shapes.
+        shapes: Example of the shapes, in a frame of `KEY_SIZE`.
+        text: Text that explains the shapes.
     """
 
     shapes: tuple[Shape, ...]
@@ -30,14 +30,14 @@ class KeyEntry(NamedTuple):
 def legend(
     predictions: Sequence[ImagePrediction], drawn: Sequence[Sequence[Shape | Label]]
 ) -> list[KeyEntry]:
-    """Explain each system's shapes, those that are drawn.
+    """Explain the shapes of each system that are drawn.
 
     Args:
-        predictions: Answer of each system.
-        drawn: Shapes of each system, see `prediction_shapes`.
+        predictions: Answer of each system to the image.
+        drawn: Drawn shapes of each system, see `prediction_shapes`.
 
     Returns:
-        Entries, system by system.
+        Entries of the legend, system by system.
 
     Example:
         >>> answer = ImagePrediction("A", "#E06C00", point=(9.0, 9.0))
@@ -60,7 +60,7 @@ def legend(
 
 
 def _meanings(prediction: ImagePrediction) -> dict[str, str]:
-    """Return the meaning of each layer."""
+    """Return a text for each layer of a system's shapes."""
     if prediction.grid is None:
         return {"boxes": "box with its score", "point": "centre of its highest-scoring box"}
     percentages = prediction.contour_percentages
@@ -72,7 +72,7 @@ def _meanings(prediction: ImagePrediction) -> dict[str, str]:
 
 
 def _key_shapes(layer: str, colour: str) -> tuple[Shape, ...]:
-    """Return an example of a layer's shapes."""
+    """Return example shapes of a layer."""
     if layer == "boxes":
         return (Shape("boxes", (rectangle([4, 3, 28, 19]),), colour, width=_KEY_WIDTH, rim=0),)
     if layer == "point":

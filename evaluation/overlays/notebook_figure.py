@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 
 class NotebookFigure(Figure):
-    """A figure that shows itself as PNG at the end of a notebook's cell.
+    """A figure that a notebook shows as PNG at the end of a cell.
 
-    Jupyter draws figures by itself only after `matplotlib.pyplot` was imported.
+    Jupyter itself draws figures only after `matplotlib.pyplot` was imported.
     """
 
     def _repr_png_(self) -> bytes:

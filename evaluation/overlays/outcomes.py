@@ -18,8 +18,8 @@ class Outcome(NamedTuple):
     """Outcome of one image in one system.
 
     Attributes:
-        sign: ``right``, ``wrong`` or ``open``.
-        text: The outcome in words.
+        sign: ``right``, ``wrong`` or ``open`` (undecided, or the truth is unknown).
+        text: Short description of the outcome.
     """
 
     sign: Sign
@@ -77,7 +77,7 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
         truth: Truth of the image.
 
     Returns:
-        A sign (right or wrong, for the colour) and a short text.
+        A sign, which gives the colour, and a short text.
 
     Example:
         >>> outcome(ImagePrediction("A", "#E06C00", decision=False), ImageTruth(1.0))
@@ -94,13 +94,13 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
 
 
 def describe_score(prediction: ImagePrediction) -> str:
-    """Describe the score beside its threshold, and how many boxes are drawn if not all are.
+    """Describe the score with its threshold, and how many boxes are drawn if not all are.
 
     Args:
         prediction: Score and threshold of the system on the image.
 
     Returns:
-        A short text; with more digits where score and threshold look equal but differ.
+        A short text. It has more digits where score and threshold would look equal but differ.
 
     Example:
         >>> describe_score(ImagePrediction("A", "#E06C00", score=0.91, threshold=0.3))
@@ -120,7 +120,7 @@ def describe_score(prediction: ImagePrediction) -> str:
 
 
 def _drawn_boxes(prediction: ImagePrediction) -> str:
-    """Return how many of the boxes that count are drawn; empty if all are."""
+    """Return a text on how many boxes from `box_cut` on are drawn; empty if all are drawn."""
     count = int((prediction.boxes[:, 4] >= prediction.box_cut).sum())
     return f"; {MAX_FULL_BOXES} of {count} boxes" if count > MAX_FULL_BOXES else ""
 
@@ -129,11 +129,11 @@ def describe_truth(truth: ImageTruth, finding: str) -> str:
     """Describe the truth of an image, with the boxes of single readers.
 
     Args:
-        truth: The truth.
+        truth: Truth of the image.
         finding: Display name of the finding.
 
     Returns:
-        A short text.
+        A short text for the caption.
 
     Example:
         >>> describe_truth(ImageTruth(0.0, kind="not_normal"), "Opacity")

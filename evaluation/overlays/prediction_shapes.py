@@ -1,6 +1,6 @@
-"""Shapes of one system's answer: its map, its boxes and its scored point.
+"""Shapes of one system's answer: map, boxes and scored point.
 
-`prediction_shapes` decides how a prediction looks, for PNG files and for the report alike.
+`prediction_shapes` decides how a prediction looks, both in PNG files and in the report.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from cxr_compare.evaluation.overlays.shapes import (
 
 
 def _on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
-    """Return True if a point lies in any true box, borders included."""
+    """Return True if a point lies inside or on the border of any true box."""
     inside = (truth[:, 0] <= x) & (x <= truth[:, 2]) & (truth[:, 1] <= y) & (y <= truth[:, 3])
     return bool(inside.any())
 
 
 MAX_FULL_BOXES = 8
-"""Most boxes that are drawn in full. More would hide the lungs; the caption says how many there
-are."""
+"""Largest number of boxes that are drawn in full, because more would hide the lungs. The caption
+says how many there are."""
 NO_EVIDENCE = ("no evidence above", "the first contour")
-"""Text on a map without contours, line by line, where the image has no caption."""
+"""Lines of the text on a map without contours, where the image has no caption."""
 NO_CONTOUR = "below all contours"
 """Text in the caption of a map without contours."""
 _MAX_FAINT_BOXES = 5
@@ -51,16 +51,16 @@ def prediction_shapes(
 ) -> list[Shape | Label]:
     """Return the shapes of one system's map, boxes and scored point, with the truth as corners.
 
-    A box whose centre lies on a lesion is solid, any other is dashed; without a truth all are
-    solid. Each of the eight most confident boxes from the cut on has its score. Of the boxes below
-    the cut, the five most confident are thin and grey, in a layer of their own.
+    The eight most confident boxes with at least the score of the cut are drawn with their scores.
+    Such a box is solid if its centre lies on a lesion and dashed if not; without a truth all are
+    solid. The five most confident boxes below the cut are thin and grey, in a separate layer.
 
     Args:
-        prediction: The system's answer.
-        truth: The truth; None where it is unknown.
+        prediction: The system's answer to the image.
+        truth: Truth of the image; None where no truth is shown.
         size: Width and height of the image in original px.
-        faint: Draw boxes below the cut, too.
-        line: Height of a text, as a share of the longer side.
+        faint: True to draw boxes below the cut as well.
+        line: Height of a text, as a share of the longer side of the image.
 
     Returns:
         The shapes, in the order in which they are drawn.
@@ -92,7 +92,7 @@ def prediction_shapes(
 
 
 def _is_visible(area: Shape, size: tuple[int, int]) -> bool:
-    """Return True if some of an area lies on the image; a map's frame may reach beyond it."""
+    """Return True if part of an area lies on the image; a map's frame may reach beyond it."""
     least = 0.001 * size[0] * size[1]
     for path in area.paths:
         low = path.min(axis=0).clip(0, size)
@@ -103,7 +103,7 @@ def _is_visible(area: Shape, size: tuple[int, int]) -> bool:
 
 
 def _no_evidence(colour: str, size: tuple[int, int], line: float) -> list[Label]:
-    """Return the text of an empty map, in two lines at its foot."""
+    """Return the text for a map without contours, in two lines at the foot of the image."""
     width, height = size
     least = min(line, *(width / (0.6 * len(text)) for text in NO_EVIDENCE))
     lines = []
@@ -122,7 +122,7 @@ def _box_shapes(
     faint: bool,
     line: float,
 ) -> list[Shape | Label]:
-    """Return the boxes, the faint ones first so that they lie below; solid without lesions."""
+    """Return the boxes, faint ones first so that they are below; solid if `lesions` is None."""
     ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
     full = ordered[:, 4] >= prediction.box_cut
     below = ordered[~full][:_MAX_FAINT_BOXES] if faint else NO_BOXES

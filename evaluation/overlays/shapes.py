@@ -1,8 +1,8 @@
 """Shapes on an X-ray: polylines and short texts in original pixels, and their colours.
 
-Everything that an overlay shows is made of these, drawn as pixels or as SVG. Right and wrong differ
-by line (solid, dashed) and not by colour alone; the truth is white, and a system has one colour on
-X-rays, pages and paper.
+Overlays consist of these shapes and texts, which are drawn as pixels or as SVG. Right and wrong
+differ by the line (solid or dashed), not by colour alone. The truth is white, and a system has the
+same colour on X-rays, pages and paper.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ TRUTH_COLOUR = "#FFFFFF"
 FAINT_COLOUR = "#C8C8C8"
 SYSTEM_COLOURS = ("#E06C00", "#1F8FD6", "#C763A2", "#009E73")
 """Colours in the order of the systems: hues of Okabe and Ito 2008, with a contrast of at least 3 to
-paper and 5 to black. ``page.css.jinja`` and the page of `cxr serve` have the same."""
+paper and 5 to black. ``page.css.jinja`` and the page of `cxr serve` contain the same colours."""
 LETTER_SHARE = 0.8
-"""Size of the font of a text, as a share of the height of its line."""
+"""Font size of a text, as a share of the height of the line."""
 _GLYPH = 0.6  # width of a character, as a share of the height of a line
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Polylines that share one look.
+    """Polylines with the same look.
 
     Attributes:
-        layer: Layer that a reader can switch off, such as ``boxes`` or ``map``.
+        layer: Layer that a reader of the page can switch off, such as ``boxes`` or ``map``.
         paths: Polylines in original px.
-        colour: ``#RRGGBB``.
-        width: Width of the line, screen px at a panel of 512 px; 0 for none.
+        colour: Colour of line and tint, ``#RRGGBB``.
+        width: Width of the line, screen px on a panel of 512 px; 0 for no line.
         closed: True if each polyline is closed.
         dashed: True for dashed lines.
         tint: Opacity of the inside, from 0 to 1.
-        rim: Width of the dark rim around the line, screen px.
+        rim: Width of the dark rim around the line, screen px; 0 for no rim.
 
     Example:
         >>> Shape("boxes", (rectangle([0, 0, 4, 2]),), "#E06C00").paths[0].tolist()
@@ -58,14 +58,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Label:
-    """A short text on the image, one line high, in the look of its shape.
+    """A short text of one line on the image, in the colour of its shape.
 
     Attributes:
-        layer: Layer of the shape that it belongs to.
-        text: The text.
-        corner: Upper left corner x, y in original px.
+        layer: Layer of the shape that the text belongs to.
+        text: The text to draw.
+        corner: Upper left corner x, y of the text in original px.
         size: Height of the line in original px.
-        colour: ``#RRGGBB``.
+        colour: Colour of the text, ``#RRGGBB``.
 
     Example:
         >>> Label("boxes", "0.91", (0.0, 0.0), 20.0, "#E06C00").width
@@ -85,13 +85,13 @@ class Label:
 
 
 class LabelRequest(NamedTuple):
-    """A text that is to be placed at a box.
+    """Request to place a text at a box.
 
     Attributes:
         layer: Layer of the text.
         box: Box xyxy in original px; further columns are ignored.
-        text: The text.
-        colour: ``#RRGGBB``.
+        text: The text to place.
+        colour: Colour of the text, ``#RRGGBB``.
     """
 
     layer: str
@@ -103,10 +103,11 @@ class LabelRequest(NamedTuple):
 def place_labels(
     requests: Sequence[LabelRequest], image: tuple[float, float], size: float
 ) -> list[Label]:
-    """Place a text at a corner of each box, inside the image and clear of the texts before it.
+    """Place a text at a corner of each box, inside the image and clear of earlier texts.
 
-    The text goes above the upper left corner where there is space, else below the lower left one,
-    else inside the box, else at its right end. A text without a free position is left out.
+    A text goes above the box's upper left corner where there is space, else below the lower left
+    corner, else inside the box. If all of these are taken, the right end of the box is tried in the
+    same way. A text without a free position is left out.
 
     Args:
         requests: Texts and their boxes, the most important first.
@@ -114,7 +115,7 @@ def place_labels(
         size: Height of a line in original px.
 
     Returns:
-        The texts that have a position.
+        The texts that were placed.
 
     Example:
         >>> box = np.array([10.0, 40.0, 60.0, 90.0])
@@ -146,10 +147,10 @@ def _overlap(one: Label, other: Label) -> bool:
 
 
 def system_colour(position: int) -> str:
-    """Return the colour of the system at a position; colours repeat after four.
+    """Return the colour of the system at a position; colours repeat after four systems.
 
     Args:
-        position: Position of the system among all, from 0.
+        position: Position of the system among all systems, from 0.
 
     Returns:
         The colour as ``#RRGGBB``.
@@ -162,7 +163,13 @@ def system_colour(position: int) -> str:
 
 
 def rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
-    """Return the four corners of an ``xyxy`` box, clockwise from the top left, shape ``(4, 2)``.
+    """Return the four corners of a box.
+
+    Args:
+        box: Box xyxy; further columns are ignored.
+
+    Returns:
+        The corners x, y, clockwise from the top left, shape ``(4, 2)``.
 
     Example:
         >>> rectangle([0, 0, 4, 2]).tolist()
@@ -173,7 +180,13 @@ def rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
 
 
 def corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Points, ...]:
-    """Return the four corners of a box as open angles, which do not hide what lies in it.
+    """Return the four corners of a box as open angles, which do not hide what is in the box.
+
+    Args:
+        box: Box xyxy; further columns are ignored.
+
+    Returns:
+        One polyline for each corner, with arms of a quarter of the shorter side.
 
     Example:
         >>> corner_brackets([0, 0, 8, 8])[0].tolist()
@@ -189,7 +202,15 @@ def corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Poi
 
 
 def cross(x: float, y: float, arm: float) -> tuple[Points, ...]:
-    """Return an upright cross centred on a point, ``arm`` original px in each direction.
+    """Return an upright cross centred on a point.
+
+    Args:
+        x: Centre in x, original px.
+        y: Centre in y, original px.
+        arm: Length in each of the four directions, original px.
+
+    Returns:
+        The horizontal and the vertical line.
 
     Example:
         >>> [path.tolist() for path in cross(5, 5, 2)]

@@ -12,16 +12,16 @@ _SVG_DASH = "6 4"
 
 
 def to_svg(shapes: Sequence[Shape | Label], text_class: str = "words") -> Markup:
-    """Convert shapes to SVG elements in original px, in their order.
+    """Convert shapes to SVG elements in original px, in the same order.
 
-    Strokes keep their width in screen pixels however large the image is shown.
+    Strokes keep their width in screen pixels at every size of the image.
 
     Args:
         shapes: Shapes and texts.
-        text_class: CSS class of the texts.
+        text_class: CSS class of the text elements.
 
     Returns:
-        Elements, safe to put into a page.
+        The elements, escaped for a page.
 
     Example:
         >>> print(to_svg([Label("boxes", "0.9", (0.0, 0.0), 20.0, "#E06C00")]))
@@ -34,7 +34,7 @@ def to_svg(shapes: Sequence[Shape | Label], text_class: str = "words") -> Markup
 
 
 def _path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
-    """Return polylines as the ``d`` of an SVG path, rounded to 0.1 px."""
+    """Return polylines as the attribute ``d`` of an SVG path, rounded to 0.1 px."""
     end = "Z" if closed else ""
     return "".join(
         "M" + "L".join(f"{x:.1f} {y:.1f}".replace(".0", "") for x, y in path) + end

@@ -1,4 +1,4 @@
-"""Agreement of systems with each other, and the verdict by each reader's labels."""
+"""Tables on the agreement of systems with each other, and on the verdict by readers' labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def reader_verdict_tables(comparison: Comparison) -> list[Table]:
-    """Return the primary difference by each reader's labels, as a list of one table or none."""
+    """Return a table of the primary difference by each reader's labels.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        One table, or none without readers' labels.
+    """
     if not comparison.by_reader:
         return []
     rows = [
@@ -43,7 +50,15 @@ def reader_verdict_tables(comparison: Comparison) -> list[Table]:
 
 
 def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Count which images the first system and each other one call rightly, together and alone."""
+    """Return tables of the images that the first and each other system call rightly or wrongly.
+
+    Args:
+        comparison: Everything that was computed.
+        policy: Threshold policy of the decisions that are counted.
+
+    Returns:
+        One table for each other system; none if the policy gave no decisions.
+    """
     column = f"decision_{policy}"
     if column not in comparison.decisions:
         return []
@@ -81,7 +96,14 @@ def _agreement_table(right: pd.DataFrame, first: str, second: str, policy: str) 
 
 
 def combination_table(comparison: Comparison) -> Table | None:
-    """Return each pair's agreement beyond chance and what their combination would reach."""
+    """Return a table of each pair's agreement beyond chance and of figures of their combination.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The table; None if agreement was not evaluated.
+    """
     failures = comparison.failures
     pairs = failures[failures["topic"].isin(["combined", "agreement"])]
     if pairs.empty:

@@ -17,7 +17,7 @@ CASES_PER_CATEGORY = 8
 
 @dataclass(frozen=True)
 class CaseCategory:
-    """Images of one kind, as a heading of the gallery lists them."""
+    """Images of one kind, which the gallery shows below one heading."""
 
     key: str
     title: str
@@ -27,7 +27,7 @@ class CaseCategory:
 
 
 class _Kind(NamedTuple):
-    """Kind of a category, which gives its title and order."""
+    """Kind of a category, which decides the title and the order of its images."""
 
     name: str
     key: str = ""
@@ -44,8 +44,8 @@ class _DecisionTable:
     systems: tuple[str, ...]
     label: npt.NDArray[np.float64]  # (N,)
     called: npt.NDArray[np.bool_]  # (N, S)
-    confidence: npt.NDArray[np.float64]  # (N, S) rank of the score within its system, 0 to 1
-    misplaced: npt.NDArray[np.bool_]  # (N, S) called positive, and the place is known to be wrong
+    confidence: npt.NDArray[np.float64]  # (N, S) rank of the score within the system, 0 to 1
+    misplaced: npt.NDArray[np.bool_]  # (N, S) called positive at a location known to be wrong
     kind: npt.NDArray[np.object_]  # (N,) x_class or ""
 
 
@@ -59,18 +59,19 @@ def select_cases(
 ) -> list[CaseCategory]:
     """Select the cases of the gallery at the thresholds of one policy.
 
-    Failures come most confident first, by each score's rank within its system, because scores of
-    two systems have no common scale. Systems without a decision at this policy are left out.
+    The most confident failures come first. Confidence is the rank of a score within its system,
+    because scores of two systems have no common scale. Systems without a decision at this policy
+    are left out.
 
     Args:
-        decisions: One row for each image and system, as `Comparison.decisions`.
+        decisions: One row for each image and system, in the form of `Comparison.decisions`.
         systems: Names of the systems, in the order of the panels.
         policy: Threshold policy whose column ``decision_POLICY`` is read.
         per_category: Largest number of images of each kind.
         seed: Random seed of the sample of images that all systems call rightly.
 
     Returns:
-        The categories that have an image, in reading order.
+        The categories that have an image, in reading order; empty without decisions.
     """
     if f"decision_{policy}" not in decisions:
         return []
@@ -87,10 +88,17 @@ def select_cases(
 
 
 def disagreement(decisions: pd.DataFrame, systems: list[str]) -> dict[str, float]:
-    """Return how differently the systems rank each image, from 0 to 1.
+    """Compute how differently the systems rank each image.
 
-    The value is the range of the image's ranks, each rank taken within its system, because scores
-    of two systems have no common scale.
+    The value is the range of an image's ranks over the systems. Ranks are taken within each system,
+    because scores of two systems have no common scale.
+
+    Args:
+        decisions: One row for each image and system, with ``image_id``, ``system`` and ``score``.
+        systems: Names of the systems that are compared.
+
+    Returns:
+        Disagreement by image id, from 0 (equal ranks) to 1.
 
     Example:
         >>> frame = pd.DataFrame({"image_id": ["a", "b"] * 2, "system": list("AABB"),
@@ -121,7 +129,7 @@ def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Decis
     calls = called.to_numpy(dtype=bool)
     first = decided.drop_duplicates("image_id").set_index("image_id").reindex(ids)
     wrong = np.zeros(calls.shape, dtype=bool)
-    for column in ("localised", "localised_tolerant"):  # the second excuses a map within its cell
+    for column in ("localised", "localised_tolerant"):  # the second column tolerates one map cell
         if column in decided:
             hit = matrix(column).reindex(ids).to_numpy(dtype=object)
             is_known = ~pd.isna(hit)
@@ -140,7 +148,7 @@ def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Decis
 
 
 def _misses(table: _DecisionTable, count: int) -> list[CaseCategory]:
-    """Select positive images that all systems miss, and those that exactly one system finds."""
+    """Select positive images that all systems miss, and images that exactly one system finds."""
     n_found = table.called.sum(axis=1)
     positive = table.label == 1
     missed = positive & (n_found == 0)
@@ -151,7 +159,7 @@ def _misses(table: _DecisionTable, count: int) -> list[CaseCategory]:
     for position, name in enumerate(table.systems):
         confidence = table.confidence[:, position]
         only = positive & (n_found == 1) & table.called[:, position]
-        only &= ~table.misplaced[:, position]  # those are shown as "wrong place"
+        only &= ~table.misplaced[:, position]  # such images are shown as "wrong place"
         others = (table.confidence.sum(axis=1) - confidence) / (len(table.systems) - 1)
         kind = _Kind("only", f"only-{position + 1}", name)
         categories.append(_pick(table, kind, only, confidence - others, count))
@@ -165,7 +173,7 @@ def _wrong_place(table: _DecisionTable, count: int) -> CaseCategory:
 
 
 def _false_alarms(table: _DecisionTable, count: int) -> list[CaseCategory]:
-    """Select false alarms, apart for normal and abnormal images where these are told apart."""
+    """Select false alarms, in separate categories for normal, abnormal and other images."""
     alarm = (table.label == 0) & table.called.any(axis=1)
     strength = np.where(table.called, table.confidence, 0).max(axis=1, initial=0)
     normal = table.kind == "normal"
@@ -208,7 +216,7 @@ def _pick(
     strength: npt.NDArray[np.float64],
     count: int,
 ) -> CaseCategory:
-    """Take the strongest of the chosen images; ties are taken in the order of their ids."""
+    """Take the chosen images with the largest strength; ties are in the order of their ids."""
     members = np.flatnonzero(chosen)
     ranked = members[np.argsort(-strength[members], kind="stable")][:count]
     return CaseCategory(

@@ -60,7 +60,7 @@ class CaseSource:
             pixels: Grey values of the image in its original size, uint8, shape ``(height, width)``.
                 They are read from the data set if left out.
             panel: Longer side of each panel, px.
-            faint: Also draw boxes below the threshold.
+            faint: True to draw boxes below the threshold as well.
 
         Returns:
             The panels as one RGB image, uint8, shape ``(height, width, 3)``.
@@ -77,7 +77,14 @@ class CaseSource:
         )
 
     def truth(self, image_id: str) -> ImageTruth:
-        """Return the label, the trusted boxes, the kind and the readers' boxes of an image."""
+        """Return the label, the trusted boxes, the kind and the readers' boxes of an image.
+
+        Args:
+            image_id: Id of the image.
+
+        Returns:
+            Truth of the image for drawing.
+        """
         test_set = self.test_set
         boxes = None
         if image_id in test_set.boxes_trusted:
@@ -92,7 +99,15 @@ class CaseSource:
         )
 
     def predictions(self, image_id: str) -> list[ImagePrediction]:
-        """Return every system's prediction of an image, in the order of the panels."""
+        """Return every system's prediction of an image, in the order of the panels.
+
+        Args:
+            image_id: Id of one of the images.
+
+        Returns:
+            One prediction for each system. The coarsest map cell of all systems is the tolerance of
+            each.
+        """
         mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
         predictions = [
             system.prediction(image_id, system_colour(position))
@@ -105,7 +120,14 @@ class CaseSource:
         ]
 
     def facts(self, image_id: str) -> str:
-        """Return view, sex, age and display window of an image, as far as they are recorded."""
+        """Return view, sex, age and display window of an image, as far as they are recorded.
+
+        Args:
+            image_id: Id of the image.
+
+        Returns:
+            A short text with the recorded facts.
+        """
         row: Any = self._images.loc[image_id] if image_id in self._images.index else {}
         display = ""
         if image_id in self._decoded.index:
@@ -120,12 +142,12 @@ class CaseSource:
 
     @cached_property
     def _decoded(self) -> pd.DataFrame:
-        """Facts about the decoding of each image; empty for a data set without pixels."""
+        """Table of facts about the decoding of each image; empty for a data set without pixels."""
         return self.test_set.dataset.optional_table("decode").set_index("image_id")
 
     @cached_property
     def _readers(self) -> pd.DataFrame:
-        """Boxes of every reader but the reference, a row each; one row without edges for no box."""
+        """Boxes of every reader except the reference; a reading without a box has an empty row."""
         names = ["image_id", "reader", *EDGES]
         tables = []
         for name in ("findings", "boxes"):
@@ -137,7 +159,7 @@ class CaseSource:
         return read[keys].drop_duplicates().merge(boxes[names], on=keys, how="outer")[names]
 
     def _boxes_of_readers(self, image_id: str) -> dict[str, npt.NDArray[np.float64]]:
-        """Return the boxes of each reader who read this image; the array may be empty."""
+        """Return the boxes of each reader who read this image; an array may be empty."""
         drawn = self._readers[self._readers["image_id"] == image_id]
         return {
             str(reader): rows.dropna(subset=EDGES)[EDGES].to_numpy(dtype=np.float64)
@@ -146,10 +168,13 @@ class CaseSource:
 
 
 def display_text(decoded: Mapping[str, Any]) -> str:
-    """Return how stored grey values became the ones on the screen.
+    """Describe how stored grey values became the grey values on the screen.
 
     Args:
-        decoded: The image's row of the table ``decode``.
+        decoded: Row of the image in the table ``decode``.
+
+    Returns:
+        A short text on the window and on inversion.
 
     Example:
         >>> display_text({"window_center": 40, "window_width": 400, "inverted": True})
@@ -162,7 +187,7 @@ def display_text(decoded: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> Any:
-    """Return a value of a table, None where it is missing."""
+    """Return a value of a table, or None where the value is missing."""
     return None if pd.isna(value) else value
 
 
@@ -170,12 +195,12 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSou
     """Prepare the images of a comparison for drawing, at the thresholds of one policy.
 
     Args:
-        comparison: The comparison.
-        dataset: Its data set, for pixels and true boxes.
+        comparison: Everything that was computed.
+        dataset: The data set under evaluation, for pixels and true boxes.
         policy: Threshold policy, such as ``max_f1``.
 
     Returns:
-        The images, and the output of each system with its decisions.
+        The source of the images' truth, predictions and drawings.
     """
     outputs = tuple(_compared_output(comparison, name, policy) for name in comparison.names)
     return CaseSource(LabelledSplit(dataset, dataset.target(comparison.finding)), outputs)
@@ -187,7 +212,7 @@ def _compared_output(comparison: Comparison, name: str, policy: str) -> DecidedO
     rows = rows.assign(decision=rows.get(f"decision_{policy}")).set_index("image_id")
     result = comparison.systems[name]
     calibrated = "probability" in rows and bool(rows["probability"].notna().any())
-    # Contours lie at scores where no probabilities are calibrated.
+    # Contours are at scores where there are no calibrated probabilities.
     levels = levels_at(result.maps, rows["probability" if calibrated else "score"])
     boxes = NO_BOXES if result.boxes is None else result.boxes
     threshold = result.thresholds.get(policy)
@@ -203,20 +228,21 @@ def read_systems(
 ) -> CaseSource:
     """Prepare chosen images for drawing, at the thresholds of one policy.
 
-    A system that is not tuned stays undecided: its boxes are drawn in full from score 0.5.
+    A system that is not tuned stays undecided; its boxes with a score of at least 0.5 are drawn in
+    full.
 
     Args:
         systems: Predictions by display name, in the order of the panels.
-        test_set: The test images of the split that the systems were tuned on.
-        image_ids: The images to draw.
+        test_set: The split that the systems were tuned on, with the target.
+        image_ids: Ids of the images to draw.
         policy: Threshold policy, such as ``max_f1``.
 
     Returns:
-        The images, and the output of each system with its decisions.
+        The source of the images' truth, predictions and drawings.
 
     Raises:
-        InputError: A stored decision differs from what validation gives, a decision lacks the
-            policy, or a system ran on none of the images.
+        InputError: A stored decision differs from the decision that validation now gives, a
+            decision lacks the policy, or a system ran on none of the images.
     """
     requested = pd.Index(image_ids, name="image_id")
     outputs = []
@@ -247,9 +273,10 @@ def read_systems(
 
 
 def _locate(output: DecidedOutput, test_set: LabelledSplit, cells: pd.DataFrame) -> None:
-    """Record if the scored point of each positive image lies on a lesion, where boxes are trusted.
+    """Record whether the scored point of each positive image lies on a lesion.
 
-    The tolerant column allows a distance of one map cell, as a comparison does.
+    Only images with trusted boxes get a value. The tolerant column allows a distance of one map
+    cell, as in a comparison.
     """
     table = output.decisions
     if "point_x" not in table:

@@ -15,7 +15,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 _QUARTERS = tuple((tick, str(tick)) for tick in (0.0, 0.25, 0.5, 0.75, 1.0))
 
 
-# In pixels of the page at a width of 340, which are points on paper.
+# Lengths are in pixels of the page at a width of 340, which are points on paper.
 _LEFT = 50.0
 
 
@@ -65,7 +65,16 @@ class Axis:
     def log(cls, title: str, low: float, high: float) -> Axis:
         """Make a logarithmic axis with ticks at 1, 2 and 5 times the powers of ten.
 
-        An axis that spans more than two decades has ticks at powers of ten alone.
+        An axis that spans more than two decades has ticks at powers of ten only. If fewer than two
+        ticks would lie on the axis, its limits are widened to ticks.
+
+        Args:
+            title: Title of the axis, with the unit.
+            low: Lower limit, above 0.
+            high: Upper limit.
+
+        Returns:
+            Axis with texts at its ticks.
 
         Example:
             >>> [text for _, text in Axis.log("Images", 40.0, 2500.0).ticks]
@@ -75,7 +84,7 @@ class Axis:
         steps = (1, 2, 5) if high / low <= 100 else (1,)
         ticks = [step * 10.0**decade for decade in decades for step in steps]
         shown = [tick for tick in ticks if low <= tick <= high]
-        if len(shown) < 2:  # then it begins and ends at a tick
+        if len(shown) < 2:  # the axis then begins and ends at a tick
             low = max(t for t in ticks if t <= low)
             high = min(t for t in ticks if t >= high)
             shown = [tick for tick in ticks if low <= tick <= high]
@@ -85,7 +94,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """Marked point in data units, with its label and its marker as matplotlib names it.
+    """Marked point in data units, with its label and matplotlib's name of its marker.
 
     Example:
         >>> Point(0.1, 0.9, "best F1", marker="o").label
@@ -108,15 +117,15 @@ class Curve:
     """
 
     name: str
-    position: int  # position of the system among all; gives colour and dash
+    position: int  # position of the system among all systems; decides colour and dash
     x: Floats
     y: Floats
     points: tuple[Point, ...] = ()
     faint: bool = False
-    solid: bool = False  # solid instead of the dash of its position
-    in_steps: bool = False  # constant from each point up to the next
-    figure: str = ""  # figure as text, for the legend
-    band: tuple[Floats, Floats, Floats] | None = None  # x, and the interval of y there
+    solid: bool = False  # True for a solid line instead of the dash of the position
+    in_steps: bool = False  # True if the curve is constant from each point up to the next
+    figure: str = ""  # text of the figure for the legend
+    band: tuple[Floats, Floats, Floats] | None = None  # x, lower and upper end of y's interval
 
     @classmethod
     def from_points(
@@ -127,7 +136,18 @@ class Curve:
         ends: Iterable[tuple[float | None, float | None]],
         **options: Any,
     ) -> Curve:
-        """Make a curve of points with upright lines as intervals; a point may have none."""
+        """Make a curve of single points with vertical lines as intervals.
+
+        Args:
+            name: Name of the system.
+            position: Position of the system among all systems, from 0.
+            points: The points.
+            ends: Lower and upper end of the interval of each point; None for no interval.
+            **options: Further fields of the curve.
+
+        Returns:
+            Curve whose line consists of the intervals.
+        """
         marked = tuple(points)
         x = np.repeat([point.x for point in marked], 3)
         y = np.array([(*pair, None) for pair in ends], dtype=np.float64).ravel()
@@ -151,20 +171,20 @@ class Chart:
         1.0
     """
 
-    key: str  # for ids
+    key: str  # prefix of ids on the page
     title: str
     x: Axis
     y: Axis
     curves: tuple[Curve, ...]
     description: str
-    guides: tuple[tuple[npt.ArrayLike, npt.ArrayLike], ...] = ()  # dotted lines: x, y
+    guides: tuple[tuple[npt.ArrayLike, npt.ArrayLike], ...] = ()  # dotted lines, each as x and y
     guide_label: str = ""
-    note: str = ""  # below the chart
-    names_beside: bool = False  # each system is a point with an interval, named at the right
+    note: str = ""  # text below the chart
+    names_beside: bool = False  # True if each system is one point, named at the right
 
     @property
     def frame(self) -> tuple[float, float, float, float]:
-        """Left, top, width and height of the plot, in pixels."""
+        """Left, top, width and height of the plotting area, in pixels."""
         if self.names_beside:
             height = max(_NAMED_HEIGHT, NAME_HEIGHT * len(self.curves))
             return _LEFT, _TOP, _NAMED_WIDTH, height
@@ -172,6 +192,6 @@ class Chart:
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width and height of the whole, in pixels."""
+        """Width and height of the whole chart, in pixels."""
         left, top, width, height = self.frame
         return left + width + (_NAMES_WIDTH if self.names_beside else _RIGHT), top + height + BELOW

@@ -51,10 +51,16 @@ _LONGEST_NAME = 21
 
 
 def draw_charts(*charts: Chart) -> Figure:
-    """Draw charts of one height side by side. A chart without a curve says so.
+    """Draw charts of equal height side by side; a chart without a curve says so.
 
-    The artist of the second curve has the gid ``curve-1``, that of its first point
-    ``curve-1-point-0``.
+    The artist of the second curve has the gid ``curve-1``, and the artist of its first point has
+    the gid ``curve-1-point-0``.
+
+    Args:
+        *charts: Charts to draw, from left to right.
+
+    Returns:
+        Figure with one plot for each chart.
     """
     width = sum(chart.size[0] for chart in charts)
     height = charts[0].size[1]
@@ -91,7 +97,7 @@ def _draw_plot(axes: Axes, chart: Chart) -> None:
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
-    """Set limits, titles and ticks, and draw a quiet grid."""
+    """Set limits, titles and ticks, and draw a pale grid."""
     axes.set(xscale=chart.x.scale, yscale=chart.y.scale)
     for axis, spec in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
         axis.set_ticks([tick for tick, _ in spec.ticks], [label for _, label in spec.ticks])
@@ -109,7 +115,7 @@ def _dress(axes: Axes, chart: Chart) -> None:
 
 
 def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
-    """Draw a line, clipped a little outside the plot so that it keeps its width at a border."""
+    """Draw a curve, clipped slightly outside the plot so that it keeps its width at a border."""
     (line,) = axes.plot(
         curve.x,
         curve.y,
@@ -125,12 +131,29 @@ def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
 
 
 def dash(position: int) -> Any:
-    """Return the dash pattern of a system; sixteen systems differ in colour or pattern."""
+    """Return the dash pattern of the system at a position.
+
+    Together with the colours, sixteen systems can be told apart.
+
+    Args:
+        position: Position of the system among all systems, from 0.
+
+    Returns:
+        Line style of matplotlib.
+    """
     return _DASHES[(position + position // len(SYSTEM_COLOURS)) % len(_DASHES)]
 
 
 def marker_style(marker: str, colour: str) -> dict[str, Any]:
-    """Return the options of a marker; a ring stays visible around another marker."""
+    """Return matplotlib's options of a marker; a ring stays visible around another marker.
+
+    Args:
+        marker: matplotlib's name of the marker.
+        colour: Colour of the marker, ``#RRGGBB``.
+
+    Returns:
+        Keywords of matplotlib's ``plot``.
+    """
     style = {"linestyle": "", "color": colour, "marker": "o" if marker == "." else marker}
     if marker == "o":
         return style | {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.8}
@@ -168,12 +191,15 @@ def _name_points(axes: Axes, chart: Chart) -> None:
 
 
 def _spread(heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Move labels apart, as little as needed and in their order.
+    """Move labels apart as little as needed, without a change of their order.
 
     Args:
-        heights: Heights at which the labels would stand, px.
-        low: Lowest height, px.
-        high: Greatest height, px.
+        heights: Wanted heights of the labels, px.
+        low: Smallest allowed height, px.
+        high: Largest allowed height, px.
+
+    Returns:
+        Height of each label, px.
 
     Example:
         >>> _spread([50.0, 52.0, 100.0], 0.0, 100.0)
@@ -191,15 +217,15 @@ def _spread(heights: Sequence[float], low: float, high: float) -> list[float]:
 
 
 def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: Chart) -> Figure:
-    """Draw a chart with a legend of systems and markers below it, for a file that stands alone.
+    """Draw a chart with a legend of systems and markers below it, for a separate file.
 
     Args:
         chart: The chart whose curves the legend names.
         markers: Marker and text of each policy that the chart marks.
-        *beside: Further charts of the same systems, drawn at the right.
+        *beside: Further charts of the same systems, drawn to the right of the first.
 
     Returns:
-        The figure.
+        Figure with the charts above the legend.
     """
     figure = draw_charts(chart, *beside)
     axes = figure.axes[0]

@@ -34,7 +34,7 @@ _RESAMPLES = 500
 """Number of resamples of patients behind each band."""
 _CURVE_METRICS = ("auroc", "average_precision", "froc_mean", "froc_centre_mean", "brier")
 _FROC_PREFIX: dict[Hit, str] = {"iou": "froc", "centre": "froc_centre"}
-"""Prefix of the figures of each rule by which a box hits a lesion."""
+"""Prefix of the metrics for each rule that decides whether a box hits a lesion."""
 _FROC_TITLES: dict[Hit, str] = {
     "iou": "FROC curve, hit by overlap",
     "centre": "FROC curve, hit by box centre",
@@ -43,7 +43,7 @@ _FROC_TITLES: dict[Hit, str] = {
 
 @dataclass(frozen=True)
 class _Cost:
-    """A cost that systems are compared by, with its unit."""
+    """Cost on which systems are compared, with its unit."""
 
     key: str
     name: str
@@ -63,24 +63,24 @@ _Line = tuple[Floats, Floats]
 
 @dataclass(frozen=True)
 class _System:
-    """Figures and test images of one system, as the charts need them."""
+    """Figures and test images of one system, in the form that charts need."""
 
     name: str
     position: int
-    """Position among all systems."""
+    """Position of the system among all systems."""
     result: SystemResult
     figures: Mapping[str, Interval]
-    """Figures by metric; ``primary`` is that of the protocol."""
+    """Figures by metric; ``primary`` is the primary figure of the protocol."""
     test: Mapping[str, Floats]
-    """Label, score and probability of the test images."""
+    """Labels, scores and probabilities of the test images."""
     patients: npt.NDArray[Any]
     """Patient of each test image."""
     rates: Mapping[str, list[Interval]]
-    """Shares of lesions found at each of `FROC_RATES`, by prefix of the metric."""
+    """Share of lesions found at each of `FROC_RATES`, by prefix of the metric."""
     net_benefit: _Line | None
     """Net benefit by risk."""
     net_benefit_calibrated: bool
-    """True if the net benefit is of calibrated probabilities, False if it is of scores."""
+    """True if the net benefit uses calibrated probabilities, False if it uses scores."""
 
     def curve(self, x: Floats, y: Floats, points: Sequence[Point] = (), **options: Any) -> Curve:
         """Return a curve in this system's name and colour."""
@@ -91,10 +91,10 @@ def report_charts(comparison: Comparison) -> list[Chart]:
     """Return every chart that has a curve, in reading order.
 
     Args:
-        comparison: The comparison.
+        comparison: Everything that was computed.
 
     Returns:
-        The charts; one without a curve, such as FROC without boxes, is left out.
+        The charts. A chart without a curve, such as FROC without boxes, is left out.
     """
     systems = _read_systems(comparison)
     policies = comparison.policies
@@ -113,7 +113,14 @@ def report_charts(comparison: Comparison) -> list[Chart]:
 def cost_charts(comparison: Comparison) -> list[Chart]:
     """Return charts of the primary figure against FLOPs and against time per image.
 
-    The chart of times is left out where systems were timed on different devices.
+    A chart needs two systems with a known cost. The chart of times is left out where systems were
+    timed on different devices.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The charts, at most two.
     """
     systems = _read_systems(comparison)
     devices = {result.cost.get("latency_device") for result in comparison.systems.values()}
@@ -132,7 +139,15 @@ def cost_charts(comparison: Comparison) -> list[Chart]:
 
 
 def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]:
-    """Return a sample and a text for each system's line and each policy's marker."""
+    """Return the legend of a chart: SVG samples of lines and markers, each with its text.
+
+    Args:
+        chart: The chart.
+        policies: Threshold policies, in the order of their markers.
+
+    Returns:
+        A sample and a text for each system's line and for each marker that the chart uses.
+    """
     if chart.names_beside:
         return []
     legend = {}
@@ -151,6 +166,12 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
 
 def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
     """Return the marker of each policy and its text in a legend.
+
+    Args:
+        policies: Threshold policies, such as ``max_f1``.
+
+    Returns:
+        matplotlib's name of the marker, and the text, for each policy.
 
     Example:
         >>> policy_markers(["max_f1"])
@@ -234,7 +255,7 @@ def _figures_description(kind: str, systems: Sequence[_System], metric: str) -> 
 
 
 def _roc_band(system: _System) -> tuple[Floats, Floats, Floats] | None:
-    """Return the band of a ROC curve, None where all images have the same label."""
+    """Return the band of a ROC curve; None if all images have the same label."""
     labels = system.test["label"]
     scores = system.test["score"]
     is_known = np.isfinite(labels) & np.isfinite(scores)
@@ -270,7 +291,7 @@ def _precision_recall_chart(
 def _threshold_curves(
     systems: Sequence[_System], policies: Sequence[str], x: str, y: str, metric: str
 ) -> tuple[Curve, ...]:
-    """Return one curve over all thresholds for each system, with the chosen thresholds marked."""
+    """Return each system's curve over all thresholds, with points at the chosen thresholds."""
     curves = []
     for system in systems:
         curve = system.result.curve
@@ -289,7 +310,7 @@ def _threshold_curves(
 
 
 def _rates(tp: int, fp: int, tn: int, fn: int) -> dict[str, float]:
-    """Return the rates of a confusion matrix; NaN where a denominator is 0."""
+    """Compute the rates of a confusion matrix; a rate is NaN where its denominator is 0."""
     recall = tp / (tp + fn) if tp + fn else math.nan
     return {
         "fpr": fp / (fp + tn) if fp + tn else math.nan,
@@ -304,7 +325,7 @@ def _marker(policy: str, policies: Sequence[str]) -> str:
 
 
 def _legend_figure(system: _System, metric: str) -> str:
-    """Return a figure as a legend shows it; empty where it is undefined."""
+    """Return the text of a figure for a legend; empty where the figure is undefined."""
     figure = system.figures[metric]
     if not figure.known:
         return ""
@@ -329,7 +350,8 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         for rate, label, value in zip(FROC_RATES, RATE_LABELS, at_rates, strict=True):
             text = sentence("froc_point", system.name, value, label, template=CHARTS)
             points.append(Point(rate, value, text))
-        # The first level begins left of the axis, the last goes on to its end.
+        # The first step begins left of the axis, and the last step continues to the end of the
+        # axis.
         x = np.concatenate([np.maximum(false_positives, low / 2), [max(high, false_positives[-1])]])
         y = np.append(sensitivity, sensitivity[-1])
         curves.append(
@@ -359,7 +381,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
 
 
 def _froc_band(rates: Sequence[Interval]) -> tuple[Floats, Floats, Floats] | None:
-    """Return the band of a FROC curve at `FROC_RATES`, None where an interval is missing."""
+    """Return the band of a FROC curve at `FROC_RATES`; None if an interval is missing."""
     if not all(rate.bounded for rate in rates):
         return None
     lows = np.array([rate.low for rate in rates])
@@ -368,7 +390,13 @@ def _froc_band(rates: Sequence[Interval]) -> tuple[Floats, Floats, Floats] | Non
 
 
 def froc_sensitivities(curve: FrocCurve) -> list[float]:
-    """Return the sensitivity at each of `FROC_RATES`, by the step rule.
+    """Read the sensitivity at each of `FROC_RATES` off a curve, which is constant between points.
+
+    Args:
+        curve: False positives per image and sensitivities.
+
+    Returns:
+        The sensitivities, in the order of `FROC_RATES`.
 
     Example:
         >>> curve = FrocCurve(np.array([0.0, 1.0]), np.array([0.25, 0.75]))
@@ -380,7 +408,7 @@ def froc_sensitivities(curve: FrocCurve) -> list[float]:
 
 
 def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemResult]) -> Chart:
-    """Chart the observed share of positives against the expected one, in groups of equal size."""
+    """Chart the observed share of positives against the expected share, in groups of equal size."""
     curves = []
     group_counts = set()
     methods = []
@@ -460,7 +488,7 @@ def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -
 def _cost_chart(
     cost: _Cost, figure: str, costs: Mapping[str, float], systems: Sequence[_System]
 ) -> Chart:
-    """Chart a figure against a cost: each system is a point with an interval and its name."""
+    """Chart a figure against a cost; each system is a point with an interval and a name."""
     curves = []
     absent = []
     labels = []
@@ -495,7 +523,7 @@ def _cost_chart(
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round values from below the least to above the greatest, and none above 1."""
+    """Return round values that enclose the range from `low` to `high`, none of them above 1."""
     if high - low < 0.002:
         low = low - 0.002
         high = min(high + 0.002, max(high, 1.0))

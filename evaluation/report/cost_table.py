@@ -49,9 +49,15 @@ _QUANTITIES = (
 
 
 def cost_rows(comparison: Comparison) -> list[Row]:
-    """Return size and time of each system as rows of a table; "unknown" where nothing was recorded.
+    """Return the size and time of each system as rows of a table.
 
-    The cost of a system that joins others is the sum of theirs.
+    A value that was not recorded is "unknown". The cost of an ensemble is the sum over its members.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The rows of the table.
     """
     costs = [system.cost for system in comparison.systems.values()]
     joined = any(cost.get("made_of") for cost in costs)
@@ -68,7 +74,14 @@ def cost_rows(comparison: Comparison) -> list[Row]:
 
 
 def cost_frame(comparison: Comparison) -> pd.DataFrame:
-    """Return the content of ``costs.csv``: main figures and costs, one row for each system."""
+    """Return the content of ``costs.csv``: one row for each system with main figures and costs.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The table, with NaN or None where a value is unknown.
+    """
     policy = comparison.main_policy
     rows = []
     for name, result in comparison.systems.items():
@@ -83,7 +96,7 @@ def cost_frame(comparison: Comparison) -> pd.DataFrame:
 
 
 def _scaled(value: Any, unit: float, word: str, first: Any = None) -> str:
-    """Return a quantity with its unit, and how many times that of the first system it is."""
+    """Return a quantity with its unit and with its ratio to the first system's quantity."""
     if value is None or value != value:
         return UNKNOWN
     scaled = float(value) / unit

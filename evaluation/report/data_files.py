@@ -20,7 +20,7 @@ from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table,
 def write_data_files(
     comparison: Comparison, out: Path, question: dict[str, Any] | None = None
 ) -> None:
-    """Write the tables that programs read; ``metrics.json``, written last, marks completeness.
+    """Write the tables that programs read; ``metrics.json`` is last and marks the folder complete.
 
     The other files are ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``,
     ``decisions.parquet`` and ``report.zip``.
@@ -28,7 +28,7 @@ def write_data_files(
     Args:
         comparison: Everything that was computed.
         out: Report folder.
-        question: Options of the command, stored in ``metrics.json``.
+        question: Options of the command, which are stored in ``metrics.json``; None for none.
     """
     make_folder(out)
     tables = {
@@ -40,7 +40,7 @@ def write_data_files(
     for name, table in tables.items():
         write_csv(table, out / name)
     decisions = comparison.decisions
-    if not comparison.patients_known:  # the column holds ids of images
+    if not comparison.patients_known:  # the column then holds ids of images
         decisions = decisions.drop(columns="patient_id", errors="ignore")
     write_table(decisions, out / files.DECISIONS, "decisions")
     write_archive(out)

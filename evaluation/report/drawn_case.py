@@ -1,4 +1,4 @@
-"""One case on a page: an image that all its panels share, drawn as SVG."""
+"""One case on a page: an embedded image with one SVG drawing for each panel."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from cxr_compare.evaluation.report.cases import CaseSource
 from cxr_compare.evaluation.report.templates import CASES, sentence
 
 MAX_IMAGE_BYTES = 120_000
-"""The most that one image may take; less where a page has more than 45."""
+"""Largest size of one embedded image, bytes; the limit is lower where a page has more than 45."""
 
 
 _LINE = 1 / 12
 
 
-_FINE_LINE = 1 / 24  # height of a text on a small and a large panel, of its side
+_FINE_LINE = 1 / 24  # height of a text on a small and on a large panel, as a share of its side
 
 
 _BRIEF_BOXES = 3
 
 
-PANEL = 500  # px of a panel's longer side: four in a row have 300 dpi at a width of 17 cm
+PANEL = 500  # px of a panel's longer side; four in a row have 300 dpi at a width of 17 cm
 
 
 _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
@@ -44,7 +44,7 @@ _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; th
 
 @dataclass(frozen=True)
 class _Panel:
-    """Panel of a case: its drawing, title and texts."""
+    """Panel of a case, with drawing, title and texts."""
 
     title: str
     text: str
@@ -57,7 +57,7 @@ class _Panel:
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """Drawn case: one embedded image that all its panels share."""
+    """Drawn case: one embedded image, and the panels that show it."""
 
     image_id: str
     anchor: str
@@ -71,7 +71,7 @@ class DrawnCase:
     gap: float = 0.0
     crop: str = ""
     brief: Markup = field(default_factory=Markup)
-    """One image with all systems: without texts, and the part of it that matters as a view box."""
+    """Shapes of all systems on one image, without texts; `crop` is the view box around them."""
 
     @classmethod
     def from_image(
@@ -89,10 +89,13 @@ class DrawnCase:
         Args:
             source: Truth and predictions of the image.
             image_id: The image to draw.
-            pixels: Its grey values, uint8, shape ``(height, width)``.
+            pixels: Grey values of the image, uint8, shape ``(height, width)``.
             anchor: Name of the case on its page.
             most: Largest size of the embedded image, bytes.
             gap: Disagreement of the systems on this image, see `disagreement`.
+
+        Returns:
+            The case, with panels for the image, the truth and each system.
         """
         height, width = pixels.shape
         truth = source.truth(image_id)
@@ -128,7 +131,15 @@ class DrawnCase:
 
 
 def view_box(size: tuple[int, int], shapes: list[Shape]) -> str:
-    """Return a view box with aspect 4 to 3 around all shapes, no narrower than the lungs.
+    """Return a view box with aspect 4 to 3 around all shapes, at least 80 % of the image wide.
+
+    Args:
+        size: Width and height of the image in original px.
+        shapes: Shapes that must be visible. Without shapes, the box is centred at 45 % of the
+            height.
+
+    Returns:
+        Attribute ``viewBox`` of an SVG element.
 
     Example:
         >>> view_box((300, 300), [])
@@ -144,7 +155,7 @@ def view_box(size: tuple[int, int], shapes: list[Shape]) -> str:
     needed = margin * (high - low) * (1, aspect)
     width = min(max(*needed, least_width * size[0]), max(size[0], size[1] * aspect))
     window = np.array([width, width / aspect])
-    margin_left = size - window  # below 0: black at both sides
+    margin_left = size - window  # a negative margin becomes black on both sides
     centred = ((low + high - window) / 2).clip(0, margin_left.clip(0))
     start = np.where(margin_left < 0, margin_left / 2, centred)
     return " ".join(f"{end:g}" for end in (*start.round(1), *window.round(1)))
@@ -165,7 +176,7 @@ def _panel(
     small = [
         shape
         for shape in prediction_shapes(prediction, truth, size, line=_LINE)
-        if isinstance(shape, Shape) or shape.layer == "map"  # scores need a large panel
+        if isinstance(shape, Shape) or shape.layer == "map"  # texts of scores need a large panel
     ]
     large = prediction_shapes(prediction, truth, size, line=_FINE_LINE)
     if prediction.contours and not any(shape.layer == "map" for shape in large):
@@ -183,7 +194,7 @@ def _panel(
 
 
 def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]) -> list[Shape]:
-    """Return the shapes of the most confident boxes and of the contour nearest to 50 %."""
+    """Return the shapes of a system's most confident boxes and of its contour nearest to 50 %."""
     first = np.argsort(-prediction.boxes[:, 4], kind="stable")[:_BRIEF_BOXES]
     grid = prediction.grid
     if grid is not None and grid.levels:
@@ -199,7 +210,15 @@ def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
 
 
 def embed_image(pixels: npt.NDArray[np.uint8], most: int) -> str:
-    """Encode an image as a data URL, coarser where it would exceed its share of bytes."""
+    """Encode an image as a data URL, coarser where it would exceed `most` bytes.
+
+    Args:
+        pixels: Grey pixels, uint8, shape ``(H, W)``.
+        most: Largest size of the encoded file, bytes.
+
+    Returns:
+        URL with the content of a WebP file.
+    """
     encoded = b""
     for side, quality in _ENCODINGS:
         encoded = encode_webp(pixels, side, quality=quality, method=3)

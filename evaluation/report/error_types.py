@@ -1,4 +1,4 @@
-"""Kinds of error of the called boxes."""
+"""Table of the kinds of error of called boxes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ _ERRORS = {
 
 
 def error_table(comparison: Comparison) -> Table | None:
-    """Return the counts of each kind of error by system, None where no system has boxes."""
+    """Return a table of the counts of each kind of error by system.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The table; None if no system has boxes.
+    """
     failures = comparison.failures
     names = comparison.names
     counts: dict[tuple[str, str], str] = {}

@@ -1,4 +1,4 @@
-"""Reading rows of the table of failures."""
+"""Functions that read rows of the table of failures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def contrast_names(comparison: Comparison, *, printed: bool = False) -> tuple[str, ...]:
-    """Return the names of the paired differences from the first system.
+    """Return the names of the differences of the first system from each other system.
 
     Args:
         comparison: Everything that was computed.
-        printed: With a minus sign, as pages show it, in place of the hyphen of the tables.
+        printed: True for a minus sign, as on pages; False for the hyphen of the tables.
+
+    Returns:
+        One name for each other system.
     """
     first, *others = comparison.systems
     minus = "−" if printed else "-"
@@ -23,18 +26,40 @@ def contrast_names(comparison: Comparison, *, printed: bool = False) -> tuple[st
 
 
 def figure_texts(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
-    """Return the figure of each system and paired difference as texts, in their order."""
+    """Return the texts of each system's figure and of each paired difference, in this order.
+
+    Args:
+        comparison: Everything that was computed.
+        rows: Rows of the table of failures on one figure.
+
+    Returns:
+        One text for each system, then one for each other system's difference.
+    """
     names = (*comparison.systems, *contrast_names(comparison))
     return [figure_text(first_interval(rows[rows["system"] == name])) for name in names]
 
 
 def first_interval(rows: pd.DataFrame) -> Interval:
-    """Return the figure of the first row, an undefined one where there is no row."""
+    """Return the figure of the first row, or an undefined figure where there is no row.
+
+    Args:
+        rows: Rows of the table of failures.
+
+    Returns:
+        The figure with its interval.
+    """
     return Interval() if rows.empty else Interval.from_row(rows.iloc[0])
 
 
 def group_title(topic: str, group: str) -> str:
     """Return the title of a group of images or lesions.
+
+    Args:
+        topic: Name of the grouping, such as ``age_band``.
+        group: Name of the group.
+
+    Returns:
+        The title for a table.
 
     Example:
         >>> group_title("age_band*sex", "under 18, F")
@@ -45,7 +70,14 @@ def group_title(topic: str, group: str) -> str:
 
 
 def groups_in_order(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return topics and groups in reading order: within a topic the lowest group first."""
+    """Return the pairs of topic and group in reading order, with a topic's lowest group first.
+
+    Args:
+        rows: Rows of the table of failures.
+
+    Returns:
+        Pairs of topic and group without repetitions.
+    """
     pairs = rows[["topic", "group"]].drop_duplicates()
     topics = list(dict.fromkeys(pairs["topic"]))
 
@@ -59,6 +91,13 @@ def groups_in_order(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def denominator(rows: pd.DataFrame) -> str:
-    """Return the denominator of a share as a text, such as the number of lesions of a kind."""
+    """Return the text of a share's denominator, such as the number of lesions of a kind.
+
+    Args:
+        rows: Rows of the table of failures on one group.
+
+    Returns:
+        The number, or a dash if it is unknown.
+    """
     counts = rows["of"].dropna()
     return f"{int(counts.iloc[0]):,}" if len(counts) else number(None)

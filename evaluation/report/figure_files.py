@@ -30,20 +30,20 @@ _DPI = 200  # resolution of PNG files
 _PLATE_INCHES = 17 / 2.54
 
 
-_PLATE_DPI = 300  # a plate is as wide, or as fine
+_PLATE_DPI = 300  # smallest resolution of the plate of cases
 
 
 _UNDATED = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG, PDF and SVG, and return the paths.
+    """Write a figure as PNG, PDF and SVG files.
 
-    The files hold no date, so that equal figures give equal files.
+    The files contain no date, so that equal figures give equal files.
 
     Args:
-        figure: The figure.
-        path: Path of the files, whose suffix is replaced.
+        figure: The figure to write.
+        path: Path of the files. Its suffix is replaced.
 
     Returns:
         Paths of the PNG, PDF and SVG files.
@@ -76,14 +76,14 @@ def save_figures(
     """Write the figures of a paper as PNG, PDF and SVG, each with its caption as a text file.
 
     Args:
-        folder: Folder of the figures; it exists.
-        about: What was evaluated, in a sentence that each caption repeats.
+        folder: Folder of the figures, which must exist.
+        about: Sentence on what was evaluated, which each caption repeats.
         forest: Parts of the forest plot.
         charts: Charts of the report.
         markers: Marker and text of each threshold policy.
-        confusion: For each system, its title and counts at each policy.
-        cases: Images of the plate of cases, one below the other, at least 300 dpi.
-        maps: For each system with maps, what is drawn of them.
+        confusion: Title and counts of each system (rows) at each policy (columns).
+        cases: Image files for the plate of cases, from top to bottom.
+        maps: Sentence on the drawn map contours for each system with maps.
     """
     figures = {}
     notes = {}
@@ -119,7 +119,7 @@ def save_figures(
 
 
 def _save_plate(cases: Sequence[Path], path: Path) -> None:
-    """Write images one below the other, at 300 dpi or more for a width of 17 cm."""
+    """Write images one below the other, with at least 300 dpi and at most 17 cm wide."""
     images = [Image.open(case) for case in cases]
     width = max(image.width for image in images)
     plate = Image.new("RGB", (width, sum(image.height for image in images)), "white")
@@ -132,7 +132,7 @@ def _save_plate(cases: Sequence[Path], path: Path) -> None:
 
 
 def _draw_forest(parts: Sequence[ForestPart]) -> Figure:
-    """Draw figures with their intervals, each part on its own axis; hollow: it includes 0."""
+    """Draw each part on an axis; a hollow dot marks a difference whose interval includes 0."""
     heights = [len(part.rows) + 1.6 for part in parts]
     figure = Figure(figsize=(7.2, 0.3 * sum(heights)), layout="constrained")
     grid = figure.subplots(len(parts), squeeze=False, height_ratios=heights)[:, 0]
@@ -158,7 +158,14 @@ def _draw_forest(parts: Sequence[ForestPart]) -> Figure:
 
 
 def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]]) -> Figure:
-    """Draw confusion matrices: a row for each system, a column for each policy."""
+    """Draw confusion matrices, with one row for each system and one column for each policy.
+
+    Args:
+        rows: Title and counts of each matrix, row by row; the counts are None without a threshold.
+
+    Returns:
+        Figure with the matrices in a grid.
+    """
     size = 2.5 * max(map(len, rows)), 2.4 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
@@ -170,7 +177,7 @@ def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]
 
 
 def _draw_matrix(axes: Axes, counts: Mapping[str, int] | None) -> None:
-    """Draw one confusion matrix with counts and shares of the row; correct decisions are tinted."""
+    """Draw a confusion matrix with counts and shares of the row; correct decisions are tinted."""
     if not counts:
         axes.axis("off")
         axes.text(0.5, 0.5, "no threshold", ha="center", va="center", fontsize=8)

@@ -1,4 +1,4 @@
-"""Names of the files in report and study folders, in one place for all that read or write them."""
+"""Names of the files in report and study folders, for all modules that read or write them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER
 
 PAGE = "report.html"
 DETAILS = "details.html"
-METRICS = REPORT_MARKER  # written last: marks the folder complete
+METRICS = REPORT_MARKER  # written last; it marks the folder complete
 METRICS_TABLE = "metrics.csv"
 TESTS_TABLE = "tests.csv"
 WHERE_TABLE = "where.csv"
 COSTS_TABLE = "costs.csv"
 DECISIONS = "decisions.parquet"
-RESULT = "result.json"  # content of the report that is in no other table, for `Report.open`
+RESULT = "result.json"  # content of the report that no other file contains, for `Report.open`
 LATEX_TABLE = "table.tex"
 MARKDOWN_TABLE = "table.md"
 CHECKLISTS = "checklists.md"
@@ -21,13 +21,13 @@ FIGURES = "figures"
 OVERLAYS = "overlays"
 FIGURE_NAMES = "forest", "cases", "roc", "precision_recall", "froc", "calibration", "confusion"
 ARCHIVE = "report.zip"
-SYSTEMS = "systems"  # predictions of runs, made for this report
+SYSTEMS = "systems"  # folder of the predictions that were made for this report
 IMAGES_PAGE = "images.html"
 IMAGES_TABLE = "images.js"
 THUMBNAILS = "thumbs"
-MOST_THUMBNAILS = 5_000  # unless another number is asked for
+MOST_THUMBNAILS = 5_000  # default number
 CASES_PAGE = "cases-{:03d}.html"
-CASES_PAGES = "cases-[0-9]*.html"  # to make, to find
+CASES_PAGES = "cases-[0-9]*.html"  # pattern of these names
 
 OF_ONE_TARGET = frozenset(
     {
@@ -66,7 +66,7 @@ IN_ARCHIVE = (
     CHECKLISTS,
     REFERENCES,
 )
-OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside a folder a target
+OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside one folder for each target
 
 
 def study_files(kind: str) -> set[str]:

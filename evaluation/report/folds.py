@@ -1,4 +1,4 @@
-"""Figures over the folds of a cross-validation, from one report for each fold."""
+"""Figures over the folds of a cross-validation, computed from one report for each fold."""
 
 from __future__ import annotations
 
@@ -51,6 +51,12 @@ class Folds:
     def read(cls, folders: list[Path]) -> Folds:
         """Read reports of `cxr compare` and check that they are folds of one cross-validation.
 
+        Args:
+            folders: Report folder of each fold.
+
+        Returns:
+            The reports together.
+
         Raises:
             InputError: There are fewer than two reports, a report is incomplete, reports differ in
                 systems, target or data, or a patient is tested in two of them.
@@ -101,7 +107,11 @@ class Folds:
         return table.assign(p_holm=families.transform(lambda family: np.array(holm([*family]))))
 
     def to_markdown(self) -> str:
-        """Return the main figures as Markdown: one row for each system and each difference."""
+        """Return a Markdown table of the main figures, a row for each system and difference.
+
+        Returns:
+            The table, followed by the pairs of systems that differ and by a summary of the folds.
+        """
         headlines = _main_figures(self.table)
         titles = [_title(metric, policy) for metric, policy in headlines]
         lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
@@ -115,7 +125,7 @@ class Folds:
         return "\n".join([*lines, "", summary, ""])
 
     def _pairs(self, metric: str, policy: str) -> str:
-        """Return a line on the pairs that differ in a figure; empty where none was tested."""
+        """Return a sentence on the pairs that differ in a figure; empty if no pair was tested."""
         rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
         if rows.empty:
             return ""
@@ -126,7 +136,11 @@ class Folds:
         return sentence("folds_pairs", _title(metric, policy), len(rows), shown)
 
     def write(self, out: Path) -> None:
-        """Write ``folds.csv``, ``folds.md``, ``folds.png`` and, last, ``folds.json``."""
+        """Write ``folds.csv``, ``folds.md`` and ``folds.png``, and last ``folds.json``.
+
+        Args:
+            out: Folder to write.
+        """
         write_csv(self.table, out / "folds.csv")
         write_text(out / "folds.md", self.to_markdown())
         figure = _figure(self)
@@ -160,10 +174,17 @@ def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
 def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     """Summarise every figure over the folds: mean, spread, interval and p-value.
 
-    Folds share training images, so the variance of their mean exceeds ``s^2 / k``; no estimator of
-    it is unbiased (Bengio and Grandvalet 2004). Where a test part is ``1 / (k - 1)`` of the rest,
-    it is taken as ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1`` degrees of freedom. A figure that is
-    undefined in a fold has no mean.
+    Folds share training images, so the variance of their mean exceeds ``s^2 / k``, and no estimator
+    of this variance is unbiased (Bengio and Grandvalet 2004). With ``k`` folds, a test part has
+    ``1 / (k - 1)`` of the size of the rest. The variance is then taken as
+    ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1`` degrees of freedom. A figure that is undefined in a
+    fold has no mean.
+
+    Args:
+        figures: One row for each figure in each fold, with `KEYS`, ``fold`` and ``estimate``.
+
+    Returns:
+        One row for each figure, with ``mean``, ``sd``, the interval and the p-value.
 
     Source:
         Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md reports the coverage of
@@ -199,10 +220,11 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     return table.join(values).reset_index()
 
 
-_MAIN_FIGURES = (  # metric and policy, as the figure and the Markdown table show them
+_MAIN_FIGURES = (  # metric and policy of the rows in the figure and in the Markdown table
     ("auroc", ""),
     ("average_precision", ""),
     ("ap50", ""),
+    ("ap50_decided", ""),
     ("rsna_score", ""),
     ("froc_mean", ""),
     ("f1", "max_f1"),
@@ -211,7 +233,7 @@ _MAIN_FIGURES = (  # metric and policy, as the figure and the Markdown table sho
 
 
 def _main_figures(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the main figures that any system has, as pairs of metric and policy."""
+    """Return the metric and policy of each main figure that any system has."""
     there = set(zip(table["metric"], table["policy"], strict=True))
     return [figure for figure in _MAIN_FIGURES if figure in there]
 
@@ -221,7 +243,7 @@ def _title(metric: str, policy: str) -> str:
 
 
 def _of_figure(table: pd.DataFrame, metric: str, policy: str) -> pd.DataFrame:
-    """Return the rows of one figure on all images together, of the first unit in the table."""
+    """Return the rows of one figure on all images, for the first unit in the table."""
     rows = table[
         (table["metric"] == metric) & (table["policy"] == policy) & (table["subgroup"] == ALL)
     ]
@@ -242,7 +264,7 @@ def _cell(table: pd.DataFrame, system: str, metric: str, policy: str) -> str:
 
 
 def _figure(folds: Folds) -> Figure:
-    """Draw a panel for each figure: a ring for each fold, the mean with its interval."""
+    """Draw a panel for each figure, with a ring for each fold and the mean with its interval."""
     table = folds.table
     shown = _main_figures(table)
     height = 0.9 + 0.42 * len(folds.systems)

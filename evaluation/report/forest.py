@@ -1,4 +1,4 @@
-"""The forest plot at the head of a report: figures and differences on shared axes."""
+"""Content of the forest plot at the top of a report: figures and differences on shared axes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cxr_compare.evaluation.report.whiskers import place_whiskers
 
 @dataclass(frozen=True)
 class ForestRow:
-    """Row of a forest plot: a system's figure, or a difference."""
+    """Row of a forest plot: the figure of a system, or a difference."""
 
     name: str
     position: int | None
@@ -33,13 +33,20 @@ class ForestPart:
 
 
 def forest_parts(comparison: Comparison) -> list[ForestPart]:
-    """Return the parts of the plot at the head of a report: primary figures, then differences."""
+    """Return the parts of the forest plot: first the primary figures, then the differences.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The parts with at least one row.
+    """
     parts = [_figure_part(comparison), _difference_part(comparison)]
     return [part for part in parts if part.rows]
 
 
 def _metric_suffixes(comparison: Comparison) -> list[str]:
-    """Return what follows a system's name in a row: the metric where a protocol has two."""
+    """Return the text after a system's name for each metric; empty unless a protocol has two."""
     protocol = comparison.protocol
     if not protocol.partner:
         return [""] * len(protocol.metrics)

@@ -1,4 +1,4 @@
-"""The tables of the folded part of the report, by their names in its template."""
+"""Tables of the folded part of the report, by their names in the template."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from cxr_compare.evaluation.report.validation_to_test import validation_to_test_
 
 
 def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str, Any]:
-    """Return the tables of the folded part of the report, by their names in the template.
+    """Return the tables of the folded part of the report.
 
     Args:
         comparison: Everything that was computed.
         sources: Names of the image collections under evaluation, for published figures.
+
+    Returns:
+        The tables by their names in the template.
     """
     policy = comparison.main_policy
     return {
@@ -45,7 +48,7 @@ def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str
 
 
 def _where_tables(comparison: Comparison) -> list[Table]:
-    """Return the tables on lesions, combination, prevalence and shortcuts that have a row."""
+    """Return those tables on lesions, combinations, prevalence and shortcuts that have a row."""
     if comparison.failures.empty:
         return []
     tables = (

@@ -1,4 +1,4 @@
-"""The drawn cases of a report, laid out on its pages."""
+"""Drawn cases of a report, distributed over its pages."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _draw_cases(
     most: int,
     progress: Callable[..., None] | None,
 ) -> tuple[_Drawn, list[str]]:
-    """Draw one image after another.
+    """Draw the images of all categories, one image at a time.
 
     Returns:
-        The cases by category, and the ids of images whose file cannot be read.
+        The cases of each category, and the ids of the images whose file cannot be read.
     """
     make_folder(folder)
     drawn = []
@@ -58,11 +58,11 @@ def _draw_cases(
 
 
 IN_REPORT = 4
-"""Cases of each kind that stand in the report itself."""
+"""Number of cases of each kind in the report itself."""
 
 
 _ON_PAGE = 32
-"""Cases on a further page."""
+"""Number of cases on a further page."""
 
 
 _ALL_IMAGES_BYTES = 5_400_000  # 7.2 MB in base64
@@ -71,7 +71,7 @@ _ALL_IMAGES_BYTES = 5_400_000  # 7.2 MB in base64
 _MOST_EXAMPLES = 3
 
 
-_EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # how their keys begin
+_EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # beginnings of their keys
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,11 @@ class Gallery:
 
     @property
     def examples(self) -> list[tuple[CaseCategory, DrawnCase]]:
-        """One case that all systems get right, one that only one finds, and one at the wrong place.
+        """At most three cases of different kinds.
 
-        Where a kind has no image, another kind of failure takes its position.
+        These are a case that all systems get right, a case that only one system finds, and a case
+        with a wrong location. Where a kind has no image, the next kind of failure takes its
+        position.
         """
         drawn = [(category, cases[0]) for category, cases in self.cases if cases]
         firsts = []
@@ -119,10 +121,10 @@ def draw_galleries(
         gaps: Disagreement of the systems on each image, see `disagreement`.
         per_category: Largest number of images of each kind.
         seed: Random seed of the sample of images that all systems call rightly.
-        progress: Called once for each image drawn.
+        progress: Function that is called once for each drawn image; None for none.
 
     Returns:
-        One gallery for each page, that of the report first.
+        One gallery for each page; the first gallery belongs to the report itself.
     """
     if not dataset.has_pixels:
         return [Gallery(reason=sentence("no_pixels", template=CASES))]
@@ -154,13 +156,13 @@ def overlay_files(
     """Return the file name of each case's overlay that `draw_galleries` drew, by image id.
 
     Args:
-        comparison: The comparison.
-        folder: Report folder.
+        comparison: Everything that was computed.
+        folder: Folder of the overlay files.
         per_category: Largest number of drawn cases of each kind.
         seed: Random seed of the sample of images that all systems call rightly.
 
     Returns:
-        File names by image id; only of files that exist.
+        File names by image id, for files that exist.
     """
     categories = select_cases(
         comparison.decisions,
@@ -178,7 +180,7 @@ def overlay_files(
 
 
 def _anchor(category: CaseCategory, position: int) -> str:
-    """Return the name of a case on the pages and of its overlay file."""
+    """Return the name of a case, which is its anchor on the page and names its overlay file."""
     return f"{category.key}-{position + 1:02d}"
 
 
@@ -200,7 +202,14 @@ def _lay_out(drawn: _Drawn) -> list[_Drawn]:
 
 
 def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
-    """Return ``[page, anchor]`` of each drawn image; the page is empty for the report."""
+    """Return ``[page, anchor]`` of each drawn image; the page is empty for the report itself.
+
+    Args:
+        galleries: Gallery of each page; the first belongs to the report itself.
+
+    Returns:
+        Location of each drawn image by image id.
+    """
     return {
         case.image_id: ["" if gallery.page == 1 else gallery.pages[gallery.page - 1], case.anchor]
         for gallery in reversed(galleries)
@@ -210,7 +219,7 @@ def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
 
 
 def _map_legend(source: CaseSource) -> list[str]:
-    """Describe, for each system with maps, where its contours lie and how coarse its cells are."""
+    """Describe the contours and the size of the cells for each system with maps."""
     texts = []
     for system in source.systems:
         if system.maps is None or not len(system.maps):

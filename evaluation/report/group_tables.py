@@ -42,17 +42,17 @@ _OTHER_TOPICS = frozenset(
         VALIDATION,
     }
 )
-"""Topics of the table of failures that are no groups of images."""
+"""Topics of the table of failures that are not groupings of images."""
 _WITHOUT_THRESHOLD = ("auroc", "ap50")
-"""Figures shown without a threshold where others are shown at one."""
+"""Metrics that are shown without a threshold where other metrics are shown at a threshold."""
 
 
 class _GroupCell(NamedTuple):
-    """Text of a figure or difference of a group."""
+    """Text of a group's figure or difference."""
 
     text: str
     shown: bool = False
-    """True for a difference that its interval and its p-value by Holm's method show."""
+    """True if the interval and the p-value after Holm's correction show the difference."""
 
 
 class _LowestGroup(NamedTuple):
@@ -61,11 +61,19 @@ class _LowestGroup(NamedTuple):
     system: str
     title: str
     shown: bool
-    """True if the group is shown to differ from all other images."""
+    """True if the group's figure is shown to differ from that of all other images."""
 
 
 def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Return one table for each metric: the figures in each subgroup with their intervals."""
+    """Return one table for each metric, with the figures in each subgroup and their intervals.
+
+    Args:
+        comparison: Everything that was computed.
+        policy: Threshold policy of metrics that need a threshold.
+
+    Returns:
+        The tables; none if the protocol has no subgroups.
+    """
     keys = {key for _, key, _ in comparison.estimates}
     subgroups = [
         subgroup
@@ -108,13 +116,21 @@ def _subgroup_table(
 
 
 def group_tables(comparison: Comparison) -> list[Table]:
-    """Return one table for each metric: figures of each group and their difference to the rest."""
+    """Return one table for each metric, with each group's figures and differences from the rest.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The tables; none if groups were not evaluated.
+    """
     failures = comparison.failures
     if failures.empty:
         return []
     is_group = ~failures["topic"].isin(_OTHER_TOPICS)
     is_group &= ~failures["topic"].str.startswith(LESION_TOPIC)
-    # Only the complement of a group is left out: a group may itself be called "not recorded".
+    # Only the complement of a group is left out, because a group itself may be called "not
+    # recorded".
     is_group &= ~failures["group"].isin("not " + failures["group"])
     return [
         _group_table(comparison, rows, str(metric))
@@ -126,7 +142,7 @@ def _group_table(comparison: Comparison, failures: pd.DataFrame, metric: str) ->
     systems = comparison.names
     contrasts = contrast_names(comparison)
     rows = []
-    shown: dict[tuple[str, str], list[str]] = {}  # systems, by topic and group
+    shown: dict[tuple[str, str], list[str]] = {}  # systems that differ, by topic and group
     figures = failures[~failures["group"].isin(failures["group"] + " - rest")]
     for topic, group in groups_in_order(figures):
         of_topic = failures[failures["topic"] == topic]
@@ -173,7 +189,7 @@ def _lowest_groups(
         row = bounded.sort_values("estimate", kind="stable").iloc[0]
         topic = row["topic"]
         groups = [key for key in shown if key[0] == topic]
-        # Two groups have one difference, which is recorded with one of them.
+        # If there are two groups, their difference is recorded with one of them.
         searched = groups if len(groups) == 2 else [(topic, row["group"])]
         is_shown = any(name in shown[key] for key in searched)
         title = group_title(topic.removeprefix("x_"), row["group"])
@@ -182,7 +198,7 @@ def _lowest_groups(
 
 
 def _group_cell(failures: pd.DataFrame, group: str, system: str) -> _GroupCell:
-    """Return the figure of a group, its counts if they are few, or a difference with its p."""
+    """Return a group's figure, only its counts if these are few, or a difference with p-value."""
     rows = failures[(failures["group"] == group) & (failures["system"] == system)]
     if rows.empty:
         return _GroupCell(DASH)

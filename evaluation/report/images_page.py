@@ -1,7 +1,8 @@
-"""``images.html``: all test images as thumbnails, by decision and score.
+"""Page ``images.html``: all test images as thumbnails, by decision and score.
 
-The page holds no image: thumbnails are files that load as they scroll into view. What is known
-of the images is one script beside the page, so that it opens from a folder without a server.
+The page contains no image: thumbnails are files that load when they scroll into view. The facts
+about the images are in one script beside the page, so that the page opens from a folder without a
+server.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ from cxr_compare.evaluation.report.threshold_exploration import exploration
 THUMBNAIL_SIDE = 192
 
 
-_QUALITY = 60  # px of the longer side; of WebP
+_QUALITY = 60  # quality of WebP, from 0 to 100
 
 
-_MOST_BOXES = 12  # largest number of boxes of a system on an image, the most confident
+_MOST_BOXES = 12  # largest number of boxes of a system on an image; the most confident are taken
 
 
 _READERS = min(4, os.cpu_count() or 1)
@@ -66,19 +67,20 @@ def write_images_page(
 ) -> None:
     """Write ``images.html``, ``images.js`` and ``thumbs/``.
 
-    All images are listed, with thumbnail or without. A few images are in memory at a time.
+    All images are listed, also those without a thumbnail. Only a few images are in memory at a
+    time.
 
     Args:
         comparison: Everything that was computed.
         dataset: Source of the pixels.
         out: Report folder.
-        titles: Texts of the page's head.
+        titles: Texts in the head of the page, by their names in the template.
         drawn: Location of each drawn case as page and anchor, by image id.
         gaps: Disagreement of the systems on each image, see `disagreement`.
-        most: Largest number of thumbnails: first images that a system gets wrong at the main
-            threshold, then others at random.
-        seed: Random seed of that choice.
-        progress: Called once for each thumbnail.
+        most: Largest number of thumbnails. Images that a system gets wrong at the main threshold
+            are chosen first, then other images at random.
+        seed: Random seed of the choice of thumbnails.
+        progress: Function that is called once for each thumbnail; None for none.
     """
     table = _ImageTable(comparison, dataset)
     make_folder(out / THUMBNAILS)
@@ -107,7 +109,7 @@ def _group_title(column: str) -> str:
 
 
 class _ImageTable:
-    """Facts on every evaluated image, column by column, in the order of the ids."""
+    """Facts about every evaluated image, column by column, in the order of the ids."""
 
     def __init__(self, comparison: Comparison, dataset: DataSet) -> None:
         self._comparison = comparison
@@ -125,7 +127,7 @@ class _ImageTable:
 
     @cached_property
     def groups(self) -> list[tuple[str, list[str], npt.NDArray[np.int64]]]:
-        """Column, names of its groups, and each image's group (-1 where unknown)."""
+        """Column, names of the groups, and group of each image (-1 if unknown), by grouping."""
         images = self._dataset.images.drop_duplicates("image_id").set_index("image_id")
         images = images.reindex(self.ids).reset_index()
         groups = dict(image_groups(images))
@@ -142,7 +144,7 @@ class _ImageTable:
         return tables
 
     def wrong(self) -> npt.NDArray[np.bool_]:
-        """Return True for images that some system calls wrongly or at a wrong place."""
+        """Return True for images that some system calls wrongly or at a wrong location."""
         column = f"decision_{self._policy}"
         wrong = np.zeros(len(self.ids), dtype=bool)
         for rows in self._of.values():
@@ -169,6 +171,9 @@ class _ImageTable:
             sizes: Original width and height of the images with a thumbnail, px, by row.
             drawn: Location of each drawn case as page and anchor, by image id.
             gaps: Disagreement of the systems on each image.
+
+        Returns:
+            The content, ready for JSON.
         """
         places = exploration(self._comparison)[1].reindex(self.ids)
         target = self._dataset.target(self._comparison.finding)
@@ -233,13 +238,16 @@ class _ImageTable:
 
 
 def _figures(values: pd.Series) -> list[float | None]:
-    """Round to six digits, which still tell thresholds apart; NaN becomes None."""
+    """Round to six digits, which still distinguish thresholds; NaN becomes None."""
     numbers = values.astype("float64").to_numpy(np.float64)
     return [None if np.isnan(value) else float(f"{value:.6g}") for value in numbers]
 
 
 def _places(rows: pd.DataFrame) -> list[int | None] | None:
-    """Return 1 where the scored point lies on a lesion, 2 within one map cell of one, else 0."""
+    """Return 1 if the scored point lies on a lesion, 2 if near it by one map cell, else 0.
+
+    A value is None where this is unknown; the whole result is None if no image was located.
+    """
     if "localised" not in rows:
         return None
     near = rows.get("localised_tolerant", rows["localised"])
@@ -250,7 +258,15 @@ def _places(rows: pd.DataFrame) -> list[int | None] | None:
 
 
 def _flat_boxes(boxes: pd.DataFrame, ids: pd.Index, shown: list[int]) -> dict[str, list[float]]:
-    """Return the boxes of the shown images: corners in original px and, if any, the score.
+    """Return the boxes of the shown images as flat lists, the most confident boxes first.
+
+    Args:
+        boxes: Boxes with ``image_id``, corners in original px and, where known, ``score``.
+        ids: Ids of all images.
+        shown: Positions of the shown images among the ids.
+
+    Returns:
+        Rounded corners and, where known, the score of each box, by position of the image.
 
     Example:
         >>> boxes = pd.DataFrame({"image_id": ["b", "b"], "x1": [1.2, 0], "y1": [2, 0],
@@ -277,7 +293,7 @@ def _flat_boxes(boxes: pd.DataFrame, ids: pd.Index, shown: list[int]) -> dict[st
 
 
 def _chosen(table: _ImageTable, most: int, seed: int) -> list[int]:
-    """Return the rows of images that get a thumbnail: wrong ones first, then others at random."""
+    """Choose the images that get a thumbnail: wrong ones first, then others at random."""
     count = len(table.ids)
     if most >= count:
         return list(range(count))
@@ -292,9 +308,9 @@ def _write_thumbnails(
     folder: Path,
     progress: Callable[..., None] | None,
 ) -> dict[int, tuple[int, int]]:
-    """Write a thumbnail of each chosen image, and return their original sizes, width first.
+    """Write a thumbnail of each chosen image, and return the original width and height of each.
 
-    An image whose file cannot be read is left out.
+    Images whose file cannot be read are left out.
     """
 
     def write(position: int) -> tuple[int, int] | None:
@@ -302,7 +318,8 @@ def _write_thumbnails(
             pixels = dataset.read_original(str(ids[position]))
         except InputError:
             return None
-        # Numbered, as ids may hold slashes; without a temporary file, as the page names it last.
+        # Files are numbered because ids may contain slashes. No temporary file is needed, because
+        # the page that names the files is written last.
         small = encode_webp(pixels, THUMBNAIL_SIDE, quality=_QUALITY, method=2)
         (folder / f"{position:05d}.webp").write_bytes(small)
         return pixels.shape[1], pixels.shape[0]

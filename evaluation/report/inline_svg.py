@@ -42,14 +42,14 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 def to_svg(chart: Chart) -> str:
     """Return a chart as an inline SVG element that takes its colours from the page.
 
-    Its attribute ``data-frame`` holds left, top, width and height of the plot, px. Each point
-    carries its label as ``<title>``.
+    The attribute ``data-frame`` of the element contains left, top, width and height of the plotting
+    area, px. The label of each point is its ``<title>``.
 
     Args:
-        chart: The chart.
+        chart: The chart to write.
 
     Returns:
-        An ``svg`` element.
+        An ``svg`` element as text.
     """
     labels = {
         f"curve-{number}-point-{position}": point.label
@@ -67,15 +67,15 @@ def to_svg(chart: Chart) -> str:
 
 
 def legend_sample(key: str, position: int | None = None, marker: str = "") -> str:
-    """Return a system's line or marker, or a policy's marker, as SVG; ids begin with the key.
+    """Return a system's line or marker, or a policy's marker, as SVG for a legend.
 
     Args:
         key: Beginning of the ids inside the SVG, unique on the page.
-        position: Position of the system among all, from 0; None for a policy's marker.
-        marker: Marker as matplotlib names it; empty for a line.
+        position: Position of the system among all systems, from 0; None for a policy's marker.
+        marker: matplotlib's name of the marker; empty for a line.
 
     Returns:
-        An ``svg`` element.
+        An ``svg`` element as text.
 
     Example:
         >>> legend_sample("roc", 0).startswith("<svg")
@@ -109,13 +109,16 @@ def _sample(position: int | None, marker: str) -> str:
 def _inline(
     figure: Figure, key: str, attributes: Mapping[str, str], labels: Mapping[str, str] | None = None
 ) -> str:
-    """Write a figure as an SVG element for the page, without fonts and dates and with unique ids.
+    """Write a figure as an SVG element for the page, without fonts and dates, with unique ids.
 
     Args:
         figure: The figure to write.
         key: Prefix of the ids, different for each figure of a page.
         attributes: Attributes of the SVG element.
         labels: Titles of points, by their gid.
+
+    Returns:
+        An ``svg`` element as text.
     """
     figure.patch.set_visible(False)
     written = io.StringIO()
@@ -129,7 +132,7 @@ def _inline(
 
 
 def _plain_elements(node: ET.Element, labels: Mapping[str, str]) -> list[ET.Element]:
-    """Return an element without name space; groups are dissolved but for labelled points."""
+    """Return an element without name space; groups are dissolved except labelled points."""
     tag = node.tag.removeprefix(_SVG)
     inner = [element for child in node for element in _plain_elements(child, labels)]
     if tag in ("style", "metadata") or (tag == "defs" and not inner):
@@ -149,7 +152,7 @@ def _plain_elements(node: ET.Element, labels: Mapping[str, str]) -> list[ET.Elem
 
 
 def _tidy(name: str, value: str) -> str:
-    """Return an attribute in the page's font and colours, with at most two decimals."""
+    """Return an attribute's value with the page's font and colours and at most two decimals."""
     if name == "style":
         value = re.sub(r"font-family:[^;]*;? ?|stroke-dashoffset: 0; ", "", value)
         return re.sub(r"#[0-9a-f]{6}", lambda match: _THEME.get(match[0], match[0]), value)

@@ -22,19 +22,26 @@ class IntervalFacts:
     replicates: int | None
     refitted: bool
     fixed: tuple[str, ...]
-    """Choices on validation that no resample makes again."""
+    """Choices on validation images that are not made again in each resample."""
     tested: bool
     mcnemar: bool
     holm: bool
 
     @property
     def all(self) -> frozenset[IntervalKind]:
-        """Kinds of method behind any interval."""
+        """Kinds of all methods of intervals, single and paired."""
         return self.single | self.paired
 
     @classmethod
     def from_comparison(cls, comparison: Comparison) -> IntervalFacts:
-        """Collect the methods from the tables of a comparison."""
+        """Collect the methods from the figures and tests of a comparison.
+
+        Args:
+            comparison: Everything that was computed.
+
+        Returns:
+            The methods of figures on all images and of the tests.
+        """
         figures = comparison.estimates
         single = _bounded(figures.systems)
         paired = _bounded(figures.differences)
@@ -60,7 +67,7 @@ class IntervalFacts:
 
 
 def _bounded(estimates: Mapping[Any, Mapping[MetricKey, Estimate]]) -> list[Estimate]:
-    """Return the figures of all images that have an interval."""
+    """Return the figures on all images together that have an interval."""
     return [
         figure
         for by_key in estimates.values()

@@ -1,4 +1,4 @@
-"""A table as LaTeX with booktabs."""
+"""Tables as LaTeX with booktabs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,15 @@ _LATEX = {
 
 
 def latex_table(comparison: Comparison, table: Table) -> str:
-    """Return a table with caption and label as LaTeX, which needs the package booktabs only."""
+    """Return a table with caption and label as LaTeX; only the package booktabs is needed.
+
+    Args:
+        comparison: Everything that was computed.
+        table: The table to write.
+
+    Returns:
+        Content of a ``.tex`` file.
+    """
     heads = ["", *table.columns[1:]]
     caption = sentence(
         "paper_caption",
@@ -61,6 +69,12 @@ def latex_table(comparison: Comparison, table: Table) -> str:
 
 def latex_text(text: str) -> str:
     r"""Escape a text for LaTeX.
+
+    Args:
+        text: Plain text.
+
+    Returns:
+        The text with escaped special characters.
 
     Example:
         >>> print(latex_text("50 % of A_1 & B, score ≥ 0.5"))

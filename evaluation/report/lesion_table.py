@@ -18,7 +18,14 @@ LESION_TOPIC = "lesions by "
 
 
 def lesion_table(comparison: Comparison) -> Table | None:
-    """Return the share of lesions found by kind of lesion, None where no kinds were evaluated."""
+    """Return a table of the share of lesions found by kind of lesion.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The table; None if no kinds of lesions were evaluated.
+    """
     failures = comparison.failures
     failures = failures[failures["topic"].str.startswith(LESION_TOPIC)]
     if failures.empty:

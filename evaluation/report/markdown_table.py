@@ -1,4 +1,4 @@
-"""A table as Markdown."""
+"""Tables as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 
 def markdown_table(comparison: Comparison, table: Table) -> str:
-    """Return a table as Markdown, below the answer and its cautions."""
+    """Return the answer, its cautions and a table as Markdown.
+
+    Args:
+        comparison: Everything that was computed.
+        table: The table to write.
+
+    Returns:
+        Content of a Markdown file.
+    """
     heads = ["", *table.columns[1:]]
     answer = comparison.answer
     lines = [f"{comparison.display_name}: {answer.headline}", ""]
@@ -27,6 +35,12 @@ def markdown_table(comparison: Comparison, table: Table) -> str:
 
 def markdown_row(cells: list[str]) -> str:
     r"""Return one row of a Markdown table.
+
+    Args:
+        cells: Texts of the cells.
+
+    Returns:
+        The row, with escaped vertical bars.
 
     Example:
         >>> markdown_row(["AUROC", "a|b"])

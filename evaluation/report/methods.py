@@ -1,4 +1,4 @@
-"""The methods of a report: paragraphs of a paper, references and checklists."""
+"""Methods section of a report: paragraphs of a paper, references and checklists."""
 
 from __future__ import annotations
 
@@ -24,30 +24,33 @@ from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.statistics.intervals import MOST_UNDEFINED
 
 UNKNOWN = "Not known from the run: to be written by the authors."
-"""Answer to an item of a checklist of which the run records nothing."""
+"""Answer to an item of a checklist about which the run records nothing."""
 
 
 _PARAGRAPHS = ("data", "systems", "decisions", "statistics")
 
 
 def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
-    """Return paragraphs, references and checklists of the methods, by their names in the templates.
+    """Return the paragraphs, references and checklists of the methods.
 
     Args:
         comparison: Everything that was computed.
         dataset: The data set under evaluation.
+
+    Returns:
+        The contents by their names in the templates.
     """
     references = read_entries("references")
     cited = dict[str, dict[str, Any]]()
 
     def cite(*keys: str) -> str:
-        """Return the numbers of references, which are counted as they are first cited."""
+        """Return the numbers of references, which are numbered when they are first cited."""
         cited.update({key: references[key] for key in keys if key not in cited})
         numbers = [str(list(cited).index(key) + 1) for key in keys]
         return f" [{', '.join(numbers)}]" if numbers else ""
 
     def cite_for(kind: str, *names: str) -> str:
-        """Cite the references on networks, detectors or image collections by their names."""
+        """Cite the references on the named networks, detectors or image collections."""
         keys = []
         for key, reference in references.items():
             prefixes = tuple(reference.get(kind, ()))
@@ -69,7 +72,7 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
             _checklist(**checklist, run=uncited)
             for checklist in read_entries("checklists").values()
         ],
-        # The meaning of single rates is explained with their mean.
+        # The meaning of single rates is explained where their mean is.
         "metrics": [
             metric
             for metric in in_reading_order()
@@ -84,7 +87,7 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
 def _checklist(
     key: str, title: str, items: Sequence[tuple[str, str, str]], run: dict[str, Any]
 ) -> Table:
-    """Fill in a checklist: each item with what the run records of it."""
+    """Fill in a checklist: each item with the answer that the run records."""
     rows = [
         (item, asks, _answer(topic, run, "checklists") or UNKNOWN) for item, asks, topic in items
     ]
@@ -96,19 +99,26 @@ def _checklist(
 
 
 def _answer(topic: str, run: dict[str, Any], template: str) -> str:
-    """Return what the run records of a topic; empty where it records nothing."""
+    """Return the text that the run records on a topic; empty if it records nothing."""
     return sentence(topic, run, template=f"{template}.txt.jinja") if topic else ""
 
 
 @cache
 def read_entries(name: str) -> dict[str, dict[str, Any]]:
-    """Return the entries of a data file of this package, by key."""
+    """Return the entries of a TOML file of this package, by key.
+
+    Args:
+        name: Name of the file without its suffix, such as ``references``.
+
+    Returns:
+        The entries in the order of the file.
+    """
     text = Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")
     return {entry["key"]: entry for entry in tomllib.loads(text)["entry"]}
 
 
 def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
-    """Collect the values of the templates of methods and checklists, by name."""
+    """Collect the values for the templates of methods and checklists, by name."""
     target = dataset.target(comparison.finding)
     images = dataset.images
     recorded = comparison.records
@@ -120,7 +130,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     of_target = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
     boxes = dataset.target_boxes(target)
     maps = {name: system.maps for name, system in comparison.systems.items()}
-    tables = {  # number of rows with each value
+    tables = {  # columns whose values are counted
         "origins": of_target.loc[of_target["image_id"].isin(ids), "origin"],
         "excluded": dataset.optional_table("excluded")["reason"],
         "kinds": evaluated.get("x_class", pd.Series(dtype=object))[evaluated["label"] < 1],
@@ -153,7 +163,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
 
 
 def _roles(comparison: Comparison, dataset: DataSet, split: str) -> dict[str, dict[str, Any]]:
-    """Return positives and composition of each role of a split, of images with a known label."""
+    """Return positives and composition of each role of a split, among images with a known label."""
     if split not in dataset.ids["split_ids"]:
         return {}
     roles = dataset.split(split)
@@ -168,7 +178,7 @@ def _roles(comparison: Comparison, dataset: DataSet, split: str) -> dict[str, di
 
 
 def _composition(images: pd.DataFrame, image_ids: Any) -> dict[str, Any]:
-    """Collect counts, sex, age and view of some images, as far as the tables know them."""
+    """Collect counts, sex, age and view of some images, as far as the images table has them."""
     chosen = images[images["image_id"].isin(image_ids)]
     facts: dict[str, Any] = {"images": len(chosen), "patients": None, "age": None}
     if "patient_id" in chosen:
@@ -184,5 +194,5 @@ def _composition(images: pd.DataFrame, image_ids: Any) -> dict[str, Any]:
 
 
 def _people(images: pd.DataFrame, image_ids: Any) -> str:
-    """Describe the patients of some images: sex, age and view, as far as the tables know."""
+    """Describe sex, age and view of some images in a sentence, as far as they are known."""
     return sentence("composition", _composition(images, image_ids))

@@ -1,4 +1,4 @@
-"""Tables of metrics: figures with intervals, thresholds, and paired differences."""
+"""Tables of metrics, with figures and intervals, thresholds, and paired differences."""
 
 from __future__ import annotations
 
@@ -52,12 +52,28 @@ class ConfusionGroup:
 
 
 def metric_table(comparison: Comparison, part: Part = "first") -> Table:
-    """Return the table of a part of the report, such as ``first`` or ``place``."""
+    """Return the table of a part of the report, such as ``first`` or ``localisation``.
+
+    Args:
+        comparison: Everything that was computed.
+        part: Part of the report.
+
+    Returns:
+        The table; without groups if the part has no figure.
+    """
     return table_of_keys(comparison, figure_keys(comparison, part))
 
 
 def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
-    """Return a table of chosen figures: a group of rows for each subgroup and threshold policy."""
+    """Return a table of chosen figures, one group of rows for each subgroup and policy.
+
+    Args:
+        comparison: Everything that was computed.
+        keys: Keys of the figures, in the order of the rows.
+
+    Returns:
+        The table, with columns for systems and for differences from the first system.
+    """
     systems = comparison.names
     contrasts = [(systems[0], other) for other in systems[1:]]
     groups: dict[tuple[str, str], list[MetricKey]] = {}
@@ -73,7 +89,14 @@ def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
 
 
 def image_count(figures: Estimates) -> str:
-    """Return the counts of evaluated images and patients as a text; empty where unknown."""
+    """Return a text with the numbers of evaluated images and patients; empty where unknown.
+
+    Args:
+        figures: Figures of all systems.
+
+    Returns:
+        The text, for a caption or heading.
+    """
     for name in figures.systems:
         counts = figures.get(name, EXPLORATORY.metric).counts
         if counts.n_images:
@@ -82,7 +105,14 @@ def image_count(figures: Estimates) -> str:
 
 
 def unit_tables(comparison: Comparison) -> UnitTables | None:
-    """Return the tables by study or patient, None where only images were evaluated."""
+    """Return the tables of figures by study or by patient.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The tables; None if only images were evaluated.
+    """
     figures = comparison.by_unit
     if figures is None:
         return None
@@ -112,7 +142,7 @@ def _row_group(
         for pair in contrasts:
             gap = figures.difference(*pair, key.metric, policy, subgroup=subgroup)
             gaps[key.metric, pair] = gap
-    # A common axis with an unbounded figure would press all others into a point.
+    # On a common axis with an unbounded figure, all other figures would shrink to a point.
     drawn = [
         Interval() if metric in METRICS and METRICS[metric].unbounded else gap
         for (metric, _), gap in gaps.items()
@@ -126,7 +156,7 @@ def _row_group(
             figure_cell(figures.get(name, key.metric, policy, subgroup=subgroup))
             for name in comparison.systems
         ]
-        explained = any(cell.note for cell in cells)  # then the difference need not repeat why
+        explained = any(cell.note for cell in cells)  # the difference need not repeat the note
         for pair in contrasts:
             answer_key = (key.metric, policy) if in_answer else None
             gap = gaps[key.metric, pair]
@@ -159,7 +189,7 @@ def _group_title(subgroup: str, policy: str) -> str:
 
 
 def _count(comparison: Comparison, key: MetricKey) -> str:
-    """Return the number of images behind a group of rows as a text."""
+    """Return a text with the number of images behind a group of rows."""
     figures = comparison.estimates
     for system in figures.systems.values():
         if key in system and system[key].counts.n_images:
@@ -168,13 +198,30 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
 
 
 def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
-    """Return a system's threshold by a policy, as a table shows it."""
+    """Return the text of a system's threshold by a policy, for a table.
+
+    Args:
+        comparison: Everything that was computed.
+        system: Name of the system.
+        policy: Threshold policy.
+
+    Returns:
+        The text, also where the system has no threshold.
+    """
     value = comparison.systems[system].thresholds.get(policy)
     return sentence("threshold", value, template=TABLES)
 
 
 def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
-    """Return the figures of a part in reading order: by policy, subgroup and metric."""
+    """Return the keys of a part's figures in reading order: by policy, subgroup and metric.
+
+    Args:
+        comparison: Everything that was computed.
+        part: Part of the report.
+
+    Returns:
+        The keys without repetitions.
+    """
     keys = dict.fromkeys(
         key
         for subgroup in (ALL, *SUBGROUPS)
@@ -212,14 +259,17 @@ def difference_cell(
     gap: Estimate,
     whisker: Whisker | None,
 ) -> Cell:
-    """Return the cell of a difference, marked where Holm's correction leaves it unshown.
+    """Return the cell of a difference, with a mark where it is not shown after Holm's correction.
 
     Args:
         comparison: Everything that was computed.
         pair: Names of the two systems.
-        key: Metric and policy, None for a difference that the answer does not speak of.
-        gap: The difference.
-        whisker: Its interval on the axis of its group.
+        key: Metric and policy; None for a difference that is not part of the answer.
+        gap: The difference with its interval.
+        whisker: Interval of the difference on the axis of its group; None for none.
+
+    Returns:
+        Cell with the value, the interval and the mark.
     """
     cell = figure_cell(gap, whisker)
     if key is None or not gap.excludes_zero:
@@ -228,7 +278,15 @@ def difference_cell(
 
 
 def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
-    """Return the table cell of a figure: its value, its interval and why it is undefined."""
+    """Return the cell of a figure.
+
+    Args:
+        figure: The figure with its interval.
+        whisker: Interval on the axis of the group of rows; None for none.
+
+    Returns:
+        Cell with the value, the interval, and the reason if the figure is undefined.
+    """
     fixed = ""
     if figure.fixed_choice_interval is not None:
         fixed = sentence(
@@ -247,7 +305,14 @@ def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
 
 
 def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
-    """Return the confusion matrices of every system at each policy."""
+    """Return the confusion matrices of every system at each policy.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        One group for each policy, with a matrix for each system.
+    """
     groups = []
     for policy in comparison.policies:
         matrices = []
@@ -259,7 +324,14 @@ def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
 
 
 def every_pair_table(comparison: Comparison) -> Table | None:
-    """Return the differences of every pair, None for fewer than three systems."""
+    """Return a table of the differences of every pair of systems.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The table; None for fewer than three systems.
+    """
     systems = comparison.names
     if len(systems) < 3:
         return None

@@ -1,4 +1,4 @@
-"""The content of ``metrics.json``."""
+"""Content of ``metrics.json``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from cxr_compare.evaluation.report.unknown_patients import image_worded_record
 
 
 def metrics_json(comparison: Comparison) -> dict[str, Any]:
-    """Return the content of ``metrics.json`` but for the options of the command."""
+    """Return the content of ``metrics.json``, except the options of the command.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The content, ready for JSON.
+    """
     answer = comparison.answer
     record = {
         "target": comparison.finding,
@@ -58,6 +65,6 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table for JSON; undefined values are null."""
+    """Return the rows of a table for JSON, with null for undefined values."""
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(key): value for key, value in row.items()} for row in rows]

@@ -25,8 +25,8 @@ def write_paper_files(
     Args:
         comparison: Everything that was computed.
         out: Report folder.
-        rows: Rows of the table, see `table_rows`; without any the usual ones of a paper.
-        method_texts: Checklists and references, as `methods` returns them.
+        rows: Rows of the table, see `table_rows`; if empty, the usual rows of a paper.
+        method_texts: Result of `methods`, with the checklists and references.
     """
     table = summary_table(comparison, rows, paper=True)
     texts = {

@@ -1,4 +1,4 @@
-"""Predictive values at a prevalence that the user gives."""
+"""Table of predictive values at a prevalence that the user gives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ _PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive v
 
 
 def prevalence_table(comparison: Comparison) -> Table | None:
-    """Return the predictive values at a given prevalence, None where none was given."""
+    """Return a table of the predictive values at a given prevalence.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The table; None if no prevalence was given.
+    """
     failures = comparison.failures[comparison.failures["topic"] == "prevalence"]
     rows = []
     for metric, title in _PREDICTIVE.items():

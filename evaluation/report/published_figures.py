@@ -1,4 +1,4 @@
-"""Published figures on the same data or finding, beside the measured ones."""
+"""Published figures on the same data or finding, beside the measured figures."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ def published_figures() -> list[dict[str, Any]]:
 
 
 def published_table(comparison: Comparison, sources: Collection[str], policy: str) -> Table | None:
-    """Return published figures on the same data or finding beside the measured ones.
+    """Return a table of published and measured figures on the same data or finding.
 
     Args:
         comparison: Everything that was computed.
         sources: Names of the image collections under evaluation.
-        policy: Threshold policy of figures that need one.
+        policy: Threshold policy for figures that need a threshold.
+
+    Returns:
+        The table; None if there is no published figure.
     """
     rows = []
     for published in published_figures():

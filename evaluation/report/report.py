@@ -1,8 +1,9 @@
-"""The page of a report: ``report.html``, one self-contained file that opens with the answer.
+"""Page of a report, ``report.html``: one self-contained file that begins with the answer.
 
-A few figures, three examples, three charts and the cases are shown open. Everything else is
+A few figures, three examples, three charts and the cases are visible at once. Everything else is
 folded, and checklists and provenance are in ``details.html``. Images are read, drawn and encoded
-one at a time and their number is bounded, so file and memory do not grow with the data set.
+one at a time, and their number is limited, so the size of the file and the memory do not grow with
+the data set.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _MAIN_CHARTS = ("roc", "froc-iou", "calibration")
 
 
 class _DrawnChart(NamedTuple):
-    """Chart as SVG, with samples and texts of its legend."""
+    """Chart as SVG, with the samples and texts of its legend."""
 
     chart: Chart
     drawing: str
@@ -70,11 +71,12 @@ def write_report(
     progress: Callable[..., None] | None = None,
     charts: Sequence[Chart] | None = None,
 ) -> Path:
-    """Write ``report.html`` and the files beside it; return the path of the page.
+    """Write ``report.html`` and the files beside it.
 
     The other files are ``details.html``, ``cases-002.html`` and so on for further cases,
     ``images.html`` with all test images (``images.js``, ``thumbs/``), ``table.tex``, ``table.md``,
-    ``figures/`` and ``overlays/``. A data set without pixels gives no images.
+    ``checklists.md``, ``references.bib``, ``figures/`` and ``overlays/``. The report of a data set
+    without pixels shows no images.
 
     Args:
         comparison: Everything that was computed.
@@ -82,10 +84,10 @@ def write_report(
         out: Report folder.
         seed: Random seed of the sample of images that all systems call rightly.
         cases: Largest number of drawn cases of each kind.
-        rows: Rows of the main table, see `table_rows`; without any the usual ones.
+        rows: Rows of the main table, see `table_rows`; if empty, the usual rows.
         thumbnails: Largest number of thumbnails, see `write_images_page`.
-        progress: Called once for each image drawn.
-        charts: The charts of `report_charts`, if they were made before.
+        progress: Function that is called once for each drawn image; None for none.
+        charts: Result of `report_charts`, if it was computed before.
 
     Returns:
         Path of ``report.html``.
@@ -97,7 +99,7 @@ def write_report(
     make_folder(out / files.FIGURES)
     for pattern in _STALE:
         for stale in out.glob(pattern):
-            stale.unlink()  # a file of an earlier report may not belong to this one
+            stale.unlink()  # a file of an earlier report need not belong to this one
     charts = report_charts(comparison) if charts is None else charts
     method_texts = methods(comparison, dataset)
     finding = comparison.display_name
@@ -174,7 +176,7 @@ def write_report(
 
 
 def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Return the provenance with each system's versions only where they differ from those here."""
+    """Return the provenance, without versions of systems that equal those of the comparison."""
 
     def of_system(facts: dict[str, Any]) -> dict[str, Any]:
         versions = facts.get("versions")
@@ -194,11 +196,11 @@ def _render_report(
     tables: dict[str, Any],
 ) -> str:
     """Render the report as HTML."""
-    # ROC, FROC and calibration, or what there is instead.
+    # These are ROC, FROC and calibration; other charts replace those that are missing.
     ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
     evaluated = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
-    # Published figures are of patients.
+    # Published figures are measured on patients, so they do not apply to synthetic images.
     sources = set() if comparison.background.synthetic else set(evaluated.get("source", []))
 
     def draw(chosen: Sequence[Chart]) -> list[_DrawnChart]:

@@ -1,4 +1,4 @@
-"""``report.zip``: what a paper needs of a report folder, with a README."""
+"""Archive ``report.zip``: the files of a report that a paper needs, with a README."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.templates import CHARTS, sentence
 
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that equal files are equal archives
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal files give equal archives
 
 
 def write_archive(out: Path) -> None:
-    """Write ``report.zip``: tables, figures and pages, with a README that lists them."""
+    """Write ``report.zip``: tables, figures and pages, with a README that lists them.
+
+    Args:
+        out: Report folder, whose other files are written already.
+    """
     contained = [out / name for name in files.IN_ARCHIVE if (out / name).is_file()]
     lines = [
         sentence("readme_start", template=CHARTS),
@@ -25,7 +29,7 @@ def write_archive(out: Path) -> None:
         pattern = f"{files.FIGURES}/{path.stem}.*"
         lines.append(sentence("readme_figure", number, pattern, caption, template=CHARTS))
     readme = "\n".join(lines)
-    # What the pages link to.
+    # Files to which the pages link.
     linked = f"{files.FIGURES}/*", files.CASES_PAGES, files.IMAGES_TABLE, f"{files.THUMBNAILS}/*"
     further = [path for pattern in linked for path in sorted(out.glob(pattern))]
     contents = {str(path.relative_to(out)): path.read_bytes() for path in (*contained, *further)}

@@ -1,4 +1,4 @@
-"""Content of a report, from a comparison that was just made or from a finished folder."""
+"""Content of a report, from a comparison in memory or from a finished folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TABLES = ("metrics", "tests", "where")
 
 
 class ReportContent(Protocol):
-    """Content of a report, from a comparison that was just made or from a folder."""
+    """Content of a report, from a comparison in memory or from a folder."""
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class ReportContent(Protocol):
 
     @property
     def figures(self) -> pd.DataFrame:
-        """Every figure and paired difference by image, study and patient, a row each."""
+        """Table with one row for each figure and paired difference, by image, study and patient."""
 
     @property
     def tests(self) -> pd.DataFrame:
@@ -48,7 +48,7 @@ class ReportContent(Protocol):
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """One row for each image and system."""
+        """Table of decisions, with one row for each image and system."""
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -77,10 +77,10 @@ class ReportContent(Protocol):
 
 @dataclass(frozen=True)
 class FreshContent:
-    """Content of a report on a comparison that was just made."""
+    """Content of a report on a comparison in memory."""
 
     comparison: Comparison
-    rows: Sequence[TableRow] = ()  # rows of the summary; without any the usual ones of a paper
+    rows: Sequence[TableRow] = ()  # rows of the summary; if empty, the usual rows of a paper
     seed: int = 0
     overlays: Mapping[str, str] = field(default_factory=dict)
     made_charts: Sequence[Chart] | None = None
@@ -92,7 +92,7 @@ class FreshContent:
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """Every figure and paired difference, a row each."""
+        """Table with one row for each figure and paired difference."""
         return all_units(self.comparison)
 
     @cached_property
@@ -107,7 +107,7 @@ class FreshContent:
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """One row for each image and system."""
+        """Table of decisions, with one row for each image and system."""
         return self.comparison.decisions
 
     @cached_property
@@ -135,7 +135,11 @@ class FreshContent:
         return self.comparison.main_policy
 
     def write(self, out: Path) -> None:
-        """Write ``result.json``, from which `Report.open` reads what no other file holds."""
+        """Write ``result.json`` with the content that `Report.open` finds in no other file.
+
+        Args:
+            out: Report folder.
+        """
         tables = {"metrics": self.figures, "tests": self.tests, "where": self.failures}
         content = {
             "policy": self.policy,
@@ -193,7 +197,7 @@ class StoredContent:
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """Every figure and paired difference, a row each."""
+        """Table with one row for each figure and paired difference."""
         return self._table("metrics")
 
     @cached_property
@@ -208,7 +212,7 @@ class StoredContent:
 
     @cached_property
     def decisions(self) -> pd.DataFrame:
-        """One row for each image and system."""
+        """Table of decisions, with one row for each image and system."""
         return read_table(self.folder / files.DECISIONS, "decisions")
 
     @cached_property
@@ -254,22 +258,22 @@ def write_result(
     overlays: Mapping[str, str] | None = None,
     charts: Sequence[Chart] | None = None,
 ) -> None:
-    """Write ``result.json`` of a report folder, which holds what `Report.open` finds in no table.
+    """Write ``result.json`` with the content that `Report.open` finds in no other file.
 
     Args:
         comparison: Everything that was computed.
         out: Report folder.
-        rows: Rows of the summary; without any the usual ones of a paper.
+        rows: Rows of the summary; if empty, the usual rows of a paper.
         seed: Random seed of the sample of cases.
-        overlays: File names of the drawn images, by image id.
-        charts: The charts of `report_charts`, if they were made before.
+        overlays: File names of the drawn images, by image id; None for none.
+        charts: Result of `report_charts`, if it was computed before.
     """
     content = FreshContent(comparison, tuple(rows), seed, overlays or {}, charts)
     content.write(out)
 
 
 def _plain(value: Any) -> Any:
-    """Convert a value for JSON: arrays become lists, values that are not finite become null."""
+    """Convert a value for JSON: arrays become lists, and values that are not finite become null."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""All tables of figures that the report page shows, by their names in its template."""
+"""Tables of figures and tests that the report page shows, by their names in its template."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from cxr_compare.evaluation.report.summary_table import TableRow, summary_table
 
 
 def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:
-    """Return the tables of figures and tests, by their names in the report's template.
+    """Return the tables of figures and tests of the report page.
 
     Args:
         comparison: Everything that was computed.
-        rows: Rows of the main table; without any the usual ones.
+        rows: Rows of the main table; if empty, the usual rows.
+
+    Returns:
+        The tables by their names in the template.
     """
     localisation = metric_table(comparison, "localisation")
     return {

@@ -1,4 +1,4 @@
-"""The finished result of a comparison: what `compare` returns and what a report folder holds.
+"""Finished result of a comparison, which `compare` returns and a report folder stores.
 
 A result that was read from its folder shows its stored figures. It evaluates nothing, loads no
 model and logs nothing.
@@ -45,9 +45,9 @@ class Report:
     """
 
     content: ReportContent = field(repr=False)
-    folder: Path | None = None  # folder of the report; `None` if nothing was written
-    # Of a comparison that was just made: its images with truth and predictions, and how a report
-    # folder is written of it.
+    folder: Path | None = None  # folder of the report; None if nothing was written
+    # These are set for a comparison in memory: a source of its images with truth and predictions,
+    # and a function that writes its report folder.
     cases_source: Callable[[], CaseSource] | None = field(default=None, repr=False)
     writer: Callable[[str | Path], Report] | None = field(default=None, repr=False)
 
@@ -61,14 +61,18 @@ class Report:
         cases_source: Callable[[], CaseSource] | None = None,
         writer: Callable[[str | Path], Report] | None = None,
     ) -> Report:
-        """Make the result of a comparison of which no folder was written.
+        """Make the result of a comparison in memory, without a folder.
 
         Args:
             comparison: Everything that was computed.
-            rows: Rows of `table`; without any the usual ones of a paper.
+            rows: Rows of `table`; if empty, the usual rows of a paper.
             seed: Random seed of the sample of cases.
-            cases_source: Gives the images with truth and predictions, for `overlay`.
-            writer: Writes a report folder, for `save`.
+            cases_source: Function that returns the images with truth and predictions, for
+                `overlay`; None if there are no images.
+            writer: Function that writes a report folder, for `save`; None if none can be written.
+
+        Returns:
+            A result without a folder.
         """
         content = FreshContent(comparison, tuple(rows), seed)
         return cls(content, None, cases_source, writer)
@@ -76,6 +80,12 @@ class Report:
     @classmethod
     def open(cls, folder: str | Path) -> Report:
         """Open a finished report folder of ``cxr compare``.
+
+        Args:
+            folder: Report folder.
+
+        Returns:
+            The stored result.
 
         Raises:
             InputError: The folder holds no finished report.
@@ -123,12 +133,12 @@ class Report:
 
     @property
     def page(self) -> Path | None:
-        """Path of ``report.html``, None where no folder was written."""
+        """Path of ``report.html``; None if no folder was written."""
         return None if self.folder is None else self.folder / files.PAGE
 
     @property
     def headline(self) -> str:
-        """The answer in one sentence that the intervals support."""
+        """Answer in one sentence that the intervals support."""
         return str(self._answer["headline"])
 
     @property
@@ -138,7 +148,7 @@ class Report:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Further comparisons, one sentence each."""
+        """Results of further comparisons, one sentence each."""
         return tuple(self._answer["findings"])
 
     @property
@@ -153,13 +163,13 @@ class Report:
 
     @property
     def figures(self) -> pd.DataFrame:
-        """Every figure of every system with its interval, a row each."""
+        """Table with one row for each figure of each system, with its interval."""
         table = self.content.figures
         return table[table["system"].isin(self.systems)].reset_index(drop=True)
 
     @property
     def differences(self) -> pd.DataFrame:
-        """Every paired difference with its interval, a row each; its system is ``A - B``."""
+        """Table with one row for each paired difference, whose system is named ``A - B``."""
         table = self.content.figures
         return table[~table["system"].isin(self.systems)].reset_index(drop=True)
 
@@ -175,7 +185,7 @@ class Report:
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """One row for each image and system: label, score, probability, decision at each policy."""
+        """Label, score, probability and decisions, one row for each image and system."""
         return self.content.decisions
 
     @property
@@ -184,12 +194,13 @@ class Report:
         return self.content.policy
 
     def to_frame(self) -> pd.DataFrame:
-        """Return every figure and paired difference by image, a row each.
+        """Return a table with one row for each figure and paired difference by image.
 
         Returns:
-            A frame with the columns of `TIDY_COLUMNS`. A paired difference has the system ``A - B``
-            and, where it was tested, a p-value that is not corrected for several comparisons.
-            Undefined values are NaN. ``n_patients`` is missing where patients are unknown.
+            A frame with the columns of `TIDY_COLUMNS`. The system of a paired difference is named
+            ``A - B``. Where the difference was tested, its p-value is not corrected for several
+            comparisons. Undefined values are NaN. ``n_patients`` is missing where patients are
+            unknown.
         """
         table = self.content.figures
         table = table[table["unit"] == "image"].reset_index(drop=True)
@@ -214,7 +225,7 @@ class Report:
             per_kind: Largest number of images of each kind.
 
         Returns:
-            ``kind``, ``image_id``, and ``of``, the number of images of that kind.
+            A table with ``kind``, ``image_id`` and ``of``, the number of all images of that kind.
         """
         from cxr_compare.evaluation.report.case_selection import select_cases
 
@@ -232,8 +243,12 @@ class Report:
         """Draw test images one below the other: plain, with the truth, and with each system.
 
         Args:
-            *image_ids: Ids of `decisions`. A report opened from its folder has its cases only.
-            panel: Longer side of each panel, px; for a comparison that was just made.
+            *image_ids: Ids of images in `decisions`. A report opened from its folder has only its
+                cases.
+            panel: Longer side of each panel, px. A report opened from its folder ignores it.
+
+        Returns:
+            Figure with one row of panels for each image.
 
         Raises:
             InputError: An image was not evaluated, was not drawn, or its file cannot be read.
@@ -267,8 +282,11 @@ class Report:
         Args:
             name: ``roc``, ``pr``, ``froc-iou``, ``calibration``, or another chart of the report.
 
+        Returns:
+            Figure with the chart and its legend.
+
         Raises:
-            InputError: The comparison has no such chart. The message lists those that it has.
+            InputError: The comparison has no such chart. The message lists its charts.
         """
         from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
         from cxr_compare.evaluation.report.charts import policy_markers
@@ -281,7 +299,13 @@ class Report:
         return draw_with_legend(charts[name], [marker for marker in markers if marker[0] in drawn])
 
     def save(self, folder: str | Path) -> Report:
-        """Write the report folder: ``report.html``, its tables, figures and overlays.
+        """Write the report folder with ``report.html``, tables, figures and overlays.
+
+        Args:
+            folder: Folder to write.
+
+        Returns:
+            The result of the new folder.
 
         Raises:
             InputError: The folder holds something else.
@@ -298,8 +322,8 @@ class Report:
 class ReportsByTarget(ShownAsText):
     """Reports on several targets, with the page that joins them."""
 
-    reports: Mapping[str, Report]  # by target
-    page: Path  # over all of them
+    reports: Mapping[str, Report]  # report of each target, by name of the target
+    page: Path  # page over all targets
 
     def __str__(self) -> str:
         return f"All targets: {self.page}"

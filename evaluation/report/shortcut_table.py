@@ -1,4 +1,4 @@
-"""Table of predictions from metadata and image borders alone, beside the systems."""
+"""Table of predictions from metadata and image borders only, beside the systems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def shortcut_table(comparison: Comparison) -> Table | None:
-    """Return what metadata and image borders alone predict, beside each system's AUROC."""
+    """Return a table of the AUROCs of metadata and image borders, beside those of the systems.
+
+    The table is None if shortcuts were not evaluated.
+
+    Args:
+        comparison: Everything that was computed.
+    """
     failures = comparison.failures
     shortcuts = failures[failures["topic"] == "shortcut"]
     if shortcuts.empty:

@@ -1,4 +1,4 @@
-"""Table 1 of a paper: the rows that a user names, or the usual ones."""
+"""Table 1 of a paper, with the rows that a user names or the usual rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cxr_compare.evaluation.report.table import Table
 
 
 class TableRow(NamedTuple):
-    """Row of a table: a metric, and the policy at whose threshold it is taken."""
+    """Row of a table: a metric, and the policy that gives its threshold."""
 
     metric: str
     policy: str = ""
@@ -27,17 +27,18 @@ class TableRow(NamedTuple):
 def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
     """Read the rows of a table from names of metrics, such as ``recall@specificity>=0.90``.
 
-    A metric that needs a threshold and names no policy is taken at the policy of the report.
+    A metric that needs a threshold, but has no policy in its name, is taken at the policy of the
+    report.
 
     Args:
-        names: Names of metrics, each with a policy after ``@`` where it needs another than the
-            report's; empty texts are left out.
+        names: Names of metrics. A name has a policy after ``@`` where this differs from the policy
+            of the report. Empty texts are left out.
 
     Returns:
         The rows without repetitions, in the order of the names.
 
     Raises:
-        InputError: A metric or policy is unknown, or a metric takes no policy.
+        InputError: A metric or policy is unknown, or a metric with a policy needs no threshold.
 
     Example:
         >>> table_rows(["auroc", "recall@specificity>=0.90"])[1]
@@ -59,14 +60,18 @@ def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
 def summary_table(
     comparison: Comparison, rows: Sequence[TableRow] = (), *, paper: bool = False
 ) -> Table:
-    """Return the main table: the rows that were asked for, else the usual ones of the registry.
+    """Return the main table with the rows that were asked for, or else the usual rows.
 
-    Where a system points by a map, localised sensitivity allows one cell of the map.
+    If a system points by a map, the usual rows have the localised sensitivity that allows a
+    distance of one map cell.
 
     Args:
         comparison: Everything that was computed.
-        rows: Rows in their order.
-        paper: Add the rows of a paper's table to the usual ones.
+        rows: Rows in the order of the table; if empty, the usual rows of the registry.
+        paper: True to add the rows of a paper's table to the usual rows.
+
+    Returns:
+        Table with the figures of all systems and their differences from the first system.
     """
     policy = comparison.main_policy
     figures = comparison.estimates.systems.values()
@@ -86,7 +91,15 @@ def summary_table(
 
 
 def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:
-    """Return a paper's table as a frame of texts, with systems and differences in columns."""
+    """Return the table of a paper as a frame of texts, with systems and differences as columns.
+
+    Args:
+        comparison: Everything that was computed.
+        rows: Rows of the table; if empty, the usual rows of a paper.
+
+    Returns:
+        The frame, indexed by title of the group and name of the figure.
+    """
     table = summary_table(comparison, rows, paper=True)
     index = [(group.title, row[0]) for group in table.groups for row in group.rows]
     texts = [list(map(str, row[1:])) for row in table.rows]

@@ -1,4 +1,4 @@
-"""The table model of all pages: rows of texts and figures, laid out as HTML, Markdown or LaTeX."""
+"""Model of the tables on all pages: rows of texts and figures, for HTML, Markdown or LaTeX."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cxr_compare.evaluation.statistics.figure_text import interval_text, number
 from cxr_compare.evaluation.statistics.intervals import Interval
 
 Ticks = tuple[tuple[float, str], ...]
-"""Ticks of an axis: positions in percent of it, with their texts."""
+"""Ticks of an axis: positions in percent of the axis, with their texts."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Whisker:
 
 @dataclass(frozen=True)
 class Cell:
-    """Figure in a table: its text, its interval below, and a whisker for a difference."""
+    """Figure in a table, with text, interval and, for a difference, a whisker."""
 
     text: str
     ends: str = ""
@@ -33,9 +33,9 @@ class Cell:
     whisker: Whisker | None = None
     known: bool = True
     fixed: str = ""
-    """The interval for the choices of validation as they are, not chosen again."""
+    """Interval in which the choices on validation images are kept fixed."""
     corrected: bool = False
-    """True if Holm's correction leaves a difference unshown whose own interval excludes 0."""
+    """True for a difference whose interval excludes 0 but which Holm's correction does not show."""
 
     def __str__(self) -> str:
         return f"{self.text} ({self.ends})" if self.ends else self.text
@@ -67,7 +67,7 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Table:
-    """Table of a page. Columns of systems follow the first column where it compares systems."""
+    """Table of a page. In a table that compares systems, their columns follow the first column."""
 
     title: str
     columns: tuple[str, ...]
@@ -79,7 +79,17 @@ class Table:
     def from_rows(
         cls, title: str, lead: str, columns: Iterable[str], rows: Iterable[Row], n_systems: int = 0
     ) -> Table:
-        """Make a table of one group without a heading.
+        """Make a table of one group of rows without a heading.
+
+        Args:
+            title: Title of the table.
+            lead: Text above the table.
+            columns: Headings of the columns.
+            rows: Rows of the table.
+            n_systems: Number of columns of systems, which follow the first column.
+
+        Returns:
+            Table with these rows in one group.
 
         Example:
             >>> Table.from_rows("Ages", "", ("Patient", "Age"), [("p1", "40")]).rows
@@ -94,12 +104,12 @@ class Table:
 
     @property
     def systems(self) -> tuple[str, ...]:
-        """Names of the systems, each a column."""
+        """Names of the systems, which are headings of columns."""
         return self.columns[1 : 1 + self.n_systems]
 
     @property
     def contrasts(self) -> tuple[str, ...]:
-        """Names of the differences between systems, each a column."""
+        """Names of the differences between systems, which are headings of columns."""
         return self.columns[1 + self.n_systems :]
 
     @property
@@ -128,7 +138,7 @@ class Table:
 
 @dataclass(frozen=True)
 class TextSection:
-    """Title and rows of a part of a table, as texts."""
+    """Texts of a part of a table: title and rows."""
 
     title: str
     rows: list[list[str]]
@@ -138,10 +148,10 @@ def figure_text(figure: Interval) -> str:
     """Return a figure with its interval, or the reason why it is undefined.
 
     Args:
-        figure: A figure and its interval.
+        figure: The figure with its interval.
 
     Returns:
-        The text of a cell.
+        The text for a cell.
 
     Example:
         >>> figure_text(Interval(0.5, 0.4, 0.6))
@@ -152,7 +162,14 @@ def figure_text(figure: Interval) -> str:
 
 
 def text_sections(table: Table) -> list[TextSection]:
-    """Return title and rows of every group as texts, for LaTeX and Markdown."""
+    """Return the texts of title and rows of every group, for LaTeX and Markdown.
+
+    Args:
+        table: The table to convert.
+
+    Returns:
+        One section for each group of rows.
+    """
     sections = []
     for group in table.groups:
         thresholds = [

@@ -1,4 +1,4 @@
-"""The page that joins the reports on several targets."""
+"""Page that joins the reports on several targets."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from cxr_compare.evaluation.report.templates import TABLES, render, sentence
 
 
 def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
-    """Join the reports on several targets: write ``metrics.csv`` over all and ``report.html``.
+    """Join the reports on several targets in one ``metrics.csv`` and one ``report.html``.
 
     Args:
-        out: Folder with one report folder for each target, of the target's name.
+        out: Folder with one report folder for each target, named after the target.
         targets: The targets in the order of the page.
         data_name: Display name of the data set.
 
@@ -44,7 +44,7 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
 
 
 def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
-    """Return the content of the page on one target."""
+    """Return the content of the page's section on one target."""
     by_image = Estimates.from_table(table[table["unit"] == "image"])
     systems = list(payload["systems"])
     rows = [

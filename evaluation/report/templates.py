@@ -1,4 +1,4 @@
-"""Templates of the report: pages as HTML, files as text, and single sentences."""
+"""Rendering of the report's templates: HTML pages, text files, and single sentences."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.page_templates import template_environment
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.figure_text import number, range_text, score_text
 
 _HERE = Path(__file__).parent
@@ -28,28 +29,44 @@ CASES = "cases.txt.jinja"
 @cache
 def _environment(*folders: Path, autoescape: bool = True) -> Environment:
     environment = template_environment(*folders, _HERE, autoescape=autoescape)
-    filters = (counted, listing, number, policy_text, range_text, score_text)
+    filters = (counted, listing, metric_title, number, policy_text, range_text, score_text)
     environment.filters.update({function.__name__: function for function in filters})
     return environment
 
 
+def metric_title(name: str) -> str:
+    """Return the title of a metric for use inside a sentence.
+
+    Args:
+        name: Short name of the metric, such as ``auroc``.
+
+    Returns:
+        The title, in which only names and abbreviations are in capitals.
+
+    Example:
+        >>> metric_title("froc_mean")
+        'FROC, mean'
+    """
+    return METRICS[name].title_in_sentence
+
+
 def render(template: str | Path, **values: Any) -> str:
-    """Render a template: a page as HTML with every value escaped, or another file as text.
+    """Render a template as an HTML page, in which every value is escaped, or as a text file.
 
     Args:
         template: File name of a template of the report, or the path of a template elsewhere.
-        **values: Values of the template.
+        **values: Values of the template's variables, by name.
 
     Returns:
-        The page or text.
+        The rendered page or text.
     """
-    path = _HERE / template  # a whole path is of a template that lies elsewhere
+    path = _HERE / template  # an absolute path names a template elsewhere
     escaped = path.name.endswith(".html.jinja")
     return _environment(path.parent, autoescape=escaped).get_template(path.name).render(**values)
 
 
 def sentence(macro: str, *values: Any, template: str | Path = SENTENCES) -> str:
-    """Return a macro of a text template as plain text on one line.
+    """Render a macro of a text template as plain text on one line.
 
     Args:
         macro: Name of the macro, which is the kind of the sentence.

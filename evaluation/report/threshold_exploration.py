@@ -1,4 +1,4 @@
-"""Counts at every threshold, for the page's slider."""
+"""Counts of decisions at many thresholds, for the sliders of the report page."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 
 _MOST_STEPS = 400
-"""Positions of a slider; a screen shows no finer curve."""
+"""Largest number of positions of a slider; a screen cannot show more."""
 
 
 def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Count decisions at every threshold, for the sliders of the report.
+    """Count decisions at many thresholds, for the sliders of the report.
+
+    Args:
+        comparison: Everything that was computed.
 
     Returns:
-        The content of the page's script, and the step of each image and system: an image is
-        positive at all thresholds up to its step.
+        The content of the page's script, and the step of each image (rows) in each system
+        (columns). An image is positive at all thresholds up to its step.
     """
     thresholds = {name: result.thresholds for name, result in comparison.systems.items()}
     counts, places = explore_thresholds(comparison.decisions, comparison.names, thresholds)
@@ -35,12 +38,20 @@ def explore_thresholds(
     systems: list[str],
     thresholds: Mapping[str, Mapping[str, float | None]],
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Count, for each system, the positive calls at some hundred thresholds.
+    """Count the positive calls of each system at up to some hundred thresholds.
 
-    A step is a threshold: images with ``score >= threshold`` are positive. The page needs no
-    scores, because an image is positive up to its own step, and the counts agree with those of the
-    tables at every chosen threshold. The step is -1 below the first threshold and NaN without a
-    score. Images of unknown truth are left out.
+    Each threshold is one step: images with ``score >= threshold`` are positive. The page needs no
+    scores, because an image is positive at all steps up to its own. The chosen thresholds are among
+    the steps, so the counts agree with the tables there. Images of unknown truth are left out.
+
+    Args:
+        decisions: One row for each image and system, with ``label`` and ``score``.
+        systems: Names of the systems.
+        thresholds: Chosen thresholds by system and policy; None where there is none.
+
+    Returns:
+        The counts for the page's script, and the step of each image (rows) in each system
+        (columns): -1 below the first threshold, NaN without a score.
     """
     rows = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
     labels = rows.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1
@@ -54,7 +65,7 @@ def explore_thresholds(
             key: value for key, value in thresholds.get(name, {}).items() if value is not None
         }
         seen = np.unique(column[~np.isnan(column)])
-        if len(seen) > _MOST_STEPS:  # some of them, evenly by rank
+        if len(seen) > _MOST_STEPS:  # only some are taken, evenly by rank
             ranks = np.linspace(0, len(seen) - 1, _MOST_STEPS).round().astype(int)
             seen = seen[np.unique(ranks)]
         at = np.union1d(seen, np.array([*frozen.values()], np.float64))
@@ -72,7 +83,7 @@ def _steps(
     scored: npt.NDArray[np.bool_],
     frozen: dict[str, float],
 ) -> dict[str, Any]:
-    """Return the counts at each step; an image is positive at every step up to its own."""
+    """Return the counts at each step; an image is positive at every step up to its own step."""
 
     def called(chosen: npt.NDArray[np.bool_]) -> list[int]:
         counts = np.bincount(place[chosen & scored & (place >= 0)], minlength=len(at))

@@ -1,4 +1,4 @@
-"""Sensitivity analysis: images that were not counted, counted against and for each system."""
+"""Sensitivity analysis in which left-out images are counted against or for each system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ _METRICS = ("auroc", "recall", "specificity", "accuracy")
 
 
 def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
-    """Return the main figures as analysed, with uncounted images against and for systems."""
+    """Return a table of the main figures, without and with the images that were left out.
+
+    The left-out images are counted once against and once for each system. The table is None if no
+    such figure is defined.
+
+    Args:
+        comparison: Everything that was computed.
+        policy: Threshold policy of metrics that need a threshold.
+    """
     rows = []
     for name in comparison.names:
         for metric in _METRICS:

@@ -1,7 +1,7 @@
-"""Wording of a report in which patients are unknown, so that each image counts by itself.
+"""Wording of a report in which patients are unknown, so that each image counts separately.
 
 The statistics are the same: they group by patient, and each group is one image. Texts must then
-not speak of patients.
+speak of images instead of patients.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEPT = (
     "validation_patients",
 )
 """Phrases that speak of patients in general, or name a column or an option."""
-# The word alone: "patient-0001" may be the id of an image.
+# Only the separate word is replaced, because "patient-0001" may be the id of an image.
 _BEFORE = r"(?<![\w./-])"
 _AFTER = r"(s?)(?![./-]?\w)"
 _RULES = (
@@ -47,7 +47,13 @@ _PROTECTED = re.compile("|".join(re.escape(phrase) for phrase in _KEPT))
 
 
 def image_wording(text: str) -> str:
-    """Return a text that speaks of images where it spoke of patients.
+    """Return a text with the wording of images in place of patients.
+
+    Args:
+        text: Text of a report.
+
+    Returns:
+        The changed text.
 
     Example:
         >>> image_wording("200 test images of 200 patients; 2,000 resamples of patients")
@@ -70,7 +76,14 @@ def _replaced(text: str) -> str:
 
 
 def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose texts speak of images and whose counts of patients are missing."""
+    """Return a table whose texts speak of images and whose counts of patients are missing.
+
+    Args:
+        table: Table with texts and counts.
+
+    Returns:
+        A changed copy.
+    """
     changed = table.copy()
     for name, column in table.items():
         if name in COUNTS:
@@ -81,7 +94,14 @@ def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def image_worded_record(value: Any) -> Any:
-    """Return a JSON value whose texts speak of images and whose counts of patients are null."""
+    """Return a JSON value whose texts speak of images and whose counts of patients are null.
+
+    Args:
+        value: Value for JSON.
+
+    Returns:
+        A changed copy.
+    """
     if isinstance(value, dict):
         return {
             key: None if key in COUNTS else image_worded_record(item) for key, item in value.items()

@@ -1,4 +1,4 @@
-"""Rates at each chosen threshold on validation and on test images."""
+"""Table of the rates at each chosen threshold, on validation and on test images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ _OUTSIDE = " ▲"
 
 
 def validation_to_test_table(comparison: Comparison) -> Table | None:
-    """Return the rates at each chosen threshold on validation and on test, None without any."""
+    """Return a table of the rates at each chosen threshold on validation and on test images.
+
+    The table is None if no threshold was chosen.
+
+    Args:
+        comparison: Everything that was computed.
+    """
     failures = comparison.failures
     if failures.empty:
         return None

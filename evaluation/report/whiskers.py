@@ -1,4 +1,4 @@
-"""Intervals placed on one shared axis with round ticks."""
+"""Placement of intervals on one shared axis with round ticks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PlacedWhiskers(NamedTuple):
     """Whiskers on one axis, with the ticks of the axis."""
 
     whiskers: list[Whisker | None]
-    """One for each interval, None for an interval without ends."""
+    """One whisker for each interval; None for an interval without ends."""
     ticks: Ticks
 
 
@@ -26,8 +26,12 @@ def place_whiskers(intervals: Sequence[Interval], *, around_zero: bool = False) 
     """Place intervals on one shared axis with round ticks.
 
     Args:
-        intervals: Figures or differences; one without ends gets no whisker.
-        around_zero: Include 0 in the axis.
+        intervals: Figures or differences with their intervals. An interval without ends gets no
+            whisker.
+        around_zero: True to include 0 in the axis.
+
+    Returns:
+        The whiskers in the order of the intervals, and the ticks of the axis.
 
     Example:
         >>> placed = place_whiskers([Interval(0.85, 0.8, 0.9)])

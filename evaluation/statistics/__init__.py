@@ -1,1 +1,1 @@
-"""Variance by patient and by reader, bootstrap, McNemar, calibration: numpy in and out."""
+"""Statistics of numpy arrays: variance by patient and reader, bootstrap, tests, calibration."""

@@ -16,10 +16,10 @@ Integers = npt.NDArray[np.integer[Any]]
 
 
 def as_array(values: Any) -> npt.NDArray[Any]:
-    """Return an array of a list, an array, a Series, or a tensor on any device.
+    """Convert a list, an array, a Series, or a tensor on any device to an array.
 
     Args:
-        values: Numbers of any shape. Tensors of torch may lie on a GPU and have gradients.
+        values: Numbers of any shape. A torch tensor may be on a GPU and may have a gradient.
 
     Returns:
         The same numbers as a numpy array on the CPU.
@@ -28,7 +28,7 @@ def as_array(values: Any) -> npt.NDArray[Any]:
         >>> as_array([1, 0]).tolist()
         [1, 0]
     """
-    if hasattr(values, "detach"):  # a tensor of torch, which is never imported here
+    if hasattr(values, "detach"):  # a torch tensor; torch itself is never imported here
         values = values.detach().cpu()
     return np.asarray(values)
 
@@ -40,7 +40,8 @@ def check_truth_and_scores(
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Finite scores, shape ``(N,)``; a higher score speaks for the positive class.
+        y_score: Finite scores, shape ``(N,)``; a higher score means that the positive class is more
+            likely.
 
     Returns:
         The labels as booleans and the scores as float64, shape ``(N,)`` each.
@@ -75,7 +76,7 @@ def check_truth_and_scores(
 
 
 def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Apply the decision rule, for images as for boxes: a score at the threshold is positive.
+    """Apply the decision rule of images and boxes: a score equal to the threshold is positive.
 
     Args:
         y_score: Scores, any shape.

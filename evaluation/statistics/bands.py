@@ -86,16 +86,16 @@ def share_band(
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
-        groups: Group of each image from 0, shape ``(N,)``.
+        groups: Number of each image's group, from 0, shape ``(N,)``.
         patients: Name of each image's patient, shape ``(N,)``.
         resamples: Number of bootstrap resamples.
         seed: Random seed of the bootstrap.
 
     Returns:
-        Both ends of each group's band, shape ``(groups,)`` each.
+        Both ends of the band, one value for each group, shape ``(groups,)`` each.
 
     Source:
-        Clopper and Pearson 1934 for shares of 0 and 1.
+        Clopper and Pearson 1934, for the shares 0 and 1.
 
     Example:
         >>> band = share_band([0, 0, 1, 0], np.array([0, 0, 1, 1]), list("abcd"))
@@ -125,7 +125,7 @@ def share_band(
 
 
 def _middle(values: Floats) -> Band:
-    """Return the ends of the middle 95 % of each column of ``(R, M)``, without undefined values."""
+    """Return the ends of the middle 95 % of the defined values in each column of ``(R, M)``."""
     ends = np.full((2, values.shape[1]), np.nan)
     if len(values):
         defined = ~np.isnan(values).all(axis=0)

@@ -1,16 +1,18 @@
 """Inference on the mean of a bounded variable, by betting against its possible values.
 
 A bettor claims that the mean is above m and, before each value, stakes a share of its wealth on
-that. If the mean is at most m, the wealth is a supermartingale: it ever reaches 1 / p with a chance
-of at most p (Ville 1939), whatever the distribution between the bounds and however few the values.
-A guarantee for a number of patients therefore rests on no approximation.
+that. If the mean is at most m, the wealth is a supermartingale: the probability that the wealth
+ever reaches 1 / p is then at most p (Ville 1939), whatever the distribution between the bounds is
+and however few values there are. A guarantee for a number of patients therefore rests on no
+approximation.
 
-Each stake is fixed by earlier values alone, so the order of the values matters for the result,
-though never for its error. A p-value and an interval bring their values into an order that no user
-chooses; those of a stream stay in the order in which they came.
+Each stake depends on earlier values only, so the order of the values changes the result, but never
+the probability that the result is wrong. The functions for a p-value and an interval first bring
+the values into an order that no user chooses. The values of a stream stay in the order in which
+they arrived.
 
-Values lie in rows, shape ``(R, n)``. Each row is a sample of its own, so thousands of samples run
-at once.
+Values are in rows, shape ``(R, n)``. Each row is a separate sample, so thousands of samples are
+computed at once.
 
 Source:
     Waudby-Smith and Ramdas 2024, JRSS B 86:1 (hedged capital, predictable plug-in bets); Voracek
@@ -30,10 +32,9 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 
 _MOST = 0.75
-"""Largest share of its wealth that a bet can lose; the paper proposes 1/2 and 3/4."""
+"""Largest share of the wealth that a bet can lose; Waudby-Smith and Ramdas propose 1/2 and 3/4."""
 _MOST_OF_TEST = 0.9
-"""The same limit for a p-value. Its bounds are those of the patient with the most images, and few
-values come near them."""
+"""The same limit in `mean_p_value`, whose values rarely come near their bounds."""
 _HALVINGS = 40
 _SEED = 20240101
 _ODDS = np.array([1.2, 1.5, 2.0, 3.5, 8.0, 1 / 1.2, 1 / 1.5, 1 / 2.0, 1 / 3.5, 1 / 8.0])
@@ -43,26 +44,29 @@ _NEAR = np.array([0.5, 1.0, 2.0, 3.0, 4.5, -0.5, -1.0, -2.0, -3.0, -4.5])
 reference."""
 _LEVELS = np.linspace(0, 1, 13)  # a half, thirds, quarters and sixths are among them
 _EARLY = 10  # days: a start among the first ones has about the same weight
-_MEANS = 48  # means that are tried
-_BEYOND = 4.0  # standard errors of the reference by which these exceed all means so far
-_RICHEST = 1e12  # limit of the evidence
+_MEANS = 48  # number of means that are tried
+_BEYOND = 4.0  # standard errors of the reference from the extreme means so far to the ends of these
+_RICHEST = 1e12  # largest evidence that is reported
 
 
 def mean_p_value(
     values: npt.ArrayLike, mean: npt.ArrayLike, *, upper: float = 1.0, error: float = 1 - LEVEL
 ) -> Floats:
-    """Compute the p-value of "the mean is at most `mean`", from independent values in any order.
+    """Compute p-values of the hypothesis that the mean of independent values is at most `mean`.
 
-    Each bet is the best one for reaching a wealth of ``1 / error`` with the values that are left.
+    The values may come in any order. Each bet is the best one for reaching a wealth of
+    ``1 / error`` with the values that are left.
 
     Args:
         values: Values in [0, `upper`], shape ``(R, n)`` or ``(n,)``.
         mean: Claimed mean, one for all rows or shape ``(R,)``.
         upper: Upper bound of the values.
-        error: Error of interest, in (0, 1): a p-value below this is not pursued further.
+        error: Level with which the p-value will be compared, in (0, 1). Betting stops once the
+            p-value is at most this level.
 
     Returns:
-        1 divided by the largest wealth on the way, shape ``(R,)``; 1 where there is no value.
+        The p-values, shape ``(R,)``: 1 divided by the largest wealth that was reached, and 1 for a
+        sample without values.
 
     Raises:
         InputError: A value lies outside the bounds.
@@ -93,14 +97,15 @@ def mean_p_value(
 def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Floats:
     """Compute the confidence interval of the mean of independent values, in any order.
 
-    The interval holds the means that neither of two bettors, each with half of the error, refutes.
+    One bettor bets that the mean is above a value, and another bets that it is below, each with
+    half of the error. The interval contains the values that neither bettor refutes.
 
     Args:
         values: Values in [0, 1], shape ``(R, n)`` or ``(n,)``.
         level: Least coverage, in (0, 1).
 
     Returns:
-        Lower and upper end, shape ``(R, 2)``; 0 and 1 where there is no value.
+        Lower and upper end, shape ``(R, 2)``; 0 and 1 for a sample without values.
 
     Raises:
         InputError: A value lies outside [0, 1].
@@ -125,7 +130,7 @@ def shuffled_sample(values: npt.ArrayLike, upper: float = 1.0) -> Floats:
         upper: Upper bound of the values.
 
     Returns:
-        Scaled values, shape ``(R, n)``, the columns in the same order for every sample of n values.
+        The scaled values, shape ``(R, n)``. The order depends on the number of values n only.
 
     Raises:
         InputError: A value lies outside the bounds.
@@ -151,9 +156,10 @@ def _variances(table: Floats) -> Floats:
 
 
 def _lowest_mean(table: Floats, error: float) -> Floats:
-    """Find the smallest mean that is not refuted, shape ``(R,)``, by bets that do not depend on it.
+    """Find the smallest mean that is not refuted, shape ``(R,)``.
 
-    The wealth falls as the mean that it is bet against rises, so halving finds it, from below.
+    The bets depend on the mean only through their limit, so the wealth falls as the mean rises.
+    Bisection finds the smallest mean; the lower end of the last bracket is returned.
     """
     goal = np.log(1 / error)
     bets = np.sqrt(2 * goal / (_variances(table) * table.shape[1]))
@@ -171,29 +177,30 @@ def _lowest_mean(table: Floats, error: float) -> Floats:
 def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Compute the evidence, after each day, that the mean of independent values has changed.
 
-    The null hypothesis is that reference and stream have the same mean m. Bettors against each m
-    start with a wealth of 1 in all. Each bets until a day of its own on a mean near m, and from
-    then on that the odds have grown, or fallen. While nothing changes, the wealth against the true
-    mean is a supermartingale. The evidence is the smallest wealth over all m, so it ever reaches
-    1 / p with a chance of at most p, however small the reference. A value between two twelfths
-    counts in part as each, which no bet gains from, because the logarithm is concave.
+    The null hypothesis is that reference and stream have the same mean m. The bettors against each
+    m start with a total wealth of 1. Each bettor has a day of change: until that day it bets on a
+    mean near m, and afterwards it bets that the odds have risen or fallen. While nothing changes,
+    the wealth against the true mean is a supermartingale. The evidence is the smallest wealth over
+    all m. The probability that the evidence ever reaches 1 / p without a change is therefore at
+    most p, however small the reference is. A value between two multiples of 1/12 counts in part as
+    either; no bet gains from that, because the logarithm is concave.
 
     Args:
-        values: Values in [0, 1], shape ``(R, n)``, one figure per row.
+        values: Values in [0, 1], shape ``(R, n)``; each row holds the values of one figure.
         day: Day of each value, shape ``(n,)``: 0 for the reference, which has at least one value,
-            then 1, 2, and so on. A day may have no value: its evidence is that of the day before.
+            then 1, 2, and so on. A day without a value leaves the evidence as it is.
 
     Returns:
         E-values after each distinct day of the stream, shape ``(R, days)``, at most 1e12. Time and
-        memory grow with the days that have values, however far apart they lie.
+        memory grow with the number of days that have values, however far apart these days are.
 
     Source:
-        A mixture over starts as in Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS 2:2, with
-        weights that add up to 1; the smallest over the null as in Wasserman, Ramdas and
-        Balakrishnan 2020 (universal inference), PNAS 117:29.
+        The mixture over starts is taken from Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS
+        2:2, here with weights that add up to 1; the smallest value over the null hypothesis is
+        taken as by Wasserman, Ramdas and Balakrishnan 2020 (universal inference), PNAS 117:29.
 
     Example:
-        >>> day = np.maximum(np.arange(700) // 10 - 29, 0)  # 300 of the reference, 10 a day
+        >>> day = np.maximum(np.arange(700) // 10 - 29, 0)  # 300 values, then 10 a day
         >>> change_evidence([0, 1] * 320 + [1] * 60, day)[0, [33, 39]].round(1).tolist()
         [0.1, 15100338753.8]
     """
@@ -203,15 +210,15 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 
 
 def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute how the wealth of `change_evidence` after the last day is shared among starts.
+    """Compute how the final wealth of `change_evidence` is shared among the days of change.
 
     Args:
         values: Values of one figure in [0, 1], shape ``(n,)``, as `change_evidence` takes them.
         day: Day of each value, shape ``(n,)``.
 
     Returns:
-        Shares that add up to 1, shape ``(days - 1,)`` for the distinct days: of changes that start
-        after each of them but the last, on that day or on a day without a value that follows it.
+        Shares that add up to 1, one for each distinct day but the last, shape ``(days - 1,)``. Each
+        share belongs to the changes between its day and the next distinct day.
 
     Source:
         The mixture of `change_evidence`.
@@ -237,8 +244,8 @@ def start_quantiles(
     """Find the days after which a change began, at quantiles of `start_shares`.
 
     Args:
-        shares: Shares of the starts, shape ``(days - 1,)`` for the distinct days.
-        day: Day of each value, as `start_shares` took it.
+        shares: Result of `start_shares`, shape ``(days - 1,)`` for the distinct days.
+        day: Day of each value, the same as for `start_shares`.
         quantiles: Quantiles in [0, 1], shape ``(Q,)``.
 
     Returns:
@@ -254,14 +261,14 @@ def start_quantiles(
     start = np.searchsorted(ends, levels).clip(0, len(shares) - 1)
     inside = ((levels - (ends[start] - shares[start])) / shares[start]).clip(0, 1)
     waiting = _waiting(days)
-    # Where days without a value follow, their starts share by their weights: `_waiting` inverted.
+    # Starts between two distinct days share by their weights, so `_waiting` is inverted.
     share_waiting = waiting[start] - inside * (waiting[start] - waiting[start + 1])
     after = np.ceil(np.exp(np.log(_EARLY) / share_waiting) - _EARLY - 1e-6).astype(np.int64) - 1
     return np.asarray(after.clip(days[start], days[start + 1] - 1))
 
 
 def _tallies(values: npt.ArrayLike, day: npt.ArrayLike) -> Iterator[Floats]:
-    """Count each row's values at each level until the end of each distinct day, ``(D, L)``."""
+    """Yield each row's number of values at each level up to each distinct day, ``(D, L)``."""
     days, day_index = np.unique(np.asarray(day, dtype=np.int64), return_inverse=True)
     n_levels = len(_LEVELS)
     top = n_levels - 1
@@ -285,16 +292,17 @@ def _log_evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
 
 
 class _StartWeights(NamedTuple):
-    """Logarithms of the shares of bettors who start after each day, and who still wait then."""
+    """Logarithms of the shares of bettors who start after each day, and who still wait after it."""
 
     starting: Floats
     waiting: Floats
 
 
 def _start_weights(days: npt.NDArray[np.int64]) -> _StartWeights:
-    """Weigh the bettors by their start, the first after the reference.
+    """Weight the bettors by their start; the earliest start is that after the reference.
 
-    Those who start on a day without a value bet like those who start after the day before it.
+    Bettors who start after a day without a value bet like those who start after the last day with
+    one, so their shares are added.
     """
     waiting = _waiting(days)
     return _StartWeights(np.log(-np.diff(waiting)), np.log(waiting[1:]))
@@ -308,8 +316,8 @@ def _waiting(days: npt.NDArray[np.int64]) -> Floats:
 class _LogWealths(NamedTuple):
     """Logarithm of what a wealth of 1 becomes until the end of each day, against each mean.
 
-    `near` is for bets on a mean near the claimed one, taken together, shape ``(means, 1 + days)``;
-    `changed` for each bet on changed odds, shape ``(means, odds, 1 + days)``.
+    `near` is the average over the bets on a mean near the claimed one, shape ``(means, 1 + days)``.
+    `changed` has one entry for each bet on changed odds, shape ``(means, odds, 1 + days)``.
     """
 
     near: Floats
@@ -318,7 +326,7 @@ class _LogWealths(NamedTuple):
 
 def _log_wealths(tally: Floats) -> _LogWealths:
     counts = tally.sum(axis=1)
-    angles = np.arcsin(np.sqrt(tally @ _LEVELS / counts))  # all standard errors are alike there
+    angles = np.arcsin(np.sqrt(tally @ _LEVELS / counts))  # all standard errors are alike here
     margin = _BEYOND / (2 * np.sqrt(counts[0]))
     ends = np.clip([angles.min() - margin, angles.max() + margin], 1e-4, np.pi / 2 - 1e-4)
     mean = np.sin(ends[0] + np.ptp(ends) * np.linspace(0, 1, _MEANS)[:, None]) ** 2
@@ -332,7 +340,7 @@ def _log_wealths(tally: Floats) -> _LogWealths:
 
 
 def _lowest(values: Floats) -> Floats:
-    """Return the minimum of each column, between rows by the parabola of three, ``(days,)``."""
+    """Return each column's minimum, refined by a parabola through three rows, shape ``(days,)``."""
     row = values.argmin(axis=0).clip(1, len(values) - 2)
     column = np.arange(values.shape[1])
     left = values[row - 1, column]

@@ -24,17 +24,17 @@ def binormal_auroc_covariance(
 ) -> Floats:
     """Compute the covariance of the AUROCs of systems on the same images, for binormal scores.
 
-    A system's scores are normal with variance 1 in both classes; those of positive images are
-    higher by ``sqrt(2) probit(AUROC)``. All images of a patient are of one class. Nothing is
-    approximated: an AUROC is a mean over pairs of images, and the covariance of two pairs follows
-    from the bivariate normal distribution.
+    A system's scores are normal with variance 1 in both classes; the scores of positive images are
+    higher by ``sqrt(2) probit(AUROC)`` on average. All images of a patient are of one class.
+    Nothing is approximated: an AUROC is a mean over pairs of images, and the covariance of two
+    pairs follows from the bivariate normal distribution.
 
     Args:
         aurocs: True AUROC of each system, in (0, 1).
         positives: Number of positive patients.
         negatives: Number of negative patients.
         correlation: Correlation of two systems' scores of one image, within a class.
-        images: Mean of the number of images per patient, and mean of its square.
+        images: Mean number of images per patient, and mean of the squared number.
         within: Correlation of one system's scores of two images of one patient.
 
     Returns:
@@ -42,7 +42,7 @@ def binormal_auroc_covariance(
 
     Source:
         The moments of a U statistic (Hoeffding 1948; Hanley and McNeil 1982) of two correlated
-        binormal tests; Obuchowski and McClish 1997 approximate the same.
+        binormal tests; Obuchowski and McClish 1997 give an approximation.
 
     Example:
         >>> covariance = binormal_auroc_covariance([0.85, 0.80], 100, 400, correlation=0.5)
@@ -57,7 +57,8 @@ def binormal_auroc_covariance(
     for first in range(n_systems):
         for second in range(n_systems):
             same_image = 1.0 if first == second else correlation
-            # Correlation of two scores by how their images belong together, see `_pairings`.
+            # Correlation of two scores for each way in which their images belong together
+            # (`_pairings`).
             alike = np.array([same_image, same_image * within, 0.0])
             of_two_pairs = (alike[:, None] + alike) / 2
             joint = bivariate_normal_below(heights[first], heights[second], of_two_pairs)
@@ -76,11 +77,11 @@ def obuchowski_positives(
     power: float,
     level: float = LEVEL,
 ) -> float:
-    """Compute the positive patients that published tables ask for, to compare two AUROCs.
+    """Compute how many positive patients published tables ask for, to compare two AUROCs.
 
-    Their variance of an AUROC leaves out the covariance of the two binormal parameters. They
-    therefore ask for more patients than a simulated study needs (docs/plan.md), and are given only
-    beside our figure.
+    The variance that these tables use leaves out the covariance of the two binormal parameters. The
+    tables therefore ask for more patients than a simulated study needs (docs/plan.md), and the
+    result is reported only beside the number that `sample_size` computes.
 
     Args:
         aurocs: True AUROCs of the two systems, which differ, in (0, 1).
@@ -93,8 +94,8 @@ def obuchowski_positives(
         Number of positive patients, not rounded.
 
     Source:
-        Obuchowski and McClish 1997, Stat Med 16:1529; Obuchowski 2000, AJR 175:603. The same as
-        ``power.roc.test`` of the R package pROC with parameters of binormal curves.
+        Obuchowski and McClish 1997, Stat Med 16:1529; Obuchowski 2000, AJR 175:603. The result
+        equals that of ``power.roc.test`` of the R package pROC with parameters of binormal curves.
 
     Example:
         >>> round(obuchowski_positives(
@@ -120,9 +121,10 @@ def obuchowski_positives(
 
 
 def _pairings(patients: int, images: tuple[float, float]) -> Floats:
-    """Return the shares of the pairs of images: one image twice, of one patient, of two patients.
+    """Return the shares of three kinds of pairs of images.
 
-    `images` are the mean of the number of images per patient, and of its square.
+    The kinds are an image with itself, two images of one patient, and images of two patients.
+    `images` holds the mean number of images per patient and the mean of the squared number.
     """
     n = patients * images[0]
     one_patient = patients * (images[1] - images[0])

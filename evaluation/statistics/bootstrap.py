@@ -25,11 +25,12 @@ Name = TypeVar("Name", bound=Hashable)
 Statistic = Callable[..., Mapping[Name, Floats]]
 """Function from patient weights, shape ``(R, patients)``, to figures by name, each shape ``(R,)``.
 
-Values that belong to each resample, such as its thresholds, come second, shape ``(R, k)``.
+Values that belong to each resample, such as its thresholds, are the second argument, shape
+``(R, k)``.
 """
 
 BOOTSTRAP = "patient-cluster bootstrap percentile"
-"""Name of the method, as the column ``ci_method`` gives it."""
+"""Name of the method, as in the column ``ci_method``."""
 _CHUNK_CELLS = 500_000  # weights (resamples x patients) in memory at once
 
 
@@ -60,14 +61,15 @@ class Resamples:
 
     @property
     def method(self) -> str:
-        """Name of an interval of these resamples, as the column ``ci_method`` gives it."""
+        """Name of the method of intervals from these resamples, as in the column ``ci_method``."""
         return f"{BOOTSTRAP}, {self.n_replicates} resamples"
 
     def chunks(self) -> Iterator[npt.NDArray[np.int16]]:
         """Yield the weights of patients in chunks of resamples.
 
         Yields:
-            Weights, shape ``(rows, n_clusters)``; all chunks together have ``n_replicates`` rows.
+            Weights of one chunk, shape ``(rows, n_clusters)``; all chunks together have
+            ``n_replicates`` rows.
 
         Example:
             >>> weights = np.concatenate(list(Resamples(3, n_replicates=4).chunks()))
@@ -99,13 +101,13 @@ def cluster_bootstrap(
     advance: Callable[[int], None] | None = None,
     beside: Floats | None = None,
 ) -> dict[Name, Floats]:
-    """Compute figures on every resample, one chunk of resamples on each processor.
+    """Compute figures on every resample; each processor works on one chunk at a time.
 
     Args:
         statistic: Function from weights to figures, see `Statistic`. It is called from several
             threads, since numpy lets other threads work while it computes.
         resamples: The resamples of patients.
-        advance: Called with the number of replicates done in each step.
+        advance: Function that is called after each chunk with the number of its resamples.
         beside: Values that belong to each resample, such as its thresholds, shape
             ``(n_replicates, k)``; they are passed to the statistic as its second argument.
 
@@ -113,7 +115,7 @@ def cluster_bootstrap(
         Figures by name, each shape ``(n_replicates,)``, in the order of the resamples.
 
     Source:
-        Field and Welsh 2007, the cluster bootstrap.
+        Field and Welsh 2007, on the cluster bootstrap.
 
     Example:
         >>> from cxr_compare import metrics
@@ -155,7 +157,7 @@ def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
         clusters: Name of each image's patient, shape ``(N,)``.
 
     Returns:
-        The number of each image's patient, shape ``(N,)``, and how many patients there are.
+        The number of each image's patient, shape ``(N,)``, and the number of patients.
 
     Example:
         >>> index, count = cluster_index(["b", "a", "b"])
@@ -180,7 +182,7 @@ def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> F
         Sums, shape ``(P, K)``; 0 for a patient without an image.
 
     Raises:
-        InputError: There are more or fewer values than patients' numbers.
+        InputError: `values` and `clusters` differ in length.
 
     Example:
         >>> per_cluster([[1.0], [2.0], [4.0]], np.array([0, 1, 0]), 2).tolist()

@@ -41,10 +41,17 @@ def clipped_logit(scores: npt.ArrayLike) -> Floats:
 
 @dataclass(frozen=True)
 class RawScores:
-    """Calibration that takes the score itself as the probability."""
+    """Calibration that uses the score itself as the probability."""
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """Return the scores as float64, unchanged."""
+        """Return the scores as float64, unchanged.
+
+        Args:
+            scores: Scores in [0, 1], of any shape.
+
+        Returns:
+            The probabilities, of the same shape.
+        """
         return np.asarray(scores, dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,15 +63,16 @@ class RawScores:
 class PlattScaling:
     """Calibration ``probability = sigmoid(slope * logit(score) + intercept)``.
 
-    A temperature is the same without an intercept, ``slope = 1 / temperature``. A score of 0 is an
-    image without a box. Its log-odds are unknown, so it takes no part in the fit of the slope and
-    has a probability of its own.
+    Temperature scaling is the same formula with an intercept of 0 and ``slope = 1 / temperature``.
+    A score of 0 means that the image has no box. The log-odds of such a score are unknown, so these
+    images take no part in the fit of the slope, and their score has a separate probability.
 
     Attributes:
-        slope: Slope on the logit of the score.
-        intercept: Intercept on the logit.
-        method: Method by which the two were fitted.
-        no_box: Probability of a score of 0, the lowest; None where no validation image had it.
+        slope: Factor of the logit of the score.
+        intercept: Log-odds of the probability where the logit of the score is 0.
+        method: Name of the method that fitted slope and intercept.
+        no_box: Probability of a score of 0; no other score gets a lower one. None where no
+            validation image had a score of 0.
 
     Example:
         >>> PlattScaling(1.0, 0.0, no_box=0.1).probability([0.0, 0.05, 0.5]).round(3).tolist()
@@ -77,7 +85,14 @@ class PlattScaling:
     no_box: float | None = None
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """Return the calibrated probability of the positive class, in the shape of the scores."""
+        """Compute the calibrated probability of the positive class.
+
+        Args:
+            scores: Scores in [0, 1], of any shape.
+
+        Returns:
+            Probabilities, of the same shape.
+        """
         raw = np.asarray(scores, dtype=np.float64)
         probability = sigmoid(self.slope * clipped_logit(raw) + self.intercept)
         if self.no_box is None:
@@ -96,10 +111,11 @@ class PlattScaling:
 class IsotonicScaling:
     """Calibration by a rising curve through knots, straight between them and level beyond.
 
-    It keeps the order of scores. Scores between two knots of equal probability become ties.
+    The curve keeps the order of the scores. Scores between two knots of equal probability become
+    ties.
 
     Attributes:
-        scores: Scores of the knots, rising.
+        scores: Scores of the knots, in rising order.
         probabilities: Probabilities of the knots, never falling.
 
     Example:
@@ -111,7 +127,14 @@ class IsotonicScaling:
     probabilities: tuple[float, ...]
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """Return the calibrated probability of the positive class, in the shape of the scores."""
+        """Compute the calibrated probability of the positive class.
+
+        Args:
+            scores: Scores in [0, 1], of any shape.
+
+        Returns:
+            Probabilities, of the same shape.
+        """
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +148,7 @@ class IsotonicScaling:
 
 
 Calibration = RawScores | PlattScaling | IsotonicScaling
-"""Fitted calibration: ``probability`` applies it, ``to_dict`` writes it."""
+"""Fitted calibration: ``probability`` applies it, and ``to_dict`` returns its stored form."""
 
 
 def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
@@ -135,7 +158,7 @@ def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
         payload: The entry of ``decisions/<target>.json``.
 
     Returns:
-        The calibration; None without an entry.
+        The calibration, or None where there is no entry.
 
     Example:
         >>> calibration_from_dict(PlattScaling(2.0, -1.0).to_dict())
@@ -163,7 +186,8 @@ def fit_calibration(
         y_score: Scores in [0, 1], shape ``(N,)``; 0 for an image without a box.
 
     Returns:
-        The calibration, or None where one of the classes is absent.
+        The fitted calibration, or None where one of the classes is absent. The method ``none``
+        never gives None.
 
     Raises:
         InputError: The method is unknown, or labels and scores are not one valid value per image.
@@ -187,7 +211,7 @@ def fit_calibration(
 
 
 def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
-    """Fit the temperature of least log loss (Guo, Pleiss, Sun and Weinberger 2017)."""
+    """Fit the temperature with the least log loss (Guo, Pleiss, Sun and Weinberger 2017)."""
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         return None
@@ -212,10 +236,10 @@ def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScal
 
 
 def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScaling | None:
-    """Fit the rising step curve of least squared error, joined by straight lines.
+    """Fit the rising step curve with the least squared error, its steps joined by straight lines.
 
     Source:
-        Zadrozny and Elkan 2002, by scikit-learn's pool of adjacent violators.
+        Zadrozny and Elkan 2002; scikit-learn computes it by pooling adjacent violators.
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
@@ -227,12 +251,12 @@ def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScal
 
 
 def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
-    """Fit Platt scaling; the labels are smoothed as Platt does, so the fit always exists.
+    """Fit Platt scaling to labels that are smoothed as Platt does, so that the fit always exists.
 
-    The curve never falls: where the likeliest slope is negative, the likeliest curve without a
-    slope is taken, which is the share of positives. Scores of 0 (images without a box) have a
-    level of their own: the smoothed share of positives among them, pooled with the images of lower
-    probability so that the order of scores is kept.
+    The curve never falls: where the maximum-likelihood slope is negative, the slope is set to 0 and
+    the curve is level at the smoothed share of positives. Scores of 0 (images without a box) have a
+    separate probability: the smoothed share of positives among them, pooled with the images of
+    lower probability so that the order of scores is kept.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
@@ -245,7 +269,7 @@ def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | N
         InputError: Labels or scores are not one valid value per image.
 
     Source:
-        Platt 2000; pool of adjacent violators, Ayer et al. 1955.
+        Platt 2000; Ayer et al. 1955, for pooling adjacent violators.
 
     Example:
         >>> scaling = fit_platt([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9])
@@ -271,7 +295,7 @@ def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | N
 
 
 def _smoothed(truth: npt.NDArray[np.bool_]) -> Floats:
-    """Return Platt's smoothed labels, none of which is quite 0 or 1."""
+    """Return Platt's smoothed labels, which lie strictly between 0 and 1."""
     n_positive = int(truth.sum())
     n_negative = int((~truth).sum())
     return np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
@@ -282,9 +306,9 @@ def _with_no_box(
 ) -> PlattScaling:
     """Add the probability of a score of 0, if there are such scores.
 
-    The share of positives among them is pooled with the lowest of the other probabilities as long
-    as these lie below the pooled share: the result is the lowest of all such means. A few images
-    without a box therefore raise no other probability much.
+    The share of positives among the images with this score is pooled with the lowest of the other
+    probabilities as long as these lie below the pooled share; the result is the lowest of all such
+    means. A few images without a box therefore hardly raise any other probability.
     """
     empty = scores == 0
     if not empty.any():
@@ -308,12 +332,12 @@ def choose_calibration(
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores in [0, 1], shape ``(N,)``.
         folds: Fold of each image, shape ``(N,)``.
-        methods: Methods to choose from; of equals the first is chosen.
+        methods: Methods to choose from; the first is chosen among methods with the same loss.
 
     Returns:
-        The chosen calibration, fitted on all images, and the log loss of each method per image.
-        Probabilities are limited to [`CLIP`, 1 - `CLIP`]. The loss of the method ``none`` stands
-        under ``as_it_is``, as in stored decisions.
+        The chosen calibration, fitted on all images, and the mean log loss of each method by its
+        name. Probabilities are limited to [`CLIP`, 1 - `CLIP`] in the loss. The key of the method
+        ``none`` is ``as_it_is``, as in stored decisions.
 
     Raises:
         InputError: A class is absent, or labels and scores are not one valid value per image.
@@ -335,8 +359,8 @@ def choose_calibration(
             fitted = fit_calibration(method, truth[~held_out], scores[~held_out]) or RawScores()
             logits = clipped_logit(fitted.probability(scores[held_out]))
             losses[method] += _log_loss_sum(logits, labels) / len(truth)
-    chosen = min(methods, key=losses.__getitem__)  # the first of equals
-    # Stored decisions have had the name "as_it_is" since before there were other choices.
+    chosen = min(methods, key=losses.__getitem__)  # the first method with the least loss
+    # Decisions that were stored before there were other choices have the name "as_it_is".
     record = {"as_it_is" if method == "none" else method: loss for method, loss in losses.items()}
     return fit_calibration(chosen, truth, scores) or RawScores(), record
 

@@ -2,13 +2,14 @@
 
 Two images of one patient resemble each other, so they say less than images of two patients. The
 variance is therefore summed by patient (Obuchowski 1997). With one image per patient it equals the
-variance of DeLong (1988), which is given only beside it.
+variance of DeLong (1988).
 
-A sum over few patients, or over patients with very different numbers of images, is too small and
-itself uncertain. Each patient's contribution is therefore divided by 1 minus its share of the
-images of the class (with equal shares that is Obuchowski's factor). Intervals and tests use
-Student's t with Satterthwaite's degrees of freedom, the smaller of two: those of the effective
-patients of either class, and those that the contributions themselves show.
+Such a sum is too small and itself uncertain where patients are few, or where their numbers of
+images differ much. Each patient's contribution is therefore divided by 1 minus the patient's share
+of the images of the class (with equal shares this gives Obuchowski's factor). Intervals and tests
+use Student's t with Satterthwaite's degrees of freedom. These are computed from the effective
+numbers of patients of both classes and from the spread of the contributions, and the smaller result
+is used.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
-"""Name of the method, as results give it."""
+"""Name of the method in results."""
 _DELONG = "DeLong 1988, images taken as independent"
 _FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 
@@ -42,15 +43,16 @@ _FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 class AurocParts:
     """An AUROC, or a difference of two on the same images, and each patient's contribution to it.
 
-    Differences are taken with ``-`` and contain the covariance of the two.
+    The operator ``-`` gives the difference of two AUROCs, with their covariance taken into account.
 
     Attributes:
         value: The AUROC or the difference.
         of_positive: Contribution of each patient's positive images, shape ``(patients,)``: the sum
             of (share of the negatives that the image outscores - value) / positives.
         of_negative: Contribution of each patient's negative images, shape ``(patients,)``.
-        images: Positive and negative images of each patient, shape ``(patients, 2)``.
-        trials: Most pairs of a positive and a negative patient, no patient in two pairs.
+        images: Number of each patient's positive and negative images, shape ``(patients, 2)``.
+        trials: Largest number of pairs of a positive and a negative patient in which no patient
+            occurs twice; 0 for a difference.
         bounded: True for an AUROC, False for a difference.
 
     Example:
@@ -74,11 +76,11 @@ class AurocParts:
 
     @cached_property
     def contributions(self) -> Floats | None:
-        """Contribution of each patient, corrected for its share of the images, ``(patients,)``.
+        """Contributions of the patients, corrected for their leverage, shape ``(patients,)``.
 
-        The sum of squares is the variance. The sum of products with the contributions to another
-        system's AUROC on the same images is the covariance. None with fewer than two patients of
-        either class.
+        The sum of their squares is the variance. The sum of their products with the contributions
+        to another system's AUROC on the same images is the covariance. The value is None where a
+        class has fewer than two patients.
         """
         if np.count_nonzero(self.images, axis=0).min() < 2:
             return None
@@ -88,15 +90,15 @@ class AurocParts:
 
     @property
     def variance(self) -> float | None:
-        """Variance over patients; None with fewer than two patients of either class."""
+        """Variance over patients; None where a class has fewer than two patients."""
         return None if self.contributions is None else float((self.contributions**2).sum())
 
     @property
     def freedom(self) -> float:
         """Degrees of freedom of the variance.
 
-        The smaller of two: those of the effective patients of both classes, and those that the
-        contributions show.
+        They are computed from the effective numbers of patients of both classes and from the spread
+        of the contributions; the smaller result is used.
         """
         effective = np.array([effective_patients(of_class) for of_class in self.images.T])
         of_classes = (1 / effective).sum() ** 2 / (1 / (effective**2 * (effective - 1))).sum()
@@ -107,7 +109,14 @@ class AurocParts:
 
     @classmethod
     def mean(cls, seeds: Sequence[AurocParts]) -> AurocParts:
-        """Average the training seeds of one system, all evaluated on the same images."""
+        """Average the training seeds of one system, all evaluated on the same images.
+
+        Args:
+            seeds: AUROC of each training seed, at least one.
+
+        Returns:
+            The mean AUROC with the mean contributions of the patients.
+        """
         return cls(
             float(np.mean([seed.value for seed in seeds])),
             np.mean([seed.of_positive for seed in seeds], axis=0),
@@ -126,7 +135,11 @@ class AurocParts:
         )
 
     def estimate(self) -> ClusteredEstimate:
-        """Return the figure with its standard error over patients."""
+        """Return the figure with its standard error over patients.
+
+        Returns:
+            The estimate. If it has no standard error, its note gives the reason.
+        """
         variance = self.variance
         if variance is None:
             return ClusteredEstimate(self.value, None, note=_FEW_PATIENTS)
@@ -137,7 +150,7 @@ class AurocParts:
             effective_patients=self.effective_patients,
             trials=min(self.trials, self.effective_patients),
         )
-        # Rounding leaves some 1e-17 where a system is compared with itself.
+        # Rounding leaves contributions of about 1e-17 where a system is compared with itself.
         if variance < 1e-24:
             return without_error if without_error.exact else replace(without_error, note=NO_WIDTH)
         return replace(without_error, error=float(np.sqrt(variance)), freedom=self.freedom)
@@ -151,7 +164,7 @@ def auroc_over_seeds(*systems: Sequence[AurocParts]) -> ClusteredEstimate:
 
     Returns:
         The mean over seeds, or the difference of two means, first minus second. With one seed per
-        system the uncertainty is that over patients alone.
+        system, the uncertainty is over patients only.
 
     Source:
         Obuchowski and Rockette 1995; see `estimate_over_seeds`.
@@ -196,8 +209,8 @@ def auroc_parts(
         y_score: Scores, shape ``(N,)``.
         clusters: Number of each image's patient from 0, shape ``(N,)``.
         n_clusters: Number of patients.
-        folds: Fold of each image, shape ``(N,)``, where each fold was scored by a model of its own:
-            only images of one fold are then compared.
+        folds: Fold of each image, shape ``(N,)``, where each fold was scored by another model; an
+            image is then compared only with images of its fold.
 
     Returns:
         The AUROC with its parts; None where no fold has images of both classes.
@@ -214,7 +227,7 @@ def auroc_parts(
     truth = np.asarray(y_true, dtype=bool)
     scores = np.asarray(y_score, dtype=np.float64)
     patients = np.asarray(clusters)
-    # Sums of halves (a tie is half a point) are exact.
+    # A tie is half a point, so all sums are exact in binary.
     points = np.zeros(len(truth))
     rivals = np.zeros(len(truth))
     parts = [slice(None)] if folds is None else [folds == fold for fold in np.unique(folds)]
@@ -242,7 +255,7 @@ def auroc_parts(
 
 
 def _pairs_of_patients(truth: npt.NDArray[np.bool_], patients: Integers) -> int:
-    """Return the most pairs of a positive and a negative patient, no patient in two pairs."""
+    """Return the largest number of positive-negative pairs in which no patient occurs twice."""
     n_with_positive = np.count_nonzero(np.bincount(patients[truth]))
     n_with_negative = np.count_nonzero(np.bincount(patients[~truth]))
     n_patients = np.count_nonzero(np.bincount(patients))
@@ -250,7 +263,7 @@ def _pairs_of_patients(truth: npt.NDArray[np.bool_], patients: Integers) -> int:
 
 
 class _Points(NamedTuple):
-    """Images of the other class that each image is ranked rightly against, and all of them."""
+    """For each image, numbers of rightly ranked and of all images of the other class."""
 
     points: Floats
     rivals: Floats
@@ -280,12 +293,12 @@ def auroc_difference(
         y_true: Labels, 0 or 1, shape ``(N,)``.
         first: Scores of one system, shape ``(N,)``.
         second: Scores of the other system, shape ``(N,)``.
-        patients: Name of each image's patient, shape ``(N,)``. Left out: images are taken as
-            independent, which is DeLong's test with the normal distribution.
+        patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
+            independent, and the test is DeLong's with the normal distribution.
 
     Returns:
-        The difference, first minus second, with interval, p-value and smallest detectable
-        difference; None where a class is absent.
+        The difference, first minus second, with its interval, its p-value and the smallest
+        detectable difference; None where a class is absent.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
@@ -314,5 +327,5 @@ def auroc_difference(
 
 
 def _note_by_image(note: str) -> str:
-    """Reword a note for images that each count as a patient of their own."""
+    """Reword a note for a test in which images, not patients, are the units."""
     return note.replace(_FEW_PATIENTS, "no interval: fewer than two images of each class")

@@ -1,4 +1,4 @@
-"""A figure with a standard error over patients or readers, and what follows from the two."""
+"""A figure with a standard error over patients or readers, and its interval and p-value."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ _POWER = 0.8
 
 @dataclass(frozen=True)
 class ClusteredEstimate:
-    """A figure or a difference with its standard error; interval and p-value follow from the two.
+    """A figure or a difference with its standard error, which gives the interval and the p-value.
 
-    It prints its value, its 95 % interval and, for a difference, the p-value of no difference.
+    The printed form has the value, the 95 % interval and, for a difference, the p-value of the
+    hypothesis that there is no difference.
 
     Attributes:
         value: The estimate.
-        error: Standard error; None where there is none.
+        error: Standard error; None where it cannot be computed.
         freedom: Degrees of freedom of the t distribution; infinite for the normal distribution.
         bounded: True if the figure lies in [0, 1]; its interval is then computed on the logit.
-        note: Why there is no standard error.
+        note: Reason why there is no standard error; empty where there is one.
         effective_patients: Effective number of patients of the rarer class; None where unknown.
-        trials: For an AUROC, the number of pairs of a positive and a negative patient, no patient
-            in two pairs, and at most the effective patients of the rarer class. The interval
-            reaches no further than the exact one of so many trials, which it equals at 0 and 1.
-        span: A figure that is not bounded lies between minus this value and this value.
-        squares: Parts of the variance that are mean squares, each with its degrees of freedom.
+        trials: Number of independent trials behind an AUROC: the pairs of a positive and a negative
+            patient in which no patient occurs twice, or the effective number of patients of the
+            rarer class if that is smaller. The interval reaches no further than the exact interval
+            of so many trials, and equals it for an AUROC of 0 or 1.
+        span: Largest absolute value that the figure can take if it is not bounded.
+        squares: Parts of the variance that are mean squares, each as a pair of value and degrees of
+            freedom.
         method: Name of the method that gave the estimate.
 
     Example:
@@ -81,11 +84,11 @@ class ClusteredEstimate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Ends of the 95 % interval, see `interval_at`."""
+        """Lower and upper end of the 95 % interval, see `interval_at`."""
         return self.interval_at(LEVEL)
 
     def interval_at(self, level: float) -> tuple[float, float] | None:
-        """Compute the interval with a coverage.
+        """Compute the interval with a given coverage.
 
         The interval of an AUROC is computed on the logit, so that it stays inside [0, 1].
 
@@ -116,7 +119,7 @@ class ClusteredEstimate:
         return max(float(low), exact[0]), min(float(high), exact[1])
 
     def cautious_interval_at(self, level: float) -> tuple[float, float]:
-        """Compute the interval with a t quantile of its own for each part of the variance.
+        """Compute the interval in which each part of the variance has its own t quantile.
 
         Args:
             level: Coverage, in (0, 1).
@@ -127,15 +130,48 @@ class ClusteredEstimate:
         Source:
             Zou and Donner 2008.
         """
-        tail = (1 + level) / 2
+        reach = self._cautious_reach((1 - level) / 2)
+        return self.value - reach, self.value + reach
+
+    def _cautious_reach(self, tail: float) -> float:
+        """Return how far the cautious interval that leaves out such a tail reaches."""
         squared_reach = sum(
             scipy.special.stdtrit(freedom, tail) ** 2 * variance
             for variance, freedom in self.squares
         )
         between_readers = sum(variance for variance, _ in self.squares)
         over_cases = max((self.error or 0.0) ** 2 - between_readers, 0.0)
-        reach = float(np.sqrt(squared_reach + scipy.special.ndtri(tail) ** 2 * over_cases))
-        return self.value - reach, self.value + reach
+        return float(np.sqrt(squared_reach + scipy.special.ndtri(tail) ** 2 * over_cases))
+
+    @property
+    def freedom_between(self) -> float:
+        """Degrees of freedom between readers; 0 without any mean square.
+
+        Of several mean squares (readers nested in systems) each counts with the smallest number,
+        because a mean square of two readers makes a test too liberal beside one of many.
+        """
+        fewest = min((freedom for _, freedom in self.squares), default=0.0)
+        return len(self.squares) * fewest
+
+    @property
+    def cautious_p_value(self) -> float | None:
+        """Two-sided p-value that belongs to `cautious_interval_at`; None without a standard error.
+
+        It is below 0.05 where the cautious 95 % interval excludes 0. A smaller one than 1e-12 is
+        given as 1e-12.
+        """
+        if not self.error:
+            return None
+        smallest = 1e-12
+        if self.value == 0:
+            return 1.0
+        if self._cautious_reach(smallest / 2) <= abs(self.value):
+            return smallest
+
+        def beyond(exponent: float) -> float:
+            return self._cautious_reach(10**exponent / 2) - abs(self.value)
+
+        return float(10 ** scipy.optimize.brentq(beyond, np.log10(smallest), 0.0, xtol=1e-10))
 
     @property
     def as_interval(self) -> Interval:
@@ -143,12 +179,19 @@ class ClusteredEstimate:
         return Interval(self.value, *(self.interval or (np.nan, np.nan)), note=self.note)
 
     def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
-        """Compute the intervals at several levels, see `interval_at`; empty without an interval."""
+        """Compute the intervals at several coverages, see `interval_at`.
+
+        Args:
+            levels: Coverages, in (0, 1).
+
+        Returns:
+            Lower and upper end at each coverage; empty where there is no interval.
+        """
         intervals = [self.interval_at(level) for level in levels]
         return tuple(ends for ends in intervals if ends is not None)
 
     def _exact_interval(self, level: float) -> tuple[float, float] | None:
-        """Return Clopper and Pearson's interval of pairs of patients that are ranked rightly."""
+        """Return the exact interval with `trials` pairs of patients; None with one pair or none."""
         if self.trials <= 1:
             return None
         exact = Interval.from_share(self.value, self.trials, level)
@@ -156,7 +199,7 @@ class ClusteredEstimate:
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided p-value of a difference of 0; None without a standard error."""
+        """Two-sided p-value of the hypothesis that the true value is 0; None without an error."""
         if not self.error:
             return None
         return float(2 * scipy.special.stdtr(self.freedom, -abs(self.value) / self.error))
@@ -165,7 +208,8 @@ class ClusteredEstimate:
     def detectable(self) -> float | None:
         """Smallest true difference that 80 % of such test sets would show.
 
-        None where even the largest possible difference would not be shown so often.
+        None where even the largest possible difference would not be shown so often, or where there
+        is no standard error.
         """
         if not self.error:
             return None
@@ -176,12 +220,12 @@ class ClusteredEstimate:
 def smallest_detectable(error: float, freedom: float = np.inf) -> float:
     """Compute the smallest true difference that a test set of this kind shows with 80 % power.
 
-    It is ``(t[1 - alpha / 2] + t[power]) x standard error``, two-sided: the usual sample size
-    formula, solved for the difference.
+    The formula is ``(t[1 - alpha / 2] + t[power]) x standard error``: the usual formula for a
+    sample size with a two-sided test, solved for the difference.
 
     Args:
         error: Standard error of the paired difference.
-        freedom: Degrees of freedom of its t test.
+        freedom: Degrees of freedom of the t test; infinite for the normal distribution.
 
     Returns:
         The difference, in the unit of the standard error.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # whose parts load when they are first used
+import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_variance import (
@@ -17,26 +17,26 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
     """Compute the exact 95 % interval of a share of images that come in patients.
 
-    With one image per patient it is the interval of Clopper and Pearson. Otherwise it is that of
-    as many independent images as the variance by patient implies, and never of more images than
-    there are. Two rules keep it from being too narrow:
+    With one image per patient, this is the interval of Clopper and Pearson. Otherwise, it is the
+    interval of as many independent images as the variance by patient implies, but never of more
+    images than there are. Two rules keep the interval from being too narrow:
 
-    - Each end of the exact interval has one trial more on the other side. The variance therefore
-      has one patient of usual size more, too; without it, a few patients who have all the errors
-      would give too narrow an end.
-    - Patients with many images decide the variance, and where these happen to be right it is too
-      small. The number of independent images is therefore at most the one that follows from how
-      alike the images of all patients are.
+    - Each end of the exact interval assumes one further trial on the other side. The variance
+      therefore also assumes one further patient of the usual size. Without this patient, the end
+      would be too near the share where a few patients have all the errors.
+    - Patients with many images dominate the variance, which is too small where their images happen
+      to be right. The number of independent images is therefore limited by `design_effects`, which
+      measures how alike the images of a patient are.
 
     Args:
-        hits: Images of each patient that count (weights allowed), shape ``(patients,)``.
-        images: All images of each patient, shape ``(patients,)``; their sum is above 0.
+        hits: Number of hits among each patient's images (weights allowed), shape ``(patients,)``.
+        images: Number of images of each patient, shape ``(patients,)``; their sum is above 0.
 
     Returns:
         Lower and upper end, in [0, 1].
 
     Source:
-        Clopper and Pearson 1934; Korn and Graubard 1998 (patients with several images).
+        Clopper and Pearson 1934; Korn and Graubard 1998, for patients with several images.
 
     Example:
         >>> low, high = exact_share(np.array([1.0] * 18 + [0.0] * 2), np.ones(20))
@@ -53,7 +53,7 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
     most_trials = float(total / design_effects(hits[None], images)[0])
 
     def exact_with_patient(share_of_patient: float) -> Interval:
-        """Return the interval with one patient of usual size more."""
+        """Return the interval with one further patient of the usual size and this share of hits."""
         images_with = np.append(images, (images**2).sum() / total)
         hits_with = np.append(hits, share_of_patient * images_with[-1])
         mean = hits_with.sum() / images_with.sum()
@@ -74,26 +74,26 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
 def share_below_p_values(
     hits: Floats, images: Floats, floor: npt.ArrayLike, error: float
 ) -> Floats:
-    """Compute p-values of "the share is at most the floor" for images that come in patients.
+    """Compute p-values of the hypothesis that a share of patients' images is at most a floor.
 
-    The test is the exact binomial one of as many independent images as the variance by patient
-    implies. As in `exact_share`, the variance has one patient of mean size more, of whose images
-    none counts, and there are never more independent images than the likeness of all patients'
-    images allows. With one image per patient it is the binomial test of the images.
+    The test is the exact binomial test with as many independent images as the variance by patient
+    implies. As in `exact_share`, the variance assumes one further patient, who has the mean number
+    of images and no hit, and `design_effects` limits the number of independent images. With one
+    image per patient, this is the binomial test of the images.
 
     Args:
-        hits: Images of each patient that count (weights allowed), one sample in each row, shape
-            ``(R, patients)``.
-        images: All images of each patient, at least 1, shape ``(patients,)``.
-        floor: Share in (0, 1), one for all rows or one for each, shape ``(R,)``.
-        error: Level at which the p-values are compared, in (0, 1); Student's t of the variance is
-            taken at this level.
+        hits: Number of hits among each patient's images (weights allowed), one sample in each row,
+            shape ``(R, patients)``.
+        images: Number of images of each patient, at least 1, shape ``(patients,)``.
+        floor: Claimed largest share, in (0, 1), one for all rows or one for each, shape ``(R,)``.
+        error: Level with which the p-values will be compared, in (0, 1). The quantile of Student's
+            t that corrects the variance is taken at this level.
 
     Returns:
         One p-value for each row, shape ``(R,)``.
 
     Source:
-        Korn and Graubard 1998, Survey Methodology 24:193, as a one-sided test.
+        Korn and Graubard 1998, Survey Methodology 24:193, here as a one-sided test.
 
     Example:
         >>> hits = np.array([[2.0, 2.0, 1.0, 2.0, 2.0, 2.0], [1.0, 2.0, 0.0, 2.0, 1.0, 1.0]])
@@ -115,7 +115,7 @@ def share_below_p_values(
 
 
 def _independent_images(hits: Floats, images: Floats, error: float) -> Floats:
-    """Return the number of independent images that each row's variance by patient implies, (R,)."""
+    """Return the number of independent images that each row's variance implies, shape ``(R,)``."""
     total = images.sum()
     images_with = np.append(images, images.mean())
     hits_with = np.column_stack([hits, np.zeros(len(hits))])
@@ -129,17 +129,20 @@ def _independent_images(hits: Floats, images: Floats, error: float) -> Floats:
 
 
 def design_effects(hits: Floats, images: Floats) -> Floats:
-    """Compute how many images carry the information of one, if all patients' images are as alike.
+    """Compute design effects: how many of the images carry the information of one.
+
+    The images of every patient are taken as equally alike (one intraclass correlation).
 
     Args:
-        hits: Images of each patient that count, one sample in each row, shape ``(R, patients)``.
-        images: All images of each patient, above 0, shape ``(patients,)``.
+        hits: Number of hits among each patient's images, one sample in each row, shape
+            ``(R, patients)``.
+        images: Number of images of each patient, above 0, shape ``(patients,)``.
 
     Returns:
         Design effects, at least 1, shape ``(R,)``.
 
     Source:
-        Ridout, Demetrio and Firth 1999, Biometrics 55:137 (analysis of variance).
+        Ridout, Demetrio and Firth 1999, Biometrics 55:137 (estimator by analysis of variance).
 
     Example:
         >>> design_effects(np.array([[2.0, 0.0, 2.0]]), np.array([2.0, 2.0, 2.0])).tolist()

@@ -1,4 +1,4 @@
-"""Variance of a mean over images that come in patients: effective number, leverage, freedom."""
+"""Effective number of patients, leverage and degrees of freedom of a mean over images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def without_leverage(added: Floats, images: Floats) -> Floats:
 
     A patient with a large share of the images pulls the mean towards itself, so its deviation from
     the mean is too small by the factor 1 minus that share. The sum of the squared results is the
-    jackknife's variance of the mean.
+    jackknife variance of the mean.
 
     Args:
         added: Deviation that each patient adds to the mean, shape ``(patients,)``.
@@ -56,10 +56,14 @@ def without_leverage(added: Floats, images: Floats) -> Floats:
 def satterthwaite_freedom(contributions: Floats) -> float:
     """Compute the degrees of freedom of a sum of squares from its terms.
 
-    They are ``2 V^2 / Var(V)`` with ``V = sum q^2`` and, on the safe side, ``Var(V) = sum q^4``.
+    They are ``2 V^2 / Var(V)`` with ``V = sum q^2``. The variance of V is taken as ``sum q^4``,
+    which is on the safe side.
 
     Args:
-        contributions: The terms q, not all 0, shape ``(patients,)``.
+        contributions: Terms q whose squares are summed, not all 0, shape ``(patients,)``.
+
+    Returns:
+        The degrees of freedom.
 
     Source:
         Satterthwaite 1946.

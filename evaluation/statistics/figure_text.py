@@ -12,7 +12,7 @@ DASH = "–"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Format a figure with a true minus sign; an undefined one becomes a dash.
+    """Format a figure with a true minus sign; an undefined figure becomes a dash.
 
     Args:
         value: The figure; None or NaN where it is undefined.
@@ -32,7 +32,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str:
-    """Format both ends of an interval; without them the text is a dash.
+    """Format both ends of an interval; the text is a dash where there is none.
 
     Args:
         low: Lower end; None where there is no interval.
@@ -50,7 +50,7 @@ def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str
 
 
 def interval_text(interval: Interval) -> str:
-    """Format both ends of an interval; without them the text is empty.
+    """Format both ends of an interval; the text is empty where there is none.
 
     Args:
         interval: A figure and its interval.
@@ -67,7 +67,7 @@ def interval_text(interval: Interval) -> str:
 
 
 def score_text(value: float) -> str:
-    """Format a score or threshold: three decimals, or three digits where it is small.
+    """Format a score or threshold with three decimals, or three significant digits if it is small.
 
     Args:
         value: The score, in [0, 1].
@@ -83,7 +83,7 @@ def score_text(value: float) -> str:
 
 
 def p_value_text(p_value: float | None) -> str:
-    """Format a p-value for a table, with four decimals near 0.05; without one it is a dash.
+    """Format a p-value for a table, with four decimals near 0.05; None becomes a dash.
 
     Args:
         p_value: The p-value, in [0, 1]; None without one.

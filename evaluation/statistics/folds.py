@@ -20,12 +20,13 @@ def patient_folds(
 ) -> npt.NDArray[np.int64]:
     """Assign patients to folds so that all images of a patient are in one fold.
 
-    With labels, patients with a positive image and the others are assigned in turn, in the order of
-    a digest of their names. The folds are then balanced, and the same on every machine and in any
-    order of rows. There are as many folds as the rarer kind has patients, at most 5.
+    With labels, the patients with a positive image are assigned to the folds in turn, and so are
+    the other patients, in the order of a digest of their names. The folds are then balanced, and
+    they are the same on every machine and for any order of rows. There are as many folds as there
+    are patients of the rarer kind, but at most 5.
 
-    Without labels, the fold is a hash of the patient's name, so it does not depend on the other
-    patients. There are always 5 folds.
+    Without labels, the fold follows from a hash of the patient's name, so it does not depend on the
+    other patients. There are then always 5 folds.
 
     Args:
         patients: Name of each image's patient, shape ``(N,)``.

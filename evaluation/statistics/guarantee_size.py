@@ -1,4 +1,4 @@
-"""Sample size of a guarantee: validation patients needed for a threshold that is guaranteed."""
+"""Sample size of a guarantee: validation patients needed to find a guaranteed threshold."""
 
 from __future__ import annotations
 
@@ -7,34 +7,37 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # whose parts load when they are first used
+import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.patient_images import IMAGES_PER_PATIENT
 
 MOST_SIMULATED = 5_000
 """Largest number of validation patients that is simulated."""
-_VALIDATION_SETS = 1000  # simulated for each number of patients
+_VALIDATION_SETS = 1000  # number of validation sets that are simulated for each number of patients
 _SCORES_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
 class GuaranteedShare:
-    """A share of images that is to be guaranteed, at a threshold with an expected share.
+    """A share of images that is to be guaranteed at a threshold, and its expected true value.
 
     Attributes:
-        floor: The share that is guaranteed. Where false positives per image are guaranteed, it is
-            1 minus their number, divided by the most that count.
-        error: Chance that the guarantee may be wrong, in (0, 1).
-        expected: True figure at the threshold.
-        images: Images of each patient that count, or a data set of `IMAGES_PER_PATIENT`.
-        within: Correlation of the normal scores of a patient's images.
-        p_values: Function from good images by patient (``(R, patients)``), counted images by
-            patient (``(patients,)``), floor and error to p-values, shape ``(R,)``.
-        most_marks: Most false positives of an image that count, where their mean is guaranteed;
-            0 for a share.
-        simulated: Function from a number of patients to the chance of a guarantee, where the figure
-            is no share.
+        floor: Share that is guaranteed. Where false positives per image are guaranteed, this is 1
+            minus their mean number divided by `most_marks`.
+        error: Accepted probability that the guarantee is wrong, in (0, 1).
+        expected: True value at the threshold: a share, or the mean number of false positives of an
+            image.
+        images: Number of counted images of each patient, or the name of a data set in
+            `IMAGES_PER_PATIENT`.
+        within: Correlation of the normal scores of two images of a patient.
+        p_values: Function that gives p-values, shape ``(R,)``, from the good images of each patient
+            (``(R, patients)``), the counted images of each patient (``(patients,)``), floor and
+            error.
+        most_marks: Largest number of false positives that are counted in an image, where their mean
+            is guaranteed; 0 for a share.
+        simulated: Function that gives the probability of a guarantee for a number of patients,
+            where the figure is neither a share nor such a mean; None otherwise.
 
     Example:
         >>> share = GuaranteedShare(0.8, 0.1, 0.9, images=1, within=0.0, p_values=None)
@@ -52,15 +55,15 @@ class GuaranteedShare:
     simulated: Callable[[int], float] | None = None
 
     def chance(self, patients: int) -> float:
-        """Compute how often so many validation patients show the guarantee.
+        """Compute the probability that so many validation patients show the guarantee.
 
-        The chance is exact with one image per patient, else simulated.
+        The probability is exact for a share with one image per patient; otherwise it is simulated.
 
         Args:
             patients: Number of patients whose images count.
 
         Returns:
-            Chance in [0, 1].
+            Probability in [0, 1].
         """
         if self.simulated is not None:
             return self.simulated(patients)
@@ -70,7 +73,8 @@ class GuaranteedShare:
         rng = np.random.default_rng(0)
         rows = max(1, _SCORES_AT_ONCE // int(sizes.sum()))
         if self.most_marks:
-            # An image's goodness is the share of the marks that count (Poisson) which it has not.
+            # An image is good by the share of the `most_marks` counted marks that it does not have;
+            # the number of marks is Poisson.
             below = scipy.special.pdtr(np.arange(self.most_marks), self.expected)
             levels = scipy.special.ndtri(below)
         else:
@@ -98,17 +102,17 @@ class GuaranteedShare:
         return every_patient[(quantiles * len(every_patient)).astype(int)]
 
     def _exact_chance(self, patients: int) -> float:
-        """Return the chance with one image per patient, by the binomial distribution."""
+        """Return the probability with one image per patient, by the binomial distribution."""
         good = np.arange(patients + 1)
         is_shown = scipy.stats.binom.sf(good - 1, patients, self.floor) <= self.error
         probability = scipy.stats.binom.pmf(good, patients, self.expected)
         return float(probability[is_shown].sum())
 
     def fewest(self, chance: float) -> int | None:
-        """Find the fewest patients who show the guarantee with a chance.
+        """Find the smallest number of patients that shows the guarantee with a given probability.
 
         Args:
-            chance: Chance that is wanted, in (0, 1).
+            chance: Wanted probability of the guarantee, in (0, 1).
 
         Returns:
             Number of patients; None if more than `MOST_SIMULATED` would have to be simulated.
@@ -128,6 +132,6 @@ class GuaranteedShare:
                 few = middle
         if self.images != 1 or self.most_marks or self.simulated is not None:
             return many
-        # A few more patients may have less chance, since good images are counted in whole numbers.
+        # A few more patients may have a lower probability, since good images are whole numbers.
         too_few = [n for n in range(many, 2 * many + 50) if self.chance(n) < chance]
         return max(too_few, default=many - 1) + 1

@@ -15,23 +15,23 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 LEVEL = 0.95
 """Coverage of every interval, unless another one is asked for."""
 NO_WIDTH = "no interval: every bootstrap resample gave the same value"
-"""Note of a figure that no resample moves."""
+"""Note of a figure that no resample changes."""
 MOST_UNDEFINED = 0.1
-"""A figure that is undefined on a larger share of the resamples gets no interval."""
+"""Largest share of the resamples on which a figure with an interval may be undefined."""
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its confidence interval; NaN where one is unknown.
+    """An estimate and its confidence interval; unknown values are NaN.
 
     Attributes:
         estimate: The estimate.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        note: Why the figure is undefined or has no interval, or what to know about it.
+        note: Reason why the figure is undefined or has no interval, or a remark; may be empty.
         unmoved: True if there is no interval because every resample gave the same value.
-        shifted: True if there is no interval because that of the resamples excludes the estimate.
+        shifted: True if there is no interval because the resamples' interval excludes the estimate.
 
     Example:
         >>> Interval(0.8, 0.7, 0.9).bounded, Interval(0.8).bounded
@@ -81,6 +81,9 @@ class Interval:
             row: Mapping or Series with ``ci_low``, ``estimate``, ``ci_high`` and ``note``. Missing
                 numbers become NaN.
 
+        Returns:
+            The figure with its interval.
+
         Example:
             >>> Interval.from_row({"estimate": 0.8, "ci_low": None, "ci_high": None, "note": ""})
             Interval(estimate=0.8, low=nan, high=nan, note='')
@@ -106,8 +109,9 @@ class Interval:
     def excludes_zero(self) -> bool:
         """True if estimate and interval lie on one side of 0, also as they are printed.
 
-        An end that rounds to 0.000 does not exclude 0, so that no claim rests on a digit that
-        nobody sees. Nor does a percentile interval on the other side of 0 than its estimate.
+        An end that rounds to 0.000 does not exclude 0, so that no claim rests on a digit that is
+        not printed. A percentile interval that lies on the other side of 0 than its estimate does
+        not exclude 0 either.
         """
         if not (self.known and self.bounded):
             return False
@@ -116,9 +120,10 @@ class Interval:
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided p-value of a true value of 0, from how far the interval reaches towards 0.
+        """Two-sided p-value of the hypothesis that the true value is 0; None without an interval.
 
-        None without an interval.
+        The standard error is taken from the end of the interval that is nearer 0, as if the
+        estimate were normal.
         """
         reach = self.estimate - self.low if self.estimate > 0 else self.high - self.estimate
         if not (self.bounded and reach > 0):
@@ -137,7 +142,7 @@ class Interval:
         return {name: float(end) if math.isfinite(end) else None for name, end in ends.items()}
 
     def reversed(self) -> Interval:
-        """Return the same difference with its sign changed (second minus first).
+        """Return the difference in the opposite direction (second minus first).
 
         Example:
             >>> Interval(0.1, -0.2, 0.3).reversed()
@@ -146,14 +151,15 @@ class Interval:
         return Interval(-self.estimate, -self.high, -self.low, self.note)
 
     def minus(self, other: Interval, correlation: float = 0.0) -> Interval:
-        """Subtract another figure; the interval of the difference follows from both intervals.
+        """Subtract another figure, and compute the interval of the difference from both intervals.
 
         Args:
             other: The figure to subtract.
-            correlation: Correlation of the two estimates, in [-1, 1]; 0 for independent images.
+            correlation: Correlation of the two estimates, in [-1, 1]; 0 if they come from
+                independent images.
 
         Returns:
-            The difference; without an interval where one of the two has none.
+            The difference. It has no interval where one of the two figures has none.
 
         Source:
             MOVER: Newcombe 1998; Zou and Donner 2008.
@@ -184,16 +190,16 @@ def percentile_interval(
     """Compute the percentile interval of a figure's bootstrap replicates.
 
     There is no interval where more than 10 % of the replicates are undefined, where the interval
-    would exclude the estimate, or where it would have no width: the bootstrap cannot say how
-    uncertain a figure is that no resample moves.
+    would exclude the estimate, or where the interval would have no width. If no resample changes a
+    figure, the bootstrap cannot say how uncertain the figure is.
 
     Args:
-        replicates: The figure on each resample, shape ``(R,)``; NaN where it was undefined.
+        replicates: The figure on each resample, shape ``(R,)``; NaN where the figure is undefined.
         level: Coverage, in (0, 1).
         estimate: The figure on the images themselves.
 
     Returns:
-        The estimate with its interval, or with a note that says why there is none.
+        The estimate with its interval, or with a note that gives the reason why there is none.
 
     Source:
         Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
@@ -215,8 +221,8 @@ def percentile_interval(
     if low == high:
         return Interval(estimate, note=NO_WIDTH, unmoved=True)
     if estimate < low - _ROUNDING or estimate > high + _ROUNDING:
-        # An ECE near 0 is an example: a resample adds noise to every bin, and noise only raises
-        # the mean gap.
+        # An example is a calibration error (ECE) near 0: a resample adds noise to every bin, and
+        # noise can only raise the mean gap.
         note = (
             f"no interval: resampling itself shifts this figure (middle {100 * level:.4g} % of "
             f"resamples: {low:.3f} to {high:.3f})"
@@ -227,10 +233,11 @@ def percentile_interval(
 
 
 def expanded_level(level: float, patients: float | None) -> float:
-    """Return the coverage to ask of percentiles so that they hold with few patients, too.
+    """Compute the level at which percentiles have the wanted coverage even with few patients.
 
-    Resamples of n patients vary by (n - 1) / n of the variance, and their tails are those of the
-    normal distribution. Percentiles further out make up for both.
+    The variance of resamples of n patients is too small by the factor (n - 1) / n, and their tails
+    are those of the normal distribution instead of Student's t. Percentiles further out correct
+    both.
 
     Args:
         level: Coverage that the interval is to have, in (0, 1).

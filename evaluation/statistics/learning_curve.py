@@ -6,24 +6,25 @@ The distance of a figure from 1 is assumed to fall with a power of the number of
 
 A third parameter, the level at which more images no longer help, is left out. With four sizes it
 would leave one degree of freedom, and a high level with a small ``b`` describes the same points as
-a low level with a large one. Beyond the largest size, where the curves end, it would
+a low level with a large ``b``. Beyond the largest size, where the curves end, a fitted level would
 suggest more than is known.
 
-Each model's line is the ordinary least squares line through its means over seeds; no model changes
-the line of another. Its uncertainty follows from the joint covariance of all means, which is that
-of `obuchowski_rockette.analyse_nested` with ``floor_mean_square=True``: patients are shared by all
-models and sizes, each size of a model has seeds of its own. The uncertainty is stored as draws of
-``(ln a, b)`` from a multivariate t distribution: one chi-square for the patients, and one for each
-model's seeds with Satterthwaite's degrees of freedom.
+Each model's line is the ordinary least squares line through the model's means over seeds; no model
+changes the line of another. The uncertainty of the lines follows from the joint covariance of all
+means, which `obuchowski_rockette.analyse_nested` gives with ``floor_mean_square=True``: all models
+and sizes share the patients, and each size of a model has separate seeds. The uncertainty is stored
+as draws of ``(ln a, b)`` from a multivariate t distribution. It has one chi-square for the
+patients, and one for the seeds of each model with Satterthwaite's degrees of freedom.
 
-``docs/curve.md`` says how often bands and intervals cover. That trainings of one seed vary together
-over its nested sizes is not modelled. Generalised least squares, with the same covariance as
-weights, gave intervals of the same width on RSNA: estimated weights bring errors of their own.
+``docs/curve.md`` says how often bands and intervals cover the truth. The model leaves out that
+trainings with the same seed vary together over nested sizes. Generalised least squares, with the
+same covariance as weights, gave intervals of the same width on RSNA, because estimated weights add
+errors.
 
 Source:
     Power law: Hestness et al. 2017, "Deep learning scaling is predictable, empirically"; Viering
-    and Loog 2023, "The shape of learning curves" (IEEE TPAMI 45:7799), who also name departures
-    from it. Where two lines cross: Fieller 1954, J R Stat Soc B 16:175.
+    and Loog 2023, "The shape of learning curves" (IEEE TPAMI 45:7799), who also describe departures
+    from a power law. Crossing of two lines: Fieller 1954, J R Stat Soc B 16:175.
 """
 
 from __future__ import annotations
@@ -65,16 +66,16 @@ class LearningCurve:
     """Fitted curve of one model, see `fit_learning_curves`.
 
     Attributes:
-        amounts: Annotated images at each size that was fitted, ascending, shape ``(S,)``.
+        amounts: Number of annotated images at each size that was fitted, ascending, shape ``(S,)``.
         line: ``(ln a, b)``; None without a fit. ``b`` is below 0 where more images give less.
-        draws: Draws of the line, shape ``(draws, 2)``; each row belongs to the same row of the
-            other models of the fit.
-        seeds: "random", or "fixed" with one training at each size: the curve is then that of these
-            trained models, and its uncertainty is that over patients alone.
-        lack_of_fit: p-value of the test that the means lie on such a line; None with two sizes,
-            through which a line always goes.
-        left_out: Why sizes were left out, one sentence each.
-        reason: Why there is no fit; empty where there is one.
+        draws: Draws of the line that show its uncertainty, shape ``(draws, 2)``. The draws of all
+            models of a fit are joint: equal rows belong together.
+        seeds: "fixed" where there is one training at each size, else "random". A fixed curve
+            describes these trained models only, and its uncertainty is over patients only.
+        lack_of_fit: p-value of the hypothesis that the means lie on such a line; None with two
+            sizes, because a line always goes through two points.
+        left_out: Sizes that were left out, each with the reason.
+        reason: Reason why there is no fit; empty where there is one.
     """
 
     amounts: Floats
@@ -87,7 +88,7 @@ class LearningCurve:
 
     @property
     def fits(self) -> bool:
-        """True if there is a line and the points are not shown to depart from it."""
+        """True if there is a line from which the points are not shown to depart."""
         return self.line is not None and (self.lack_of_fit is None or self.lack_of_fit > 1 - LEVEL)
 
     def at(self, amounts: npt.ArrayLike) -> CurveBand:
@@ -97,7 +98,7 @@ class LearningCurve:
             amounts: Numbers of images, above 0, shape ``(N,)``.
 
         Returns:
-            Curve and band.
+            The curve and its band at these numbers.
 
         Raises:
             InputError: There is no fit, or an amount is not above 0.
@@ -108,14 +109,14 @@ class LearningCurve:
         if not (n > 0).all():
             raise InputError(f"a learning curve begins above 0 images, got {n.min():g}")
         lines = np.vstack([self.line, self.draws])
-        # At a tiny number of images the line may lie below a figure of 0.
+        # At a tiny number of images the line may give a figure below 0.
         figures = 1 - np.exp(np.minimum(lines[:, :1] - lines[:, 1:] * np.log(n), 0.0))
         low, high = np.quantile(figures[1:], [_TAIL, 1 - _TAIL], axis=0)
         return CurveBand(figures[0], low, high)
 
 
 class EffortRange(NamedTuple):
-    """Range of annotation effort, in the unit of ``seconds_per_image`` of `crossing`."""
+    """Range of annotation effort: number of images times ``seconds_per_image`` of `crossing`."""
 
     low: float
     high: float
@@ -126,13 +127,16 @@ class Crossing:
     """Annotation effort at which one fitted curve overtakes another, see `crossing`.
 
     Attributes:
-        effort: The estimate; None without two curves, or where they are parallel. Infinite, or 0,
-            where it is beyond all numbers.
-        interval: The 95 % interval; ``(0, inf)`` where it is not shown which curve is the steeper,
-            so that they may cross anywhere or nowhere; None without two curves.
-        ahead: The model whose curve is higher beyond the estimate.
-        measured: The effort at which both models have sizes; None if there is none.
-        reason: Why a crossing is not shown; empty where it is.
+        effort: Estimated effort at the crossing; None without two curves, or where they are
+            parallel. It is infinite or 0 where the number cannot be represented.
+        interval: The 95 % interval of the effort. It is ``(0, inf)`` where it is not shown which
+            curve is steeper, so that the curves may cross anywhere or nowhere; None without two
+            curves.
+        ahead: The model whose curve is higher beyond the estimated effort; None without an
+            estimate.
+        measured: Lowest and highest effort that both models measured; None where their ranges do
+            not overlap.
+        reason: Reason why a crossing is not shown; empty where it is shown.
 
     Example:
         >>> Crossing(1200.0, (900.0, 1600.0), "first", (500.0, 4000.0), reason="").shown
@@ -147,7 +151,7 @@ class Crossing:
 
     @property
     def shown(self) -> bool:
-        """True if the interval lies where both models were measured, and both curves fit."""
+        """True if the interval lies where both models were measured, and both power laws fit."""
         return not self.reason
 
 
@@ -160,13 +164,14 @@ def fit_learning_curves(
     draws: int = 1024,
     seed: int = 0,
 ) -> tuple[LearningCurve, ...]:
-    """Fit a power law to each model, with the joint uncertainty of all.
+    """Fit a power law to the figures of each model, with the joint uncertainty of all models.
 
-    A size with a figure of NaN, or with a mean of 1 (which has no logarithm), is left out.
+    A size is left out if a figure is NaN there, or if the mean is 1, because ``ln 0`` is undefined.
 
     Args:
-        amounts: Annotated images at each size of each model, above 0, shape ``(S,)`` each.
-        figures: Figure at each size and seed of each model, in [0, 1], shape ``(S, seeds)`` each.
+        amounts: Number of annotated images at each size of each model, above 0, shape ``(S,)``
+            each.
+        figures: Figure of each model at each size and seed, in [0, 1], shape ``(S, seeds)`` each.
         covariance: Covariance over patients of all figures in the order model, size, seed, shape
             ``(figures, figures)``.
         freedom: Degrees of freedom of the covariance.
@@ -174,10 +179,10 @@ def fit_learning_curves(
         seed: Random seed of the draws.
 
     Returns:
-        The curve of each model, in their order.
+        The curve of each model, in the order of the arguments.
 
     Source:
-        Hestness et al. 2017; Obuchowski and Rockette 1995 for the covariance.
+        Hestness et al. 2017; for the covariance, Obuchowski and Rockette 1995.
 
     Example:
         >>> sizes = np.array([100.0, 200.0, 400.0])
@@ -209,13 +214,14 @@ def crossing(
 ) -> Crossing:
     """Find the annotation effort at which the curve of one model overtakes that of another.
 
-    The difference of two lines is a line, too, so its zero has a closed form. The interval holds
-    all efforts at which a difference is not shown (two-sided, pointwise, by the draws), as
-    Fieller's does. A crossing is shown where that interval lies within the effort that both models
-    measured. At either end of it the other model is then shown to be ahead, each with an error of
-    2.5 %, so curves that do not cross there are said to cross in at most 5 % of studies. It is not
-    shown with one seed, whose curve is that of a few trained models, nor where a power law does
-    not fit the points.
+    The difference of two lines is a line, too, so its zero has a closed form. Like Fieller's
+    interval, the interval holds all efforts at which no difference is shown (two-sided, pointwise,
+    by the draws). A crossing is shown where this interval lies within the range of effort that both
+    models measured. One model is then shown to be ahead at the lower end of that range and the
+    other at the upper end, each with an error of 2.5 %. Curves that do not cross in that range are
+    therefore said to cross in at most 5 % of studies. A crossing is not shown where a model has one
+    training at each size, because its curve then describes a few trained models only, nor where a
+    power law does not fit the points.
 
     Args:
         first: Curve of the first model.
@@ -223,7 +229,7 @@ def crossing(
         seconds_per_image: Annotation time per image for the first and the second model, above 0.
 
     Returns:
-        The crossing.
+        Estimate and interval of the crossing, and the reason where it is not shown.
 
     Raises:
         InputError: A time is not above 0, or the curves come from different fits.
@@ -310,7 +316,7 @@ class _FittedSizes:
 
 
 def _fitted_sizes(amounts: Floats, figures: Floats, first_row: int) -> _FittedSizes:
-    """Select the sizes whose mean figure is below 1, and say why the others are left out."""
+    """Select the sizes whose mean figure is below 1, and give the reason for each size left out."""
     order = np.argsort(amounts)
     means = figures.mean(axis=1)
     left_out = []
@@ -331,7 +337,7 @@ def _fitted_sizes(amounts: Floats, figures: Floats, first_row: int) -> _FittedSi
 def _curves(
     models: Sequence[_FittedSizes], matrix: Floats, freedom: float, draws: int, seed: int
 ) -> list[LearningCurve]:
-    """Fit the curves of models with two sizes or more."""
+    """Fit the curves of models that each have at least two sizes."""
     root, over_seeds = _log_covariance(models, matrix)
     fits = [np.asarray(np.linalg.pinv(model.design), np.float64) for model in models]
     ends = np.cumsum([0, *(len(model.amounts) for model in models)])
@@ -366,8 +372,8 @@ def _curves(
 class _LogCovariance(NamedTuple):
     """Covariance of the logarithms ln(1 - mean) of all models' sizes.
 
-    `root` is a root of the covariance over patients, shape ``(sizes, sizes)``; `over_seeds` are
-    the variances over seeds, shape ``(sizes,)``.
+    `root` is a matrix root of the covariance over patients, shape ``(sizes, sizes)``; `over_seeds`
+    holds the variances over seeds, shape ``(sizes,)``.
     """
 
     root: Floats
@@ -405,7 +411,7 @@ def _root(covariance: Floats) -> Floats:
 
 
 def _uniform(draws: int, columns: int, seed: int) -> Floats:
-    """Return Sobol's points with a random shift, in (0, 1): they cover it evenly."""
+    """Return randomly shifted Sobol points, which cover (0, 1) evenly, ``(draws, columns)``."""
     sobol = scipy.stats.qmc.Sobol(columns, scramble=False)
     shift = np.random.default_rng(seed).random(columns)
     points = (sobol.random_base2(math.ceil(math.log2(draws))) + shift) % 1
@@ -413,7 +419,7 @@ def _uniform(draws: int, columns: int, seed: int) -> Floats:
 
 
 def _t_draws(uniform: Floats, covariance: Floats, freedom: float) -> Floats:
-    """Turn points of (0, 1) into multivariate t around 0; the last column is its chi-square."""
+    """Turn points in (0, 1) into multivariate t around 0; the last column gives its chi-square."""
     normal = scipy.special.ndtri(uniform[:, :-1]) @ _root(covariance).T
     if math.isfinite(freedom):
         normal *= np.sqrt(freedom / scipy.special.chdtri(freedom, uniform[:, -1]))[:, None]
@@ -429,14 +435,14 @@ def _freedom(variances: Floats, freedom_of_one: float) -> float:
 def _lack_of_fit(
     model: _FittedSizes, root: Floats, freedom: float, over_seeds: Floats
 ) -> float | None:
-    """Return the p-value of the means' departure from a line, by F.
+    """Return the p-value of the hypothesis that the means lie on a line, by an F test.
 
-    The variance over seeds is pooled over the sizes.
+    The variance over seeds is pooled over the sizes. None with two sizes, or if nothing varies.
     """
     spare = len(model.amounts) - 2
     if not spare:
         return None
-    off_line = scipy.linalg.null_space(model.design.T)  # (S, S - 2): all that is not on a line
+    off_line = scipy.linalg.null_space(model.design.T)  # (S, S - 2): directions off the line
     over_patients = off_line.T @ root @ root.T @ off_line
     pooled = float(over_seeds.mean())
     expected = over_patients + pooled * np.eye(spare)
@@ -451,7 +457,7 @@ def _lack_of_fit(
 
 
 class _LineDifference(NamedTuple):
-    """First minus second line, ``height - slope ln(effort)``, shape ``(lines,)`` each."""
+    """First line minus second, ``height - slope ln(effort)``; shape ``(lines,)`` each."""
 
     height: Floats
     slope: Floats
@@ -466,18 +472,18 @@ def _difference(
 
 
 def _efforts_not_shown(lines: _LineDifference) -> EffortRange:
-    """Return the efforts between which draws of the difference have either sign.
+    """Return the range of efforts in which more than 2.5 % of the draws have either sign.
 
-    Beyond all efforts a draw's sign is that of its slope. If more than 2.5 % of the draws have
-    either sign there, no end is shown.
+    For a very large effort, the sign of a draw is decided by its slope. If at least 2.5 % of the
+    slopes have either sign, the range is unlimited.
     """
     rises = lines.slope > 0
     if _TAIL <= rises.mean() <= 1 - _TAIL:
         return EffortRange(0.0, math.inf)
-    usual = rises == (rises.mean() > 0.5)  # draws with the direction of nearly all
+    usual = rises == (rises.mean() > 0.5)  # draws whose slope has the more frequent sign
     log_efforts = lines.height / lines.slope
     order = np.argsort(log_efforts)
-    # The share of draws past their crossing, before and after each crossing.
+    # Share of the draws whose sign has changed to the usual one, before and after each crossing.
     steps = np.where(usual[order], 1.0, -1.0)
     after = (np.count_nonzero(~usual) + np.cumsum(steps)) / len(lines.slope)
     before = after - steps / len(lines.slope)
@@ -497,7 +503,7 @@ def _reason(
     interval: EffortRange,
     measured: EffortRange | None,
 ) -> str:
-    """Return why a crossing is not shown; empty where it is."""
+    """Return the reason why a crossing is not shown; empty where it is shown."""
     if "fixed" in (first.seeds, second.seeds):
         return "one training at each size: how trainings differ is not known"
     if not (first.fits and second.fits):

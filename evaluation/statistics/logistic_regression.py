@@ -12,8 +12,8 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 _STEPS = 100
 _CONVERGED = 1e-10  # largest gradient per image of a converged fit
 _SMALLEST_STEP = 1e-10
-_ROUNDING = 1e-13  # relative rise of a loss that is still no rise
-_LEAST_CURVATURE = 1e-12  # so that separated classes give a step at all
+_ROUNDING = 1e-13  # relative rise of a loss that counts as rounding
+_LEAST_CURVATURE = 1e-12  # added so that separated classes give a finite step
 
 
 class LogisticFit(NamedTuple):
@@ -56,20 +56,20 @@ def fit_logistic(
 ) -> LogisticFit:
     """Fit logistic regressions by Newton's method, one per row, with halved steps where needed.
 
-    A row's fit does not depend on the other rows. Labels enter by their sufficient statistic alone,
-    so they may be counts, weights or shares. Where classes are separated and no ridge keeps the
-    coefficients finite, those of the last step are returned.
+    A row's fit does not depend on the other rows. Labels enter only through their sufficient
+    statistic, so they may be counts, weights or shares. Where classes are separated and no ridge
+    keeps the coefficients finite, the coefficients of the last step are returned.
 
     Args:
         design: Variables, shape ``(N, C)``.
-        mass: Weight of each line of the design in each row, shape ``(R, N)``.
+        mass: Weight of each line of the design in each regression, shape ``(R, N)``.
         positive_sums: Weighted sum of the design over positive images, shape ``(R, C)``.
-        start: Coefficients to start from, shape ``(R, C)``; 0 if left out.
-        ridge: Penalty of each squared coefficient, shape ``(C,)`` or one for all.
+        start: Coefficients to start from, shape ``(R, C)``; all are 0 if left out.
+        ridge: Penalty of half of each squared coefficient, shape ``(C,)`` or one for all.
         offset: Fixed part of the log-odds, shape ``(N,)`` or one for all.
 
     Returns:
-        Coefficients and the gradients that were left.
+        The coefficients and the remaining gradients.
 
     Source:
         Damped Newton method: Lin, Lin and Weng 2007, for Platt scaling.
@@ -94,7 +94,7 @@ def fit_logistic(
         current, probability, loss = problem.move(current, step, loss)
         fitted[rows] = current
         gradient_left[rows] = np.abs(gradient).max(axis=1)
-        # That is the gradient before the step, and a Newton step squares what is left of it.
+        # The gradient is that before the step; near the solution, a Newton step about squares it.
         far = gradient_left[rows] > _CONVERGED * np.maximum(problem.mass.sum(axis=1), 1.0)
         if not far.any():
             break
@@ -116,7 +116,7 @@ class _Step(NamedTuple):
 
 
 class _Problem(NamedTuple):
-    """The regressions to be fitted; fields as the arguments of `fit_logistic`."""
+    """The regressions to be fitted; the fields are the arguments of `fit_logistic`."""
 
     design: Floats
     mass: Floats
@@ -129,7 +129,7 @@ class _Problem(NamedTuple):
 
     def loss(self, coefficients: Floats) -> tuple[Floats, Floats]:
         """Return the probability at each line of the design, and the penalised loss."""
-        # Matrix products row by row: a row must not depend on how many others there are.
+        # Each row has its own matrix product, so that its result does not depend on the other rows.
         logits = self.offset + (coefficients[:, None, :] @ self.design.T)[:, 0]
         small = np.exp(-np.abs(logits))
         probability = np.where(logits >= 0, 1.0, small) / (1 + small)
@@ -147,7 +147,7 @@ class _Problem(NamedTuple):
         return gradient + self.penalty * coefficients, curvature + ridge
 
     def move(self, coefficients: Floats, step: Floats, loss_before: Floats) -> _Step:
-        """Take a step, halved in each row until its loss no longer rises."""
+        """Take a step; in each row it is halved until the loss no longer rises."""
         size = np.ones(len(step))
         moved = coefficients - step
         probability, loss = self.loss(moved)

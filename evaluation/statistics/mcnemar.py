@@ -36,12 +36,13 @@ class McNemar:
     """Paired test of two systems' decisions on the same images.
 
     Attributes:
-        difference: Share right of the first system minus that of the second, with its clustered
-            standard error.
-        p_value: p-value of equal shares, by patient; None where no patient tells the two apart.
+        difference: Share of the images that the first system gets right minus the share that the
+            second gets right, with the clustered standard error of the difference.
+        p_value: p-value of the hypothesis of equal shares, clustered by patient; None where the
+            systems are right equally often in every patient, or with a single patient.
         p_exact: Exact p-value with images taken as independent; None with several seeds.
-        first_only: Images that only the first system gets right, a mean over seeds.
-        second_only: Images that only the second system gets right, a mean over seeds.
+        first_only: Number of images that only the first system gets right, as a mean over seeds.
+        second_only: Number of images that only the second system gets right, as a mean over seeds.
         n_images: Number of images.
     """
 
@@ -87,19 +88,19 @@ def mcnemar_test(
 ) -> McNemar:
     """Run the clustered McNemar test of Obuchowski (1998), with the exact test beside it.
 
-    On all images it is a test of accuracy, on the positive ones of sensitivity, on the negative
-    ones of specificity.
+    On all images this is a test of accuracy, on the positive images a test of sensitivity, and on
+    the negative images a test of specificity.
 
     Args:
         first_right: 1 where the first system gets an image right, else 0, shape ``(N,)``.
-        second_right: The same for the second system, shape ``(N,)``.
+        second_right: 1 where the second system gets an image right, else 0, shape ``(N,)``.
         patients: Name of each image's patient, shape ``(N,)``.
 
     Returns:
-        The difference of the shares right, with interval, and p-values.
+        The difference of the shares with its interval, and the p-values.
 
     Raises:
-        InputError: The three disagree about the number of images, or there is no image.
+        InputError: The arguments differ in length, or there is no image.
 
     Source:
         Obuchowski 1998, "On the comparison of correlated proportions for clustered data", in the
@@ -127,26 +128,27 @@ def clustered_mcnemar(
 ) -> McNemar:
     """Run the test of `mcnemar_test` on patients that are numbered already.
 
-    Let ``d`` be a patient's images that only the first system gets right, less those that only the
-    second gets right, with ``N`` images and ``K`` patients. The variance under equal shares is
-    ``K / (K - 1) x sum of d^2 / N^2`` (the pooled share cancels). Around the observed difference
-    ``D`` the variance is the sum of ``((d - n D) / N)^2``, where a patient has ``n`` images, each
-    term corrected for the patient's share of the images (`without_leverage`); with equal shares
-    that is ``K / (K - 1)`` times the plain sum. The interval is Student's t with the patients'
-    degrees of freedom.
+    There are ``N`` images of ``K`` patients. Let ``n`` be a patient's number of images, and let
+    ``d`` be the number that only the first system gets right minus the number that only the second
+    gets right. Under equal shares the variance is ``K / (K - 1) x sum of d^2 / N^2`` (the pooled
+    share cancels). Around the observed difference ``D`` the variance is the sum of
+    ``((d - n D) / N)^2`` over patients, with each term corrected for the patient's share of the
+    images (`without_leverage`). If all patients have equally many images, this is ``K / (K - 1)``
+    times the plain sum. The interval uses Student's t with degrees of freedom from the patients.
 
     Args:
-        first_right: 1 where the first system is right, shape ``(N,)``, or ``(seeds, N)`` for
-            several training seeds; difference and test are then those of Obuchowski and Rockette.
-        second_right: The same for the second system.
+        first_right: 1 where the first system is right, else 0, shape ``(N,)``, or ``(seeds, N)``
+            for several training seeds; difference and test are then those of Obuchowski and
+            Rockette.
+        second_right: The same for the second system, shape ``(N,)`` or ``(seeds, N)``.
         clusters: Number of each image's patient from 0, shape ``(N,)``.
         n_clusters: Number of patients.
 
     Returns:
-        The test; without an interval where there is one patient only.
+        The test. It has no interval where there is only one patient.
 
     Source:
-        Obuchowski 1998; Obuchowski and Rockette 1995 for several seeds.
+        Obuchowski 1998; for several seeds, Obuchowski and Rockette 1995.
 
     Example:
         >>> right = np.array([1.0, 1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0, 0.0])
@@ -197,7 +199,7 @@ def clustered_mcnemar(
 def _estimate_share_over_seeds(
     systems: Sequence[Floats], clusters: Integers, n_clusters: int, freedom: float
 ) -> ClusteredEstimate:
-    """Estimate the difference of two shares right, each the mean over seeds, ``(seeds, N)``."""
+    """Estimate the difference of two shares, each the mean over seeds of shape ``(seeds, N)``."""
     right = np.concatenate(list(systems))
     n_images = right.shape[1]
     images = per_cluster(np.ones((n_images, 1)), clusters, n_clusters)[:, 0]
@@ -219,6 +221,9 @@ def exact_mcnemar(first_only: int, second_only: int) -> float:
     Args:
         first_only: Number of images that only the first system gets right.
         second_only: Number of images that only the second system gets right.
+
+    Returns:
+        The p-value, in (0, 1].
 
     Source:
         McNemar 1947, with the binomial distribution.

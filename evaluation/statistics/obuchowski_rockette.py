@@ -5,10 +5,11 @@ A figure of reader ``j`` with system ``i`` is modelled as (Obuchowski and Rocket
     figure[i, j] = mean[i] + R[j] + TR[i, j] + error[i, j]
 
 The errors come from the cases and are correlated: ``Cov1`` between systems of one reader, ``Cov2``
-between readers of one system, ``Cov3`` between different readers of different systems. They are
-estimated over cases (jackknife, DeLong, bootstrap) and taken as known. The mean squares between
-readers are estimated, too, and give the degrees of freedom (Hillis 2007). With ``MS`` the usual
-mean squares of ``t`` systems and ``r`` readers, the variance of a difference of two systems is::
+between readers of one system, ``Cov3`` between different readers of different systems. These
+covariances are estimated over cases (jackknife, DeLong, bootstrap) and taken as known. The mean
+squares between readers are estimated as well, and they give the degrees of freedom (Hillis 2007).
+With ``MS`` the usual mean squares of ``t`` systems and ``r`` readers, the variance of a difference
+of two systems is::
 
     readers and cases random   2 / r x (MS(TR) + r max(Cov2 - Cov3, 0))
     readers fixed              2 / r x (Var(error) - Cov1 + (r - 1) max(Cov2 - Cov3, 0))
@@ -19,11 +20,11 @@ square ``MS(R[i])`` in each system. The difference of systems 1 and 2 has the va
 
     MS(R[1]) / r[1] + MS(R[2]) / r[2] + max(Cov2[1] + Cov2[2] - 2 Cov3, 0)
 
-A system whose readers are fixed (one program, one seed) adds the variance of its mean over cases in
-place of ``MS(R[i]) / r[i] + Cov2[i]``. Fixing one system of one reader is the comparison of readers
-with a stand-alone program. Degrees of freedom follow from Satterthwaite (1946): the square of the
-variance, divided by the sum of the squares of its parts that are mean squares, each divided by its
-own degrees of freedom.
+A system whose readers are fixed (one program, one seed) adds the variance of its mean over cases
+instead of ``MS(R[i]) / r[i] + Cov2[i]``. To compare readers with a stand-alone program, the program
+is such a system with one reader. Degrees of freedom follow from Satterthwaite (1946): the square of
+the variance is divided by the sum of ``m^2 / f`` over the parts ``m`` of the variance that are
+multiples of a mean square, where ``f`` is the degrees of freedom of that mean square.
 
 Source:
     Obuchowski and Rockette 1995, Commun Stat Simul Comput 24:285. Hillis 2007, Stat Med 26:596
@@ -31,7 +32,8 @@ Source:
     Acad Radiol 19:1508, and Hillis 2014, Stat Med 33:330 (nested readers; there with one pooled
     mean square, here one for each system, since the spread between readers may differ).
     Chakraborty 2017, "Observer Performance Methods", and method 1T-RRRC of RJafroc (stand-alone
-    program).
+    program). The degrees of freedom from which published intervals and tests decide come from the
+    simulation ``reader_model`` of docs/validity.md.
 """
 
 from __future__ import annotations
@@ -52,10 +54,20 @@ from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
 
 Effect = Literal["random", "fixed"]
 """Random: results hold for readers (or cases) like these. Fixed: they hold for these alone."""
-FEW_READERS = 5
-"""With fewer, published intervals over readers are too narrow, and claims rest on wider ones."""
+FREEDOM_OF_A_CLAIM = 4
+"""Degrees of freedom between readers from which a published interval decides.
+
+With fewer, such an interval is too narrow, and claims rest on `cautious_interval_at`. A crossed
+study has (systems - 1) x (readers - 1) of them; a mean, or readers against a program, has
+readers - 1; two systems with readers of their own have twice readers - 1 of the one with fewer.
+"""
+FREEDOM_OF_THE_OVERALL_TEST = 6
+"""Degrees of freedom between readers from which the overall test of a crossed study decides.
+
+With fewer, it shows a difference too often, and some pair must be shown as well.
+"""
 _LEAST_VARIANCE = 1e-24
-"""Rounding leaves some 1e-33 of variance where two systems always agree."""
+"""Smaller variances are rounding errors: about 1e-33 is left where two systems always agree."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +75,10 @@ class OverallTest:
     """Test that all systems have the same mean.
 
     Attributes:
-        statistic: F, or chi-square where readers are fixed.
+        statistic: The F statistic, or chi-square where readers are fixed.
         freedom: Degrees of freedom of numerator and denominator; the latter is infinite for
             chi-square.
-        p_value: p-value.
+        p_value: p-value of the hypothesis that all systems have the same mean.
     """
 
     statistic: float
@@ -76,14 +88,14 @@ class OverallTest:
 
 @dataclass(frozen=True)
 class Components:
-    """Variance components of a crossed study; ``reader`` and ``interaction`` may be negative.
+    """Variance components of a crossed study; `reader` and `interaction` may be negative.
 
     Attributes:
         reader: ``Var(R)``, variance between readers.
         interaction: ``Var(TR)``, variance between readers in the effect of a system.
-        cov1: Covariance over cases of two systems, same reader.
-        cov2: Covariance over cases of two readers, same system.
-        cov3: Covariance over cases of two readers, each with another system.
+        cov1: Covariance over cases of two systems with the same reader.
+        cov2: Covariance over cases of two readers with the same system.
+        cov3: Covariance over cases of two readers with different systems.
         error: Variance over cases of one figure.
     """
 
@@ -96,15 +108,36 @@ class Components:
 
 
 @dataclass(frozen=True)
+class ProgramComponents:
+    """Variance components of readers against a stand-alone program.
+
+    They are of the differences "reader minus program", one for each reader: a study of one system.
+
+    Attributes:
+        mean_square: Mean square between the readers' figures. RJafroc prints it as ``varR``.
+        reader: ``Var(R)``, variance between readers that errors over cases do not explain:
+            ``mean_square - error + cov2``. It may be negative.
+        cov2: Covariance over cases of the differences of two readers.
+        error: Variance over cases of the difference of one reader.
+    """
+
+    mean_square: float
+    reader: float
+    cov2: float
+    error: float
+
+
+@dataclass(frozen=True)
 class MultiReaderAnalysis:
     """Result of `analyse_crossed` and `analyse_nested`.
 
     Attributes:
         systems: Mean over readers of each system.
-        differences: First minus second system, by the positions of the two.
-        overall: Test that all systems are equal; None for a single one, or where nothing varies.
-            For nested readers it compares unweighted means.
-        components: Variance components of a crossed study with at least two systems.
+        differences: First minus second system; the key holds the positions of the two.
+        overall: Test that all systems are equal; None for a single system, or where nothing varies.
+            For nested readers, the test compares unweighted means.
+        components: Variance components of a crossed study with at least two systems; otherwise
+            None.
     """
 
     systems: tuple[ClusteredEstimate, ...]
@@ -118,8 +151,8 @@ def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:
 
     Args:
         replicates: Each figure computed with each case left out in turn, shape
-            ``(cases, figures)``. NaN where a figure has no image of the case: two figures vary
-            together only in cases that both have.
+            ``(cases, figures)``. NaN where a figure does not use the case; only cases that two
+            figures both use add to their covariance.
 
     Returns:
         Covariance, shape ``(figures, figures)``.
@@ -155,21 +188,18 @@ def analyse_crossed(
     *,
     readers: Effect = "random",
     cases: Effect = "random",
-    floor_mean_square: bool = False,
 ) -> MultiReaderAnalysis:
     """Analyse a study in which every reader reads with every system.
 
-    Mean squares and covariances of differences are pooled over all systems, as published programs
-    do; those of one system's mean are its own.
+    For differences, mean squares and covariances are pooled over all systems, as in published
+    programs. For the mean of one system, those of this system are used.
 
     Args:
         figures: Figure of each system and reader, shape ``(systems, readers)``.
         covariance: Covariance over cases of all figures, system by system, shape
             ``(systems x readers, systems x readers)``.
-        readers: Whether results are for readers like these or for these alone.
-        cases: Whether results are for cases like these or for these alone.
-        floor_mean_square: Take the mean square of systems x readers as no less than that of readers
-            whom a system changes alike. Few readers are often closer than that by chance.
+        readers: "random" if results hold for readers like these, "fixed" if for these only.
+        cases: "random" if results hold for cases like these, "fixed" if for these only.
 
     Returns:
         Means, differences, the overall test and variance components.
@@ -195,14 +225,12 @@ def analyse_crossed(
         return single
     parts = _components(table, np.asarray(covariance, dtype=np.float64))
     shared = max(parts.cov2 - parts.cov3, 0.0)
-    # Pooled: the expected mean square between systems that are equal, times 1 / r.
+    # Expected mean square between equal systems, pooled over systems and divided by r.
     if readers == "fixed":
         squares: list[_MeanSquare] = []
         over_cases = (parts.error - parts.cov1 + (n_readers - 1) * shared) / n_readers
     else:
         square = _interaction_square(table)
-        if floor_mean_square:
-            square = max(square, parts.error - parts.cov1 - shared)
         squares = [_MeanSquare(square / n_readers, (n_systems - 1) * (n_readers - 1))]
         over_cases = shared if cases == "random" else 0.0
     means = table.mean(axis=1)
@@ -224,21 +252,22 @@ def analyse_nested(
     freedom: float = np.inf,
     floor_mean_square: bool = False,
 ) -> MultiReaderAnalysis:
-    """Analyse a study in which every system has readers, or training seeds, of its own.
+    """Analyse a study in which every system has separate readers or training seeds.
 
-    All readers see the same cases. A system of a single reader must be fixed: the spread of its
-    readers is unknown.
+    All readers see the same cases. The reader of a system with a single reader must be fixed,
+    because the spread between readers is then unknown.
 
     Args:
         figures: Figures of each system's readers, shape ``(readers,)`` each.
         covariance: Covariance over cases of all figures, system by system, shape
             ``(figures, figures)``.
-        readers: Effect of the readers, one for all systems or one for each.
-        cases: Effect of the cases.
-        freedom: Degrees of freedom of the covariance, where cases are too few to take it as known.
-        floor_mean_square: Take the mean square between readers as at least ``Var(error) - Cov2``,
-            as expected of readers that do not differ. Two or three readers are often closer
-            together than that by chance.
+        readers: Effect of the readers ("random" or "fixed"), one for all systems or one for each.
+        cases: Effect of the cases ("random" or "fixed").
+        freedom: Degrees of freedom of the covariance; infinite where it can be taken as known
+            because there are many cases.
+        floor_mean_square: True to take the mean square between readers as at least
+            ``Var(error) - Cov2``, its expectation for readers that do not differ. With two or three
+            readers, the mean square is often smaller by chance.
 
     Returns:
         Means, differences and the overall test.
@@ -269,8 +298,8 @@ def analyse_nested(
             squares.append([_between_readers(group, block)])
         else:
             squares.append([])
-    # Variance over cases of each system's mean that its mean square does not contain, and the
-    # covariance of the means of two systems.
+    # `own` is the variance over cases of each system's mean that its mean square does not contain;
+    # `shared` is the covariance of the means of two systems.
     own = np.zeros(len(groups))
     shared = np.zeros((len(groups), len(groups)))
     if cases == "random":
@@ -296,6 +325,40 @@ def analyse_nested(
     return MultiReaderAnalysis(tuple(systems), differences, overall)
 
 
+def program_components(
+    figures: npt.ArrayLike, covariance: npt.ArrayLike
+) -> ProgramComponents | None:
+    """Estimate the variance components of readers against a stand-alone program.
+
+    Args:
+        figures: Figure of each reader, then that of the program, shape ``(readers + 1,)``.
+        covariance: Covariance over cases of all these figures, shape
+            ``(readers + 1, readers + 1)``.
+
+    Returns:
+        The components; None for a single reader.
+
+    Source:
+        Hillis 2007, section 5.3; Chakraborty 2017, and method 1T-RRRC of RJafroc.
+
+    Example:
+        >>> parts = program_components([0.80, 0.84, 0.90], 1e-4 * np.eye(3))
+        >>> [round(1e4 * part, 1) for part in (parts.mean_square, parts.error, parts.cov2)]
+        [8.0, 2.0, 1.0]
+    """
+    values = np.asarray(figures, dtype=np.float64).ravel()
+    n_readers = len(values) - 1
+    if n_readers < 2:
+        return None
+    minus_program = np.column_stack([np.eye(n_readers), -np.ones(n_readers)])
+    differences = minus_program @ values
+    block = minus_program @ np.asarray(covariance, dtype=np.float64) @ minus_program.T
+    mean_square = float(np.var(differences, ddof=1))
+    error = float(np.diagonal(block).mean())
+    cov2 = _off_diagonal(block)
+    return ProgramComponents(mean_square, mean_square - error + cov2, cov2, error)
+
+
 def estimate_over_seeds(
     figures: Sequence[Sequence[float]],
     covariance: Floats,
@@ -306,17 +369,17 @@ def estimate_over_seeds(
 ) -> ClusteredEstimate:
     """Estimate a figure as the mean over training seeds, or the difference of two such means.
 
-    Seeds are readers nested in systems: a seed of one system has nothing in common with a seed of
-    another. They are random where a system has several; a single seed stands for that trained
-    model alone.
+    Seeds are treated as readers nested in systems: a seed of one system has nothing in common with
+    a seed of another. The seeds of a system are random where it has several; with a single seed,
+    the result holds for that trained model only.
 
     Args:
-        figures: Figures of each seed, for one system or two.
+        figures: Figure of each seed, for one system or for two.
         covariance: Covariance over patients of all figures, system by system, shape
             ``(figures, figures)``.
         freedom: Degrees of freedom of the covariance.
         bounded: True if the figure lies in [0, 1].
-        span: A difference lies between minus this value and this value.
+        span: Largest absolute value that a difference can take.
 
     Returns:
         The mean of one system, or the difference of two, first minus second.
@@ -343,7 +406,7 @@ def estimate_over_seeds(
 
 @dataclass(frozen=True)
 class _MeanSquare:
-    """A multiple of a mean square between readers, and its degrees of freedom."""
+    """A multiple of a mean square between readers, with its degrees of freedom."""
 
     variance: float
     freedom: int
@@ -370,7 +433,7 @@ class _Variance(NamedTuple):
 def _satterthwaite(
     squares: Sequence[_MeanSquare], over_cases: float, freedom_of_cases: float = np.inf
 ) -> _Variance:
-    """Add mean squares and the variance over cases, which counts as at least 0."""
+    """Add mean squares and the variance over cases, which is taken as at least 0."""
     total = sum(square.variance for square in squares) + max(over_cases, 0.0)
     spread = sum(square.variance**2 / square.freedom for square in squares)
     spread += max(over_cases, 0.0) ** 2 / freedom_of_cases
@@ -393,7 +456,7 @@ def _estimate(
 def _overall(
     means: Floats, squares: Sequence[_MeanSquare], over_cases: float
 ) -> OverallTest | None:
-    """Compare the variance between the means with the one expected of equal systems."""
+    """Compare the variance between the means with its expectation for equal systems."""
     expected, freedom = _satterthwaite(squares, over_cases)
     if expected <= _LEAST_VARIANCE:
         return None

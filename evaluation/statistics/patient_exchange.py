@@ -1,4 +1,4 @@
-"""Permutation test of a group of images against all others, by exchanging patients."""
+"""Permutation test of a group of images against all other images, by exchanging patients."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
-_BATCH = 1000  # exchanges between two looks at whether more are needed
+_BATCH = 1000  # exchanges between two checks of whether more are needed
 _MOST_EXCHANGES = 20_000
-_ENOUGH = 10  # exchanges with at least as large a gap, after which no more are drawn
-_CELLS = 2_000_000  # images inside the group, over all exchanges, in memory at once
+_ENOUGH = 10  # no more exchanges are drawn after so many with at least as large a gap
+_CELLS = 2_000_000  # entries (images inside the group, over all exchanges) in memory at once
 _ROUNDING = 1e-9
 
 
@@ -22,8 +22,9 @@ class Exchanges(NamedTuple):
 
     Attributes:
         n: Number of exchanges.
-        row: Number of the exchange from 0 of each entry, shape ``(entries,)``.
-        image: Position of an image that is inside after that exchange, shape ``(entries,)``.
+        row: Number of each entry's exchange, from 0, shape ``(entries,)``.
+        image: Position of an image that is inside the group after that exchange, shape
+            ``(entries,)``.
     """
 
     n: int
@@ -31,24 +32,31 @@ class Exchanges(NamedTuple):
     image: npt.NDArray[np.int64]
 
     def sums(self, values: npt.NDArray[Any]) -> Floats:
-        """Sum values of all images, shape ``(N,)``, over those inside; shape ``(n,)``."""
+        """Sum the values of the images that are inside the group after each exchange.
+
+        Args:
+            values: Values of all images, shape ``(N,)``.
+
+        Returns:
+            Sums, shape ``(n,)``.
+        """
         return np.bincount(self.row, values[self.image], self.n).astype(np.float64)
 
 
 Gap = Callable[[Exchanges], Floats]
-"""Function that gives a figure of the images inside minus that of all others, shape ``(n,)``."""
+"""Function from exchanges to a figure of the images inside minus that outside, shape ``(n,)``."""
 
 
 class ExchangedPatients:
     """Patients who are exchanged between a group of images and all others.
 
-    Patients are exchanged with others who have like numbers (0, 1, more) of positive and of
-    negative images, so both sides keep theirs. A patient with images on both sides keeps the number
-    of each class on either side; which of the images these are is drawn. An exchange takes time in
-    proportion to the images inside.
+    A patient is exchanged with patients who have a similar number (0, 1, more) of positive and of
+    negative images, so the numbers of both sides stay similar. A patient with images on both sides
+    keeps the number of images of each class on either side; which images these are is drawn at
+    random. The time of an exchange is proportional to the number of images inside.
 
     Args:
-        inside: True for the images of the group, shape ``(N,)``.
+        inside: True for the images of the group, False for all others, shape ``(N,)``.
         y_true: Labels, shape ``(N,)``.
         patients: Number of each image's patient from 0, shape ``(N,)``.
 
@@ -72,21 +80,29 @@ class ExchangedPatients:
         )
         self._n_images = positive + negative
         self._images_by_patient = np.argsort(patients, kind="stable")
-        # Patients whose images are all on one side, grouped by their numbers of images.
+        # Group the patients whose images are all on one side by their numbers of images.
         on_one_side = (n_inside == 0) | (n_inside == self._n_images)
         kind = np.where(on_one_side, np.minimum(positive, 2) * 3 + np.minimum(negative, 2), 0)
         self._kinds = []
         for code in np.unique(kind[kind > 0]):
             members = np.flatnonzero(kind == code)
             self._kinds.append((members, int(np.count_nonzero(n_inside[members]))))
-        # Images of patients who are on both sides, in order of patient and class.
+        # Order the images of patients who are on both sides by patient and class.
         owner = np.where(on_one_side[patients], -1, 2 * patients + y_true)
         self._mixed = np.argsort(owner, kind="stable")[np.count_nonzero(owner < 0) :]
         self._mixed_owner = owner[self._mixed]
         self._mixed_inside = inside[self._mixed]
 
     def draw(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-        """Draw exchanges; True marks the images that are inside, shape ``(count, N)``."""
+        """Draw exchanges as masks of the images that are inside the group.
+
+        Args:
+            count: Number of exchanges.
+            rng: Random generator.
+
+        Returns:
+            True for the images that are inside after each exchange, shape ``(count, N)``.
+        """
         members = np.zeros((count, len(self._truth)), dtype=bool)
         exchanges = self.draw_exchanges(count, rng)
         members[exchanges.row, exchanges.image] = True
@@ -97,7 +113,10 @@ class ExchangedPatients:
 
         Args:
             count: Number of exchanges.
-            rng: Generator of the draws; one in the same state gives `draw` the same exchanges.
+            rng: Random generator. In the same state it gives `draw` the same exchanges.
+
+        Returns:
+            Lists of the images that are inside the group after each exchange.
         """
         drawn = [
             members[_subsets(len(members), n_inside, count, rng)]
@@ -106,7 +125,7 @@ class ExchangedPatients:
         patients = np.hstack([np.empty((count, 0), dtype=np.int64), *drawn])
         n_images = self._n_images[patients]
         rows = np.arange(count)
-        # The images of the drawn patients are runs of `_images_by_patient`.
+        # The images of each drawn patient follow one another in `_images_by_patient`.
         first_image = (np.cumsum(self._n_images) - self._n_images)[patients].ravel()
         shift = first_image - np.cumsum(n_images) + n_images.ravel()
         position = np.repeat(shift, n_images.ravel())
@@ -121,12 +140,16 @@ class ExchangedPatients:
         )
 
     def auroc_gap(self, scores: Floats) -> Gap:
-        """Return the function that computes the AUROC inside minus that outside.
+        """Return the function that computes the AUROC inside minus the AUROC outside the group.
 
-        The AUROC outside follows from that of all images and the pairs with an image inside.
+        The AUROC outside is computed from the AUROC of all images and from the pairs with an image
+        inside.
 
         Args:
             scores: Scores of all images, shape ``(N,)``.
+
+        Returns:
+            Function from exchanges to differences, shape ``(n,)``; NaN where a side lacks a class.
         """
         truth = self._truth
         ranks = np.unique(scores, return_inverse=True)[1]
@@ -134,7 +157,7 @@ class ExchangedPatients:
         positives_at, negatives_at = (
             np.bincount(ranks[of_class], minlength=n_ranks) for of_class in (truth, ~truth)
         )
-        # Images below each rank; a tie counts half.
+        # Number of images below each rank; a tie counts half.
         positives_below = np.cumsum(positives_at) - positives_at / 2
         negatives_below = np.cumsum(negatives_at) - negatives_at / 2
         n_positive = positives_at.sum()
@@ -159,11 +182,11 @@ class ExchangedPatients:
         return gap
 
     def share_gap(self, counted: Floats, exchanges: Exchanges) -> Floats:
-        """Compute the share of counted images inside minus that outside.
+        """Compute the share of counted images inside minus the share outside the group.
 
         Args:
             counted: 1 for the images that count, 0 for the others, shape ``(N,)``.
-            exchanges: The exchanges.
+            exchanges: The exchanges for which the difference is computed.
 
         Returns:
             Differences, shape ``(exchanges,)``.
@@ -175,20 +198,20 @@ class ExchangedPatients:
     def p_values(self, gaps: Mapping[str, Sequence[Gap]], seed: int = 0) -> dict[str, float]:
         """Compute two-sided p-values of the systems' gaps and of the differences between systems.
 
-        A system's gap is the mean over its training seeds. Patients are exchanged until 10
-        exchanges give at least as large a gap for each figure, 20,000 times at most. A gap that is
-        undefined in an exchange counts as large. It has no p-value where it is undefined for the
-        images as they are.
+        A system's gap is the mean over its training seeds. Exchanges are drawn until each figure
+        has had at least as large a gap in 10 of them; there are about 1,000 exchanges at least and
+        20,000 at most. A gap that is undefined in an exchange counts as large. The p-value is NaN
+        where the gap of the original images is undefined.
 
         Args:
-            gaps: Gap of each training seed, by system.
+            gaps: Function `Gap` of each training seed, by system.
             seed: Random seed of the exchanges.
 
         Returns:
             p-values by system, and by ``"first - other"`` for the first system minus each other.
 
         Source:
-            Besag and Clifford 1991, when to stop; Davison and Hinkley 1997, section 4.3.
+            Besag and Clifford 1991 (when to stop); Davison and Hinkley 1997, section 4.3.
         """
 
         def absolute_gaps(exchanges: Exchanges) -> Floats:

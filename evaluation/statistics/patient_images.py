@@ -1,4 +1,4 @@
-"""Number of images per patient in public sets of chest X-rays.
+"""Number of images per patient in public data sets of chest X-rays.
 
 Source:
     RSNA Pneumonia Detection Challenge: 26,684 images of 11,439 patients, by torchxrayvision's
@@ -16,10 +16,11 @@ class ImageNumbers(NamedTuple):
 
     Attributes:
         mean: Mean number of images.
-        mean_square: Mean of its square.
-        patients_per_freedom: Patients for one degree of freedom of a variance. It is half the mean
-            square of ``n (1 + (n - 1) / 2)``, which patients of ``n`` images add to the variance,
-            divided by its squared mean: few samples hold the patients with the most images.
+        mean_square: Mean of the squared number of images.
+        patients_per_freedom: Number of patients that give a variance one degree of freedom. A
+            patient with ``n`` images adds about ``n (1 + (n - 1) / 2)`` to the variance. The value
+            is half the mean square of this term, divided by its squared mean. Few samples contain
+            the patients with the most images.
     """
 
     mean: float
@@ -46,4 +47,4 @@ IMAGES_PER_PATIENT = {
         11: 281, 13: 702, 18: 439, 25: 406, 38: 246, 61: 117, 109: 34,
     },
 }  # fmt: skip
-"""Number of patients by number of images and data set; for NIH in classes above 11 images."""
+"""Number of patients by number of images, for each data set; NIH is in classes above 11 images."""

@@ -24,7 +24,8 @@ class FallingScores:
         clusters: Number of each image's patient from 0, shape ``(N,)``.
 
     Attributes:
-        negated: The scores from the highest down, times -1, so that they rise, shape ``(N,)``.
+        negated: The scores times -1, from the highest score down, so that the values rise, shape
+            ``(N,)``.
 
     Example:
         >>> images = FallingScores(np.array([0.2, 0.9, 0.2]), np.array([0, 1, 1]))
@@ -39,15 +40,29 @@ class FallingScores:
         self._patient_of_image = clusters[order]
 
     def weights(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """Return the weight of each image, shape ``(R, N)``, of patients' weights ``(R, P)``."""
+        """Return the weight of each image under the weights of patients.
+
+        Args:
+            weights: Weights of patients, shape ``(R, P)``.
+
+        Returns:
+            Weights from the highest score down, shape ``(R, N)``.
+        """
         return np.take(weights, self._patient_of_image, axis=1).astype(np.int32)
 
     def sums(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """Return running sums of the images' weights, shape ``(R, N + 1)`` with a leading 0."""
+        """Compute the running sums of the images' weights.
+
+        Args:
+            weights: Weights of patients, shape ``(R, P)``.
+
+        Returns:
+            Sums from the highest score down with a leading 0, shape ``(R, N + 1)``.
+        """
         return cumulative_rows(np.take(weights, self._patient_of_image, axis=1))
 
     def called(self, sums: npt.NDArray[np.int32], thresholds: Floats) -> Floats:
-        """Return the weight that scores at least each row's own threshold.
+        """Return the total weight of the images that reach the threshold of each row.
 
         Args:
             sums: Running sums of the weights, see `sums`, shape ``(R, N + 1)``.
@@ -61,13 +76,13 @@ class FallingScores:
 
 
 class RankedScores:
-    """Labels and scores sorted once, ready for AUROC and average precision under any weights.
+    """Labels and scores, sorted once, ready for AUROC and average precision under any weights.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores, shape ``(N,)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``. Left out: every image is a
-            patient of its own.
+        clusters: Number of each image's patient from 0, shape ``(N,)``. If left out, every image
+            counts as a separate patient.
 
     Raises:
         InputError: Labels, scores or patients are not one valid value per image.
@@ -93,8 +108,8 @@ class RankedScores:
         self.n_clusters = int(patients.max()) + 1 if len(patients) else 0
         self.positive = FallingScores(scores[truth], patients[truth])
         self.negative = FallingScores(scores[~truth], patients[~truth])
-        # How many images of either class score strictly above each positive image ("above"), or at
-        # least as high ("upto").
+        # Number of images of either class that score strictly higher than each positive image
+        # ("above"), or at least as high ("upto").
         positives = self.positive.negated
         negatives = self.negative.negated
         self.negative_above = np.searchsorted(negatives, positives, side="left")
@@ -103,30 +118,41 @@ class RankedScores:
         self.negatives_tied = bool((self.negative_above != self.negative_upto).any())
 
     def auroc(self, weights: Integers | None = None) -> Floats:
-        """Return the AUROC of each row of weights, shape ``(R,)``; see `figures`."""
+        """Compute the AUROC under every row of weights.
+
+        Args:
+            weights: Weights of patients, shape ``(R, P)``. If left out, each patient counts once
+                (``R = 1``).
+
+        Returns:
+            The AUROCs, shape ``(R,)``; NaN where a row lacks a class.
+        """
         return self.figures(weights)["auroc"]
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
         """Compute AUROC and average precision under every row of weights.
 
         Args:
-            weights: Whole-number weights of patients, shape ``(R, P)``; patients without an image
-                may follow. Left out: each patient counts once, R = 1.
+            weights: Whole-number weights of patients, shape ``(R, P)``; the last columns may be of
+                patients without an image. If left out, each patient counts once, R = 1.
 
         Returns:
-            ``auroc``, in which a tie counts half, and ``average_precision``, tied scores together,
-            each shape ``(R,)``; NaN where a row lacks a class that the figure needs.
+            ``auroc``, in which a tie counts half, and ``average_precision``, in which tied scores
+            form one step; shape ``(R,)`` each. NaN where a row lacks a class that the figure needs.
         """
         once = np.ones((1, self.n_clusters), dtype=np.int32)
         return self.sums(once if weights is None else weights).figures()
 
     def sums(self, weights: Integers, beside: RankingSums | None = None) -> RankingSums:
-        """Compute running sums of weights, from which every figure of the ranking follows.
+        """Compute the running sums of weights that give every figure of the ranking.
 
         Args:
             weights: Whole-number weights of patients, shape ``(R, P)``.
-            beside: Sums of a ranking with the same positive images under the same weights, whose
-                sums over positives are used again.
+            beside: Running sums of a ranking with the same positive images under the same weights.
+                Its sums over positive images are used again.
+
+        Returns:
+            The running sums, with the ranking itself.
         """
         if beside is None:
             on_positive = self.positive.weights(weights)  # (R, P)
@@ -159,7 +185,7 @@ class RankingSums(NamedTuple):
         n_negative = self.negatives[:, -1].astype(np.float64)
         false = np.take(self.negatives, ranked.negative_upto, axis=1)  # (R, P)
         true = np.take(self.positives, ranked.positive_upto, axis=1)  # (R, P)
-        # Twice the pairs that are ranked wrongly; a tie counts once, which is half a pair.
+        # Twice the number of wrongly ranked pairs; a tie counts once, which is half a pair.
         losses = np.einsum("rp,rp->r", self.on_positive, false, dtype=np.int64)
         if ranked.negatives_tied:
             above = np.take(self.negatives, ranked.negative_above, axis=1)
@@ -167,7 +193,7 @@ class RankingSums(NamedTuple):
         else:
             losses = 2 * losses
         called = true + false
-        np.maximum(called, 1, out=called)  # without a called image no weight is above 0
+        np.maximum(called, 1, out=called)  # where no image is called, all weights are 0
         gained = np.einsum("rp,rp->r", self.on_positive, true / called)
         with np.errstate(invalid="ignore", divide="ignore"):
             pairs = n_positive * n_negative
@@ -203,11 +229,12 @@ class RankingSums(NamedTuple):
     def matched(self, level: float) -> dict[str, Floats]:
         """Read sensitivity at a specificity, and specificity at a sensitivity, off the ROC curve.
 
-        Points of the curve (one per distinct score) are joined by straight lines. Where the curve
-        runs straight up or along at the level, its better end counts.
+        Points of the curve (one per distinct score) are joined by straight lines. Where a vertical
+        or horizontal piece of the curve lies at the level, the better end of the piece counts.
 
         Args:
-            level: The specificity, and the sensitivity, at which the other rate is read, in (0, 1].
+            level: Level in (0, 1]. Sensitivity is read at this specificity, and specificity at this
+                sensitivity.
 
         Returns:
             ``recall`` (sensitivity) and ``specificity``, shape ``(R,)`` each; NaN where a row lacks
@@ -229,7 +256,7 @@ class RankingSums(NamedTuple):
         if not (len(positive.negated) and len(negative.negated)):
             undefined = np.full(len(n_positive), np.nan)
             return {"recall": undefined, "specificity": undefined.copy()}
-        # Rounded: 10 negatives at a specificity of 0.9 allow 1 false positive, not 0.9999.
+        # Rounding: 10 negatives at a specificity of 0.9 allow 1 false positive, not 0.9999.
         allowed = np.round(n_negative * (1 - level), 9)
         needed = np.round(n_positive * level, 9)
         above = first_at_least(self.negatives[:, 1:], np.floor(allowed) + 1)
@@ -247,7 +274,7 @@ class RankingSums(NamedTuple):
 
 
 class _ClassSums(NamedTuple):
-    """Negated falling scores of one class, and the running sums of their weights."""
+    """Scores of one class times -1, in rising order, and the running sums of their weights."""
 
     negated: Floats
     sums: npt.NDArray[np.int32]
@@ -258,8 +285,9 @@ def _count_at_crossing(
 ) -> Floats:
     """Count the other class where the ROC curve crosses a count (`level`) of the own class.
 
-    `image` is the image of the own class at which that count is reached. All images with its score
-    form one line of the curve, along which both counts grow in proportion.
+    `image` is the position of the image of the own class at which that count is reached. All images
+    with the score of this image form one straight piece of the curve, along which both counts grow
+    in proportion.
     """
     score = own.negated[np.minimum(image, len(own.negated) - 1)]
     rows = np.arange(len(image))
@@ -283,8 +311,8 @@ def roc_and_pr_curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str
 
     Returns:
         ``threshold``, which falls from infinity (no image is called positive), ``fpr``, ``tpr``,
-        ``precision`` and ``recall``, shape ``(distinct scores + 1,)`` each. NaN are the precision
-        where no image is called positive and a rate whose class is absent.
+        ``precision`` and ``recall``, shape ``(distinct scores + 1,)`` each. The precision is NaN
+        where no image is called positive, and a rate is NaN where its class is absent.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.

@@ -13,7 +13,7 @@ over images:
 - AUROC: ``0.5 + (AUROC against Z - 0.5) / (PPV + NPV - 1)``, with the predictive values of the
   labels, because images labelled positive are a mixture of diseased and healthy ones.
 
-Standard errors sum what each patient adds (the delta method), as those of `clustered_auroc` do.
+Standard errors are sums over patients by the delta method, as in `clustered_auroc`.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ class ReferenceAccuracy:
     """Sensitivity and specificity of the reference labels against the true disease.
 
     Args:
-        sensitivity: Share of the diseased images that the reference labels positive.
-        specificity: Share of the healthy images that the reference labels negative.
+        sensitivity: Share of the diseased images whose label is positive, in (0, 1].
+        specificity: Share of the healthy images whose label is negative, in (0, 1].
 
     Raises:
-        InputError: A value lies outside (0, 1], or both together are no better than chance.
+        InputError: A value lies outside (0, 1], or the two values add up to 1 or less, which is no
+            better than chance.
 
     Example:
         >>> ReferenceAccuracy(sensitivity=0.95, specificity=0.98).youden
@@ -74,7 +75,14 @@ class ReferenceAccuracy:
 
     @classmethod
     def from_text(cls, text: str) -> ReferenceAccuracy:
-        """Read ``0.05`` (this share of either class) or ``sensitivity=0.95,specificity=0.98``.
+        """Read the accuracy of the labels from a text.
+
+        Args:
+            text: Share of wrong labels in either class, such as ``0.05``, or both values, such as
+                ``sensitivity=0.95,specificity=0.98``.
+
+        Returns:
+            Sensitivity and specificity of the labels.
 
         Raises:
             InputError: The text has neither form, or a value is impossible.
@@ -103,7 +111,13 @@ class ReferenceAccuracy:
         return round(self.sensitivity + self.specificity - 1, 12)
 
     def prevalence(self, labelled_positive: float) -> float:
-        """Return the true prevalence for a share of images that are labelled positive.
+        """Compute the true prevalence from the share of images that are labelled positive.
+
+        Args:
+            labelled_positive: Share of images that are labelled positive, in [0, 1].
+
+        Returns:
+            The prevalence; outside [0, 1] where labels with this error cannot have this share.
 
         Source:
             Rogan and Gladen 1978, Am J Epidemiol 107:71.
@@ -115,7 +129,15 @@ class ReferenceAccuracy:
         return (labelled_positive + self.specificity - 1) / self.youden
 
     def discrimination(self, labelled_positive: float) -> float:
-        """Return ``PPV + NPV - 1`` of the labels: the share of an AUROC's excess that they keep.
+        """Compute ``PPV + NPV - 1`` of the labels.
+
+        This is the share of a system's AUROC above 0.5 that remains against such labels.
+
+        Args:
+            labelled_positive: Share of images that are labelled positive, in (0, 1).
+
+        Returns:
+            The share, at most 1.
 
         Example:
             >>> round(ReferenceAccuracy(1.0, 1.0).discrimination(0.3), 6)
@@ -126,7 +148,14 @@ class ReferenceAccuracy:
         return gap / (self.youden * z * (1 - z))
 
     def impossible(self, labelled_positive: float) -> str:
-        """Return why labels with this error cannot have this share of positives, or ``""``."""
+        """Return the reason why labels with this error cannot have a share of positives.
+
+        Args:
+            labelled_positive: Share of images that are labelled positive, in [0, 1].
+
+        Returns:
+            The reason; empty if the share is possible.
+        """
         low, high = 1 - self.specificity, self.sensitivity
         if low < labelled_positive < high:
             return ""
@@ -145,17 +174,18 @@ def corrected_auroc(
         y_true: Labels of the reference, 0 or 1, shape ``(N,)``.
         y_score: Scores, higher for disease, shape ``(N,)``.
         reference: Sensitivity and specificity of the labels, taken as known exactly.
-        patients: A name per image, shape ``(N,)``; left out, images are taken as independent.
+        patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
+            independent.
 
     Returns:
-        The corrected AUROC with its 95 % interval; its note says why where there is none. ``None``
-        where a class is absent.
+        The corrected AUROC with its 95 % interval. Where there is no interval, the note gives the
+        reason. None where a class is absent.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
 
     Source:
-        The mixture of Rogan and Gladen 1978 in both classes; variance as Obuchowski 1997.
+        The mixture of Rogan and Gladen 1978 in both classes; the variance of Obuchowski 1997.
 
     Example:
         >>> y_true, y_score = [0, 0, 0, 0, 1, 1, 1, 1], [1, 2, 3, 6, 4, 5, 7, 8]
@@ -177,8 +207,22 @@ def corrected_auroc_difference(
 ) -> ClusteredEstimate | None:
     """Compute the paired difference of two AUROCs against the true disease.
 
-    Arguments, errors and source are those of `corrected_auroc`; ``first`` and ``second`` are the
-    scores of the two systems on the same images, shape ``(N,)``.
+    Each AUROC is corrected as in `corrected_auroc`.
+
+    Args:
+        y_true: Labels of the reference, 0 or 1, shape ``(N,)``.
+        first: Scores of one system, higher for disease, shape ``(N,)``.
+        second: Scores of the other system, shape ``(N,)``.
+        reference: Sensitivity and specificity of the labels, taken as known exactly.
+        patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
+            independent.
+
+    Returns:
+        The corrected difference, first minus second, with its 95 % interval. Where there is no
+        interval, the note gives the reason. None where a class is absent.
+
+    Raises:
+        InputError: Labels or scores are not one valid value per image.
 
     Example:
         >>> y_true, y_score = [0, 0, 0, 0, 1, 1, 1, 1], np.array([1, 2, 3, 6, 4, 5, 7, 8])
@@ -206,16 +250,18 @@ def corrected_rates(
         y_true: Labels of the reference, 0 or 1, shape ``(N,)``.
         y_pred: Decisions of a system at a fixed threshold, 0 or 1, shape ``(N,)``.
         reference: Sensitivity and specificity of the labels, taken as known exactly.
-        patients: A name per image, shape ``(N,)``; left out, images are taken as independent.
+        patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
+            independent.
 
     Returns:
-        ``recall`` and ``specificity``, each with its 95 % interval.
+        ``recall`` and ``specificity``, each with its 95 % interval; NaN with a note where labels
+        with this error cannot have the observed share of positives.
 
     Raises:
         InputError: Labels or decisions are not one valid value per image.
 
     Source:
-        Rogan and Gladen 1978, Am J Epidemiol 107:71, applied to each class of decision.
+        Rogan and Gladen 1978, Am J Epidemiol 107:71, applied to the decisions of each class.
 
     Example:
         >>> y_true, y_pred = [1] * 10 + [0] * 10, [1] * 8 + [0] * 2 + [1] * 2 + [0] * 8
@@ -237,7 +283,7 @@ def corrected_rates(
 
 @dataclass(frozen=True)
 class _LabelDeviations:
-    """Share of images that are labelled positive, and what each patient adds to its error."""
+    """Share of images that are labelled positive, and each patient's contribution to its error."""
 
     positive_share: float
     per_patient: Floats  # (patients,), sums to 0
@@ -315,7 +361,7 @@ def _ratio(
 def _with_error(
     estimate: ClusteredEstimate, contributions: Floats, patients: float
 ) -> ClusteredEstimate:
-    """Add the standard error of contributions by patient."""
+    """Add the standard error that follows from the patients' contributions."""
     variance = float((contributions**2).sum())
     if variance < 1e-24:
         return estimate

@@ -1,7 +1,7 @@
 """Running sums of bootstrap weights along a ranking, for many resamples at once.
 
-Weights are small whole numbers, so sums of 16 bits serve as long as they fit. One running sum over
-all rows rises throughout, so a single binary search serves all rows.
+Weights are small whole numbers, so sums are stored in 16 bits where they fit. A running sum that
+continues over the ends of the rows never falls, so a single binary search answers for all rows.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from cxr_compare.evaluation.statistics.arrays import Integers
 
 _SMALL = np.uint16
 _MOST_BOXES = 4095
-"""A segment of no more boxes fits 16 bits as long as no weight is above 16."""
+"""The sum over a segment of at most so many boxes fits 16 bits if no weight is above 16."""
 
 
 class SegmentSums:
     """Sums of bootstrap weights over the boxes of each segment of a ranking.
 
-    A segment is a stretch of the ranking between two positions of interest, such as two boxes that
-    each find a lesion. Calling the object with weights gives the sums.
+    A segment is a part of the ranking between two positions of interest, such as two boxes that
+    each find a lesion. Calling the object with the patients' weights returns the sums.
 
     Args:
-        segment: Segment of each box from 0, shape ``(N,)``.
-        clusters: Number of each box's patient from 0, shape ``(N,)``.
+        segment: Number of each box's segment, from 0, shape ``(N,)``.
+        clusters: Number of each box's patient, from 0, shape ``(N,)``.
         n_segments: Number of segments, S.
         n_clusters: Number of patients, P.
 
@@ -54,9 +54,9 @@ class SegmentSums:
         )
 
     def __call__(self, weights: Integers) -> npt.NDArray[Any]:
-        """Return the weight in each segment, shape ``(R, S)``, of weights of shape ``(R, P)``."""
+        """Sum the weights in each segment, shape ``(R, S)``, for patients' weights ``(R, P)``."""
         fits = _MOST_BOXES * int(weights.max(initial=1)) <= np.iinfo(_SMALL).max
-        dtype: type = _SMALL if fits else np.float64  # whole numbers below 2 ** 53 are exact in it
+        dtype: type = _SMALL if fits else np.float64  # exact for whole numbers below 2 ** 53
         columns: npt.NDArray[Any] = np.ascontiguousarray(weights.T, dtype=dtype)
         sums = np.ascontiguousarray((self._sparse.astype(dtype, copy=False) @ columns).T)
         if len(self._crowded):
@@ -74,7 +74,7 @@ def _box_counts(
 
 
 class RunningRows:
-    """Running sums along rows of whole numbers, which can be searched in all rows at once.
+    """Running sums along rows of whole numbers; one call searches all rows at once.
 
     Args:
         counts: Whole numbers of at least 0, shape ``(R, n)``.
@@ -89,7 +89,8 @@ class RunningRows:
 
     def __init__(self, counts: npt.NDArray[Any]) -> None:
         self._shape = counts.shape
-        # The sum runs on over the ends of the rows: it rises throughout, so one search serves all.
+        # The sum continues over the ends of the rows and never falls, so one search answers for
+        # all.
         self._all = np.cumsum(counts, dtype=np.int64)
         n_rows, length = counts.shape
         ends = self._all[length - 1 :: length] if length else np.zeros(n_rows, dtype=np.int64)
@@ -102,7 +103,7 @@ class RunningRows:
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
-        """Start of each row in the rows laid end to end, shape ``(R, 1)``."""
+        """Position of each row's start where all rows are joined end to end, shape ``(R, 1)``."""
         return np.arange(self._shape[0])[:, None] * self._shape[1]
 
     def search(
@@ -111,8 +112,9 @@ class RunningRows:
         """Find where values belong in the running sums of their row.
 
         Args:
-            values: Values sought, shape ``(R, k)``.
-            side: As `numpy.searchsorted` takes it.
+            values: Values to search for, shape ``(R, k)``.
+            side: ``left`` for the position before equal sums, ``right`` for that after them, as in
+                `numpy.searchsorted`.
 
         Returns:
             Positions from 0 to n, shape ``(R, k)``.
@@ -145,7 +147,7 @@ def first_at_least(sums: npt.NDArray[Any], sought: npt.NDArray[Any]) -> npt.NDAr
 
     Args:
         sums: Running sums, which never fall, shape ``(R, n)``.
-        sought: Value of each row, shape ``(R,)``.
+        sought: Value to search for in each row, shape ``(R,)``.
 
     Returns:
         Positions from 0 to n, shape ``(R,)``; n where a row never reaches its value.

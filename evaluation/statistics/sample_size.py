@@ -2,13 +2,14 @@
 
 The variance of a planned study comes from assumptions (AUROCs, correlation of the scores,
 prevalence), by the binormal model, or from a pilot's predictions, whose variance shrinks with the
-number of patients. Power is that of the test of `auroc_difference`, which is Student's t, hence the
-noncentral t distribution. Under assumptions its degrees of freedom are those of both classes'
-patients. In a test they may be fewer (`AurocParts.freedom`); simulated studies show that this
-widens intervals by a few percent where a class has few patients.
+number of patients. Power is computed for the test of `auroc_difference`. This test uses Student's
+t, so its power follows from the noncentral t distribution. Under assumptions, the degrees of
+freedom are computed from the numbers of patients of both classes. A real test may have fewer
+(`AurocParts.freedom`); simulated studies show that this widens intervals by a few percent where a
+class has few patients.
 
-With several trainings the test is that of `auroc_over_seeds`. Its standard error is itself
-uncertain where there are few trainings, so power is the mean over the errors that may be found.
+With several trainings, the test of `auroc_over_seeds` is used. With few trainings the standard
+error is itself uncertain, so power is the mean over the standard errors that the test may find.
 
 Studies with readers (`CrossedPlan`) follow Hillis, Obuchowski and Berbaum 2011.
 """
@@ -29,19 +30,46 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.binormal import binormal_auroc_covariance
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 from cxr_compare.evaluation.statistics.intervals import LEVEL
-from cxr_compare.evaluation.statistics.obuchowski_rockette import FEW_READERS, Components
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+    FREEDOM_OF_A_CLAIM,
+    Components,
+)
 from cxr_compare.evaluation.statistics.patient_images import IMAGE_NUMBERS, ImageNumbers
 
-_MOST_PATIENTS = 100_000_000  # the search for a sample size ends here
+_MOST_PATIENTS = 100_000_000  # largest sample size that is searched
 _FEWEST_PATIENTS = 4  # two of either class
 _QUANTILES = 32  # number of quantiles of a mean square between trainings
 
 
 class PossibleErrors(NamedTuple):
-    """Standard errors that a test may find, equally likely, and the degrees of freedom of each."""
+    """Equally likely standard errors that a test may find, and the degrees of freedom of each."""
 
     errors: Floats
     freedom: Floats
+
+    def reaches(self, level: float) -> Floats:
+        """Return how far the interval reaches to either side, for each of the errors."""
+        return np.asarray(scipy.special.stdtrit(self.freedom, (1 + level) / 2) * self.errors)
+
+
+class CautiousErrors(NamedTuple):
+    """Variances that a cautious test of few readers may find, equally likely.
+
+    Attributes:
+        between: Parts that are a mean square between readers.
+        freedom: Degrees of freedom of the mean square.
+        over_cases: The part over cases, which is taken as known.
+    """
+
+    between: Floats
+    freedom: int
+    over_cases: float
+
+    def reaches(self, level: float) -> Floats:
+        """Return how far `cautious_interval_at` reaches to either side, for each mean square."""
+        tail = (1 + level) / 2
+        squared = scipy.special.stdtrit(self.freedom, tail) ** 2 * self.between
+        return np.asarray(np.sqrt(squared + scipy.special.ndtri(tail) ** 2 * self.over_cases))
 
 
 @dataclass(frozen=True)
@@ -50,12 +78,13 @@ class PlannedStudy:
 
     Attributes:
         patients: Number of test patients.
-        positives: Number of these with the disease.
-        error: Standard error that the difference, or the AUROC, will have.
-        freedom: Degrees of freedom of its t test; infinite for the normal distribution.
-        auroc: AUROC of the system that is measured, whose interval is computed on the logit; None
-            where two systems are compared.
-        possible_errors: Standard errors that the test may find; None where it is near `error`.
+        positives: Number of test patients with the disease.
+        error: Expected standard error of the difference or of the AUROC.
+        freedom: Degrees of freedom of the t test; infinite for the normal distribution.
+        auroc: AUROC of the system, where one system is measured; the interval is then computed on
+            the logit. None where two systems are compared.
+        possible_errors: Standard errors that the test may find; None where the test will find one
+            near `error`.
 
     Example:
         >>> study = PlannedStudy(1000, 300, error=0.01, freedom=np.inf)
@@ -68,10 +97,10 @@ class PlannedStudy:
     error: float
     freedom: float
     auroc: float | None = None
-    possible_errors: PossibleErrors | None = None
+    possible_errors: PossibleErrors | CautiousErrors | None = None
 
     def power(self, difference: float, level: float = LEVEL) -> float:
-        """Compute how often a true difference is shown, by a two-sided test.
+        """Compute the probability that a two-sided test finds a true difference.
 
         Args:
             difference: True difference of the two AUROCs.
@@ -93,15 +122,14 @@ class PlannedStudy:
         return float(upper + lower)
 
     def _reaches(self, level: float) -> Floats:
-        """Return how far the interval reaches to either side, for each possible standard error."""
-        errors, freedom = self.possible_errors or (
-            np.array([self.error]),
-            np.array([self.freedom]),
-        )
-        return np.asarray(scipy.special.stdtrit(freedom, (1 + level) / 2) * errors)
+        """Return half the width of the interval for each possible standard error."""
+        possible = self.possible_errors
+        if possible is None:
+            possible = PossibleErrors(np.array([self.error]), np.array([self.freedom]))
+        return possible.reaches(level)
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Compute the mean half width of the interval; about half of such studies have more.
+        """Compute the mean half width of the interval; about half of such studies have a wider one.
 
         Args:
             level: Coverage, in (0, 1).
@@ -123,7 +151,7 @@ class PlannedStudy:
 
 
 def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
-    """Compute the power of a two-sided t test, by the noncentral t distribution; both tails count.
+    """Compute the power of a two-sided t test from both tails of the noncentral t distribution.
 
     Args:
         effect: True difference divided by its standard error.
@@ -134,7 +162,7 @@ def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
         Power in [0, 1].
 
     Source:
-        Johnson, Kotz and Balakrishnan 1995, the noncentral t distribution.
+        Johnson, Kotz and Balakrishnan 1995, on the noncentral t distribution.
 
     Example:
         >>> round(power_of_t(2.8, np.inf), 2), round(power_of_t(2.8, 10.0), 2)
@@ -149,15 +177,16 @@ def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
 
 @dataclass(frozen=True)
 class AssumedPlan:
-    """Plan of a study of one system or two by assumptions, see `binormal_auroc_covariance`.
+    """Plan of a study of one or two systems from assumptions, see `binormal_auroc_covariance`.
 
     Attributes:
-        aurocs: AUROC of one system, or of the two that are compared.
+        aurocs: True AUROC of each of the one or two systems.
         prevalence: Share of the patients that have the disease, in (0, 1).
         correlation: Correlation of the two systems' scores of one image, within a class.
-        images: Images of each patient, or a data set of `IMAGE_NUMBERS`.
+        images: Number of images of each patient, or the name of a data set in `IMAGE_NUMBERS`.
         within: Correlation of one system's scores of two images of one patient.
-        seeds: Trainings of each system. With one, the result holds for this trained model.
+        seeds: Number of trainings of each system. With one training, the result holds for that
+            trained model only.
         seed_deviation: Standard deviation of a system's true AUROC between trainings.
         seed_correlation: Correlation of two trainings' scores of one image, within a class.
 
@@ -181,7 +210,14 @@ class AssumedPlan:
     """Fewest patients that can be planned."""
 
     def study(self, patients: int) -> PlannedStudy:
-        """Plan the study with a number of patients, at least two of either class."""
+        """Plan the study with a number of patients.
+
+        Args:
+            patients: Number of patients, at least 4.
+
+        Returns:
+            The study, in which at least two patients are of either class.
+        """
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
         negatives = patients - positives
         if isinstance(self.images, int):
@@ -219,29 +255,30 @@ class AssumedPlan:
 
 
 class VarianceRange(NamedTuple):
-    """Interval of a true variance, as factors of its estimate."""
+    """Interval of a true variance; both ends are factors of the estimate."""
 
     low: float
     high: float
 
 
 class PilotPlan:
-    """Plan of a study with patients like those of a pilot, of one system or two.
+    """Plan of a study of one or two systems, with patients like those of a pilot.
 
     Args:
         systems: AUROC of each training seed of each system in the pilot, see `auroc_parts`.
-        seeds: Trainings of each system in the planned study; left out: as many as in the pilot.
+        seeds: Number of trainings of each system in the planned study. If left out, these are as
+            many as in the pilot.
 
     Raises:
         InputError: The pilot's figures do not vary over patients, or several trainings are planned
-            and the pilot has one.
+            and the pilot has only one.
 
     Attributes:
-        value: AUROC, or difference of two, in the pilot.
-        patients: Patients of the pilot.
-        positives: Patients of the pilot with a positive image.
-        images: Mean number of images per patient of the pilot.
-        seeds: Trainings of each system in the planned study.
+        value: In the pilot, the AUROC of one system or the difference of two.
+        patients: Number of patients in the pilot.
+        positives: Number of patients in the pilot who have a positive image.
+        images: Mean number of images per patient in the pilot.
+        seeds: Number of trainings of each system in the planned study.
 
     Example:
         >>> from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
@@ -279,9 +316,16 @@ class PilotPlan:
             )
 
     def study(self, patients: int) -> PlannedStudy:
-        """Plan the study with a number of patients and the pilot's share of positives."""
+        """Plan the study with a number of patients.
+
+        Args:
+            patients: Number of patients, at least `least`.
+
+        Returns:
+            The study, with the pilot's share of positive patients.
+        """
         share = self.patients / patients * self._scale
-        # What seeds have in common stays; what is a seed's own goes down with their number.
+        # The variance that seeds share stays; each seed's own variance is divided by their number.
         own_in_pilot = sum(system.own / system.trainings for system in self._pilot)
         over_patients = max(self._variance - own_in_pilot, 0.0) * share
         seeds = [
@@ -304,31 +348,38 @@ class PilotPlan:
         return _with_two_of_a_class(self.positives / self.patients)
 
     def scaled(self, factor: float) -> PilotPlan:
-        """Return the plan with the pilot's variance over patients times a factor.
+        """Return the plan with the pilot's variance over patients multiplied by a factor.
 
         Args:
-            factor: Factor, for example an end of `variance_range`.
+            factor: Factor above 0, for example an end of `variance_range`.
+
+        Returns:
+            The changed plan; this one stays as it is.
         """
         other = copy(self)
         other._scale = factor
         return other
 
     def variance_range(self) -> VarianceRange:
-        """Compute the 95 % interval of the true variance over patients, as factors."""
+        """Compute the 95 % interval of the true variance over patients.
+
+        Returns:
+            Factors of the estimated variance over patients.
+        """
         tails = scipy.special.chdtri(self._freedom, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return VarianceRange(float(self._freedom / tails[0]), float(self._freedom / tails[1]))
 
 
 def _with_two_of_a_class(positives: float) -> int:
-    """Return the patients, of whom a share is positive, among whom two of either class are."""
+    """Return the fewest patients who have two of either class, for a share of positive patients."""
     return max(_FEWEST_PATIENTS, int(np.ceil(2 / min(positives, 1 - positives) - 1e-9)))
 
 
 class _Seeds(NamedTuple):
     """Trainings of one system.
 
-    `own` is the variance over patients that each training has for itself, `between` the variance
-    of the true AUROC between trainings.
+    `own` is the part of the variance over patients that trainings do not share; `between` is the
+    variance of the true AUROC between trainings.
     """
 
     trainings: int
@@ -357,10 +408,10 @@ def _with_seeds(
     freedom: float,
     systems: Sequence[_Seeds],
 ) -> PlannedStudy:
-    """Add the variance between trainings: readers nested in systems, see `analyse_nested`.
+    """Add the variance between trainings, which are nested readers in `analyse_nested`.
 
-    The test finds the variances of both kinds in the mean square between trainings, and takes that
-    as no less than a training's own variance over patients.
+    The mean square between trainings contains both kinds of variance. The test takes this mean
+    square as at least a training's own variance over patients.
     """
     total = over_patients
     variance = np.array([over_patients])
@@ -392,10 +443,12 @@ class CrossedPlan:
 
     Attributes:
         components: Variance components of a pilot (`analyse_crossed`), or assumed ones.
-        pilot_cases: Cases of the pilot, with as large a share of positives as is planned.
+        pilot_cases: Number of cases in the pilot, which must have the same share of positives as
+            the plan.
         positives: Share of the cases that have the disease, in (0, 1).
-        readers: Readers of the planned study; they are random, and so are cases.
-        published: True if few readers are tested as published, not as claims are.
+        readers: Number of readers in the planned study; readers and cases are random.
+        published: True to test few readers by the published method, False to test them as this
+            program tests its claims.
 
     Source:
         Hillis, Obuchowski and Berbaum 2011, Acad Radiol 18:129, equation 10.
@@ -416,7 +469,7 @@ class CrossedPlan:
     def assumed(
         cls, aurocs: Sequence[float], prevalence: float, readers: int, deviation: float
     ) -> CrossedPlan:
-        """Plan without a pilot, with correlations from the literature.
+        """Plan a study without a pilot, with correlations from the literature.
 
         Args:
             aurocs: Mean AUROC with each modality.
@@ -424,9 +477,13 @@ class CrossedPlan:
             readers: Number of readers.
             deviation: Standard deviation of the readers' true AUROCs.
 
+        Returns:
+            Plan with variance components that follow from the arguments.
+
         Source:
-            The correlations of the R package MRMCsamplesize 1.0.0, after Obuchowski 2000, AJR
-            175:603; 0.47 from Rockette et al. 1999, Acad Radiol 6:723, who found 0.35 to 0.59.
+            The correlations are those of the R package MRMCsamplesize 1.0.0, after Obuchowski 2000,
+            AJR 175:603. The correlation 0.47 is from Rockette et al. 1999, Acad Radiol 6:723, who
+            found 0.35 to 0.59.
         """
         cases = 100_000
         positives = round(cases * prevalence)
@@ -443,7 +500,14 @@ class CrossedPlan:
         return cls(parts, cases, prevalence, readers)
 
     def study(self, patients: int) -> PlannedStudy:
-        """Plan the study with a number of cases."""
+        """Plan the study with a number of cases.
+
+        Args:
+            patients: Number of cases, at least `least`.
+
+        Returns:
+            The study, with the precision of the difference between the two modalities.
+        """
         parts = self.components
         share = self.pilot_cases / patients
         shared = max(parts.cov2 - parts.cov3, 0.0)
@@ -452,12 +516,10 @@ class CrossedPlan:
         total = own + share * self.readers * shared
         freedom = (self.readers - 1) * (total / own) ** 2
         possible = None
-        if self.readers < FEW_READERS and not self.published:
-            # A claim takes the mean square as no less than that of readers who are changed alike.
-            squares = np.maximum(own * _mean_squares(self.readers - 1), own - interaction)
-            totals = squares + share * self.readers * shared
-            possible = PossibleErrors(
-                np.sqrt(2 / self.readers * totals), (self.readers - 1) * (totals / squares) ** 2
+        if self.readers - 1 < FREEDOM_OF_A_CLAIM and not self.published:
+            squares = own * _mean_squares(self.readers - 1)
+            possible = CautiousErrors(
+                2 / self.readers * squares, self.readers - 1, 2 * share * shared
             )
         return PlannedStudy(
             patients,
@@ -474,18 +536,19 @@ class CrossedPlan:
 
 
 Plan = AssumedPlan | PilotPlan | CrossedPlan
-"""Plan that gives the study with any number of patients."""
+"""Plan whose method ``study`` gives the planned study for a number of patients."""
 
 
 def fewest_patients(plan: Plan, enough: Callable[[PlannedStudy], bool]) -> PlannedStudy | None:
-    """Find the smallest study that is enough.
+    """Find the study with the fewest patients that is large enough.
 
     Args:
-        plan: The plan.
-        enough: Function that tells whether a study is enough; once it is, larger ones are, too.
+        plan: Plan of the study with any number of patients.
+        enough: Function that returns True for a study that is large enough. It must also return
+            True for every larger study.
 
     Returns:
-        The study; None where even 100,000,000 patients are not enough.
+        The planned study; None where even 100,000,000 patients are not enough.
 
     Example:
         >>> plan = AssumedPlan((0.9,), prevalence=0.3)

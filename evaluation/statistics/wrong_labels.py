@@ -1,7 +1,8 @@
 """Sensitivity of a comparison of two AUROCs to wrong labels of the test images.
 
-The labels of a test set are taken as true. This module answers how many of them must be wrong to
-overturn the conclusion: when the most harmful ones are wrong, and when labels are wrong at random.
+A comparison takes the labels of a test set as true. This module computes how many of the labels
+must be wrong to overturn the conclusion, first if the most harmful labels are wrong, and then if
+labels are wrong at random.
 """
 
 from __future__ import annotations
@@ -22,36 +23,36 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL
 Labels = npt.NDArray[np.bool_]
 
 _SHARES = (0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
-"""Shares of labels that are tried at random. At half, labels say nothing."""
+"""Shares of labels that are made wrong at random. With half of them wrong, labels say nothing."""
 _Rule = Literal["difference", "interval"]
 _RULES: tuple[_Rule, ...] = ("difference", "interval")
 _FIRST_BATCH = 1
 _GROWTH = 0.1  # a batch of the greedy search is this share of the labels flipped so far
 _MOST_CANDIDATES = 30
-_MOST_CANDIDATE_IMAGES = 40_000  # images that the candidates of one step together rank
+_MOST_CANDIDATE_IMAGES = 40_000  # number of candidates times images in one step
 _FEWEST_DRAWS = 5
 _MOST_DRAWS = 50
-_MOST_COMPARED = 4_000_000  # images that all random draws together rank
+_MOST_COMPARED = 4_000_000  # number of draws times seeds, shares and images
 
 
 @dataclass(frozen=True)
 class WrongLabels:
-    """How many labels must be wrong to overturn a conclusion on two AUROCs."""
+    """Number of labels that must be wrong to overturn a conclusion on two AUROCs."""
 
     shown: bool
     """True where the difference is shown with the labels as they are."""
     most_harmful: npt.NDArray[np.int64] | None
-    """Rows whose labels, wrong together, overturn the conclusion; ``None`` if none were found."""
+    """Rows whose labels overturn the conclusion if all are wrong; None if none were found."""
     n_images: int
-    """Labels in all."""
+    """Number of labels."""
     at_random: float | None
-    """Least tried share that overturns it in half of the random draws; ``None`` if none does."""
+    """Smallest tried share that overturns the conclusion in half of the draws, or None."""
     curve: tuple[RandomErrors, ...]
     """Results for every share of wrong labels that was tried at random."""
 
     @property
     def fewest(self) -> int | None:
-        """Number of wrong labels that is enough when these are the most harmful ones."""
+        """Number of wrong labels that is enough if the most harmful labels are wrong."""
         return None if self.most_harmful is None else len(self.most_harmful)
 
     @property
@@ -86,23 +87,25 @@ def wrong_labels(
     """Find how many labels must be wrong to overturn a comparison of two AUROCs.
 
     The conclusion is that the interval of the paired difference excludes 0 (the difference is
-    shown), or that it does not. Most harmful first, the labels whose change moves the difference
-    most are flipped one after another, and their influence is computed again after each batch. The
-    number found is enough to overturn the conclusion; the search is greedy, so a slightly smaller
-    set may exist.
-    A difference that is not shown may become shown in favour of either system; the smaller number
-    counts. At random, every label is wrong with the same probability.
+    shown), or that it does not. A difference that is not shown may become shown in favour of either
+    system; the smaller number of labels counts.
+
+    The most harmful labels are those whose change moves the difference most. They are flipped in
+    batches, and the influence of the remaining labels is computed again after each batch. The
+    number found is enough to overturn the conclusion. The search is greedy, so a slightly smaller
+    set may exist. In the random draws, every label is wrong with the same probability.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
-        first: Scores of one system, shape ``(N,)``, or of several training seeds of it.
-        second: Scores of the other, likewise.
-        patients: A name per image, shape ``(N,)``; left out, images are taken as independent.
+        first: Scores of one system, shape ``(N,)``, or of its training seeds, shape ``(seeds, N)``.
+        second: Scores of the other system, in the same form.
+        patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
+            independent.
         level: Coverage of the interval that decides.
         seed: Random seed of the labels that are wrong at random.
 
     Returns:
-        The result; ``None`` where a class is absent, or no interval can be given.
+        The result; None where a class is absent, or where there is no interval.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
@@ -161,7 +164,7 @@ class _Pair:
         return cls((systems[0], systems[1]), patient, n_patients, level)
 
     def estimates(self, truth: Labels) -> list[ClusteredEstimate] | None:
-        """Return both AUROCs and their difference for some labels; None where a class is absent."""
+        """Return both AUROCs and their difference; None where these labels lack a class."""
         parts = []
         for seeds in self.systems:
             of_seeds = [auroc_parts(truth, s, self.patient, self.n_patients) for s in seeds]
@@ -172,7 +175,7 @@ class _Pair:
         return [auroc_over_seeds(parts[0]), auroc_over_seeds(parts[1]), auroc_over_seeds(*parts)]
 
     def conclusion(self, estimates: list[ClusteredEstimate] | None) -> int | None:
-        """Return 1 or -1 for a shown difference by its sign, 0 if not shown, None if unknown."""
+        """Return the sign of a shown difference, 0 if it is not shown, None without an interval."""
         if estimates is None:
             return None
         ends = estimates[2].interval_at(self.level)
@@ -181,30 +184,32 @@ class _Pair:
         return int(ends[0] > 0) - int(ends[1] < 0)
 
     def end_towards(self, truth: Labels, sign: int) -> float:
-        """Return the end of the interval that has to pass 0, growing towards the sign."""
+        """Return the deciding end of the interval times the sign; the larger, the more harmful."""
         estimates = self.estimates(truth)
         ends = None if estimates is None else estimates[2].interval_at(self.level)
         if ends is None:
             return -np.inf
         shown = self.conclusion(estimates) not in (0, None)
-        # A difference that is shown is overturned by its near end, else its far end has to pass 0.
+        # A shown difference is overturned when its end towards the sign passes 0, another
+        # difference when its other end does.
         toward = max(sign * ends[0], sign * ends[1])
         away = min(sign * ends[0], sign * ends[1])
         return toward if shown else away
 
     def standing(self, truth: Labels) -> int | None:
-        """Return the conclusion for some labels, as `conclusion` does."""
+        """Return the conclusion for these labels, in the form of `conclusion`."""
         return self.conclusion(self.estimates(truth))
 
 
 def _flip(pair: _Pair, truth: Labels, sign: int, rule: _Rule) -> Labels | None:
     """Flip labels, the most harmful first, until the conclusion changes towards a sign.
 
-    By ``difference`` the label is most harmful that moves the difference most, by ``interval`` the
-    one that moves the deciding end of the interval most. Neither finds the smaller set always.
+    The rule ``difference`` takes the label that moves the difference most, and ``interval`` the
+    label that moves the deciding end of the interval most. Either may find the smaller set.
 
     Returns:
-        True for the labels that were flipped, ``(N,)``; ``None`` where a class runs out first.
+        True for the labels that were flipped, shape ``(N,)``; None where the conclusion does not
+        change before a class or half of the labels are used up.
     """
     start = pair.standing(truth)
     flipped = np.zeros(len(truth), dtype=bool)
@@ -228,7 +233,8 @@ def _most_harmful(
 ) -> npt.NDArray[np.int64]:
     """Return the rows whose change moves the difference, or the interval, most towards a sign.
 
-    The interval is computed for single rows alone, of the candidates that move the difference most.
+    The interval is computed only where one row is asked for, and only for the candidates that move
+    the difference most.
     """
     harm = sign * _influence(pair, truth ^ flipped)
     order = np.argsort(-harm, kind="stable")
@@ -247,7 +253,7 @@ def _most_harmful(
 def _last_of_batch(
     pair: _Pair, truth: Labels, flipped: Labels, order: Integers, start: int | None
 ) -> Labels:
-    """Return the smallest first part of a batch that overturns the conclusion, by bisection."""
+    """Flip the shortest beginning of a batch that overturns the conclusion, found by bisection."""
     low, high = 0, len(order)
     while high - low > 1:
         middle = (low + high) // 2
@@ -269,7 +275,7 @@ def _influence(pair: _Pair, truth: Labels) -> Floats:
     negatives, and the reverse.
 
     Returns:
-        Shape ``(N,)``.
+        The change for each image, shape ``(N,)``.
     """
     n_positive = int(truth.sum())
     n_negative = len(truth) - n_positive
@@ -289,7 +295,7 @@ def _influence(pair: _Pair, truth: Labels) -> Floats:
 def _placements(truth: Labels, scores: Floats) -> tuple[Floats, Floats]:
     """Return the share of negatives that each image outscores, and of positives that outscore it.
 
-    A tie counts half. Each has shape ``(N,)``, for images of both classes.
+    A tie counts half. Both arrays have shape ``(N,)`` and contain the images of both classes.
     """
     negatives = np.sort(scores[~truth])
     positives = np.sort(scores[truth])
@@ -301,7 +307,7 @@ def _placements(truth: Labels, scores: Floats) -> tuple[Floats, Floats]:
 def _random_errors(
     pair: _Pair, truth: Labels, start: int | None, rng: np.random.Generator
 ) -> list[RandomErrors]:
-    """Evaluate labels that are wrong at random, for each share until the labels say nothing."""
+    """Evaluate labels that are wrong at random, for each of the tried shares."""
     n_seeds = sum(len(seeds) for seeds in pair.systems)
     images = len(truth) * n_seeds * len(_SHARES)
     draws = int(np.clip(_MOST_COMPARED // images, _FEWEST_DRAWS, _MOST_DRAWS))

@@ -19,12 +19,16 @@ from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.evaluation.statistics.obuchowski_rockette import (
-    FEW_READERS,
+    FREEDOM_OF_A_CLAIM,
+    FREEDOM_OF_THE_OVERALL_TEST,
     Effect,
     MultiReaderAnalysis,
+    OverallTest,
+    ProgramComponents,
     analyse_crossed,
     analyse_nested,
     jackknife_covariance,
+    program_components,
 )
 from cxr_compare.evaluation.studies.reader_study import DECIDED, ReaderStudy
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
@@ -54,10 +58,15 @@ class StudyRow:
     ci_low: float | None
     ci_high: float | None
     # Interval that holds for all differences of a metric at once (Bonferroni). It is cautious with
-    # 2 to 4 readers, and then also given for a mean.
+    # few degrees of freedom between readers, and then also given for a mean.
     ci_low_all: float | None
     ci_high_all: float | None
-    p_value: float | None  # p-value of no difference
+    p_value: float | None  # published p-value of no difference, of this comparison alone
+    p_value_all: float | None  # p-value that belongs to the interval for all differences at once
+    freedom_between: (
+        int | None
+    )  # degrees of freedom between readers; `None` where readers are fixed
+    cautious: bool  # True if these are too few for the published interval to decide
     n_readers: int
     n_cases: int
     design: str  # how readers and modalities meet in a difference
@@ -71,6 +80,37 @@ class StudyRow:
 
 
 @dataclass(frozen=True)
+class OverallResult:
+    """Overall test of three modalities or more, and what may be said from it."""
+
+    test: OverallTest
+    n_modalities: int
+    n_readers: int
+    freedom_between: (
+        int | None
+    )  # degrees of freedom between readers; `None` where readers are fixed
+    significant: bool  # p is below 1 minus the level
+    decides: bool  # False if there are too few degrees of freedom between readers
+    n_pairs: int
+    n_pairs_shown: int
+
+    @property
+    def decided(self) -> bool:
+        """True if the modalities may be said to differ: a pair must, too, if the test is weak."""
+        return self.significant and (self.decides or self.n_pairs_shown > 0)
+
+
+@dataclass(frozen=True)
+class AgainstSystem:
+    """Variance components of one modality's readers against a stand-alone system."""
+
+    metric: str
+    modality: str
+    system: str
+    components: ProgramComponents
+
+
+@dataclass(frozen=True)
 class ReaderAnalysis:
     """Results of a reader study."""
 
@@ -80,6 +120,7 @@ class ReaderAnalysis:
     level: float
     rows: tuple[StudyRow, ...]
     crossed: dict[str, MultiReaderAnalysis]  # by metric, where all readers read with each modality
+    against: tuple[AgainstSystem, ...] = ()  # of modalities with two readers or more
 
     @property
     def metrics(self) -> list[str]:
@@ -94,6 +135,35 @@ class ReaderAnalysis:
     def rows_of(self, kind: _Kind, metric: str) -> list[StudyRow]:
         """Return the rows of a kind for one metric."""
         return [row for row in self.rows if row.kind == kind and row.metric == metric]
+
+    def pairs_of(self, metric: str) -> list[StudyRow]:
+        """Return the differences of two modalities, without those from a system."""
+        modalities = self.study.modalities
+        return [row for row in self.rows_of("difference", metric) if row.second in modalities]
+
+    def overall(self, metric: str) -> OverallResult | None:
+        """Return the overall test of a metric.
+
+        It is None for fewer than three modalities, and where not all readers read with each one.
+        """
+        crossed = self.crossed.get(metric)
+        n_modalities = len(self.study.modalities)
+        if crossed is None or crossed.overall is None or n_modalities < 3:
+            return None
+        n_readers = len(self.study.readers(self.study.modalities[0]))
+        pairs = self.pairs_of(metric)
+        p_value = crossed.overall.p_value
+        freedom = (n_modalities - 1) * (n_readers - 1) if self.readers == "random" else None
+        return OverallResult(
+            test=crossed.overall,
+            n_modalities=n_modalities,
+            n_readers=n_readers,
+            freedom_between=freedom,
+            significant=p_value is not None and p_value < 1 - self.level,
+            decides=freedom is None or freedom >= FREEDOM_OF_THE_OVERALL_TEST,
+            n_pairs=len(pairs),
+            n_pairs_shown=sum(pair.decided for pair in pairs),
+        )
 
 
 def analyse_readers(
@@ -131,13 +201,15 @@ def analyse_readers(
         raise InputError("one reader cannot stand for others: take --readers fixed")
     rows: list[StudyRow] = []
     crossed = {}
+    against: list[AgainstSystem] = []
     readings = _readings(study)
     for metric in study.metrics:
         evaluate = _MetricStudy(study, readings, metric, readers, cases, level)
         rows += evaluate.rows()
+        against += evaluate.against_systems()
         if evaluate.crossed is not None:
             crossed[metric] = evaluate.crossed
-    return ReaderAnalysis(study, readers, cases, level, tuple(rows), crossed)
+    return ReaderAnalysis(study, readers, cases, level, tuple(rows), crossed, tuple(against))
 
 
 @dataclass(frozen=True)
@@ -169,7 +241,6 @@ class _PairDifference:
     """Difference of two modalities."""
 
     estimate: ClusteredEstimate
-    claimed: ClusteredEstimate | None  # estimate of the interval for all differences at once
     columns: list[int]  # columns of the figures that enter it
     design: str  # how readers and modalities meet
 
@@ -228,7 +299,7 @@ class _MetricStudy:
             rows.append(self._row("mean", modality, self._columns_of(modality), study.systems[0]))
         pairs = list(combinations(modalities, 2))
         against = [(modality, system) for modality in modalities for system in self.systems]
-        shared = 1 - (1 - self.level) / max(1, len(pairs) + len(against))
+        comparisons = max(1, len(pairs) + len(against))
         for first, second in pairs:
             pair = self._pair(first, second)
             rows.append(
@@ -239,8 +310,7 @@ class _MetricStudy:
                     pair.estimate,
                     second,
                     pair.design,
-                    all_level=shared,
-                    claimed=pair.claimed,
+                    comparisons=comparisons,
                 )
             )
         for modality, system in against:
@@ -253,10 +323,23 @@ class _MetricStudy:
                     study.differences[0, 1],
                     system,
                     study_sentence("readers", "design_system"),
-                    all_level=shared,
+                    comparisons=comparisons,
                 )
             )
         return rows
+
+    def against_systems(self) -> list[AgainstSystem]:
+        """Return the variance components of each modality's readers against each system."""
+        found = []
+        for modality in self.study.modalities:
+            for system in self.systems:
+                columns = self._columns_of(modality) + self._columns_of(system)
+                components = program_components(
+                    self.figures[columns], self.covariance[np.ix_(columns, columns)]
+                )
+                if components is not None:
+                    found.append(AgainstSystem(self.metric, modality, system, components))
+        return found
 
     def _columns_of(self, name: str) -> list[int]:
         """Return the columns of a modality's figures, or of a system's figure."""
@@ -277,16 +360,13 @@ class _MetricStudy:
         same = all(set(self.study.readers(modality)) == set(readers) for modality in modalities)
         return self._crossed(modalities, readers) if same and len(readers) > 1 else None
 
-    def _crossed(
-        self, modalities: Sequence[str], readers: Sequence[str], *, least: bool = False
-    ) -> MultiReaderAnalysis:
+    def _crossed(self, modalities: Sequence[str], readers: Sequence[str]) -> MultiReaderAnalysis:
         columns = [self.columns[reader, modality] for modality in modalities for reader in readers]
         return analyse_crossed(
             self.figures[columns].reshape(len(modalities), len(readers)),
             self.covariance[np.ix_(columns, columns)],
             readers=self.effects[modalities[0]],
             cases=self.cases,
-            floor_mean_square=least,
         )
 
     def _nested(self, names: Sequence[str]) -> MultiReaderAnalysis:
@@ -306,7 +386,7 @@ class _MetricStudy:
             estimate = self._nested([first, second]).differences[0, 1]
             columns = self._columns_of(first) + self._columns_of(second)
             design = study_sentence("readers", "design_nested")
-            return _PairDifference(estimate, None, columns, design)
+            return _PairDifference(estimate, columns, design)
         names = self.study.modalities
         n_readers = None
         if self.crossed is None:
@@ -315,11 +395,8 @@ class _MetricStudy:
         design = study_sentence("readers", "design_crossed", len(both), n_readers)
         pair = names.index(first), names.index(second)
         estimate = self._crossed(names, both).differences[pair]
-        claimed = estimate
-        if len(both) < FEW_READERS:
-            claimed = self._crossed(names, both, least=True).differences[pair]
         columns = [self.columns[reader, name] for name in (first, second) for reader in both]
-        return _PairDifference(estimate, claimed, columns, design)
+        return _PairDifference(estimate, columns, design)
 
     def _row(
         self,
@@ -331,21 +408,31 @@ class _MetricStudy:
         design: str = "",
         *,
         reader: str = "",
-        all_level: float | None = None,
-        claimed: ClusteredEstimate | None = None,
+        comparisons: int = 1,
     ) -> StudyRow:
         low, high = estimate.interval_at(self.level) or (None, None)
-        interval_of_all = (claimed or estimate).interval_at(all_level) if all_level else None
-        low_all, high_all = interval_of_all or (None, None)
-        if kind != "difference" and low is not None and high is not None:
-            most = np.inf if self.study.metrics[self.metric].unbounded else 1.0
-            low = max(low, 0.0)
-            high = min(high, most)
+        freedom = estimate.freedom_between
+        cautious = 0 < freedom < FREEDOM_OF_A_CLAIM
+        level_of_all = 1 - (1 - self.level) / comparisons
+        p_value = None
+        p_value_all = None
+        low_all: float | None = None
+        high_all: float | None = None
+        if cautious:
+            low_all, high_all = estimate.cautious_interval_at(level_of_all)
+        elif kind == "difference":
+            low_all, high_all = estimate.interval_at(level_of_all) or (None, None)
+        if kind == "difference":
+            p_value = estimate.p_value
+            p_of_claim = estimate.cautious_p_value if cautious else p_value
+            if p_of_claim is not None:
+                p_value_all = min(1.0, comparisons * p_of_claim)
+        if kind != "difference":
+            low, high = self._cut_to_range(low, high)
+            low_all, high_all = self._cut_to_range(low_all, high_all)
         names = list(self.columns)
         readings = [names[column] for column in columns]
         n_readers = len({reader for reader, modality in readings if modality})
-        if estimate.squares and n_readers < FEW_READERS and not claimed:
-            low_all, high_all = estimate.cautious_interval_at(all_level or self.level)
         return StudyRow(
             kind=kind,
             metric=self.metric,
@@ -359,11 +446,23 @@ class _MetricStudy:
             ci_high=high,
             ci_low_all=low_all,
             ci_high_all=high_all,
-            p_value=estimate.p_value if kind == "difference" else None,
+            p_value=p_value,
+            p_value_all=p_value_all,
+            freedom_between=int(freedom) or None,
+            cautious=cautious,
             n_readers=n_readers,
             n_cases=max(self.counts[column] for column in columns),
             design=design,
         )
+
+    def _cut_to_range(
+        self, low: float | None, high: float | None
+    ) -> tuple[float | None, float | None]:
+        """Cut the interval of a figure at 0 and, where the figure cannot exceed it, at 1."""
+        if low is None or high is None:
+            return low, high
+        most = np.inf if self.study.metrics[self.metric].unbounded else 1.0
+        return max(low, 0.0), min(high, most)
 
 
 def _left_out(figure: Callable[[Integers], Floats], present: Integers, n_patients: int) -> Floats:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text, range_text
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+    FREEDOM_OF_A_CLAIM,
+    FREEDOM_OF_THE_OVERALL_TEST,
+    OverallTest,
+)
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
 from cxr_compare.evaluation.studies.reader_charts import (
     charts_by_reader,
@@ -21,10 +24,12 @@ from cxr_compare.evaluation.studies.reader_charts import (
 )
 from cxr_compare.evaluation.studies.reader_statements import (
     modality_title,
+    overall_test_text,
     percent_text,
     precise_range,
     reader_notes,
     reader_statements,
+    variance_text,
 )
 from cxr_compare.evaluation.studies.study_page import Section, ShownChart, StudyPage, write_study
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
@@ -46,7 +51,12 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
     """
     stored = _readers_dict(analysis)
     page = _page(analysis, stored["notes"])
-    html = page.render("readers.html.jinja", analysis=analysis)
+    html = page.render(
+        "readers.html.jinja",
+        analysis=analysis,
+        least_for_claims=FREEDOM_OF_A_CLAIM,
+        least_for_overall=FREEDOM_OF_THE_OVERALL_TEST,
+    )
     return write_study(out, "readers", stored["figures"], stored, html)
 
 
@@ -55,6 +65,7 @@ def _readers_dict(analysis: ReaderAnalysis) -> dict[str, Any]:
     sentences = reader_statements(analysis)
     return {
         "answer": sentences[0].text,
+        "overall": _overall_dict(analysis),
         "findings": [{"text": sentence.text, "decided": sentence.shown} for sentence in sentences],
         "readers": analysis.readers,
         "cases": analysis.cases,
@@ -65,6 +76,7 @@ def _readers_dict(analysis: ReaderAnalysis) -> dict[str, Any]:
         "n_positive": int(analysis.study.truth["label"].sum()),
         "figures": [asdict(row) for row in analysis.rows],
         "crossed": dict(_crossed(analysis)),
+        "against_systems": [asdict(against) for against in analysis.against],
         "notes": reader_notes(analysis),
         "provenance": provenance(),
     }
@@ -73,13 +85,31 @@ def _readers_dict(analysis: ReaderAnalysis) -> dict[str, Any]:
 def _crossed(analysis: ReaderAnalysis) -> Iterator[tuple[str, dict[str, Any]]]:
     """Return overall tests and variance components of crossed designs, by metric."""
     for metric, study in analysis.crossed.items():
-        overall = None
-        if study.overall is not None:
-            upper, lower = study.overall.freedom
-            freedom = [upper, None if np.isinf(lower) else lower]
-            overall = asdict(study.overall) | {"freedom": freedom}
+        overall = None if study.overall is None else _test_dict(study.overall)
         components = None if study.components is None else asdict(study.components)
         yield metric, {"overall": overall, "components": components}
+
+
+def _overall_dict(analysis: ReaderAnalysis) -> dict[str, Any] | None:
+    """Return the overall test of the primary metric, for three modalities or more."""
+    overall = analysis.overall(analysis.primary)
+    if overall is None:
+        return None
+    return {
+        "metric": analysis.primary,
+        **_test_dict(overall.test),
+        "n_modalities": overall.n_modalities,
+        "freedom_between": overall.freedom_between,
+        "decided": overall.decided,
+        "pairs": overall.n_pairs,
+        "pairs_decided": overall.n_pairs_shown,
+    }
+
+
+def _test_dict(test: OverallTest) -> dict[str, Any]:
+    upper, lower = test.freedom
+    freedom = [upper, None if lower == float("inf") else lower]
+    return asdict(test) | {"freedom": freedom}
 
 
 def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
@@ -89,6 +119,9 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     first, *further = reader_statements(analysis)
     n_compared = len(analysis.rows_of("difference", analysis.primary))
     scope = [] if first.shown or not n_compared else [_sentence("not_equal")]
+    n_modalities = len(study.modalities)
+    if n_modalities > 2 and analysis.primary not in analysis.crossed:
+        scope.append(_sentence("no_overall", n_modalities))
     if n_compared > 1:
         scope.append(_sentence("simultaneous", n_compared))
     names = [*study.modalities, *dict.fromkeys(study.systems["reader"])]
@@ -98,7 +131,9 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
         _figure_table(analysis, metric) for metric in analysis.metrics if metric != analysis.primary
     ]
     differences = _difference_table(analysis)
+    overall = _overall_table(analysis)
     components = _component_table(analysis)
+    against = _against_table(analysis)
     sections = [
         Section(
             "figures",
@@ -114,8 +149,12 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
         title = _sentence("figures_title", f"{reader_curve_name(study)} curve")
         sections.append(Section("by-reader", title, charts=list(charts_by_reader(analysis))))
     if differences.rows:
-        lead = _sentence("differences_lead", study.metrics[analysis.primary].title_in_sentence)
-        sections.append(Section("differences", differences.title, lead, tables=[differences]))
+        primary_title = study.metrics[analysis.primary].title_in_sentence
+        lead = _sentence("differences_lead", primary_title, _has_claims(analysis))
+        tables = [differences]
+        if overall.rows:
+            tables = [overall, replace(differences, title="Comparisons")]
+        sections.append(Section("differences", differences.title, lead, tables=tables))
     return StudyPage(
         title="Reader study",
         kicker=_sentence(
@@ -131,7 +170,11 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
         signs=n_compared > 0,
         notes=notes,
         sections=sections,
-        details=[(components, _sentence("components_note"))] if components.rows else [],
+        details=[
+            (table, _sentence(note))
+            for table, note in ((components, "components_note"), (against, "program_note"))
+            if table.rows
+        ],
     )
 
 
@@ -164,9 +207,20 @@ def _with_ends(row: StudyRow) -> str:
     return f"{number(row.estimate)} ({range_text(row.ci_low, row.ci_high)})"
 
 
+def _has_claims(analysis: ReaderAnalysis) -> bool:
+    """Return True if some claim rests on another p-value than the published one."""
+    rows = [row for row in analysis.rows if row.kind == "difference"]
+    n_compared = len(analysis.rows_of("difference", analysis.primary))
+    return n_compared > 1 or any(row.cautious for row in rows)
+
+
 def _difference_table(analysis: ReaderAnalysis) -> Table:
-    rows = [
-        (
+    with_claims = _has_claims(analysis)
+    rows = []
+    for row in analysis.rows:
+        if row.kind != "difference":
+            continue
+        cells = [
             analysis.study.metrics[row.metric].title,
             f"{modality_title(row.first)} − {modality_title(row.second)}",
             number(row.estimate),
@@ -174,11 +228,13 @@ def _difference_table(analysis: ReaderAnalysis) -> Table:
             number(row.std_error, 4),
             "normal" if row.df is None else f"{row.df:.1f}",
             p_value_text(row.p_value),
-            row.design,
-        )
-        for row in analysis.rows
-        if row.kind == "difference"
-    ]
+        ]
+        if with_claims:
+            n_compared = len(analysis.rows_of("difference", row.metric))
+            freedom = row.freedom_between if row.cautious else None
+            cells.append(p_value_text(row.p_value_all))
+            cells.append(_sentence("claim_basis", n_compared, freedom))
+        rows.append((*cells, row.design))
     columns = (
         "Figure",
         "Comparison",
@@ -187,9 +243,61 @@ def _difference_table(analysis: ReaderAnalysis) -> Table:
         "Standard error",
         "Degrees of freedom",
         "p",
+        *(("p of the claim", "The claim rests on") if with_claims else ()),
         "Design",
     )
     return Table.from_rows("Differences", "", columns, tuple(rows))
+
+
+def _overall_table(analysis: ReaderAnalysis) -> Table:
+    """Return the overall tests of three modalities or more, a row a figure."""
+    rows = []
+    for metric in analysis.metrics:
+        overall = analysis.overall(metric)
+        if overall is None:
+            continue
+        verdict = _sentence(
+            "overall_verdict",
+            overall.decided,
+            overall.significant,
+            overall.freedom_between,
+            FREEDOM_OF_THE_OVERALL_TEST,
+        )
+        title = analysis.study.metrics[metric].title
+        rows.append((title, overall_test_text(overall.test), verdict))
+    columns = ("Figure", "Overall test", "Modalities")
+    return Table.from_rows("Overall test", "", columns, tuple(rows))
+
+
+def _against_table(analysis: ReaderAnalysis) -> Table:
+    """Return the variance components of readers against stand-alone systems."""
+    rows = []
+    for against in analysis.against:
+        parts = against.components
+        values = (parts.mean_square, parts.reader, parts.cov2, parts.error)
+        rows.append(
+            (
+                analysis.study.metrics[against.metric].title,
+                f"{modality_title(against.modality)} − {against.system}",
+                *(variance_text(value) for value in values),
+            )
+        )
+    columns = ("Figure", "Comparison", "MS(R)", "Var(R)", "Cov2", "Var(error)")
+    title = "Variance components of readers against a system"
+    return Table.from_rows(title, "", columns, tuple(rows))
+
+
+def _tested(analysis: ReaderAnalysis, metric: str) -> str:
+    """Return the test of all modalities, and a remark if its small p is not enough for a claim."""
+    test = analysis.crossed[metric].overall
+    if test is None:
+        return DASH
+    text = overall_test_text(test)
+    overall = analysis.overall(metric)
+    decided = analysis.pairs_of(metric)[0].decided if overall is None else overall.decided
+    if test.p_value is not None and test.p_value < 1 - analysis.level and not decided:
+        return _sentence("not_enough", text)
+    return text
 
 
 def _component_table(analysis: ReaderAnalysis) -> Table:
@@ -199,8 +307,9 @@ def _component_table(analysis: ReaderAnalysis) -> Table:
             continue
         components = asdict(study.components).values()
         title = analysis.study.metrics[metric].title
-        overall = DASH if study.overall is None else _overall_text(study.overall)
-        rows.append((title, overall, *(f"{value:.3g}" for value in components)))
+        rows.append(
+            (title, _tested(analysis, metric), *(variance_text(value) for value in components))
+        )
     columns = (
         "Figure",
         "All modalities equal",
@@ -212,14 +321,3 @@ def _component_table(analysis: ReaderAnalysis) -> Table:
         "Var(error)",
     )
     return Table.from_rows("Overall test and variance components", "", columns, tuple(rows))
-
-
-def _overall_text(test: Any) -> str:
-    upper, lower = test.freedom
-    facts = {
-        "upper": upper,
-        "lower": None if np.isinf(lower) else lower,
-        "statistic": test.statistic,
-        "p": p_value_text(test.p_value),
-    }
-    return _sentence("overall_test", facts)

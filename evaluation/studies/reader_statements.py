@@ -1,11 +1,22 @@
-"""Statements of a reader study: comparisons of the primary metric, and notes."""
+"""Statements of a reader study: overall test and comparisons of the primary metric, and notes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
-from cxr_compare.evaluation.statistics.figure_text import number, range_text
+from cxr_compare.evaluation.statistics.figure_text import (
+    number,
+    p_equation,
+    p_value_text,
+    range_text,
+)
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+    FREEDOM_OF_A_CLAIM,
+    FREEDOM_OF_THE_OVERALL_TEST,
+    OverallTest,
+)
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
 from cxr_compare.evaluation.studies.reader_files import ONLY_MODALITY
 from cxr_compare.evaluation.studies.study_page import Statement
@@ -17,8 +28,8 @@ _FEW = 20
 def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     """Return the comparisons of the primary metric, or the means of readers if nothing is compared.
 
-    A difference is shown only if the interval that holds for all comparisons at once excludes 0.
-    This interval is quoted.
+    The overall test of three modalities or more comes first. A difference is shown only if the
+    interval that holds for all comparisons at once excludes 0. This interval is quoted.
 
     Args:
         analysis: The analysed study.
@@ -28,7 +39,8 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     """
     differences = analysis.rows_of("difference", analysis.primary)
     if differences:
-        return [Statement(_compared(analysis, row), row.decided) for row in differences]
+        pairs = [Statement(_compared(analysis, row), row.decided) for row in differences]
+        return [*_overall_statements(analysis), *pairs]
     title = analysis.study.metrics[analysis.primary].title_in_sentence
     statements = []
     for row in analysis.rows_of("mean", analysis.primary):
@@ -42,6 +54,67 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
 
 def _sentence(macro: str, *values: Any) -> str:
     return study_sentence("readers", macro, *values)
+
+
+def _overall_statements(analysis: ReaderAnalysis) -> list[Statement]:
+    """Return the statement of the overall test, if there is one."""
+    overall = analysis.overall(analysis.primary)
+    if overall is None:
+        return []
+    title = analysis.study.metrics[analysis.primary].title_in_sentence
+    scope = _scope(analysis, analysis.pairs_of(analysis.primary)[0])
+    test = overall_test_text(overall.test)
+    kind = "overall_differ" if overall.decided else "overall_open"
+    sentences = [_sentence(kind, title, overall.n_modalities, test, scope)]
+    if overall.significant and not overall.decided:
+        sentences.append(
+            _sentence(
+                "overall_weak",
+                overall.freedom_between,
+                FREEDOM_OF_THE_OVERALL_TEST,
+            )
+        )
+    elif overall.significant or overall.n_pairs_shown:
+        sentences.append(
+            _sentence("pairs_shown", overall.n_pairs_shown, overall.n_pairs, overall.decided)
+        )
+    return [Statement(" ".join(sentences), overall.decided)]
+
+
+def overall_test_text(test: OverallTest) -> str:
+    """Return an overall test with its degrees of freedom and p-value.
+
+    Example:
+        >>> overall_test_text(OverallTest(7.8003, (4, 36.793), 0.000117))
+        'F(4, 36.79) = 7.80, p < 0.001'
+    """
+    upper, lower = test.freedom
+    freedom = None if lower == float("inf") else lower
+    return _sentence("overall_test", upper, freedom, test.statistic, p_equation(test.p_value))
+
+
+def component_sentences(analysis: ReaderAnalysis) -> list[str]:
+    """Return the variance components of readers against each system, of the primary metric."""
+    title = analysis.study.metrics[analysis.primary].title_in_sentence
+    sentences = []
+    for against in analysis.against:
+        if against.metric == analysis.primary:
+            readers = _readers(against.modality, inside=True)
+            parts = {
+                name: variance_text(value) for name, value in asdict(against.components).items()
+            }
+            sentences.append(_sentence("program_components", title, readers, against.system, parts))
+    return sentences
+
+
+def variance_text(value: float) -> str:
+    """Return a variance or covariance with three digits and a true minus sign.
+
+    Example:
+        >>> variance_text(0.00030459978), variance_text(-0.00030459978)
+        ('0.000305', '−0.000305')
+    """
+    return f"{value:.3g}".replace("-", "−", 1) if value < 0 else f"{value:.3g}"
 
 
 def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
@@ -74,8 +147,15 @@ def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
         kind = "modality_higher" if row.decided else "modality_open"
     verdict = _sentence(kind, first, second, title)
     n_comparisons = len(analysis.rows_of("difference", row.metric))
-    interval = _interval(analysis, low, high, n_comparisons=n_comparisons)
-    return _sentence("difference", verdict, gap, interval, _scope(analysis, row))
+    interval = _interval(analysis, low, high, n_comparisons=n_comparisons, cautious=row.cautious)
+    text = _sentence("difference", verdict, gap, interval, _scope(analysis, row))
+    if row.decided or row.p_value is None or row.p_value >= 1 - analysis.level:
+        return text
+    freedom = row.freedom_between if row.cautious else None
+    p_value = p_equation(row.p_value)
+    p_of_claim = p_value_text(row.p_value_all)
+    reason = _sentence("small_p_value", p_value, freedom, n_comparisons, p_of_claim)
+    return f"{text} {reason}"
 
 
 def _reader_or_system(
@@ -102,12 +182,17 @@ def modality_title(name: str) -> str:
 
 
 def _interval(
-    analysis: ReaderAnalysis, low: float | None, high: float | None, *, n_comparisons: int = 1
+    analysis: ReaderAnalysis,
+    low: float | None,
+    high: float | None,
+    *,
+    n_comparisons: int = 1,
+    cautious: bool = False,
 ) -> str:
     if low is None or high is None:
         return _sentence("no_interval")
     level = percent_text(analysis.level)
-    return _sentence("interval", level, n_comparisons, precise_range(low, high))
+    return _sentence("interval", level, n_comparisons, precise_range(low, high), cautious)
 
 
 def precise_range(low: float | None, high: float | None) -> str:
@@ -159,6 +244,13 @@ def reader_notes(analysis: ReaderAnalysis) -> list[str]:
             notes.append(_sentence("few_patients", n_patients, name, _FEW))
     if analysis.readers == "random":
         notes += [_sentence("one_reader", modality) for modality in _read_by_one(analysis)]
+    freedoms = {
+        row.freedom_between
+        for row in analysis.rows_of("difference", analysis.primary)
+        if row.cautious
+    }
+    if freedoms:
+        notes.append(_sentence("few_freedom", sorted(freedoms), FREEDOM_OF_A_CLAIM))
     cautious = [
         {
             "title": modality_title(row.first),
@@ -168,7 +260,7 @@ def reader_notes(analysis: ReaderAnalysis) -> list[str]:
         if row.ci_low_all is not None
     ]
     if cautious:
-        notes.append(_sentence("few_readers", cautious))
+        notes.append(_sentence("few_readers", cautious, FREEDOM_OF_A_CLAIM + 1))
     evaluated = {row.first for row in analysis.rows_of("system", analysis.metrics[-1])}
     systems = dict.fromkeys(study.systems["reader"])
     undecided = [name for name in systems if name not in evaluated]

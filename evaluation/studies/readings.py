@@ -146,7 +146,7 @@ def _predicted_system(
         table["decision"] = is_positive(scores, threshold).astype(np.float64)
     if not marks:
         return table
-    boxes = output.boxes(scores, decision.map_scale, decision.map_boxes)
+    boxes = output.boxes(scores, decision.map_scale, decision.box_rule)
     if boxes is None:
         raise InputError(
             f"{predictions.folder}: {name} gives no boxes, as readers gave marks; leave it out"

@@ -1,1 +1,1 @@
-"""Imported predictions, ensembles, shortcut baselines, and who may be evaluated on what."""
+"""Imported predictions, ensembles, shortcut baselines, and checks that systems can be compared."""

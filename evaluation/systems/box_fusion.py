@@ -1,4 +1,4 @@
-"""Fusion of the boxes of several models: each model's best box of a lesion, averaged."""
+"""Fusion of the boxes of several models: the mean of each model's best box of a lesion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
-_ROWS_AT_ONCE = 512  # tables of so many rows stay in the processor's cache
+_ROWS_AT_ONCE = 512  # a table with this number of rows stays in the processor's cache
 
 
 NAME = "fusion of best boxes"
@@ -24,7 +24,7 @@ OVERLAP = 0.5
 
 
 class BoxGroups(NamedTuple):
-    """Boxes grouped by image and finding: only boxes of one group can be fused.
+    """Groups of boxes by image and finding; only boxes of one group can be fused.
 
     Example:
         >>> table = pd.DataFrame({"image_id": ["b", "a", "b"], "finding": ["mass"] * 3})
@@ -32,13 +32,20 @@ class BoxGroups(NamedTuple):
         [1, 0, 1]
     """
 
-    labels: Integers  # number of the group of each box, (N,)
+    labels: Integers  # number of each box's group, (N,)
     images: pd.Index  # ids of the images
     findings: pd.Index  # names of the findings
 
     @classmethod
     def from_table(cls, boxes: pd.DataFrame) -> BoxGroups:
-        """Number the groups of a table with ``image_id`` and ``finding``."""
+        """Number the groups of a table of boxes.
+
+        Args:
+            boxes: Boxes with ``image_id`` and ``finding``.
+
+        Returns:
+            The groups, numbered by image and then by finding.
+        """
         image, images = pd.factorize(boxes["image_id"], sort=True)
         finding, findings = pd.factorize(boxes["finding"], sort=True)
         labels = image * max(len(findings), 1) + finding
@@ -48,8 +55,12 @@ class BoxGroups(NamedTuple):
         """Return boxes of these groups as a table, clipped to their images.
 
         Args:
-            boxes: Boxes whose labels are numbers of groups, original px.
-            sizes: ``image_id, width, height``, px; boxes of images without a size stay.
+            boxes: Boxes whose labels are the numbers of these groups, original px.
+            sizes: Sizes of images: ``image_id, width, height``, px. Boxes of an image without a
+                size are not clipped at its right and lower edge.
+
+        Returns:
+            One row for each box, with the ids of its image and finding.
         """
         image, finding = np.divmod(boxes.labels, max(len(self.findings), 1))
         table = sizes.set_index("image_id")[["width", "height"]].reindex(self.images)
@@ -60,7 +71,7 @@ class BoxGroups(NamedTuple):
 
 
 def _box_tables(boxes: Boxes) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield tables (R, K) with the rows of each label's boxes by falling score, then -1."""
+    """Yield tables ``(R, K)``: a row has the boxes of a label by falling score, filled with -1."""
     labels = boxes.labels
     order = np.lexsort((-boxes.scores, labels))
     if not len(order):
@@ -77,7 +88,7 @@ def _box_tables(boxes: Boxes) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def _concatenate(parts: Sequence[Boxes], like: Boxes) -> Boxes:
-    """Join parts by label and falling score; without any, return no boxes of the same types."""
+    """Join the parts, ordered by label and falling score; without parts the result is empty."""
     parts = [like[:0], *parts]
     fused = Boxes(
         np.concatenate([part.corners for part in parts]),
@@ -92,21 +103,22 @@ def best_box_fusion(
 ) -> Boxes:
     """Fuse the most confident box with each model's best box that overlaps it; drop the others.
 
-    It is non-maximum suppression across models, in which the winner becomes the mean of its own
-    and each other model's best overlapping box, weighted by score and model. Its score is the mean
-    over all models, where one without such a box counts 0.
+    This is non-maximum suppression across models. The most confident box is replaced by the mean of
+    the best overlapping box of each model, weighted by score and model. The score of the fused box
+    is the weighted mean over all models; a model without an overlapping box counts as 0.
 
-    Weighted box fusion takes the mean over every box of a cluster, so a model's faint duplicates
-    (stored boxes are suppressed at IoU 0.6 only) pull the score down (RSNA: AP50 0.371, not 0.425).
+    Weighted box fusion, in contrast, takes the mean over every box of a cluster. A model's faint
+    duplicates (stored boxes are suppressed at IoU 0.6 only) then pull the score down: on RSNA, AP50
+    was 0.371 instead of 0.425.
 
     Args:
-        boxes: N boxes; only boxes of one label are fused.
+        boxes: The boxes of all models, N in all; only boxes of the same label are fused.
         models: Number of each box's model, from 0, shape ``(N,)``.
-        weights: Weight of each model.
-        iou_threshold: Overlap from which boxes are fused.
+        weights: Weight of each model, above 0.
+        iou_threshold: Boxes are fused where their IoU is above this value.
 
     Returns:
-        The fused boxes by label and falling score.
+        The fused boxes, ordered by label and falling score.
 
     Example:
         >>> corners = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 3.5]])
@@ -126,17 +138,17 @@ def best_box_fusion(
 
 
 class _FusedSlot(NamedTuple):
-    """Fused boxes that one slot of a table leads."""
+    """Fused boxes that the boxes in one slot (column) of a table lead."""
 
     rows: npt.NDArray[np.int64]  # rows of the table, (R,)
-    edges: Floats  # x1, y1, x2, y2 of each, (4, R)
+    edges: Floats  # x1, y1, x2, y2 of each box, (4, R)
     scores: Floats  # sum of the weighted scores, (R,)
 
 
 def _fuse_table(
     boxes: Boxes, models: Integers, table: Integers, n_models: int, iou_threshold: float
 ) -> list[_FusedSlot]:
-    """Fuse the boxes of a table, slot by slot: each slot's box leads if it is not used yet."""
+    """Fuse the boxes of a table, slot by slot; a box leads if no earlier box has used it."""
     is_unused = table >= 0  # (R, K)
     edges = np.ascontiguousarray(np.moveaxis(boxes.corners[table], -1, 0))  # (4, R, K)
     scores = np.where(is_unused, np.maximum(boxes.scores[table], np.finfo(float).tiny), 0.0)
@@ -155,7 +167,7 @@ def _fuse_table(
         weighted_edges = np.zeros((4, len(rows)))
         for number in range(n_models):
             is_of_model = is_near & (box_models[rows, slot:] == number)
-            best = is_of_model.argmax(axis=1)  # the most confident, if there is one
+            best = is_of_model.argmax(axis=1)  # the model's best box, if there is one
             value = np.where(is_of_model.any(axis=1), scores[rows, slot + best], 0.0)
             total += value
             weighted_edges += value * candidates[:, np.arange(len(rows)), best]

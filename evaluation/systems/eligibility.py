@@ -1,4 +1,4 @@
-"""Checks that systems can be compared: predictions of this data set, and of images new to them."""
+"""Checks that systems predicted this data set, and that its test images are new to them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from cxr_compare.data_prep.work.store_addresses import path_from_record
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
-_SHOWN = 5  # patients that an error names
+_SHOWN = 5  # largest number of patients that an error names
 
 
 def describe_training_data(system: Predictions) -> dict[str, str] | str:
     """Describe what a system was trained on.
 
+    Args:
+        system: Predictions of the system.
+
     Returns:
-        Numbers of images and patients by role, and the names of the data sets; or ``unknown``.
+        Texts on the numbers of images and patients by role, and on the data sets; ``unknown`` if
+        nothing is known.
     """
     seen = system.seen
     if seen is None:
@@ -46,7 +50,14 @@ def describe_training_data(system: Predictions) -> dict[str, str] | str:
 def training_sets(system: Predictions) -> list[tuple[str, str]]:
     """Return name and content id of each data set that a system was trained on.
 
-    If the predictions do not record them, they are read from the run; empty if unknown.
+    If the predictions do not record the data sets, these are read from the run. The list is empty
+    if they are unknown.
+
+    Args:
+        system: Predictions of the system.
+
+    Returns:
+        Pairs of name and content id.
     """
     recorded = system.info.get("trained_on")
     if isinstance(recorded, list):
@@ -57,9 +68,15 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
 
 
 def training_id(info: Mapping[str, Any]) -> str:
-    """Return the id of the training behind predictions: an export has that of its run.
+    """Return the id of the training behind predictions; an exported model has the id of its run.
 
-    Neither device nor precision counts. Imported predictions have their inference id only.
+    Neither device nor precision changes the id. Imported predictions have only an inference id.
+
+    Args:
+        info: Content of ``predictions.json``.
+
+    Returns:
+        The id of the training, or the inference id where the training is not recorded.
 
     Example:
         >>> training_id({"training_id": None, "exported_from": "run-1", "inference_id": "x"})
@@ -70,13 +87,13 @@ def training_id(info: Mapping[str, Any]) -> str:
 
 
 def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return name and content id of the data sets of a run, and of the runs that it started from.
+    """Return the data sets of a run and of the runs that it started from.
 
     Args:
         run: Content of ``run.json``.
 
     Returns:
-        Records with ``name`` and ``content_id``, the run's own set first.
+        Records with ``name`` and ``content_id``; the first record is of the run's own data set.
 
     Example:
         >>> origin = {"data_set": {"name": "nih", "content_id": "1"}}
@@ -94,13 +111,13 @@ def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
-    """Name the weights that a run began with, however indirectly, and whose training is unknown.
+    """Name the weights of unknown training that a run began with, directly or through other runs.
 
     Args:
         started: Content of ``run.json``, or the record of a run in it.
 
     Returns:
-        File names of the weights; at most one, as a run begins with one.
+        File names of the weights; at most one, because a run begins with one file.
 
     Example:
         >>> unknown_training_data({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
@@ -121,8 +138,17 @@ def notes_on_seen_images(
 ) -> list[Note]:
     """Refuse test images that a system was trained on; note if this cannot be excluded.
 
+    Args:
+        name: Display name of the system.
+        system: Predictions of the system.
+        split: The split whose test images are evaluated.
+        image_ids: Ids of these test images.
+
+    Returns:
+        Notes on training data that are unknown, and on images that may be copies.
+
     Raises:
-        InputError: The system has seen patients or copies of the test images.
+        InputError: The system was trained on patients or copies of the test images.
     """
     seen = system.seen
     if seen is None:
@@ -164,15 +190,16 @@ def notes_on_seen_images(
 
 
 def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
-    """Refuse predictions of other images than a data set's.
+    """Refuse predictions that were not made on a data set.
 
     Args:
         name: Display name of the system.
-        system: Its predictions.
+        system: Predictions of the system.
         dataset: The data set under evaluation.
 
     Raises:
-        InputError: They are of loose files, of another data set, or of unknown images.
+        InputError: The predictions are of loose files, of another data set, or of images that the
+            data set does not contain.
     """
     made_on = system.info.get("data_set")
     content_id = dataset.ids["content_id"]

@@ -1,4 +1,4 @@
-"""An ensemble: several systems of one kind as one, with boxes fused and probabilities averaged."""
+"""Ensembles: several systems of one kind become one, with boxes fused or probabilities averaged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _JoinedOutput:
 
     images: pd.DataFrame  # ``image_id``, ``status``, ``reason``
     tables: dict[str, pd.DataFrame]  # `boxes`, or `scores` and maybe `maps`
-    method: str  # phrase for people
+    method: str  # phrase for readers of the report
     settings: dict[str, Any]  # all that decides the result except for the members
     notes: list[str] = field(default_factory=list)
 
@@ -49,17 +49,17 @@ def join_systems(
     *,
     weights: Sequence[float] | None = None,
 ) -> list[str]:
-    """Write the predictions folder of several systems as one; an interrupted one is resumed.
+    """Write one predictions folder for several systems together; an interrupted run is resumed.
 
     Args:
-        members: Two or more systems of one kind, of the same findings and images.
-        dataset: The data set of their images.
+        members: Two or more systems of one kind, with the same findings and images.
+        dataset: The data set on which all members were run.
         out: Predictions folder to make.
-        name: Name of the ensemble; None for one made of the members' names.
-        weights: Weight of each member; None for 1 each.
+        name: Name of the ensemble; None joins the members' names.
+        weights: Weight of each member, from 1e-6 to 1e6; None for 1 each.
 
     Returns:
-        Notes for the user, a sentence each.
+        Notes for the user, one sentence each.
 
     Raises:
         InputError: The members do not fit each other, or the folder holds something else.
@@ -112,7 +112,7 @@ def _write(members: Sequence[Predictions], joined: _JoinedOutput, out: Path, nam
         for start in range(0, len(joined.images), _PART_SIZE):
             part = joined.images.iloc[start : start + _PART_SIZE]
             if set(part["image_id"]) <= writer.done:
-                continue  # an interrupted run goes on
+                continue  # this part was written before an interruption
             part_tables = {
                 table: rows[rows["image_id"].isin(part["image_id"])]
                 for table, rows in joined.tables.items()
@@ -123,7 +123,7 @@ def _write(members: Sequence[Predictions], joined: _JoinedOutput, out: Path, nam
 
 
 def _check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
-    """Refuse fewer than two members, a repeated one, other data sets and different images."""
+    """Refuse fewer than two members, repeated members, other data sets and different images."""
     if len(members) < 2:
         raise InputError("ensemble: needs at least two predictions folders")
     first = members[0]
@@ -171,7 +171,7 @@ def _check_same_findings(members: Sequence[Predictions]) -> None:
 
 
 def _join_images(members: Sequence[Predictions]) -> pd.DataFrame:
-    """Join the members' images; an image that failed in any member failed, with its reason."""
+    """Join the members' images; an image that failed in any member counts as failed."""
     index = pd.Index(members[0].images["image_id"].sort_values())
     reasons = pd.Series("", index=index, dtype=object)
     for member in members:
@@ -192,7 +192,7 @@ def _join_images(members: Sequence[Predictions]) -> pd.DataFrame:
 def _join_detectors(
     members: Sequence[Predictions], dataset: DataSet, weights: list[float]
 ) -> _JoinedOutput:
-    """Fuse the stored boxes of detectors of the same findings, image by image and class-wise."""
+    """Fuse the stored boxes of detectors, separately for each image and finding."""
     images = _join_images(members)
     parts = [member.boxes.assign(model=number) for number, member in enumerate(members)]
     table = pd.concat(parts, ignore_index=True)
@@ -200,7 +200,8 @@ def _join_detectors(
     groups = BoxGroups.from_table(table)
     boxes = Boxes.from_table(table, groups.labels)
     fused = best_box_fusion(boxes, models=table["model"].to_numpy(), weights=weights)
-    # Sorted by label and falling score: the position within the label is the rank.
+    # The boxes are in order of label and falling score, so the position within the label is the
+    # rank.
     rank = np.arange(len(fused)) - np.searchsorted(fused.labels, fused.labels, side="left")
     kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
     settings = {"method": "best", "iou": OVERLAP, "weights": weights}
@@ -213,7 +214,7 @@ def _join_detectors(
 
 
 def _join_classifiers(members: Sequence[Predictions], weights: list[float]) -> _JoinedOutput:
-    """Average the probabilities of classifiers, and their maps if all have maps of one kind.
+    """Average the probabilities of classifiers, and their maps if all maps are of one kind.
 
     Raises:
         InputError: A member lacks a score for an image that it ran on.
@@ -242,7 +243,7 @@ def _join_classifiers(members: Sequence[Predictions], weights: list[float]) -> _
 def _mean_maps(
     members: Sequence[Predictions], images: pd.DataFrame, shares: np.ndarray
 ) -> pd.DataFrame | None:
-    """Compute the weighted mean of raw maps; None if they differ in kind, grid or frame."""
+    """Compute the weighted mean of raw maps; None if the maps differ in kind, grid or frame."""
     keys = [*_KEYS, *_GRID]
     tables = [_rows_that_ran(member.maps, images, keys) for member in members]
     if tables[0].empty or any(not table[keys].equals(tables[0][keys]) for table in tables):
@@ -259,11 +260,11 @@ def _rows_that_ran(rows: pd.DataFrame, images: pd.DataFrame, keys: list[str]) ->
 
 
 def _is_of_successful_image(rows: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
-    """Return a mask of the rows of images that ran in every member, bool (N,)."""
+    """Return True for the rows of images that ran in every member, shape ``(N,)``."""
     return is_member(rows["image_id"], images.loc[images["status"] == "ok", "image_id"])
 
 
-_WEIGHT_RANGE = (1e-6, 1e6)  # so that sums and shares of weights are exact enough
+_WEIGHT_RANGE = (1e-6, 1e6)  # within this range, sums and shares of weights are exact enough
 
 
 def _checked_weights(weights: Sequence[float] | None, n_members: int) -> list[float]:
@@ -291,9 +292,9 @@ _SAME_FOR_ALL = ("latency_device", "train_device", "precision", "image_size", "b
 
 
 def _joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]:
-    """Compute the cost of the members, run one after the other; None where it is not known.
+    """Compute the cost of running the members one after the other; unknown values are None.
 
-    Memory is that of the member that needs most. Times of different devices are not added.
+    The memory is the largest of all members. Times on different devices are not added.
     """
     costs = [dict(member.info.get("cost") or {}) for member in members]
     total: dict[str, Any] = {"made_of": made_of}
@@ -315,7 +316,8 @@ def _joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]
 def _joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, list[str]]:
     """Join the images that members were trained on, and the names of members without such a list.
 
-    Of several roles of an image the strongest counts (train before val); None if nothing is known.
+    If an image has several roles, the strongest counts (train before val). The table is None if no
+    member has a list.
     """
     parts: list[pd.DataFrame] = []
     unknown: list[str] = []
@@ -337,7 +339,7 @@ def _joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, l
 
 
 def _joined_id(members: Sequence[Predictions], settings: dict[str, Any]) -> str:
-    """Return a digest of all that decides the result: the members, in order, and the settings."""
+    """Return a digest of everything that decides the result: the members in order, and settings."""
     ids = [member.info.get("inference_id") for member in members]
     text = json.dumps([ids, settings], sort_keys=True, default=str)
     return "ensemble-" + hashlib.sha256(text.encode()).hexdigest()[:16]

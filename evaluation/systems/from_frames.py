@@ -1,7 +1,7 @@
 """Ground truth and predictions in memory, from arrays, frames and label files.
 
-A notebook has arrays and frames, not folders. They become a data set and predictions without a
-folder, so that everything that evaluates folders evaluates them in the same way.
+A notebook has arrays and frames, not folders. This module turns them into a data set and
+predictions in memory, which are evaluated in the same way as folders.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ def truth_from_values(
     """Make a data set from labels in memory.
 
     Args:
-        truth: Labels: an array, list or Series, shape ``(N,)``, of 1 or True (positive), 0 or False
-            (negative) and NaN or None (unknown); or a frame with a column of labels and, where
-            known, ``image_id``, ``patient_id``, ``study_id``, ``role`` (val or test) and further
-            columns, by which images can be grouped.
+        truth: Labels as an array, list or Series, shape ``(N,)``: 1 or True is positive, 0 or False
+            is negative, NaN or None is unknown. Alternatively, a frame with a column of labels and,
+            where known, ``image_id``, ``patient_id``, ``study_id``, ``role`` (val or test) and
+            further columns by which images can be grouped.
         boxes: True boxes: a frame ``image_id, x1, y1, x2, y2`` in px of the original image, or a
-            CSV. Images without a box there and with a positive label have unknown boxes.
+            CSV file. The boxes of a positive image without a row there are unknown.
         patients: Patient of each image: an array in the order of `truth`, a Series by image id, a
-            frame ``image_id, patient_id``, or a CSV.
+            frame ``image_id, patient_id``, or a CSV file.
 
     Returns:
-        The data set, and its image ids in the order of `truth`.
+        The data set, and the ids of its images in the order of `truth`.
 
     Raises:
-        InputError: A label is no 0, 1 or missing value, an id repeats, a box is impossible, or
+        InputError: A label is neither 0 nor 1 nor missing, an id repeats, a box is impossible, or
             lengths differ.
 
     Example:
@@ -103,12 +103,12 @@ def predictions_from_values(
 
     Args:
         name: Display name of the system.
-        value: Scores: an array, list, tensor or Series in [0, 1], shape ``(N,)``, in the order of
-            `image_ids` or, where a Series has an index of image ids, by these; or a frame
-            ``image_id, score``. Boxes: a frame ``image_id, x1, y1, x2, y2, score`` in px of the
-            original image, or outputs of a detection library as `boxes_table` takes them.
-        dataset: The images that the values are of.
-        image_ids: Ids of the images in the order of plain arrays; None if they have no order.
+        value: Scores in [0, 1] as an array, list, tensor or Series, shape ``(N,)``, in the order of
+            `image_ids`, or as a Series with image ids as its index, or as a frame
+            ``image_id, score``. Boxes as a frame ``image_id, x1, y1, x2, y2, score`` in px of the
+            original image, or as outputs of a detection library (see `boxes_table`).
+        dataset: The data set of the images.
+        image_ids: Ids of the images in the order of `value`; None if the images have no order.
         split: Split whose val and test images are expected.
 
     Returns:
@@ -132,7 +132,7 @@ def predictions_from_values(
 def _predicted_boxes(
     name: str, outputs: Any, dataset: DataSet, image_ids: pd.Index | None, split: str
 ) -> Predictions:
-    """Make predictions from a detector's outputs; every image with an output counts as run."""
+    """Make predictions from the outputs of a detector."""
     try:
         boxes = boxes_table(outputs, image_ids)
     except InputError as error:
@@ -164,7 +164,13 @@ def _truth_frame(truth: Any) -> pd.DataFrame:
 
 
 def numbered_ids(count: int) -> pd.Index:
-    """Return ids of images that have no names, in an order that sorting keeps.
+    """Make ids for images that have no names; sorting keeps their order.
+
+    Args:
+        count: Number of images.
+
+    Returns:
+        The ids, counted from 1, with leading zeros.
 
     Example:
         >>> numbered_ids(11)[[0, 10]].tolist()
@@ -209,7 +215,7 @@ def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
 
 
 def _group_column(column: str) -> str:
-    """Return the name of a further column in the images table."""
+    """Return the name that a further column has in the images table."""
     if find_column([column], ("age", "age_years", *column_names("age"))):
         return "age_years"
     plain = re.sub(r"[^0-9a-z]+", "_", column.lower()).strip("_")
@@ -279,7 +285,7 @@ def _patients_by_image(patients: Any, ids: pd.Index) -> np.ndarray:
 
 
 def _images_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the images table; images without a patient count as a patient each."""
+    """Return the images table; where no patients are given, each image is a separate patient."""
     images = frame.drop(columns=["label", "role"], errors="ignore")
     if "patient_id" in images and images["patient_id"].isna().any():
         row = int(images["patient_id"].isna().to_numpy().argmax())
@@ -311,7 +317,7 @@ def _findings_table(frame: pd.DataFrame, finding: str) -> pd.DataFrame:
 
 
 def _box_tables(boxes: Any, frame: pd.DataFrame, finding: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the boxes of the reference, and the images on which all lesions are boxed."""
+    """Return the true boxes, and the table of images whose lesions are all boxed."""
     if boxes is None:
         return empty_table("boxes"), empty_table("box_coverage")
     source = pd.read_csv(boxes) if isinstance(boxes, str | Path) else boxes
@@ -351,7 +357,7 @@ def _score_frame(name: str, value: Any, image_ids: pd.Index | None) -> pd.DataFr
 
 
 def _flat(value: Any, name: str) -> np.ndarray:
-    """Return values as an array, shape ``(N,)``; a tensor on any device, too."""
+    """Convert values, also a tensor on any device, to an array of shape ``(N,)``."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
     array = np.asarray(value)

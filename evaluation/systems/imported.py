@@ -1,8 +1,8 @@
 """Predictions of other software or of a reader, checked row by row against a data set.
 
-They come as a CSV or a DataFrame of scores or boxes, as COCO results, or as a folder of YOLO
-prediction files, one an image: ``class cx cy w h confidence`` in shares of the image's size, as
-Ultralytics writes them with ``save_txt`` and ``save_conf``.
+The predictions are a CSV file or a DataFrame of scores or boxes, COCO results, or a folder with one
+YOLO prediction file per image. Each line of such a file is ``class cx cy w h confidence`` in shares
+of the image's size, as Ultralytics writes it with ``save_txt`` and ``save_conf``.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ from cxr_compare.evaluation.systems.reader_form import read_review
 __all__ = ["ColumnNames", "import_file", "read_predictions"]
 
 _UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
-_SHOWN = 5  # names that a message lists
-_ROUNDING = 0.01  # px by which shares of few digits may reach beyond their image
+_SHOWN = 5  # largest number of names that a message lists
+_ROUNDING = 0.01  # px by which rounded shares may reach beyond their image
 
 
 @contextmanager
 def without_garbage_collector() -> Iterator[None]:
-    """Switch off Python's search for reference cycles, which takes a fifth of the time of reading.
+    """Switch off Python's search for reference cycles while files are read.
 
-    Rows of files have no cycles.
+    Rows of files have no cycles, and the search takes a fifth of the time of reading.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -89,36 +89,38 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
 ) -> Predictions:
     """Read the predictions of any other software, or of a reader, into memory.
 
-    A table with ``x1, y1, x2, y2`` has boxes (original px), any other has scores. If the source
-    has scores, then a val or test image without one has failed.
+    A table with ``x1, y1, x2, y2`` contains boxes (original px); any other table contains scores.
+    If the source has scores, a val or test image without a score counts as failed.
 
-    The arguments are the options of `cxr import`. From Python a source may also be a DataFrame, and
-    class names and images sequences of names.
+    The arguments are the options of `cxr import`. From Python, a source may also be a DataFrame,
+    and class names and images may be sequences of names.
 
     Args:
-        source: Predictions: a CSV or other table, a folder of YOLO files, COCO JSON, or a frame.
+        source: The predictions: a CSV file or other table, a folder of YOLO files, COCO JSON, or a
+            frame.
         data: The data set of the images, or its folder.
         name: Display name of the system.
-        finding: Finding of all rows; None reads a column, or takes the data set's only one.
-        columns: Names of the columns of a table; None for the usual ones.
+        finding: Finding of all rows. None reads it from a column, or takes the only finding of the
+            data set.
+        columns: Names of the columns of a table; None for the usual names.
         class_names: Names of YOLO's classes: a list, a text with commas, or a data.yaml.
-        images: Images that the system ran on: ``all``, ``listed`` for those with a row, or their
-            ids or a file of these.
+        images: Images that the system ran on: ``all``, ``listed`` for the images with a row, a
+            sequence of image ids, or a file of image ids.
         split: Split whose val and test images are expected.
-        ignore_unknown: Leave out rows of images that the data set does not have, instead of
-            refusing them.
+        ignore_unknown: True to leave out rows of images or findings that the data set lacks,
+            instead of refusing them.
         coco_truth: COCO annotation file with the names of images and categories.
-        key: Key of a reader study whose form is read.
-        explain: Figures that another program reports, as `cxr_compare.metrics.explain_figure` takes
-            them.
+        key: File ``key.csv`` of the reader study whose form is read; None for any other source.
+        explain: Figures that another program reports and that are to be explained, see
+            `cxr_compare.metrics.explain_figure`.
 
     Returns:
-        The predictions. ``info["notes"]`` says what was left out, clipped or assumed, and
-        ``info["explained"]`` explains a figure if one was given.
+        The predictions. ``info["notes"]`` says what was left out, clipped or assumed.
+        ``info["explained"]`` explains the figures of `explain`.
 
     Raises:
-        InputError: The source is malformed, or a row names an unknown image or finding, a score
-            outside [0, 1], an impossible box, or repeats a score.
+        InputError: The source is malformed, or a row has an unknown image or finding, a score
+            outside [0, 1], an impossible box, or a second score for an image.
 
     Example:
         >>> read_predictions("no-such.csv", "data", name="Other")
@@ -143,7 +145,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     table = _only_known(table, where, dataset, ignore_unknown, raw)
     check_scores(table, where)
     kind = "boxes" if "x1" in table else "scores"
-    if table.empty and kind == "scores":  # no boxes at all is an answer, no scores is none
+    if table.empty and kind == "scores":  # only boxes may be absent
         raise InputError(f"{where}: has a header but no row of scores")
     listed = set(table["image_id"].unique()) | set(_listed_files(raw, where, ids, ignore_unknown))
     if kind == "boxes":
@@ -196,14 +198,14 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
 
 
 def _advice_on_empty_images(dataset: DataSet) -> str:
-    """Return what to do with images that have no box because a detector was not run on them."""
-    if dataset.is_in_memory:  # from `truth_set`
+    """Return advice on images without a box on which the detector was not run."""
+    if dataset.is_in_memory:  # made by `truth_set`
         return "leave those out of the true boxes' images"
     return "name those that were (cxr import --images FILE)"
 
 
 def _crowds(raw: RawPredictions, where: str, dataset: DataSet, ids: dict[str, str]) -> pd.DataFrame:
-    """Return the true boxes that COCO marks as crowds, with our ids and findings."""
+    """Return the true boxes that COCO marks as crowds, with the data set's ids and findings."""
     crowds = raw.crowds.assign(image_id=ids_from_names(raw.crowds["image_id"], ids), crowd=True)
     crowds["finding"] = _findings(raw.crowds, where, dataset, None)
     return crowds
@@ -218,10 +220,10 @@ def import_file(
     """Write the predictions of any other software, or of a reader, as a predictions folder.
 
     Args:
-        source: See `read_predictions`.
-        data: See `read_predictions`.
+        source: The predictions, see `read_predictions`.
+        data: The data set of the images, or its folder.
         out: Predictions folder to make.
-        **options: Keywords of `read_predictions`.
+        **options: Further arguments of `read_predictions`; ``name`` is required.
 
     Returns:
         The predictions, read from the folder.
@@ -256,7 +258,7 @@ def _read(
 
 
 def _ids_by_name(dataset: DataSet) -> dict[str, str]:
-    """Map every name of an image to its id: the id, its name in exports, and its file's name."""
+    """Map the names of each image to its id: the id itself, the name in exports, the file name."""
     images = dataset.images.sort_values("image_id")
     ids = images["image_id"].tolist()
     stems = [file_stem(path) if isinstance(path, str) else "" for path in images["path"]]
@@ -271,7 +273,15 @@ def _ids_by_name(dataset: DataSet) -> dict[str, str]:
 
 
 def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
-    """Return the ids of names, with or without ``.png`` and the like; unknown names stay."""
+    """Replace names, with or without a suffix such as ``.png``, by ids; unknown names stay.
+
+    Args:
+        names: Names of images.
+        ids: Id of each image by its known names.
+
+    Returns:
+        The ids in the order of the names.
+    """
     unique_names = pd.Series(names.unique(), dtype=TEXT)
     stems = unique_names.str.replace(r"(?i)\.(?:png|jpe?g|dcm|dicom)$", "", regex=True)
     id_by_name = {
@@ -284,7 +294,7 @@ def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
 def _images_run(
     run_on: str | Path | Iterable[str], ids: dict[str, str], ignore_unknown: bool
 ) -> set[str] | None:
-    """Return the ids of the images that were run; None for all val and test images."""
+    """Return the ids of the images that the system ran on; None for all val and test images."""
     if isinstance(run_on, str) and run_on in ("all", "listed"):
         return None if run_on == "all" else set()
     if isinstance(run_on, str | Path):
@@ -321,12 +331,12 @@ def _listed_files(
 
 
 def _findings(raw: pd.DataFrame, where: str, dataset: DataSet, finding: str | None) -> pd.Series:
-    """Return the finding of each row: the source's own, else the named one, else the only one."""
+    """Return each row's finding: the source's own, else `finding`, else the only one there is."""
     dataset_findings = _known_findings(dataset)
     if "finding" in raw:
         if finding is not None:
             raise InputError(f"{where}: names the findings of its rows; leave --finding out")
-        # "Lung Opacity" of a data.yaml is the finding that cxr prepare calls lung_opacity.
+        # The name "Lung Opacity" in a data.yaml is the finding that cxr prepare calls lung_opacity.
         names = {}
         for name in raw["finding"].unique():
             prepared_name = finding_name(name)
@@ -346,7 +356,7 @@ def _known_findings(dataset: DataSet) -> list[str]:
 def _only_known(
     rows: pd.DataFrame, where: str, dataset: DataSet, ignore_unknown: bool, raw: RawPredictions
 ) -> pd.DataFrame:
-    """Refuse, or leave out and count, rows of images and findings that the data set lacks."""
+    """Refuse rows of images and findings that the data set lacks, or leave them out with a note."""
     for column, known, noun, advice in (
         ("image_id", dataset.images["image_id"], "images", raw.advice),
         ("finding", _known_findings(dataset), "findings", ""),
@@ -377,7 +387,7 @@ def _only_known(
 
 
 def _scores(rows: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Return one score for each image and finding; refuse a second one."""
+    """Return one score for each image and finding; refuse a second score."""
     is_repeated = rows.duplicated(["image_id", "finding"])
     if is_repeated.any():
         first = rows[is_repeated].iloc[0]
@@ -391,7 +401,8 @@ def _scores(rows: pd.DataFrame, where: str) -> pd.DataFrame:
 def _boxes(raw: pd.DataFrame, where: str, dataset: DataSet, source: RawPredictions) -> pd.DataFrame:
     """Return boxes in px, clipped to their images, the 100 most confident per image and finding.
 
-    `raw` gets its edges in px, too; the notes of `source` say what was clipped or left out.
+    The edges of `raw` are converted to px, too. The notes of `source` say what was clipped or left
+    out.
     """
     in_shares = source.in_shares
     notes = source.notes
@@ -446,11 +457,11 @@ def _assumed_run(
     split: str,
     ids: dict[str, str],
 ) -> tuple[set[str] | None, list[str]]:
-    """Return the images that a detector was run on where no option names them, and notes.
+    """Return the images that a detector ran on where no option names them, and notes.
 
-    None stands for all val and test images. A COCO annotation file lists the images. Without one, a
-    detector with boxes on test images and none on any validation image was not run on these: empty
-    ones would set its threshold.
+    None stands for all val and test images. A COCO annotation file lists the images. Without such a
+    file, a detector with boxes on test images but on no validation image is taken as not run on
+    validation images. Otherwise, images that were never run would decide its threshold.
     """
     if ran is not None:
         return ran, []
@@ -472,7 +483,7 @@ def _assumed_run(
 def _images(
     listed: set[str], dataset: DataSet, split: str, gives_boxes: bool, ran: set[str] | None
 ) -> pd.DataFrame:
-    """Return every image with a row or a file, and every val and test image, with its status."""
+    """Return the status of every image with a row or a file, and of every val and test image."""
     roles = dataset.split(split)
     evaluated = roles.loc[roles["role"].isin(["val", "test"]), "image_id"]
     was_run = listed
@@ -489,7 +500,7 @@ def _images(
 def _image_notes(
     images: pd.DataFrame, listed: set[str], ran: set[str] | None, advice: str | None
 ) -> list[str]:
-    """Return what was assumed of images without a row; `advice` is for boxes only."""
+    """Return notes on what was assumed of images without a row; `advice` is None for scores."""
     notes = []
     n_without_row = int((~is_member(images["image_id"], list(listed))).sum())
     if advice and ran is None and n_without_row:
@@ -504,7 +515,7 @@ def _image_notes(
 
 
 def _coco_notes(images: pd.DataFrame, listed: set[str], truth: str | Path | None) -> list[str]:
-    """Return a note on images without a box that were run because an annotation file lists them."""
+    """Return a note on images without a box that count as run because an annotation lists them."""
     empty = (images["status"] == "ok") & ~is_member(images["image_id"], list(listed))
     if not empty.any():
         return []

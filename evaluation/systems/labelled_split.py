@@ -1,4 +1,4 @@
-"""A split of a prepared data set with the labels of one target, on which systems are evaluated."""
+"""A split of a prepared data set, with the labels of one target, for evaluating systems."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from cxr_compare.evaluation.systems.shortcuts import shortcut_facts
 class LabelledSplit:
     """A data set, one of its targets, and one of its splits.
 
-    The ``test`` images of the split give the figures; its ``val`` images choose thresholds and all
-    other parts of a decision.
+    Figures are measured on the ``test`` images of the split. Thresholds and all other parts of a
+    decision are chosen on its ``val`` images.
     """
 
     dataset: DataSet  # images, labels, boxes and splits
@@ -31,7 +31,7 @@ class LabelledSplit:
 
     @property
     def ids(self) -> dict[str, Any]:
-        """Ids of the content, the labels and the split, to which a decision is bound."""
+        """Ids of the content, the labels and the split, for which a decision is valid."""
         ids = self.dataset.ids
         return {
             "content_id": ids["content_id"],
@@ -42,12 +42,12 @@ class LabelledSplit:
 
     @property
     def images(self) -> pd.DataFrame:
-        """The images table of the data set, all splits."""
+        """Images table of the data set, with the images of all roles."""
         return self.dataset.images
 
     @cached_property
     def labels(self) -> pd.Series:
-        """1.0, 0.0 or NaN (unknown) by id of every image of the data set."""
+        """Label of every image of the data set by image id: 1.0, 0.0, or NaN where unknown."""
         return self.dataset.labels(self.target)
 
     @cached_property
@@ -62,7 +62,7 @@ class LabelledSplit:
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """Ground truth as tables in memory, without the facts for a shortcut baseline."""
+        """Ground truth as tables in memory, without the facts that a shortcut baseline needs."""
         states = self.dataset.findings
         is_target = states["finding"].isin(self.target.any_of)
         is_uncertain = is_target & (states["state"] == "uncertain")
@@ -84,7 +84,7 @@ class LabelledSplit:
 
     @cached_property
     def truth_with_facts(self) -> GroundTruth:
-        """Ground truth with facts of the test images and a list of synthetic images."""
+        """Ground truth with the facts of the test images and the ids of synthetic images."""
         rows = self.images["image_id"].isin(self.image_ids("test"))
         decode = self.dataset.optional_table("decode")
         synthetic = self.images["image_id"][self.dataset.synthetic.to_numpy(dtype=bool)]
@@ -95,15 +95,36 @@ class LabelledSplit:
         )
 
     def image_ids(self, role: str) -> pd.Index:
-        """Return the sorted ids of the split's images of a role, ``val`` or ``test``."""
+        """Return the ids of the split's images with a role.
+
+        Args:
+            role: ``val`` or ``test``.
+
+        Returns:
+            The ids in sorted order.
+        """
         return self.dataset.image_ids(role, self.split)
 
     def labels_of(self, role: str) -> pd.Series:
-        """Return the labels of a role's images, NaN where unknown, by image id."""
+        """Return the labels of the split's images with a role.
+
+        Args:
+            role: ``val`` or ``test``.
+
+        Returns:
+            1.0, 0.0, or NaN where unknown, by image id.
+        """
         return self.labels.reindex(self.image_ids(role))
 
     def patients(self, image_ids: pd.Index) -> np.ndarray:
-        """Return the patient of each image, shape ``(N,)``."""
+        """Return the patients of images.
+
+        Args:
+            image_ids: Ids of images, shape ``(N,)``.
+
+        Returns:
+            Name of each image's patient, shape ``(N,)``.
+        """
         patient_by_image = self.images.set_index("image_id")["patient_id"]
         return patient_by_image.reindex(image_ids).to_numpy(dtype=str)
 
@@ -114,8 +135,11 @@ class LabelledSplit:
 
         Args:
             system: Predictions of the system.
-            image_ids: Images to look for.
-            roles: Roles of the system's training that count.
+            image_ids: Ids of the images to look for.
+            roles: Roles in the system's training for which an image counts as seen.
+
+        Returns:
+            The seen images, found by their ids and patients and as copies.
         """
         images = self.dataset.identities(image_ids)
         seen = system.seen

@@ -1,6 +1,6 @@
 """Predictions in files of other software: CSV, COCO results, and YOLO's text files.
 
-A DataFrame is read like a CSV. Nothing is checked against a data set.
+A DataFrame is read like a CSV file. Rows are not checked against a data set here.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
 
 FRAME = "the DataFrame"
-"""Name in errors of a table that came from no file."""
+"""Name of a DataFrame in error messages, where a file has its path."""
 _COCO_SIDES = "COCO's bbox is x, y, width, height"
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Names of the columns of a table; without such a column, a similar name is recognised.
+    """Names of the columns of a table. If a usual name is absent, a similar name is recognised.
 
     Example:
         >>> ColumnNames(image="Image Index").score
@@ -41,25 +41,25 @@ class ColumnNames:
 
     image: str = "image_id"  # image ids
     score: str = "score"  # scores in [0, 1]
-    finding: str = "finding"  # findings; without such a column every row is of one finding
+    finding: str = "finding"  # findings; without this column all rows have the same finding
 
 
 @dataclass
 class RawPredictions:
     """Rows of a source, before they are checked against a data set."""
 
-    # `image_id, score[, finding][, x1, y1, x2, y2]` and `place`, the row in the source
+    # `image_id, score[, finding][, x1, y1, x2, y2]`, and `place`: the row's position in the source
     rows: pd.DataFrame
     content: bytes  # bytes of the source
     in_shares: bool = False  # True if edges are shares of the image's size, not pixels
-    listed: tuple[str, ...] = ()  # names of images that the source has, with or without rows
-    advice: str = ""  # advice if the names of images are not known
-    notes: list[str] = field(default_factory=list)  # assumptions, a sentence each
-    # phrase that says that the source has x, y, width and height; empty if it has corners
+    listed: tuple[str, ...] = ()  # names of the images in the source, also of those without rows
+    advice: str = ""  # advice for the error that names of images are unknown
+    notes: list[str] = field(default_factory=list)  # assumptions, one sentence each
+    # phrase for errors: the source has x, y, width and height; empty if it has corners
     sides: str = ""
-    # names of the images that a COCO annotation file says were run; None without such a file
+    # names of the images that a COCO annotation file lists as run; None without such a file
     ran: tuple[str, ...] | None = None
-    # true boxes that COCO's truth marks as crowds, in the columns of rows
+    # true boxes that a COCO annotation file marks as crowds, with the columns of `rows`
     crowds: pd.DataFrame = field(default_factory=lambda: _coco_table(Path(), []))
 
 
@@ -69,19 +69,19 @@ def read_source(
     coco_truth: str | Path | None = None,
     class_names: str | Path | Sequence[str] | None = None,
 ) -> RawPredictions:
-    """Read every row of a source: a table, a folder of YOLO files, JSON of COCO, or else a CSV.
+    """Read every row of a source: a frame, a folder of YOLO files, COCO results, or a CSV file.
 
     Args:
-        source: The file, folder or frame.
+        source: The file, folder or frame to read.
         names: Names of the columns of a table.
         coco_truth: COCO annotation file with the names of images and categories.
         class_names: Names of YOLO's classes: a list, a text with commas, or a data.yaml.
 
     Returns:
-        The rows as the source has them, and notes on how they were read.
+        The rows with the names of the source, and notes on how they were read.
 
     Raises:
-        InputError: The source is missing or malformed; the row or entry is named.
+        InputError: The source is missing or malformed. The message names the row or entry.
 
     Example:
         >>> frame = pd.DataFrame({"image_id": ["a"], "score": [0.5]})
@@ -107,23 +107,23 @@ def _looks_like_json(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Columns of a table that are read, by their meaning."""
+    """Names of the columns of a table that are read, by their meaning."""
 
     image: str
     score: str
     finding: str | None
-    box: dict[str, str]  # columns by role, such as xmin or width; empty if rows are scores
+    box: dict[str, str]  # columns by role, such as xmin or width; empty if rows have no boxes
     guessed: tuple[str, ...]  # phrases such as "Image Index as image_id"
 
     @property
     def read(self) -> list[str]:
-        """Names of the columns, each once."""
+        """Names of the columns to read, each name once."""
         finding = [] if self.finding is None else [self.finding]
         return list(dict.fromkeys([self.image, self.score, *self.box.values(), *finding]))
 
     @property
     def notes(self) -> list[str]:
-        """Sentence that says what was guessed; none if nothing was."""
+        """Sentence on the columns that were guessed; empty if none was."""
         if not self.guessed:
             return []
         return [
@@ -133,14 +133,14 @@ class _Columns:
 
     @property
     def sides(self) -> str:
-        """Phrase that says that a row has a width and a height; empty if it has corners."""
+        """Phrase that says that rows have a width and a height; empty if they have corners."""
         if "width" not in self.box:
             return ""
         return f"the columns {', '.join(self.box.values())} are read as {_FORMS[tuple(self.box)]}"
 
 
 def _find_columns(table: pd.DataFrame, names: ColumnNames, where: str) -> _Columns:
-    """Find the columns by the configured names, else by those that `cxr prepare` recognises."""
+    """Find the columns by the configured names, else by names that `cxr prepare` recognises."""
     header = [str(column) for column in table.columns]
     image = _one_column(header, "image", names.image, column_names("file"), where)
     score = _one_column(header, "score", names.score, column_names("score"), where)
@@ -198,11 +198,11 @@ _FORMS: dict[tuple[str, ...], str] = {
     _SIDES: "x, y, width, height",
     _CENTRE: "x and y of the centre, width, height",
 }
-"""Roles of the columns that make a box, and a phrase for each set of them."""
+"""Sets of roles of columns that define a box, with a phrase for each set."""
 
 
 def _box_columns(header: list[str], where: str) -> dict[str, str]:
-    """Find the columns of boxes, by role; none if rows are scores of images."""
+    """Find the columns of boxes by role; the result is empty if rows are scores of images."""
     if set(EDGES) <= set(header):
         return dict(zip(_CORNERS, EDGES, strict=True))
     roles = dict.fromkeys(role for form in _FORMS for role in form)
@@ -223,7 +223,7 @@ def _box_columns(header: list[str], where: str) -> dict[str, str]:
 
 
 def _class_column(table: pd.DataFrame, used: set[str]) -> str | None:
-    """Find the column that names the class of each box; numbers of classes are no names."""
+    """Find the column with the name of each box's class; class numbers do not count as names."""
     unused = [str(column) for column in table.columns if str(column) not in used]
     match = find_column(unused, column_names("label"))
     if match is None:
@@ -234,7 +234,7 @@ def _class_column(table: pd.DataFrame, used: set[str]) -> str | None:
 
 
 def _plain_table(table: pd.DataFrame, columns: _Columns, where: str) -> pd.DataFrame:
-    """Return the rows under our names for the columns, with numbers, and boxes as corners."""
+    """Return the rows with the package's column names, numeric cells, and boxes as corners."""
     rows = pd.DataFrame({"image_id": table[columns.image], "place": table["place"]})
     rows["score"] = as_numbers(rows.assign(score=table[columns.score]), "score", where)
     if columns.finding is not None:
@@ -260,12 +260,15 @@ def as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
     """Read the numbers of a column, which may be infinite.
 
     Args:
-        table: Rows with ``place`` and ``image_id``, for messages.
+        table: Rows with the column, and with ``place`` and ``image_id`` for messages.
         column: Name of the column.
-        where: The file, for messages.
+        where: Name of the file for messages.
+
+    Returns:
+        The numbers, float64.
 
     Raises:
-        InputError: A cell is no number; its row is named.
+        InputError: A cell is not a number. The message names its row.
     """
     cells = table[column]
     cells = cells.astype(str) if cells.dtype == object else cells  # a cell may hold anything
@@ -310,7 +313,7 @@ def _read_frame(frame: pd.DataFrame, names: ColumnNames) -> RawPredictions:
 
 
 def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
-    """Read COCO results: a list of ``image_id, category_id, bbox [x, y, width, height], score``."""
+    """Read COCO results, a list of ``image_id, category_id, bbox [x, y, width, height], score``."""
     results = read_json_file(path)
     if not isinstance(results, list):
         raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
@@ -336,14 +339,14 @@ def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
 
 
 def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
-    """Read boxes with ``image_id``, ``category``, edges, ``score`` and ``place``."""
+    """Read COCO entries as rows with ``image_id``, ``category``, edges, ``score`` and ``place``."""
     images: list[str] = []
     categories: list[str] = []
     numbers: list[float] = []
     number = 0
     try:
-        for number, entry in enumerate(entries):  # noqa: B007 - the error below names it
-            if isinstance(entry["bbox"], str):  # characters are no numbers of a box
+        for number, entry in enumerate(entries):  # noqa: B007 - the error below uses the number
+            if isinstance(entry["bbox"], str):  # its characters are not numbers
                 raise TypeError("bbox is a text")
             x, y, width, height = map(float, entry["bbox"])
             numbers += [x, y, x + width, y + height, float(entry["score"])]
@@ -360,7 +363,7 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
 
 
 def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) -> pd.DataFrame:
-    """Replace COCO's numbers by the annotation file's image names and category names."""
+    """Replace COCO's numbers by the image and category names of the annotation file."""
     try:
         images = {
             str(entry["id"]): file_stem(entry["file_name"]) for entry in annotations["images"]
@@ -385,7 +388,13 @@ def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) 
 
 
 def file_stem(name: Any) -> str:
-    r"""Return the name of a file without folders and suffix, for paths of any system.
+    r"""Return the name of a file without folders and suffix, for paths of any operating system.
+
+    Args:
+        name: Name or path of the file, with ``/`` or backslashes.
+
+    Returns:
+        The name without folders and suffix.
 
     Example:
         >>> file_stem(r"images\a.b.png")
@@ -438,7 +447,7 @@ def _read_yolo(folder: Path, class_names: str | Path | Sequence[str] | None) -> 
 def _yolo_names(
     folder: Path, class_names: str | Path | Sequence[str] | None
 ) -> dict[int, str] | None:
-    """Return class names by number; None if nothing names them."""
+    """Return the names of classes by number; None if they are not given."""
     if isinstance(class_names, str | Path) and Path(class_names).suffix.lower() in _YAML_SUFFIXES:
         return read_class_names(Path(class_names))
     if isinstance(class_names, str | Path):

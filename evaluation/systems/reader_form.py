@@ -1,4 +1,4 @@
-"""The form of a reader study without hints: numbered images, a form to fill in, and its key."""
+"""Files of a reader study without hints: numbered images, a form to fill in, and its key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KEY_COLUMNS = ("number", "image_id")
 _FORM_COLUMNS = ("number", "score", "remark")
 
 
-_SCALE = "scale"  # column of the key: px of the panel per px of the original
+_SCALE = "scale"  # column of the key: panel px per original px
 
 
 def write_reader_study(
@@ -43,23 +43,24 @@ def write_reader_study(
 ) -> list[str]:
     """Write a reader study: plain numbered images, ``key.csv`` and an empty ``review.csv``.
 
-    The images carry no id, truth, system or file facts, and are in random order. The folder also
-    gets ``read.html`` to mark and rate on, ``panels/001.png`` and so on, and ``README.txt``.
+    The images are in random order and show no id, truth, system or facts of their files. The folder
+    also contains ``read.html``, on which readers mark and rate, the images as ``panels/001.png``
+    and so on, and ``README.txt``.
 
     Args:
         dataset: The data set of the images.
-        image_ids: Images to read.
+        image_ids: Ids of the images to read.
         out: Folder to make.
-        finding: The finding that readers look for, as a phrase.
-        panel: Longer side of an image at most, px.
+        finding: Phrase for the finding that readers look for.
+        panel: Largest longer side of an image, px.
         seed: Random seed of the order.
-        progress: Called after each image.
+        progress: Function that is called after each image.
 
     Returns:
         The image ids in the order of their numbers, which start at 1.
 
     Raises:
-        InputError: The folder holds a study already, which a reader may have filled in.
+        InputError: The folder already holds a study, which a reader may have filled in.
     """
     if (out / "review.csv").exists():
         raise InputError(f"{out}: holds a study already; choose another --out")
@@ -90,18 +91,20 @@ def write_reader_study(
 def read_review(review: Path, key: Path) -> pd.DataFrame:
     """Read a filled-in form with its key.
 
-    Numbers may have lost their leading zeros, as spreadsheets do; empty scores are left out.
+    Numbers may have lost their leading zeros in a spreadsheet. Rows without a score are left out.
 
     Args:
-        review: The form, ``review.csv``.
-        key: The key of the same study, ``key.csv``.
+        review: Path of the form, ``review.csv``.
+        key: Path of the key of the same study, ``key.csv``.
 
     Returns:
-        ``image_id``, ``score``, ``row`` (line in the form) and, if the form has them, the edges of
-        boxes in original px, NaN in the row of an image as a whole.
+        A table with ``image_id``, ``score`` and ``row`` (the line in the form). If the form has
+        boxes, their edges follow in original px; they are NaN in a row that is about the whole
+        image.
 
     Raises:
-        InputError: The files do not belong together, or a cell is wrong; its line is named.
+        InputError: The files do not belong together, or a cell is wrong. The message names the
+            line.
     """
     key_table = _read_rows(key, _KEY_COLUMNS, [_SCALE]).set_index("number")
     image_by_number = key_table["image_id"]
@@ -137,7 +140,7 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
 
 
 def _read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
-    """Read columns as text, numbers without leading zeros, and add each row's line."""
+    """Read columns as text, strip leading zeros from ``number``, and add each row's line."""
     table = read_text_table(path, required)
     table["number"] = table["number"].str.lstrip("0")
     columns = [*required, *(name for name in optional if name in table), "row"]

@@ -1,7 +1,7 @@
-"""The shortcut baseline of a prepared data set: the label guessed from metadata and image borders.
+"""Shortcut baseline of a prepared data set: the label guessed from metadata and image borders.
 
 `evaluation.compare.shortcuts` makes the guess from a table of facts; this module makes that table
-from what ``cxr prepare`` has recorded of each file.
+from the facts that ``cxr prepare`` recorded about each file.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ _RECORDED_FACTS = (
 
 
 def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
-    """Return, by image id, the facts from which the shortcut baseline guesses the label.
+    """Return the facts from which the shortcut baseline guesses the label.
 
-    Impossible ages become unknown; burned-in text becomes true or false; the greys around an image
-    are numbers, with a column for each piece of the border.
+    Impossible ages become unknown, and burned-in text becomes true or false. The grey values along
+    the border of an image are numbers, with one column for each piece of the border.
 
     Args:
         images: The images table, or some of its rows.
-        decode: The table of how each file was decoded; may be empty.
+        decode: The table of facts about the decoding of each file; may be empty.
+
+    Returns:
+        One row for each image, indexed by ``image_id``, with one column for each recorded fact.
     """
     rows = pd.Index(decode["image_id"]).get_indexer(pd.Index(images["image_id"]))
     columns = {
@@ -73,13 +76,16 @@ def measure_shortcuts(
 ) -> list[dict[str, Any]]:
     """Measure how well facts of a prepared data set predict each target.
 
-    See `evaluation.compare.shortcuts.measure_shortcuts`; the facts come from the decode table.
+    The figures are those of `evaluation.compare.shortcuts.measure_shortcuts`; the facts come from
+    the images table and the decode table.
 
     Args:
         images: The images table.
         decode: The decode table.
-        labels: One column a target (1.0, 0.0, NaN where unknown), indexed by ``image_id``.
-        systems: Scores of the images by each training seed of systems to compare with the facts.
+        labels: One column for each target (1.0, 0.0, or NaN where unknown), indexed by
+            ``image_id``.
+        systems: Systems to compare with the facts by display name: for each training seed, the
+            scores of the images.
 
     Returns:
         One record for each fact and target.

@@ -1,7 +1,8 @@
-"""Predictions folders as tables in memory, and the evaluation of these.
+"""Predictions folders as tables in memory, and the evaluation of these tables.
 
-Everything that needs a folder happens here: reading tables, checks against what a system has seen
-in training, the audit, and the record of how a figure came about. What is computed takes tables.
+This module does everything that needs a folder: it reads tables, checks which images a system has
+seen in training, adds the audit, and records how figures came about. The functions that compute
+figures take tables.
 """
 
 from __future__ import annotations
@@ -53,16 +54,16 @@ def read_system(
     *,
     maps: bool = True,
 ) -> System:
-    """Read what a system says of a target.
+    """Read the output of a system for a target.
 
     Args:
-        predictions: The system.
-        target: The findings whose rows are read.
-        image_ids: Images whose rows are read; by default all that were predicted.
-        maps: Whether activation maps are read, which are large.
+        predictions: Predictions of the system.
+        target: Target whose findings are read.
+        image_ids: Ids of the images whose rows are read; by default all predicted images.
+        maps: True to read activation maps too, which are large.
 
     Returns:
-        The rows of the target on these images, and facts of the system.
+        The rows of the target on these images, and facts about the system.
 
     Raises:
         InputError: A table is broken, or has rows of an image that was not predicted.
@@ -92,13 +93,13 @@ def read_system(
 def read_output(
     predictions: Predictions, target: Target, image_ids: pd.Index, *, maps: bool = True
 ) -> SystemOutput:
-    """Read what a system says of chosen images, on all of which it ran.
+    """Read the output of a system on chosen images, on all of which it ran.
 
     Args:
-        predictions: The system.
-        target: The findings whose rows are read.
-        image_ids: The images, shape ``(N,)``; the system ran on all of them.
-        maps: Whether activation maps are read, which are large.
+        predictions: Predictions of the system.
+        target: Target whose findings are read.
+        image_ids: Ids of the images, shape ``(N,)``; the system ran on all of them.
+        maps: True to read activation maps too, which are large.
 
     Returns:
         Scores, boxes and maps of the images, in the order of `image_ids`.
@@ -114,15 +115,16 @@ def read_system_of_split(
 ) -> System:
     """Read a system's output on the images of some roles, and which validation images it learned.
 
-    A decision is chosen on validation images: whoever needs it alone reads no row of the others.
+    A decision is chosen on validation images only, so a caller who needs only the decision reads no
+    rows of other images.
 
     Args:
-        predictions: The system.
-        split: The split.
+        predictions: Predictions of the system.
+        split: The split with the images.
         roles: Roles whose images are read.
 
     Returns:
-        The system's rows on these images.
+        The rows of the system on these images, with the validation images that it was fitted on.
 
     Raises:
         InputError: A table is broken, or has rows of an image that was not predicted.
@@ -135,18 +137,18 @@ def read_system_of_split(
 
 
 def tune_predictions(predictions: Predictions, split: LabelledSplit, **options: Any) -> Decision:
-    """Choose a system's decision rule on validation: see `evaluation.decisions.tuning.tune`.
+    """Choose a system's decision rule on validation images with `evaluation.decisions.tuning.tune`.
 
     Args:
-        predictions: The system.
+        predictions: Predictions of the system.
         split: The split on whose validation images the rule is chosen.
-        **options: Keywords of `evaluation.decisions.tuning.tune`.
+        **options: Further keywords of `evaluation.decisions.tuning.tune`.
 
     Returns:
-        The decision.
+        The chosen decision rule.
 
     Raises:
-        InputError: See `evaluation.decisions.tuning.tune`.
+        InputError: The rule cannot be chosen, see `evaluation.decisions.tuning.tune`.
     """
     return tuning.tune(read_system_of_split(predictions, split, ["val"]), split.truth, **options)
 
@@ -158,20 +160,20 @@ def checked_decision(
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[Decision, list[Note]]:
-    """Derive a system's decision again: see `evaluation.decisions.tuning.checked_decision`.
+    """Derive a system's decision again with `evaluation.decisions.tuning.checked_decision`.
 
     Args:
         name: Display name of the system.
-        predictions: The system.
+        predictions: Predictions of the system.
         split: The split on whose validation images the decision was chosen.
-        policies: Policies of a system that was not tuned before.
+        policies: Policies for a system that was not tuned before.
         extra_policies: Policies in addition to those that the system was tuned for.
 
     Returns:
-        The decision derived now, and notes.
+        The decision as derived now, and notes for the reader.
 
     Raises:
-        InputError: The stored decision was chosen on other rows, or with another result.
+        InputError: The stored decision was chosen on other rows, or the result now differs.
     """
     system = read_system_of_split(predictions, split, ["val"])
     return tuning.checked_decision(name, system, split.truth, policies, extra_policies)
@@ -180,7 +182,7 @@ def checked_decision(
 def _read_eligible(
     models: Mapping[str, Predictions], split: LabelledSplit, images: Images
 ) -> dict[str, System]:
-    """Read models that may be compared, with what a reader must know of their training.
+    """Read models that may be compared, with notes on their training.
 
     Raises:
         InputError: Predictions are of another data set, the models ran on different test images,
@@ -203,13 +205,13 @@ def _read_eligible(
 def common_images_of_predictions(
     models: Mapping[str, Predictions], split: LabelledSplit, *, images: Images = "all"
 ) -> tuple[EvaluationSet, list[Note]]:
-    """Return the test images that all models are scored on, and what to note.
+    """Return the test images on which all models are evaluated, and notes on the others.
 
     Args:
-        models: Predictions by display name.
+        models: Predictions of each model by display name.
         split: The split whose test images are evaluated.
         images: ``all`` refuses models that ran on different test images; ``common`` takes the
-            images that all ran on.
+            images on which all models ran.
 
     Returns:
         The images with their truth, and notes on images that are left out.
@@ -230,14 +232,14 @@ def compare_predictions(
 ) -> Comparison:
     """Compare predictions on a split of a data set.
 
-    The figures are those of `evaluation.compare.compare.compare_systems`, whose options it takes.
+    The figures and the further options are those of `evaluation.compare.compare.compare_systems`.
 
     Args:
         systems: Predictions by display name, the reference system first; several training seeds of
             one system as a sequence.
         split: The split whose test images are evaluated.
         images: ``all`` refuses systems that ran on different test images; ``common`` takes the
-            images that all ran on.
+            images on which all systems ran.
         **options: Further keywords of `compare_systems`.
 
     Returns:
@@ -245,7 +247,7 @@ def compare_predictions(
 
     Raises:
         InputError: Predictions are of another data set, a system has seen test images or patients
-            in training, or as `compare_systems` says.
+            in training, or `compare_systems` refuses the input.
     """
     named = name_models(systems)
     read = _read_eligible(models_by_label(named), split, images)
@@ -261,10 +263,19 @@ def compare_predictions(
 
 
 def with_audit(background: Background, split: LabelledSplit) -> Background:
-    """Add to a comparison the errors that ``cxr check`` found in the data set or in its split."""
+    """Add to a comparison the errors that ``cxr check`` found in the data set or in its split.
+
+    Args:
+        background: Background of the comparison.
+        split: The split whose test images are evaluated.
+
+    Returns:
+        The background with the errors; unchanged for a data set in memory.
+    """
     if split.dataset.is_in_memory:
         return background
-    # Imported only now: it decodes images, and the first figures come before it.
+    # This is imported late because it loads decoders of images, which the first figures do not
+    # need.
     from cxr_compare.data_prep.audit.audit import split_errors
 
     errors = split_errors(split.dataset, split.split)
@@ -275,7 +286,7 @@ def with_audit(background: Background, split: LabelledSplit) -> Background:
 def pilot_of_predictions(
     systems: Mapping[str, Predictions | Sequence[Predictions]], split: LabelledSplit
 ) -> dict[str, list[AurocParts]]:
-    """Return what each test patient adds to each system's AUROC, for each training seed.
+    """Return each test patient's contribution to the AUROC of each system and training seed.
 
     Args:
         systems: Predictions by display name; several training seeds of one system as a sequence.
@@ -285,7 +296,8 @@ def pilot_of_predictions(
         Contributions to the AUROC for each training seed of each system.
 
     Raises:
-        InputError: As `compare_predictions`, or the test images are of one class.
+        InputError: `compare_predictions` would refuse the input, or the test images are of one
+            class.
     """
     named = name_models(systems)
     read = _read_eligible(models_by_label(named), split, "all")
@@ -296,7 +308,7 @@ def pilot_of_predictions(
 def _records(
     comparison: Comparison, systems: Mapping[str, Predictions | Sequence[Predictions]]
 ) -> dict[str, dict[str, Any]]:
-    """Return what is recorded of each system."""
+    """Return the record of each system, with all of its training seeds."""
     facts = {}
     for name in comparison.names:
         given = systems[name]
@@ -313,7 +325,7 @@ def _records(
 def _provenance(
     comparison: Comparison, records: Mapping[str, dict[str, Any]], split: LabelledSplit
 ) -> dict[str, Any]:
-    """Return the record of a comparison: versions, ids, seeds, and each system's facts."""
+    """Return the record of a comparison: versions, ids, seeds, and facts about each system."""
     return provenance() | {
         "data_set": {"name": split.dataset.name, **split.dataset.ids, "split": split.split},
         "bootstrap": comparison.provenance["bootstrap"],
@@ -324,7 +336,7 @@ def _provenance(
 
 
 def _facts(predictions: Predictions, decision: Decision) -> dict[str, Any]:
-    """Return what the record of a comparison holds of one model."""
+    """Return the facts about one model that the record of a comparison contains."""
     return {
         "folder": predictions.folder.name,
         **{key: predictions.info.get(key) for key in _RECORDED},
@@ -336,15 +348,15 @@ def _facts(predictions: Predictions, decision: Decision) -> dict[str, Any]:
 def validation_scores(
     predictions: Predictions, decision: Decision, split: LabelledSplit
 ) -> pd.DataFrame:
-    """Score the validation images as the test images are scored: ``label``, ``score``.
+    """Score the validation images in the same way as the test images.
 
     Args:
-        predictions: The system.
-        decision: Its decision rule, which reduces boxes to image scores.
-        split: The split.
+        predictions: Predictions of the system.
+        decision: Decision rule of the system, which reduces boxes to image scores.
+        split: The split whose validation images are scored.
 
     Returns:
-        ``label`` (1.0 or 0.0) and ``score``, indexed by image id.
+        A table with ``label`` (1.0 or 0.0) and ``score``, indexed by image id.
     """
     system = read_system(predictions, split.target, split.image_ids("val"), maps=False)
     return tuning.validation_scores(system, decision, split.truth)

@@ -33,7 +33,7 @@ _SIZE_TYPES = {"width": "float64", "height": "float64"}
 
 
 def _find_format(path: Path) -> Any:
-    """Return the format of a file or folder of labels; None if it is not known."""
+    """Return the format of a file or folder of labels; None if the format is not recognised."""
     if path.is_dir():
         return next((reader for reader in _FOLDER_FORMATS if reader.detect(path)), None)
     if path.suffix.lower() == ".json":
@@ -55,18 +55,18 @@ def truth_set(
     decoded.
 
     Args:
-        path: A COCO file, a CSV of labels or boxes, or a folder of YOLO labels, COCO files or our
-            three CSV files.
-        patients: A CSV ``image_id,patient_id``.
-        say: Tells the user which columns of a CSV were recognised.
-        boxes: A CSV of boxes, for labels in another CSV.
-        columns: Corrections of the columns, as ROLE=COLUMN.
+        path: A COCO file, a CSV file of labels or boxes, or a folder of YOLO labels, of COCO files,
+            or of the package's own CSV files.
+        patients: A CSV file ``image_id,patient_id``; None if the labels name the patients.
+        say: Function that shows the user a text, such as which columns were recognised.
+        boxes: A CSV file of boxes, for labels in another CSV file; None without one.
+        columns: Corrections of the recognised columns, as ROLE=COLUMN.
 
     Returns:
-        The data set, in memory.
+        The data set in memory.
 
     Raises:
-        InputError: Labels are malformed, or an image has no patient.
+        InputError: The labels are malformed or missing, or an image has no patient in `patients`.
     """
     labels = _find_format(path)
     if labels is None or not path.exists():
@@ -117,7 +117,7 @@ def truth_set(
 
 
 def _with_patients(images: pd.DataFrame, patients: Path, path: Path) -> pd.DataFrame:
-    """Return the images with the patients of a list, which may name more images."""
+    """Add the patients of a list to the images; the list may contain further images."""
     rows = read_text_table(patients, ("image_id", "patient_id"))
     refuse_line(rows["patient_id"] == "", patients, "patient_id is empty; fill it in")
     ids = ids_from_names(rows["image_id"], {name: name for name in images["image_id"]})

@@ -1,4 +1,4 @@
-"""The log of a split's test-set uses: each comparison on its test images adds a line."""
+"""Log of test-set uses: each comparison on the test images of a split adds a line."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ def log_use(
 ) -> TestSetUses:
     """Add a use to the log of a split, and return all uses.
 
-    The log is a file with one JSON object a line. If it cannot be written, the result says why.
+    The log is a file with one JSON object per line. If the log cannot be written, the result gives
+    the reason.
 
     Args:
-        test_set: The split.
-        systems: The compared systems, with the predictions of each training seed.
-        protocol: SHA-256 of the protocol; None without one.
+        test_set: The split whose test images are used.
+        systems: Predictions of each training seed of the compared systems, by display name.
+        protocol: SHA-256 digest of the protocol; None without a protocol.
 
     Returns:
         All uses of the test images, this one included.
 
     Raises:
-        InputError: The log is damaged: a use that cannot be counted must not get lost.
+        InputError: The log is damaged, so that a use might not be counted.
     """
     if test_set.dataset.is_in_memory:
         problem = "How often these test images were used is unknown: labels alone keep no log."
@@ -68,7 +69,8 @@ def log_use(
             f"({reason})."
         )
         return TestSetUses((), problem, protocol)
-    # A split drawn anew under the same name has other test images: uses of the old do not count.
+    # A split that was drawn again under the same name has other test images, so its old uses do not
+    # count.
     entries = [entry for entry in read_uses(lines, path) if entry.get("split_id") == split_id]
     return TestSetUses(entries, "", protocol)
 
@@ -82,10 +84,13 @@ def read_uses(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
 
     Args:
         lines: Lines of the file.
-        path: The file, for messages.
+        path: Path of the file, for messages.
+
+    Returns:
+        One record for each use, without its checksum.
 
     Raises:
-        InputError: A line is damaged; its number is named.
+        InputError: A line is damaged. The message names its number.
 
     Example:
         >>> read_uses(['{"target": "mass"}'], Path("log"))
@@ -95,7 +100,8 @@ def read_uses(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             entry = dict(json.loads(line))
-            # Lines of older versions have no checksum; of a damaged name a part is left.
+            # Lines of older versions have no checksum. A damaged name still begins or ends like
+            # ``crc32``.
             half_named = [key for key in entry if key.startswith("crc") or key.endswith("32")]
             if half_named and entry.pop("crc32", None) != _crc32(entry):
                 raise ValueError(line)

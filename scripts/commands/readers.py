@@ -89,7 +89,8 @@ def readers(
 
     The analysis follows Obuchowski and Rockette, with the degrees of freedom of Hillis. The readers
     may read all cases with each modality, or a part of the cases, or other cases with each
-    modality. If the readers mark lesions, the figure that is compared is the weighted AFROC.
+    modality. If the readers mark lesions, the figure that is compared is the weighted AFROC. With
+    three modalities or more, the overall test comes first.
 
     Args:
         ratings: CSV files of readings with the columns reader, case, rating or decision (0 or 1) or
@@ -119,7 +120,7 @@ def readers(
         The comparisons as sentences, every figure, and the path of the page.
 
     Raises:
-        InputError: A file is damaged, files do not fit each other, or all ratings are equal.
+        InputError: A file is damaged, files do not fit each other, or the readings do not vary.
 
     Example:
         cxr readers ratings.csv --truth truth.csv --out out/readers --system CheXNet=scores.csv
@@ -151,7 +152,10 @@ def readers(
         compared[name] = path
     from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
     from cxr_compare.evaluation.studies.reader_page import write_readers
-    from cxr_compare.evaluation.studies.reader_statements import reader_statements
+    from cxr_compare.evaluation.studies.reader_statements import (
+        component_sentences,
+        reader_statements,
+    )
     from cxr_compare.evaluation.studies.readings import read_study
 
     require_only_files(out, study_files("readers"), "reader study")
@@ -179,5 +183,6 @@ def readers(
     make_folder(out)
     with folder_lock(out):
         page = write_readers(analysis, out)
-    text = "\n".join(statement.text for statement in reader_statements(analysis))
+    lines = [statement.text for statement in reader_statements(analysis)]
+    text = "\n".join([*lines, *component_sentences(analysis)])
     return Outcome(text, file=out / "readers.json", page=page)

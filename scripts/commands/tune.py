@@ -10,6 +10,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.common_images import validation_learned_from
 from cxr_compare.evaluation.decisions import tuning
+from cxr_compare.evaluation.decisions.box_choice import BOXES_BY
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, check_policy
 from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
@@ -39,13 +40,15 @@ def tune(
     guarantee: list[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
+    boxes_by: str = BOXES_BY,
     rule_out: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
     rule_in: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
 ) -> Decision:
-    """Choose how boxes become a score, and thresholds, on validation.
+    """Choose how boxes become a score, which boxes count, and thresholds, on validation.
 
-    For a classifier the command also chooses how boxes are made from its activation maps: the level
-    at which a map is cut, which regions count, and their score.
+    A detector's box is left out if it overlaps a more confident box too much. A classifier's boxes
+    are cut out of its activation maps, and validation images choose the level of the cut and how
+    many boxes an image has.
 
     Args:
         predictions: Predictions folder or run. With a run, cxr predict and later reports decide by
@@ -63,6 +66,9 @@ def tune(
         reduction: Method that turns the boxes of an image into one score. Of several methods (by
             default all) the first is taken, unless another has a higher AUROC on validation by more
             than chance.
+        boxes_by: Figure of ranked boxes, such as ap50_decided, by which validation images choose
+            the allowed overlap of boxes or the cut of maps. If the primary figure of your study is
+            a figure of boxes, name it here.
         rule_out: Triage: images below the threshold of this guarantee of sensitivity are ruled out.
             Images that are neither ruled out nor ruled in are referred to a reader.
         rule_in: Triage: images at or above the threshold of this guarantee of specificity or PPV
@@ -91,7 +97,8 @@ def tune(
                 f"--guarantee {name!r}: a guarantee ends in its confidence, such as "
                 "sensitivity>=0.90@0.90; without one it is a --policy"
             )
-    chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), rule_out, rule_in)
+    reductions = tuple(dict.fromkeys(reduction or ()))
+    chosen = TuningOptions(calibration, reductions, rule_out, rule_in, boxes_by)
     dataset = DataSet.open(data)
     split = own_split(None, [predictions], dataset)
     test_set = LabelledSplit(dataset, dataset.target(target), split)

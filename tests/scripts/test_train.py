@@ -108,7 +108,7 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp
     )
     output = read_output(system, target, ids)
     scores = output.scores(decision.reduction)
-    boxes = output.boxes(scores, decision.map_scale, decision.map_boxes)
+    boxes = output.boxes(scores, decision.map_scale, decision.box_rule)
     threshold = decision.thresholds["max_f1"].threshold
     assert threshold is not None
     assert boxes is not None

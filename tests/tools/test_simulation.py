@@ -64,6 +64,8 @@ LIMITS = {
     "seeds": ({"auroc", "recall", "specificity", "f1", "accuracy"}, 0.06),
     "several": ({"headline", "finding"}, 0.05),
     "readers": ({"auroc", "recall", "specificity"}, 0.06),
+    "reader_model": ({"any claim"}, 0.06),
+    "nested_readers": ({"any claim"}, 0.07),
     "risk_control": ({"patients|broken", "ppv|broken", "both|broken", "marks|broken"}, 0.10),
 }
 """What a false claim may be of, and how often it may be made, within three standard errors."""

@@ -21,6 +21,7 @@ from cxr_compare.evaluation.boxes.froc import WeightedFroc
 from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, find_lesions
 from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes, top_box_centres
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
@@ -28,7 +29,7 @@ from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import with_clustered_auroc
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.decisions.box_cut import BoxCutChoice
+from cxr_compare.evaluation.decisions.box_choice import BoxCandidate, BoxChoice
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
 from cxr_compare.evaluation.decisions.reduction_choice import choose_reduction
@@ -166,11 +167,11 @@ def draw_images(
     return BoxedImages(evaluated, boxes)
 
 
-def cut_choice(images: BoxedImages, system: int) -> BoxCutChoice:
+def box_choice(images: BoxedImages, system: int) -> BoxChoice:
     """Return the images on which the score cut of a detector's boxes is chosen."""
     evaluated = images.evaluated
     pairs = pair_boxes(images.boxes[system], evaluated.truth, evaluated.image_ids)
-    return BoxCutChoice(pairs, images.owners)
+    return BoxChoice([BoxCandidate(OverlapRule(), pairs)], images.owners)
 
 
 def compute_scorecard(
@@ -186,7 +187,7 @@ def compute_scorecard(
     reduction = choose_reduction(output, pd.Series(truth), owners, rules).reduction
     known = ValidationScores(truth, validation.scores(system, reduction).to_numpy(), owners)
     thresholds = {_POLICY: choose_threshold(truth, known.scores, _POLICY)}
-    cuts = cut_choice(validation, system)
+    choice = box_choice(validation, system)
     return Scorecard(
         evaluated,
         test.scores(system, reduction),
@@ -194,8 +195,8 @@ def compute_scorecard(
         validation=known,
         points=top_box_centres(test.boxes[system], evaluated.image_ids),
         boxes=test.boxes[system],
-        box_cut=cuts.chosen,
-        cut_choice=cuts,
+        box_cut=choice.cut,
+        box_choice=choice,
     )
 
 
@@ -218,7 +219,7 @@ def population(rng: np.random.Generator, n_validation: int, clusters: str) -> di
         choose_threshold(drawn.evaluated.y_true, drawn.scores(0), _POLICY).threshold
         for drawn in sets
     ]
-    cuts = [cut_choice(drawn, 0).chosen for drawn in sets]
+    cuts = [box_choice(drawn, 0).cut for drawn in sets]
     many = [
         _true_figures(draw_images(rng, _POPULATION, "one"), thresholds, cuts)
         for _ in range(_POPULATIONS)

@@ -33,7 +33,14 @@ from tools.simulation.makers import (
 from tools.simulation.mark_designs import mark_designs, mark_measure, true_figures
 from tools.simulation.monitor_designs import faults, streams
 from tools.simulation.product import Evaluated, calibrations, evaluate
-from tools.simulation.reader_designs import reader_measure, true_auroc
+from tools.simulation.reader_designs import (
+    NESTED_SIZES,
+    model_designs,
+    model_measure,
+    nested_measure,
+    reader_measure,
+    true_auroc,
+)
 from tools.simulation.study_designs import CURVES, FEW_READERS, FOLDS, PLANS
 from tools.simulation.use_designs import predictive, verdicts
 
@@ -400,6 +407,19 @@ def readers() -> Iterator[Case]:
     yield _reader_case(5, nested=True)
 
 
+def reader_model() -> Iterator[Case]:
+    """Crossed studies of several sizes by the model of Obuchowski and Rockette itself."""
+    for design in model_designs():
+        yield Case("reader_model", design.name, lambda _, of=design: model_measure(of))
+
+
+def nested_readers() -> Iterator[Case]:
+    """Two equal modalities by the same model, each with readers of its own."""
+    for sizes in NESTED_SIZES:
+        name = f"{sizes[0]} and {sizes[1]} readers"
+        yield Case("nested_readers", name, lambda _, of=sizes: nested_measure(of))
+
+
 def _box_case(n_validation: int, n_test: int, clusters: str = "one") -> Case:
     sizes = (n_validation, n_test)
 
@@ -487,7 +507,8 @@ def _guaranteed() -> Iterator[Case]:
 
 DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
     **{each.__name__: each for each in (thresholds, auroc, seeds, several, power, chance)},
-    **{each.__name__: each for each in (calibration, readers, boxes, reductions)},
+    **{each.__name__: each for each in (calibration, readers, reader_model, nested_readers)},
+    **{each.__name__: each for each in (boxes, reductions)},
     "folds": _studies("folds", FOLDS),  # two equal learners, trained again in each of five
     "plans": _studies("plans", PLANS),  # studies of the size that `cxr plan` asks for
     "few_readers": _studies("few_readers", FEW_READERS),  # and a system as good as they are

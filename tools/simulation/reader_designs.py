@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from scipy.special import logit, ndtr
 
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+    FREEDOM_OF_A_CLAIM,
+    FREEDOM_OF_THE_OVERALL_TEST,
+    Components,
+    analyse_crossed,
+    analyse_nested,
+)
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.reader_study import ReaderStudy
 from tools.simulation.makers import Floats, draw, skill_of
@@ -76,3 +86,120 @@ def reader_measure(
     if mean.ci_low is not None and mean.ci_high is not None:
         found["covers"] = float(mean.ci_low <= truth <= mean.ci_high)
     return found
+
+
+@dataclass(frozen=True)
+class ModelDesign:
+    """A crossed study by the model of Obuchowski and Rockette itself, without any readings.
+
+    Variances and covariances are those of the weighted AFROC in RJafroc's dataset04 (version 3.6.1;
+    5 modalities, 4 readers, 200 cases), where ``Var(TR)`` was estimated as -0.0003.
+    """
+
+    modalities: int
+    readers: int
+    interaction: float
+    cases: int = 200
+
+    @property
+    def name(self) -> str:
+        """The row on the page."""
+        return f"{self.modalities} modalities, {self.readers} readers, Var(TR) {self.interaction:g}"
+
+
+_MODEL = Components(
+    reader=0.002209, interaction=0.0, cov1=0.000422, cov2=0.000336, cov3=0.000304, error=0.000928
+)
+_APART = 0.055
+"""Difference of the first and the last modality where power is counted; others lie evenly."""
+
+
+def model_designs() -> list[ModelDesign]:
+    """Every size with either ``Var(TR)``, by degrees of freedom between readers."""
+    sizes = [(t, r) for t in (2, 3, 4, 5) for r in (2, 3, 4, 5, 6, 8) if t == 2 or r < 5]
+    sizes.sort(key=lambda size: ((size[0] - 1) * (size[1] - 1), size))
+    return [ModelDesign(*size, interaction) for size in sizes for interaction in (0.0, 0.0003)]
+
+
+def model_measure(design: ModelDesign) -> Callable[[np.random.Generator], dict[str, float]]:
+    """Claims about equal modalities, and about some whose first and last differ.
+
+    The covariance over cases is estimated in each study, from as many cases as that one had.
+    """
+    shape = (design.modalities, design.readers)
+    modality, reader = (index.ravel() for index in np.indices(shape))
+    same_reader = reader[:, None] == reader
+    covariance = np.where(
+        modality[:, None] == modality,
+        np.where(same_reader, _MODEL.error, _MODEL.cov2),
+        np.where(same_reader, _MODEL.cov1, _MODEL.cov3),
+    )
+    of_cases = np.linalg.cholesky(design.cases * covariance)
+    gaps = _APART * np.linspace(0, 1, design.modalities)[:, None]
+
+    def measure(rng: np.random.Generator) -> dict[str, float]:
+        by_case = rng.standard_normal((design.cases, len(covariance))) @ of_cases.T
+        estimated = np.cov(by_case.T) / design.cases
+        figures = 0.75 + by_case.mean(axis=0).reshape(shape)
+        figures += np.sqrt(_MODEL.reader) * rng.standard_normal(design.readers)
+        figures += np.sqrt(design.interaction) * rng.standard_normal(shape)
+        found = _claims(figures, estimated)
+        apart = _claims(figures + gaps, estimated)
+        return found | {f"power, {name}": claimed for name, claimed in apart.items()}
+
+    return measure
+
+
+NESTED_SIZES = ((2, 2), (2, 4), (2, 10), (3, 3), (3, 10), (4, 4), (5, 5))
+"""Numbers of readers of two modalities, each with readers of its own."""
+
+
+def nested_measure(
+    sizes: tuple[int, int], cases: int = 200
+) -> Callable[[np.random.Generator], dict[str, float]]:
+    """Claims about two equal modalities that different readers read with."""
+    modality = np.repeat([0, 1], sizes)
+    covariance = np.where(modality[:, None] == modality, _MODEL.cov2, _MODEL.cov3)
+    np.fill_diagonal(covariance, _MODEL.error)
+    of_cases = np.linalg.cholesky(cases * covariance)
+
+    def measure(rng: np.random.Generator) -> dict[str, float]:
+        by_case = rng.standard_normal((cases, len(covariance))) @ of_cases.T
+        figures = by_case.mean(axis=0)
+        figures += np.sqrt(_MODEL.reader) * rng.standard_normal(len(figures))
+        groups = [figures[: sizes[0]], figures[sizes[0] :]]
+        gap = analyse_nested(groups, np.cov(by_case.T) / cases).differences[0, 1]
+        published = _any_excludes_zero([gap.interval])
+        cautious = _any_excludes_zero([gap.cautious_interval_at(0.95)])
+        claimed = cautious if gap.freedom_between < FREEDOM_OF_A_CLAIM else published
+        return {
+            "pair, published": float(published),
+            "pair, cautious": float(cautious),
+            "any claim": float(claimed),
+        }
+
+    return measure
+
+
+def _claims(figures: Floats, covariance: Floats) -> dict[str, float]:
+    """Return which claims a study makes: as published, cautiously, and as `cxr readers` does."""
+    study = analyse_crossed(figures, covariance)
+    gaps = list(study.differences.values())
+    freedom = gaps[0].freedom_between
+    level = 1 - 0.05 / len(gaps)
+    shown = {
+        "pair, published": _any_excludes_zero([gap.interval_at(level) for gap in gaps]),
+        "pair, cautious": _any_excludes_zero([gap.cautious_interval_at(level) for gap in gaps]),
+    }
+    pair = shown["pair, cautious" if freedom < FREEDOM_OF_A_CLAIM else "pair, published"]
+    claims = {**shown, "pair": pair, "any claim": pair}
+    if len(figures) > 2:
+        overall = study.overall is not None and (study.overall.p_value or 0.0) < 0.05
+        claims["overall, published"] = overall
+        claims["overall"] = overall and (freedom >= FREEDOM_OF_THE_OVERALL_TEST or pair)
+        claims["any claim"] = pair or claims["overall"]
+    return {name: float(claimed) for name, claimed in claims.items()}
+
+
+def _any_excludes_zero(intervals: Iterable[tuple[float, float] | None]) -> bool:
+    return any(ends is not None and (ends[0] > 0 or ends[1] < 0) for ends in intervals)

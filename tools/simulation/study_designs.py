@@ -20,7 +20,11 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
 )
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.learning_curve import fit_learning_curves
-from cxr_compare.evaluation.statistics.obuchowski_rockette import analyse_crossed, analyse_nested
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+    FREEDOM_OF_A_CLAIM,
+    analyse_crossed,
+    analyse_nested,
+)
 from cxr_compare.evaluation.statistics.sample_size import Plan, PlannedStudy, fewest_patients
 from cxr_compare.evaluation.studies.plan_basis import plans_assumed
 from tools.simulation.makers import IMAGES_OF_A_PATIENT, Floats, draw
@@ -398,7 +402,8 @@ def few_readers_measure(rng: np.random.Generator, readers: int, cases: int) -> M
         told = {}
         published = mean.interval, gap.interval
         cautious = mean.cautious_interval_at(0.95), gap.cautious_interval_at(0.95)
-        for name, ends in (("|published", published), ("", cautious if readers < 5 else published)):
+        claimed = cautious if readers - 1 < FREEDOM_OF_A_CLAIM else published
+        for name, ends in (("|published", published), ("", claimed)):
             (low, high), (from_, to) = ends
             told[f"covers{name}"] = float(low <= truth <= high)
             told[f"claimed{name}"] = float(from_ > 0 or to < 0)

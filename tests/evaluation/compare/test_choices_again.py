@@ -11,6 +11,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.compare.compare import check_protocol
 from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, REFITTED
@@ -18,7 +19,7 @@ from cxr_compare.evaluation.compare.intervals import lower_for_bias, resampled_f
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.decisions.box_cut import BOX_CUT, BoxCutChoice
+from cxr_compare.evaluation.decisions.box_choice import BOX_CUT, BoxCandidate, BoxChoice
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
@@ -78,11 +79,12 @@ def test_figures_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_anew(d
         _, names, truth, boxes = resampled(validation, on_validation)
         cuts = []
         for name, of_one in zip(scorecards, boxes, strict=True):
-            choice = BoxCutChoice(pair_boxes(of_one, truth, names), names.to_numpy(str))
+            pairs_of_one = pair_boxes(of_one, truth, names)
+            choice = BoxChoice([BoxCandidate(OverlapRule(), pairs_of_one)], names.to_numpy(str))
             cuts.append(kept[name][BOX_CUT][row])
-            same.append(cuts[-1] == choice.chosen)
+            same.append(cuts[-1] == choice.cut)
             every = np.zeros(len(names), dtype=int)
-            best = WeightedRsnaScore(choice.pairs, every, 1, sorted((choice.chosen, cuts[-1])))
+            best = WeightedRsnaScore(pairs_of_one, every, 1, sorted((choice.cut, cuts[-1])))
             scores = best(np.ones((1, 1), dtype=int))[0]
             assert scores[0] == pytest.approx(scores[1], abs=1e-12)  # of equals either, by rounding
         _, names, truth, boxes = resampled(test, of_test[row])
@@ -105,7 +107,7 @@ def test_figures_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_anew(d
         gap = found.estimates.difference("A", "B", metric)
         assert gap.method.endswith(f", {BOX_CUT} {REFITTED}")
         assert gap.fixed_choice_interval != (gap.low, gap.high)
-        assert gap.n_chosen_on == scorecards["A"][0].cut_choice.n_positive > 0
+        assert gap.n_chosen_on == scorecards["A"][0].box_choice.n_positive > 0
 
 
 def holding(scorecards, held):

@@ -75,7 +75,7 @@ def test_every_figure_agrees_with_its_oracle(systems, test_set, evaluation_set, 
         assert comparison.systems[name].confusion["max_f1"] == counts
         assert figure(comparison, name, "tp", "max_f1").estimate == tp
         coco = average_precision(comparison.systems[name].boxes, truth, ids)
-        assert figure(comparison, name, "ap50").estimate == coco["ap50"]
+        assert figure(comparison, name, "ap50_decided").estimate == coco["ap50"]
         mine = comparison.decisions[comparison.decisions["system"] == name]
         found = (mine["localised"] & mine["decision_max_f1"]).sum() / y_true.sum()
         row = figure(comparison, name, "localised_sensitivity", "max_f1")

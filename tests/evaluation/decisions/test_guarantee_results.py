@@ -12,7 +12,7 @@ def test_a_shown_box_is_one_from_the_threshold_on_or_the_highest(predict, test_s
     system, ids = predict("A", "boxes", seed=1), evaluation_set.image_ids("val")
     output = read_output(system, test_set.target, ids)
     boxes, scores = output.predicted_boxes, output.scores(None) * 0.5  # as if reduced otherwise
-    image, shown = locate_predictions(output, scores.to_numpy(), test_set.truth).false_boxes
+    image, shown = locate_predictions(output, scores.to_numpy(), test_set.truth, None).false_boxes
     of_box = boxes.groupby("image_id")["score"].max().reindex(ids).to_numpy()
     alone = np.bincount(image, minlength=len(ids)) == 1
     highest = np.full(len(ids), -1.0)

@@ -18,6 +18,7 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     analyse_nested,
     estimate_over_seeds,
     jackknife_covariance,
+    program_components,
 )
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 
@@ -194,18 +195,114 @@ def test_a_cautious_interval_takes_each_part_of_the_variance_by_its_own_t():
     assert high - low > np.diff(mean.interval)[0]
 
 
-def test_the_least_mean_square_is_that_of_readers_whom_a_system_changes_alike():
-    covariance = 4e-4 * (0.2 + 0.8 * np.eye(6))  # Var(error) - Cov1 = 3.2e-4, Cov2 = Cov3
-    alike = np.array([[0.80, 0.85, 0.90], [0.70, 0.75, 0.80]])
-    assert analyse_crossed(alike, covariance).differences[0, 1].error is None
-    found = analyse_crossed(alike, covariance, floor_mean_square=True).differences[0, 1]
-    assert found.error == pytest.approx(np.sqrt(2 / 3 * 3.2e-4))
-    assert found.freedom == pytest.approx(2)
-    apart = alike + np.array([[0.04, 0, -0.04], [-0.04, 0, 0.04]])
-    one, other = (
-        analyse_crossed(apart, covariance, floor_mean_square=each) for each in (False, True)
+@pytest.mark.parametrize(("value", "level"), [(0.04, 0.9), (0.12, 0.99), (-0.12, 0.999)])
+def test_a_cautious_p_value_is_where_the_cautious_interval_ends_at_zero(value, level):
+    parts = ((2e-4, 2.0),)
+    reach = ClusteredEstimate(0.0, 0.02, squares=parts).cautious_interval_at(level)[1]
+    at_zero = ClusteredEstimate(np.sign(value) * reach, 0.02, squares=parts, span=np.inf)
+    assert at_zero.cautious_p_value == pytest.approx(1 - level, rel=1e-6)
+    estimate = ClusteredEstimate(value, 0.02, squares=parts, span=np.inf)
+    low, high = estimate.cautious_interval_at(0.95)
+    assert (estimate.cautious_p_value < 0.05) == (low > 0 or high < 0)
+
+
+def test_a_cautious_p_value_has_its_limits():
+    parts = ((2e-4, 2.0),)
+    assert ClusteredEstimate(0.0, 0.02, squares=parts).cautious_p_value == 1.0
+    assert ClusteredEstimate(0.5, 1e-9, squares=((1e-18, 40.0),)).cautious_p_value == 1e-12
+    assert ClusteredEstimate(0.5, None).cautious_p_value is None
+
+
+@pytest.mark.parametrize(("systems", "readers"), [(2, 3), (3, 2), (3, 4), (5, 4)])
+def test_degrees_of_freedom_between_readers_of_a_crossed_study(systems, readers):
+    n = systems * readers
+    study = analyse_crossed(RNG.uniform(0.7, 0.9, (systems, readers)), some_covariance(n))
+    assert {gap.freedom_between for gap in study.differences.values()} == {
+        (systems - 1) * (readers - 1)
+    }
+    assert {mean.freedom_between for mean in study.systems} == {readers - 1}
+    fixed = analyse_crossed(
+        RNG.uniform(0.7, 0.9, (systems, readers)), some_covariance(n), readers="fixed"
     )
-    assert one.differences == other.differences
+    assert fixed.differences[0, 1].freedom_between == 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "freedom"), [((2, 2), 2), ((2, 10), 2), ((3, 3), 4), ((4, 1), 3)]
+)
+def test_nested_readers_have_the_degrees_of_freedom_of_the_fewer(sizes, freedom):
+    figures = [RNG.uniform(0.7, 0.9, size) for size in sizes]
+    effects = ["random" if size > 1 else "fixed" for size in sizes]
+    study = analyse_nested(figures, some_covariance(sum(sizes)), readers=effects)
+    assert study.differences[0, 1].freedom_between == freedom
+
+
+def test_five_modalities_give_the_published_overall_test():
+    """RJafroc 3.6.1, dataset04, FOM wAFROC, Obuchowski-Rockette by jackknife, RRRC."""
+    figures = np.array(
+        [
+            [0.77926667, 0.72489167, 0.703625, 0.80509167],
+            [0.787, 0.7269, 0.72261667, 0.80378333],
+            [0.72969167, 0.71575833, 0.67230833, 0.77265833],
+            [0.81013333, 0.74311667, 0.69435833, 0.82940833],
+            [0.7488, 0.682275, 0.655175, 0.77125],
+        ]
+    )
+    parts = 92808365e-11, 42203598e-11, 33615564e-11, 30431124e-11
+    system, reader = (index.ravel() for index in np.indices(figures.shape))
+    study = analyse_crossed(figures, covariance_of(system, reader, *parts))
+    assert round(study.overall.statistic, 4) == 7.8003
+    assert study.overall.freedom == (4, pytest.approx(36.793343, rel=1e-5))
+    assert round(study.overall.p_value, 6) == 0.000117
+    gap = study.differences[3, 4]
+    assert (round(gap.error, 6), round(gap.p_value, 7)) == (0.012186, 0.0000652)
+    assert round(study.components.interaction, 8) == -0.00030460
+    assert round(study.components.reader, 7) == 0.0022086
+
+
+@pytest.mark.parametrize(
+    ("program", "readers", "published"),
+    [
+        # wAFROC of datasetCadSimuFroc, then the AUROC of its highest ratings.
+        (
+            0.628125,
+            [0.75854167, 0.74947917, 0.86703125, 0.80052083, 0.76869792, 0.786875, 0.84,
+             0.76520833, 0.79135417],
+            (0.0015276535, 0.0027698956, 0.0020995306, 3.4394083, 1429.8734, 0.00059975168),
+        ),
+        (
+            0.81692708,
+            [0.8415625, 0.84119792, 0.89973958, 0.838125, 0.85635417, 0.87869792, 0.85838542,
+             0.79703125, 0.826875],
+            (0.0008777927, 0.0013995491, 0.0009241680, 0.99286888, 877.88638, 0.32104743),
+        ),
+    ],
+)  # fmt: skip
+def test_components_against_a_program_are_the_published_ones(program, readers, published):
+    """RJafroc 3.6.1, StCadVsRad, method 1T-RRRC; here the covariance is of its components."""
+    mean_square, error, cov2, statistic, freedom, p_value = published
+    # With a program that does not vary, readers have the covariance of the differences.
+    covariance = np.zeros((10, 10))
+    covariance[:9, :9] = cov2 + (error - cov2) * np.eye(9)
+    parts = program_components([*readers, program], covariance)
+    assert parts.mean_square == pytest.approx(mean_square, rel=1e-5)
+    assert (parts.error, parts.cov2) == (pytest.approx(error), pytest.approx(cov2))
+    assert parts.reader == pytest.approx(mean_square - error + cov2, rel=1e-5)
+    study = analyse_nested([readers, [program]], covariance, readers=["random", "fixed"])
+    gap = study.differences[0, 1]
+    assert gap.value / gap.error == pytest.approx(statistic, rel=1e-5)
+    assert gap.freedom == pytest.approx(freedom, rel=1e-4)
+    assert gap.p_value == pytest.approx(p_value, rel=1e-4)
+
+
+def test_components_against_a_program_contain_how_the_program_varies():
+    covariance = some_covariance(4)
+    minus = np.column_stack([np.eye(3), -np.ones(3)])
+    block = minus @ covariance @ minus.T
+    parts = program_components([0.8, 0.85, 0.84, 0.9], covariance)
+    assert parts.error == pytest.approx(np.diagonal(block).mean())
+    assert parts.cov2 == pytest.approx((block[0, 1] + block[0, 2] + block[1, 2]) / 3)
+    assert program_components([0.8, 0.9], covariance[:2, :2]) is None
 
 
 def test_nothing_that_varies_gives_no_interval():

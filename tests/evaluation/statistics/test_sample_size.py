@@ -84,14 +84,13 @@ def test_power_of_few_readers_is_that_of_the_claim_not_of_the_published_test(rea
     study = CrossedPlan(VAN_DYKE, 114, 45 / 114, readers).study(cases)
     parts, share = VAN_DYKE, 114 / cases
     both = share * (parts.cov2 - parts.cov3)
-    least = share * (parts.error - parts.cov1) - both
-    spread = rng.chisquare(readers - 1, 100_000) / (readers - 1)
-    squares = np.maximum((parts.interaction + least) * spread, least)
-    variance = 2 / readers * (squares + readers * both)
-    reach = t_distribution.ppf(0.975, (readers - 1) * (1 + readers * both / squares) ** 2)
-    found = rng.normal(gap, study.error, len(spread))
-    shown = float((np.abs(found) > reach * np.sqrt(variance)).mean())
-    assert study.power(gap) == pytest.approx(shown, abs=0.006)
+    own = parts.interaction + share * (parts.error - parts.cov1) - both
+    squares = own * rng.chisquare(readers - 1, 100_000) / (readers - 1)
+    # A claim needs the cautious interval: t for the mean square, and normal over cases.
+    between = t_distribution.ppf(0.975, readers - 1) ** 2 * 2 / readers * squares
+    reach = np.sqrt(between + norm.ppf(0.975) ** 2 * 2 * both)
+    found = rng.normal(gap, study.error, len(squares))
+    assert study.power(gap) == pytest.approx(float((np.abs(found) > reach).mean()), abs=0.006)
     published = CrossedPlan(VAN_DYKE, 114, 45 / 114, readers, published=True).study(cases)
     assert study.power(gap) < published.power(gap)
 

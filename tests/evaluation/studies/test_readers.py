@@ -3,6 +3,7 @@
 import json
 import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,26 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+    FREEDOM_OF_A_CLAIM,
+    FREEDOM_OF_THE_OVERALL_TEST,
+    OverallTest,
+)
 from cxr_compare.evaluation.studies import reader_analysis as analysis_module
-from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
+from cxr_compare.evaluation.studies.reader_analysis import (
+    OverallResult,
+    ReaderAnalysis,
+    analyse_readers,
+)
 from cxr_compare.evaluation.studies.reader_files import read_reading_table, read_truth
 from cxr_compare.evaluation.studies.reader_page import write_readers
-from cxr_compare.evaluation.studies.reader_statements import reader_notes, reader_statements
+from cxr_compare.evaluation.studies.reader_statements import (
+    component_sentences,
+    overall_test_text,
+    reader_notes,
+    reader_statements,
+    variance_text,
+)
 from cxr_compare.evaluation.studies.readings import join_readings
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.scripts.cli import run_command
@@ -195,21 +211,168 @@ def test_fewer_than_five_readers_have_a_cautious_interval_against_a_system(n_rea
     assert any("cautious" in note.lower() for note in reader_notes(result)) == cautious
 
 
-@pytest.mark.parametrize("n_readers", [2, 3, 4, 5])
-def test_few_readers_whom_a_modality_changes_alike_by_chance_are_not_taken_at_their_word(n_readers):
-    def pair(skills):
-        tables = crossed(skills, n_readers=n_readers)
-        return analyse_readers(join_readings(truth_frame(), tables, {})).rows_of(
-            "difference", "auroc"
-        )
+@pytest.mark.parametrize(
+    ("n_modalities", "n_readers", "cautious"),
+    [(2, 3, True), (2, 4, True), (2, 5, False), (3, 2, True), (3, 3, False), (5, 2, False)],
+)
+def test_degrees_of_freedom_between_readers_decide_what_a_claim_rests_on(
+    n_modalities, n_readers, cautious
+):
+    skills = np.linspace(0.6, 1.4, n_modalities)
+    rows = differences_of(crossed(skills, n_readers=n_readers))
+    comparisons = n_modalities * (n_modalities - 1) // 2
+    for row in rows:
+        assert row.freedom_between == (n_modalities - 1) * (n_readers - 1)
+        assert row.cautious == cautious
+        published = min(1.0, comparisons * row.p_value)
+        assert row.p_value_all >= published * (1 - 1e-9)
+        assert (row.p_value_all > published * 1.001) == (cautious and published < 1)
+        assert row.decided == (row.p_value_all < 0.05)
 
-    (alike,) = pair((0.5, 1.5))
-    (apart,) = pair((1.0, 1.4))
-    assert alike.design == apart.design == "crossed"
-    assert alike.p_value < 0.05  # as published
-    assert (alike.ci_low_all < alike.ci_low) == (alike.ci_high < alike.ci_high_all)
-    assert (alike.ci_low_all < alike.ci_low) == (n_readers < 5)
-    assert (apart.ci_low_all, apart.ci_high_all) == (apart.ci_low, apart.ci_high)
+
+def test_a_small_published_p_that_few_readers_do_not_confirm_has_its_reason_beside_it(tmp_path):
+    study = join_readings(truth_frame(), crossed((0.5, 1.4), n_readers=2), {})
+    result = analyse_readers(study)
+    (row,) = result.rows_of("difference", "auroc")
+    assert row.p_value < 0.05 < row.p_value_all
+    (statement,) = reader_statements(result)
+    assert not statement.shown
+    assert "not shown to differ" in statement.text
+    assert "is not enough with 1 degree of freedom between readers" in statement.text
+    html = write_readers(result, tmp_path).read_text()
+    assert study_sentence("readers", "claim_basis", 1, 1) in html
+    assert "p of the claim" in html
+    assert (
+        study_sentence("readers", "not_enough", overall_test_text(result.crossed["auroc"].overall))
+        in html
+    )
+
+
+def test_the_overall_test_of_three_modalities_comes_first(tmp_path):
+    study = join_readings(truth_frame(), crossed((0.2, 1.3, 1.5)), {})
+    result = analyse_readers(study)
+    test = result.crossed["auroc"].overall
+    first, *pairs = reader_statements(result)
+    assert first.shown
+    assert first.text.startswith(
+        "Readers' AUROC differed between the 3 modalities: overall test F(2"
+    )
+    assert len(pairs) == 3
+    stored = json.loads(write_readers(result, tmp_path).with_suffix(".json").read_text())
+    assert list(stored)[:2] == ["answer", "overall"]
+    assert stored["answer"] == stored["findings"][0]["text"] == first.text
+    assert stored["overall"]["p_value"] == pytest.approx(test.p_value)
+    assert stored["overall"]["statistic"] == pytest.approx(test.statistic)
+    assert stored["overall"]["freedom"] == pytest.approx(test.freedom)
+    shown = sum(pair.shown for pair in pairs)
+    assert (stored["overall"]["pairs"], stored["overall"]["pairs_decided"]) == (3, shown)
+    html = (tmp_path / "readers.html").read_text()
+    heading = re.search("<h1.*?</h1>", html, re.DOTALL)[0]
+    assert "overall test F(2" in heading
+    assert html.index("<h3>Overall test") < html.index("<h3>Comparisons")
+
+
+def test_equal_modalities_are_not_shown_to_differ_by_the_overall_test():
+    same = [reading(f"R{r}", f"m{m}", 1.0, 10 * r + m) for r, m in product(range(4), range(3))]
+    result = analyse_readers(join_readings(truth_frame(), same, {}))
+    assert result.crossed["auroc"].overall.p_value > 0.05
+    first = reader_statements(result)[0]
+    assert not first.shown
+    assert "was not shown to differ between the 3 modalities: overall test F(2" in first.text
+    assert "pairs" not in first.text
+
+
+def overall_of(n_shown, *, p_value=0.01, decides=True):
+    return OverallResult(
+        test=OverallTest(5.0, (2, 4.0), p_value),
+        n_modalities=3,
+        n_readers=3,
+        freedom_between=4,
+        significant=p_value < 0.05,
+        decides=decides,
+        n_pairs=3,
+        n_pairs_shown=n_shown,
+    )
+
+
+@pytest.mark.parametrize(
+    ("overall", "differ", "words"),
+    [
+        (overall_of(1), True, "1 of 3 pairs of modalities is shown to differ."),
+        (overall_of(0), True, "Which of them differ is not shown"),
+        (
+            overall_of(2, p_value=0.06),
+            False,
+            "2 of 3 pairs of modalities are nevertheless shown to differ",
+        ),
+        (overall_of(0, decides=False), False, "This p-value is not enough: with fewer than 6"),
+        (overall_of(1, decides=False), True, "1 of 3 pairs of modalities is shown to differ."),
+    ],
+)
+def test_overall_test_and_pairs_that_disagree_are_explained(monkeypatch, overall, differ, words):
+    result = analyse_readers(join_readings(truth_frame(), crossed((1.0, 1.2, 1.4)), {}))
+    monkeypatch.setattr(ReaderAnalysis, "overall", lambda self, metric: overall)
+    first = reader_statements(result)[0]
+    assert first.shown == differ
+    assert ("differed between" in first.text) == differ
+    assert words in first.text
+
+
+def test_two_readers_of_three_modalities_are_not_decided_by_the_overall_test_alone():
+    result = analyse_readers(
+        join_readings(truth_frame(), crossed((0.6, 1.0, 1.4), n_readers=2), {})
+    )
+    assert not result.overall("auroc").decides
+    enough = analyse_readers(join_readings(truth_frame(), crossed((0.6, 1.0, 1.4)), {}))
+    assert enough.overall("auroc").decides
+    fixed = analyse_readers(
+        join_readings(truth_frame(), crossed((0.6, 1.0, 1.4), n_readers=2), {}), readers="fixed"
+    )
+    assert fixed.overall("auroc").decides
+
+
+def test_readers_who_lack_a_modality_leave_no_overall_test_and_the_page_says_so(tmp_path):
+    tables = crossed((1.0, 1.2, 1.4))[:-1]
+    result = analyse_readers(join_readings(truth_frame(), tables, {}))
+    assert result.overall("auroc") is None
+    assert "overall test" not in reader_statements(result)[0].text
+    html = write_readers(result, tmp_path).read_text()
+    assert study_sentence("readers", "no_overall", 3) in html
+
+
+def test_components_of_readers_against_a_system_are_on_the_page_in_the_text_and_in_json(tmp_path):
+    tables = crossed(skills=(0.8,))
+    study = join_readings(truth_frame(), tables, {"AI": reading("AI", "", 1.2, 5)})
+    result = analyse_readers(study)
+    (against,) = result.against
+    assert (against.metric, against.modality, against.system) == ("auroc", "m0", "AI")
+    gap = result.rows_of("difference", "auroc")[0]
+    parts = against.components
+    assert gap.std_error**2 == pytest.approx(parts.mean_square / 4 + max(parts.cov2, 0))
+    (text,) = component_sentences(result)
+    html = write_readers(result, tmp_path).read_text()
+    (stored,) = json.loads((tmp_path / "readers.json").read_text())["against_systems"]
+    for name in ("mean_square", "reader", "cov2", "error"):
+        value = getattr(parts, name)
+        assert variance_text(value) in text
+        assert variance_text(value) in html
+        assert stored["components"][name] == pytest.approx(value)
+
+
+def test_the_figures_of_the_cautions_are_those_of_the_simulation():
+    table = pd.read_csv(Path(__file__).parents[3] / "docs" / "validity.csv")
+    model = table[(table["design"] == "reader_model") & (table["when"] == "after")]
+    sizes = model["case"].str.extract(r"(\d+) modalities, (\d+) readers").astype(int)
+    freedom = (sizes[0] - 1) * (sizes[1] - 1)
+    for figure, least, macro, first in (
+        ("pair, published", FREEDOM_OF_A_CLAIM, "few_freedom", [1]),
+        ("overall, published", FREEDOM_OF_THE_OVERALL_TEST, "overall_weak", 1),
+    ):
+        rows = model[(model["figure"] == figure)]
+        most = rows.loc[freedom < least, "mean"].max()
+        assert f"up to {100 * most:.0f} %" in study_sentence("readers", macro, first, least)
+        assert rows.loc[freedom >= least, "mean"].max() < 0.065
+    assert model.loc[model["figure"] == "any claim", "mean"].max() < 0.065
 
 
 def test_a_claim_rests_on_the_interval_of_all_comparisons():
@@ -218,13 +381,14 @@ def test_a_claim_rests_on_the_interval_of_all_comparisons():
     result = analyse_readers(join_readings(truth_frame(), tables, {}))
     rows = result.rows_of("difference", "auroc")
     assert len(rows) == 3
-    for row, found in zip(rows, reader_statements(result), strict=True):
+    for row, found in zip(rows, reader_statements(result)[1:], strict=True):
         assert row.ci_low_all < row.ci_low
         assert found.shown == (row.ci_low_all > 0 or row.ci_high_all < 0)
         assert ("was higher" in found.text) == found.shown
         assert "simultaneous 95 % interval of 3 comparisons" in found.text
-    alone = [(row.ci_low > 0 or row.ci_high < 0) and not row.decided for row in rows]
-    assert any(alone)
+        alone = row.p_value < 0.05 and not row.decided
+        assert ("for all 3 comparisons at once (Bonferroni)" in found.text) == alone
+    assert any((row.ci_low > 0 or row.ci_high < 0) and not row.decided for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,175 @@
+"""Overlapping boxes of an image: of those that overlap too much, only the most confident stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+
+_LEAST_OVERLAP = 0.1
+_LARGEST_OVERLAPS = (None, 0.6, 0.5, 0.4, 0.3, 0.2, _LEAST_OVERLAP)
+"""Largest IoU of two boxes that both stay, from which validation chooses; None keeps all boxes."""
+
+
+@dataclass(frozen=True)
+class OverlappingBoxes:
+    """Boxes of many images, with every pair of boxes of an image that overlap.
+
+    Attributes:
+        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
+        stronger: Row of the more confident box of each pair, shape ``(pairs,)``; of equal scores
+            the earlier row. Pairs are ordered by the rank of this box within its image.
+        weaker: Row of the other box, shape ``(pairs,)``.
+        rank: Rank of the more confident box within its image, rising, shape ``(pairs,)``.
+        iou: IoU of each pair, shape ``(pairs,)``; pairs of at most 0.1 are left out.
+    """
+
+    boxes: pd.DataFrame
+    stronger: Integers
+    weaker: Integers
+    rank: Integers
+    iou: Floats
+
+    @classmethod
+    def from_boxes(cls, boxes: pd.DataFrame) -> OverlappingBoxes:
+        """Pair the boxes of each image.
+
+        Args:
+            boxes: Boxes with ``image_id``, corners in original px and ``score``; may be empty.
+        """
+        image = pd.factorize(boxes["image_id"])[0]
+        order = np.lexsort((-boxes["score"].to_numpy(np.float64), image))
+        image = image[order]
+        first = np.flatnonzero(np.append(True, image[1:] != image[:-1])[: len(image)])
+        sizes = np.diff(np.append(first, len(image)))
+        rank = np.arange(len(image)) - np.repeat(first, sizes)
+        later = np.repeat(sizes, sizes) - rank - 1  # boxes of the image that follow each box
+        stronger = np.repeat(np.arange(len(image)), later)
+        first_pair = np.cumsum(later) - later
+        weaker = stronger + 1 + np.arange(len(stronger)) - np.repeat(first_pair, later)
+        corners = boxes[EDGES].to_numpy(np.float64)[order]
+        meet = _share_pixels(corners, stronger, weaker)  # most pairs of an image lie apart
+        stronger = stronger[meet]
+        weaker = weaker[meet]
+        iou = box_iou(corners[stronger], corners[weaker])
+        overlapping = np.flatnonzero(iou > _LEAST_OVERLAP)
+        by_rank = overlapping[np.argsort(rank[stronger[overlapping]], kind="stable")]
+        return cls(
+            boxes,
+            order[stronger[by_rank]],
+            order[weaker[by_rank]],
+            rank[stronger[by_rank]],
+            iou[by_rank],
+        )
+
+    def kept(self, limit: float | None) -> npt.NDArray[np.bool_]:
+        """Find the boxes that stay: greedy non-maximum suppression, for all images at once.
+
+        Boxes choose in falling score. Each removes the less confident boxes of its image that
+        overlap it by more than the limit.
+
+        Args:
+            limit: Largest IoU of two boxes that both stay, 0.1 at least; None keeps all boxes.
+
+        Returns:
+            True for boxes that stay, shape ``(boxes,)``.
+        """
+        stays = np.ones(len(self.boxes), dtype=bool)
+        if limit is None:
+            return stays
+        too_near = self.iou > limit
+        stronger = self.stronger[too_near]
+        weaker = self.weaker[too_near]
+        rank = self.rank[too_near]
+        edges = np.flatnonzero(np.append(True, rank[1:] != rank[:-1])[: len(rank)])
+        for start, stop in pairwise([*edges.tolist(), len(rank)]):
+            removes = stays[stronger[start:stop]]
+            stays[weaker[start:stop][removes]] = False
+        return stays
+
+
+def _share_pixels(corners: Floats, first: Integers, second: Integers) -> npt.NDArray[np.bool_]:
+    """Return True for the pairs of boxes that have an area in common, shape ``(pairs,)``."""
+    x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
+    share = (x1[first] < x2[second]) & (x1[second] < x2[first])
+    return np.asarray(share & (y1[first] < y2[second]) & (y1[second] < y2[first]))
+
+
+def without_overlaps(boxes: pd.DataFrame, limit: float | None) -> pd.DataFrame:
+    """Leave out boxes that overlap a more confident box of their image too much.
+
+    Args:
+        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``;
+            may be empty. Boxes of different findings are treated alike.
+        limit: Largest IoU of two boxes that both stay, 0.1 at least; None keeps all boxes.
+
+    Returns:
+        The boxes that stay, in their order.
+
+    Source:
+        Greedy non-maximum suppression, as in ``torchvision.ops.nms``.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": "a", "x1": [0.0, 1.0, 50.0], "y1": 0.0,
+        ...     "x2": [10.0, 10.0, 60.0], "y2": 10.0, "score": [0.9, 0.8, 0.3]})
+        >>> without_overlaps(boxes, 0.3)["score"].tolist()
+        [0.9, 0.3]
+    """
+    if limit is None or boxes.empty:
+        return boxes
+    return boxes[OverlappingBoxes.from_boxes(boxes).kept(limit)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class OverlapRule:
+    """Rule by which the stored boxes of a detector become the boxes that are evaluated and drawn.
+
+    Attributes:
+        limit: Largest IoU of two boxes of an image that both stay; None keeps all boxes.
+
+    Example:
+        >>> OverlapRule(0.3).description
+        'without boxes that overlap a more confident one by an IoU above 0.3'
+    """
+
+    limit: float | None = None
+
+    @property
+    def description(self) -> str:
+        """Rule in words, for the report and for progress messages."""
+        if self.limit is None:
+            return "all stored boxes"
+        return f"without boxes that overlap a more confident one by an IoU above {self.limit:g}"
+
+    def apply(self, boxes: pd.DataFrame) -> pd.DataFrame:
+        """Return the boxes that stay, see `without_overlaps`."""
+        return without_overlaps(boxes, self.limit)
+
+
+def overlap_candidates(boxes: pd.DataFrame) -> list[tuple[OverlapRule, pd.DataFrame]]:
+    """Apply every rule that validation chooses from to a detector's boxes.
+
+    Args:
+        boxes: Stored boxes with ``image_id``, corners in original px and ``score``; may be empty.
+
+    Returns:
+        Each rule with the boxes that stay. The first rule keeps all boxes; the others follow from
+        the largest overlap to the smallest. Among equally good rules the earlier is taken.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": "a", "x1": [0.0, 1.0], "y1": 0.0, "x2": 10.0,
+        ...     "y2": 10.0, "score": [0.9, 0.8]})
+        >>> [len(left) for _, left in overlap_candidates(boxes)]
+        [2, 1, 1, 1, 1, 1, 1]
+    """
+    overlapping = OverlappingBoxes.from_boxes(boxes)
+    return [
+        (OverlapRule(limit), boxes[overlapping.kept(limit)].reset_index(drop=True))
+        for limit in _LARGEST_OVERLAPS
+    ]

@@ -1,0 +1,74 @@
+"""Overlapping boxes: which stay."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.boxes.froc import froc
+from cxr_compare.evaluation.boxes.overlaps import (
+    OverlappingBoxes,
+    overlap_candidates,
+    without_overlaps,
+)
+
+
+def random_boxes(n_boxes=400, n_images=20, seed=0):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 100, (n_boxes, 2))
+    edges = np.hstack([corner, corner + rng.uniform(5, 60, (n_boxes, 2))])
+    images = [f"i{number}" for number in rng.integers(0, n_images, n_boxes)]
+    scores = rng.permutation(n_boxes) / n_boxes
+    return pd.DataFrame(edges, columns=EDGES).assign(image_id=images, score=scores)
+
+
+@pytest.mark.parametrize("limit", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+def test_the_boxes_that_stay_are_those_of_torchvision(limit):
+    boxes = random_boxes()
+    kept = OverlappingBoxes.from_boxes(boxes).kept(limit)
+    rows = torchvision.ops.batched_nms(
+        torch.tensor(boxes[EDGES].to_numpy()),
+        torch.tensor(boxes["score"].to_numpy()),
+        torch.tensor(pd.factorize(boxes["image_id"])[0]),
+        limit,
+    )
+    assert np.flatnonzero(kept).tolist() == sorted(rows.tolist())
+
+
+def test_of_three_nested_boxes_one_stays_and_the_box_elsewhere_stays():
+    boxes = pd.DataFrame(
+        {
+            "image_id": "a",
+            "x1": [10.0, 0.0, 5.0, 70.0],
+            "y1": [10.0, 0.0, 5.0, 70.0],
+            "x2": [40.0, 50.0, 45.0, 90.0],
+            "y2": [40.0, 50.0, 45.0, 90.0],
+            "score": [0.5, 0.6, 0.9, 0.1],
+        }
+    )
+    assert without_overlaps(boxes, 0.3)["score"].tolist() == [0.9, 0.1]
+    # A box that only a removed box overlaps stays: suppression is greedy.
+    assert without_overlaps(boxes, 0.6)["score"].tolist() == [0.5, 0.9, 0.1]
+
+
+def test_boxes_of_other_images_never_remove_a_box():
+    boxes = random_boxes(60, 1).assign(image_id=[f"i{row}" for row in range(60)])
+    assert len(without_overlaps(boxes, 0.1)) == 60
+
+
+def test_no_boxes_stay_no_boxes():
+    empty = random_boxes(4).iloc[:0]
+    assert without_overlaps(empty, 0.3).empty
+    assert [len(left) for _, left in overlap_candidates(empty)] == [0] * 7
+
+
+def test_a_second_box_beside_its_lesion_stops_being_a_false_positive():
+    truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0], "y2": [10.0]})
+    near = truth.assign(x2=30.0, y2=30.0, score=0.4)  # IoU 0.11 with the lesion: no hit
+    boxes = pd.concat([truth.assign(x2=20.0, y2=20.0, score=0.9), near])
+    all_boxes = froc(boxes, truth, ["a"])
+    assert all_boxes.false_positives_per_image.max() == 1
+    left = froc(without_overlaps(boxes, 0.4), truth, ["a"])
+    assert left.false_positives_per_image.max() == 0
