@@ -30,6 +30,10 @@ from cxr_compare.evaluation.compare.paired_tests import (
 )
 from cxr_compare.evaluation.compare.prevalence import Prevalence
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.compare.reference_check import (
+    LabelledScores,
+    with_corrected_figures,
+)
 from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.decisions.box_choice import BOXES_BY, choosing_figures
@@ -43,6 +47,7 @@ from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
+from cxr_compare.evaluation.statistics.reference_error import ReferenceAccuracy
 
 
 def compare_systems(  # noqa: PLR0913 - options of cxr compare
@@ -55,6 +60,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     seed: int = 0,
     protocol: Protocol = EXPLORATORY,
     prevalence: str | float | None = None,
+    reference_error: str | float | None = None,
     unit: Unit = "image",
     extra_policies: Sequence[str] = (),
     advance: Callable[[int], None] | None = None,
@@ -77,6 +83,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         protocol: The question: primary figure, margin, reference system, subgroups.
         prevalence: Prevalence at the place of use, for PPV and NPV there; see `Prevalence` for its
             forms with an interval.
+        reference_error: Error of the labels, for figures that are corrected for it; see
+            `ReferenceAccuracy.from_text` for its forms.
         unit: ``study`` or ``patient`` to add the image-level figures by these.
         extra_policies: Policies in addition to those that systems are tuned for.
         advance: Called with the number of replicates done in each step.
@@ -96,6 +104,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
     unit = protocol.unit_of(unit)
     of_use = None if prevalence is None else Prevalence.parse(prevalence)
+    labels = None if reference_error is None else ReferenceAccuracy.from_text(str(reference_error))
     image_groups(truth.images, protocol.subgroups)  # refuses what cannot be analysed
     named = name_models(systems)
     for name, members in named.items():
@@ -114,6 +123,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     by_unit = evaluate_by_unit(models, evaluated, truth, unit, resamples)
     estimates = with_clustered_auroc(drawn.estimates, scorecards)
     estimates, uncounted = with_uncounted_images(estimates, models, truth, protocol, resamples)
+    if labels is not None:
+        estimates = with_corrected_figures(estimates, scorecards, labels)
     grouped = unit != "image" and protocol.unit == unit
     tests = paired_tests(drawn.estimates, scorecards, drawn.differences, by_unit.tests)
     return Comparison(
@@ -143,6 +154,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             for model in members
             for result in model.guarantees(truth)
         ],
+        labelled=LabelledScores.from_scorecards(by_unit.scorecards if grouped else scorecards),
+        reference=labels,
         background=Background.from_truth(truth, evaluated.image_ids, models),
         patients_known=truth.knows_patients(evaluated.image_ids),
         split=truth.split,

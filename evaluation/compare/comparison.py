@@ -16,13 +16,19 @@ from cxr_compare.evaluation.compare.estimates import Estimates, PairTests
 from cxr_compare.evaluation.compare.goals import GoalResult
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.compare.reference_check import (
+    HeadlineLabels,
+    LabelledScores,
+    headline_labels,
+)
 from cxr_compare.evaluation.compare.sentences import sentence
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.uses import TestSetUses
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Claim, Verdict
+from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Verdict
 from cxr_compare.evaluation.decisions.guarantee_results import GuaranteeResult
 from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.statistics.reference_error import ReferenceAccuracy
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class Comparison:
         guarantees: Guarantees of thresholds on validation, and what was observed on test.
         patients_known: False if no patient is known, so that each image counts by itself.
         by_reader: The primary difference by each reader's labels; empty where not asked for.
+        labelled: Labels and scores that the answer rests on; `None` where unknown.
+        reference: The stated error of the labels; `None` where none was stated.
     """
 
     finding: str
@@ -77,6 +85,8 @@ class Comparison:
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     split: str = "unknown"
     replicates: int | None = None
+    labelled: LabelledScores | None = None
+    reference: ReferenceAccuracy | None = None
 
     def __repr__(self) -> str:
         n_images = counted(self.decisions["image_id"].nunique(), "test image")
@@ -195,15 +205,19 @@ class Comparison:
         )
 
     @cached_property
+    def wrong_labels(self) -> HeadlineLabels | None:
+        """Labels that must be wrong to overturn the headline; `None` if it shows no difference."""
+        if self.labelled is None or self.protocol.goals:
+            return None
+        estimates = self.answer_estimates
+        return headline_labels(self.labelled, self.answer.claims, estimates.plural_unit)
+
+    @cached_property
     def tests_with_holm(self) -> pd.DataFrame:
         """Tests with ``p_holm`` over the family of the answer, or of the findings below it."""
         tests = self.tests.copy()
         tests_of_unit = self.tests_by(self.answer_estimates.unit)
-        below: list[Claim] = []
-        for conclusion in self.answer.conclusions:
-            if conclusion.kind in ("pair", "operating_point"):
-                below += conclusion.claims
-        for family in (self.answer.claims, below):
+        for family in (self.answer.claims, self.answer.further_claims):
             rows = [tests_of_unit.rows_of(claim.first, claim.second, claim.key) for claim in family]
             index = [values.index[0] for values in rows if len(values)]
             if index:

@@ -57,6 +57,9 @@ TIDY_COLUMNS = (
 AGAINST, FOR = "all_against", "all_for"
 """Subgroups of all images that any system should have run on: one without a result or a known
 label counts against each system, or for it."""
+CORRECTED = "all_corrected"
+"""Subgroup of all images, with figures that are corrected for a stated error of the labels."""
+_LAST = (AGAINST, FOR, CORRECTED)
 OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
 REFITTED = "refitted on resampled validation patients"
 FIXED_CHOICE = "fixed choice"
@@ -357,7 +360,11 @@ class Estimates:
             for name, key, figure in self
         ]
         # Estimates on other images, and thresholds, come after all others.
-        rows.sort(key=lambda row: row["subgroup"] in (AGAINST, FOR) or row["metric"] == "threshold")
+        rows.sort(
+            key=lambda row: (
+                row["subgroup"] in (AGAINST, FOR, CORRECTED) or row["metric"] == "threshold"
+            )
+        )
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         return table.astype({"n_validation_positive": "Int64"})
 

@@ -246,7 +246,9 @@ Secondary finding, which explains but does not confirm:
     "untested": "how intervals were made"}[analysis] }}
 {%- endmacro %}
 
-{% macro brief_power(reach) -%} could show differences of {{ reach|number }} or more {%- endmacro %}
+{% macro brief_power(reach) -%}
+a next study of this size: differences of {{ reach|number }} or more
+{%- endmacro %}
 
 {% macro one_run_each(n_systems) -%}
 The answer is about {{ {1: "this trained model", 2: "these two trained models"}.get(n_systems,
@@ -326,12 +328,13 @@ nothing.
 {%- endmacro %}
 
 {% macro power(figure, threshold, reaches, level) -%}
-This test set has 80 % power to detect a true difference in {{ figure }}{{ at(threshold) }} of
+For planning: by the variance observed here, a next study with such a test set would show a true
+difference in {{ figure }}{{ at(threshold) }} with 80 % power if it is at least
 {% for other, reach in reaches.items() -%}
 {{ " and " if not loop.first }}{{ reach.value|number }}{{ " between " ~ reach.pair|listing if
 reach.pair }}
-{%- endfor %} (two-sided {{ "%.3g"|format(100 * level) }} %, by patient); smaller differences would
-usually be missed.
+{%- endfor %} (two-sided {{ "%.3g"|format(100 * level) }} %, by patient). This does not make the
+answer above more or less certain, which its intervals say.
 {%- endmacro %}
 
 {# --------------------------------------------------------------- what may make it wrong #}
@@ -457,6 +460,29 @@ none is positive.
 {% macro uses(count, n_sets) -%}
 The test images of this split were used {{ "once" if count == 1 else count ~ " times" }}, with
 {{ n_sets }} {{ "set" if n_sets == 1 else "different sets" }} of systems.
+{%- endmacro %}
+
+{% macro wrong_labels(systems, n_labels, unit, fewest, share, at_random, most_tried) -%}
+The difference in AUROC between {{ systems|listing }} rests on the labels of
+{{ "{:,}".format(n_labels) }} {{ unit }}.
+{% if fewest is none -%}
+No set of wrong labels was found with which it is no longer shown;
+{%- else -%}
+If the {{ fewest|counted("most harmful label") }} ({{ level(share) }}) {{ "is" if fewest == 1 else
+"are" }} wrong, it is no longer shown;
+{%- endif %}
+{% if at_random is none -%}
+with labels that are wrong at random it is still shown in most draws at a share of
+{{ level(most_tried) }}.
+{%- else -%}
+with labels that are wrong at random it is no longer shown in at least half of the draws at a share
+of {{ level(at_random) }}.
+{%- endif -%}
+{%- endmacro %}
+
+{% macro corrected_outside(value) -%}
+none: the correction gives {{ value|number }}, which is impossible, so the stated error does not fit
+these labels and scores
 {%- endmacro %}
 
 {% macro triage(system, ruled_out, referred, ruled_in, interval, on_validation, rule, reasons) -%}

@@ -512,10 +512,11 @@ def protocol_statement(protocol: Protocol, uses_before: int | None) -> Statement
 
 
 def _power_scope(question: _Question, tests: PairTests, claims: Sequence[Claim]) -> ScopePart:
-    """State the smallest differences that the test set could have shown, for each figure.
+    """State which differences a next study of this size would show, for each figure.
 
-    Several comparisons are taken at the level of the first step of Holm's method, at which all
-    of them are tested.
+    The standard errors are those of this test set, so this is a plan and no property of the
+    result. The few words that sum it up name the largest of the differences. Several comparisons
+    are taken at the level of the first step of Holm's method, at which all of them are tested.
     """
     reference, *others = question.systems
     size = max(1, _n_bounded(claims))
@@ -526,7 +527,7 @@ def _power_scope(question: _Question, tests: PairTests, claims: Sequence[Claim])
             extra = ends[size - 1][1] - ends[0][1]
             extra_widths[claim.first, claim.second, claim.metric] = extra
     statements = []
-    smallest: list[float] = []
+    differences: list[float] = []
     for metric, policy in question.protocol.keys:
         reaches = {}
         for other in others:
@@ -536,7 +537,7 @@ def _power_scope(question: _Question, tests: PairTests, claims: Sequence[Claim])
             value = reach + extra_widths.get((reference, other, metric), 0.0)
             pair = [reference, other] if len(question.systems) > 2 else []
             reaches[other] = {"value": value, "pair": pair}
-            smallest.append(value)
+            differences.append(value)
         if reaches:
             values = {
                 "figure": METRICS[metric].title_in_sentence,
@@ -545,5 +546,5 @@ def _power_scope(question: _Question, tests: PairTests, claims: Sequence[Claim])
                 "level": _ERROR / size,
             }
             statements.append(Statement("power", values))
-    brief = Statement("brief_power", {"reach": min(smallest, default=None)})
+    brief = Statement("brief_power", {"reach": max(differences, default=None)})
     return ScopePart(brief, tuple(statements))

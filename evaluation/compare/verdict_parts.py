@@ -128,6 +128,15 @@ class Verdict:
             for part in self.scope_parts
         }
 
+    @property
+    def further_claims(self) -> tuple[Claim, ...]:
+        """Differences of the sentences below the answer, decided as another family."""
+        claims: list[Claim] = []
+        for conclusion in self.conclusions:
+            if conclusion.kind in ("pair", "operating_point"):
+                claims += conclusion.claims
+        return tuple(claims)
+
     def decides(self, first: str, second: str, metric: str, policy: str) -> bool | None:
         """Return True if the verdict shows a difference; None if it does not mention it."""
         claims = list(self.claims)

@@ -22,6 +22,7 @@ from cxr_compare.evaluation.metrics.registry import RATE_LABELS
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import MARKERS
 from cxr_compare.evaluation.report.inline_svg import legend_sample
+from cxr_compare.evaluation.report.interval_facts import is_calibrated
 from cxr_compare.evaluation.report.templates import CHARTS, sentence
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bands import roc_band, share_band
@@ -411,7 +412,8 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
     """Chart the observed share of positives against the expected share, in groups of equal size."""
     curves = []
     group_counts = set()
-    methods = []
+    calibrated = []
+    as_given = []
     for system in systems:
         if "probability" not in system.test or "label" not in system.test:
             continue
@@ -430,7 +432,10 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
         group_counts.add(len(sizes))
         decisions = results[system.name].decisions
         decision = decisions[0].to_dict() if decisions else {}
-        methods.append((system.name, sentence("calibrated_by", decision)))
+        if is_calibrated({"decision": decision}) or not decision.get("calibration"):
+            calibrated.append((system.name, sentence("calibrated_by", decision)))
+        else:
+            as_given.append(system.name)
         points = []
         for x, y in zip(expected.tolist(), observed.tolist(), strict=True):
             text = sentence("calibration_point", system.name, x, y, template=CHARTS)
@@ -455,7 +460,9 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
         guides=(((0, 1), (0, 1)),),
         guide_label="perfect calibration",
         description=sentence("calibration_description", template=CHARTS),
-        note=sentence("calibration_note", methods, counts, _RESAMPLES, template=CHARTS),
+        note=sentence(
+            "calibration_note", calibrated, as_given, counts, _RESAMPLES, template=CHARTS
+        ),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, Estimate, IntervalKind
 from cxr_compare.evaluation.compare.paired_tests import MCNEMAR
@@ -25,7 +27,17 @@ class IntervalFacts:
     """Choices on validation images that are not made again in each resample."""
     tested: bool
     mcnemar: bool
-    holm: bool
+    families: Mapping[str, int]
+    """Number of comparisons of each family of Holm's method that has any, by its name: ``answer``,
+    ``findings`` (sentences below the answer) and ``groups``."""
+    pairs: bool
+    """True if a table has p-values that are adjusted over all pairs of systems."""
+    has_thresholds: bool
+    """True if a system has a threshold."""
+    chosen: bool
+    """True if a system has a threshold that validation images chose."""
+    calibrated: bool
+    """True if the scores of a system were calibrated on validation images."""
 
     @property
     def all(self) -> frozenset[IntervalKind]:
@@ -46,6 +58,10 @@ class IntervalFacts:
         single = _bounded(figures.systems)
         paired = _bounded(figures.differences)
         tests = comparison.tests
+        has_thresholds: dict[str, bool] = {}
+        for system in comparison.systems.values():
+            for policy, value in system.thresholds.items():
+                has_thresholds[policy] = has_thresholds.get(policy, False) or value is not None
         figures_with_ends = [*single, *paired]
         return cls(
             methods=tuple(
@@ -62,8 +78,42 @@ class IntervalFacts:
             ),
             tested=len(tests) > 0,
             mcnemar=len(tests) > 0 and bool(tests["method"].str.startswith(MCNEMAR).any()),
-            holm=len(tests) > 0 and len(comparison.systems) > 2,
+            families=_families(comparison),
+            pairs=len(tests) > 0 and len(comparison.systems) > 2,
+            has_thresholds=any(has_thresholds.values()),
+            chosen=any(
+                is_known and not policy.startswith("threshold=")
+                for policy, is_known in has_thresholds.items()
+            ),
+            calibrated=any(is_calibrated(record) for record in comparison.records.values()),
         )
+
+
+def is_calibrated(record: Mapping[str, Any]) -> bool:
+    """Return True if validation images calibrated the scores of a system.
+
+    Args:
+        record: What the files of a system record of it, with its ``decision`` if it has one.
+
+    Example:
+        >>> is_calibrated({"decision": {"calibration": {"method": "platt"}}})
+        True
+        >>> is_calibrated({"decision": {"calibration": {"method": "none"}}})
+        False
+    """
+    calibration = (record.get("decision") or {}).get("calibration") or {"method": "none"}
+    return str(calibration.get("method", "platt")) != "none"
+
+
+def _families(comparison: Comparison) -> dict[str, int]:
+    """Count the comparisons of each family of Holm's method, without families that have none."""
+    answer = comparison.answer
+    sizes = {
+        "answer": sum(claim.difference.bounded for claim in answer.claims),
+        "findings": sum(claim.difference.bounded for claim in answer.further_claims),
+        "groups": int(comparison.failures.get("p_holm", pd.Series(dtype=float)).notna().sum()),
+    }
+    return {name: size for name, size in sizes.items() if size}
 
 
 def _bounded(estimates: Mapping[Any, Mapping[MetricKey, Estimate]]) -> list[Estimate]:

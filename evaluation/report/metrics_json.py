@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         The content, ready for JSON.
     """
     answer = comparison.answer
+    wrong_labels = comparison.wrong_labels
     record = {
         "target": comparison.finding,
         "answer": {
@@ -42,6 +44,8 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "tests": _records(tests_table(comparison)),
         "where": _records(failures_table(comparison)),
         "by_reader": comparison.by_reader,
+        "wrong_labels": None if wrong_labels is None else wrong_labels.to_dict(),
+        "reference_error": None if comparison.reference is None else asdict(comparison.reference),
         "goals": [
             vars(each) | {"ci_method": each.method, "standing": each.standing}
             for each in comparison.goals

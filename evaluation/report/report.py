@@ -33,6 +33,7 @@ from cxr_compare.evaluation.report.further_tables import further_tables
 from cxr_compare.evaluation.report.gallery import Gallery, case_places, draw_galleries
 from cxr_compare.evaluation.report.images_page import write_images_page
 from cxr_compare.evaluation.report.inline_svg import to_svg
+from cxr_compare.evaluation.report.label_error_chart import label_error_charts
 from cxr_compare.evaluation.report.methods import UNKNOWN, methods
 from cxr_compare.evaluation.report.paper_files import write_paper_files
 from cxr_compare.evaluation.report.report_tables import report_tables
@@ -161,6 +162,11 @@ def write_report(
         **titles,
         checklists=method_texts["checklists"],
         unknown=UNKNOWN,
+        wrong_labels=comparison.wrong_labels,
+        label_charts=[
+            _DrawnChart(chart, to_svg(chart), chart_legend(chart, comparison.policies))
+            for chart in label_error_charts(comparison)
+        ],
         provenance=_without_repeats(comparison.provenance),
     )
     shown = titles | tables | method_texts

@@ -103,6 +103,8 @@ class Report:
     def __str__(self) -> str:
         lines = [self.headline, *(f"Caution: {caution}" for caution in self.cautions)]
         lines += self._answer.get("readers", [])
+        if wrong_labels := self._payload.get("wrong_labels"):
+            lines.append(wrong_labels["text"])
         lines += self._answer.get("guarantees", [])
         lines += [f"Triage: {sentence}" for sentence in self._answer.get("triage", [])]
         return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])

@@ -36,9 +36,8 @@ _RULES = (
     (r"patient-cluster bootstrap", "bootstrap of images"),
     (r"clustered by patient", "by image"),
     (
-        r"the variance is summed by patient, each patient's part corrected for its share of the "
-        r"images",
-        "the variance is summed over images",
+        r"summed by patient, each patient's part corrected for its share of the\simages",
+        "summed over images, each image's part corrected for its share of the images",
     ),
     (_BEFORE + "Patient" + _AFTER, r"Image\1"),
     (_BEFORE + "patient" + _AFTER, r"image\1"),

@@ -6,10 +6,11 @@ variance of DeLong (1988).
 
 Such a sum is too small and itself uncertain where patients are few, or where their numbers of
 images differ much. Each patient's contribution is therefore divided by 1 minus the patient's share
-of the images of the class (with equal shares this gives Obuchowski's factor). Intervals and tests
-use Student's t with Satterthwaite's degrees of freedom. These are computed from the effective
-numbers of patients of both classes and from the spread of the contributions, and the smaller result
-is used.
+of the images of the class, after Mancl and DeRouen 2001. With equal shares this gives Obuchowski's
+factor; with unequal shares a patient with many images counts for more. Intervals and tests use
+Student's t with Satterthwaite's degrees of freedom. These are computed from the effective numbers
+of patients of both classes and from the spread of the contributions, and the smaller result is
+used.
 """
 
 from __future__ import annotations

@@ -88,6 +88,11 @@ def mcnemar_test(
 ) -> McNemar:
     """Run the clustered McNemar test of Obuchowski (1998), with the exact test beside it.
 
+    The p-value and the interval are of two variances, so they may disagree where p is near 0.05:
+    the p-value takes the variance under equal shares and the normal distribution, the interval the
+    variance around the observed difference and Student's t. With several training seeds both are
+    of the second variance.
+
     On all images this is a test of accuracy, on the positive images a test of sensitivity, and on
     the negative images a test of specificity.
 
@@ -103,8 +108,8 @@ def mcnemar_test(
         InputError: The arguments differ in length, or there is no image.
 
     Source:
-        Obuchowski 1998, "On the comparison of correlated proportions for clustered data", in the
-        form of Yang, Sun and Hardin 2010; McNemar 1947.
+        Obuchowski 1998, "On the comparison of correlated proportions for clustered data", as
+        published there, not the modified test of Yang, Sun and Hardin 2010; McNemar 1947.
 
     Example:
         >>> from cxr_compare import metrics

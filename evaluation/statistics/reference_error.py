@@ -18,7 +18,6 @@ Standard errors are sums over patients by the delta method, as in `clustered_aur
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,10 +65,10 @@ class ReferenceAccuracy:
         for name in ("sensitivity", "specificity"):
             value = getattr(self, name)
             if not 0 < value <= 1:
-                raise InputError(f"reference error: {name}={value:g}; give a share in (0, 1]")
+                raise InputError(f"--reference-error: {name}={value:g}; give a share in (0, 1]")
         if self.youden <= 0:
             raise InputError(
-                f"reference error: sensitivity {self.sensitivity:g} and specificity "
+                f"--reference-error: sensitivity {self.sensitivity:g} and specificity "
                 f"{self.specificity:g} add up to 1 or less; such labels say nothing of the disease"
             )
 
@@ -91,18 +90,20 @@ class ReferenceAccuracy:
             >>> ReferenceAccuracy.from_text("0.05")
             ReferenceAccuracy(sensitivity=0.95, specificity=0.95)
         """
-        parts = dict(re.findall(r"(sensitivity|specificity)=([0-9.]+)", text))
+        parts = dict(part.strip().split("=", 1) for part in text.split(",") if "=" in part)
         try:
-            if len(parts) == 2 and text.count("=") == 2:
+            if set(parts) == {"sensitivity", "specificity"} and text.count("=") == 2:
                 return cls(float(parts["sensitivity"]), float(parts["specificity"]))
             share = float(text)
-        except ValueError:
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(
-                f"reference error {text!r}: give the share of wrong labels, such as 0.05, or "
+                f"--reference-error {text!r}: give the share of wrong labels, such as 0.05, or "
                 "sensitivity=0.95,specificity=0.98"
             ) from None
         if not 0 <= share < 0.5:
-            raise InputError(f"reference error {text}: give a share of wrong labels in [0, 0.5)")
+            raise InputError(f"--reference-error {text}: give a share of wrong labels in [0, 0.5)")
         return cls(round(1 - share, 12), round(1 - share, 12))
 
     @property

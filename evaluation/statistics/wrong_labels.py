@@ -31,8 +31,8 @@ _GROWTH = 0.1  # a batch of the greedy search is this share of the labels flippe
 _MOST_CANDIDATES = 30
 _MOST_CANDIDATE_IMAGES = 40_000  # number of candidates times images in one step
 _FEWEST_DRAWS = 5
-_MOST_DRAWS = 50
-_MOST_COMPARED = 4_000_000  # number of draws times seeds, shares and images
+_MOST_DRAWS = 20
+_MOST_COMPARED = 2_000_000  # number of draws times seeds, shares and images
 
 
 @dataclass(frozen=True)

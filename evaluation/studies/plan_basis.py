@@ -120,7 +120,8 @@ def plans_assumed(
         for n_seeds in seeds
     }
     first = asdict(next(iter(plans.values())))
-    note = study_sentence("plan", "assumed_images")
+    data_sets = [name for name in images if isinstance(name, str)]
+    note = study_sentence("plan", "assumed_images", len(data_sets) < len(images), data_sets)
     notes = () if list(images) == [1] else (note,)
     facts = {"kind": "assumed", **first, "images": list(images), "seeds": list(seeds)}
     return PlanBasis(plans, len(aurocs) == 2, facts, notes)

@@ -310,7 +310,7 @@ def _findings_table(frame: pd.DataFrame, finding: str) -> pd.DataFrame:
             "finding": finding,
             "reader": REFERENCE_READER,
             "state": np.where(labelled["label"] == 1, "present", "absent"),
-            "origin": "reader",
+            "origin": "unknown",
         }
     )
     return typed_table(findings.sort_values("image_id", ignore_index=True), "findings")

@@ -66,6 +66,7 @@ def compare(
     protocol: AnyPath | None = None,
     margin: float | None = None,
     prevalence: Annotated[str | None, Argument(read=str)] = None,
+    reference_error: Annotated[str | None, Argument(read=str)] = None,
     unit: Literal["image", "study", "patient"] = "image",
     policy: list[str] | None = None,
     metrics: Names = (),
@@ -111,6 +112,9 @@ def compare(
             says whether a system is worse by at most this much.
         prevalence: Share of positive images where the system will be used, for the PPV and NPV
             there. Write 0.05, or 0.05:0.03-0.08 with its 95 % interval, or the counts 12/240.
+        reference_error: Error of the labels that serve as the reference, from which AUROC,
+            sensitivity and specificity against the true disease are computed. Write 0.05 for the
+            share of wrong labels in each class, or sensitivity=0.95,specificity=0.98 of the labels.
         unit: study or patient computes the image-level figures also for whole studies or patients,
             each with the highest score of its images.
         policy: Rule that chooses a threshold, written as in cxr tune, in addition to the policies
@@ -185,6 +189,8 @@ def compare(
             "seed": _SEED,
             "prevalence": prevalence,
             "unit": unit,
+            # Left out where it is not given: a finished report of before is still the same report.
+            **({} if reference_error is None else {"reference_error": reference_error}),
         },
         shown={"cases": _CASES, "thumbnails": files.MOST_THUMBNAILS},
         metrics=metrics,

@@ -92,8 +92,12 @@ def test_unequal_numbers_of_images_need_more_patients_and_their_source_is_named(
     needed = {row["plan"]: row["patients"] for row in result.rows if row["power"] == 0.8}
     assert needed["images as in RSNA"] > 1.5 * needed["2 images a patient"]
     text = str(result)
-    assert "of them positive, images as in RSNA; the 95%" in str(plan(**ASSUMED, images="rsna"))
     assert "(--images rsna, nih, or a pilot)" in text
+    assert "same number of images, where a number is given" in text
+    unequal = str(plan(**ASSUMED, images="rsna"))
+    assert "of them positive, images as in RSNA; the 95%" in unequal
+    assert "same number of images" not in unequal
+    assert "--images" not in unequal
 
 
 def test_readers_can_be_planned_without_a_pilot_with_stated_assumptions():

@@ -41,6 +41,7 @@ from tools.simulation.reader_designs import (
     reader_measure,
     true_auroc,
 )
+from tools.simulation.reference_designs import reference_designs
 from tools.simulation.study_designs import CURVES, FEW_READERS, FOLDS, PLANS
 from tools.simulation.use_designs import predictive, verdicts
 
@@ -499,6 +500,12 @@ def goals() -> Iterator[Case]:
             )
 
 
+def reference() -> Iterator[Case]:
+    """Two systems whose figures are corrected for labels with a known error."""
+    for name, make in reference_designs():
+        yield Case("reference", name, make)
+
+
 def _guaranteed() -> Iterator[Case]:
     """Guarantees of 90 % confidence; 4,000 sets of sensitivity, fewer of all others."""
     for name, measure, share in risk_control():
@@ -513,7 +520,7 @@ DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
     "plans": _studies("plans", PLANS),  # studies of the size that `cxr plan` asks for
     "few_readers": _studies("few_readers", FEW_READERS),  # and a system as good as they are
     "curves": _studies("curves", CURVES),  # two arms of one learning curve
-    **{each.__name__: each for each in (marks, goals)},
+    **{each.__name__: each for each in (marks, goals, reference)},
     "risk_control": _guaranteed,
 }
 DESIGNS |= {

@@ -82,6 +82,14 @@ TABLES = (
         ),
     ),
     Table(
+        "chance",
+        "chance",
+        (
+            Column("headline wrong", "headline"),
+            Column("any sentence of the report wrong", "any"),
+        ),
+    ),
+    Table(
         "seeds",
         "seeds",
         (
@@ -132,6 +140,20 @@ TABLES = (
         (
             Column("both goals called met", "co-primary"),
             Column("both goals called met, truth 0.1 above them", "easy"),
+        ),
+    ),
+    Table(
+        "reference",
+        "reference",
+        (
+            Column("interval of the corrected AUROC holds the true one", "auroc covers"),
+            Column("that of the corrected difference of AUROCs", "difference covers"),
+            Column("that of the corrected sensitivity", "recall covers"),
+            Column("that of the corrected specificity", "specificity covers"),
+            Column(
+                "interval of the AUROC by the labels as they are holds the true one",
+                "auroc by the labels covers",
+            ),
         ),
     ),
     Table(

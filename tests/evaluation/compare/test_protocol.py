@@ -174,7 +174,8 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, test_
     assert kinds_of(comparison.answer)[:2] == ["one_run_each", "exploratory"]
     tests = comparison.tests
     reach = tests[tests["detectable"].notna() & (tests["metric"] == "auroc")]["detectable"].iloc[0]
-    assert f"80 % power to detect a true difference in AUROC of {reach:.3f} (two-sided 5 %" in scope
+    assert f"with 80 % power if it is at least {reach:.3f} (two-sided 5 %" in scope
+    assert "a next study" in scope
     protocol = Protocol(
         metric="specificity", partner="recall", policy="youden", reference="B", declared=True,
         file_sha256="x",

@@ -21,6 +21,7 @@ from cxr_compare.evaluation.report.figure_files import draw_confusion, save_figu
 from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.metric_table import metric_table
+from cxr_compare.evaluation.report.templates import CHARTS, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
@@ -338,6 +339,16 @@ def test_calibration_chart_needs_probabilities(comparison):
     assert len(curve.points) == 10
     for point in curve.points:  # honest probabilities lie on the diagonal
         assert point.x == pytest.approx(point.y, abs=0.06)
+
+
+def test_a_score_that_was_not_calibrated_is_not_called_calibrated():
+    note = sentence("calibration_note", [], ["A"], ["10"], 500, template=CHARTS)
+    assert "Calibrated on validation" not in note
+    assert "Not calibrated, the score is taken as the probability: A." in note
+    both = sentence(
+        "calibration_note", [("B", "Platt scaling")], ["A"], ["10"], 500, template=CHARTS
+    )
+    assert "Calibrated on validation images: B by Platt scaling. Not calibrated" in both
 
 
 def test_calibration_points_are_the_means_of_equal_groups(comparison):

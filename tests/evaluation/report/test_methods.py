@@ -126,7 +126,7 @@ def test_an_interval_is_explained_as_it_was_made(comparison):
     assert facts.paired >= {"obuchowski"}
     assert "Obuchowski" in single
     assert "logit" in single
-    assert "Obuchowski" in paired
+    assert "the same variance" in paired
 
 
 def test_uncertainty_names_what_was_used_and_nothing_else(comparison):
@@ -136,7 +136,41 @@ def test_uncertainty_names_what_was_used_and_nothing_else(comparison):
     assert "Clopper-Pearson" in text
     assert "bootstrap" not in text
     assert "McNemar" not in text  # no tests were made
-    assert "Holm" not in text
+
+
+def test_the_variance_of_an_auroc_is_described_as_it_is_computed(comparison, image_set):
+    made = with_methods(comparison, OBUCHOWSKI)
+    made_methods = methods(made, image_set)
+    paragraph = made_methods["paragraphs"][3]
+    cited = [reference["title"] for reference in made_methods["references"]]
+    for name in ("Mancl and DeRouen (2001)", "Satterthwaite's", "logit", "Clopper-Pearson"):
+        assert name in paragraph
+    for key in ("obuchowski1997", "manclderouen2001", "satterthwaite1946"):
+        assert read_entries("references")[key]["title"] in cited
+
+
+def test_paragraph_checklist_and_report_give_one_account_of_the_families(predict, test_set):
+    systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
+    comparison = compare_predictions(systems, test_set, replicates=100)
+    facts = IntervalFacts.from_comparison(comparison)
+    tests = comparison.tests_with_holm
+    assert facts.families["answer"] == 3
+    in_families = facts.families["answer"] + facts.families["findings"]
+    assert in_families == tests["p_holm"].notna().sum()
+    account = sentence("families", facts)
+    for size in facts.families.values():
+        assert f"({size} " in account
+    made = methods(comparison, test_set.dataset)
+    without_numbers = re.sub(r" \[[\d, ]+\]", "", made["paragraphs"][3])
+    assert account in without_numbers
+    stard = as_table(made["checklists"][0].rows)
+    assert account in stard["18"][1]
+
+
+def test_one_rule_is_counted_in_the_singular():
+    decision = {"settings_tried": 1, "reduction": {"rule": "max"}}
+    assert sentence("tried", decision).startswith("1 rule from boxes")
+    assert sentence("tried", decision | {"settings_tried": 5}).startswith("5 rules from boxes")
 
 
 RECIPE = {

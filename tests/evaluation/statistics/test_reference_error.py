@@ -109,7 +109,7 @@ def test_one_class_has_no_corrected_auroc():
     "text", ["0.5", "-0.1", "nan", "five", "sensitivity=0.9", "sensitivity=0.9,specificity=0", ""]
 )
 def test_impossible_errors_are_refused(text):
-    with pytest.raises(InputError, match="reference error"):
+    with pytest.raises(InputError, match="--reference-error"):
         ReferenceAccuracy.from_text(text)
 
 

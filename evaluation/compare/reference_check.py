@@ -1,0 +1,240 @@
+"""Error of the reference labels: figures corrected for it, and how much of it a headline bears."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.compare.claims import Claim
+from cxr_compare.evaluation.compare.estimates import CORRECTED, Estimate, Estimates
+from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards
+from cxr_compare.evaluation.compare.sentences import sentence
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.reference_error import (
+    ReferenceAccuracy,
+    corrected_auroc,
+    corrected_auroc_difference,
+    corrected_rates,
+)
+from cxr_compare.evaluation.statistics.wrong_labels import WrongLabels, wrong_labels
+
+_AUROC = MetricKey(ALL, "", "auroc")
+_SEVERAL_SEEDS = "none: the correction is of one model, and this system has several training seeds"
+_ONE_CLASS = "none: a class is absent"
+
+
+@dataclass(frozen=True)
+class LabelledScores:
+    """Labels and scores of all systems on the images, studies or patients of the answer.
+
+    Attributes:
+        names: Name of each image (study, patient), shape ``(N,)``.
+        y_true: Labels, shape ``(N,)``.
+        patients: Patient of each as an index from 0, shape ``(N,)``.
+        scores: Scores by system, one array of shape ``(N,)`` for each training seed.
+    """
+
+    names: Sequence[str]
+    y_true: npt.NDArray[np.bool_]
+    patients: npt.NDArray[np.int64]
+    scores: Mapping[str, list[Floats]]
+
+    @classmethod
+    def from_scorecards(cls, scorecards: Scorecards) -> LabelledScores:
+        """Collect labels and scores of the scorecards of a comparison."""
+        evaluated = next(iter(scorecards.values()))[0].evaluated
+        scores = {name: [card.scores for card in cards] for name, cards in scorecards.items()}
+        names = [str(name) for name in evaluated.image_ids]
+        return cls(names, evaluated.y_true, evaluated.patients, scores)
+
+
+@dataclass(frozen=True)
+class HeadlineLabels:
+    """Wrong test labels that overturn the difference in AUROC that a headline claims.
+
+    Attributes:
+        claim: The difference. Of several in a headline, the one with its interval nearest to 0.
+        unit: Plural of the unit of the answer.
+        names: Names of the images (studies, patients), in the order of their labels.
+        found: How many labels must be wrong.
+    """
+
+    claim: Claim
+    unit: str
+    names: Sequence[str]
+    found: WrongLabels
+
+    @property
+    def text(self) -> str:
+        """The result as a sentence."""
+        return sentence(
+            "wrong_labels",
+            systems=[self.claim.first, self.claim.second],
+            n_labels=self.found.n_images,
+            unit=self.unit,
+            fewest=self.found.fewest,
+            share=self.found.fewest_share,
+            at_random=self.found.at_random,
+            most_tried=max(errors.share for errors in self.found.curve),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result for ``metrics.json``; an unknown number is null."""
+        rows = self.found.most_harmful
+        return {
+            "first": self.claim.first,
+            "second": self.claim.second,
+            "metric": self.claim.metric,
+            "level": self.claim.level,
+            "n_labels": self.found.n_images,
+            "fewest": self.found.fewest,
+            "fewest_share": self.found.fewest_share,
+            "most_harmful": None if rows is None else [self.names[row] for row in rows],
+            "share_at_random": self.found.at_random,
+            "at_random": [
+                {
+                    "share": errors.share,
+                    "first": errors.first[0],
+                    "second": errors.second[0],
+                    "overturned": errors.overturned,
+                }
+                for errors in self.found.curve
+            ],
+            "text": self.text,
+        }
+
+
+def headline_labels(
+    labelled: LabelledScores, claims: Sequence[Claim], unit: str
+) -> HeadlineLabels | None:
+    """Find how many test labels must be wrong to overturn the headline's difference in AUROC.
+
+    Args:
+        labelled: Labels and scores that the claims rest on.
+        claims: All claims about the primary figure.
+        unit: Plural of the unit of the answer.
+
+    Returns:
+        The result; `None` where the headline claims no difference in AUROC.
+    """
+    claim = _weakest_claim(claims)
+    if claim is None:
+        return None
+    found = wrong_labels(
+        labelled.y_true,
+        labelled.scores[claim.first],
+        labelled.scores[claim.second],
+        labelled.patients,
+        level=claim.level,
+    )
+    if found is None or not found.shown or not found.curve:
+        return None
+    return HeadlineLabels(claim, unit, labelled.names, found)
+
+
+def _weakest_claim(claims: Sequence[Claim]) -> Claim | None:
+    """Return the shown difference of a leading system whose interval is nearest to 0."""
+    of_auroc = [claim for claim in claims if claim.metric == "auroc"]
+    if not of_auroc or len(of_auroc) < len(claims):
+        return None  # the headline rests on another figure
+    highest = max(max(claim.values) for claim in of_auroc)
+    shown = [claim for claim in of_auroc if claim.decided and max(claim.values) == highest]
+    return min(
+        shown,
+        key=lambda claim: min(abs(claim.difference.low), abs(claim.difference.high)),
+        default=None,
+    )
+
+
+def with_corrected_figures(
+    estimates: Estimates, scorecards: Scorecards, reference: ReferenceAccuracy
+) -> Estimates:
+    """Add AUROC, sensitivity and specificity corrected for a known error of the labels.
+
+    They are the figures of the subgroup ``all_corrected``: the same images against the true
+    disease. Thresholds are fixed. A figure that cannot be corrected is undefined, and its note
+    says why.
+
+    Args:
+        estimates: Figures by image.
+        scorecards: Scorecards of each system, one for each training seed.
+        reference: Sensitivity and specificity of the labels.
+    """
+    systems = {
+        name: {
+            key: _as_estimate(corrected, estimates.systems[name].get(key, Estimate()))
+            for key, corrected in _corrected_of(cards, reference).items()
+        }
+        for name, cards in scorecards.items()
+    }
+    differences = {
+        pair: {
+            _AUROC: _as_estimate(
+                _corrected_difference(scorecards[pair[0]], scorecards[pair[1]], reference),
+                by_labels.get(_AUROC, Estimate()),
+            )
+        }
+        for pair, by_labels in estimates.differences.items()
+    }
+    corrected = replace(estimates, systems=systems, differences=differences)
+    return estimates.merged(corrected, CORRECTED)
+
+
+def _corrected_of(
+    cards: Sequence[Scorecard], reference: ReferenceAccuracy
+) -> dict[MetricKey, ClusteredEstimate | str]:
+    """Return the corrected figures of a system, or why there is none."""
+    card = cards[0]
+    evaluated = card.evaluated
+    corrected: dict[MetricKey, ClusteredEstimate | str] = {}
+    if len(cards) > 1:
+        corrected[_AUROC] = _SEVERAL_SEEDS
+    else:
+        auroc = corrected_auroc(evaluated.y_true, card.scores, reference, evaluated.patients)
+        corrected[_AUROC] = _ONE_CLASS if auroc is None else auroc
+    for policy in card.thresholds:
+        called = card.called(policy)
+        if called is None:
+            continue
+        rates = corrected_rates(evaluated.y_true, called, reference, evaluated.patients)
+        for metric, rate in rates.items():
+            key = MetricKey(ALL, policy, metric)
+            corrected[key] = _SEVERAL_SEEDS if len(cards) > 1 else rate
+    return corrected
+
+
+def _corrected_difference(
+    first: Sequence[Scorecard], second: Sequence[Scorecard], reference: ReferenceAccuracy
+) -> ClusteredEstimate | str:
+    if len(first) > 1 or len(second) > 1:
+        return _SEVERAL_SEEDS
+    evaluated = first[0].evaluated
+    found = corrected_auroc_difference(
+        evaluated.y_true, first[0].scores, second[0].scores, reference, evaluated.patients
+    )
+    return _ONE_CLASS if found is None else found
+
+
+def _as_estimate(corrected: ClusteredEstimate | str, as_labelled: Estimate) -> Estimate:
+    """Return a corrected figure with the counts of the figure by the labels as they are."""
+    if isinstance(corrected, str):
+        return Estimate(note=corrected, counts=as_labelled.counts)
+    limits = (0.0, 1.0) if corrected.bounded else (-1.0, 1.0)
+    if np.isfinite(corrected.value) and not limits[0] <= corrected.value <= limits[1]:
+        note = sentence("corrected_outside", value=corrected.value)
+        return Estimate(note=note, counts=as_labelled.counts)
+    low, high = corrected.interval or (np.nan, np.nan)
+    return Estimate(
+        corrected.value,
+        low,
+        high,
+        note=corrected.note,
+        method=corrected.method if corrected.interval else "",
+        counts=as_labelled.counts,
+    )
