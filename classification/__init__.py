@@ -1,1 +1,1 @@
-"""The image classifier: CheXNet, its loss, scores and activation maps."""
+"""The image classifier (CheXNet): its network, loss, scores and activation maps."""

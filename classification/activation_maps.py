@@ -1,4 +1,4 @@
-"""Class activation maps: CAM, Grad-CAM, LayerCAM, and Grad-CAM for heads that read a token."""
+"""Class activation maps: CAM, Grad-CAM, LayerCAM, and Grad-CAM of class tokens."""
 
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -16,7 +16,7 @@ MapMethod = Literal["cam", "gradcam", "layercam"]
 
 
 class ScoredMaps(NamedTuple):
-    """Logits of a batch, and maps of the evidence for them."""
+    """Logits of a batch, and activation maps that show which regions support them."""
 
     logits: Tensor  # float32 (B, K), the same for every method
     maps: Tensor  # float32 (B, K, h, w), raw: all images share one scale
@@ -32,19 +32,19 @@ class _LayerGradients(NamedTuple):
 
 
 def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam") -> ScoredMaps:
-    """Score a batch and map the evidence for each finding.
+    """Compute the logits of a batch, and a map of the evidence for each finding.
 
     Args:
-        model: The classifier; its mode stays.
-        images: uint8 (B, 1, S, S), store pixels.
-        method: ``cam``: the contribution of each cell to the logit. ``gradcam``: the positive part
-            of ``cam``, divided by the number of cells, which Grad-CAM is for a head of a mean and
-            one linear layer. ``layercam``: finer maps, from before the last halving, weighted by
-            their gradients. For a head that reads a class token every method gives the tokens that
-            the last block reads, weighted by their gradients.
+        model: The classifier. Its mode does not change.
+        images: Pixels of the store, uint8 (B, 1, S, S).
+        method: ``cam`` gives the contribution of each cell to the logit. ``gradcam`` gives the
+            positive part of ``cam`` divided by the number of cells, which is what Grad-CAM computes
+            for a head of a mean and one linear layer. ``layercam`` gives finer maps: those before
+            the last halving, weighted by their gradients. If the head reads a class token, every
+            method gives the tokens that the last block reads, weighted by their gradients.
 
     Returns:
-        Logits (B, F), maps (B, F, h, w), and their frame in the image.
+        Logits (B, K), maps (B, K, h, w), and the frame of the maps in the image.
 
     Raises:
         InputError: The method is unknown, or the network has no such maps.

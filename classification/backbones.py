@@ -1,4 +1,4 @@
-"""Trunks of the classifier: networks without their head, whose output is a map."""
+"""Backbones of the classifier: networks without their head, whose output is a feature map."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cxr_compare.networks.builders import build_network, feature_layers, find_ne
 from cxr_compare.networks.layer_shapes import measure_layers
 from cxr_compare.networks.registry import NETWORKS
 
-# The first of these children begins the head of a network of timm.
+# Children that belong to the head of a network of timm; the head begins with the first of them.
 _HEAD_CHILDREN = (
     "global_pool",
     "pre_logits",
@@ -36,8 +36,8 @@ _PROBE_SIZE = 128  # px: every network here reads images of this size
 class PooledNorm(nn.Module):
     """A layer norm of pooled features, applied to the maps before they are pooled.
 
-    It takes its statistics from the pooled maps, so pooling its output equals normalising the
-    pooled maps, and class activation maps stay exact.
+    The layer computes its mean and variance from the pooled maps. Therefore pooling its output
+    gives the same values as normalising the pooled maps, and class activation maps stay exact.
 
     Example:
         >>> norm = nn.LayerNorm(8)
@@ -54,7 +54,7 @@ class PooledNorm(nn.Module):
         self.eps = norm.eps
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalise float (B, C, h, w); the shape stays."""
+        """Normalise maps, float (B, C, h, w), and return maps of the same shape."""
         pooled = maps.float().mean(dim=(2, 3))  # (B, C)
         variance = pooled.var(dim=1, correction=0)  # (B,)
         scale = (variance + self.eps).rsqrt()[:, None, None, None]  # (B, 1, 1, 1)
@@ -127,13 +127,14 @@ def _remove_last_halving(layers: nn.Module) -> None:
 
 
 class TimmTrunk(nn.Module):
-    """A network of timm without its head, whose output is a map: tokens are cells of a grid.
+    """A network of timm without its head, whose output is a map. Tokens become cells of a grid.
 
-    If the head is a norm behind the pooling, its published weights are kept. If it reads a class
-    token, the map is that token in a single cell.
+    If the head has a norm after the pooling, its published weights are kept. If the head reads a
+    class token, the map has a single cell with this token.
 
     Raises:
-        InputError: The head normalises in a way that maps cannot, or timm cannot build it.
+        InputError: The head has a norm that cannot be applied to maps, or timm cannot build the
+            network.
     """
 
     size_arguments: dict[str, int]  # timm's arguments for a network that is built for one size
@@ -162,7 +163,7 @@ class TimmTrunk(nn.Module):
         self._side = image_size // self.stride
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map float (B, 3, S, S) to maps (B, C, h, w), normalised as the head would."""
+        """Compute maps (B, C, h, w) of pixels, float (B, 3, S, S), normalised as in the head."""
         output: Tensor = self.network.forward_features(pixels)
         if self.reads_token:
             return output[:, 0, :, None, None]  # (B, C, 1, 1)
@@ -170,11 +171,11 @@ class TimmTrunk(nn.Module):
         return maps
 
     def as_maps(self, output: Tensor) -> Tensor:
-        """Bring timm's output into the form (B, C, h, w).
+        """Convert timm's output to maps of shape (B, C, h, w).
 
         Args:
-            output: Tokens (B, N, C), of which those before the grid are left out, or maps with
-                their channels first or last.
+            output: Tokens (B, N, C), of which those before the grid are left out; or maps with the
+                channels first or last.
         """
         if output.ndim == 3:
             cells = output[:, -(self._side**2) :].transpose(1, 2)  # (B, C, h * w)
@@ -183,7 +184,7 @@ class TimmTrunk(nn.Module):
         return output.permute(0, 3, 1, 2) if channels_last else output
 
     def resize_position_embedding(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights whose position embedding, if any, is interpolated to the trunk's grid."""
+        """Return weights whose position embedding is interpolated to the grid of this network."""
         resized = dict(state)
         own_embedding = getattr(self.network, "pos_embed", None)
         if own_embedding is None:
@@ -199,14 +200,14 @@ class TimmTrunk(nn.Module):
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """Layers in stages, each of which ends where the next maps are smaller."""
+        """Layers in stages. After each stage the maps are smaller."""
         *stages, last = timm_stages(self.network)
         return [*stages, [*last, self.pooled_norm]]
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """A convolutional network without its classification layer."""
+    """A convolutional network without its classification layer, and the geometry of its maps."""
 
     layers: nn.Module  # maps float (B, 3, S, S) to float (B, channels, h, w)
     channels: int  # channels of the last maps
@@ -218,11 +219,15 @@ def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE_SIZ
 
     Args:
         name: A name of the registry, or ``timm:NAME``.
-        last_stride: 16 removes the last halving; None keeps the network's own, coarsest cells.
+        last_stride: 16 removes the last halving of the maps. None keeps the stride of the network.
         image_size: Side of the images, px.
 
+    Returns:
+        The network with the number of channels and the grid of its last maps.
+
     Raises:
-        InputError: There is no such network, or it has no cells of this stride for these images.
+        InputError: There is no such network, the images are too small for it, or it has no maps of
+            this stride.
 
     Example:
         >>> build_trunk("resnet18", 16, 64).grid
@@ -279,12 +284,15 @@ def _build_timm_trunk(name: str, image_size: int) -> Trunk:
 
 @cache
 def trunk_stages(name: str) -> list[list[str]]:
-    """Group the names of a trunk's children into stages that begin where the maps get smaller.
+    """Group the names of a network's children into stages. At each new stage the maps are smaller.
 
-    A child without weights belongs to the stage before.
+    A child without weights belongs to the stage before it.
 
     Args:
         name: A name of the registry.
+
+    Returns:
+        A list of names for each stage, from the input on.
 
     Example:
         >>> trunk_stages("small_cnn")[0]

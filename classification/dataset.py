@@ -1,4 +1,4 @@
-"""Images with labels: the data set that yields samples, and their batch."""
+"""Images with labels: the data set that yields samples, and the batch of samples."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class _LabelSample(ImageSample):
 
 @dataclass(frozen=True)
 class LabelBatch(ImageBatch):
-    """A batch for the classifier to learn from.
+    """A batch from which the classifier learns.
 
     Attributes:
-        targets: Labels, float32 (B, F): 1, 0, or NaN where unknown.
+        targets: Labels, float32 (B, K): 1 present, 0 absent, NaN unknown.
     """
 
     targets: Tensor  # float32 (B, K): 1 present, 0 absent, NaN unknown
@@ -33,11 +33,11 @@ class LabelBatch(ImageBatch):
 class ImageLabelDataset(ImageDataset[_LabelSample]):
     """Images with their labels.
 
-    `annotations` has the index ``image_id`` and a column for each finding: 1 present, 0 absent,
-    NaN unknown. Images without a row are unknown.
+    The table `annotations` has the index ``image_id`` and a column for each finding, with 1 for
+    present, 0 for absent and NaN for unknown. The labels of an image without a row are unknown.
 
     Raises:
-        InputError: The store lacks an image, a finding has no column, or a label is none of these.
+        InputError: The store lacks an image, a finding has no column, or a label has another value.
     """
 
     def __post_init__(self, annotations: pd.DataFrame) -> None:
@@ -68,13 +68,13 @@ class ImageLabelDataset(ImageDataset[_LabelSample]):
 
 
 def collate(samples: Sequence[_LabelSample]) -> LabelBatch:
-    """Stack samples of one store size into a batch, which owns its memory.
+    """Stack samples of one size into a batch, whose memory is a copy.
 
     Args:
-        samples: B samples of one store size.
+        samples: B samples of the same size.
 
     Returns:
-        The batch, with images uint8 (B, 1, S, S) and targets float32 (B, F).
+        The batch, with images uint8 (B, 1, S, S) and targets float32 (B, K).
     """
     targets = torch.from_numpy(np.stack([sample.targets for sample in samples]))  # (B, K)
     return LabelBatch.from_samples(samples, targets)

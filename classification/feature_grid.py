@@ -1,4 +1,4 @@
-"""Where the cells of a network's feature maps lie over the input image."""
+"""Positions of the cells of a network's feature maps in the input image."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch.overrides import TorchFunctionMode
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.networks.layer_shapes import copy_without_values
 
-# Names of the arguments of each function that moves or spreads cells, in order, after its input.
+# Names of the arguments after the input, in order, of each function that changes the grid of cells.
 _WINDOW_ARGUMENTS = {
     "conv2d": ("weight", "bias", "stride", "padding", "dilation"),
     "max_pool2d": ("kernel_size", "stride", "padding", "dilation"),
     "avg_pool2d": ("kernel_size", "stride", "padding"),
 }
-# Functions whose output has no position any more.
+# Functions whose output has no position in the image.
 _GLOBAL_REDUCTIONS = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "amax", "sum"}
 _NO_GRID = "its output is not a grid of square cells over the image"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Position of square cells over an image, the same in rows and columns.
+    """Positions of square cells in an image, which are the same in rows and columns.
 
     Example:
         >>> Grid(stride=32, centre=16.0).frame(7, 7)
@@ -38,30 +38,38 @@ class Grid:
     centre: float = 0.5  # px from the image's edge to the first cell's middle; 0.5 for a pixel
 
     def tiling(self) -> Grid:
-        """Return cells of the same stride that tile the image from its edge on."""
+        """Return a grid of the same stride whose cells tile the image from its edge on."""
         return Grid(self.stride, self.stride / 2)
 
     def frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer frame of so many cells: x1, y1, x2, y2 in input px."""
+        """Return the outer frame of a map: x1, y1, x2, y2 in px of the input.
+
+        Args:
+            height: Height of the map, in cells.
+            width: Width of the map, in cells.
+        """
         start = self.centre - self.stride / 2
         return start, start, start + width * self.stride, start + height * self.stride
 
 
 class TracedMaps(NamedTuple):
-    """Position and number of channels of a network's last maps."""
+    """Positions of the cells of a network's last maps, and the number of channels."""
 
     grid: Grid
     channels: int
 
 
 def trace_grid(layers: nn.Module, image_size: int) -> TracedMaps:
-    """Follow the cells of a network's maps from the image to its output, without computing.
+    """Find the positions of the cells of a network's output, without computing values.
 
-    Where branches with different centres meet, as in ResNet-D, the middle between them is taken.
+    If branches with different centres meet, as in ResNet-D, the mean of their centres is taken.
 
     Args:
-        layers: Network that maps (1, 3, S, S) to (1, C, h, h); it stays as it is.
+        layers: Network that maps (1, 3, S, S) to (1, C, h, h). It stays unchanged.
         image_size: Side S of the image, px.
+
+    Returns:
+        The grid of the output and its number of channels.
 
     Raises:
         InputError: The output is not a square grid of cells.

@@ -1,4 +1,4 @@
-"""Scores and maps of a batch as tables, without torch, so that every back end can use it."""
+"""Tables of the scores and maps of a batch. No torch is needed, so all back ends use them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def scores_frames(
     findings: Sequence[str],
     frames: Sequence[Frame],
 ) -> Part:
-    """Make the tables ``scores`` and ``maps`` of a batch, image by image, finding by finding.
+    """Return the tables ``scores`` and ``maps`` of a batch, with a row for each image and finding.
 
     An image with a score or a map value that is not finite is ``failed`` and has no rows.
 
     Args:
-        image_ids: B images.
-        scores: (B, K), raw, in [0, 1].
-        maps: (B, K, h, w), raw.
-        method: Method by which the maps were made.
-        findings: K names.
+        image_ids: Ids of the B images.
+        scores: Scores before calibration, in [0, 1], shape (B, K).
+        maps: Raw activation maps, shape (B, K, h, w).
+        method: Method of the maps.
+        findings: Names of the K findings.
         frames: Frame of each image's map in original px, from `Placement.frame_back`.
 
     Returns:
-        The status of each image, and the tables.
+        The status of each image, and both tables.
 
     Example:
         >>> maps = np.zeros((1, 1, 2, 2))

@@ -25,22 +25,25 @@ def predict_scores(
     precision: Literal["fp32", "bf16"] = "fp32",
     maps: str = "cam",
 ) -> Iterator[Part]:
-    """Score images, batch by batch; memory does not grow with the number of images.
+    """Compute the scores and maps of images, batch by batch.
+
+    Memory does not grow with the number of images.
 
     Args:
-        model: The classifier; moved to ``device``.
-        batches: Ids and store pixels, uint8 (B, 1, S, S), of some images at a time.
-        findings: Names in the order of the model's outputs, K of them.
-        placement: Gives the placement of an image in the store by its id.
+        model: The classifier. It is moved to ``device``.
+        batches: Ids and pixels of some images at a time; pixels of the store, uint8 (B, 1, S, S).
+        findings: Names of the K findings, in the order of the model's outputs.
+        placement: Function that returns the placement of an image in the store, by its id.
         device: Device that computes.
-        precision: ``bf16`` runs the trunk under autocast; logits and maps are float32.
-        maps: Method of the maps, a `MapMethod`; the scores are the same for all.
+        precision: ``bf16`` computes the backbone in bfloat16 (autocast). Logits and maps are always
+            float32.
+        maps: Method of the maps, a `MapMethod`. The scores are the same for all methods.
 
     Yields:
         The tables ``scores`` and ``maps`` of each batch, in original px.
 
     Raises:
-        InputError: The number of findings is not the model's, or the method is unknown.
+        InputError: The model has another number of findings, or the method is unknown.
     """
     require_findings(findings, model.n_findings, "classifier")
     device = torch.device(device)

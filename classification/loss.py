@@ -1,4 +1,4 @@
-"""The classifier's loss: cross entropy over known labels, class weights and label smoothing."""
+"""Loss of the classifier: cross entropy of known labels, with class weights and label smoothing."""
 
 from collections.abc import Callable
 from functools import cache
@@ -22,9 +22,10 @@ def masked_cross_entropy(
     """Compute the mean binary cross entropy over the known targets.
 
     Args:
-        logits: (B, K).
-        targets: (B, K): 1 present, 0 absent, a share between them, or NaN unknown.
-        pos_weight: (K,), weight of each finding's positives, on the device of the logits.
+        logits: Outputs of the model, shape (B, K).
+        targets: Labels, shape (B, K): 1 present, 0 absent, a value between them, or NaN unknown.
+        pos_weight: Weight of the positives of each finding, shape (K,), on the device of the
+            logits.
 
     Returns:
         A float32 scalar; 0, without gradient, if no target is known.
@@ -42,15 +43,16 @@ def masked_cross_entropy(
 
 
 def build_criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray) -> Criterion:
-    """Build `masked_cross_entropy` with a weight of the positives.
+    """Return `masked_cross_entropy` with a weight for the positives.
 
     Args:
-        positive_weight: Weight of each positive, or ``balanced``: negatives per positive of each
-            finding, from 0.01 to 100, and 1 for a finding with one kind only.
-        targets: Training targets (N, K), as in `masked_cross_entropy`.
+        positive_weight: Weight of each positive. ``balanced`` takes the number of negatives per
+            positive of each finding, limited to 0.01 to 100; it is 1 for a finding without
+            positives or without negatives.
+        targets: Labels of the training images, shape (N, K), as in `masked_cross_entropy`.
 
     Returns:
-        A function of logits and targets, both (B, F), that returns a scalar.
+        A function of logits and targets, both (B, K), that returns a scalar.
     """
     if positive_weight == 1:
         return masked_cross_entropy
@@ -99,16 +101,16 @@ def training_losses(
     smoothing: float = 0.0,
     pooled_features: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Compute ``classification``, the loss of a training batch.
+    """Compute the loss of a training batch, under the name ``classification``.
 
     Args:
         model: The classifier in training mode.
-        batch: Images and targets; all targets may be unknown.
-        criterion: The loss of logits and targets.
-        smoothing: Share of each target that moves to one half (Szegedy et al. 2016, for two
-            classes a finding).
-        pooled_features: Features by image id, for a frozen trunk and pixels that are always the
-            same; missing ones are added.
+        batch: Images and targets. All targets may be unknown.
+        criterion: Function that computes the loss from logits and targets.
+        smoothing: Label smoothing: share of each target that is moved to one half (Szegedy et al.
+            2016, with two classes for each finding).
+        pooled_features: Cache of features by image id, for a frozen backbone and images without
+            augmentation. Missing features are added.
 
     Returns:
         The scalar loss by its name.
@@ -125,17 +127,17 @@ def validation_losses(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Compute the loss of a validation batch, without gradient, and its scores.
 
-    One forward pass in evaluation mode: batch-norm statistics and the model's mode stay as they
-    are, and nothing is smoothed.
+    The model runs once in evaluation mode, so batch-norm statistics and the mode of the model do
+    not change. The targets are not smoothed.
 
     Args:
         model: The classifier.
-        batch: Images and targets; all targets may be unknown.
-        criterion: The loss of logits and targets.
-        pooled_features: Filled with the features (B, C) before the last layer; None keeps none.
+        batch: Images and targets. All targets may be unknown.
+        criterion: Function that computes the loss from logits and targets.
+        pooled_features: Cache of the features before the last layer, by image id. None keeps none.
 
     Returns:
-        The loss by its name, and scores, float64 (B, K) in [0, 1].
+        The loss by its name, and the scores, float64 (B, K) in [0, 1].
     """
     with evaluation_mode(model), torch.no_grad():
         logits = _logits(model, batch, pooled_features)
@@ -143,7 +145,7 @@ def validation_losses(
 
 
 def sigmoid_scores(logits: Tensor) -> Tensor:
-    """Compute the sigmoid in float64: in float32 every logit above 17 gives exactly 1.
+    """Compute the sigmoid in float64. In float32 every logit above 17 would give exactly 1.
 
     Example:
         >>> sigmoid_scores(torch.tensor([0.0]))

@@ -1,4 +1,4 @@
-"""The image classifier: a convolutional trunk, average pooling and one logit for each finding."""
+"""The image classifier: a convolutional backbone, average pooling and one logit a finding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cxr_compare.networks.public_checkpoints import recognise_public_checkpoint
 from cxr_compare.networks.store_model import StoreModel
 from cxr_compare.networks.weight_files import fetch_imagenet
 
-# ImageNet's normalisation by colour, in [0, 1], which published networks learned with.
+# Mean of each colour in ImageNet, in [0, 1], with which published networks were trained.
 COLOUR_MEAN = (0.485, 0.456, 0.406)
 COLOUR_STD = (0.229, 0.224, 0.225)
 # The norm of pooled features in published networks: torchvision's ConvNeXt, and timm.
@@ -30,7 +30,7 @@ _POOLED_NORM = re.compile(r"^(?:classifier\.0|head\.norm|fc_norm)\.")
 
 
 class ImageClassifier(StoreModel):
-    """A network with one logit for each finding, from store pixels; see `build_classifier`."""
+    """A network that computes one logit for each finding; `build_classifier` builds it."""
 
     by_colour: bool  # True if the three channels that the network reads differ
     _gain: Tensor
@@ -62,18 +62,18 @@ class ImageClassifier(StoreModel):
         self.n_findings = n_findings
 
     def features(self, images: Tensor) -> Tensor:
-        """Compute the last maps of store pixels, float32 (B, C, h, w), after any rectifier."""
+        """Compute the last maps of images, float32 (B, C, h, w), after any activation function."""
         maps: Tensor = self.trunk(self.pixels(images))
         return maps.float()
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalise store pixels to float32 (B, 3, S, S); the channels differ if `by_colour`."""
+        """Normalise images to float32 (B, 3, S, S); the channels differ if `by_colour` is True."""
         pixels = super().pixels(images)
         return pixels * self._gain + self._shift if self.by_colour else pixels
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """Children of the trunk, grouped where the maps get smaller."""
+        """Children of the backbone in stages. At each new stage the maps are smaller."""
         if isinstance(self.trunk, TimmTrunk):
             return self.trunk.stages
         names = trunk_stages(self.architecture["arguments"]["backbone"])
@@ -81,10 +81,10 @@ class ImageClassifier(StoreModel):
 
     @cached_property
     def before_halving(self) -> tuple[nn.Module, Grid]:
-        """The child of the trunk that reads the maps before the last halving, and their grid.
+        """Child of the backbone that reads the maps before the last halving, and their grid.
 
         Raises:
-            InputError: The trunk is not a sequence of layers.
+            InputError: The backbone is not a sequence of layers.
         """
         if not isinstance(self.trunk, nn.Sequential):
             raise InputError(
@@ -98,20 +98,20 @@ class ImageClassifier(StoreModel):
         return self.trunk[n_before], grid.tiling() if cells_tile_image else grid
 
     def logits(self, features: Tensor) -> Tensor:
-        """Pool feature maps (B, C, h, w) to logits (B, K), in float32 also under autocast."""
+        """Compute the logits (B, K) of maps (B, C, h, w), in float32 also under autocast."""
         return self.head(features.mean(dim=(2, 3)))
 
     def head(self, pooled: Tensor) -> Tensor:
-        """Compute logits (B, K) of pooled features (B, C), in float32 also under autocast."""
+        """Compute the logits (B, K) of pooled features (B, C), in float32 also under autocast."""
         with torch.autocast(pooled.device.type, enabled=False):
             logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
 
     def map_method(self, requested: str) -> str:
-        """Return the method by which maps are made.
+        """Return the method by which maps are made when a method is requested.
 
-        It is the requested one, but ``token_gradcam`` for a head that reads a class token, which
-        has no other maps.
+        It is the requested one, except for a head that reads a class token: such a head has only
+        the maps of ``token_gradcam``.
         """
         if not isinstance(self.trunk, TimmTrunk) or not self.trunk.reads_token:
             return requested
@@ -120,29 +120,33 @@ class ImageClassifier(StoreModel):
     def maps(self, features: Tensor) -> Tensor:
         """Compute class activation maps: the contribution of each cell to each logit.
 
-        A map's mean plus the finding's bias is the finding's logit; nothing is rescaled, so maps of
-        different images share one scale (Zhou et al. 2016).
+        The mean of a map plus the bias of its finding is the logit of the finding. Nothing is
+        rescaled, so maps of different images can be compared (Zhou et al. 2016).
 
         Args:
-            features: float32 (B, C, h, w), from `features`.
+            features: Maps from the method `features`, float32 (B, C, h, w).
 
         Returns:
-            float32 (B, K, h, w).
+            Maps, float32 (B, K, h, w).
         """
         with torch.autocast(features.device.type, enabled=False):
             return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer frame of a map of this size: x1, y1, x2, y2 in store px.
+        """Return the outer frame of a map: x1, y1, x2, y2 in pixel-store coordinates.
 
-        Each cell's middle is that of its receptive field (Araujo et al. 2019). Behind strided
-        layers the fields lie up and left, in ResNet-18 by half a cell, so the frame begins before
-        the image.
+        The middle of a cell is that of its receptive field (Araujo et al. 2019). Strided layers
+        shift the receptive fields up and to the left, in ResNet-18 by half a cell, so the frame
+        begins outside the image.
+
+        Args:
+            height: Height of the map, in cells.
+            width: Width of the map, in cells.
         """
         return self._grid.frame(height, width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute logits, float32 (B, K), of store pixels, uint8 (B, 1, S, S)."""
+        """Compute the logits, float32 (B, K), of pixels of the store, uint8 (B, 1, S, S)."""
         return self.logits(self.features(images))
 
 
@@ -160,25 +164,26 @@ def build_classifier(
 ) -> ImageClassifier:
     """Build a classifier with one sigmoid output for each finding.
 
-    The model is in training mode and reads uint8 (B, 1, S, S). Every network gets the same head,
-    the mean over its last maps and one linear layer, from which class activation maps follow
-    without approximation.
+    The model is in training mode and reads uint8 (B, 1, S, S). Every network gets the same head:
+    the mean over its last maps and one linear layer. With this head class activation maps are
+    exact.
 
     Args:
-        backbone: Network, see `configs.model_settings.ClassifierModelSettings`.
+        backbone: Name of the network, see `configs.model_settings.ClassifierModelSettings`.
         n_findings: Number of findings K.
         image_size: Side of the pixel store's images, px.
-        last_stride: 16 leaves out the last halving: more cells with the same parameters.
-        dropout: Share of the pooled features that is dropped, in [0, 1).
-        weights: None or ``imagenet``; `start_from` loads those of a file.
-        mean: Mean of the pixels, in [0, 1]; None for that of the network's published weights.
-        std: Standard deviation of the pixels; None for that of the published weights.
-        channels: Content of the network's three input channels. ``same``: the grey image three
-            times. ``imagenet``: the grey image normalised by ImageNet's mean and standard deviation
-            of each colour, with which public CheXNets were trained.
+        last_stride: 16 leaves out the last halving, which gives more cells with the same
+            parameters.
+        dropout: Share of the pooled features that is set to zero in training, in [0, 1).
+        weights: ``imagenet``, or None for random weights. `start_from` loads weights of a file.
+        mean: Mean of the pixels, in [0, 1]. None takes that of the network's published weights.
+        std: Standard deviation of the pixels. None takes that of the published weights.
+        channels: Content of the network's three input channels. ``same`` repeats the grey image
+            three times. ``imagenet`` normalises the grey image by ImageNet's mean and standard
+            deviation of each colour, as public CheXNets were trained.
 
     Returns:
-        The classifier; its weights are random unless `weights` names some.
+        The classifier. Its weights are random unless `weights` is ``imagenet``.
 
     Raises:
         InputError: An argument is outside its range, or the weights are not available.
@@ -234,22 +239,22 @@ def _load_features(layers: nn.Module, checkpoint: Checkpoint, name: str) -> None
 
 
 def start_from(model: ImageClassifier, checkpoint: Checkpoint, findings: Sequence[str] = ()) -> str:
-    """Load the part of a checkpoint that fits a classifier, and say which part that is.
+    """Load the part of a checkpoint that fits a classifier.
 
-    Features come from any network that has the model's backbone: a classifier with any number of
-    findings, or a detector. If the checkpoint is of a run of ours, or a public one whose findings
-    are known, then the rows of the last layer for the findings that both share are taken too.
+    The features may come from any network with the same backbone: a classifier with any number of
+    findings, or a detector. If the findings of the checkpoint are known (it belongs to a run of cxr
+    train or to a public model), the rows of the last layer for shared findings are loaded as well.
 
     Args:
-        model: From `build_classifier`; unchanged if the weights do not fit.
-        checkpoint: The weights, and what is known of them.
-        findings: Findings that the model shall learn, in the order of its outputs.
+        model: Classifier from `build_classifier`. It stays unchanged if the weights do not fit.
+        checkpoint: The weights, with their findings and network if these are known.
+        findings: Findings that the model is to learn, in the order of its outputs.
 
     Returns:
-        A line that says what was taken and what was not.
+        A sentence that says which part was loaded and which was not.
 
     Raises:
-        InputError: The weights are of another network, or contain a value that is not finite.
+        InputError: The weights belong to another network, or contain a value that is not finite.
     """
     name = model.architecture["arguments"]["backbone"]
     rows = _shared_rows(model, checkpoint, findings)

@@ -1,4 +1,4 @@
-"""Descriptions of configurations: a summary of each, and one with a comment on every key."""
+"""Descriptions of configurations: a short summary, or TOML with a comment on every key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FOR = "# For: "  # begins the line of a packaged file that names its machine an
 
 
 class ConfigSummary(NamedTuple):
-    """A packaged configuration in short."""
+    """A short description of a configuration that comes with the program."""
 
     name: str  # as ``cxr train`` takes it
     kind: str  # detector or classifier
@@ -32,10 +32,7 @@ class ConfigSummary(NamedTuple):
 
 
 def summaries() -> list[ConfigSummary]:
-    """Summarise every packaged configuration, detectors first.
-
-    Returns:
-        One summary for each packaged configuration.
+    """Return a summary of every configuration that comes with the program, detectors first.
 
     Example:
         >>> [summary.network for summary in summaries() if summary.name == "retinanet"]
@@ -110,10 +107,10 @@ _KIND_COMMENTS = {"detector": "learns from boxes", "classifier": "learns from im
 
 
 def annotated(config: Config) -> str:
-    """Write a configuration as TOML with every key, defaults included, and a comment on each.
+    """Return a configuration as TOML with every key, including defaults, and a comment on each.
 
-    `read_config` reads it back as the same configuration. A key without a value, which TOML cannot
-    express, is commented out.
+    `read_config` reads the text back as the same configuration. TOML cannot express a key without a
+    value, so such a key is commented out.
 
     Args:
         config: The configuration.

@@ -1,4 +1,4 @@
-"""Reading of configurations in TOML; an error is one line."""
+"""Reading and checking of configurations in TOML. Each error message is one line."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def packaged_configs() -> list[str]:
 
 
 def find_config(name: str) -> Path:
-    """Find a configuration's file, by its path or the name of one that comes with the program.
+    """Return the file of a configuration, given its path or its name.
 
     Args:
-        name: Path of a TOML file, or name of a packaged configuration.
+        name: Path of a TOML file, or name of a configuration that comes with the program.
 
     Returns:
         Path of the file.
@@ -54,19 +54,19 @@ def find_config(name: str) -> Path:
 
 
 def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
-    """Read and check a configuration in TOML, and complete it with defaults.
+    """Read a configuration in TOML, check it, and add the defaults of missing keys.
 
     Args:
-        path: The file.
-        overrides: New values by ``section.key``; or texts ``section.key=value``, with values as in
-            TOML, plain words without quotes.
+        path: TOML file.
+        overrides: New values by ``section.key``, or texts ``section.key=value``. In a text the
+            value is written as in TOML, but a plain word needs no quotes.
 
     Returns:
         The complete configuration of a detector or a classifier.
 
     Raises:
-        InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
-            a value has the wrong type or lies outside its range.
+        InputError: The file cannot be read, a key is missing or unknown (the message suggests the
+            most similar key), or a value has the wrong type or lies outside its range.
 
     Example:
         >>> read_config(find_config("chexnet"), ["training.epochs=3"]).training.epochs
@@ -79,11 +79,13 @@ def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -
 
 
 def parse_config(text: str, source: str) -> Config:
-    """Check a configuration's TOML, as a run folder has it, also one of an older version.
+    """Check a configuration in TOML that a run folder stores, and add the defaults of missing keys.
+
+    Keys of earlier versions of the program are renamed.
 
     Args:
-        text: The configuration.
-        source: Where it comes from, for messages.
+        text: The configuration in TOML.
+        source: Name of the file, for messages.
 
     Returns:
         The complete configuration of a detector or a classifier.
@@ -113,13 +115,13 @@ def _rename_old_keys(content: dict[str, Any]) -> None:
 
 
 def dump_config(config: BaseModel) -> str:
-    """Write a configuration as TOML, defaults included, so that it records all that was used.
+    """Return a configuration as TOML, including the defaults, as a record of all values.
 
     Args:
         config: A configuration, or one of its sections.
 
     Returns:
-        TOML with a line for each key that has a value.
+        TOML text with one line for each key that has a value.
 
     Example:
         >>> dump_config(read_config(find_config("chexnet"))).splitlines()[0]
@@ -130,11 +132,11 @@ def dump_config(config: BaseModel) -> str:
 
 
 def first_difference(old: BaseModel, new: BaseModel) -> str | None:
-    """Describe the first key in which two configurations differ, with both values.
+    """Return a phrase about the first key in which two configurations differ.
 
     Args:
-        old: The configuration of before.
-        new: The configuration of now, of the same class.
+        old: Earlier configuration.
+        new: Present configuration, of the same class.
 
     Returns:
         The key with both values in one phrase; None if the configurations are equal.
@@ -163,18 +165,19 @@ def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str) -> None:
-    """Replace values of a configuration's content in place.
+    """Replace values of a configuration in place.
 
-    Another architecture becomes the configuration's name, and keys that it does not have are left
-    out first.
+    If the architecture is replaced, the configuration gets its name, and keys that the new
+    architecture does not have are removed first.
 
     Args:
         content: The configuration as nested dictionaries.
         values: New values by ``section.key``.
-        source: Where they come from, for messages; ``{}`` stands for the key.
+        source: Name of the option or file that gave the values, for messages. ``{}`` stands for the
+            key.
 
     Raises:
-        InputError: There is no such architecture, or a section is a value.
+        InputError: There is no such architecture, or a name of a section is used as a key.
     """
     key = "model.architecture"
     model = content.get("model")
@@ -253,7 +256,7 @@ def _config_class(kind: str, architecture: str, position: str) -> Any:
 
 
 class KeyProblem(NamedTuple):
-    """The problem of one key of a settings file."""
+    """Problem of one key of a settings file."""
 
     key: str  # ``section.key``; empty for a rule over the whole file
     message: str
@@ -261,11 +264,13 @@ class KeyProblem(NamedTuple):
 
 
 def first_problem(error: ValidationError, settings: type[BaseModel]) -> KeyProblem:
-    """Return the problem to report: an unknown key first, which often explains a missing one.
+    """Return the problem that is to be reported.
+
+    An unknown key comes first, because it is often a misspelt key that is also missing.
 
     Args:
-        error: pydantic's error.
-        settings: The class of the settings, for suggestions.
+        error: Error that pydantic raised.
+        settings: Class of the settings, from which similar keys are suggested.
     """
     errors = error.errors(include_url=False, include_context=False)
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
@@ -299,7 +304,7 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-# Names that other programs have for our keys, and abbreviations.
+# Names that other programs use for the same keys, and abbreviations of the keys.
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "training.learning_rate": ("lr", "lr0", "rate", "max_lr", "base_lr"),
     "training.batch_size": ("bs", "batch", "batchsize", "train_batch_size", "images_per_batch"),

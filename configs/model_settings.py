@@ -1,4 +1,4 @@
-"""Sections of a configuration about the model: one class for each architecture."""
+"""Sections ``[model]`` of a configuration: one class for each architecture."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Section(BaseModel):
-    """Base of every table of a settings file."""
+    """Base class of the sections of settings files. It refuses unknown keys and wrong types."""
 
     # Strict: TOML has types, so `epochs = "3"` or `seed = true` is an error.
     model_config = ConfigDict(
@@ -115,7 +115,7 @@ class DetectorModelSettings(ModelSettings):
 
 
 class BackboneDetectorSettings(DetectorModelSettings):
-    """Keys of the detectors here, whose backbones are networks of docs/weights.md."""
+    """Keys of the detectors of this program, whose backbones docs/weights.md lists."""
 
     backbone: DetectorBackbone = Field(
         default="resnet50", description="a network of docs/weights.md, or timm:NAME"
@@ -150,7 +150,7 @@ class AnchorDetectorSettings(BackboneDetectorSettings):
 
 
 class RetinaNetSettings(AnchorDetectorSettings):
-    """Keys of RetinaNet, which are arguments of `detection.retinanet.LesionRetinaNet`."""
+    """Keys of RetinaNet; `detection.retinanet.LesionRetinaNet` takes them as arguments."""
 
     head: Literal["v1", "v2"] = Field(
         default="v2", description="v2: group norm and GIoU, as torchvision's second version"
@@ -165,7 +165,7 @@ class RetinaNetSettings(AnchorDetectorSettings):
 
 
 class DeformableDetrSettings(BackboneDetectorSettings):
-    """Keys of Deformable DETR, which are arguments of `detection.detr.LesionDetr`."""
+    """Keys of Deformable DETR; `detection.detr.LesionDetr` takes them as arguments."""
 
     queries: int = Field(default=300, ge=1, le=1000, description="boxes looked for in an image")
     channels: int = Field(
@@ -176,7 +176,7 @@ class DeformableDetrSettings(BackboneDetectorSettings):
 
 
 class RtDetrSettings(DeformableDetrSettings):
-    """Keys of RT-DETR and D-FINE, which are arguments of `detection.detr.LesionDetr`."""
+    """Keys of RT-DETR and D-FINE; `detection.detr.LesionDetr` takes them as arguments."""
 
     encoder_layers: int = Field(default=1, ge=1, le=12, description="on the deepest maps")
     denoising: int = Field(
@@ -185,7 +185,7 @@ class RtDetrSettings(DeformableDetrSettings):
 
 
 class FCOSSettings(BackboneDetectorSettings):
-    """Keys of FCOS: arguments of `detection.torchvision_detectors.LesionFCOS`."""
+    """Keys of FCOS; `detection.torchvision_detectors.LesionFCOS` takes them as arguments."""
 
     fpn_channels: int = Field(
         default=256, ge=8, le=1024, multiple_of=8, description="width of the pyramid"
@@ -194,7 +194,7 @@ class FCOSSettings(BackboneDetectorSettings):
 
 
 class FasterRCNNSettings(AnchorDetectorSettings):
-    """Keys of Faster R-CNN: arguments of `detection.torchvision_detectors.LesionFasterRCNN`."""
+    """Keys of Faster R-CNN, the arguments of `detection.torchvision_detectors.LesionFasterRCNN`."""
 
     box_channels: int = Field(
         default=1024, ge=8, le=4096, description="width of the layers that classify a proposal"
@@ -216,7 +216,7 @@ _ENTRY_POINTS = "cxr_compare.detectors"  # each names a class with `Settings`
 
 
 def detector_names() -> list[str]:
-    """Return the architectures of detectors: those here, and those of installed packages.
+    """Return the names of all detector architectures, including those of other installed packages.
 
     Example:
         >>> detector_names()[0]
@@ -227,7 +227,7 @@ def detector_names() -> list[str]:
 
 
 def foreign_detector(name: str) -> Any:
-    """Import the class of a detector from an installed package.
+    """Import the class of a detector from another installed package.
 
     Args:
         name: Name of the entry point of the package.
@@ -236,7 +236,7 @@ def foreign_detector(name: str) -> Any:
         The class of the detector.
 
     Raises:
-        ValueError: No package has it, or it cannot be imported.
+        ValueError: No installed package has such an entry point, or its class cannot be imported.
     """
     names = detector_names()
     if name not in names:
@@ -251,7 +251,7 @@ def foreign_detector(name: str) -> Any:
 
 
 def detector_settings(architecture: str) -> type[DetectorModelSettings]:
-    """Return the class of the keys of a detector's architecture.
+    """Return the class of the model settings of a detector architecture.
 
     Raises:
         ValueError: There is no such architecture.
@@ -265,7 +265,7 @@ def detector_settings(architecture: str) -> type[DetectorModelSettings]:
 
 
 class ClassifierModelSettings(ModelSettings):
-    """Keys of an image classifier: arguments of `classification.model.build_classifier`."""
+    """Keys of an image classifier, the arguments of `classification.model.build_classifier`."""
 
     backbone: ClassifierBackbone = Field(
         default="densenet121", description="a network of docs/weights.md, or timm:NAME"

@@ -1,4 +1,4 @@
-"""Protocols in TOML: what a comparison has fixed before it looks at test images."""
+"""Protocol files in TOML, which fix the choices of a comparison before its test images are used."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _Names = Annotated[list[Name], BeforeValidator(lambda x: [x] if isinstance(x, st
 
 
 class GoalFile(Section):
-    """Keys of a goal in a protocol."""
+    """Keys of a goal in a protocol: a figure and the value that every system must exceed."""
 
     metric: Literal["sensitivity", "specificity"] = Field(description="What must reach it.")
     at_least: float = Field(gt=0, lt=1, description="What its exact interval must lie above.")
 
 
 class ProtocolFile(Section):
-    """Keys of a protocol."""
+    """Keys of a protocol file."""
 
     target: Name = Field(description="What is evaluated.")
     metric: _Names = Field(
@@ -52,24 +52,24 @@ class ProtocolFile(Section):
 
 
 class ReadProtocol(NamedTuple):
-    """A protocol and the checksum of its file."""
+    """Content of a protocol file, and the SHA-256 digest of the file."""
 
     keys: ProtocolFile
     sha256: str
 
 
 def read_protocol(path: Path) -> ReadProtocol:
-    """Read and check a protocol.
+    """Read and check a protocol file.
 
     Args:
         path: A TOML file.
 
     Returns:
-        The protocol with what the file says about it.
+        The content of the file and its digest.
 
     Raises:
-        InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
-            a value has the wrong type or lies outside its range.
+        InputError: The file cannot be read, a key is missing or unknown (the message suggests the
+            most similar key), or a value has the wrong type or lies outside its range.
     """
     keys = read_toml_file(path)
     try:

@@ -1,4 +1,4 @@
-"""The search space of a sweep: keys of a configuration with Optuna's distribution of each."""
+"""The search space of a sweep: the keys that vary, each with its Optuna distribution."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistributio
     """Read the keys that a sweep varies, and check them against a configuration.
 
     Args:
-        config: The configuration.
-        over: Texts ``section.key=LOW..HIGH``, with ``log:`` or ``linear:`` before the ends to
-            replace the default (log from a tenfold range on), or ``section.key=VALUE,VALUE``;
-            values as in TOML, plain words without quotes.
+        config: Configuration that the sweep starts from.
+        over: One text for each key. ``section.key=LOW..HIGH`` is a range; it is searched on a log
+            scale if its ends differ tenfold or more, and ``log:`` or ``linear:`` before the ends
+            chooses the scale. ``section.key=VALUE,VALUE`` lists the values. Values are written as
+            in TOML, but plain words need no quotes.
 
     Returns:
-        The distribution of each key.
+        Optuna's distribution of each key, by ``section.key``.
 
     Raises:
         InputError: A key is unknown, cannot be varied or is given twice, a value is outside its
@@ -74,7 +75,7 @@ def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistributio
 
 
 def describe_distribution(distribution: BaseDistribution) -> str:
-    """Describe a distribution in a short phrase.
+    """Return a short phrase that describes a distribution.
 
     Args:
         distribution: The distribution of one key.
@@ -97,13 +98,13 @@ def describe_distribution(distribution: BaseDistribution) -> str:
 
 
 def scale_of(distribution: BaseDistribution) -> str | list[str]:
-    """Return the scale of an axis for a distribution: ``log``, ``linear``, or the listed values.
+    """Return the scale of the axis on which the values of a distribution are drawn.
 
     Args:
         distribution: The distribution of one key.
 
     Returns:
-        ``log`` or ``linear`` for numbers, else the texts of all values in their order.
+        ``log`` or ``linear`` for a range of numbers, else the list of all values as texts.
 
     Example:
         >>> scale_of(FloatDistribution(0.1, 1.0))
@@ -115,13 +116,15 @@ def scale_of(distribution: BaseDistribution) -> str | list[str]:
 
 
 def values_of(proposed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Optuna's proposal as values of the configuration.
+    """Convert a proposal of Optuna into values of the configuration.
+
+    Optuna proposes a listed value as a TOML line ``x = ...``, and a number as it is.
 
     Args:
-        proposed: Values by ``section.key`` as Optuna proposes them.
+        proposed: Proposed values by ``section.key``.
 
     Returns:
-        Values by ``section.key`` as the configuration holds them.
+        Values by ``section.key``, with the types of the configuration.
 
     Example:
         >>> values_of({"model.dropout": 0.1, "training.optimiser": 'x = "sgd"'})
@@ -134,14 +137,14 @@ def values_of(proposed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
-    """Return a configuration's own values as Optuna proposes them; None if one is not possible.
+    """Convert the values of a configuration into the form in which Optuna proposes them.
 
     Args:
         config: The configuration.
         space: Distribution of each varied key.
 
     Returns:
-        Values by ``section.key``, or None if the space lacks one of them.
+        Values by ``section.key``, or None if the search space does not contain one of them.
     """
     proposed = {}
     for key, distribution in space.items():
@@ -159,13 +162,10 @@ def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
 
 
 def format_value(value: Any) -> str:
-    """Format a value as TOML, but a text without quotes.
+    """Return a value as a user writes it after ``--set KEY=``: in TOML, but a text without quotes.
 
     Args:
         value: Value of a key.
-
-    Returns:
-        The value as a user writes it behind ``--set KEY=``.
 
     Example:
         >>> format_value(True), format_value("adamw"), format_value(0.001)
@@ -183,15 +183,12 @@ def _toml(value: Any) -> str:
 
 
 def with_values(config: Config, values: Mapping[str, Any], source: str) -> Config:
-    """Return a configuration with some keys replaced, checked like one that is read.
+    """Return a copy of a configuration with some values replaced and checked.
 
     Args:
-        config: The configuration.
+        config: The configuration, which stays unchanged.
         values: New values by ``section.key``.
-        source: Where they come from, for messages.
-
-    Returns:
-        The new configuration; the given one is unchanged.
+        source: Name of the option or file that gave the values, for messages.
 
     Raises:
         InputError: A value is not allowed.
@@ -202,13 +199,13 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
 
 
 def combinations(space: Space) -> int | None:
-    """Return the number of different trials; None if a range makes it infinite.
+    """Return the number of different trials in a search space.
 
     Args:
         space: Distribution of each varied key.
 
     Returns:
-        The product of the numbers of values, or None.
+        The product of the numbers of listed values, or None if a range makes it infinite.
 
     Example:
         >>> combinations({"a": CategoricalDistribution(("x = 1", "x = 2"))})

@@ -1,4 +1,4 @@
-"""Sections of a training configuration: data, augmentation, training, and the whole."""
+"""Sections of a training configuration, and the whole configuration."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _Workers = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=0, maximum=6
 
 
 class DataSettings(Section):
-    """Keys of the images: target, split and size."""
+    """Keys of the section ``[data]``: target, split and image size."""
 
     target: str | None = Field(
         default=None,
@@ -59,7 +59,7 @@ class DataSettings(Section):
 
 
 class DetectorDataSettings(DataSettings):
-    """Keys of a detector's images, which must be large enough for the pyramid."""
+    """Keys of ``[data]`` for a detector, whose images must be large enough for the pyramid."""
 
     # At 64 px P6 is a single pixel, and oneDNN's bf16 gradient of the convolution from it to P7
     # is not initialised (torch 2.15 on AVX512-BF16): training would end in noise or NaN.
@@ -67,7 +67,7 @@ class DetectorDataSettings(DataSettings):
 
 
 class AugmentationSettings(Section):
-    """Keys of the augmentation: how far each training image may be changed; 0 switches off."""
+    """Keys of ``[augmentation]``: how far a training image may be changed. 0 means not at all."""
 
     rotate_degrees: float = Field(default=0.0, ge=0, le=45.0, description="degrees either way")
     scale: float = Field(default=0.0, ge=0, le=0.9, description="0.1: between 90 and 110 %")
@@ -97,7 +97,7 @@ class AugmentationSettings(Section):
 
 
 class TrainingSettings(Section):
-    """Keys of the optimisation that both kinds of model share."""
+    """Keys of ``[training]`` that detectors and classifiers share."""
 
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="seed of weights, draws and augmentation"
@@ -162,7 +162,7 @@ class TrainingSettings(Section):
 
 
 class DetectorTrainingSettings(TrainingSettings):
-    """Keys of a detector's optimisation."""
+    """Keys of ``[training]`` for a detector."""
 
     monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = Field(
         default="ap50", description="picks the best epoch on validation; epoch: the last"
@@ -170,7 +170,7 @@ class DetectorTrainingSettings(TrainingSettings):
 
 
 class ClassifierTrainingSettings(TrainingSettings):
-    """Keys of a classifier's optimisation, with its loss."""
+    """Keys of ``[training]`` for a classifier, including its loss."""
 
     monitor: Literal["auroc", "average_precision", "val_loss", "epoch"] = Field(
         default="auroc", description="picks the best epoch on validation; epoch: the last"
@@ -190,7 +190,7 @@ class _Config(Section):
 
 
 class DetectorConfig(_Config):
-    """Configuration of a detector; `config_class` has the keys of its architecture."""
+    """Configuration of a detector; `config_class` adds the keys of its architecture."""
 
     kind: Literal["detector"]
     data: DetectorDataSettings
@@ -221,7 +221,11 @@ KINDS = ("detector", "classifier")
 
 @cache
 def config_class(kind: str, architecture: str = "retinanet") -> type[Config]:
-    """Return the class of a configuration: its keys depend on kind and architecture.
+    """Return the class of a configuration, whose keys depend on kind and architecture.
+
+    Args:
+        kind: ``detector`` or ``classifier``.
+        architecture: Architecture of a detector. It has no effect for a classifier.
 
     Raises:
         ValueError: There is no such architecture.

@@ -1,1 +1,1 @@
-"""Data sets. Imports no torch."""
+"""Preparation of data sets, from image files and labels to tables and pixels. Imports no torch."""

@@ -1,1 +1,1 @@
-"""The lesion detector: RetinaNet, its loss and boxes."""
+"""The lesion detectors (RetinaNet and others): networks, losses and boxes."""

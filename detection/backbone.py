@@ -1,4 +1,4 @@
-"""Backbones of the detectors: networks without their head, their norms and feature pyramids."""
+"""Backbones of the detectors: networks without their head, normalisation, and feature pyramids."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _PROBE_SIZE = 64  # px: the smallest side that gives more than one cell at the l
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Build a group normalisation with 8 channels a group and at most 32 groups.
+    """Build a group normalisation with 8 channels in each group and at most 32 groups.
 
-    A fixed number of 32 groups would leave one or two values a group on a small model's P7, which
-    erases them.
+    With a fixed number of 32 groups, a small model would have only one or two values a group on
+    level P7, and normalising so few values would erase them.
 
     Args:
         channels: Number of channels, a multiple of 8.
@@ -96,16 +96,17 @@ NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
 
 
 def build_body(name: str, norm: str) -> nn.Module:
-    """Build a detector's backbone without pooling and classifier, with random weights.
+    """Build the backbone of a detector without pooling and classifier, with random weights.
 
     Args:
-        name: A name of the registry that builds on torch's meta device and whose children are its
-            layers in forward order, or ``timm:NAME``.
-        norm: ``frozen``, ``batch`` or ``group``; ``batch`` keeps the norm of a network that has no
-            batch norm.
+        name: A name of the registry whose network can be built on torch's meta device and has its
+            layers as children in forward order, or ``timm:NAME``.
+        norm: ``frozen``, ``batch`` or ``group``. ``batch`` leaves a network without batch norm as
+            it is.
 
     Raises:
-        InputError: There is no such network or norm, or the network takes images of one size only.
+        InputError: There is no such network or norm, or the network accepts images of one size
+            only.
     """
     if find_network(name, "detector").fixed_size:
         raise InputError(
@@ -136,7 +137,7 @@ def _body_layers(name: str) -> list[MeasuredLayer]:
         return measure_layers(build_body(name, "batch"), _PROBE_SIZE)
 
 
-# The child of DenseNet behind whose norm the features of each stride are taken.
+# Child of DenseNet after whose norm the features of each stride are taken.
 _DENSE_TAPS = {4: "transition1", 8: "transition2", 16: "transition3", 32: "norm5"}
 
 
@@ -183,13 +184,13 @@ class _TimmFeatures(nn.Module):
 
 
 def body_stages(name: str, body: nn.Module) -> list[list[nn.Module]]:
-    """Group the layers of the body under a pyramid by their stride: 2, 4, 8, 16 and 32 px.
+    """Group the layers of a detector's backbone by their stride: 2, 4, 8, 16 and 32 px.
 
-    Networks of timm keep their own stages, of which ConvNeXt has none of 2 px.
+    Networks of timm keep their own stages; for example, ConvNeXt has no stage of 2 px.
 
     Args:
-        name: The body's network.
-        body: The body, as `DetectorStart.pyramid` puts it under the pyramid.
+        name: Name of the backbone's network.
+        body: The backbone inside the pyramid of `DetectorStart.pyramid`.
     """
     if name.startswith(TIMM):
         return timm_stages(body.get_submodule("model"))
@@ -200,7 +201,7 @@ def body_stages(name: str, body: nn.Module) -> list[list[nn.Module]]:
 
 
 class DetectorStart(NamedTuple):
-    """The backbone and settings that every detector is built on, from `build_detector`."""
+    """Backbone and settings from which `build_detector` builds every detector."""
 
     backbone: str  # name of the body's network
     norm: str  # its normalisation: ``frozen``, ``batch`` or ``group``
@@ -216,15 +217,17 @@ class DetectorStart(NamedTuple):
         strides: Sequence[int] = (8, 16, 32),
         pooled_top: bool = False,
     ) -> BackboneWithFPN:
-        """Put a feature pyramid, P3 to P7 (strides 8 to 128), on the body.
+        """Add a feature pyramid, P3 to P7 (strides 8 to 128), to the backbone.
 
-        Each level starts from the deepest layer of its stride; P2 would have 3/4 of all anchors.
+        Each level takes the maps of the deepest layer of its stride. There is no level P2, because
+        it would have 3/4 of all anchors.
 
         Args:
-            channels: Channels of every level.
-            p6_from_c5: P6 starts from C5 (torchvision's v2) rather than from P5 (v1).
-            strides: Strides of the levels that start from maps of the body, px.
-            pooled_top: The only level above these is every second cell of P5 (Faster R-CNN).
+            channels: Number of channels of every level.
+            p6_from_c5: True computes P6 from C5 (as torchvision's v2), False from P5 (v1).
+            strides: Strides of the levels that are computed from maps of the backbone, px.
+            pooled_top: True adds a single level above these, with every second cell of P5 (as
+                Faster R-CNN).
 
         Raises:
             InputError: The network has no maps of one of the strides.
@@ -266,7 +269,11 @@ class DetectorStart(NamedTuple):
         return pyramid
 
     def maps(self, *strides: int) -> tuple[nn.Module, list[int]]:
-        """Return the body alone, which gives its maps at these strides (px), and their channels."""
+        """Return the backbone with its maps of some strides as output, and their channels.
+
+        Args:
+            strides: Strides of the maps, px.
+        """
         # A pyramid is built although it is not used: its random values are part of a seed's.
         pyramid: Any = self.pyramid(8, strides=strides)
         return pyramid.body, [block[0].in_channels for block in pyramid.fpn.inner_blocks]

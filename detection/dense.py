@@ -1,4 +1,4 @@
-"""Base of the detectors that score every anchor of their feature maps."""
+"""Base class of the detectors that score every anchor of their feature maps."""
 
 from abc import abstractmethod
 from typing import Any, NamedTuple
@@ -22,14 +22,14 @@ class HeadPass(NamedTuple):
 class DenseDetector(Detector):
     """A detector of torchvision with scores and a box for every anchor of its feature maps.
 
-    Pixels come from the store as they are, and anchors, losses, boxes and suppression are computed
-    in float32 under autocast, because bfloat16 has steps of 2 px from 256 px on. It differs from
-    torchvision's detector in three points:
+    Under autocast, anchors, losses, boxes and suppression are still computed in float32, because
+    bfloat16 has steps of 2 px from 256 px on. The class differs from torchvision's detector in
+    three points:
 
     - Background (class 0) is never a detection.
-    - An image whose output is not finite is reported; torchvision returns no boxes for it, which
-      would read as "nothing found".
-    - At most 100 boxes are kept for each finding rather than for all findings together.
+    - An image whose output is not finite is reported. torchvision returns no boxes for it, which
+      would look like a negative answer.
+    - At most 100 boxes are kept for each finding, not for all findings together.
     """
 
     backbone: Any
@@ -41,7 +41,7 @@ class DenseDetector(Detector):
         """Return logits of the findings (B, A, K) and offsets (B, A, 4) for `decode_boxes`."""
 
     def run(self, images: Tensor, targets: Targets | None = None) -> HeadPass:
-        """Run backbone and heads; outputs and anchors are float32 also under autocast."""
+        """Run backbone and heads. Outputs and anchors are float32 also under autocast."""
         pixels = self.pixels(images)  # (B, 3, S, S)
         features = list(self.backbone(pixels).values())
         outputs = {name: output.float() for name, output in self.head(features).items()}
@@ -58,7 +58,11 @@ class DenseDetector(Detector):
         return HeadPass(outputs, anchors, level_sizes)
 
     def detections(self, passed: HeadPass) -> Detections:
-        """Decode boxes: on a CPU by `detection.frames`, as exports do; on a GPU in one batch."""
+        """Decode the boxes of each image.
+
+        On a CPU `detection.frames` decodes them, as for exports. On a GPU the whole batch is
+        decoded at once.
+        """
         outputs = {name: output.detach() for name, output in passed.outputs.items()}
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
             logits, offsets = self.box_outputs(outputs)
@@ -70,12 +74,12 @@ class DenseDetector(Detector):
         )
 
     def decode_batch(self, logits: Tensor, offsets: Tensor, passed: HeadPass) -> Detections:
-        """Decode all images of a batch at once on their device, as `decode_boxes` does on a CPU.
+        """Decode all images of a batch at once on their device, with the rules of `decode_boxes`.
 
         Args:
-            logits: float32 (B, A, K), findings only.
-            offsets: float32 (B, A, 4).
-            passed: The pass, for its anchors.
+            logits: Logits of the findings without background, float32 (B, A, K).
+            offsets: Offsets of the anchors, float32 (B, A, 4).
+            passed: Output of the network, which holds the anchors.
         """
         n_images, _, n_findings = logits.shape
         finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
@@ -102,18 +106,20 @@ class DenseDetector(Detector):
 
 
 def image_list(pixels: Tensor) -> ImageList:
-    """Wrap pixels (B, 3, S, S) as torchvision takes them; nothing is padded."""
+    """Wrap pixels (B, 3, S, S) in the form that torchvision reads. Nothing is padded."""
     return ImageList(pixels, [(pixels.shape[2], pixels.shape[3])] * len(pixels))
 
 
 def decode_anchors(offsets: Tensor, anchors: Tensor) -> Tensor:
     """Move and scale anchors by their offsets.
 
-    torchvision's coder would send a constant to the device each time.
+    This function replaces torchvision's coder, which would send a constant to the device at each
+    call.
 
     Args:
-        offsets: (N, 4), of centres and of logarithms of sides, as shares of the anchor's sides.
-        anchors: (N, 4) xyxy, px.
+        offsets: Offsets (N, 4): of the centre, as shares of the anchor's sides, and the logarithms
+            of the factors by which the sides grow.
+        anchors: Anchors (N, 4) xyxy, px.
 
     Returns:
         Boxes (N, 4) xyxy, px.

@@ -1,4 +1,4 @@
-"""Base of every detector: its data set, its losses, and its boxes in store px."""
+"""Base class of every detector, its data set and its losses."""
 
 import math
 from abc import abstractmethod
@@ -35,12 +35,12 @@ class _LesionSample(ImageSample):
 
 @dataclass(frozen=True)
 class LesionBatch(ImageBatch):
-    """A batch for the detector to learn from.
+    """A batch from which the detector learns.
 
     Attributes:
-        boxes: True boxes of each image, float32 (N, 4) xyxy, store px.
-        labels: Number of the finding of each box, int64 (N,).
-        dropped: Numbers of boxes that augmentation dropped, all images.
+        boxes: True boxes of each image, float32 (N, 4) xyxy in pixel-store coordinates.
+        labels: Number of the finding of each box, from 1, int64 (N,) for each image.
+        dropped: Number of boxes that augmentation has dropped in all images.
     """
 
     boxes: list[Tensor]  # per image float32 (N, 4) xyxy, store px; N may be 0
@@ -50,9 +50,9 @@ class LesionBatch(ImageBatch):
 
 @dataclass(eq=False)
 class LesionDataset(ImageDataset[_LesionSample]):
-    """Images with their lesion boxes; an image without a box is a negative.
+    """Images with their lesion boxes. An image without a box is a negative.
 
-    `annotations` has the columns ``image_id, finding, x1, y1, x2, y2``, in original px.
+    The table `annotations` has the columns ``image_id, finding, x1, y1, x2, y2`` in original px.
     """
 
     # Probability that a sample which is read with a seed is a mosaic: its own image and three
@@ -119,10 +119,10 @@ class LesionDataset(ImageDataset[_LesionSample]):
 
 
 def collate(samples: Sequence[_LesionSample]) -> LesionBatch:
-    """Stack samples of one store size into a batch, which owns its memory.
+    """Stack samples of one size into a batch, whose memory is a copy.
 
     Args:
-        samples: B samples of one store size.
+        samples: B samples of the same size.
 
     Returns:
         The batch, with images uint8 (B, 1, S, S).
@@ -146,10 +146,11 @@ _MOST_AT_ONCE = 100_000  # boxes: beyond, torchvision suppresses group by group,
 
 
 class Detector(StoreModel):
-    """A detector of lesions; docs/architectures.md explains how to write one.
+    """Base class of a detector of lesions; docs/architectures.md explains how to write one.
 
-    `run` computes what losses and boxes share; the other methods take its output.
-    `detection.model.build_detector` sets `architecture`, `preprocess` and `n_findings`.
+    The method `run` computes the output that losses and boxes share, and the other methods take
+    this output. `detection.model.build_detector` sets `architecture`, `preprocess` and
+    `n_findings`.
     """
 
     # Arguments that the builder was not given, with the values that it chose.
@@ -165,32 +166,46 @@ class Detector(StoreModel):
 
     @property
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """Layers that work at strides of 2, 4, 8, 16 and 32 px."""
+        """Layers of the backbone in stages with strides of 2, 4, 8, 16 and 32 px."""
         return body_stages(self.architecture["arguments"]["backbone"], self.body)
 
     @abstractmethod
     def run(self, images: Tensor, targets: Targets | None = None) -> Any:
-        """Run the network once over store pixels.
+        """Run the network once over images.
 
         Args:
-            images: uint8 (B, 1, S, S), store pixels.
-            targets: Boxes and labels, for networks that read them in training, such as a
+            images: Pixels of the store, uint8 (B, 1, S, S).
+            targets: True boxes and labels, for networks that read them in training, such as a
                 denoising DETR.
+
+        Returns:
+            The output, in any form that `losses` and `detections` of the class accept.
         """
 
     @abstractmethod
     def losses(self, passed: Any, targets: Targets) -> dict[str, Tensor]:
-        """Compute scalars that training sums, each a mean over the images, in float32."""
+        """Compute the losses by name, float32 scalars that are means over the images.
+
+        Training minimises their sum.
+
+        Args:
+            passed: Output of `run`.
+            targets: True boxes and labels of each image.
+        """
 
     @abstractmethod
     def detections(self, passed: Any) -> Detections:
-        """Return the boxes of each image, computed in float32 without a gradient."""
+        """Return the boxes of each image, computed in float32 without a gradient.
+
+        Args:
+            passed: Output of `run`.
+        """
 
     def fetch_coco(self) -> dict[str, Tensor]:
-        """Fetch torchvision's weights of this detector from COCO.
+        """Download torchvision's COCO weights of this detector.
 
         Raises:
-            InputError: There are none for this detector.
+            InputError: There are no such weights for this detector.
         """
         raise InputError("weights: expected none, imagenet, a file or a run, but got 'coco'")
 
@@ -199,14 +214,16 @@ class Detector(StoreModel):
     ) -> Detections:
         """Keep the best boxes of each image and finding, without those that overlap a better one.
 
-        The host waits for the device three times: for the candidates, the suppression and the
-        results.
+        On a GPU the program waits three times: for the candidates, the suppression and the results.
 
         Args:
-            boxes: float32 (B, N, 4) xyxy, store px.
-            scores: float32 (B, N), in [0, 1].
-            labels: int64 (B, N), 1 to K.
-            finite: bool (B,), False if the network's output is not finite.
+            boxes: Boxes, float32 (B, N, 4) xyxy in pixel-store coordinates.
+            scores: Scores in [0, 1], float32 (B, N).
+            labels: Numbers of the findings, 1 to K, int64 (B, N).
+            finite: False for an image whose output is not finite, bool (B,).
+
+        Returns:
+            The boxes of each image; None for an image whose output is not finite.
         """
         size = float(self.preprocess.size)
         n_findings = self.n_findings
@@ -234,7 +251,7 @@ class Detector(StoreModel):
         ]
 
     def forward(self, images: Tensor, targets: Targets | None = None) -> Any:
-        """Return losses in training mode, `Detections` in evaluation mode, as in torchvision."""
+        """Return losses in training mode and `Detections` in evaluation mode, as torchvision."""
         passed = self.run(images, targets)
         if not self.training:
             return self.detections(passed)
@@ -244,7 +261,7 @@ class Detector(StoreModel):
 
 
 def training_losses(model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
-    """Compute the losses of a batch by a model in training mode; training minimises their sum.
+    """Compute the losses of a training batch. Training minimises their sum.
 
     Any number of the images may have no boxes.
 
@@ -256,23 +273,23 @@ def training_losses(model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
         Scalar losses by name.
 
     Raises:
-        InputError: A box or label is not usable; the image is named.
+        InputError: A box or label is not usable; the message names the image.
     """
     return model(batch.images, build_targets(batch, model.n_findings))
 
 
 def validation_losses(model: Detector, batch: LesionBatch) -> tuple[dict[str, Tensor], Detections]:
-    """Compute the losses, without gradient, and the detections of a validation batch.
+    """Compute the losses of a validation batch, without gradient, and its detections.
 
-    One forward pass in evaluation mode: batch-norm statistics and the model's mode stay as they
-    are.
+    The model runs once in evaluation mode, so batch-norm statistics and the mode of the model do
+    not change.
 
     Args:
         model: The detector.
         batch: Images with their boxes.
 
     Returns:
-        Scalar losses by name, and the detections of each image in store px.
+        Scalar losses by name, and the detections of each image in pixel-store coordinates.
     """
     targets = build_targets(batch, model.n_findings)
     with evaluation_mode(model), torch.no_grad():
@@ -281,21 +298,23 @@ def validation_losses(model: Detector, batch: LesionBatch) -> tuple[dict[str, Te
 
 
 def build_targets(batch: LesionBatch, n_findings: int) -> Targets:
-    """Check the boxes of a batch, and give them the form that torchvision takes.
+    """Check the boxes of a batch, and return them in the form that torchvision reads.
 
-    They are checked in main memory and then sent to the device of the images in one piece.
-    torchvision itself accepts NaN boxes, and learns label 0 as background without an error.
+    The check is needed because torchvision accepts boxes with NaN, and learns label 0 as
+    background, without an error. The boxes are checked in main memory and then sent to the device
+    of the images at once.
 
     Args:
         batch: Images, boxes and labels.
         n_findings: Number of findings K.
 
     Returns:
-        Per image ``boxes`` (N, 4) xyxy, store px, and ``labels`` (N,), 1 to K.
+        For each image ``boxes`` (N, 4) xyxy in pixel-store coordinates, and ``labels`` (N,), 1 to
+        K.
 
     Raises:
-        InputError: A box is not finite, has no area or lies wholly outside the image, or a label
-            is outside 1 to K.
+        InputError: A box is not finite, has no area or lies wholly outside the image, or a label is
+            outside 1 to K.
     """
     for image_id, boxes, labels in zip(batch.image_ids, batch.boxes, batch.labels, strict=True):
         if boxes.shape != (len(labels), 4):
@@ -344,22 +363,26 @@ def predict_boxes(
     device: torch.device | str = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Iterator[Part]:
-    """Detect lesions, batch by batch; memory does not grow with the number of images.
+    """Detect lesions in images, batch by batch.
+
+    Memory does not grow with the number of images.
 
     Args:
-        model: The detector; moved to ``device``.
-        batches: Ids and store pixels, uint8 (B, 1, S, S), of some images at a time.
-        findings: Names in label order, K of them.
-        placement: Gives the placement of an image in the store by its id.
-        images: ``image_id, width, height`` of the originals, px; boxes are clipped to them.
+        model: The detector. It is moved to ``device``.
+        batches: Ids and pixels of some images at a time; pixels of the store, uint8 (B, 1, S, S).
+        findings: Names of the K findings, in the order of the labels.
+        placement: Function that returns the placement of an image in the store, by its id.
+        images: Size of the original images, with columns ``image_id, width, height`` in px. Boxes
+            are clipped to it.
         device: Device that computes.
-        precision: ``bf16`` runs backbone and heads under autocast; boxes are decoded in float32.
+        precision: ``bf16`` computes backbone and heads in bfloat16 (autocast). Boxes are always
+            decoded in float32.
 
     Yields:
         The table ``boxes`` of each batch, in original px.
 
     Raises:
-        InputError: The number of findings is not the model's, or an image has no known size.
+        InputError: The model has another number of findings, or the size of an image is unknown.
     """
     require_findings(findings, model.n_findings, "detector")
     sizes = images.set_index("image_id")

@@ -1,4 +1,7 @@
-"""Detectors with transformers: RT-DETR, D-FINE and Deformable DETR of the package transformers."""
+"""Detectors with transformers: RT-DETR, D-FINE and Deformable DETR.
+
+The networks are those of the package transformers.
+"""
 
 from __future__ import annotations
 
@@ -64,17 +67,17 @@ class _MaskedMaps(nn.Module):
 
 
 class LesionDetr(Detector):
-    """A DETR of the package transformers for store pixels: RT-DETR, D-FINE or Deformable DETR.
+    """A DETR that reads the pixel store: RT-DETR, D-FINE or Deformable DETR.
 
-    It differs from the package in three points:
+    The class differs from the package transformers in three points:
 
-    - Losses are divided by the images of a batch, not by its boxes: a batch weighs as much on two
-      devices as on one.
-    - Losses and matching are in float32 under autocast.
+    - Losses are divided by the number of images of a batch, not by the number of boxes, so that a
+      batch has the same weight on two devices as on one.
+    - Losses and matching are computed in float32 under autocast.
     - An image whose output is not finite is reported.
 
-    `configs.model_settings.RtDetrSettings` explains the keys; Deformable DETR makes no denoising
-    queries. The others look for no more boxes than their maps have cells.
+    `configs.model_settings.RtDetrSettings` explains the settings. Deformable DETR makes no
+    denoising queries. RT-DETR and D-FINE have at most as many queries as their maps have cells.
 
     Source:
         Zhao et al. 2024, DETRs Beat YOLOs on Real-time Object Detection (RT-DETR); Peng et al.
@@ -138,7 +141,7 @@ class LesionDetr(Detector):
         self.network.loss_function = _defer_loss
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _Pass:
-        """Run the network; in training, RT-DETR and D-FINE also make queries from the targets."""
+        """Run the network; RT-DETR and D-FINE make denoising queries of the targets in training."""
         labels = None if targets is None else [self._package_target(target) for target in targets]
         output = self.network(pixel_values=self.pixels(images), labels=labels)
         logits = output.logits.float()  # (B, Q, K)
@@ -154,7 +157,7 @@ class LesionDetr(Detector):
         return {"class_labels": target["labels"] - 1, "boxes": boxes}
 
     def losses(self, passed: _Pass, targets: Targets) -> dict[str, Tensor]:
-        """Compute the package's losses by kind, over all decoder layers and kinds of queries."""
+        """Compute the package's losses, added up over all decoder layers and kinds of queries."""
         if passed.loss is None:
             raise ValueError("Expected a pass with targets, but got one without")
         arguments, keywords = tree_map_only(
@@ -177,7 +180,10 @@ class LesionDetr(Detector):
         return losses
 
     def detections(self, passed: _Pass) -> Detections:
-        """Return the best queries of each finding; queries of one box do not repeat."""
+        """Return the best queries of each finding.
+
+        Queries do not repeat a box, so no suppression of overlaps is needed.
+        """
         corners = box_convert(passed.boxes.detach(), "cxcywh", "xyxy") * self.preprocess.size
         scores = passed.logits.detach().sigmoid()
         rows = torch.cat([corners, scores], dim=2).cpu()  # (B, Q, 4 + K); one wait for the device

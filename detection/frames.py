@@ -1,4 +1,7 @@
-"""A detector's raw output as boxes, and boxes as tables, without torch, for every back end."""
+"""Decoding of a detector's raw output into boxes, and tables of boxes.
+
+No torch is needed, so all back ends use this module.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.prediction_writer import Part, image_status
 
-# The stored boxes of DESIGN.md section 3; every later sweep over thresholds starts from them.
+# Lowest score of a box that is stored; later steps choose thresholds above it.
 MIN_SCORE = 0.001
 NMS_IOU = 0.6
 MAX_PER_FINDING = 100
@@ -35,20 +38,20 @@ def decode_boxes(
 ) -> list[Boxes | None]:
     """Decode, suppress and sort the boxes of each image.
 
-    The best 1,000 candidates for each finding and level with a score of at least 0.001 are
-    decoded; non-maximum suppression at IoU 0.6 runs within each finding; the best 100 boxes for
-    each finding are kept.
+    For each finding and level, the best 1,000 candidates with a score of at least 0.001 are
+    decoded. Non-maximum suppression at IoU 0.6 then runs within each finding, and the best 100
+    boxes of each finding are kept.
 
     Args:
-        logits: float32 ``(B, A, K)``, findings only.
-        offsets: float32 ``(B, A, 4)``, of the anchors' centres and sides.
-        anchors: float32 ``(A, 4)`` xyxy, store px.
-        level_sizes: Anchors on each level; they add up to A.
+        logits: Logits of the findings without background, float32 ``(B, A, K)``.
+        offsets: Offsets of the anchors' centres and sides, float32 ``(B, A, 4)``.
+        anchors: Anchors, float32 ``(A, 4)`` xyxy in pixel-store coordinates.
+        level_sizes: Number of anchors on each level; their sum is A.
         size: Side of the square image, px, to which boxes are clipped.
 
     Returns:
-        Per image its boxes by falling score, float32, store px, within the image, labels 1 to K;
-        None if the network's output for it has a NaN or an infinity.
+        The boxes of each image by falling score, float32 in pixel-store coordinates, with labels 1
+        to K; None for an image whose output has a NaN or an infinity.
 
     Source:
         torchvision's ``RetinaNet.postprocess_detections``, to which the tests compare it.
@@ -75,7 +78,7 @@ def best_boxes(boxes: Boxes) -> Boxes:
         boxes: Boxes (N, 4) xyxy of one image, with scores and labels (N,).
 
     Returns:
-        The boxes that remain.
+        The boxes that were kept.
 
     Example:
         >>> corners = np.array([[0.0, 0, 8, 8], [4.0, 4, 12, 12]])
@@ -92,19 +95,19 @@ def best_boxes(boxes: Boxes) -> Boxes:
 def suppress_boxes(
     boxes: Boxes, iou_threshold: float, most_per_label: int | None = None
 ) -> np.ndarray:
-    """Return the rows that greedy non-maximum suppression keeps, by label and falling score.
+    """Return the rows that greedy non-maximum suppression keeps.
 
-    A box is kept unless a kept one of its label and of higher score (of equal scores the earlier
-    row) overlaps it by more than the threshold. Overlaps are compared in double precision, as
-    torchvision does.
+    A box is kept unless it overlaps a kept box of the same label and a higher score by more than
+    the threshold. Among boxes of equal score the earlier row comes first. Overlaps are compared in
+    double precision, as in torchvision.
 
     Args:
-        boxes: N boxes.
-        iou_threshold: Largest overlap of two kept boxes of a label, in [0, 1].
-        most_per_label: Number of boxes of a label after which no more are kept.
+        boxes: N boxes with scores and labels.
+        iou_threshold: Largest IoU of two kept boxes of one label, in [0, 1].
+        most_per_label: Largest number of kept boxes of one label; None for any number.
 
     Returns:
-        Rows of `boxes`, int (M,).
+        Rows of `boxes`, int (M,), ordered by label and falling score.
 
     Example:
         >>> corners = np.array([[0.0, 0, 8, 8], [0.0, 0, 8, 9], [20.0, 20, 28, 28]])
@@ -179,16 +182,16 @@ def boxes_frames(
     placement: Callable[[str], Placement],
     sizes: pd.DataFrame,
 ) -> Part:
-    """Make the table ``boxes`` of a batch, in original pixels.
+    """Return the table ``boxes`` of a batch, in original px.
 
     Args:
-        image_ids: B images.
-        detected: Boxes of each image in store px, labels from 1; None if the network's output is
-            not finite, which makes the image ``failed``.
-        findings: Names in label order.
-        placement: Gives the placement of an image in the store by its id.
-        sizes: ``width, height`` of the originals, px, by image id; boxes are clipped to them, and
-            dropped if no area is left.
+        image_ids: Ids of the B images.
+        detected: Boxes of each image in pixel-store coordinates, with labels from 1. None marks an
+            image whose output is not finite; it becomes ``failed``.
+        findings: Names of the findings, in the order of the labels.
+        placement: Function that returns the placement of an image in the store, by its id.
+        sizes: Columns ``width, height`` of the original images in px, by image id. Boxes are
+            clipped to them, and dropped if no area is left.
 
     Returns:
         The status of each image, and the table.

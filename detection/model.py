@@ -1,4 +1,4 @@
-"""Detectors by the name of their architecture, and the weights that they start from."""
+"""Building of a detector by the name of its architecture, and loading of its first weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -51,21 +51,21 @@ def build_detector(
     """Build a detector in training mode, which reads uint8 (B, 1, S, S) from a pixel store.
 
     Args:
-        architecture: A name in `networks.registry.DETECTORS`, or an entry point of another
-            package (docs/architectures.md).
+        architecture: A name in `networks.registry.DETECTORS`, or the entry point of another package
+            (docs/architectures.md).
         backbone: A name of the registry of networks, or ``timm:NAME``.
         norm: Normalisation of the backbone: ``frozen``, ``batch`` or ``group``.
-        weights: Published weights, downloaded on first use or read from an installed package:
-            ``imagenet`` (of the backbone) or ``coco`` (of a RetinaNet, all but the class layer).
-            Those of a file or a run are loaded afterwards, by `start_from`.
-        n_findings: Number of findings K. Label k is the k-th finding, 0 is background.
+        weights: ``imagenet`` (for the backbone), ``coco`` (for a RetinaNet, all but the class
+            layer), or None for random weights. Published weights are downloaded on first use or
+            read from an installed package. `start_from` loads weights of a file or a run.
+        n_findings: Number of findings K. Label k is the k-th finding, and 0 is background.
         image_size: Side S of the pixel store's images, px.
-        mean: Mean of the pixels, in [0, 1]; None for that of the backbone's published weights.
-        std: Standard deviation of the pixels; None for that of the published weights.
-        settings: Keys of the architecture, which `configs.settings` explains.
+        mean: Mean of the pixels, in [0, 1]. None takes that of the backbone's published weights.
+        std: Standard deviation of the pixels. None takes that of the published weights.
+        settings: Settings of the architecture, which `configs.model_settings` explains.
 
     Returns:
-        The detector; its weights are random unless `weights` names some.
+        The detector. Its weights are random unless `weights` names published ones.
 
     Raises:
         InputError: An argument is outside its range, or the weights are not available.
@@ -125,27 +125,27 @@ def build_detector(
 
 _BATCH_NORM_EPS = 1e-5
 _COCO_CLASSES = 91  # outputs of torchvision's COCO models, one of them background
-# Arguments in which two runs of one architecture may differ while their tensors have one shape.
+# Arguments that may differ between two runs of one architecture without changing a tensor's shape.
 _SHAPE_NEUTRAL = {"n_findings", "image_size", "mean", "std", "norm", "anchor_sizes", "box_loss"}
 
 
 def start_from(model: Detector, checkpoint: Checkpoint, findings: Sequence[str] = ()) -> str:
-    """Load the part of a checkpoint that fits a detector, and say which part that is.
+    """Load the part of a checkpoint that fits a detector.
 
-    From a detector of the same architecture, everything is taken; but if the findings differ, as
-    in torchvision's COCO files, then the class layers start anew. From any other network that has
-    the model's backbone, only the features are taken.
+    From a detector of the same architecture all weights are loaded; if the findings differ, as in
+    torchvision's COCO files, the class layers keep their random weights. From any other network
+    with the same backbone only the features are loaded.
 
     Args:
-        model: From `build_detector`; unchanged if the weights do not fit.
-        checkpoint: The weights, and what is known of them.
-        findings: Findings that the model shall learn, in label order; empty if not known.
+        model: Detector from `build_detector`. It stays unchanged if the weights do not fit.
+        checkpoint: The weights, with their findings and network if these are known.
+        findings: Findings that the model is to learn, in the order of the labels; empty if unknown.
 
     Returns:
-        A line that says what was taken and what was not.
+        A sentence that says which part was loaded and which was not.
 
     Raises:
-        InputError: The weights are of another network, normalisation or size, or damaged.
+        InputError: The weights belong to another network, normalisation or size, or are damaged.
     """
     source = checkpoint.source
     backbone = model.architecture["arguments"]["backbone"]
@@ -263,14 +263,14 @@ def _require_shapes(
 
 
 def load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
-    """Load a backbone's weights from a checkpoint of any network that contains it.
+    """Load the weights of a backbone from a checkpoint of any network that contains it.
 
     Args:
-        body: From `detection.backbone.build_body`.
+        body: Backbone from `detection.backbone.build_body`.
         checkpoint: The weights.
-        name: The backbone's network, for messages.
+        name: Name of the backbone's network, for messages.
 
     Raises:
-        InputError: The weights are of another network, or contain a value that is not finite.
+        InputError: The weights belong to another network, or contain a value that is not finite.
     """
     body.load_state_dict(fit_layers(body, checkpoint, name, "detector"), strict=False)

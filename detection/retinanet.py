@@ -1,4 +1,4 @@
-"""RetinaNet on store pixels: anchors, heads and losses."""
+"""RetinaNet for images of the pixel store: anchors, heads and losses."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -25,7 +25,7 @@ DEFAULT_RATIOS = (0.5, 1.0, 2.0)
 
 
 class Anchors(NamedTuple):
-    """An anchor generator, and the arguments that it was built with."""
+    """An anchor generator with the arguments that it was built with."""
 
     generator: AnchorGenerator
     arguments: dict[str, list[float]]  # ``anchor_sizes``, px, and ``anchor_ratios``
@@ -34,16 +34,16 @@ class Anchors(NamedTuple):
 def build_anchors(
     sizes: Sequence[float] | None, ratios: Sequence[float], image_size: int, stride: int, steps: int
 ) -> Anchors:
-    """Build the anchors of five levels.
+    """Build the anchors of five pyramid levels.
 
     Args:
-        sizes: Smallest anchor of each level, px. None for torchvision's at 512 px, and the same
-            share of other images, but at least two strides of the finest level: a lesion between
-            two smaller anchors overlaps neither by half.
-        ratios: Height by width of the anchors of each size.
+        sizes: Side of the smallest anchor of each level, px. None takes torchvision's sizes at 512
+            px, scaled to the image size. They are at least two strides of the finest level, because
+            a lesion between two smaller anchors would overlap neither by half.
+        ratios: Height divided by width of the anchors of each size.
         image_size: Side of the images, px.
         stride: Stride of the finest level, px.
-        steps: Sizes of each level, spread over its octave.
+        steps: Number of sizes on each level, spread over an octave.
 
     Raises:
         InputError: There are not five sizes, or a size or ratio is out of range.
@@ -80,11 +80,11 @@ def box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tens
     Args:
         kind: ``l1``, ``smooth_l1``, ``giou``, ``diou`` or ``ciou``.
         offsets: Predicted offsets (M, 4).
-        anchors: (M, 4) xyxy, store px.
-        boxes: True boxes (M, 4) xyxy, store px.
+        anchors: Matched anchors (M, 4) xyxy in pixel-store coordinates.
+        boxes: True box of each matched anchor, (M, 4) xyxy in pixel-store coordinates.
 
     Returns:
-        Scalar, float32.
+        A float32 scalar.
 
     Source:
         Smooth L1: Girshick 2015; GIoU: Rezatofighi et al. 2019; DIoU and CIoU: Zheng et al. 2020.
@@ -223,12 +223,12 @@ class _Head(RetinaNetHead):
 
 
 class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's RetinaNet for store pixels, with a feature pyramid, P3 to P7.
+    """torchvision's RetinaNet for images of the pixel store, with a feature pyramid, P3 to P7.
 
-    Head ``v1`` is torchvision's ``retinanet_resnet50_fpn``: plain convolutions, L1 box loss, P6
-    from P5. ``v2`` is its ``retinanet_resnet50_fpn_v2``: group norm in the heads, generalised
-    IoU loss, P6 from C5. `configs.model_settings.RetinaNetSettings` explains the keys; each of the
-    `anchor_sizes` is there three times, at 2^0, 2^(1/3) and 2^(2/3).
+    Head ``v1`` is that of torchvision's ``retinanet_resnet50_fpn``: plain convolutions, L1 box
+    loss, P6 from P5. Head ``v2`` is that of ``retinanet_resnet50_fpn_v2``: group norm in the heads,
+    generalised IoU loss, P6 from C5. `configs.model_settings.RetinaNetSettings` explains the
+    settings. Each of the `anchor_sizes` is used in three scales: 2^0, 2^(1/3) and 2^(2/3).
 
     Source:
         Lin et al. 2017, Focal Loss for Dense Object Detection.
@@ -266,19 +266,23 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         self.coco_without_epsilon = head == "v1"
 
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the head's own outputs, without background."""
+        """Return logits and offsets of the head, without the background class."""
         return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute ``classification`` and ``bbox_regression`` as torchvision, means over images."""
+        """Compute torchvision's losses, ``classification`` and ``bbox_regression``.
+
+        Each is a mean over the images.
+        """
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
             return self.compute_loss(targets, passed.outputs, passed.anchors)
 
     def fetch_coco(self) -> dict[str, Tensor]:
-        """Fetch torchvision's COCO weights of the model with the same head.
+        """Download torchvision's COCO weights of the model with the same head.
 
         Raises:
-            InputError: The model has other sizes than torchvision's, or the file is not available.
+            InputError: The model has other sizes than torchvision's, or the file cannot be
+                downloaded.
         """
         arguments = self.architecture["arguments"]
         sizes = [arguments[key] for key in ("backbone", "fpn_channels", "head_convs")]

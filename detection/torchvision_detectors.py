@@ -1,4 +1,4 @@
-"""FCOS, SSDLite and Faster R-CNN on store pixels, with torchvision's layers."""
+"""FCOS, SSDLite and Faster R-CNN for images of the pixel store, with torchvision's layers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -52,9 +52,10 @@ def _mean_losses(
 
 
 class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's FCOS with a feature pyramid, P3 to P7: one box for each cell, no anchors.
+    """torchvision's FCOS with a feature pyramid, P3 to P7: one box for each cell, and no anchors.
 
-    `configs.model_settings.FCOSSettings` explains the keys; its norm is our group norm.
+    `configs.model_settings.FCOSSettings` explains the settings. The heads use the group norm of
+    `detection.backbone.group_norm`.
 
     Source:
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
@@ -77,8 +78,8 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return logits of the geometric mean of class and centredness, and offsets of the boxes.
 
-        FCOS predicts the distances from a cell's middle to the edges of its box; they become the
-        offset of the centre and the logarithm of the sides.
+        FCOS predicts the distances from the middle of a cell to the edges of its box. They are
+        converted to the offset of the centre and the logarithm of the sides.
         """
         both = torch.cat([outputs["bbox_ctrness"], outputs["cls_logits"]], dim=2)  # (B, A, K + 2)
         log_probability = functional.logsigmoid(both)
@@ -137,10 +138,10 @@ class _SSDLiteMaps(nn.Module):
 
 
 class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's SSDLite: default boxes of six maps, from a fifth of the image up.
+    """torchvision's SSDLite with default boxes on six maps, from a fifth of the image up.
 
-    torchvision learns nothing from an image without boxes; here its three largest losses count, as
-    many as for one anchor with a box.
+    torchvision learns nothing from an image without boxes. Here the three largest losses of such an
+    image count, which are as many as count for one anchor with a box.
 
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
@@ -158,14 +159,14 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         super().__init__(maps, anchors, size, n_classes, head=head)
 
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits of each finding against all other classes, and offsets without scale."""
+        """Return logits of each finding against all other classes, and unscaled offsets."""
         classes, offsets = outputs["cls_logits"], outputs["bbox_regression"]
         logits = _logits(classes.log_softmax(2)[..., 1:], classes)
         (centres, _, sides, _) = self.box_coder.weights
         return logits, torch.cat([offsets[..., :2] / centres, offsets[..., 2:] / sides], dim=2)
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses, and for an image without boxes its three largest ones."""
+        """Compute torchvision's losses; for an image without boxes, its three largest ones."""
         anchors = passed.anchors[:1]
 
         def image_losses(
@@ -196,9 +197,9 @@ class _ProposalPass(NamedTuple):
 class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward is Detector's
     """torchvision's Faster R-CNN with a feature pyramid, P2 to P6.
 
-    Losses are means over the images, also of what each image samples. Anchors, and the level that a
-    proposal is read from, are torchvision's at 512 px and the same share of other images;
-    `anchor_sizes` are the only sizes of each level (`configs.model_settings.FasterRCNNSettings`).
+    Losses are means over the images. Anchors, and the rule that assigns a proposal to a level, are
+    torchvision's at 512 px, scaled to the image size. Each level has the single size that
+    `anchor_sizes` names (`configs.model_settings.FasterRCNNSettings`).
 
     Source:
         Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
@@ -234,7 +235,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         )
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _ProposalPass:
-        """Run backbone and proposal network; proposals have no gradient, as in torchvision."""
+        """Run backbone and proposal network. Proposals have no gradient, as in torchvision."""
         count = len(images)
         pixels = self.pixels(images)  # (B, 3, S, S)
         batch = image_list(pixels)
@@ -262,7 +263,11 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         return tuple(output.float().split(counts) for output in outputs)
 
     def losses(self, passed: _ProposalPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses of each image; in evaluation the samples stay the same."""
+        """Compute torchvision's losses of each image.
+
+        Anchors and proposals are sampled at random in training. In evaluation mode the random seed
+        is fixed, so that the losses of two epochs can be compared.
+        """
         device = passed.objectness.device
         devices = [] if device.type == "cpu" else [device]
         same_samples = torch.random.fork_rng(devices, enabled=not self.training)
@@ -297,7 +302,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
 
     @torch.no_grad()
     def detections(self, passed: _ProposalPass) -> Detections:
-        """Classify and move the proposals."""
+        """Classify the proposals, refine their boxes, and return the best boxes of each image."""
         logits, offsets = self._classified(passed, passed.proposals)
         finite = passed.objectness.isfinite().all(1) & passed.offsets.isfinite().all((1, 2))
         pairs = zip(logits, offsets, strict=True)

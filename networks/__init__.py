@@ -1,1 +1,1 @@
-"""What both models share: network registry, published weights, checkpoints."""
+"""Code that both models share: the registry of networks, published weights, and checkpoints."""

@@ -1,4 +1,4 @@
-"""Builders of published networks with random weights, and what their layers are."""
+"""Functions that build published networks with random weights, and that group their layers."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def find_network(name: str, kind: ModelKind) -> Network:
 
     Args:
         name: A name of the registry, or ``timm:NAME``.
-        kind: The model that the network is for.
+        kind: ``detector`` or ``classifier``.
 
     Returns:
-        The registry's record, or one made from timm's settings.
+        The record of the registry, or for ``timm:NAME`` a record made from timm's settings.
 
     Raises:
         InputError: There is no such network for this kind of model.
@@ -46,9 +46,10 @@ def find_network(name: str, kind: ModelKind) -> Network:
 
 
 def describe_timm_network(name: str) -> Network:
-    """Make the record of a network of timm, ``timm:NAME``, from timm's own settings.
+    """Return the record of a network ``timm:NAME``, made from timm's own settings.
 
-    The normalisation of the grey pixels is the mean over timm's three colours.
+    The images are grey, so mean and standard deviation of the pixels are those of timm averaged
+    over the three colours.
 
     Raises:
         InputError: timm has no network of this name.
@@ -153,7 +154,7 @@ def feature_layers(network: nn.Module) -> nn.Module:
         network: A network of torchvision.
 
     Returns:
-        A module whose children are the layers in forward order.
+        A module whose children are these layers.
 
     Example:
         >>> list(dict(feature_layers(build_network("resnet18")).named_children()))[-1]
@@ -168,10 +169,11 @@ def feature_layers(network: nn.Module) -> nn.Module:
 
 
 def timm_stages(network: nn.Module) -> list[list[nn.Module]]:
-    """Group the layers of a network of timm into stages that end where the next maps are smaller.
+    """Group the layers of a network of timm into stages. After a stage the maps get smaller.
 
-    A plain transformer, whose maps have one size, is cut into four stages of equally many blocks.
-    Tensors that belong to no layer, such as the position embedding, are in the first stage.
+    A plain transformer, whose maps all have one size, is divided into four stages with equal
+    numbers of blocks. Tensors that belong to no layer, such as the position embedding, are in the
+    first stage.
 
     Args:
         network: A network of timm.

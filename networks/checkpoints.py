@@ -58,23 +58,24 @@ def fit_layers(
 ) -> dict[str, Tensor]:
     """Take all tensors of some layers from a checkpoint of any network that contains them.
 
-    Tensors of other layers, such as a classifier's last one, are passed over. A first layer that
-    reads one grey channel is spread over the channels that the network reads, which all hold the
-    same image: each gets its share of the weights.
+    Tensors of other layers, such as the last one of a classifier, are ignored. If the first layer
+    in the checkpoint reads one grey channel, its weights are divided equally among the channels
+    that the network reads, because all of these show the same image.
 
     Args:
-        layers: The layers to load.
+        layers: Layers that need weights.
         checkpoint: The weights.
         name: Network of the layers, for messages.
         kind: Kind of the model, for messages.
-        rename: Translates a name from `name_in_body` into the layers' own.
+        rename: Function that translates a name from `name_in_body` into the name in `layers`.
 
     Returns:
-        Tensors by the names in `layers`, without step counters, which old files and frozen layers
-        lack: load them with ``strict=False``.
+        Tensors by their names in `layers`. Step counters of batch norm are missing, because old
+        files and frozen layers lack them, so load the tensors with ``strict=False``.
 
     Raises:
-        InputError: The checkpoint is of another network, contains two, or a value is not finite.
+        InputError: The checkpoint belongs to another network, contains two networks, or has a value
+            that is not finite.
     """
     own_state = layers.state_dict()
     source = checkpoint.source
@@ -104,14 +105,14 @@ def fit_layers(
 def describe_difference(
     file_shapes: Shapes, own_shapes: Shapes, checkpoint: Checkpoint, name: str, kind: ModelKind
 ) -> str:
-    """Explain how a checkpoint's tensors differ from those of a network, and what to do.
+    """Return a sentence on how the tensors of a checkpoint differ from a network, and what to do.
 
     Args:
-        file_shapes: Shapes of the checkpoint's tensors by their names of today.
-        own_shapes: Shapes of the network's tensors by the same names.
-        checkpoint: The checkpoint, which may know its network.
-        name: The network that was expected.
-        kind: The model that reads the checkpoint.
+        file_shapes: Shapes of the checkpoint's tensors, by their present names.
+        own_shapes: Shapes of the network's tensors, by the same names.
+        checkpoint: The checkpoint, which may name its network.
+        name: Network that was expected.
+        kind: Kind of the model that reads the checkpoint.
 
     Example:
         >>> checkpoint = Checkpoint("w.pth", {}, network="resnet18")
@@ -147,15 +148,15 @@ def describe_difference(
 def guess_network(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -> str | None:
     """Guess the network of the registry whose features a checkpoint contains.
 
-    All tensors must agree but for the statistics of norms, which frozen or other norms lack, and
-    for a first layer that reads one grey channel.
+    All tensors must have the same names and shapes, with two exceptions: statistics of norms may be
+    missing, and the first layer may read one grey channel.
 
     Args:
         shapes: Shapes of the checkpoint's tensors by name.
         names: Networks of the registry to compare with.
 
     Returns:
-        The first network that fits; None if none does.
+        The name of the first network that fits; None if none does.
     """
     file_shapes = {name_in_body(key): shape for key, shape in _without_norm_state(shapes).items()}
     for name in names:
@@ -188,12 +189,12 @@ def _feature_shapes(name: str) -> dict[str, tuple[int, ...]]:
 def match_names(
     keys: Iterable[str], rename: Callable[[str], str], *, source: str
 ) -> dict[str, str]:
-    """Map each tensor's new name to its name in the checkpoint; step counters are left out.
+    """Map the new name of each tensor to its name in the checkpoint, without step counters.
 
     Args:
         keys: Names in the checkpoint.
-        rename: Gives the new name of each.
-        source: The checkpoint, for messages.
+        rename: Function that returns the new name for a name in the checkpoint.
+        source: Name of the checkpoint, for messages.
 
     Returns:
         Name in the checkpoint by new name.
@@ -216,12 +217,12 @@ def match_names(
 
 
 def require_finite(value: Any, key: str, source: str) -> None:
-    """Refuse a tensor with a value that is not finite.
+    """Check that all values of a tensor are finite.
 
     Args:
         value: The tensor.
-        key: Its name in the checkpoint.
-        source: The checkpoint, for the message.
+        key: Name of the tensor in the checkpoint.
+        source: Name of the checkpoint, for messages.
 
     Raises:
         InputError: A value is NaN or infinite.

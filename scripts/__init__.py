@@ -1,1 +1,1 @@
-"""The command line: what `cxr` checks, runs and prints."""
+"""The command line: the commands of `cxr`, the checks of their arguments, and what they print."""

@@ -1,11 +1,13 @@
-"""`cxr` commands that another command runs: several at a time, or as processes of one training.
+"""`cxr` commands that another command runs as child processes.
 
-Each of several is a process of its own with its GPUs or its share of the processors, and writes
-what it says to a file. One that fails leaves the others; none outlives the command that started it.
+`cxr sweep` and `cxr curve` run several commands at a time. Each is a process with its own GPUs or
+its share of the processors, and its output goes to a file. If one fails, the others continue. If
+the parent command ends, all of them end.
 
-`cxr train --devices N` starts one process a device on this machine, with torchrun's variables, and
-watches them. Each runs the same command. The first writes the run folder and the terminal; the
-output of the others is kept and shown only where one of them fails first.
+`cxr train --devices N` starts one process for each device of this machine, sets the environment
+variables of torchrun, and watches the processes. All run the same command. The first process writes
+the run folder and prints to the terminal. The output of the others is kept in a file, and is shown
+only if one of them fails first.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ _TERMINATED = 143
 
 
 class Command(NamedTuple):
-    """A `cxr` command."""
+    """A `cxr` command to run, with the file for its output."""
 
     name: str  # of its own among those that run
     words: Sequence[str]  # without `cxr`
@@ -51,40 +53,40 @@ class Command(NamedTuple):
 
 
 class Child(Protocol):
-    """The process of a command, here or on another machine."""
+    """The process of a command, on this machine or on another one."""
 
     def poll(self) -> int | None:
         """Return the exit status; None while the process runs."""
 
     def interrupt(self) -> None:
-        """Ask it to end, as Ctrl-C does."""
+        """Ask the process to end, as Ctrl-C does."""
 
     def wait(self, seconds: float) -> None:
-        """Wait for its end, no longer than some seconds."""
+        """Wait until the process ends, for at most this many seconds."""
 
     def kill(self) -> None:
-        """End it at once, where it has not ended."""
+        """Kill the process if it has not ended."""
 
 
 class Machines(Protocol):
-    """Runner of commands: this machine, or a cluster."""
+    """Runner of commands: this machine, or the machines of a cluster."""
 
     @property
     def jobs(self) -> int:
-        """Number of commands that run at a time."""
+        """Number of commands that run at the same time."""
 
     def start(self, command: Command, slot: int) -> Child:
-        """Start a command in one of the slots, by its number from 0."""
+        """Start a command in a free slot; slots are numbered from 0."""
 
 
 class ThisMachine(NamedTuple):
-    """Processes of this machine; an environment for each that runs at a time."""
+    """Runner of commands on this machine, with the environment variables of each slot."""
 
     environments: Sequence[Mapping[str, str]]
 
     @property
     def jobs(self) -> int:
-        """Number of commands that run at a time."""
+        """Number of commands that run at the same time."""
         return len(self.environments)
 
     def start(self, command: Command, slot: int) -> Child:
@@ -115,7 +117,7 @@ class _Process:
 
 
 class Running:
-    """A command under way, or ended."""
+    """A command that was started, and may have ended."""
 
     def __init__(self, command: Command, child: Child) -> None:
         self.command = command
@@ -129,16 +131,18 @@ class Running:
         return self.status is not None
 
     def stop(self) -> None:
-        """End it early; what it has done stays, and the others go on."""
+        """End the command early; what it has written stays, and the other commands continue."""
         self.stopped = True
         self.child.interrupt()
 
     def problem(self) -> str | None:
-        """Return why the command failed, in its own words if it wrote any; None for success.
+        """Return the reason why the command failed, or None if it succeeded.
+
+        The reason is the last line that the command wrote, if it wrote any.
 
         Raises:
-            KeyboardInterrupt: It was interrupted, and so are all.
-            InputError: It had no room, as none of them has; nothing is known of its outcome.
+            KeyboardInterrupt: The command was interrupted, so all commands are to end.
+            InputError: The disk is full, so that the other commands would fail as well.
         """
         status = self.status or 0
         if status in (_TERMINATED, -signal.SIGTERM):  # as when a machine goes down
@@ -160,16 +164,22 @@ def run_commands(
     ended: Callable[[Running], bool],
     watch: Callable[[Running], object] | None = None,
 ) -> None:
-    """Run commands, as many at a time as there are places, and wait for all.
+    """Run several commands, as many at a time as the machines allow, and wait until all have ended.
 
-    A command that goes on where it was, such as `cxr train`, makes the whole resumable: leave out
-    what has ended, and give the others again. After five failures in a row no more is started.
+    To continue an interrupted call, call the function again without the commands that have ended:
+    each command, such as `cxr train`, continues its own work. After five failures in a row no
+    further command is started.
 
-    `ended` is called with each that has ended, before another is taken, and says whether it failed;
-    `watch` with each that is under way, a few times a second.
+    Args:
+        commands: Commands to run, in this order.
+        machines: Runner of the commands.
+        ended: Function that is called with each command that has ended, before the next one is
+            started. It returns True if the command failed.
+        watch: Function that is called a few times a second with each command that is running.
 
     Raises:
-        KeyboardInterrupt: The user interrupted, or one of them was; all have been.
+        KeyboardInterrupt: The user interrupted, or one command was interrupted. All commands have
+            then been interrupted.
     """
     coming = iter(commands)
     running: dict[int, Running] = {}
@@ -208,12 +218,12 @@ def _end(children: Sequence[Child]) -> None:
 def start(
     words: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a `cxr` command that does not outlive this one; without a file it writes here.
+    """Start a `cxr` command as a process that ends if this process ends.
 
     Args:
-        words: Words of the command line behind ``cxr``.
-        environment: Environment variables of the process.
-        output: File for its output, or None.
+        words: Words of the command line after ``cxr``.
+        environment: Environment variables of the new process, added to those of this one.
+        output: File for the output of the process. None lets it write to this terminal.
 
     Returns:
         The running process.
@@ -230,7 +240,11 @@ def start(
 
 
 def follow_parent() -> bool:
-    """End with the command that `start`ed this process; whether one did."""
+    """Let this process end when the `cxr` command that started it ends.
+
+    Returns:
+        True if a `cxr` command started this process, False if a user did.
+    """
     parent = os.environ.pop(_PARENT, None)  # not for the processes that this one starts
     if parent is not None:
         if sys.platform == "linux":
@@ -264,7 +278,19 @@ def problem_of_status(status: int) -> str | None:
 
 
 def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
-    """Return the environment variables that give each command its share of this machine."""
+    """Return the environment variables that give each command its share of this machine.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        devices: Number of GPUs for each command.
+        jobs: Number of commands that run at the same time.
+
+    Returns:
+        One mapping of environment variables for each of the `jobs` slots.
+
+    Raises:
+        InputError: The device does not exist, or the machine has too few GPUs.
+    """
     if not runs_on_gpu(device):
         if device not in ("auto", "cpu"):
             choose_device(device, devices)  # refuses it
@@ -282,7 +308,17 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
 
 
 def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
-    """Return the GPUs that each command sees; small commands may share one.
+    """Return the GPUs that each command sees, as a value of ``CUDA_VISIBLE_DEVICES``.
+
+    Several commands share one GPU only if each of them takes a single one.
+
+    Args:
+        names: Names of the GPUs of this machine.
+        devices: Number of GPUs for each command.
+        jobs: Number of commands that run at the same time.
+
+    Raises:
+        InputError: There are too few GPUs.
 
     Example:
         >>> share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)
@@ -301,7 +337,10 @@ def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
 
 
 def own_rank(devices: int) -> Rank | None:
-    """Return the rank of this process in a training of several; None where it trains alone."""
+    """Return the rank of this process in a training of several processes, or None.
+
+    None means that the process trains alone.
+    """
     rank = Rank.from_environment(os.environ)
     if rank is None:
         tasks = os.environ.get("SLURM_NTASKS", "1")
@@ -320,10 +359,17 @@ def own_rank(devices: int) -> Rank | None:
 
 
 def run_on_devices(arguments: Sequence[str], devices: int) -> int:
-    """Run one `cxr` command in several processes that form one training; its exit status.
+    """Run one `cxr` command in several processes that form one training.
+
+    Args:
+        arguments: Words of the command line after ``cxr``.
+        devices: Number of processes, one for each device.
+
+    Returns:
+        The exit status of the command.
 
     Raises:
-        InputError: It failed, and nothing is shown here.
+        InputError: The command failed while nothing is printed here; the message holds its error.
     """
     port = free_port()
     silent = console.is_silent()
@@ -366,7 +412,7 @@ def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port of this machine on which nobody listens."""
+    """Return the number of a TCP port of this machine that no process uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -375,7 +421,11 @@ def free_port() -> int:
 def wait_for_processes(
     processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]
 ) -> tuple[int, str]:
-    """Return the exit status, and the error where the first process could not write it."""
+    """Wait for the processes of one training, and return their exit status and an error text.
+
+    The error text is that of the process that failed first. It is empty if all succeeded, or if the
+    first process has printed it.
+    """
     while True:
         codes = [process.poll() for process in processes]
         failed = next((rank for rank, code in enumerate(codes) if code), None)

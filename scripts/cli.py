@@ -1,4 +1,4 @@
-"""The `cxr` command: each command's options, arguments and help follow from its function."""
+"""The `cxr` command. Options, arguments and help of each command follow from its function."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from cxr_compare.scripts.former_options import current_words
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.parameters import Parameter, description, parameters_of
 
-# Commands of other programs.
+# Names of commands in other programs, and the command of cxr that does the same.
 _MEANT = dict.fromkeys(("report", "evaluate", "eval", "test"), "compare") | {
     "audit": "check",
     "web": "serve",
@@ -49,7 +49,7 @@ _PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode":
 
 
 def command_function(name: str) -> Callable[..., Any]:
-    """Return the function of a command, from the module of its name."""
+    """Return the function of a command, by the name of the function."""
     function: Callable[..., Any] = getattr(
         import_module(f"cxr_compare.scripts.commands.{name}"), name
     )
@@ -141,7 +141,7 @@ class _Command(TyperCommand):
 
 
 def build_app() -> typer.Typer:
-    """Assemble the commands."""
+    """Build the typer application with all commands."""
     app = typer.Typer(
         name="cxr",
         cls=_Program,
@@ -155,7 +155,7 @@ def build_app() -> typer.Typer:
 
 
 def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a command as typer takes it: the same parameters, and the text of the docstring."""
+    """Return a function for typer, with the parameters and the docstring of a command."""
     parameters = parameters_of(function)
 
     def command(**words: Any) -> int:
@@ -206,7 +206,17 @@ def _annotation(parameter: Parameter) -> Any:
 def run_command(
     function: Callable[..., Any], *arguments: Any, as_json: bool = False, **options: Any
 ) -> int:
-    """Run a command as the shell does, and show what it returns; the exit status."""
+    """Run a command as the shell does, and print its result.
+
+    Args:
+        function: Function of the command.
+        *arguments: Positional arguments of the command.
+        as_json: True prints the result as JSON.
+        **options: Options of the command, by parameter name.
+
+    Returns:
+        The exit status.
+    """
     with printing("json" if as_json else "text"):
         result = function(*arguments, **options, progress=True)
     if result is None:
@@ -260,10 +270,11 @@ class _Termination:
 
 
 def main() -> None:
-    """Run `cxr`: exit 0 done, 1 a problem found, 2 bad input, 3 a bug, 130 Ctrl-C, 143 SIGTERM.
+    """Run the command line and end the process with its exit status.
 
-    A bug shows its traceback. It has a status of its own, as Python's would be 1: a monitor that
-    breaks must not look like one that found a change.
+    The status is 0 for success, 1 if the command found a problem, 2 for wrong input, 3 for a bug in
+    cxr (with a traceback), 130 after Ctrl-C and 143 after SIGTERM. Python's own status for a bug
+    would be 1, so that a `cxr monitor` that crashes would look like one that found a change.
     """
     try:
         _main()

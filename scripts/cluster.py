@@ -1,8 +1,8 @@
 """Machines that run `cxr` commands: processes of this machine, or a Ray cluster.
 
-In a cluster each is a process below a worker that holds its processors and GPUs. A worker or
-machine that dies takes its command along, which is then started again elsewhere and goes on where
-it was.
+In a cluster each command is a child process of a Ray worker, which reserves its processors and
+GPUs. If a worker or a machine dies, its command is started again elsewhere, and continues where it
+was.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _INTERRUPTED = 130
 
 
 class MachineShare(NamedTuple):
-    """Share of a machine that one command takes."""
+    """Processors and GPUs that one command takes."""
 
     processors: int  # whole ones
     gpus: float = 0.0  # below 1 where several commands share one
@@ -53,11 +53,23 @@ class MachineShare(NamedTuple):
 def share_machines(
     machines: Sequence[tuple[int, int]], device: str, devices: int, jobs: int
 ) -> MachineShare:
-    """Return the share of machines with (processors, GPUs) that each command gets.
+    """Return the processors and GPUs that each command gets.
 
-    On GPUs that is its number of GPUs with their share of a machine's processors; where there are
-    fewer GPUs than commands, those of one GPU share them. On processors it is the largest equal
-    share with which all run at once.
+    On GPUs each command gets `devices` GPUs, and the share of the machine's processors that belongs
+    to them. If there are fewer GPUs than commands, several commands share one GPU. Without GPUs
+    each command gets the largest equal number of processors with which all commands run at once.
+
+    Args:
+        machines: Number of processors and of GPUs of each machine.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        devices: Number of GPUs for each command.
+        jobs: Number of commands that run at the same time.
+
+    Returns:
+        The share of one command.
+
+    Raises:
+        InputError: The device is unknown, or no machine has enough GPUs or processors.
 
     Example:
         >>> share_machines([(8, 0), (8, 0)], "auto", devices=1, jobs=4)
@@ -102,14 +114,23 @@ def open_machines(
     jobs: int,
     reads: Sequence[Path],
 ) -> Iterator[Machines]:
-    """Give the machines that run commands for the block, and end what was started for it.
+    """Give the machines that run commands within a ``with`` block, and close them at its end.
 
-    Each command takes `devices` GPUs, and `jobs` of them run at a time. All machines of a cluster
-    must see what is in `reads`, folders and files that commands read or write, under the same path.
+    Args:
+        engine: ``local`` for processes of this machine, ``ray`` for a cluster.
+        address: Address of the Ray cluster; None starts one on this machine.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        devices: Number of GPUs for each command.
+        jobs: Number of commands that run at the same time.
+        reads: Folders and files that the commands read or write. All machines of a cluster must see
+            them under the same path.
+
+    Yields:
+        The runner of the commands.
 
     Raises:
-        InputError: There is no such cluster or device. What a machine of a cluster lacks is said
-            when the first command is started.
+        InputError: There is no such cluster or device. If a machine of the cluster lacks a package
+            or a folder, the error is raised when the first command starts.
     """
     for path in reads if engine == "ray" else ():
         if folder_address := store_address(path):

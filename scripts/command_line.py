@@ -1,4 +1,7 @@
-"""The command line that stands for a call, as each folder records it."""
+"""The command line that is equivalent to a call from Python.
+
+Each folder that a command writes records it.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ _NAMES = {"import_predictions": "import", "list_configs": "configs"}
 
 
 def command_name(function_name: str) -> str:
-    """Return the name of a command on the command line; usually the name of its function.
+    """Return the name that a command has on the command line; usually it is that of its function.
 
-    `import` is a keyword of Python, and `cxr_compare.configs` is a package.
+    Two names differ: `import` is a keyword of Python, and `cxr_compare.configs` is a package.
 
     Example:
         >>> command_name("list_configs"), command_name("train")
@@ -24,11 +27,14 @@ def command_name(function_name: str) -> str:
 
 
 def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
-    """Return the command line that asks for the same as a call from Python.
+    """Return the command line that does the same as a call from Python.
 
     Args:
-        function: The command.
-        arguments: The value of each of its parameters, by name.
+        function: Function of the command.
+        arguments: Value of each parameter of the function, by name.
+
+    Returns:
+        The command line, quoted for a shell. Parameters with their default are left out.
 
     Example:
         >>> from cxr_compare.scripts.commands.show import show

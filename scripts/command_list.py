@@ -1,7 +1,7 @@
 """The list of commands, in the groups that `cxr --help` shows.
 
-Everything that names all commands follows from this list or is compared with it by a test. Only
-`cxr_compare/__init__.py` repeats it: type checkers read imports and run no code.
+Code that needs all commands reads this list, and a test compares every other list with it. Only
+`cxr_compare/__init__.py` repeats the names, because type checkers read imports and run no code.
 """
 
 COMMAND_GROUPS = {

@@ -1,4 +1,4 @@
-"""The inputs of `cxr compare`: truth, systems, targets and protocol."""
+"""The inputs of `cxr compare`: the truth, the systems, the targets and the protocol."""
 
 from __future__ import annotations
 
@@ -44,7 +44,11 @@ Table = Annotated[Any, Argument(read=_read_table, write=_table_texts, metavar="F
 
 
 def split_column_roles(roles: Sequence[str]) -> tuple[ColumnNames, tuple[str, ...]]:
-    """Return the columns of the result files, and the texts ROLE=COLUMN that are of the truth."""
+    """Separate the texts ROLE=COLUMN of the result files from those of the truth.
+
+    Returns:
+        The names of the columns of the result files, and the texts that belong to the truth.
+    """
     from cxr_compare.evaluation.systems.prediction_files import ColumnNames
 
     fields = {"result_image": "image", "score": "score"}
@@ -70,13 +74,14 @@ def open_truth(
 
     Args:
         truth: File or folder of labels, or labels as an array, a Series or a frame.
-        boxes: True boxes of labels in a table; None without.
-        patients: Patient of each image; None where the truth names them or nobody does.
+        boxes: Table of the true boxes; None if there are none or the truth holds them.
+        patients: Patient of each image; None if the truth names the patients or they are unknown.
         columns: Columns of the truth's CSV as texts ROLE=COLUMN.
-        target_names: Targets that are asked for.
+        target_names: Names of the targets to evaluate; None for the only one.
 
     Returns:
-        The data set, and its image ids in the order of an array of labels; None for a file.
+        The data set and, for labels in memory, the image ids in the order of the labels (None for a
+        file).
 
     Raises:
         InputError: The truth is malformed, or a target is unknown.
@@ -111,11 +116,15 @@ def open_result_files(
     """Read result files and values in memory as predictions.
 
     Args:
-        systems: Systems, each with a file or values for each training seed.
-        dataset: Data set of the truth.
-        truth: The truth; a COCO file gives image and category ids their names.
-        order: Image ids in the order of arrays of scores; None where labels are in a file.
-        names: Columns of a CSV of results.
+        systems: Systems, each with a file or with values in memory for each training seed.
+        dataset: Data set that `open_truth` made.
+        truth: The truth as the user gave it. A COCO file says which images and classes the ids
+            mean.
+        order: Image ids in the order of arrays of scores; None if the labels are in a file.
+        names: Names of the columns in a CSV of results.
+
+    Returns:
+        The systems with their predictions.
 
     Raises:
         InputError: A file is malformed, or holds no box.
@@ -139,7 +148,7 @@ def open_result_files(
 
 
 def open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSystem:
-    """Make predictions from a system's values in memory; folders stay as they are."""
+    """Return a system whose values in memory have become predictions; folders stay unchanged."""
     from cxr_compare.evaluation.systems.from_frames import predictions_from_values
 
     members: list[Path | Predictions] = [
@@ -174,7 +183,7 @@ def _caption(table: Any) -> str:
 
 
 def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
-    """Return the targets with these names, each once; ``all`` means all of the data set."""
+    """Return the targets with these names without repetition; ``all`` means all of the data set."""
     if names and _ALL in names and _ALL not in dataset.targets:
         return list(dataset.targets.values())
     if not names:
@@ -185,12 +194,16 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
 def read_protocol_or_margin(
     path: Path | None, margin: float | None, target: str | None
 ) -> Protocol:
-    """Return the question of a comparison, from a protocol file or from a margin.
+    """Return the question of a comparison from a protocol file, or from a margin alone.
 
     Args:
-        path: Protocol that fixed the question beforehand; None makes an exploratory comparison.
-        margin: Margin of ``--margin``; a protocol must agree with it.
-        target: Target of ``--target``; a protocol must agree with it.
+        path: Protocol file that fixed the question beforehand. None makes the comparison
+            exploratory.
+        margin: Margin of non-inferiority from ``--margin``. It must agree with the protocol.
+        target: Name of the target from ``--target``. It must agree with the protocol.
+
+    Returns:
+        The question, with all choices that the protocol fixes.
 
     Raises:
         InputError: The protocol is malformed, or an option differs from it.

@@ -1,4 +1,4 @@
-"""Output of a command: lines, progress, JSON. Text goes to stderr, results to stdout."""
+"""Output of a command. Messages and progress go to stderr, results and JSON to stdout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PRINTED_AS = ContextVar[Literal["text", "json"] | None]("printed_as", default=N
 
 @contextmanager
 def silent(on: bool = True) -> Iterator[None]:
-    """Show no lines and no progress in the block: it was called by a program, not by a command."""
+    """Show no messages and no progress within a ``with`` block, as in a call from Python."""
     before = _SILENT.set(on or _SILENT.get())  # what silences outside stays in force
     try:
         yield
@@ -34,7 +34,11 @@ def is_silent() -> bool:
 
 @contextmanager
 def printing(form: Literal["text", "json"]) -> Iterator[None]:
-    """Let the block print its results as they come: it was called from the command line."""
+    """Let commands print their results within a ``with`` block, as on the command line.
+
+    Args:
+        form: ``text`` prints lines for people, ``json`` prints JSON.
+    """
     before = _PRINTED_AS.set(form)
     try:
         yield
@@ -43,15 +47,15 @@ def printing(form: Literal["text", "json"]) -> Iterator[None]:
 
 
 def printed_as() -> Literal["text", "json"] | None:
-    """Return how stdout shows results that come one by one; None in a call from Python."""
+    """Return the form in which results are printed as they come, or None in a call from Python."""
     return _PRINTED_AS.get()
 
 
 def say(text: str = "") -> None:
-    """Show lines to the person at the terminal; of long ones the beginning and the end.
+    """Print a message to stderr. The middle of a very long line is left out.
 
     Args:
-        text: Lines to show on stderr.
+        text: One or more lines.
     """
     if _SILENT.get():
         return
@@ -61,42 +65,44 @@ def say(text: str = "") -> None:
 
 
 def emit(text: str) -> None:
-    """Write a line of a result, which may be piped on, to stdout.
+    """Print one line of a result to stdout, which the user may send to another program.
 
     Args:
-        text: The line, without its end.
+        text: The line without its line break.
     """
     sys.stdout.write(with_store_addresses(text) + "\n")
     sys.stdout.flush()
 
 
 def next_step(*commands: str) -> None:
-    """Show what to do next, the last line of a command: a command, or several to choose from."""
+    """Print the command that usually follows, as the last line; several are alternatives."""
     for place, command in enumerate(commands):
         say(f"{'or:' if place else 'Next:':5} {command}")
 
 
 def emit_json(payload: Any) -> None:
-    """Write a result for a program to stdout.
+    """Print a result as JSON to stdout.
 
     Args:
-        payload: Values that JSON knows; others become texts.
+        payload: Values for JSON. Values of other types become texts.
     """
     emit(json.dumps(payload, indent=2, ensure_ascii=False, default=str))
 
 
 @contextmanager
 def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """Show a progress bar while the block runs.
+    """Show a progress bar during a ``with`` block.
 
-    Where stderr is no terminal (a log, CI), a line at its end, and how long a long one takes.
+    If stderr is no terminal (a log file or CI), one line is printed at the end of the block, and
+    for a long block further lines say how long it will take.
 
     Args:
         description: Text before the bar.
-        total: Number of steps, or None where it is unknown.
+        total: Number of steps, or None if it is unknown.
 
     Returns:
-        A context manager; its value is called with the number of steps done, by default 1.
+        A context manager. It gives a function that is called with the number of steps that were
+        done, by default 1.
     """
     if _SILENT.get() or not sys.stderr.isatty():
         yield from _plain_progress(description, total)
@@ -120,7 +126,7 @@ def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
         yield advance
 
 
-# seconds before a line; of a block of many hours a hundredth of it
+# Seconds until the first line of progress. In a block of many hours it is a hundredth of its time.
 _FIRST = 5.0
 _PAUSE = 20.0
 
@@ -152,7 +158,7 @@ def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..
 
 
 def time_left(seconds: float) -> str:
-    """Return a text for the seconds left.
+    """Return a text that says how much time is left.
 
     Example:
         >>> time_left(20), time_left(340), time_left(12_000)

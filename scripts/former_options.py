@@ -1,7 +1,7 @@
-"""Options that were removed or renamed: what to do instead, in one line.
+"""Options that were removed or renamed, and what the user does instead.
 
-A renamed option works for one release under its former name, which no help shows. A removed option
-is refused with exit code 2 on the command line, and with `InputError` from Python.
+A renamed option still works under its former name for one release, but no help shows that name. A
+removed option is refused with one line: exit code 2 on the command line, `InputError` from Python.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ RENAMED: dict[str, dict[str, str]] = {
 
 
 def current_keywords(function_name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords of a call from Python under their present names.
+    """Return the keyword arguments of a call from Python under their present names.
 
     Raises:
         InputError: A keyword was removed.
@@ -173,7 +173,7 @@ def current_keywords(function_name: str, keywords: Mapping[str, Any]) -> dict[st
 
 
 def current_words(function_name: str, words: Sequence[str]) -> list[str]:
-    """Return the words of a command line with options under their present names.
+    """Return the words of a command line with all options under their present names.
 
     Raises:
         InputError: An option was removed.

@@ -1,4 +1,4 @@
-"""Commands that usually follow for a folder that a command has made, with its own paths."""
+"""Commands that usually follow after a command has made a folder, with the paths of that folder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,15 @@ _MOST_SYSTEMS = 4  # in one suggested comparison
 
 
 def next_steps(folder: Path, data: Path | None = None) -> list[str]:
-    """Return the next commands for a complete folder of any kind, the usual one first.
+    """Return the commands that usually follow for a complete folder, the most usual one first.
 
-    `data`, the data set that it was made on, is looked for beside it if left out.
+    Args:
+        folder: Complete folder of any kind.
+        data: Data set that the folder was made from. By default it is searched for beside the
+            folder.
+
+    Returns:
+        Command lines; empty if the folder is of no known kind.
     """
     kind = folder_kind(folder)
     data = data or find_data_set(folder)
@@ -46,11 +52,12 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
 def trainings(dataset: DataSet, split: str = "default") -> list[str]:
     """Return commands that train on a data set: a classifier, and a detector if it has boxes.
 
-    Where the audit found an error, what removes it comes first, since training would stop.
+    If the audit found an error, training would stop, so the step that removes the error is
+    returned.
 
     Args:
         dataset: The data set.
-        split: Split to train on.
+        split: Name of the split to train on.
 
     Returns:
         Command lines in the order in which they are useful.

@@ -1,4 +1,4 @@
-"""Options that several commands have, and the split that they work on where none is named."""
+"""Options that several commands share, and the split that a command works on by default."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
 
 
 def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...]:
-    """Return numbers from a text with commas, or from several texts.
+    """Return the numbers of a text with commas, or of several such texts.
 
     Example:
         >>> read_numbers("0.85,0.80"), read_numbers([3, 4])
@@ -93,7 +93,13 @@ SettingsGiven: TypeAlias = str | Sequence[str] | Mapping[str, Any]
 
 
 def read_settings(value: SettingsGiven) -> list[str] | dict[str, Any]:
-    """Return keys of a configuration as texts ``section.key=value``, or as values by key.
+    """Return the replaced keys of a configuration: texts ``section.key=value``, or values by key.
+
+    Args:
+        value: One such text, several of them, or a mapping, which may be nested.
+
+    Returns:
+        A list if texts were given, and a flat mapping from ``section.key`` if a mapping was given.
 
     Example:
         >>> read_settings({"training": {"epochs": 2}, "model.weights": Path("a.pth")})
@@ -118,7 +124,7 @@ def _flat_settings(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_words(value: SettingsGiven) -> list[str]:
-    """Return keys of a configuration as texts of a command line.
+    """Return the replaced keys of a configuration as texts of the command line.
 
     Example:
         >>> settings_words({"training": {"epochs": 2}, "model.weights": "none"})
@@ -143,12 +149,15 @@ Settings = Annotated[
 
 
 def config_names() -> list[str]:
-    """Return the names of the shipped configurations, for the shell's completion."""
+    """Return the names of the shipped configurations, which the shell offers as completions."""
     return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.toml"))
 
 
 def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
-    """Return columns of a table as texts ROLE=COLUMN, from texts with commas or by role.
+    """Return the columns of a table as texts ROLE=COLUMN.
+
+    Args:
+        value: Text with commas, several texts, or a mapping from role to column.
 
     Example:
         >>> read_roles("label=Finding,xmin=left"), read_roles({"label": "Finding"})
@@ -160,14 +169,19 @@ def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...
 
 
 class EngineChoice(NamedTuple):
-    """Engine for decoding, prediction and trainings, from the environment."""
+    """Engine that the environment variables choose for decoding, prediction and training.
+
+    Attributes:
+        name: ``local`` for processes of this machine, ``ray`` for a Ray cluster.
+        address: Address of the Ray cluster; None starts one on this machine.
+    """
 
     name: EngineName
     address: str | None
 
     @property
     def is_cluster(self) -> bool:
-        """True where a Ray cluster works, False where processes of this machine do."""
+        """True for a Ray cluster, False for processes of this machine."""
         return self.name == "ray"
 
 
@@ -175,8 +189,8 @@ def chosen_engine() -> EngineChoice:
     """Read the engine from the environment variables ``CXR_ENGINE`` and ``CXR_ADDRESS``.
 
     ``CXR_ENGINE`` is ``local`` (the default: processes of this machine) or ``ray``. ``CXR_ADDRESS``
-    names the Ray cluster to join: ``auto`` or HOST:PORT. Without it one is started on this machine
-    and ended with the command.
+    names the Ray cluster to join: ``auto`` or HOST:PORT. Without an address the command starts a
+    cluster on this machine, and ends it afterwards.
 
     Raises:
         InputError: The engine is unknown, or an address is set without the engine ``ray``.
@@ -233,8 +247,8 @@ def chosen_device() -> str:
     """Read the device of the trainings of a sweep or a curve from ``CXR_DEVICE``.
 
     Returns:
-        ``auto`` (the default: a GPU where there is one), ``cpu`` or ``cuda``, as `--device` of
-        `cxr train` takes it.
+        ``auto`` (the default: a GPU if there is one), ``cpu`` or ``cuda``, the same values as for
+        `--device` of `cxr train`.
     """
     return os.environ.get("CXR_DEVICE") or "auto"
 
@@ -262,10 +276,21 @@ _USUAL_SPLIT = "default"
 
 
 def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> str:
-    """Name the split to work on.
+    """Return the name of the split to work on: the one that the user names, or that of the sources.
 
-    A model that learned on one split and is evaluated on another has often learned from the images
-    that it is evaluated on, so the default is never another split than its own.
+    The default is the split that the models learned on. On another split, a model has often learned
+    from the images that it would be evaluated on.
+
+    Args:
+        split: Name that the user gave, or None.
+        sources: Folders of runs or predictions.
+        dataset: Data set that they were made from.
+
+    Returns:
+        The name of the split; ``default`` if there are no sources.
+
+    Raises:
+        InputError: The sources were made on different splits, and the user named none.
     """
     if split is not None:
         return split
@@ -289,7 +314,12 @@ def _split_of(source: Path, dataset: DataSet) -> str:
 
 
 def split_name(system: str) -> tuple[str | None, Path]:
-    """Split ``NAME=PATH``; a bare path, and one that is there as it stands, has no name.
+    """Separate the name and the path of ``NAME=PATH``.
+
+    A text without ``=`` has no name. A text that is an existing path is taken as a path.
+
+    Raises:
+        InputError: The name or the path is empty.
 
     Example:
         >>> split_name("A=out/a"), split_name("out/a")

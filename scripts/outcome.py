@@ -17,12 +17,13 @@ class Outcome(ShownAsText):
 
     Attributes:
         text: Lines for the user.
-        payload: What ``--json`` prints, where no file holds it.
-        file: The JSON file that marks the folder complete; its name without suffix is its schema.
-        page: The page or image to look at.
+        payload: Values that ``--json`` prints if no file holds them.
+        file: JSON file of the result, whose presence marks the folder as complete. Its name without
+            the suffix is the name of its schema.
+        page: Page or image for the user to look at.
         next_steps: Commands that usually follow.
-        exit_status: 1 where the command found a problem in the data, else 0.
-        piped: True where the text is the result, for another program to read.
+        exit_status: 1 if the command found a problem in the data, else 0.
+        piped: True if the text itself is the result, which another program may read from stdout.
 
     Example:
         >>> Outcome("3 images", {"images": 3}).to_dict()
@@ -53,7 +54,7 @@ class Outcome(ShownAsText):
         return html_lines(self.text)
 
     def to_dict(self) -> Any:
-        """Return the content of the file, or of `payload` where there is no file."""
+        """Return the content of `file`, or `payload` if there is no file."""
         if self.file is None:
             return self.payload
         return read_json(self.file, self.file.stem)

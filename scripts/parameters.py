@@ -1,8 +1,9 @@
 """The parameters of a command, read from its signature and its docstring.
 
 A command is one typed function. Its parameters give the options of the command line
-(`scripts/cli.py`), the reference page, and the checks of each call (`scripts/runner.py`). What a
-type cannot say stands in an `Argument` inside ``Annotated``; what it means stands in the docstring.
+(`scripts/cli.py`), the reference page, and the checks of each call (`scripts/runner.py`). Facts
+that a type cannot express are in an `Argument` inside ``Annotated``; the description of a parameter
+is in the docstring.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ _COLLECTIONS = (list, Sequence, Mapping, dict, tuple)
 
 
 class HasFolder(Protocol):
-    """An object that was read from a folder or written into one, such as a data set or a run."""
+    """Object that was read from a folder or written into one, such as a data set or a run."""
 
     @property
     def folder(self) -> Path | None:
-        """The folder, or None where the object has not been written."""
+        """Folder of the object, or None if the object has not been written."""
 
 
 AnyPath: TypeAlias = str | Path | HasFolder
@@ -51,16 +52,19 @@ class Argument:
     """Facts about a parameter that its type does not say; the metadata of an ``Annotated`` type.
 
     Attributes:
-        folder_kind: The kind of folder that the path must name; the folder must be complete.
-        read: Makes the value from texts of the command line or from an object that Python passes.
-            It raises ValueError with the reason where it cannot read them.
-        write: Makes texts of the command line from a value; needed where `read` takes nested ones.
-        minimum: Smallest value allowed.
-        maximum: Largest value allowed.
+        folder_kind: Kind of folder that the path must name. The folder must be complete.
+        read: Function that makes the value from the texts of the command line, or from an object
+            that Python passes. It raises ValueError with the reason if it cannot.
+        write: Function that makes the texts of the command line from a value. It is needed if
+            `read` accepts nested values.
+        minimum: Smallest value that is allowed.
+        maximum: Largest value that is allowed.
         metavar: Placeholder of the value in the help.
-        completions: Returns the values that the shell offers for completion.
-        option: Name on the command line where it differs from the parameter's, such as ``--from``.
-        help: Description of an option that several commands share. A docstring's comes first.
+        completions: Function that returns the values that the shell offers as completions.
+        option: Name on the command line if it differs from that of the parameter, such as
+            ``--from``.
+        help: Description of an option that several commands share. The docstring of a command takes
+            precedence.
     """
 
     folder_kind: KindName | None = None
@@ -80,13 +84,13 @@ class Parameter:
 
     Attributes:
         name: Name in the function's signature.
-        type: Its type without None and metadata; for a list, the type of its items.
-        default: Its default; `inspect.Parameter.empty` where a value is required.
-        positional: True where the value is given by position; all others are options.
-        variadic: True where it takes the rest of the positional values.
-        several: True where it takes any number of values.
+        type: Type without None and without metadata; for a list, the type of its items.
+        default: Default value; `inspect.Parameter.empty` if a value is required.
+        positional: True if the value is given by position, False for an option.
+        variadic: True if the parameter takes all remaining positional values.
+        several: True if the parameter takes any number of values.
         argument: Facts that the type does not say.
-        help: Its description.
+        help: Description from the docstring.
     """
 
     name: str
@@ -100,17 +104,17 @@ class Parameter:
 
     @property
     def option(self) -> str:
-        """Name of the option on the command line."""
+        """Name of the option on the command line, with its dashes."""
         return self.argument.option or "--" + self.name.strip("_").replace("_", "-")
 
     @property
     def is_required(self) -> bool:
-        """True where the parameter has no default."""
+        """True if the parameter has no default."""
         return self.default is inspect.Parameter.empty
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values of a ``Literal`` type; empty for any other type."""
+        """Values of a ``Literal`` type; empty for any other type."""
         return get_args(self.type) if get_origin(self.type) is Literal else ()
 
 
@@ -125,7 +129,8 @@ def as_path(value: AnyPath) -> Path: ...
 def as_path(value: AnyPath | None) -> Path | None:
     """Return the path that an argument names; None stays None.
 
-    Inside a command the arguments are paths already; there the call tells type checkers so.
+    An argument may be a text, a path or an object with a folder. Inside a command the arguments are
+    paths already; there the call only informs type checkers.
 
     Raises:
         InputError: The value is an object that has not been written into a folder.
@@ -146,6 +151,9 @@ def as_path(value: AnyPath | None) -> Path | None:
 @cache
 def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     """Return the parameters of a command in the order of its signature.
+
+    Args:
+        function: Function of the command.
 
     Example:
         >>> def count(*, images: int = 3):
@@ -196,9 +204,9 @@ def _parameter(declared: inspect.Parameter, declared_type: Any, description: str
 
 
 def declared_types(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the type of each parameter, by name.
+    """Return the declared type of each parameter of a function, by name.
 
-    The type that the function returns is left out, for it is slow to import.
+    The type of the return value is left out, because importing it takes long.
     """
     annotations = {
         name: annotation
@@ -229,7 +237,7 @@ def _command_line_type(declared_type: Any) -> Any:
 
 
 def without_metadata(declared_type: Any) -> Any:
-    """Return a type as users read it, without what `Annotated` adds.
+    """Return a type without the metadata of `Annotated`, as a user reads it.
 
     Example:
         >>> without_metadata(Annotated[int, Argument(minimum=1)])
@@ -244,10 +252,15 @@ def without_metadata(declared_type: Any) -> Any:
 
 
 def read_value(parameter: Parameter, value: Any) -> Any:
-    """Check a value and return it as the command takes it.
+    """Check the value of a parameter, and return it in the form that the command takes.
+
+    Args:
+        parameter: The parameter of the command.
+        value: Value from the command line or from Python; None stays None.
 
     Raises:
-        InputError: A folder is of another kind, or the value is out of range or no choice.
+        InputError: A folder is of the wrong kind, or a value is out of range or not among the
+            choices.
     """
     if value is None:
         return None
@@ -286,7 +299,7 @@ def _read_item(parameter: Parameter, value: Any) -> Any:
 
 
 def texts_of(value: Any) -> list[str]:
-    """Return a value as texts of a command line.
+    """Return a value as the texts that stand for it on a command line.
 
     Example:
         >>> texts_of({"training": {"epochs": 2}}), texts_of([3, "a"]), texts_of(None)
@@ -311,13 +324,13 @@ def texts_of(value: Any) -> list[str]:
 
 
 def description(function: Callable[..., Any]) -> tuple[str, list[str]]:
-    """Return what a command does, in paragraphs, and the examples of its command line.
+    """Return the description of a command and the examples of its command line.
 
     Args:
         function: Function of a command.
 
     Returns:
-        The text before the sections of the docstring, and one command line an example.
+        The docstring before its sections, and a list with one command line for each example.
 
     Example:
         >>> from cxr_compare.scripts.commands.show import show

@@ -1,7 +1,8 @@
 """The question that a finished report answers, and how another question differs from it.
 
-A report stores its question: systems with digests of their state, target, data, split and options.
-The same command on a finished report changes nothing, and another question is refused.
+A report stores its question: the systems with a digest of their state, the target, the data, the
+split and the options. If the same command is given again, nothing changes. A command with another
+question is refused.
 """
 
 from __future__ import annotations
@@ -44,13 +45,16 @@ def system_states(
     test_set: LabelledSplit,
     out: Path,
 ) -> list[State]:
-    """Return the state of each training seed of a system.
+    """Return the state of each training seed of a system: digests of what its answers depend on.
 
     Args:
-        name: Display name of the system; None where the user gave none.
-        members: A folder, or predictions in memory, for each training seed.
-        test_set: Target whose decision counts.
-        out: Report folder, which holds the predictions of runs.
+        name: Display name of the system; None if the user gave none.
+        members: Folder or predictions in memory of each training seed.
+        test_set: Labelled test images; the decision on its target is part of the state.
+        out: Report folder, which holds the predictions of systems that were given as runs.
+
+    Returns:
+        One mapping from step to digest for each training seed.
     """
     states = []
     for number, member in enumerate(members, 1):
@@ -77,7 +81,7 @@ def system_states(
 
 
 def usual_name(member: Path | Predictions) -> str:
-    """Return the name of a system that was given without one."""
+    """Return the default name of a system that the user did not name."""
     return system_folder(member) if isinstance(member, Path) else str(member)
 
 
@@ -88,11 +92,15 @@ def _digest(content: bytes) -> str:
 def finished_report(out: Path, question: dict[str, Any]) -> Finished:
     """Compare a question with that of the report in a folder.
 
-    A system may be given as a run, or as the predictions of it that the report keeps.
+    A system may be given as a run, or as the predictions of this run that the report stores.
 
     Args:
         out: Report folder; it need not exist.
-        question: Question of the present call, as `ReportRequest.question` gives it.
+        question: Question of the present call, from `ReportRequest.question`.
+
+    Returns:
+        ``absent`` if the folder holds no finished report, ``same`` if it answers this question, and
+        ``shown otherwise`` if only the rows of the table differ.
 
     Raises:
         InputError: The folder holds a report on another question.
@@ -121,7 +129,13 @@ def finished_report(out: Path, question: dict[str, Any]) -> Finished:
 
 
 def same_states(states: Sequence[State], stored: Sequence[State]) -> bool:
-    """Return True if all that is known of the training seeds agrees with the stored states.
+    """Return True if every present digest of the training seeds agrees with the stored one.
+
+    A digest that is only stored is ignored, because it may be unknown in the present call.
+
+    Args:
+        states: Digests of each training seed in the present call, by step.
+        stored: Digests of each training seed in the report.
 
     Example:
         >>> same_states([{"tuned": "c"}], [{"trained": "a", "tuned": "c"}])
@@ -133,11 +147,11 @@ def same_states(states: Sequence[State], stored: Sequence[State]) -> bool:
 
 
 def describe_difference(key: str, before: Any, now: Any) -> str:
-    """Return the first difference between two questions as the end of a sentence.
+    """Return the first difference between two questions, as the end of a sentence.
 
     Args:
         key: Key of the question whose values differ.
-        before: Value of the finished report.
+        before: Value in the finished report.
         now: Value of the present call.
 
     Example:

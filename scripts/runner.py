@@ -1,8 +1,8 @@
 """The decorator `command`, which makes a typed function a command of `cxr` and of `cxr_compare`.
 
-Around each call it does what all commands share. It checks the arguments, so that a wrong folder is
-refused before anything heavy is imported. It copies folders from object stores to this machine and
-sends results back. It records the command line, which every folder that is written stores.
+The decorator does what all commands have in common. It checks the arguments, so that a wrong folder
+is refused before torch or pandas is imported. It copies folders from object stores to this machine,
+and sends results back. It records the command line, which every new folder stores.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     nothing unless the keyword ``progress`` is true.
 
     Args:
-        function: The function of the command: types in its signature, meanings in its docstring.
+        function: Function of the command. Its signature has the types of the parameters, its
+            docstring their descriptions.
 
     Returns:
-        The command, with the same parameters and the keyword ``progress``.
+        The command, with the same parameters and the additional keyword ``progress``.
 
     Raises:
-        InputError: Raised by the command where a folder is of another kind, a value is out of
-            range or none of the choices, or an option is no longer there.
+        InputError: Raised when the command is called: a folder is of the wrong kind, a value is out
+            of range or not among the choices, or an option was removed.
     """
     signature = inspect.signature(function)
 

@@ -1,4 +1,4 @@
-"""Runs and exports that a command names, loaded to answer for images: predict, serve and pacs."""
+"""Runs and exports that predict, serve and pacs are given, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class RunGiven(NamedTuple):
-    """A run or export that a command names: its display name, if it has one, and its folder."""
+    """A run or export that the user named: its display name, or None, and its folder."""
 
     name: str | None
     path: Path
@@ -42,7 +42,7 @@ PathsGiven: TypeAlias = AnyPath | Sequence[AnyPath]
 
 
 def read_paths(value: PathsGiven | Sequence[PathsGiven]) -> tuple[str, ...]:
-    """Return runs and images as words of the command line.
+    """Return runs and images that Python passed as words of the command line.
 
     Example:
         >>> read_paths([Path("out/a"), ["b.png", "A=out/c"]])
@@ -60,10 +60,13 @@ Runs = Annotated[PathsGiven, Argument(read=read_paths, metavar="RUN|EXPORT ...")
 
 
 def parse_runs(words: Sequence[str]) -> list[RunGiven]:
-    """Read PATH or NAME=PATH of commands that take runs and exports alone.
+    """Read the words PATH or NAME=PATH of a command that takes only runs and exports.
+
+    Returns:
+        The name, or None, and the folder of each.
 
     Raises:
-        InputError: A path is neither.
+        InputError: A path is neither a run nor an export.
     """
     runs = [_named_path(text) for text in words]
     for _, path in runs:
@@ -75,7 +78,11 @@ def parse_runs(words: Sequence[str]) -> list[RunGiven]:
 
 
 def sort_paths(words: Sequence[str]) -> tuple[list[RunGiven], list[Path]]:
-    """Tell runs, each with the name given to it, from images."""
+    """Separate the words of a command into runs and images.
+
+    Returns:
+        The runs, each with its name or None, and the paths of images and folders of images.
+    """
     runs: list[RunGiven] = []
     sources = []
     for text in words:
@@ -104,7 +111,11 @@ def _named_path(text: str) -> RunGiven:
 
 
 def is_run(path: Path) -> bool:
-    """Return True for a complete run or export; refuse other folders of cxr."""
+    """Return True for a complete run or export, and False for a path that cxr did not make.
+
+    Raises:
+        InputError: The folder is an unfinished run, or another folder that cxr made.
+    """
     if not path.is_dir():
         return False
     kind = folder_kind(path)
@@ -124,7 +135,11 @@ def is_run(path: Path) -> bool:
 
 
 def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
-    """Refuse runs that cannot predict here, before anything is written; `options` of `open_runs`.
+    """Check that all runs can predict on this machine, before anything is written.
+
+    Args:
+        runs: Runs and exports.
+        options: Options of the command, of which ``backend`` and ``precision`` are used.
 
     Raises:
         InputError: An export or a package is missing.
@@ -134,9 +149,11 @@ def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
 
 
 def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
-    """Load the runs; those of one name are told apart by their folders.
+    """Load runs and exports. If two have the same name, the names of their folders are added.
 
-    `options` are ``policy, backend, precision, device`` of the command.
+    Args:
+        runs: Runs and exports.
+        options: The options ``policy``, ``backend``, ``precision`` and ``device`` of the command.
     """
     backend, precision, device = (options[key] for key in ("backend", "precision", "device"))
     gpu = backend == "auto" and runs_on_gpu(device)
@@ -185,10 +202,12 @@ def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
 
 
 def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
-    """Open the log of answers that --log names; without a name nothing is logged.
+    """Open the log of answers that --log names, for a ``with`` block.
+
+    Without a folder the block gets None, and nothing is logged.
 
     Raises:
-        InputError: It cannot be written.
+        InputError: The log cannot be written.
     """
     if folder is None:
         return nullcontext()
@@ -200,7 +219,7 @@ def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
 def note_parts(
     log: AnswerLog | None, model: Model, dataset: DataSet, name: str | None
 ) -> Callable[[Part, PixelStore, float], object] | None:
-    """Return a function that logs a data set's predictions; None without a log."""
+    """Return a function that logs the predictions of a data set; None without a log."""
     if log is None:
         return None
     run = _open(model.folder, model, name=name)
@@ -211,15 +230,15 @@ def note_parts(
 def load(
     run: str | Path, *, device: str = "auto", precision: Literal["fp32", "bf16"] = "fp32"
 ) -> Run:
-    """Load a run of ``cxr train``, or an export of one, to ask it about single images.
+    """Load a run of ``cxr train`` or an export, in order to predict single images.
 
     Args:
-        run: Its folder.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: What a run computes in; its decision was chosen at ``fp32``.
+        run: Folder of the run or the export.
+        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+        precision: Number format of the computation. The decision of a run was chosen at ``fp32``.
 
     Returns:
-        The loaded run, which answers for images with `predict`.
+        The loaded run; its method `predict` answers for images.
 
     Raises:
         InputError: The folder holds no complete run or export, or there is no such device.

@@ -1,4 +1,4 @@
-"""Use of the machine by this process: memory, threads, device, precision."""
+"""Memory, threads, device and number format of this process."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _GPU_NODES = (_NVIDIA_NODE, "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under
 
 
 def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
-    """Keep freed memory, and leave loaders and other processes their share of the processors.
+    """Set the number of threads of this process, and keep freed memory for later use.
 
-    Two pools of threads on the same cores wait for each other. ``OMP_NUM_THREADS`` overrides.
-    `shared_by` processes share the processors, each with so many `workers` that load.
+    Two pools of threads on the same processors slow each other down. torch therefore gets the
+    processors that the other processes leave. ``OMP_NUM_THREADS`` overrides this number.
 
     Args:
-        workers: Processes that load images beside each process that computes.
-        shared_by: Processes that compute on this machine.
+        workers: Number of processes that load images for each process that computes.
+        shared_by: Number of processes that compute on this machine.
     """
     _keep_freed_memory()
     import cv2
@@ -52,7 +52,10 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
 
 
 def runs_on_gpu(device: str) -> bool:
-    """Return True if torch would compute on a GPU; import it only where there may be one."""
+    """Return True if torch would compute on a GPU.
+
+    torch is imported only if the machine may have a GPU.
+    """
     may_have_one = any(Path(node).exists() for node in _GPU_NODES)
     if device == "cpu" or not may_have_one or find_spec("torch") is None:
         return False
@@ -75,14 +78,14 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
     """Choose the device to compute on.
 
     Args:
-        name: ``auto``, ``cpu`` or ``cuda``.
+        name: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         devices: Number of GPUs that are needed.
 
     Returns:
         ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: The name is none of these, or there are too few GPUs.
+        InputError: The name is unknown, or there are too few GPUs.
     """
     import torch
 
@@ -106,11 +109,11 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
 
 
 def load_model(folder: Path, device: str = "auto") -> Model:
-    """Open a run to compute on a device, or an export; the processors are set up for it.
+    """Load the model of a run or an export, and set the number of threads for it.
 
     Args:
         folder: Folder of a run or an export.
-        device: ``auto``, ``cpu`` or ``cuda``, for a run.
+        device: ``auto``, ``cpu`` or ``cuda``. An export ignores it.
 
     Returns:
         The loaded model.
@@ -159,7 +162,16 @@ def _too_old(torch: ModuleType) -> str | None:
 def choose_precision(
     name: Literal["auto", "fp32", "bf16", "fp16"], device: Literal["cpu", "cuda"]
 ) -> Literal["fp32", "bf16", "fp16"]:
-    """Choose the precision to train in."""
+    """Return the number format to train in.
+
+    Args:
+        name: ``fp32``, ``bf16``, ``fp16``, or ``auto``, which takes the format that suits the
+            device.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: ``fp16`` was chosen for a CPU.
+    """
     if name == "fp16" and device == "cpu":
         raise InputError(
             "training.precision: fp16 is for CUDA devices, and this is the CPU; choose auto, fp32 "

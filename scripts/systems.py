@@ -1,4 +1,4 @@
-"""The systems that a command names: ``PATH``, ``NAME=PATH``, or several seeds of one."""
+"""The systems that a command is given: ``PATH``, ``NAME=PATH``, or several seeds of one system."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_values(value: Any) -> bool:
 
 
 def values_caption(value: Any) -> str:
-    """Return how values in memory are named in a record or a message.
+    """Return a short description of values in memory, for a record or a message.
 
     Example:
         >>> values_caption([0.1, 0.9])
@@ -75,11 +75,11 @@ def _split_seeds(system: str) -> tuple[str | None, list[Path]]:
 
 
 class System(NamedTuple):
-    """A system that a command names: its display name, and the folder of each training seed.
+    """A system that the user named, with the folder of each training seed.
 
     Attributes:
-        name: Display name, or None for that of the folder.
-        paths: Folder of each training seed.
+        name: Display name; None takes the name of the folder.
+        paths: One folder for each training seed.
     """
 
     name: str | None
@@ -88,7 +88,7 @@ class System(NamedTuple):
 
 @dataclass(frozen=True)
 class GivenValues:
-    """Scores or boxes of a system that Python hands over as an array, a frame or a list."""
+    """Scores or boxes of a system that Python passes as an array, a frame or a list."""
 
     value: Any
 
@@ -97,26 +97,26 @@ class GivenValues:
 
 
 class GivenSystem(NamedTuple):
-    """A system as the user gives it: its display name, and a path or values for each seed."""
+    """A system as the user gives it: display name, and a path or values for each training seed."""
 
     name: str | None
     members: list[Path | Predictions | GivenValues]
 
     @property
     def paths(self) -> list[Path]:
-        """Return the folders and files among its members."""
+        """Return the members that are folders or files."""
         return [member for member in self.members if isinstance(member, Path)]
 
 
 class ComparedSystem(NamedTuple):
-    """A system to compare: its display name, and a folder or predictions for each seed."""
+    """A system to compare: display name, and a folder or predictions for each training seed."""
 
     name: str | None
     members: list[Path | Predictions]
 
     @property
     def paths(self) -> list[Path]:
-        """Return the folders among its members."""
+        """Return the members that are folders."""
         return [member for member in self.members if isinstance(member, Path)]
 
 
@@ -127,10 +127,10 @@ SystemsGiven: TypeAlias = (
 
 
 def read_systems(value: SystemsGiven) -> list[System]:
-    """Read systems from words, or by name; those that were read before stay as they are.
+    """Read systems from texts or from a mapping; objects of class `System` stay unchanged.
 
     Args:
-        value: Texts ``NAME=PATH[,PATH...]`` or ``PATH``, or paths by name.
+        value: Texts ``NAME=PATH[,PATH...]`` or ``PATH``, or a mapping from name to path or paths.
 
     Returns:
         One system for each text or name.
@@ -158,7 +158,7 @@ Systems = Annotated[SystemsGiven, Argument(read=read_systems)]
 
 
 def read_compared(value: Any) -> list[GivenSystem]:
-    """Read systems to compare: words of the command line, or sources or values by name.
+    """Read systems to compare: texts of the command line, or a mapping from name to path or values.
 
     Example:
         >>> [(name, [str(m) for m in members]) for name, members in read_compared(
@@ -183,7 +183,7 @@ def _members(source: Any) -> list[Path | Predictions | GivenValues]:
 
 
 def compared_words(value: Any) -> list[str]:
-    """Return systems to compare as words of a command line."""
+    """Return systems to compare as words of the command line."""
     texts = [(name, ",".join(map(str, members))) for name, members in read_compared(value)]
     return [text if name is None else f"{name}={text}" for name, text in texts]
 
@@ -194,10 +194,13 @@ ComparedSystems = Annotated[
 
 
 def require_predictable(systems: Sequence[System | GivenSystem | ComparedSystem]) -> None:
-    """Refuse runs where the packages that they predict with are not installed.
+    """Check that the packages that runs need to predict are installed.
+
+    Args:
+        systems: Systems of a command, some of which may be runs.
 
     Raises:
-        InputError: They are not.
+        InputError: A package is missing.
     """
     for path in (path for system in systems for path in system.paths):
         if is_run(path):
@@ -207,7 +210,18 @@ def require_predictable(systems: Sequence[System | GivenSystem | ComparedSystem]
 def open_systems(
     systems: Sequence[ComparedSystem], test_set: LabelledSplit, out: Path
 ) -> dict[str, list[Predictions]]:
-    """Open each system's training seeds by its name; runs are predicted into ``out/systems``."""
+    """Open the predictions of each training seed of each system.
+
+    A system that was given as a run is predicted into ``out/systems`` first.
+
+    Args:
+        systems: Systems to compare.
+        test_set: Data set, target and split.
+        out: Report folder.
+
+    Returns:
+        One set of predictions for each training seed, by the name of the system.
+    """
     _require_fit(systems, test_set.dataset)
     opened: dict[str, list[Predictions]] = {}
     for name, members in systems:
@@ -280,19 +294,16 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
 
 
 def predicts(path: Path) -> bool:
-    """Return True for the folder of a complete run or of an export.
+    """Return True for the folder of a complete run or of an export. Nothing is loaded.
 
     Args:
         path: Any path.
-
-    Returns:
-        True or False; nothing is loaded.
     """
     return is_run(path) or is_export(path)
 
 
 def system_folder(path: Path) -> str:
-    """Return the name of the folder that holds the predictions of a run or export within a report.
+    """Return the name of the folder for the predictions of a run or an export, within a report.
 
     Example:
         >>> system_folder(Path("out/chexnet")), system_folder(Path("out/chexnet/exports/onnx-fp32"))
@@ -311,7 +322,20 @@ def predict_once(
     name: str | None = None,
     **chosen: Any,
 ) -> Predictions:
-    """Open the predictions of a model, or make them; refuse those of another training."""
+    """Open the predictions of a model, or make them if the folder holds none.
+
+    Args:
+        model: Loaded run or export.
+        path: Folder of the run or the export, for messages.
+        dataset: Data set whose images are predicted.
+        folder: Predictions folder.
+        split: Split that gives the images their roles.
+        name: Name of the system; None takes that of the run.
+        **chosen: Further options of `predict_data_set`.
+
+    Raises:
+        InputError: The folder holds predictions of another training.
+    """
     if not (folder / "predictions.json").is_file():
         from cxr_compare.serving.predict_folder import predict_data_set
 
@@ -326,17 +350,24 @@ def predict_once(
 
 
 def is_run(path: Path) -> bool:
-    """Return True for the folder of a complete run, which has to be predicted first."""
+    """Return True for the folder of a complete run, which must be predicted first."""
     return (path / "run.json").is_file() and not is_predictions_folder(path)
 
 
 def decision_of_run(
     run: Path, inference_id: str | None, test_set: LabelledSplit
 ) -> dict[str, Any] | None:
-    """Return the decision of a run if it was chosen for the same predictions, labels and split.
+    """Return the stored decision of a run if it fits the predictions, labels and split.
 
-    An export holds its run's decision, chosen on any device, only if it is of the same training:
-    there is no `inference_id` to check.
+    Args:
+        run: Folder of a run or an export.
+        inference_id: Digest of the model's output for which the decision must have been chosen.
+            None skips this comparison. Use None for an export: it holds the decision of its run,
+            whose digest differs.
+        test_set: Data set, target and split that the decision must fit.
+
+    Returns:
+        The content of the decision's file, or None if there is no decision or it does not fit.
     """
     path = validation_folder(run) / "decisions" / f"{test_set.target.name}.json"
     if not path.is_file():
@@ -353,9 +384,16 @@ def decision_of_run(
 def predict_images(
     run: Path, test_set: LabelledSplit, image_ids: list[str], folder: Path
 ) -> Predictions:
-    """Predict chosen images with a run into a folder, decided as the run decides.
+    """Predict chosen images with a run into a folder, and decide them by the decision of the run.
 
-    With a decision the run's validation images come along, from which it follows.
+    If the run has a decision, its validation images are added, because the decision was chosen on
+    them.
+
+    Args:
+        run: Folder of the run.
+        test_set: Data set, target and split of the images.
+        image_ids: Images to predict.
+        folder: Predictions folder to make.
     """
     model = load_model(run)
     decision = decision_of_run(run, model.inference_id(), test_set)

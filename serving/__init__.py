@@ -1,1 +1,1 @@
-"""A trained run or its export that predicts; its guard."""
+"""Prediction with a trained run or its export, and the out-of-distribution check of its images."""

@@ -86,35 +86,41 @@ _NOTE = (
 class Answer:
     """Answer of one system for one image.
 
+    An answer has a decision only if there is no warning. A warning says why the image may not be
+    one that the system can answer for, such as an image that is no frontal chest X-ray.
+
     Attributes:
-        image: The image as it was given, a path or ``array``.
-        system: Display name.
+        image: Name of the image: the path that was given, or ``array``.
+        system: Display name of the system.
         kind: ``boxes`` for a detector, ``scores`` for a classifier.
-        finding: Display name of what is asked for.
-        score: Image score, raw, in [0, 1].
-        probability: Calibrated; None where the run has no calibration.
-        policy: What the threshold was chosen for.
-        threshold: On the score; None where there is none.
-        computed_decision: True positive, False negative, None undecided: what score and threshold
-            give, whether it counts or not; `decision` is what counts.
-        boxes: The boxes of a positive answer, ``finding, x1, y1, x2, y2, score``, px of the
-            original, by falling score: a detector's from the threshold on, a classifier's cut out
-            of its map. A negative answer has none; an undecided one a detector's from 0.5 on, one
-            that triage refers those from the threshold on, one that it rules in those that would.
-        warnings: What speaks against the answer, which then has no decision; empty where the image
-            looks like a frontal chest X-ray, and the system knows such images.
-        triage: ``ruled_out``, ``referred`` or ``ruled_in``, which then decide: referred is
-            undecided. Empty where the system was not tuned to rule out or in, or another policy was
-            asked for, and where a warning speaks against the answer.
-        triage_rule: From which scores on, in words; empty likewise.
-        guarantees: What was guaranteed of the threshold that decides, and what was observed on
-        test. undecided_because: Why the system cannot decide on any image, else None. notes: What a
-        reader should know of the image, such as an inversion; speaks not against it.
-        guard_distance: Log odds of no frontal chest X-ray, by the run's guard; None without one.
-        finding_scores: Score of each finding that the model learnt: a classifier's own, the highest
-            box of a detector, 0 without one.
-        prediction: What the overlay shows.
-        pixels: The image as displayed, uint8 (H, W).
+        finding: Display name of the target, such as ``Lung opacity``.
+        score: Image score in [0, 1], before calibration.
+        probability: Calibrated probability in [0, 1]; None if the run has no calibration.
+        policy: Rule that chose the threshold, such as ``max_f1``.
+        threshold: Lowest score of a positive answer; None if the run has no threshold.
+        computed_decision: Decision by score and threshold, even if a warning speaks against it:
+            True positive, False negative, None undecided. `decision` is the one to show.
+        boxes: Boxes of a positive answer, by falling score, with columns ``finding, x1, y1, x2, y2,
+            score`` in px of the original. A detector's boxes score at least the threshold; a
+            classifier's are cut out of its activation map. A negative answer has none. An undecided
+            answer has a detector's boxes with a score of at least 0.5. An image that triage refers
+            to a reader, or rules in, has the boxes from the threshold on.
+        warnings: Reasons not to trust the answer; empty if there are none.
+        triage: ``ruled_out``, ``referred`` (to a reader, so undecided) or ``ruled_in``. Empty if
+            the system was not tuned for triage, if another policy was chosen, or if there is a
+            warning.
+        triage_rule: Sentence with the scores from which triage rules out or in; empty as `triage`
+            is.
+        guarantees: Sentences on what is guaranteed of the threshold, and what was observed on test.
+        undecided_because: Reason why the system cannot decide on any image; None if it can.
+        notes: Facts about the image that the reader should know, such as an inversion. They do not
+            speak against the answer.
+        guard_distance: Log odds that the image is no frontal chest X-ray, by the run's
+            out-of-distribution check; None if the run has no check.
+        finding_scores: Score of each finding that the model learned. For a detector it is that of
+            the highest box of the finding, or 0 without a box.
+        prediction: Boxes, map and texts that the overlay shows.
+        pixels: The image as displayed, uint8 ``(H, W)``.
     """
 
     image: str
@@ -143,7 +149,13 @@ class Answer:
     def of_prediction(
         cls, prediction: ImagePrediction, findings: np.ndarray, **described: Any
     ) -> Answer:
-        """Make the answer for a prediction with a score; `findings` are those of its boxes."""
+        """Make the answer for a prediction that has a score.
+
+        Args:
+            prediction: Score, boxes and map of the image.
+            findings: Name of the finding of each box of the prediction.
+            described: Other attributes of the answer, by name; ``pixels`` is needed.
+        """
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
         boxes = prediction.boxes[order]
@@ -187,27 +199,27 @@ class Answer:
 
     @property
     def status(self) -> Status:
-        """``doubtful`` where a warning speaks against the answer, which is shown as none."""
+        """``doubtful`` if a warning speaks against the answer, else ``ok``."""
         return "doubtful" if self.warnings else "ok"
 
     @property
     def decision(self) -> bool | None:
-        """True positive, False negative; None where it is undecided or a warning speaks against."""
+        """Decision to show: True positive, False negative, None undecided or doubtful."""
         return self.computed_decision if self.status == "ok" else None
 
     @property
     def called(self) -> str:
-        """The answer in a word or two."""
+        """The decision in one or two words, such as ``positive``."""
         withheld = self.status != "ok"
         return replace(self.prediction, decision=self.decision, withheld=withheld).called
 
     @property
     def triage(self) -> str:
-        """Result of triage; None where the decision is no triage."""
+        """Result of triage; empty if triage does not decide or there is a warning."""
         return self.prediction.triage if self.status == "ok" else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as a dictionary that JSON can hold."""
+        """Return the answer as a dictionary of values that JSON can hold."""
         return {key: getattr(self, key) for key in _KEYS} | {
             "decision": _DECISIONS[self.decision],
             "computed_decision": _DECISIONS[self.computed_decision],
@@ -219,14 +231,24 @@ class Answer:
 
     @staticmethod
     def refused(image: str, problem: str) -> dict[str, Any]:
-        """Return the entry of a file without an answer: the keys of `to_dict` and the problem."""
+        """Return the dictionary of a file without an answer.
+
+        It has the keys of `to_dict`, with empty values, and the key ``problem``.
+
+        Args:
+            image: Path of the file.
+            problem: Reason why there is no answer.
+        """
         known = {"image": image, "status": "refused", "problem": problem}
         empty: dict[str, Any] = {key: [] for key in ("guarantees", "boxes", "warnings", "notes")}
         return {**dict.fromkeys(_KEYS), **empty, **known}
 
     @staticmethod
     def joint_warnings(answers: Sequence[Answer]) -> list[Warned]:
-        """Return the warnings of all systems for an image, each once, those about a system last."""
+        """Return the warnings of all systems for an image without repetition.
+
+        A warning that several systems share names all of them.
+        """
         systems: dict[str, list[str]] = {}
         kinds: dict[str, WarningKind] = {}
         for answer in answers:
@@ -242,7 +264,7 @@ class Answer:
 
     @staticmethod
     def guarantee_lines(answers: Iterable[Answer]) -> list[str]:
-        """Return a sentence for each guarantee of the systems, each once."""
+        """Return one sentence for each guarantee of the systems, without repetition."""
         return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.guarantees)]
 
     def _repr_png_(self) -> bytes:
@@ -253,7 +275,7 @@ class Answer:
 
     @property
     def map(self) -> ActivationGrid | None:
-        """A classifier's activation map, with its frame in the original; None for a detector."""
+        """Activation map of a classifier with its position in the original; None for a detector."""
         return self.prediction.grid
 
     def figure(self) -> Figure:
@@ -262,13 +284,15 @@ class Answer:
 
 
 def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an answer as a row of a CSV file; quote text that a spreadsheet would run.
+    """Return an answer as a row of a CSV file.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front.
 
     Args:
-        entry: Keys and values as of `Answer.to_dict`, some of them.
+        entry: Keys and values of `Answer.to_dict`; keys may be missing.
 
     Returns:
-        The values of `ANSWER_COLUMNS`.
+        Value by name of the column, for all of `ANSWER_COLUMNS`.
 
     Example:
         >>> row = answer_row({"image": "=1.png", "score": 0.5, "warnings": ["odd", "dark"],
@@ -291,12 +315,12 @@ def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
 def render_answers(
     answers: Sequence[Answer], *, panel: int = 480, draws_doubtful: bool = True
 ) -> np.ndarray:
-    """Draw what several systems say of one image beside it, with a legend.
+    """Draw an image beside the answer of each system, with a legend.
 
     Args:
-        answers: Of one image, at least one; each system in its colour.
+        answers: Answers of one or more systems for one image.
         panel: Longer side of each panel, px.
-        draws_doubtful: Whether what a doubtful answer computed is drawn, in grey.
+        draws_doubtful: True also draws the boxes and maps of answers with a warning, in grey.
 
     Returns:
         RGB image, uint8, shape ``(h, w, 3)``.
@@ -329,13 +353,13 @@ def render_answers(
 
 
 def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
-    """Draw answers as a figure of matplotlib, for notebooks and for `Figure.savefig`.
+    """Draw answers as a matplotlib figure, for notebooks and for `Figure.savefig`.
 
     Args:
         answers: Answers of one or more systems for one image.
-        panel: Side of a panel, px.
+        panel: Longer side of each panel, px.
 
     Returns:
-        The figure, with the image and a panel for each system.
+        The figure, with the image and one panel for each system.
     """
     return as_figure([render_answers(answers, panel=panel)])

@@ -1,4 +1,7 @@
-"""Answers for image files: printed, drawn and written one by one, so that memory does not grow."""
+"""Answers for image files.
+
+They are printed, drawn and written one by one, so that memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
@@ -55,13 +58,13 @@ def _free_stem(stem: str, taken: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Answers(Sequence[Answer]):
-    """Answers of systems, image by image.
+    """Answers of one or more systems, image by image.
 
     Attributes:
-        answers: One answer for each image and system, in the order of the images.
-        left_out: Reason by path of the file that was left out.
+        answers: Answers in the order of the images; one for each system on each image.
+        left_out: Reason for each file that could not be answered, by path.
         exit_status: Exit status of the command: 1 if files were left out.
-        printed: True if the answers were printed one by one.
+        printed: True if the answers were printed one by one. They are then not kept in `answers`.
     """
 
     answers: tuple[Answer, ...]  # of each image one a system
@@ -90,7 +93,7 @@ class Answers(Sequence[Answer]):
         return f"<{counted(len(self), 'answer')}{without}>"
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """Return every answer, then every file without one, for JSON."""
+        """Return all answers, followed by the files without an answer, for JSON."""
         problems = [Answer.refused(path, why) for path, why in self.left_out.items()]
         return [*(answer.to_dict() for answer in self.answers), *problems]
 
@@ -109,15 +112,16 @@ def answer_files(
     batch_size: int | None,
     strict: bool,
 ) -> Answers:
-    """Answer for images, file by file.
+    """Answer for image files, one after another.
 
     Args:
-        runs: What answers.
-        files: For which images, as `find_images` returns them.
-        output: Where answers go; its table is reserved (`reserved_table`).
-        progress: Shows lines and the progress.
-        batch_size: Images at a time; None for what suits the models.
-        strict: Whether an image with a warning gets no answer.
+        runs: Runs or exports that answer.
+        files: Files to answer for, from `find_images`.
+        output: Destinations of the answers. Its table is locked by `reserved_table`.
+        progress: Shows messages and the progress.
+        batch_size: Number of images that are predicted at a time; None takes the smallest number
+            that suits all models.
+        strict: True gives no answer for an image with a warning.
 
     Returns:
         All answers, and the files that were left out.

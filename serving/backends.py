@@ -29,7 +29,7 @@ _Backend = Literal["torch", "onnx", "openvino", "auto"]
 
 
 def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # noqa: A002
-    """Return the folder of an export of a run where no other folder is named.
+    """Return the default folder of an export of a run.
 
     Args:
         run: Run folder.
@@ -37,19 +37,19 @@ def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # n
         precision: ``fp32``, ``bf16`` or ``int8``.
 
     Returns:
-        ``RUN/exports/FORMAT-PRECISION``.
+        The path ``RUN/exports/FORMAT-PRECISION``.
     """
     return run / "exports" / f"{format}-{precision}"
 
 
 def require_torch(run: Path) -> None:
-    """Refuse a run where the packages that it predicts with are not installed.
+    """Check that the packages with which a run predicts are installed.
 
     Args:
         run: Folder of a run.
 
     Raises:
-        InputError: They are not, or the folder is no run.
+        InputError: A package is missing, or the folder is no run.
     """
     try:
         require_packages(f"{run} (a run)", "train", TRAIN_PACKAGES)
@@ -59,11 +59,11 @@ def require_torch(run: Path) -> None:
 
 
 def open_model(folder: Path, **options: Any) -> Model:
-    """Open a run, with options of `TrainedModel.open`, or an export of one, which takes none.
+    """Load the model of a run or an export.
 
     Args:
         folder: Folder of a run or an export.
-        options: Options of `TrainedModel.open`.
+        options: Options of `TrainedModel.open`. An export ignores them.
 
     Returns:
         The loaded model.
@@ -79,13 +79,13 @@ def open_model(folder: Path, **options: Any) -> Model:
 
 
 class ChosenBackend(NamedTuple):
-    """Back end, folder and precision that were chosen.
+    """Back end, folder and precision that `choose_backend` chose.
 
     Attributes:
-        folder: Folder of the run or the export that predicts.
+        folder: Folder of the run (for torch) or the export that predicts.
         backend: Program that computes.
-        precision: Precision of the computation.
-        words: Line that says what was chosen; empty where nothing was to be chosen.
+        precision: Number format of the computation.
+        words: Sentence that says what was chosen; empty if there was no choice.
     """
 
     folder: Path  # a run for torch, else an export
@@ -103,24 +103,26 @@ def choose_backend(
     gpu: bool = False,  # whether torch would compute on one: `auto` then takes it
     data: Path | None = None,  # for the command that makes an export
 ) -> ChosenBackend:
-    """Choose what predicts, without loading it: torch float32 for a run, its own for an export.
+    """Choose the back end that predicts, without loading it.
 
-    ``auto`` is the fastest export of the run in a precision that this machine can run, else torch.
+    By default a run predicts with torch in float32, and an export with its own runtime. ``auto``
+    takes the fastest export of the run that this machine can compute, or torch if there is none.
 
     Args:
         folder: Folder of a run or an export.
-        backend: Back end, ``auto``, or None for the usual one.
-        precision: Precision, or None for the usual one.
-        needs_torch: Option that torch alone can do, or None.
-        gpu: True if a GPU is there for torch.
-        data: Data set, for the advice of messages.
+        backend: Back end, ``auto``, or None for the default.
+        precision: Number format, or None for the default.
+        needs_torch: Option of the command that only torch supports, such as ``--tta``; None
+            without.
+        gpu: True if torch would compute on a GPU; ``auto`` then takes torch.
+        data: Data set that messages name in the command that makes an export.
 
     Returns:
-        Folder, back end and precision.
+        The folder, the back end and the precision.
 
     Raises:
-        InputError: The export is missing, is of another training, cannot run here, or does not fit
-            what is asked.
+        InputError: The export is missing, belongs to another training, cannot run on this machine,
+            or does not fit the options.
     """
     if is_export(folder):
         return _given_export(folder, backend, precision, needs_torch)

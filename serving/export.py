@@ -1,4 +1,7 @@
-"""A run as an export: its network in another format, proved against the run."""
+"""Export of a run: its network in another format.
+
+The export is kept only if its answers agree with those of the run.
+"""
 
 from __future__ import annotations
 
@@ -58,26 +61,26 @@ def export_run(
     dataset: DataSet | None = None,
     store: PixelStore | None = None,
 ) -> Proof:
-    """Write a run as an export, prove that it answers as the run does, and keep it only then.
+    """Write a run as an export, and keep the export only if it gives the same answers.
 
-    ``bf16`` and ``int8`` are evaluated on validation images, and ``int8`` is calibrated on training
-    images: both need the data set of the run, and its pixels at the run's size. Without it a
-    float32 export is proved on phantoms.
+    ``bf16`` and ``int8`` are checked on validation images, and ``int8`` is calibrated on training
+    images. Both need the data set of the run, with its pixels stored at the size of the run.
+    Without a data set a float32 export is checked on synthetic images.
 
     Args:
         run: Run folder.
-        out: Folder to make.
+        out: Folder to make. It must be new or empty, and appears only when it is complete.
         format: ``onnx`` or ``openvino``.
         precision: ``fp32``, ``bf16`` or ``int8``.
         dataset: Data set of the run, or None.
-        store: Its pixels at the run's size, or None.
+        store: Pixels of the data set at the size of the run, or None.
 
     Returns:
         The figures that compare the export with the run.
 
     Raises:
-        InputError: The run is not complete, the precision cannot be had, images are missing, or the
-            export answers otherwise than the run.
+        InputError: The run is not complete, the format does not have this precision, images are
+            missing, or the export gives other answers than the run.
     """
     _require_possible(format, precision, dataset)
     loaded = Run.open(run, device="cpu").load()
@@ -101,7 +104,7 @@ def export_run(
 
 
 def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
-    """Write ``requirements.txt``: what predicting needs beside this package, as installed here."""
+    """Write ``requirements.txt``: installed versions of the packages that an export needs."""
     lines = []
     for name in (*_PREDICTS_WITH, PACKAGES[format]):
         try:

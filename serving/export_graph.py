@@ -1,8 +1,8 @@
-"""A trained network as a graph file: normalisation, backbone and heads; boxes are decoded outside.
+"""A trained network as a graph file in ONNX or OpenVINO format.
 
-In float32, or in 8-bit integers by post-training quantisation. The whole detector cannot be
-exported well: torchvision's decoding fixes the graph to one image, and torch's newer exporter
-fails on it.
+The graph holds normalisation, backbone and heads, in float32 or, after post-training quantisation,
+in 8-bit integers. Boxes are decoded outside the graph: torchvision's decoding would fix the graph
+to one image, and torch's newer exporter fails on it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from cxr_compare.serving.exported_model import without_telemetry
 _OPSET = 17
 _TRACED_BATCH = 2  # of one, tracing would take the batch for a constant
 _GATES = {"Sigmoid", "HardSigmoid", "HSigmoid", "Swish", "HSwish"}
-# Beside gates, as EfficientNet and MobileNetV3 have them, these take longer in integers, because of
-# the conversions around them: both were 1.3 times as fast with them in bf16.
+# In networks with gates (EfficientNet, MobileNetV3) these operations take longer in integers,
+# because of the conversions around them. Both networks were 1.3 times as fast with them in bf16.
 _FLOATS_OF_GATED = ["GroupConvolution", "Multiply", "Add", "ReduceMean", "Swish", "HSwish"]
 
 
@@ -101,7 +101,7 @@ class _ClassifierGraph(nn.Module):
 
 
 def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa: A002
-    """Write a network into a folder in a format, in float32, and a detector's anchors.
+    """Write a network in float32 into a folder, and the anchors of a detector beside it.
 
     Args:
         model: A detector or classifier in evaluation mode.
@@ -147,7 +147,18 @@ def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa
 
 
 def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
-    """Return a detector's anchors on each level, or the outer frame of a classifier's map."""
+    """Return the facts that decoding the outputs of a network needs.
+
+    Args:
+        model: A detector or classifier.
+
+    Returns:
+        For a detector, the number of anchors on each level and None. For a classifier, an empty
+        tuple and the outer frame of its activation map, in px of the input.
+
+    Raises:
+        InputError: The network cannot be exported.
+    """
     if isinstance(model, DenseDetector):
         return anchors_of(model)[1], None
     if isinstance(model, Detector):
@@ -168,13 +179,14 @@ def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
 
 
 def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return a detector's anchors and their number on each level.
+    """Return the anchors of a detector and their number on each level.
 
     Args:
         model: A detector with anchors.
 
     Returns:
-        Anchors, float32 (A, 4) xyxy, store px, and the number of anchors of each level.
+        The anchors, float32 ``(A, 4)`` xyxy in pixel-store coordinates, and the number of anchors
+        of each level.
     """
     size = model.preprocess.size
     with torch.inference_mode():
@@ -185,10 +197,25 @@ def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
 def calibration_images(
     seen: pd.DataFrame, dataset: DataSet, split: str, *, most: int = 300, seed: int = 0
 ) -> list[str]:
-    """Choose the images that ranges are measured on in int8: of the run's training images alone.
+    """Choose the training images on which the value ranges of an int8 export are measured.
 
-    Those of validation and test never take part: the first evaluate the export, the second the
-    system. More than 300 change the ranges little, and take their time.
+    Validation and test images are never chosen, because they evaluate the export and the system.
+    The default is 300 images: more change the ranges little.
+
+    Args:
+        seen: Images that the run has seen, with their ``image_id`` and their ``role`` in its
+            training.
+        dataset: Data set of the run.
+        split: Split of the run.
+        most: Largest number of images.
+        seed: Random seed of the choice.
+
+    Returns:
+        Sorted image ids.
+
+    Raises:
+        InputError: The data set has none of the run's training images, or the split gives one of
+            them another role.
     """
     trained = seen[seen["role"] == "train"]
     candidates = sorted(set(trained["image_id"]) & set(dataset.images["image_id"]))
@@ -211,20 +238,21 @@ def calibration_images(
 def quantise(
     folder: Path, spec: ExportSpec, image: Callable[[str], np.ndarray], image_ids: Sequence[str]
 ) -> None:
-    """Turn an export's float32 network into one of 8-bit integers, in its place.
+    """Replace the float32 network of an export by one of 8-bit integers.
 
-    `image` gives the store pixels of an image, uint8 (S, S). Weights have a scale for each channel,
-    activations one for each layer. The first convolution stays in float32, as the faint contrasts
-    of X-rays are lost in 8 bits there: of 188 validation images of the quickstart 9 changed their
-    decision with it in 8 bits (CheXNet and RetinaNet alike), and 1 and 4 without.
-
-    Source: post-training quantisation with fast bias correction, NNCF (Kozlov et al. 2020).
+    Weights have one scale for each channel, activations one for each layer. The first convolution
+    stays in float32, because 8 bits lose the faint contrasts of X-rays there. Of 188 validation
+    images of the quickstart, 9 changed their decision if it was in 8 bits (for CheXNet and for
+    RetinaNet), and 1 and 4 if it was not.
 
     Args:
         folder: Folder of the float32 export.
         spec: Description of the export.
-        image: Returns the store pixels of an image id, uint8 (S, S).
+        image: Function that returns the pixels of an image id, uint8 ``(S, S)``.
         image_ids: Training images that calibrate the activations.
+
+    Source:
+        Post-training quantisation with fast bias correction, NNCF (Kozlov et al. 2020).
     """
     without_telemetry()
     # Imported by nncf; it warns of a missing GPU.

@@ -1,4 +1,7 @@
-"""An export folder: what its `export.json` says, written last, and the files that tell it apart."""
+"""Description of an export folder, and the digests by which folders are told apart.
+
+``export.json`` holds the description. It is written last, so it marks the folder as complete.
+"""
 
 from __future__ import annotations
 
@@ -35,31 +38,35 @@ _HASH_BLOCK = 1 << 20
 
 
 def is_export(folder: Path) -> bool:
-    """Return True for the folder of a complete export.
+    """Return True for the folder of a complete export; nothing is loaded.
 
     Args:
         folder: Any path.
-
-    Returns:
-        True or False; nothing is loaded.
     """
     return (folder / EXPORT_FILE).is_file()
 
 
 def validation_folder(folder: Path) -> Path:
-    """Return the folder with the decision of a run or export.
+    """Return the folder that holds the decision of a run or an export.
 
     Args:
         folder: Folder of a run or an export.
 
     Returns:
-        Path of the folder ``validation`` below it; it need not exist.
+        The folder ``validation`` of a run, which need not exist, or the folder of the export
+        itself.
     """
     return folder if is_export(folder) else folder / "validation"
 
 
 def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Hash:
-    """Return a digest of files of a folder; of a run the files that decide predictions."""
+    """Return the SHA-256 digest of files of a folder.
+
+    Args:
+        folder: Folder of the files.
+        names: Names of the files. By default they are the files of a run that decide its
+            predictions.
+    """
     digest = hashlib.sha256()
     for name in names:
         with (folder / name).open("rb") as file:
@@ -73,17 +80,17 @@ class ExportSpec:
     """Inputs, outputs and origin of an exported network.
 
     Attributes:
-        format: ``onnx`` or ``openvino``.
-        precision: ``fp32``, ``bf16`` or ``int8``.
-        kind: ``boxes`` of a detector, ``scores`` of a classifier.
+        format: Format of the network's file, ``onnx`` or ``openvino``.
+        precision: Number format of the computation, ``fp32``, ``bf16`` or ``int8``.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier.
         findings: Findings in the order of the outputs.
-        target: Fields of the target that was learned.
-        size: Side of the input, px.
+        target: Target that was learned: ``name``, ``any_of`` (its findings) and ``display_name``.
+        size: Side S of the square input images, px.
         level_sizes: Number of anchors on each level of a detector; their sum is A.
-        map_frame: Outer frame of a classifier's map, xyxy, in px of the input.
-        map_levels: Probability and raw map value of each contour.
-        run: Facts of the run that was exported.
-        files: SHA-256 digest by file name.
+        map_frame: Outer frame of a classifier's activation map, xyxy in px of the input.
+        map_levels: Probability and raw map value of each contour that overlays draw.
+        run: Content of ``run.json`` of the run that was exported.
+        files: SHA-256 digest of each file of the network, by file name.
     """
 
     format: Format  # whose file the network is in
@@ -104,7 +111,7 @@ class ExportSpec:
 
     @property
     def backend(self) -> str:
-        """Format and precision, as messages name them.
+        """Format and precision in one text, for messages.
 
         Example:
             >>> ExportSpec("onnx", "fp32", "scores", ("mass",), {}, 64).backend
@@ -113,7 +120,7 @@ class ExportSpec:
         return f"{self.format} {self.precision}"
 
     def write(self, folder: Path) -> None:
-        """Write ``export.json``, which marks the folder complete."""
+        """Write ``export.json`` with the digests of the files; it marks the folder as complete."""
         names = [n for n in (*MODEL_FILES[self.format], ANCHORS_FILE) if (folder / n).is_file()]
         files = {name: digest_files(folder, [name]).hexdigest() for name in names}
         write_json(folder / EXPORT_FILE, "export", {**asdict(self), "files": files})
@@ -122,7 +129,7 @@ class ExportSpec:
         """Return the path of a file of the network.
 
         Raises:
-            InputError: It is missing, or has changed since.
+            InputError: The file is missing, or has changed since the export.
         """
         path = folder / name
         if not path.is_file():
@@ -132,7 +139,7 @@ class ExportSpec:
 
     @classmethod
     def read(cls, folder: Path | str) -> ExportSpec:
-        """Read a folder's ``export.json``."""
+        """Read the ``export.json`` of a folder."""
         path = Path(folder) / EXPORT_FILE
         content = read_json(path, "export")
         frame = content["map_frame"]
@@ -149,7 +156,16 @@ class ExportSpec:
 
 
 def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path) -> None:
-    """Check the names under which a model shall answer for its findings."""
+    """Check the names under which a model is to answer for its findings.
+
+    Args:
+        names: Name in the data set by name of the finding that the model learned.
+        learnt: All findings that the model learned.
+        folder: Folder of the model, for messages.
+
+    Raises:
+        InputError: The model did not learn a finding, or two findings get the same name.
+    """
     for learnt_name, name in names.items():
         if learnt_name not in learnt:
             raise InputError(f"--finding {learnt_name}: {folder} learnt {', '.join(learnt)}")

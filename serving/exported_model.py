@@ -1,6 +1,6 @@
-"""An export that predicts without torch: the same tables as the run that it was made of.
+"""An export that predicts without torch, and gives the same tables as its run.
 
-ONNX Runtime or OpenVINO computes, behind one interface.
+ONNX Runtime or OpenVINO computes; both have the same interface here.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ if TYPE_CHECKING:
 
 _WARM_UP = 3
 _REPEATS = 20
-# at a time, as cxr_compare.serving.trained_model
+# Images that are predicted at a time, as in cxr_compare.serving.trained_model.
 _MOST_IMAGES = 8
 _BATCH_PIXELS = 8 * 224**2
 Arrays = dict[str, np.ndarray]
 
 
 def without_telemetry() -> None:
-    """Stop the runtimes from sending usage data; call it before the first import of a runtime.
+    """Stop the runtimes from sending usage data. Call it before the first import of a runtime.
 
     OpenVINO and NNCF send an event at every import, conversion and quantisation, and write a user
-    number into the home folder. They use the package ``openvino_telemetry`` for it and work without
-    it, so this process can no longer import that package. ONNX Runtime is switched off by an
-    environment variable.
+    id into the home folder. They do so with the package ``openvino_telemetry``, and work without
+    it, so this function prevents the import of that package in this process. An environment
+    variable turns off the telemetry of ONNX Runtime.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -86,16 +86,26 @@ def _core() -> openvino.Core:
 
 
 class Session(Protocol):
-    """A network that is loaded and ready."""
+    """A network that is loaded and ready to compute."""
 
     package: str  # the runtime and its version, such as ``openvino 2026.4.1``
     device: str
 
     def run(self, images: np.ndarray) -> Arrays:
-        """Return the outputs for a batch, uint8 ``(B, 1, S, S)``; see `backends.OUTPUTS`."""
+        """Return the outputs for a batch of images.
+
+        Args:
+            images: Pixels, uint8 ``(B, 1, S, S)``.
+
+        Returns:
+            Arrays by output name; `backends.OUTPUTS` lists the names.
+        """
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
-        """Yield outputs for batches in order; the network works while the next batch is read."""
+        """Yield the outputs of batches in their order.
+
+        The network computes one batch while the next one is read.
+        """
 
 
 def open_session(
@@ -111,9 +121,11 @@ def open_session(
     Args:
         folder: Folder of the export.
         spec: Description of the export.
-        many: True lets several batches be under way at a time.
-        shares: True leaves processors to other processes.
-        batch_size: Images of a batch; None lets it vary.
+        many: True computes several batches at the same time. It answers more images a second, but
+            each batch takes longer.
+        shares: True leaves processors to other work, such as decoding images.
+        batch_size: Number of images in every batch, which makes the network faster; None lets it
+            vary.
 
     Returns:
         The network, ready to run.
@@ -271,7 +283,7 @@ class _OpenVinoSession:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported run's network with what is needed to feed it."""
+    """The network of an export, with the preprocessing of its input."""
 
     tta: ClassVar[None] = None
     maps: ClassVar = "cam"
@@ -289,13 +301,17 @@ class ExportedModel:
 
     @classmethod
     def open(cls, folder: str | Path) -> ExportedModel:
-        """Open a complete export; the network is loaded when it first predicts."""
+        """Open a complete export; the network itself is loaded at the first prediction."""
         folder = Path(folder)
         spec = ExportSpec.read(folder)
         return cls(folder, spec, Preprocess.from_json(folder / PREPROCESS_FILE))
 
     def with_names(self, names: Mapping[str, str]) -> ExportedModel:
-        """Return the same model for some of its findings, under the names of a data set."""
+        """Return this model restricted to some findings, under the names of a data set.
+
+        Args:
+            names: Name in the data set by name of the finding that the model learned.
+        """
         require_names(names, self.learnt, self.folder)
         return replace(self, names=names)
 
@@ -306,36 +322,39 @@ class ExportedModel:
 
     @property
     def learnt(self) -> tuple[str, ...]:
-        """Findings in the order of the model's outputs."""
+        """Findings that the model learned, in the order of its outputs."""
         return self.spec.findings
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings it answers for, as they are called where it predicts."""
+        """Findings that the model answers for, under the names of the data set."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     @property
     def precision(self) -> str:
-        """Precision of the computation."""
+        """Number format of the computation."""
         return self.spec.precision
 
     @property
     def backend(self) -> str:
-        """Whose runtime computes."""
+        """Runtime that computes: ``onnx`` or ``openvino``."""
         return self.spec.format
 
     @property
     def batch_size(self) -> int:
-        """Images at a time that suit the images' size."""
+        """Number of images to predict at a time, which follows from the image size."""
         return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // self.spec.size**2))
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """Content of the run's ``run.json``."""
+        """Content of ``run.json`` of the run."""
         return self.spec.run
 
     def inference_id(self) -> str:
-        """Return a digest of network, preprocessing, precision and names."""
+        """Return a digest of everything on which the predictions depend, besides the image.
+
+        It covers the network, the preprocessing, the precision and the names of the findings.
+        """
         digest = digest_files(self.folder, (*MODEL_FILES[self.spec.format], PREPROCESS_FILE))
         digest.update(f"{self.spec.backend} cpu".encode())
         if self.names is not None:
@@ -343,16 +362,16 @@ class ExportedModel:
         return digest.hexdigest()[:16]
 
     def training_id(self) -> str:
-        """Return the identity of the training of its run."""
+        """Return the digest that identifies the training of the exported run."""
         return str(self.info["inference_id"])
 
     @cached_property
     def session(self) -> Session:
-        """The loaded network, for one batch of any size at a time."""
+        """The loaded network for single batches of any size."""
         return open_session(self.folder, self.spec, shares=True)
 
     def streaming(self, batch_size: int) -> Session:
-        """Give the network for many batches of one size, several of which run at a time."""
+        """Return the loaded network for batches of one size, several of which run at a time."""
         if batch_size not in self._streaming:
             self._streaming[batch_size] = open_session(
                 self.folder, self.spec, many=True, batch_size=batch_size
@@ -361,13 +380,13 @@ class ExportedModel:
 
     @cached_property
     def anchors(self) -> np.ndarray:
-        """A detector's anchors, float32 ``(A, 4)`` xyxy, store px."""
+        """Anchors of a detector, float32 ``(A, 4)`` xyxy in pixel-store coordinates."""
         path = self.spec.file(self.folder, ANCHORS_FILE)
         anchors: np.ndarray = np.load(path, allow_pickle=False)
         return anchors
 
     def decode(self, outputs: Arrays) -> list[Boxes | None]:
-        """Return a detector's outputs as boxes in pixel-store coordinates."""
+        """Return the boxes of a detector's outputs, in pixel-store coordinates."""
         logits = outputs["logits"]
         offsets = outputs["offsets"]
         spec = self.spec
@@ -382,10 +401,18 @@ class ExportedModel:
         *,
         many: bool | None = None,
     ) -> Iterator[Part]:
-        """Predict images batch by batch; memory does not grow with their number.
+        """Predict images batch by batch, so that memory does not grow with their number.
 
-        `sizes` holds ``image_id, width, height`` of the originals, px. The network is loaded for
-        `many` batches under way at once, by default where there are several.
+        Args:
+            source: Pixels of the images.
+            image_ids: Images to predict, in order.
+            sizes: Size of the original images, with columns ``image_id, width, height`` in px.
+            batch_size: Number of images that are predicted at a time.
+            many: True computes several batches at the same time. By default it is True for more
+                than one batch.
+
+        Yields:
+            The predictions of each batch.
         """
         groups = [
             [str(image_id) for image_id in image_ids[start : start + batch_size]]
@@ -416,10 +443,15 @@ class ExportedModel:
         return part.with_findings(self.names)
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
-        """Measure the cost of the export: size, training, and the time of one image at batch 1.
+        """Measure the cost of the export: its size, its training, and the time for one image.
 
-        Of `sample_images`, uint8 (N, S, S), noise by default: decoding boxes takes longer where
-        there are more.
+        Args:
+            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; noise by default.
+                Real images matter for a detector, because decoding takes longer if there are more
+                boxes.
+
+        Returns:
+            Figures by name; the time is that of a batch of one image.
         """
         size = self.spec.size
         if sample_images is None:

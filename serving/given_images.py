@@ -1,7 +1,7 @@
-"""Images as a caller of `Run.predict` has them: files, arrays, tensors, PIL and pydicom objects.
+"""Images in every form that `Run.predict` accepts: files, arrays, tensors, PIL and pydicom objects.
 
-What is not uint8 grey or RGB is converted where there is one way to do so; all else is refused with
-the conversion that is missing.
+Pixels other than uint8 grey or RGB are converted if there is only one way to do it. All others are
+refused, with a message that names the conversion to do first.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class Tensor(Protocol):
-    """Part of a torch tensor's interface that is used; torch itself is not imported here."""
+    """Interface of a torch tensor, as far as it is used here; torch itself is not imported."""
 
     def detach(self) -> Any:
-        """Return the values without their gradient."""
+        """Return the tensor without its gradient."""
 
 
 GivenImage: TypeAlias = Union[str, Path, np.ndarray, Image.Image, Tensor, "Dataset"]
@@ -43,7 +43,14 @@ _CHANNELS = (1, 3)
 
 @dataclass(frozen=True)
 class ReadImage:
-    """An image that was read, and what an answer calls it."""
+    """An image that was read, with its name in the answer.
+
+    Attributes:
+        name: Path of the file, or a word such as ``array``.
+        image: The decoded image.
+        warnings: Warnings from the header of a DICOM object; None for a file, whose header is
+            checked later.
+    """
 
     name: str
     image: DecodedImage
@@ -51,7 +58,7 @@ class ReadImage:
 
 
 def is_several(image: Any) -> bool:
-    """Tell a list or another iterable of images from what is one image, or no image at all."""
+    """Return True for a list or another iterable of images, False for anything else."""
     is_one = isinstance(image, str | np.ndarray | Mapping | _BYTES) or hasattr(image, "detach")
     is_table = hasattr(image, "columns")
     return isinstance(image, Iterable) and not (is_one or is_table or _is_dicom(image))
@@ -61,12 +68,15 @@ def read_given(image: Any) -> ReadImage:
     """Read one image as 8-bit grey.
 
     Args:
-        image: A file; pixels, uint8 or float in [0, 1], of shape ``(H, W)``, ``(H, W, 3)``,
-            ``(3, H, W)`` or with one channel, as array or tensor; a PIL image of 8 bits a channel;
-            or a pydicom data set. 0 is black, air is dark.
+        image: A file; or pixels as an array or tensor of shape ``(H, W)``, ``(H, W, 3)``, ``(3, H,
+            W)`` or with one channel, uint8 or float in [0, 1]; or a PIL image with 8 bits a
+            channel; or a pydicom data set. 0 is black, and air is dark.
+
+    Returns:
+        The decoded image with its name.
 
     Raises:
-        InputError: It cannot be read; the message says which conversion to do.
+        InputError: The image cannot be read; the message says which conversion to do.
     """
     if isinstance(image, str | Path):
         return ReadImage(str(image), read_image(image))

@@ -1,9 +1,9 @@
-"""The out-of-distribution check of a run: it finds images that are no frontal chest X-rays.
+"""The out-of-distribution check of a run, which finds images that are no frontal chest X-rays.
 
-For DICOM files the header decides, by the rules of ``cxr prepare --format dicom``. What an image
-shows is evaluated by a logistic model on image statistics, learned from the images that trained the
-run and from what is made of them or drawn (`serving.guard_images`): no second network, no other
-data. Imports no torch.
+For a DICOM file the header is checked by the rules of ``cxr prepare --format dicom``. The pixels
+are checked by a logistic model on image statistics. It learns from the training images of the run,
+and from images that are derived from them or drawn (`serving.guard_images`). It needs no second
+network and no other data. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _TURNS: tuple[tuple[WarningKind, str, Callable[[np.ndarray], np.ndarray]], ...] 
 
 
 class Warned(str):
-    """Message of a warning, with its kind for programs that list images."""
+    """Text of a warning, with its kind for programs."""
 
     kind: WarningKind
 
@@ -93,7 +93,11 @@ class Warned(str):
 
 @dataclass(frozen=True)
 class GuardFit:
-    """Parameters of the model, float32; K layout parts, E edge parts, D = K + E + 14 numbers."""
+    """Fitted parameters of the logistic model, float32.
+
+    An image is described by D = K + E + 14 numbers: K principal components of its layout, E of its
+    edges, and 14 overall statistics.
+    """
 
     layout_mean: np.ndarray
     layout_parts: np.ndarray  # (K, .), principal components
@@ -105,13 +109,20 @@ class GuardFit:
     weights: np.ndarray  # (2 D + 2,), of numbers, squares and distance, and the constant
 
     def scores(self, measured: ImageStatistics) -> np.ndarray:
-        """Log odds that an image is none of a chest, given as many of either."""
+        """Return the log odds that each image shows no chest, given equally frequent classes.
+
+        Args:
+            measured: Statistics of N images.
+
+        Returns:
+            One value for each image, shape ``(N,)``.
+        """
         return _terms(self, measured) @ self.weights
 
 
 @dataclass(frozen=True)
 class Guard:
-    """A fitted guard: made by `add_guard`, kept with a run as ``guard.json``."""
+    """A fitted out-of-distribution check, which `add_guard` stores in a run as ``guard.json``."""
 
     size: int  # side of the pixel store that it was learned from, px
     limit: float  # score from which an image does not look like a frontal chest X-ray
@@ -122,7 +133,11 @@ class Guard:
     ages: tuple[int, ...] | None = None
 
     def score(self, pixels: np.ndarray) -> float:
-        """Log odds that an image, uint8 ``(H, W)`` of any size, is no frontal chest X-ray."""
+        """Return the log odds that an image is no frontal chest X-ray.
+
+        Args:
+            pixels: The image, uint8 ``(H, W)`` of any size.
+        """
         return float(
             self._fit.scores(ImageStatistics.from_images([visible_part(pixels, self.size)]))[0]
         )
@@ -134,10 +149,14 @@ class Guard:
         system: str = "this run",
         score: float | None = None,
     ) -> tuple[Warned, ...]:
-        """Say what speaks against a frontal chest X-ray, in sentences without a full stop.
+        """Return the reasons against a frontal chest X-ray, as sentences without a full stop.
 
-        `square` is the letterboxed image if it was made before, `system` the name of the run in the
-        sentences, and `score` the score of the image if it was computed before.
+        Args:
+            image: The decoded image, or its pixels. A decoded image also gives the age of the
+                patient.
+            square: The letterboxed image, uint8 ``(size, size)``, if it was made before.
+            system: Name of the run in the sentences.
+            score: Score of the image, if it was computed before.
         """
         decoded = image if isinstance(image, DecodedImage) else None
         pixels = image.pixels if isinstance(image, DecodedImage) else image
@@ -183,7 +202,11 @@ class Guard:
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Read ``guard.json``; one that is missing, damaged or old is an `InputError`."""
+        """Read ``guard.json``.
+
+        Raises:
+            InputError: The file is missing or damaged, or an earlier version made it.
+        """
         path = Path(path)
         content = read_json(path, "guard")
         again = "delete it, and the same cxr train command makes it again"
@@ -201,14 +224,14 @@ class Guard:
 
 
 def file_warnings(path: Path | str | None, image: DecodedImage | None = None) -> tuple[Warned, ...]:
-    """Return warnings against a frontal chest X-ray for any run: header, colour, size, contrast.
+    """Return the warnings about an image that hold for any run: header, colour, size and contrast.
 
-    A DICOM file that ``cxr prepare --format dicom`` leaves out is named with the same reason; one
-    that is turned or mirrored by its PatientOrientation, with that.
+    A DICOM file that ``cxr prepare --format dicom`` would leave out gets a warning with the same
+    reason. So does a file whose PatientOrientation says that the image is turned or mirrored.
 
     Args:
-        path: A file that `data_prep.images.image.read_image` reads; None of an array's `image`.
-        image: What it shows, where that was read already.
+        path: File of the image; None if the image was given as an array.
+        image: The decoded image, if it was read before.
     """
     reason = None
     is_dicom = False
@@ -231,7 +254,10 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
 
 
 def orientation_warnings(image: DecodedImage) -> list[Warned]:
-    """Return a warning for a header that says the image is mirrored or turned."""
+    """Return a warning if the header says that the image is mirrored or turned.
+
+    The list is empty otherwise.
+    """
     stated = str(image.record["orientation"] or "")
     row, _, column = stated.partition("\\")
     turned = _ORIENTATIONS.get(row[:1] + column[:1])
@@ -240,7 +266,7 @@ def orientation_warnings(image: DecodedImage) -> list[Warned]:
 
 
 def image_notes(image: DecodedImage) -> tuple[str, ...]:
-    """Return notes for the reader of an image; they do not speak against the answer."""
+    """Return notes on an image for its reader. They do not speak against the answer."""
     notes: tuple[str, ...] = ()
     if image.record["inverted"]:
         kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
@@ -251,16 +277,14 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
 
 
 def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Progress) -> None:
-    """Learn the check from a run's training images; one that exists is kept.
-
-    The images are squares of `size` px, as the run sees them.
+    """Learn the check from the training images of a run, and store it; an existing check is kept.
 
     Args:
         run: Run folder, into which ``guard.json`` is written.
         dataset: Data set of the run.
-        split: Split whose training images are learned from.
-        size: Side of the images, px.
-        progress: Shows lines and the progress.
+        split: Split whose training images the check learns from.
+        size: Side of the square images that the run sees, px.
+        progress: Shows messages and the progress.
     """
     path = run / GUARD_NAME
     if path.is_file():
@@ -282,12 +306,21 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Prog
 def fit_guard(
     source: PixelSource, patients: pd.Series, ages: pd.Series | None = None
 ) -> Guard | None:
-    """Learn a check from training images, reproducibly; return None if they are too few.
+    """Learn an out-of-distribution check from training images.
 
-    At most 600 images are used. The limit is the score that 0.4 % of images of patients who were
-    left out while fitting reach, but not below 1.0, so that X-rays of other hospitals pass, and
-    not above 1.5, as training sets hold some odd images themselves. `patients` and `ages` (years,
-    NaN where not known) are by image id.
+    At most 600 images are used, and the same images always give the same check. The limit is the
+    score that 0.4 % of the images exceed when their patients are left out of the fit. It is at
+    least 1.0, so that X-rays of other hospitals pass, and at most 1.5, because training sets
+    contain some odd images.
+
+    Args:
+        source: Pixels of the images.
+        patients: Patient of each image, by image id.
+        ages: Age of the patient of each image in years (NaN if unknown), by image id; None if no
+            age is known.
+
+    Returns:
+        The check, or None if there are too few images or patients.
     """
     if len(patients) < MIN_IMAGES or patients.nunique() < MIN_PATIENTS:
         return None

@@ -1,7 +1,7 @@
 """Image statistics of the out-of-distribution check, and the images that it learns to refuse.
 
-Those are made of training images (negatives, turned, shuffled, cropped) or drawn (noise, pages,
-ellipses, rods), so that no other data are needed.
+The images to refuse are derived from training images (negatives, turned, shuffled, cropped) or
+drawn (noise, pages, ellipses, rods), so that no other data are needed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Statistics of images, one row an image, float32."""
+    """Statistics of N images, float32, one row for each image."""
 
     layout: np.ndarray  # (N, 576), ranks of grey values: any rising grey curve gives the same
     edges: np.ndarray  # (N, 128), roots of the shares of gradient by 4 x 4 cells and 8 directions
@@ -43,7 +43,11 @@ class ImageStatistics:
 
     @classmethod
     def from_images(cls, images: Iterable[np.ndarray]) -> Self:
-        """Measure images, uint8, any shape ``(H, W)``."""
+        """Compute the statistics of images.
+
+        Args:
+            images: Images, uint8 ``(H, W)`` of any shape.
+        """
         rows = [_statistics(image) for image in images]
         return cls(
             layout=np.array([row.layout for row in rows], np.float32),
@@ -60,9 +64,13 @@ class ImageStatistics:
 
 
 def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Bring an image to a pixel store's size, then to 128 px, without its flat borders.
+    """Scale an image to the pixel store's size and then to 128 px, and cut off its flat borders.
 
-    A square of the pixel store gives the same as the original that it was made of.
+    A square image of the pixel store gives the same result as its original.
+
+    Args:
+        pixels: The image, uint8 ``(H, W)``.
+        size: Side of the pixel store's images, px.
     """
     square = pixels if pixels.shape == (size, size) else letterbox(pixels, size)[0]
     if size > _SIDE:
@@ -176,7 +184,12 @@ def _overall(
 
 
 def vary(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Take the same X-ray otherwise: exposure, contrast, crop, tilt, collimation, sharpness."""
+    """Change a radiograph as another exposure would: contrast, crop, tilt and sharpness.
+
+    Args:
+        image: The image, uint8 ``(H, W)``.
+        rng: Random generator.
+    """
     height, width = image.shape
     cut = rng.random(4) * 0.08
     if rng.random() < 0.7:
@@ -218,7 +231,13 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Make of a training image, or of it and another, what no X-ray of a chest is."""
+    """Derive an image that is no chest X-ray from a training image, or from two.
+
+    Args:
+        image: A training image, uint8 ``(H, W)``.
+        other: Another training image, for the kinds of image that need two.
+        rng: Random generator.
+    """
     ways = (
         _negative,
         _negative,
@@ -286,14 +305,14 @@ def _page_of(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> 
 
 
 def draw(number: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw an image that never was an X-ray; the kinds take turns with the number.
+    """Draw an image that is no X-ray, such as noise, a page of text or rods.
 
     Args:
-        number: Number of the image, which chooses its kind.
-        rng: Random generator of the details.
+        number: Number of the image. Consecutive numbers give different kinds.
+        rng: Random generator.
 
     Returns:
-        The image, uint8 (height, width).
+        The image, uint8 ``(height, width)``.
     """
     kinds: tuple[Callable[[np.random.Generator], np.ndarray], ...] = (
         _noise,

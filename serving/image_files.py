@@ -1,4 +1,7 @@
-"""Files to answer for, found before pandas or a network is loaded, and where answers go."""
+"""Search for the image files to answer for, and the destinations of the answers.
+
+The search needs neither pandas nor a network.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,11 @@ class AnswerOutput:
     """Destinations of answers.
 
     Attributes:
-        overlays: Folder for one PNG an image; None draws none.
-        csv: Table to write, or None.
-        dicom: Folder for DICOM objects, or None.
-        log: Open log of answers, or None.
-        printed_as: How stdout shows answers; None in a call from Python.
+        overlays: Folder for one PNG file of each image; None draws none.
+        csv: CSV table to write, or None.
+        dicom: Folder for the DICOM report and overlay of each DICOM image, or None.
+        log: Open log of answers, which `cxr monitor` reads, or None.
+        printed_as: Form in which answers are printed; None in a call from Python.
     """
 
     overlays: Path | None  # folder of the PNG files; None draws none
@@ -53,7 +56,7 @@ class AnswerOutput:
             require_packages("--dicom", "dicom", ("highdicom",))
 
     def wrote(self, path: Path) -> bool:
-        """Return True if an earlier call wrote a file into one of the output folders."""
+        """Return True if an earlier call wrote this file into one of the output folders."""
         written = ((self.overlays, (OVERLAY_END,)), (self.dicom, (REPORT_END, CAPTURE_END)))
         return any(
             folder is not None
@@ -66,19 +69,20 @@ class AnswerOutput:
 def find_images(
     sources: Sequence[Path], output: AnswerOutput
 ) -> tuple[list[LooseImage], list[Path]]:
-    """Find files, and read until one shows an image: models are not loaded for nothing.
+    """Find the image files of some files and folders.
 
-    Returns those read so far, of which the last shows an image, and the others.
+    Files are decoded until one of them shows an image, so that no model is loaded for nothing.
 
     Args:
-        sources: Files and folders that were named.
-        output: Destinations, whose files are not taken for images.
+        sources: Files and folders that the user named.
+        output: Destinations. Files that an earlier call wrote there are no input.
 
     Returns:
-        The files that were read so far, and the paths of the others.
+        The files that were decoded, of which the last one shows an image, and the paths of the
+        others.
 
     Raises:
-        InputError: None of them does.
+        InputError: No file shows an image.
     """
     files = [path for path in find_image_files(sources) if not output.wrote(path)]
     if not files:
@@ -95,16 +99,13 @@ def find_images(
 
 @contextmanager
 def reserved_table(table: Path | None) -> Iterator[None]:
-    """Keep other commands from writing a table while this one does; None: there is no table.
+    """Lock a table during a ``with`` block, so that no other command writes it.
 
     Args:
-        table: Path of the table, or None.
-
-    Returns:
-        A context manager without a value.
+        table: Path of the table; None locks nothing.
 
     Raises:
-        InputError: Another command writes it.
+        InputError: Another command writes the table.
     """
     if table is None:
         yield
@@ -122,7 +123,17 @@ def note_answers(
     answers: Sequence[Answer] | InputError | None,
     seconds: float | None,
 ) -> None:
-    """Note in a log of answers, where there is one, what runs said of a file, if anything."""
+    """Write the answers of runs for one file into a log; without a log nothing happens.
+
+    Args:
+        log: Open log of answers, or None.
+        runs: Runs that were asked.
+        file: Path of the file.
+        image: The decoded image; None if it could not be read.
+        answers: One answer for each run, the error of the network, or None for a file without
+            answers.
+        seconds: Time that the answers took, in seconds, or None.
+    """
     if log is None:
         return
     rows = [run.log_row() for run in runs]

@@ -1,6 +1,6 @@
-"""The proof of an export: what it answers, compared with what its run answers.
+"""The comparison of an export with its run: their answers must agree before the export is kept.
 
-Boxes are matched by place, never by row: where scores agree to the last digit, rows change places.
+Boxes are matched by position and not by row, because boxes with equal scores may change rows.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from cxr_compare.evaluation.systems.stored_predictions import read_output
 if TYPE_CHECKING:
     from cxr_compare.serving.run import Run
 
-# Float32 on both sides: what is left is the order in which sums are rounded. The quickstart's
-# trained networks differ by 9e-7 in a score and 2e-5 px in a corner; RetinaNet R50 at 512 px with
-# random weights, which amplify, by 2e-5 and 0.015 px. A wrong layer, colour, size or anchor shows
-# as 0.01 and 1 px or more: the limits lie between.
+# Both sides compute in float32, so they differ only by the order in which sums are rounded. The
+# quickstart's trained networks differ by 9e-7 in a score and 2e-5 px in a corner. RetinaNet R50 at
+# 512 px with random weights, which amplify differences, differs by 2e-5 and 0.015 px. A wrong
+# layer, colour, size or anchor changes a score by 0.01 or a corner by 1 px or more. The limits lie
+# between.
 _SCORE_LIMIT = 1e-3  # also how near a threshold a decision may change
 _CORNER_LIMIT = 0.05  # px of the network's image
 _MAP_LIMIT = 1e-3  # as a share of the largest value of the original's maps
-# Share of boxes without a partner: two that overlap by just the limit of suppression, or have one
-# score, may be kept by one side and dropped by the other.
+# Share of boxes without a partner. If two boxes overlap by just the limit of suppression, or have
+# equal scores, one side may keep a box that the other drops.
 _UNMATCHED_LIMIT = 0.01
-# Lower precision gives other numbers; what counts is what becomes of the answers. Two trainings
-# that differ in their seed alone lie further apart.
+# A lower precision gives other numbers, so the quality of the answers is compared. Two trainings
+# that differ only in their seed differ by more than this limit.
 _DROP_LIMIT = 0.02  # of AUROC and of AP50 on validation images
 _CHANGED_LIMIT = 0.05  # share of validation images whose decision changes at the frozen threshold
 
@@ -61,7 +62,16 @@ _LEAST_PASSING = 0.25  # share of candidates that stay below the least score, to
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of a proof: a difference, the largest that is kept, and the figures compared."""
+    """One figure of the comparison.
+
+    Attributes:
+        case: Images that were compared.
+        name: Name of the difference.
+        value: The difference.
+        limit: Largest difference with which the export is kept; None if any is.
+        original: Figure of the run, if the difference is one of two figures.
+        exported: Figure of the export, likewise.
+    """
 
     case: str
     name: str
@@ -72,11 +82,11 @@ class Measure:
 
     @property
     def holds(self) -> bool:
-        """True if the difference is within its limit; NaN never is."""
+        """True if the difference is at most its limit. A difference of NaN never holds."""
         return self.limit is None or self.value <= self.limit
 
     def words(self) -> str:
-        """Return the figure as a message shows it.
+        """Return the figure as a phrase for a message.
 
         Example:
             >>> Measure("validation", "AUROC falls by", 0.03, 0.02, 0.91, 0.88).words()
@@ -90,14 +100,27 @@ class Measure:
 
 @dataclass(frozen=True)
 class Proof:
-    """Differences between the answers of an export and of its run on some images."""
+    """Figures that compare the answers of an export with those of its run.
+
+    Attributes:
+        precision: Number format of the export.
+        images: Description of the images that were compared.
+        measures: The figures.
+    """
 
     precision: str
     images: str
     measures: tuple[Measure, ...]
 
     def require(self, what: str) -> None:
-        """Refuse an export, named `what`, of which a figure lies beyond its limit."""
+        """Raise an error if a figure exceeds its limit.
+
+        Args:
+            what: Name of the export in the message.
+
+        Raises:
+            InputError: The export must not be kept.
+        """
         failures = [measure for measure in self.measures if not measure.holds]
         if not failures:
             return
@@ -114,7 +137,7 @@ class Proof:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the differences for the export's ``card.json``."""
+        """Return the figures for ``card.json`` of the export."""
         return {
             "verdict": "kept" if all(measure.holds for measure in self.measures) else "refused",
             "precision": self.precision,
@@ -154,12 +177,22 @@ def prove(
     store: PixelSource | None = None,
     validation: Sequence[str] = (),
 ) -> Proof:
-    """Hold an export against its run.
+    """Compare an export with its run.
 
-    A float32 export must give the same boxes, scores, maps and decisions, on images, on a black
-    image, with no detection and with as many as there may be. At another precision the numbers
-    differ, and AUROC, AP50 and decisions on validation images are compared with the run's. Without
-    a data set and its store a float32 export is compared with phantoms.
+    A float32 export must give the same boxes, scores, maps and decisions. They are compared on
+    validation images, on a black image, and with no box and with the largest number of boxes. At a
+    lower precision numbers differ, so AUROC, AP50 and decisions on validation images are compared.
+    Without a data set a float32 export is compared on synthetic images.
+
+    Args:
+        run: The run.
+        exported: The loaded export.
+        dataset: Data set of the run, or None.
+        store: Pixels of the data set, or None.
+        validation: Ids of the validation images.
+
+    Returns:
+        The figures, each with its limit.
     """
     ids = pd.Index(sorted(validation), name="image_id")
     if exported.precision == "fp32":
@@ -278,20 +311,20 @@ class _BoxDifference(NamedTuple):
 
 
 def match_boxes(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
-    """Match the boxes that two systems found on an image, each to the one that overlaps it most.
+    """Match the boxes of two systems on one image, each box to one of the same label.
 
-    Boxes of one label are assigned so that the sum of their IoU is largest; a pair counts from an
-    IoU of 0.9 on. Where a side has `most` boxes of a label, its least score is where the list was
-    cut: a box that is no surer than that, but for twice the difference of scores, may be missing
-    on the other side.
+    The matching maximises the sum of the IoU. A pair counts from an IoU of 0.9 on. If a system
+    gives the largest allowed number of boxes of a label, its list was cut off. A box of the other
+    system that scores hardly more than the last box of that list may then be missing, and is not
+    counted as unmatched.
 
     Args:
         first: Boxes of one system.
         second: Boxes of the other system.
-        most: Largest number of boxes of a label that a system may give.
+        most: Largest number of boxes of a label that a system gives.
 
     Returns:
-        Matched and unmatched boxes, and the differences of the matched ones.
+        The numbers of matched and unmatched boxes, and the largest differences of matched ones.
     """
     total = _BoxDifference(0, 0, 0.0, 0.0)
     for label in np.union1d(first.labels, second.labels):

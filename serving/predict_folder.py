@@ -1,6 +1,6 @@
-"""A data set predicted into a folder: part by part, and on from there after an interruption.
+"""Prediction of a data set into a folder, in parts, so that an interrupted call can continue.
 
-Parts are predicted here, or in worker processes, each of which loads the model once.
+The parts are predicted in this process, or in worker processes that each load the model once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from cxr_compare.serving.export_spec import EVALUATION_FILE, PREPROCESS_FILE, va
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
 
-# Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
+# Images in one file of a predictions folder: there are few files, and after Ctrl-C little is lost.
 PART_SIZE = 1024
 _MOST_SENT = 128  # images that a worker of an engine predicts before it answers
 _LATENCY_IMAGES = 20
@@ -62,25 +62,26 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     engine: Engine | None = None,
     on_part: Callable[[Part, PixelStore, float], object] | None = None,
 ) -> Predictions:
-    """Predict the val and test images of a split, or chosen ones, into a predictions folder.
+    """Predict the val and test images of a split, or chosen images, into a predictions folder.
 
     Args:
         model: Run or export that predicts.
         dataset: Data set with the images.
-        out: Folder of the predictions. One that was begun is continued.
-        split: Split of the data set that names the roles.
-        progress: Shows the progress.
-        batch_size: Images predicted at a time; by default what suits the model.
-        name: Name of the system; by default the run's.
-        validation_of: Predict only the val images, for the operating point of this target.
+        out: Predictions folder. An unfinished one is continued.
+        split: Split of the data set that gives the images their roles.
+        progress: Shows messages and the progress.
+        batch_size: Number of images predicted at a time. By default it is that of the model.
+        name: Name of the system. By default it is the name of the run.
+        validation_of: Predict only the validation images, for the decision on this target.
         image_ids: Predict only these images.
-        made_before: Predictions of the same model, which are taken over.
-        engine: Predicts in parts; without one this process does.
-        on_part: Called with each part, the images' store and the seconds that it took.
+        made_before: Predictions of the same model, which are copied.
+        engine: Processes that predict the parts. Without one this process does.
+        on_part: Function that is called with each part, the pixel store and the seconds that the
+            part took.
 
     Returns:
-        The predictions. The cost of an image is measured only where all val and test images are
-        predicted, as nobody compares it otherwise.
+        The predictions. The cost of one image is measured only if all val and test images are
+        predicted, because only such predictions are compared by cost.
 
     Raises:
         InputError: The model predicts a finding that the data set does not label, or the folder
@@ -147,16 +148,16 @@ def predict_validation(
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> Predictions:
-    """Return a run's predictions of its validation images; make them if they are missing.
+    """Return a run's predictions of its validation images. Missing ones are made first.
 
     Args:
         run: Run folder.
         test_set: Data set, target and split of the run.
-        progress: Shows lines and the progress.
+        progress: Shows messages and the progress.
         device: Device that computes.
 
     Returns:
-        The predictions, which are kept in the run folder.
+        The predictions, which are stored in the run folder.
     """
     folder = validation_folder(run)
     if not (folder / "predictions.json").is_file():
@@ -178,15 +179,15 @@ def freeze_decision(
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> None:
-    """Choose the decision by which a run answers for single images; the last step of training.
+    """Choose the decision by which a run answers for single images, as the last step of training.
 
-    It is what `cxr tune` chooses by default, on the run's validation images, and lies in the run's
-    folder with the predictions that it was chosen on. One that is there stays.
+    The decision is the one that `cxr tune` chooses by default on the run's validation images. It is
+    stored in the run folder with the predictions of these images. An existing decision stays.
 
     Args:
         run: Run folder.
         test_set: Data set, target and split of the run.
-        progress: Shows lines and the progress.
+        progress: Shows messages and the progress.
         device: Device that computes.
     """
     name = test_set.target.name
@@ -212,7 +213,12 @@ def freeze_decision(
 
 
 def describe_system(model: Model, name: str | None) -> dict[str, Any]:
-    """Return the entries of ``predictions.json`` about the system."""
+    """Return the entries of ``predictions.json`` that describe the system.
+
+    Args:
+        model: Run or export that predicts.
+        name: Name of the system; None takes the name of the run.
+    """
     info = model.info
     usual = str(model.info["name"])
     run = model.folder if model.backend == "torch" else _run_of_export(model)
@@ -260,7 +266,15 @@ def _recipe_of(run: Path | None) -> dict[str, Any]:
 
 
 def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress) -> None:
-    """Copy what the model has seen beside its predictions."""
+    """Copy the table of the images that the model has seen in training into the predictions folder.
+
+    If the run of an export is not there, the table is missing, and a message says so.
+
+    Args:
+        model: Run or export that predicts.
+        writer: Writer of the predictions folder.
+        progress: Shows the message.
+    """
     folder = model.folder if model.backend == "torch" else _run_of_export(model)
     if folder is None:
         progress.say(
@@ -287,13 +301,13 @@ def _run_of_export(model: Model) -> Path | None:
 
 
 def sent_size(batch_size: int) -> int:
-    """Return the number of images that a worker predicts before it answers: whole batches.
+    """Return the number of images that a worker predicts before it sends them back.
 
     Args:
-        batch_size: Images predicted at a time.
+        batch_size: Number of images predicted at a time.
 
     Returns:
-        Number of images, a multiple of `batch_size`.
+        A multiple of `batch_size`, such that few large parts fill one file of a predictions folder.
 
     Example:
         >>> sent_size(16), sent_size(48), sent_size(300)
@@ -310,7 +324,14 @@ def write_parts(
     advance: Callable[[int], object],
     size: int,
 ) -> None:
-    """Write predictions while the next ones are made; calls `advance` with what is predicted."""
+    """Write predictions to files while the next ones are computed.
+
+    Args:
+        writer: Writer of the predictions folder.
+        batches: Predictions of each batch, which are computed when they are requested.
+        advance: Function that is called with the number of images of each batch.
+        size: Number of images in one file.
+    """
 
     def reported() -> Iterator[Part]:
         for batch in batches:
@@ -369,7 +390,7 @@ def _here(folder: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def open_store(folder: Path) -> PixelStore:
-    """Open a pixel store, fetched from the object store if another machine made it.
+    """Open a pixel store; one that another machine made is first fetched from the object store.
 
     Raises:
         InputError: The object store does not hold the folder yet.
@@ -401,25 +422,25 @@ def predict_parts(
     sizes: pd.DataFrame,
     batch_size: int,
 ) -> Iterator[Part]:
-    """Predict images, in their order, as the model itself does, in the processes of an engine.
+    """Predict images in the processes of an engine.
 
-    Batches hold the same images as those of ``model.predict``, so that tables are equal to it byte
-    for byte; a part has `sent_size` images. `sizes` holds ``image_id, width, height`` of the
-    originals, px.
+    The batches hold the same images as those of ``model.predict``, so the tables are equal byte for
+    byte.
 
     Args:
         engine: Engine whose processes predict.
         model: The loaded model.
         store: Pixels of the images.
         image_ids: Images to predict, in order.
-        sizes: Columns ``image_id, width, height``, px of the original.
-        batch_size: Images predicted at a time.
+        sizes: Size of the original images, with columns ``image_id, width, height`` in px.
+        batch_size: Number of images predicted at a time.
 
     Returns:
-        Parts of the predictions, in the order of the images.
+        Parts of the predictions in the order of the images, each with `sent_size` images.
 
     Raises:
-        InputError: A worker could not open model or store, or ended whenever it tried a part.
+        InputError: A worker could not open the model or the store, or ended each time that it tried
+            a part.
     """
     of_torch = model.backend == "torch"
     how = ("precision", "views", "maps") if of_torch else ()

@@ -1,4 +1,4 @@
-"""A trained run, or an export of one: what its training says, and its answers for single images."""
+"""A trained run or an export of one, which answers for single images."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest 
 
 
 class OperatingPoint(NamedTuple):
-    """How a run decides.
+    """The decision of a run, or the reason why it has none.
 
     Attributes:
-        decision: Decision from validation images; None where the run cannot decide.
-        policy: Policy whose threshold decides.
+        decision: Decision that was chosen on validation images; None if the run cannot decide.
+        policy: Name of the policy whose threshold decides, such as ``max_f1``.
         undecided_because: Reason why the run cannot decide; None if it can.
     """
 
@@ -55,16 +55,17 @@ class OperatingPoint(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class Run:
-    """A complete run, or an export of one; its model is loaded for the first image.
+    """A complete run or an export of one. Its model is loaded when it first predicts.
 
     Attributes:
-        folder: Where it lies.
+        folder: Folder of the run or the export.
         name: Display name of the system.
-        wanted_policy: Which of the frozen thresholds decides; None for ``max_f1``, or the first
+        wanted_policy: Policy whose threshold decides. None takes ``max_f1``, or the first policy
             that the run was tuned for.
-        device: ``auto``, ``cpu`` or ``cuda``: what it answers on.
-        precision: What it computes in. A decision chosen at another one does not fit, and leaves
-            images undecided. An export has its own, and was held against the run and its decision.
+        device: Device that computes: ``auto``, ``cpu`` or ``cuda``.
+        precision: Number format of the computation. If the decision was chosen at another one,
+            images stay undecided. An export ignores it: it has its own format, and was checked
+            against the run.
         next_steps: Commands that usually follow.
 
     Example:
@@ -93,18 +94,28 @@ class Run:
     ) -> Self:
         """Open a complete run or export.
 
+        Args:
+            folder: Folder of the run or the export.
+            name: Display name of the system; by default that of the run.
+            policy: Policy whose threshold decides; by default that of `wanted_policy`.
+            device: ``auto``, ``cpu`` or ``cuda``.
+            precision: Number format of the computation.
+
         Raises:
-            InputError: There is none, or its training has not ended.
+            InputError: The folder holds no run or export, or the training has not ended.
         """
         folder = Path(folder)
         info = ExportSpec.read(folder).run if is_export(folder) else _run_folder(folder).info
         return cls(folder, name or str(info["name"]), policy, device, precision)
 
     def load(self) -> Self:
-        """Load all that answering takes: what is wrong with it is said here, not at an image.
+        """Load everything that an answer needs, so that an error is raised before the first image.
+
+        Returns:
+            The run itself.
 
         Raises:
-            InputError: A file is damaged, or the decision has no such policy.
+            InputError: A file is damaged, or the decision does not have the chosen policy.
         """
         _ = self.model, self.operating_point, self.map_levels, self.guard, self.synthetic
         return self
@@ -116,7 +127,7 @@ class Run:
 
     @property
     def decision_file(self) -> Path:
-        """File with the decision that was chosen on validation images."""
+        """Path of the file with the decision, which need not exist."""
         return validation_folder(self.folder) / "decisions" / f"{self.target.name}.json"
 
     @cached_property
@@ -150,7 +161,7 @@ class Run:
 
     @property
     def triage(self) -> Triage | None:
-        """Active triage rule; None where another policy decides."""
+        """Rule of triage; None if the run was not tuned for triage or another policy decides."""
         decision = self.decision
         decides = decision is not None and self.policy in decision.options.triage
         return decision.triage if decision is not None and decides else None
@@ -165,17 +176,17 @@ class Run:
 
     @property
     def decision(self) -> Decision | None:
-        """Decision from validation images; None where nothing could be chosen."""
+        """Decision that was chosen on validation images; None if the run cannot decide."""
         return self.operating_point.decision
 
     @property
     def policy(self) -> str:
-        """Policy whose threshold decides."""
+        """Name of the policy whose threshold decides."""
         return self.operating_point.policy
 
     @cached_property
     def guarantees(self) -> tuple[str, ...]:
-        """Guarantees of the threshold that decides, a line for each."""
+        """One sentence for each guarantee of the threshold that decides."""
         if self.decision is None:
             return ()
         lines = self.decision.guarantees(self.policy)
@@ -190,7 +201,10 @@ class Run:
 
     @cached_property
     def map_levels(self) -> dict[float, float]:
-        """Contours of a classifier's maps: raw map value by probability."""
+        """Contours of a classifier's activation maps: raw map value by probability.
+
+        It is empty for a detector, and for a run without a decision.
+        """
         if isinstance(self.model, ExportedModel):
             return dict(self.model.spec.map_levels)
         if self.decision is None or self.model.kind != "scores":
@@ -209,7 +223,7 @@ class Run:
 
     @cached_property
     def guard(self) -> Guard | None:
-        """Out-of-distribution check; None where the run has none."""
+        """Out-of-distribution check of the run; None if the run has none."""
         path = self.folder / GUARD_NAME
         return Guard.read(path) if path.is_file() else None
 
@@ -240,25 +254,31 @@ class Run:
     def predict(self, image: Iterable[GivenImage]) -> list[Answer]: ...
 
     def predict(self, image: Any) -> Answer | list[Answer]:
-        """Answer for one image, or for several: the list of answers, in their order.
+        """Answer for one image or for several.
 
         Args:
-            image: A file (DICOM, PNG, JPEG, TIFF, ...), a PIL image, a pydicom data set, or pixels
-                as displayed, where 0 is black and air is dark: an array or torch tensor, uint8 or
-                float in [0, 1], of shape (H, W), (H, W, 3) or (3, H, W). Or a list or other
-                iterable of these.
+            image: An image, or a list or another iterable of images. An image is a file (DICOM,
+                PNG, JPEG, TIFF, ...), a PIL image, a pydicom data set, or pixels as displayed,
+                where 0 is black and air is dark. Pixels are an array or torch tensor, uint8 or
+                float in [0, 1], of shape (H, W), (H, W, 3) or (3, H, W).
+
+        Returns:
+            One answer, or a list of answers in the order of the images.
 
         Raises:
-            InputError: An image cannot be read or needs a conversion, which is named, or the
-                network's output is not finite; of several images the first such one is named, and
-                no answer is given.
+            InputError: An image cannot be read, or needs a conversion that the message names, or
+                the network's output is not finite. For several images the message names the first
+                such image, and no answer is given.
         """
         if is_several(image):
             return list(self.predict_many(image))
         return next(self.predict_many([image]))
 
     def predict_many(self, images: Iterable[GivenImage]) -> Iterator[Answer]:
-        """Answer for images one after another, each when it is asked for; see `predict`."""
+        """Yield the answer for each image when it is requested.
+
+        The docstring of `predict` lists the forms in which an image may be given.
+        """
         for image in images:
             given = read_given(image)
             of_file = None if given.warnings is None else [given.warnings]
@@ -272,11 +292,18 @@ class Run:
         images: Sequence[tuple[str, DecodedImage]],
         of_files: Sequence[tuple[Warned, ...]] | None = None,
     ) -> list[Answer | InputError]:
-        """Answer for images that were read, in one batch; an error where the network fails.
+        """Answer for decoded images in one batch.
 
         The score, the boxes and the decision are those that ``cxr predict --data``, ``cxr tune``
-        and ``cxr compare`` would give for the image: the same code makes them. `of_files` is what
-        `file_warnings` said of each; None: each is called by its path, and the file is looked at.
+        and ``cxr compare`` give for the image, because the same code computes them.
+
+        Args:
+            images: Name and decoded image of each.
+            of_files: Warnings of `file_warnings` for each image. None takes the names as paths, and
+                checks these files.
+
+        Returns:
+            One answer for each image, or an error for an image on which the network fails.
         """
         model = self.model
         of_files = _warnings_of(images) if of_files is None else of_files
@@ -319,14 +346,23 @@ class Run:
     def guarded(
         self, image: DecodedImage, square: np.ndarray
     ) -> tuple[tuple[Warned, ...], float | None]:
-        """Return the warnings of the out-of-distribution check for an image, and its distance."""
+        """Return the warnings of the out-of-distribution check for an image, and its score.
+
+        Args:
+            image: The decoded image.
+            square: The image as the model sees it, uint8 ``(S, S)``.
+
+        Returns:
+            The warnings and the log odds of no frontal chest X-ray; an empty tuple and None if the
+            run has no check.
+        """
         if self.guard is None:
             return (), None
         distance = self.guard.score(square)
         return self.guard.warnings(image, square, self.name, distance), distance
 
     def decided(self, part: Part) -> DecidedOutput:
-        """Return the decisions for predictions, for the images that did not fail."""
+        """Return the decisions for all images of a part that did not fail."""
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
         kind = {"system": self.name, "kind": self.model.kind}
         evidence = read_output(Predictions.from_part(kind, part), self.target, ran)
@@ -340,9 +376,14 @@ class Run:
         square_of: Callable[[str], np.ndarray],
         seconds: float,
     ) -> None:
-        """Give `AnswerLog.add` what it predicted for a part of a data set, by ``image_id``.
+        """Write the predictions of a part of a data set into a log.
 
-        `images` is the data set's table; `square_of` gives an image as the model sees it.
+        Args:
+            add: The method `AnswerLog.add`.
+            images: Table of the images of the data set, by ``image_id``.
+            part: Predictions to write.
+            square_of: Function that returns an image as the model sees it, by image id.
+            seconds: Time that the part took, in seconds.
         """
         output = self.decided(part)
         for image_id in part.images["image_id"]:
@@ -362,7 +403,7 @@ class Run:
             add(image_id, str(header["patient_id"]), header, [row], each)
 
     def log_row(self) -> dict[str, Any]:
-        """Return the row of the log of answers for an image without an answer."""
+        """Return the row of the log for an image without an answer."""
         chosen = None if self.decision is None else self.decision.thresholds[self.policy].threshold
         return {
             "system": self.name,
@@ -383,7 +424,16 @@ def answers_by_image(
     images: Sequence[tuple[str, DecodedImage]],
     of_files: Sequence[tuple[Warned, ...]] | None = None,
 ) -> list[list[Answer] | InputError]:
-    """Return the answers of each run for each image, or the error that prevents them."""
+    """Return the answers of all runs for each image.
+
+    Args:
+        runs: Runs that answer.
+        images: Name and decoded image of each.
+        of_files: Warnings of `file_warnings` for each image, if they were made before.
+
+    Returns:
+        For each image a list with one answer of each run, or the first error.
+    """
     outcomes: list[list[Answer] | InputError] = []
     of_files = _warnings_of(images) if of_files is None else of_files  # once for all runs
     for of_image in zip(*(run.answer(images, of_files) for run in runs), strict=True):

@@ -1,7 +1,8 @@
-"""The settings file of `cxr serve` and `cxr pacs`: limits, addresses and models, in TOML.
+"""The TOML file with settings of `cxr serve` and `cxr pacs`: limits, addresses and models.
 
-Each key has a default, so a file holds only what differs. An unknown key and a value of the wrong
-type are refused with one line; for an unknown key it names the nearest one.
+Each key has a default, so the file holds only the keys that differ. An unknown key or a value of
+the wrong type is refused with one line. For an unknown key the line suggests the most similar known
+key.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """Keys of the section ``[models]``: how the runs of a server or a station predict."""
+    """Keys of the section ``[models]``: how runs predict in `cxr serve` and `cxr pacs`."""
 
     policy: str | None = Field(
         default=None, description="Operating point of the runs that decides; by default max_f1."
@@ -42,7 +43,7 @@ class ModelSection(_Section):
 
 
 class ServeSection(_Section):
-    """Keys of the section ``[serve]``: limits of the server."""
+    """Keys of the section ``[serve]``, the limits of the server."""
 
     max_mib: int = Field(default=64, ge=1, le=512, description="Largest upload, MiB.")
     max_megapixels: int = Field(default=100, ge=1, le=100, description="Largest image, megapixels.")
@@ -80,7 +81,7 @@ _Modality = Annotated[str, Field(pattern=r"^[A-Z0-9 _]{1,16}$")]
 
 
 class PacsSection(_Section):
-    """Keys of the section ``[pacs]``: how a station talks to its archive."""
+    """Keys of the section ``[pacs]``, which say how `cxr pacs` talks to the archive."""
 
     modalities: list[_Modality] = Field(
         default=["CR", "DX"], min_length=1, description="Modalities to fetch, as DICOM codes."
@@ -110,7 +111,7 @@ class PacsSection(_Section):
 
 
 class SettingsFile(_Section):
-    """The content of a settings file.
+    """The content of a settings file, one attribute for each section.
 
     Example:
         >>> SettingsFile().serve.max_mib
@@ -151,7 +152,7 @@ def read_settings_file(path: Path | None) -> SettingsFile:
 
 
 def settings_keys() -> dict[str, str]:
-    """Return the description of each key, by ``section.key``.
+    """Return the description of each key of a settings file, by ``section.key``.
 
     Example:
         >>> settings_keys()["serve.max_mib"]

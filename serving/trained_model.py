@@ -1,4 +1,4 @@
-"""A trained run that predicts, a detector on several views of each image if asked."""
+"""A trained run that predicts with torch."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "classifier": build_classifier,
 }
 _MOST_IMAGES = 16  # at a time
-# Of one batch on a CPU: larger ones leave its caches, and take longer for each image.
+# Pixels of one batch on a CPU. A larger batch does not fit its caches, and takes longer an image.
 _BATCH_PIXELS = 8 * 224**2
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A run's model with what is needed to feed it."""
+    """The model of a run, with the preprocessing of its input."""
 
     backend: ClassVar = "torch"
 
@@ -76,11 +76,19 @@ class TrainedModel:
         views: tuple[View, ...] = (View(),),
         maps: MapMethod = "cam",
     ) -> TrainedModel:
-        """Load a complete run.
+        """Load the model of a complete run.
+
+        Args:
+            folder: Run folder.
+            precision: Number format of the computation.
+            device: ``auto``, ``cpu`` or ``cuda``.
+            views: Views of each image that a detector joins. The first is the plain image; more are
+                test-time augmentation.
+            maps: Method of a classifier's activation maps.
 
         Raises:
-            InputError: The run is not complete, its weights do not fit its architecture, or it
-                cannot make such maps.
+            InputError: The run is not complete, its weights do not fit its architecture, or the
+                model cannot make such maps or views.
         """
         run = RunFolder.open(folder)
         folder = run.folder
@@ -97,27 +105,31 @@ class TrainedModel:
         return cls(run, model, preprocess, precision, device, views, how)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
-        """Return the same model for some of its findings, under the names of a data set."""
+        """Return this model restricted to some findings, under the names of a data set.
+
+        Args:
+            names: Name in the data set by name of the finding that the model learned.
+        """
         require_names(names, self.learnt, self.run.folder)
         return replace(self, names=names)
 
     @cached_property
     def viewed(self) -> nn.Module:
-        """The network that joins all views."""
+        """The network that predicts: with several views, one that joins them."""
         if len(self.views) < 2:
             return self.model
         return MultiViewDetector(cast("Detector", self.model), self.views)
 
     @property
     def tta(self) -> dict[str, Any] | None:
-        """Name of the test-time augmentation for the record; None without one."""
+        """Description of the test-time augmentation, for the record; None without one."""
         if len(self.views) < 2:
             return None
         return {"views": [view.name for view in self.views], "joined_by": NAME, "iou": OVERLAP}
 
     @property
     def folder(self) -> Path:
-        """The run's folder."""
+        """Folder of the run."""
         return self.run.folder
 
     @property
@@ -127,7 +139,7 @@ class TrainedModel:
 
     @property
     def batch_size(self) -> int:
-        """Images at a time that suit the device and the images' size."""
+        """Number of images to predict at a time, by the device and the image size."""
         if self.device != "cpu":
             return _MOST_IMAGES
         return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // self.preprocess.size**2))
@@ -139,16 +151,20 @@ class TrainedModel:
 
     @property
     def learnt(self) -> tuple[str, ...]:
-        """Findings in the order of the model's outputs."""
+        """Findings that the model learned, in the order of its outputs."""
         return tuple(self.run.info["findings"])
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings it answers for, as they are called where it predicts."""
+        """Findings that the model answers for, under the names of the data set."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     def inference_id(self) -> str:
-        """Return a digest of weights, preprocessing, precision and kind of maps."""
+        """Return a digest of everything on which the predictions depend, besides the image.
+
+        It covers weights, preprocessing, precision, device, views, kind of maps and names of the
+        findings.
+        """
         digest = digest_files(self.run.folder)
         digest.update(f"torch {self.precision} {self.device}".encode())
         if self.tta is not None:
@@ -160,18 +176,23 @@ class TrainedModel:
         return digest.hexdigest()[:16]
 
     def training_id(self) -> str:
-        """Return the identity of the training, on every device and in every precision.
+        """Return the digest that identifies the training, on every device and in every precision.
 
-        It is the inference id on a processor in fp32, which exports hold, too.
+        It is the inference id for float32 on a CPU. Exports store this digest as well.
         """
         plain = replace(self, precision="fp32", device="cpu", names=None)
         return plain.inference_id()
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
-        """Measure the cost of the model: size, training, and the time of one image at batch 1.
+        """Measure the cost of the model: its size, its training, and the time for one image.
 
-        Of `sample_images`, uint8 (N, S, S), noise by default: decoding boxes takes longer where
-        there are more.
+        Args:
+            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; noise by default.
+                Real images matter for a detector, because decoding takes longer if there are more
+                boxes.
+
+        Returns:
+            Figures by name; the time is that of a batch of one image.
         """
         size = self.preprocess.size
         images = None if sample_images is None else torch.from_numpy(sample_images).unsqueeze(1)
@@ -198,9 +219,16 @@ class TrainedModel:
     def predict(
         self, source: PixelSource, image_ids: pd.Index, sizes: pd.DataFrame, batch_size: int
     ) -> Iterator[Part]:
-        """Predict images batch by batch, reading ahead; memory does not grow with their number.
+        """Predict images batch by batch, so that memory does not grow with their number.
 
-        `sizes` holds ``image_id, width, height`` of the originals, px.
+        Args:
+            source: Pixels of the images. They are read ahead while the network computes.
+            image_ids: Images to predict, in order.
+            sizes: Size of the original images, with columns ``image_id, width, height`` in px.
+            batch_size: Number of images that are predicted at a time.
+
+        Yields:
+            The predictions of each batch.
         """
         require_images(source, image_ids)
         batches = read_ahead(self._batches(source, image_ids, batch_size))
@@ -257,11 +285,12 @@ def _with_size(holder: Any, side: int) -> Iterator[None]:
 
 
 class MultiViewDetector(nn.Module):
-    """A detector whose boxes from several views are joined by `evaluation.systems.ensemble`.
+    """A detector that predicts several views of an image and fuses their boxes.
 
-    It takes the place of the plain one in `detection.detector.predict_boxes`, and in what measures
-    time and operations. A classifier has no views: the mirrored one took CheXNet's AUROC from 0.874
-    to 0.880 and its FROC mean from 0.325 to 0.261 on RSNA's five folds.
+    It has the interface of a plain detector, so that `detection.detector.predict_boxes` and the
+    measurements of time and operations accept it. `evaluation.systems.ensemble` fuses the boxes.
+    There is no such class for classifiers: on RSNA's five folds the mirrored view raised CheXNet's
+    AUROC from 0.874 to 0.880, but lowered its mean FROC sensitivity from 0.325 to 0.261.
     """
 
     def __init__(self, model: Detector, views: Sequence[View]) -> None:
@@ -271,7 +300,10 @@ class MultiViewDetector(nn.Module):
         self.n_findings = model.n_findings
 
     def forward(self, images: Tensor) -> Detections:
-        """Return detections as `Detector` does in evaluation mode; None if a view is not finite."""
+        """Return the detections of each image, as `Detector` does in evaluation mode.
+
+        An image has None if the output of a view is not finite.
+        """
         size = images.shape[-1]
         failed = set()
         parts: list[Boxes] = []

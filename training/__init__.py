@@ -1,1 +1,1 @@
-"""Optimisation: trainer, run folder, checkpoints."""
+"""Training of both models: optimisation, run folders and checkpoints."""

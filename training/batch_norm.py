@@ -1,4 +1,4 @@
-"""Batch norm that learns, alone or over several processes."""
+"""Batch normalisation that learns, in one process or over several."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ def has_live_batch_norm(model: nn.Module) -> bool:
 
 
 def share_batch_statistics(model: nn.Module) -> nn.Module:
-    """Make live batch norms measure the batch of all processes; torch has this for CUDA only.
+    """Make batch norms that are not frozen measure the whole batch of all processes.
 
-    Norms in evaluation mode are frozen and stay as they are. Names of weights do not change.
+    Torch supports this on CUDA only. A norm in evaluation mode counts as frozen and stays
+    unchanged. The names of the weights do not change.
+
+    Args:
+        model: The model, whose layers are replaced in place.
+
+    Returns:
+        The same model.
 
     Example:
         >>> live, frozen = nn.BatchNorm2d(3), nn.BatchNorm2d(3).eval()

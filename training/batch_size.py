@@ -1,4 +1,4 @@
-"""The batch size: the largest that fits in memory, found before a training starts."""
+"""Search for the largest batch size that fits in memory, before a training starts."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def largest_share(
     precision: Precision = "fp32",
     budget: int | None = None,
 ) -> int:
-    """Find the largest power of two of images that a training step can take.
+    """Find the largest number of images, a power of two, that a training step can process.
 
-    The memory is estimated from what two small batches save for the backward pass. On CUDA, steps
-    are taken from the estimated size on, until one runs out of memory. On a CPU no step is taken,
-    because the system ends a process that runs out of memory. The model, its gradients and the
-    state of the random generators stay as they are.
+    The memory is estimated from what two small batches store for the backward pass. On CUDA, steps
+    are then tried from the estimated size on, until one runs out of memory. On a CPU no step is
+    tried, because the system kills a process that runs out of memory. The model, its gradients and
+    the state of the random generators do not change.
 
     Args:
         model: The model.
-        make_batch: Makes a training batch of any size.
-        training_losses: Computes the losses of a batch by a model.
+        make_batch: Function that makes a training batch of a given size.
+        training_losses: Function that computes the losses of a model for a batch.
         limit: Largest size that is tried.
-        device: Kind of device.
-        precision: Precision of the training.
-        budget: Bytes of main memory that may be used; None for any. On CUDA it is not read.
+        device: ``cpu`` or ``cuda``.
+        precision: Number format of the training.
+        budget: Bytes of main memory that may be used; None sets no limit. It is ignored on CUDA.
 
     Returns:
-        0 if not even one image fits.
+        Number of images; 0 if not even one image fits.
     """
     cuda = [torch.cuda.current_device()] if device == "cuda" else []
     if cuda:
@@ -95,16 +95,17 @@ def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
 def estimate_memory(
     model: nn.Module, measure: Callable[[int], int], small: int, large: int
 ) -> Callable[[int], int]:
-    """Estimate the memory of a training step from what two batches save.
+    """Estimate the memory of a training step from what two batches store.
 
     Args:
         model: The model.
-        measure: Gives the bytes that a batch of some size saves for the backward pass.
+        measure: Function that returns the bytes that a batch of a given size stores for the
+            backward pass.
         small: Size of the smaller batch.
-        large: Size of the larger batch; it may be the same.
+        large: Size of the larger batch. It may equal `small`.
 
     Returns:
-        A function that gives the bytes for any batch size.
+        A function that returns the estimated bytes for a batch size.
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     state = _N_STATES * weights
@@ -127,13 +128,13 @@ def _largest_power_of_two(fits: Callable[[int], bool], limit: int, start: int = 
 
 
 def saved_bytes(model: nn.Module, batch: Any, training_losses: _Losses, precision: str) -> int:
-    """Count the bytes that a batch's forward pass saves for the backward pass.
+    """Count the bytes that the forward pass of a batch stores for the backward pass.
 
     Args:
         model: The model, on the device of the batch.
         batch: A training batch.
-        training_losses: Computes its losses.
-        precision: Precision of the training.
+        training_losses: Function that computes the losses of a model for a batch.
+        precision: Number format of the training.
     """
     bytes_by_address: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -196,7 +197,16 @@ _BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
 def choose_batch_size(
     settings: Config, task: TrainingTask, hardware: Hardware, progress: Progress
 ) -> Config:
-    """Find the batch size if it is ``auto``; else check that a CPU's memory has room for it.
+    """Return a configuration whose batch size is a number that fits in memory.
+
+    If the batch size is ``auto``, the largest one is searched. Otherwise it is checked that the
+    main memory has room for the batch, if the training runs on a CPU.
+
+    Args:
+        settings: The configuration.
+        task: The training with its model and images.
+        hardware: Devices and number format.
+        progress: Shows messages.
 
     Returns:
         The configuration with a number as its batch size.
@@ -226,18 +236,23 @@ def choose_batch_size(
 
 
 def with_batch_size(settings: Config, batch_size: int | str) -> Config:
-    """Return the same configuration with another batch size."""
+    """Return a copy of a configuration with another batch size.
+
+    Args:
+        settings: The configuration.
+        batch_size: Number of images, or ``auto``.
+    """
     training = settings.training.model_copy(update={"batch_size": batch_size})
     return settings.model_copy(update={"training": training})
 
 
 def too_large_error(settings: Config, fitting: int, problem: str = "") -> InputError:
-    """Return the error of a batch that is too large, with the settings that fit.
+    """Return the error for a batch that is too large. Its message names settings that fit.
 
     Args:
         settings: The configuration.
-        fitting: Images of a batch that fits; 0 if not even one does.
-        problem: What the configured batch does, as the verb of a sentence.
+        fitting: Number of images of a batch that fits; 0 if not even one does.
+        problem: Verb phrase on what the configured batch does, such as ``needs 9 GB``.
     """
     if not fitting:
         return InputError(
@@ -254,7 +269,14 @@ def too_large_error(settings: Config, fitting: int, problem: str = "") -> InputE
 
 
 def largest_batch(settings: Config, task: TrainingTask, hardware: Hardware, most: int) -> int:
-    """Find how many images of a whole batch fit, `most` at most: equally many on each device."""
+    """Return the largest number of images of a whole batch that fits, equally many on each device.
+
+    Args:
+        settings: The configuration.
+        task: The training with its model and images.
+        hardware: Devices and number format.
+        most: Largest number that is tried.
+    """
     share = largest_share(
         task.model,
         lambda size: first_batch(task, size, settings.training.seed),
@@ -268,6 +290,13 @@ def largest_batch(settings: Config, task: TrainingTask, hardware: Hardware, most
 
 
 def first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -> Any:
-    """Read a training batch of any size, as training reads it."""
+    """Read a training batch of a given size, as training reads it.
+
+    Args:
+        task: The training with its images.
+        size: Number of images.
+        seed: Random seed of the order of the images.
+        weights: Weights of the images in the draw; None draws each once.
+    """
     sampler = SeededSampler(len(task.train), seed=seed, weights=weights)
     return require_loaded(next(iter(BatchLoader(task.train, task.collate, size, sampler))))

@@ -1,4 +1,7 @@
-"""The checkpoint file of a training: written whole, and checked before it is loaded."""
+"""The checkpoint file of a training, which is written completely or not at all.
+
+It has a checksum, which is checked before the file is loaded.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from cxr_compare.data_prep.contracts.errors import InputError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writer of Lightning's checkpoint file: an interruption leaves the old file whole."""
+    """Writer of Lightning's checkpoint file. If it is interrupted, the old file stays complete."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint beside the old one, then replace that."""
+        """Write a checkpoint to a temporary file, then replace the old checkpoint by it."""
         # Into memory first: torch turns a full disk into an error about its own file format.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -34,7 +37,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def require_same_architecture(module: nn.Module, checkpoint: Path) -> None:
-    """Check that a checkpoint is whole and belongs to a module, before anything is loaded.
+    """Check that a checkpoint is complete and has the tensors of a module, before it is loaded.
+
+    Args:
+        module: Module into which the checkpoint is to be loaded.
+        checkpoint: Path of the checkpoint file.
 
     Raises:
         InputError: The file is damaged, or has other tensors.

@@ -69,7 +69,7 @@ class ClassifierTask(TrainingTask):
         return {"channels": self.start.public.channels} if self.start.public else {}
 
     def training_losses(self, model: ImageClassifier, batch: LabelBatch) -> dict[str, Tensor]:
-        """Compute the loss of a training batch, its targets smoothed as configured."""
+        """Compute the loss of a training batch, with label smoothing if it is configured."""
         # A trial copy of the model must not fill the features of the model itself.
         features = self._train_features if model is self.model else None
         return training_losses(
@@ -77,22 +77,22 @@ class ClassifierTask(TrainingTask):
         )
 
     def loss_weight(self, batch: LabelBatch) -> float:
-        """Return the share of known labels, in images."""
+        """Return the number of images with known labels; an image with half of them counts 0.5."""
         return float(batch.targets.isfinite().sum()) / len(self.findings)
 
     def validation_step(
         self, model: ImageClassifier, batch: LabelBatch
     ) -> tuple[dict[str, Tensor], ScoredBatch]:
-        """Compute loss and scores of a validation batch."""
+        """Compute the loss and the scores of a validation batch."""
         losses, scores = validation_losses(model, batch, self._criterion, self._val_features)
         return losses, ScoredBatch(scores.cpu().numpy(), batch.targets.numpy())
 
     def validation_metrics(self, outputs: list[ScoredBatch]) -> dict[str, float]:
-        """Compute the figures of `score_metrics`."""
+        """Compute AUROC and average precision of all validation images with `score_metrics`."""
         return score_metrics(outputs)
 
     def describe(self, batch: LabelBatch) -> tuple[list[str], None]:
-        """Return captions for the figure of a batch, with at most two findings each."""
+        """Return one caption for each image of a batch, with the labels of at most two findings."""
         states = {1.0: "present", 0.0: "absent"}
         captions = []
         for image_id, targets in zip(batch.image_ids, batch.targets.tolist(), strict=True):
@@ -119,7 +119,15 @@ def _labelled_images(
 
 
 def score_metrics(batches: list[ScoredBatch]) -> dict[str, float]:
-    """Compute the figures of a whole validation, means over the findings where they are defined.
+    """Compute AUROC and average precision of all validation images.
+
+    Each figure is the mean over the findings for which it is defined.
+
+    Args:
+        batches: Scores and labels of all validation batches.
+
+    Returns:
+        Figures by name; NaN if a figure is defined for no finding.
 
     Example:
         >>> targets = np.array([[1.0], [0.0], [np.nan]])

@@ -16,7 +16,7 @@ _WARM_UP = 3  # runs before the first timed one
 
 
 class ParameterCounts(NamedTuple):
-    """Numbers of a model's parameters."""
+    """Numbers of the parameters of a model."""
 
     total: int
     trainable: int  # that learn; frozen batch norm has no parameters at all
@@ -44,11 +44,11 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
 def count_flops(model: nn.Module, image_size: int) -> int:
     """Count the floating-point operations of the forward pass of one image, uint8 (1, 1, S, S).
 
-    Convolutions and matrix products count, with two operations for each multiply and add; other
-    layers, decoding and non-maximum suppression do not.
+    Each multiplication and each addition in convolutions and matrix products counts as one
+    operation. Other layers, decoding and non-maximum suppression are not counted.
 
     Args:
-        model: A model of this package; its mode is restored.
+        model: A detector or classifier of this program. Its mode is restored.
         image_size: Side S of the image, px.
 
     Returns:
@@ -87,22 +87,22 @@ def measure_latency(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
 ) -> dict[str, Any]:
-    """Time a model at batch 1, from pixels in main memory to a result in main memory.
+    """Measure the time for one image, from pixels in main memory to a result in main memory.
 
-    Three runs warm up and are not counted. The runs cycle through the images because decoding
-    takes longer for more boxes.
+    Three runs warm up and are not counted. If there are several images, the runs use them in turn,
+    because decoding takes longer if there are more boxes.
 
     Args:
-        model: The model; moved to ``device``.
+        model: The model. It is moved to ``device``.
         image_size: Side S of the images, px.
         repeats: Number of timed runs.
-        images: uint8 (N, 1, S, S); None for one image of seeded noise.
+        images: Images, uint8 (N, 1, S, S); None takes one image of noise.
         device: Device that computes.
         precision: ``fp32``, or ``bf16`` by autocast.
 
     Returns:
-        ``latency_ms``, the median, ``latency_low_ms`` and ``latency_high_ms``, its 10th and 90th
-        percentile, and ``latency_device``.
+        The median ``latency_ms``, the 10th percentile ``latency_low_ms`` and the 90th percentile
+        ``latency_high_ms``, all in milliseconds, and the name of the device, ``latency_device``.
     """
     device = torch.device(device)
     if images is None:
@@ -142,7 +142,7 @@ def _to_cpu(output: object) -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """Return a device's model name, such as ``AMD EPYC 9654, 2 threads``; else its kind."""
+    """Return the model name of a device, such as ``AMD EPYC 9654, 2 threads``, or its kind."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     if device.type != "cpu":

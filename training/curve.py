@@ -1,4 +1,4 @@
-"""The trainings of `cxr curve`: what each learns from, and its configuration."""
+"""The trainings of `cxr curve`: the images that each learns from, and its configuration."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ class CurveRun:
 
     @property
     def predictions(self) -> Path:
-        """Folder of its predictions of validation and test images."""
+        """Folder for the predictions of the trained model on validation and test images."""
         return self.folder.with_name(f"{self.folder.name}.predictions")
 
     @property
     def title(self) -> str:
-        """Name in messages."""
+        """Name of the training, for messages."""
         return f"{self.model}, {self.share:.4g} of {self.split}, seed {self.seed}"
 
     @property
     def has_ended(self) -> bool:
-        """True if its training is complete."""
+        """True if the training is complete."""
         return (self.folder / "run.json").is_file()
 
 
@@ -88,7 +88,7 @@ class CurvePlan:
     equal: Literal["steps", "epochs"]  # what all shares have the same number of
 
     def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
-        """Return the settings that another call must find unchanged to go on."""
+        """Return the settings that must be unchanged when another call continues the curve."""
         ids = dataset.ids
         return {
             "detector": dump_config(self.detector),
@@ -103,7 +103,11 @@ class CurvePlan:
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
         """Return the record of the curve that was started in the folder; None if there is none.
 
-        Seeds and the mixed model may be added.
+        A later call may add seeds and the mixed model, but must not change other settings.
+
+        Args:
+            started: Settings of the present call, from `started`.
+            file: Name of the file with the record.
 
         Raises:
             InputError: The folder holds a curve with other settings.
@@ -129,16 +133,16 @@ class CurvePlan:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits, each with test images of its own."""
+        """Names of the splits, whose test images differ."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
     @property
     def models(self) -> list[ModelKind]:
-        """Models that have trainings."""
+        """Kinds of models that are trained."""
         return [model for model in MODELS if self.runs(model)]
 
     def runs(self, model: ModelKind) -> list[CurveRun]:
-        """Return the trainings of a model; the largest share has no mixed one."""
+        """Return the trainings of a model. There is no mixed training for the largest share."""
         runs = []
         for split, share, seed in self.parts:
             if model == "mixed" and (not self.mixed or share == max(self.shares)):
@@ -151,7 +155,10 @@ class CurvePlan:
         return CurveRun(model, split, self.parts[split, share, seed], share, seed, folder)
 
     def config(self, run: CurveRun) -> DetectorConfig | ClassifierConfig:
-        """Return the configuration of a training; small shares get more epochs for equal steps."""
+        """Return the configuration of a training.
+
+        For equal numbers of steps, a training on a small share has more epochs.
+        """
         base = self.classifier if run.model == "classifier" else self.detector
         training = base.training
         factor = max(self.shares) / run.share if self.equal == "steps" else 1.0
@@ -173,7 +180,7 @@ class CurvePlan:
         return base.model_copy(update=changes)
 
     def write_config(self, run: CurveRun) -> Path:
-        """Write the configuration of a training beside its folder."""
+        """Write the configuration of a training beside its folder, and return its file."""
         file = make_folder(run.folder.parent) / f"{run.folder.name}.toml"
         write_text(file, dump_config(self.config(run)))
         return file
@@ -189,23 +196,23 @@ def read_configs(
     mixed: bool,
     equal: str,
 ) -> tuple[DetectorConfig, ClassifierConfig]:
-    """Read both configurations, each with the keys to replace, and give both the same target.
+    """Read the configurations of both models, and give both the same target.
 
     Args:
         dataset: Data set of the curve.
         detector: Name or file of the detector's configuration.
-        detector_overrides: Keys to replace in it.
+        detector_overrides: Keys that are replaced in it.
         classifier: Name or file of the classifier's configuration.
-        classifier_overrides: Keys to replace in it.
-        mixed: True checks that the detector can start from the classifier.
-        equal: ``steps`` or ``epochs``: what all shares have the same number of.
+        classifier_overrides: Keys that are replaced in it.
+        mixed: True also checks that the detector can start from the weights of the classifier.
+        equal: ``steps`` or ``epochs``: the quantity that is equal for all shares.
 
     Returns:
-        Configurations of the detector and of the classifier.
+        The configurations of the detector and of the classifier.
 
     Raises:
-        InputError: A configuration cannot be read, is of the other kind of model, or does not fit
-            the options.
+        InputError: A configuration cannot be read, belongs to the other kind of model, or does not
+            fit the options.
     """
     detector_config = cast("DetectorConfig", _read_config(detector, detector_overrides, "detector"))
     classifier_config = cast(
@@ -252,7 +259,7 @@ def add_parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[tuple[str, float, int], str]:
-    """Draw the parts, check that each can be learned from and evaluated, and then add them.
+    """Draw the shares of the patients, check them, and add them to the data set as splits.
 
     Args:
         dataset: Data set to which the splits are added.
@@ -262,11 +269,11 @@ def add_parts(
         seeds: Random seeds of the draws.
 
     Returns:
-        Name of the new split by split, share and seed.
+        Name of the new split, by split, share and seed.
 
     Raises:
-        InputError: The target has no boxed positive image, or a part or a test set lacks positive
-            or negative images.
+        InputError: The target has no positive image with boxes, or a share or a test set lacks
+            positive or negative images.
     """
     labels = dataset.labels(target).dropna() == 1
     boxed = labels[labels.index.isin(dataset.boxes_trusted(target))]
@@ -295,7 +302,7 @@ def add_parts(
 
 
 def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
-    """Refuse splits that test the same patients: they are no folds of one study.
+    """Check that no two splits test the same patient, as the folds of a cross-validation.
 
     Args:
         dataset: Data set with the splits.

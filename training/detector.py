@@ -51,7 +51,7 @@ class _DetectedBatch(NamedTuple):
 
 
 class DetectorTask(TrainingTask):
-    """The training of a detector on images whose lesions are all boxed, or that have none."""
+    """The training of a detector, on images whose lesions all have a box or that have none."""
 
     def __init__(
         self,
@@ -92,13 +92,13 @@ class DetectorTask(TrainingTask):
         return training_losses(model, batch)
 
     def loss_weight(self, batch: LesionBatch) -> float:
-        """Return the number of images, over which the losses are a mean."""
+        """Return the number of images of a batch; the losses are means over the images."""
         return len(batch)
 
     def validation_step(
         self, model: Detector, batch: LesionBatch
     ) -> tuple[dict[str, Tensor], _DetectedBatch]:
-        """Compute losses and boxes of a validation batch."""
+        """Compute the losses and the boxes of a validation batch."""
         losses, detected = validation_losses(model, batch)
         true = [
             Boxes(boxes.numpy(), np.ones(len(boxes)), labels.numpy())
@@ -108,12 +108,16 @@ class DetectorTask(TrainingTask):
         return losses, _DetectedBatch(ids, _box_table(ids, detected), _box_table(ids, true))
 
     def validation_metrics(self, outputs: list[_DetectedBatch]) -> dict[str, float]:
-        """Compute detection figures, and add the counts of the epoch's training boxes."""
+        """Compute the detection figures of an epoch, and add the numbers of its training boxes."""
         counts = {} if self._box_counts is None else self._box_counts.joined
         return {**_detection_metrics(outputs), **counts}
 
     def describe(self, batch: LesionBatch) -> tuple[list[str], list[np.ndarray]]:
-        """Return captions and boxes (N, 4) xyxy, store px, for the figure of a batch."""
+        """Return a caption and the boxes of each image, for the picture of a batch.
+
+        Returns:
+            One caption for each image, and its boxes (N, 4) xyxy in pixel-store coordinates.
+        """
         boxes = [image_boxes.numpy() for image_boxes in batch.boxes]
         captions = []
         for image_id, image_boxes in zip(batch.image_ids, boxes, strict=True):
@@ -122,7 +126,7 @@ class DetectorTask(TrainingTask):
         return captions, boxes
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Add up all epochs; None if nothing is augmented."""
+        """Return the numbers of dropped boxes of all epochs; None without augmentation."""
         if self._box_counts is None:
             return None
         totals = {

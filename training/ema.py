@@ -1,4 +1,4 @@
-"""The moving average of a model's weights (EMA)."""
+"""The exponential moving average (EMA) of a model's weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class WeightAverage(WeightAveraging):
-    """Lightning's moving average of the weights, for which the host does not wait."""
+    """Lightning's moving average of the weights, computed without waiting for the GPU."""
 
     def __init__(self, decay: float) -> None:
         super().__init__()
@@ -18,11 +18,11 @@ class WeightAverage(WeightAveraging):
 
     @property
     def state_key(self) -> str:
-        """Name of its state in checkpoints, which is that of earlier versions."""
+        """Name under which checkpoints store the state of the average, as in earlier versions."""
         return "_Averaging"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start the average on the device of the model."""
+        """Create the average on the device of the model."""
         self._average_model = RampedAverage(pl_module, self._decay)
         self._average_model.module.to(pl_module.device)  # its layers are not there yet
 
@@ -30,8 +30,9 @@ class WeightAverage(WeightAveraging):
 class RampedAverage(AveragedModel):
     """A moving average of the weights whose decay rises to its final value.
 
-    It follows quickly at first, so that the average of early epochs is not mostly the start. Its
-    number of steps lies in main memory, where it is read without waiting for the device.
+    At first the decay is small and the average follows the weights quickly, so that the random
+    initial weights do not dominate the average of early epochs. The number of steps is stored in
+    main memory, where it can be read without waiting for the GPU.
 
     Source:
         TensorFlow's ``ExponentialMovingAverage(num_updates=...)``.
@@ -50,7 +51,7 @@ class RampedAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Move the average in place: one pass over all floating-point tensors."""
+        """Update the average in place with the present weights of the model."""
         n = float(self.n_averaged)
         # The first update copies the model.
         share = 1 - min(self._decay, (1 + n) / (10 + n)) if n else 1.0

@@ -1,4 +1,4 @@
-"""What a training keeps of each epoch: figures, the best weights, and a checkpoint."""
+"""The record of each epoch of a training: its figures, the best weights, and a checkpoint."""
 
 from __future__ import annotations
 
@@ -50,7 +50,12 @@ Metrics = Callable[[list[Any]], dict[str, float]]
 
 
 def best_row(history: Sequence[Row], monitor: str, mode: Mode) -> Row:
-    """Return the epoch with the best value of the monitored figure; the first of equal ones.
+    """Return the epoch with the best value of the monitored figure; the first one of equals.
+
+    Args:
+        history: One row of figures for each epoch.
+        monitor: Name of the monitored figure.
+        mode: ``max`` if a large value is good, ``min`` if a small one is.
 
     Example:
         >>> best_row([{"epoch": 1, "auroc": 0.7}, {"epoch": 2, "auroc": 0.7}], "auroc", "max")
@@ -68,10 +73,10 @@ def _has_stalled(history: Sequence[Row], monitor: str, mode: Mode, patience: int
 
 
 class EpochRecord(Callback):
-    """Callback that measures each epoch, keeps the best weights and leaves a resumable folder.
+    """Callback that computes the figures of each epoch, and writes best weights and checkpoint.
 
-    The history lives in the checkpoint and every file is written from it, so a resumed training
-    cannot disagree with what it resumed from.
+    The history of all epochs is stored in the checkpoint, and every other file is written from it.
+    The files of a resumed training therefore always agree with its checkpoint.
     """
 
     def __init__(
@@ -102,22 +107,26 @@ class EpochRecord(Callback):
         self._waited = 0.0  # s waited for images, of the process that waited most
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history and the usual loss, from which all else follows."""
+        """Return the state for the checkpoint: the history of all epochs, and the usual loss.
+
+        The usual loss is the typical loss of a batch in the first epoch. Later losses are compared
+        with it, so that divergence is noticed.
+        """
         return {"history": self.history, "usual_loss": self._usual}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the history of the training that is resumed."""
+        """Restore the history of the training that is resumed."""
         self.history = state_dict["history"]
         self._usual = state_dict["usual_loss"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop at once if the resumed training had decided to; log what it had done."""
+        """Log earlier epochs, and stop at once if the resumed training had stopped early."""
         self._progress(len(self.history) * _batches_per_epoch(trainer))
         trainer.should_stop = self._has_stalled()
         log_start(trainer.loggers, tomllib.loads(self._run.config), self.history)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the figures of an epoch."""
+        """Reset the timers and sums of an epoch."""
         self._start_time = time.perf_counter()
         self._start_processor_time = time.process_time()
         self._train_batches = []
@@ -127,12 +136,12 @@ class EpochRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add a training batch."""
+        """Store the losses of a training batch."""
         self._train_batches.append((outputs["losses"], outputs["weight"]))
         self._progress(1)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note when the training of the epoch ended."""
+        """Store the time at which the training part of the epoch ended."""
         self._trained_time = time.perf_counter()
 
     def on_validation_batch_end(
@@ -144,13 +153,16 @@ class EpochRecord(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a validation batch."""
+        """Store the losses and the output of a validation batch."""
         self._val_batches.append((outputs["losses"], outputs["weight"]))
         self._outputs.append(outputs["output"])
         self._progress(1)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the figures; write the weights (averaged ones if there is an average) if best."""
+        """Compute the figures of the epoch, and write its weights if they are the best so far.
+
+        If there is a moving average of the weights, the averaged weights are written.
+        """
         share = _EpochShare(
             _Means(self._train_batches),
             _Means(self._val_batches),
@@ -180,10 +192,10 @@ class EpochRecord(Callback):
             self._run.write_best(row["epoch"], weights)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the epoch: the checkpoint first, from which a resumed training writes all else.
+        """Write the checkpoint of the epoch, then all other files.
 
-        The time of writing is not known before it is written: the checkpoint has the time until
-        then, the history that of the writing, too.
+        A resumed training can write the other files again from the checkpoint. The time in the
+        checkpoint does not include the writing itself; the time in the history does.
         """
         row = self.history[-1]
         self._add_times(row)
@@ -235,7 +247,7 @@ class EpochRecord(Callback):
         )
 
     def advice(self) -> str:
-        """Return the advice for a training that cannot go on with its settings."""
+        """Return advice for a training that cannot continue with its settings."""
         lower = "lower training.learning_rate, or set training.clip"
         if not self.history:
             return f"{lower}, and choose another --out (no epoch was good)"

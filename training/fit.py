@@ -1,4 +1,4 @@
-"""Train a model with Lightning: one call, one resumable run folder, the best weights."""
+"""The training loop with Lightning: one call trains a model and writes a resumable run folder."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class FitResult:
-    """Result of a training: the best epoch, its figure, and the history."""
+    """Result of a training: the best epoch, its monitored figure, and the history."""
 
     best_epoch: int  # epoch whose weights were kept, from 1
     best_value: float  # the monitored figure of that epoch
@@ -211,36 +211,41 @@ def fit(  # noqa: PLR0913 - hooks of one training
     progress: Callable[[int], None] | None = None,
     on_epoch: Callable[[Row], None] | None = None,
 ) -> FitResult:
-    """Train, validate after each epoch, and leave the model with the weights of its best epoch.
+    """Train a model, validate it after each epoch, and load the weights of its best epoch.
 
-    The state is saved after each epoch. A training that was interrupted at any moment goes on
-    from there with ``resume`` and, on a CPU, ends with exactly the weights of one that was not.
-    Weights are laid out as channels_last, which is faster on CPUs and GPUs alike.
+    The state is saved after each epoch. A training that was interrupted continues from there if
+    ``resume`` is True. On a CPU it then ends with exactly the weights of an uninterrupted training.
+    Weights are stored in the layout channels_last, which is faster on CPUs and GPUs.
 
-    Each of several processes, which `Processes` has connected, calls this with loaders of its
-    share of each batch. Gradients and figures are those of the whole, and so are the statistics
-    of live batch norm on CUDA; on CPUs each process measures its share.
+    If several processes train together, `Processes` has connected them, and each calls this
+    function with loaders for its share of each batch. Gradients and figures are those of the whole
+    batch. The statistics of unfrozen batch norms are those of the whole batch on CUDA, and those of
+    each process on CPUs.
 
     Args:
-        task: The model and its losses.
-        settings: Epochs, optimiser, learning rate and what picks the best epoch.
+        task: The model with its images and losses.
+        settings: Epochs, optimiser, learning rate, and the figure that picks the best epoch.
         train_loader: Batches of the training images.
         val_loader: Batches of the validation images.
-        run: The folder that is written.
-        precision: bf16 and fp16 are autocast, with weights in fp32.
-        resume: Go on from the folder's checkpoint if there is one.
-        accelerator: Kind of device.
-        rank: This process among several; None if it is alone.
-        loggers: Lightning's loggers, from `build_loggers`.
-        progress: Called with the number of batches done, training and validation alike.
-        on_epoch: Called with the row of each epoch.
+        run: Run folder that is written.
+        precision: ``fp32``, or ``bf16`` or ``fp16`` by autocast, with weights in float32.
+        resume: True continues from the checkpoint of the run folder, if there is one.
+        accelerator: ``cpu`` or ``cuda``.
+        rank: Number of this process among several; None if it trains alone.
+        loggers: Loggers of Lightning, from `build_loggers`.
+        progress: Function that is called with the number of batches done, in training and
+            validation.
+        on_epoch: Function that is called with the figures of each epoch.
+
+    Returns:
+        The best epoch, its figure, and the figures of all epochs.
 
     Raises:
-        InputError: A loss or gradient is not finite or a batch fails (names the images), the
-            training diverges, the monitored figure is unknown or undefined, the checkpoint is
-            damaged or of another architecture, or the disk is full.
-        torch.OutOfMemoryError: A step did not fit.
-        KeyboardInterrupt: The user interrupted; the folder can be resumed.
+        InputError: A loss or gradient is not finite or a batch fails (the message names the
+            images), the training diverges, the monitored figure is unknown or undefined, the
+            checkpoint is damaged or belongs to another architecture, or the disk is full.
+        torch.OutOfMemoryError: A step did not fit in memory.
+        KeyboardInterrupt: The user interrupted. The folder can be resumed.
     """
     model = task.model
     record = EpochRecord(

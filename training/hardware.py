@@ -23,13 +23,14 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Hardware(NamedTuple):
-    """Devices of a training: their kind and number, the precision, and the loading processes.
+    """Devices of a training.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
         devices: Number of GPUs or processes that share a batch.
-        precision: Precision of the computation.
-        loaders: Number of processes that load images; 0 loads in the training process.
+        precision: Number format of the computation.
+        loaders: Number of processes that load images for each device; 0 loads in the training
+            process.
     """
 
     device: Literal["cpu", "cuda"]
@@ -38,14 +39,14 @@ class Hardware(NamedTuple):
     loaders: int = 0  # processes that load for a device; with 0 the training process loads
 
     def with_loaders(self, settings: Config, shared_by: int) -> Hardware:
-        """Return the same hardware with ``training.workers`` as a number.
+        """Return the same hardware with the number of loading processes from ``training.workers``.
 
-        ``auto`` is 0 on a CPU, all of whose cores learn. For a GPU it is one for each core of its
-        share, if shared memory has room for two batches of each.
+        ``auto`` means 0 on a CPU, where all cores compute. For a GPU it means one for each core of
+        the GPU's share, if shared memory has room for two batches of each process.
 
         Args:
             settings: The configuration.
-            shared_by: Training processes on this machine.
+            shared_by: Number of training processes on this machine.
         """
         training = settings.training
         if training.workers != "auto" or self.device == "cpu":
@@ -70,7 +71,7 @@ _CGROUP_FILES = (  # limit and use, of control groups 2 and 1
 
 
 def available_memory() -> int:
-    """Return the bytes that this process may still use, in its machine and its container."""
+    """Return how many bytes this process may still use on this machine or in its container."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():

@@ -1,4 +1,4 @@
-"""Loading of batches, in this process or others; what fails is named by its images."""
+"""Loading of batches in this process or in others. Error messages name the images that failed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an exception says that memory ran out, on whatever device.
+    """Return True if an exception means that memory ran out, on a CPU or a GPU.
 
     Example:
         >>> is_out_of_memory(MemoryError())
@@ -38,20 +38,23 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A row or batch that could not be loaded, with the reason.
+    """A row or a batch that could not be loaded, with the reason.
 
-    It travels as a value: an exception that crosses from a worker process becomes many lines.
+    It is returned as a value, because the message of an exception from a worker process would have
+    many lines.
     """
 
     reason: str  # one line that names the images
 
 
 class NamedRows(Dataset[Any]):
-    """Rows, by row or (row, seed), and batches of them; what fails names its images.
+    """Rows of a data set and batches of them. A failure is reported with the ids of the images.
+
+    A row is requested by its number, or by ``(row, seed)``.
 
     Args:
         rows: A data set with `image_ids`.
-        collate: Joins its samples to a batch.
+        collate: Function that joins samples into a batch.
     """
 
     def __init__(self, rows: Any, collate: Callable[[Sequence[Any]], Any]) -> None:
@@ -71,7 +74,7 @@ class NamedRows(Dataset[Any]):
             return Unreadable(f"image {image_id}: cannot be loaded ({_first_line(error)})")
 
     def batch(self, samples: Sequence[Any]) -> Any:
-        """Join samples to a batch, or return an `Unreadable`."""
+        """Join samples into a batch; return an `Unreadable` if this fails."""
         for sample in samples:
             if isinstance(sample, Unreadable):
                 return sample
@@ -83,17 +86,18 @@ class NamedRows(Dataset[Any]):
 
 
 class BatchLoader(DataLoader[Any]):
-    """Batches of rows, the same whichever processes load them; a failing one names its images.
+    """Loader of batches, which are the same for any number of loading processes.
 
-    The processes that load live until the training ends, and end with this one in any case.
+    If a batch fails, the message names its images. The loading processes live until the training
+    ends, and always end together with this process.
 
     Args:
         rows: A data set with `image_ids`.
-        collate: Joins its samples to a batch.
-        batch_size: Images of a batch.
-        sampler: Gives the rows, or (row, seed), in order.
-        loaders: Number of processes that load; 0 loads in this one.
-        pin: Put batches into page-locked memory, for a GPU.
+        collate: Function that joins samples into a batch.
+        batch_size: Number of images of a batch.
+        sampler: Sampler that yields rows, or ``(row, seed)``, in order.
+        loaders: Number of processes that load; 0 loads in this process.
+        pin: True puts batches into page-locked memory, for a GPU.
     """
 
     def __init__(
@@ -144,9 +148,9 @@ class BatchLoader(DataLoader[Any]):
 
 
 def start_loaders() -> tuple[Any, Any]:
-    """Return where processes that load start, and the function that each calls first.
+    """Return the context in which loading processes start, and the function that each calls first.
 
-    Called early, this starts the server of the processes while other work goes on.
+    An early call starts the server of these processes while other work continues.
     """
     context = worker_context(
         "cxr_compare.data_prep.augment.augment",
@@ -170,10 +174,10 @@ def _send(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def require_loaded(batch: Any) -> Any:
-    """Return the batch; refuse one that could not be loaded.
+    """Return a batch that was loaded.
 
     Raises:
-        InputError: The batch could not be loaded; its images are named.
+        InputError: The batch could not be loaded; the message names its images.
     """
     if isinstance(batch, Unreadable):
         raise InputError(f"{batch.reason}; look at it with cxr check, or take it out")
@@ -182,10 +186,14 @@ def require_loaded(batch: Any) -> Any:
 
 @contextmanager
 def errors_name_images(image_ids: Sequence[str], work: str) -> Iterator[None]:
-    """Turn whatever fails inside the ``with`` block into a line that names the images.
+    """Turn any error within a ``with`` block into one line that names the images.
 
-    Lack of memory and the loss of another process go through: they have nothing to do with these
-    images.
+    Errors that do not depend on the images stay unchanged: lack of memory, and the loss of another
+    process.
+
+    Args:
+        image_ids: Ids of the images that the block works on.
+        work: Name of the work, for the message.
 
     Example:
         >>> try:

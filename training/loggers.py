@@ -1,4 +1,4 @@
-"""Loggers beside metrics.csv, by Lightning: TensorBoard, MLflow and Weights & Biases."""
+"""Loggers in addition to metrics.csv, which Lightning provides: TensorBoard, MLflow and W&B."""
 
 from __future__ import annotations
 
@@ -45,12 +45,17 @@ _RUN_TAG = "cxr_run"
 
 
 def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
-    """Build Lightning's loggers of a run; `metrics.csv` is written in any case.
+    """Build the chosen Lightning loggers of a run. `metrics.csv` is always written.
 
-    ``tensorboard`` writes to ``events/`` in the folder; ``mlflow`` to the server or file of
-    ``MLFLOW_TRACKING_URI``, else to ``mlflow.db`` in the folder; ``wandb`` to ``wandb/`` in the
-    folder, and with ``WANDB_MODE=online`` to its server. Nothing leaves the machine unless the
-    user's environment says so. A training that is resumed goes on in the same run of each logger.
+    ``tensorboard`` writes to ``events/`` in the run folder. ``mlflow`` writes to the server or file
+    of ``MLFLOW_TRACKING_URI``, or by default to ``mlflow.db`` in the folder. ``wandb`` writes to
+    ``wandb/`` in the folder, and with ``WANDB_MODE=online`` to its server. No data leave the
+    machine unless the user's environment says so. A resumed training continues the same run in each
+    logger.
+
+    Args:
+        names: Names of the loggers.
+        run: The run folder.
     """
     builders = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
     return [build(run) for name, build in builders.items() if name in names]
@@ -135,7 +140,13 @@ def _wandb(run: RunFolder) -> Logger:
 def log_start(
     loggers: Sequence[Logger], settings: dict[str, Any], history: Sequence[dict[str, Any]]
 ) -> None:
-    """Log the settings and, if the training is resumed, the epochs that a logger lacks."""
+    """Log the settings, and for a resumed training the epochs that a logger lacks.
+
+    Args:
+        loggers: Loggers of the run; there may be none.
+        settings: Content of the configuration.
+        history: One row of figures for each earlier epoch; empty for a new training.
+    """
     for logger in loggers:
         logger.log_hyperparams(settings)
         logged = _logged_epochs(logger) if history else set()
@@ -155,7 +166,7 @@ def _logged_epochs(logger: Logger) -> set[int]:
 
 
 def log_row(loggers: Sequence[Logger], row: dict[str, Any]) -> None:
-    """Log an epoch's figures with every logger.
+    """Log the figures of an epoch with every logger.
 
     Args:
         loggers: Loggers of the run; there may be none.

@@ -1,4 +1,4 @@
-"""One training step and one validation step, with checks that all numbers are finite."""
+"""One training step and one validation step. Losses and gradients must be finite."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from cxr_compare.training.task import TrainingTask
 
 
 class Loop(LightningModule):
-    """A task with its optimiser, which refuses losses and gradients that are not finite.
+    """A training task with its optimiser. It refuses losses and gradients that are not finite.
 
-    The gradient of a step is that of the mean over all images of the step, however many processes
-    and batches they came in: each share counts by its images.
+    The gradient of a step is that of the mean over all images of the step, even if the images are
+    divided among several processes and batches: each part is weighted by its number of images.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Loop(LightningModule):
         self._weight = 0.0  # images of this step so far
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser, and a schedule that is stepped with it."""
+        """Build the optimiser, and a learning-rate schedule that advances with each step."""
         # Fused steps unscale by themselves, too late to see whether the gradient is finite. None
         # leaves torch its own choice, one pass over all weights on a GPU; False is one for each.
         fused = True if self._scaler is None else None
@@ -61,13 +61,13 @@ class Loop(LightningModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Send a batch to a GPU while it computes: the loader has pinned its memory."""
+        """Send a batch to a GPU while the GPU computes; the loader has pinned its memory."""
         if device.type != "cuda":
             return batch
         return require_loaded(batch).to(device, non_blocking=True)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Compute the losses of a batch; refuse to learn from one that is not finite."""
+        """Compute the losses of a batch; raise an error if a loss is not finite."""
         self._images_of_step += require_loaded(batch).image_ids
         # The guarantee of bit-exact resuming. By step, not by epoch: a loader draws too when it
         # starts, a resumed one at another time.
@@ -91,7 +91,7 @@ class Loop(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip, and refuse a step whose gradient is not finite: it would destroy the weights."""
+        """Clip the gradient; refuse a step whose gradient is not finite."""
         if self._n_parts > 1:
             self._weigh_gradient()
         limit = self._settings.clip
@@ -108,7 +108,7 @@ class Loop(LightningModule):
         self._images_of_step = []
 
     def on_validation_start(self) -> None:
-        """Check the numbers of the last steps, before the epoch is measured and saved."""
+        """Check that losses and gradients of the last steps are finite."""
         self._check(self._previous_numbers + self._current_numbers)
         self._previous_numbers = []
         self._current_numbers = []
@@ -152,7 +152,7 @@ class Loop(LightningModule):
         return int(self.trainer.world_size) * self._settings.accumulate
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Compute the losses of a batch, and its output for the metrics."""
+        """Compute the losses of a batch, and the output from which figures are computed."""
         require_loaded(batch)
         with errors_name_images(batch.image_ids, f"epoch {self.current_epoch + 1}: validation"):
             losses, output = self._task.validation_step(self.model, batch)
@@ -171,7 +171,7 @@ class Loop(LightningModule):
 
 
 class SentNumbers:
-    """Scalars by name on their way to the host, while the device goes on with its work.
+    """Scalars by name that are being copied to main memory while the GPU continues to compute.
 
     Args:
         numbers: Scalar tensors on the device, by name.
@@ -191,7 +191,7 @@ class SentNumbers:
 
     @cached_property
     def values(self) -> dict[str, float]:
-        """The numbers; waits until they have arrived."""
+        """The numbers by name. Reading this waits until they have been copied."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return dict(zip(self._names, self._numbers.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Files of a model: its architecture and its weights."""
+"""Files of a model, which hold its architecture and its weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _REFUSED_CLASS = re.compile(r"(?:GLOBAL|global) `?([\w.]+)")  # the class that weights_only refused
 
 
-# Classes of NumPy in which checkpoints store figures beside the weights, such as the best loss.
+# NumPy classes in which checkpoints store figures, such as the best loss, besides the weights.
 _SAFE_CLASSES: list[Any] = [
     np.dtype,
     np.float64(0).__reduce__()[0],  # rebuilds a scalar; its module moves between versions
@@ -59,11 +59,13 @@ _WRAPPER_KEYS = ("state_dict", "model", "model_state_dict")  # under which other
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Write a model's weights and `architecture`; each file appears whole or not at all.
+    """Write the weights and the `architecture` of a model.
+
+    Each of the two files appears only when it is complete.
 
     Args:
-        model: A `StoreModel`.
-        folder: Gets `model.safetensors` and `model.json`.
+        model: A `StoreModel`, that is a detector or a classifier.
+        folder: Folder for `model.safetensors` and `model.json`.
     """
     # Contiguous and on the CPU: the file then does not depend on where the model was trained.
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -72,11 +74,11 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as a file of safetensors with a checksum; equal tensors give equal files.
+    """Write tensors to a safetensors file with a checksum. Equal tensors give equal files.
 
     Args:
-        state: Tensors by name, on the CPU and contiguous.
-        path: The file.
+        state: Tensors by name, contiguous and on the CPU.
+        path: Path of the file.
     """
     with atomic_path(path, with_checksum=True) as temporary:
         content = save(dict(state), metadata={"format": "pt"})  # transformers needs this entry
@@ -90,12 +92,14 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_architecture(model: nn.Module, folder: Path) -> None:
-    """Write a model's architecture alone; its weights may still change."""
+    """Write the architecture of a model without its weights."""
     write_json(folder / ARCHITECTURE_FILE, "model", {"architecture": model.architecture})
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:
-    """Read ``kind``, ``name`` and ``arguments`` of a run's model, as today's builders take them.
+    """Read the architecture of a run's model: ``kind``, ``name`` and ``arguments`` of its builder.
+
+    Names of earlier versions of the program are translated into present ones.
 
     Raises:
         InputError: The file is missing or damaged.
@@ -129,17 +133,17 @@ class _WithoutRandomWeights(TorchFunctionMode):
 
 
 def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
-    """Build the model of a folder and load its weights, in evaluation mode.
+    """Build the model of a folder, and load its weights.
 
     Args:
         folder: Folder that `save_model` wrote to.
-        builders: Builders by the kind of model, ``detector`` and ``classifier``.
+        builders: Function that builds a model, by the kind ``detector`` or ``classifier``.
 
     Returns:
-        The model in evaluation mode, on the processor.
+        The model in evaluation mode, on the CPU.
 
     Raises:
-        InputError: A file is missing or damaged, or the weights are of another architecture.
+        InputError: A file is missing or damaged, or the weights belong to another architecture.
     """
     path = folder / ARCHITECTURE_FILE
     architecture = read_architecture(folder)
@@ -167,10 +171,10 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a weights file, by name, to the CPU; no code of it is run.
+    """Read the tensors of a weights file by name, to the CPU. No code in the file is run.
 
-    Reads ``.safetensors``, and ``.pth``, ``.pt`` and ``.ckpt`` of PyTorch; the state dictionary may
-    be nested under ``state_dict``, ``model`` or ``model_state_dict``.
+    The file may be ``.safetensors``, or ``.pth``, ``.pt`` or ``.ckpt`` of PyTorch. The state
+    dictionary may be nested under ``state_dict``, ``model`` or ``model_state_dict``.
 
     Raises:
         InputError: The file is missing, damaged, or contains something else.
@@ -224,15 +228,15 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load weights that must fit a model exactly.
+    """Load weights into a model. All names and shapes must agree.
 
     Args:
         model: The model; it stays on its device.
-        state: Tensors by name; step counters of batch norm may be absent.
+        state: Tensors by name. Step counters of batch norm may be missing.
         source: File of the weights, for messages.
 
     Raises:
-        InputError: A tensor is missing, unexpected or of another shape.
+        InputError: A tensor is missing, is unexpected or has another shape.
     """
     _require_fit(model, state, source)
     model.load_state_dict(state, strict=False)

@@ -37,15 +37,16 @@ def monitor_mode(monitor: str) -> Mode:
 def build_optimiser(
     model: nn.Module, settings: TrainingSettings, *, fused: bool | None = True
 ) -> Optimizer:
-    """Build the optimiser over all parameters that learn.
+    """Build the optimiser for all parameters that learn.
 
     Args:
-        model: The model; norms and biases get no weight decay.
-        settings: Names the optimiser, learning rate, momentum and weight decay.
-        fused: torch's argument: one pass over all weights.
+        model: The model. Its norms and biases get no weight decay.
+        settings: Optimiser, learning rate, momentum and weight decay.
+        fused: torch's argument of this name: True updates all weights in one pass, and None leaves
+            the choice to torch.
 
     Returns:
-        The optimiser, with the norms and biases in a group of their own.
+        The optimiser, with norms and biases in a parameter group of their own.
 
     Raises:
         ValueError: All parameters are frozen.
@@ -73,16 +74,17 @@ def build_optimiser(
 
 
 def build_schedule(optimiser: Optimizer, settings: TrainingSettings, steps: int) -> LRScheduler:
-    """Build the learning-rate schedule, which is stepped after each optimiser step.
+    """Build the learning-rate schedule, which advances after each optimiser step.
 
-    ``one_cycle`` falls to almost 0 after the warm-up, ``cosine`` to 0 along a cosine, ``step`` to
-    a tenth after two thirds and again after eleven twelfths of the training, ``plateau`` to a
-    tenth whenever the monitored figure has not improved for 3 epochs; ``constant`` stays.
+    After the warm-up, ``one_cycle`` falls to almost 0 and ``cosine`` falls to 0 along a cosine.
+    ``step`` falls to a tenth after two thirds of the training, and again after eleven twelfths.
+    ``plateau`` falls to a tenth whenever the monitored figure has not improved for 3 epochs.
+    ``constant`` does not fall.
 
     Args:
-        optimiser: From `build_optimiser`.
-        settings: Names the schedule, and its epochs and warm-up.
-        steps: Optimiser steps of the whole training.
+        optimiser: Optimiser from `build_optimiser`.
+        settings: Name of the schedule, number of epochs, and warm-up.
+        steps: Number of optimiser steps of the whole training.
     """
     if settings.schedule == "one_cycle":
         # At least one falling step: OneCycleLR divides by the length of the fall.
@@ -98,11 +100,11 @@ def build_schedule(optimiser: Optimizer, settings: TrainingSettings, steps: int)
 
 
 class Plateau(LRScheduler):
-    """Warms up step by step, then lowers the rate when a figure stops improving.
+    """Schedule that warms up step by step, then lowers the rate when a figure stops improving.
 
-    Its whole memory is in its state, so a resumed training goes on as it would have. It differs
-    from torch's ``ReduceLROnPlateau`` with a threshold of 0 in one point: as in early stopping,
-    the rate falls in the epoch that completes `patience`, not in the one after.
+    All that it remembers is in its state, so a resumed training continues as an uninterrupted one.
+    It differs from torch's ``ReduceLROnPlateau`` with a threshold of 0 in one point: as in early
+    stopping, the rate falls in the epoch in which `patience` is reached, not in the epoch after it.
 
     Example:
         >>> optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
@@ -123,12 +125,17 @@ class Plateau(LRScheduler):
         super().__init__(optimiser)
 
     def get_lr(self) -> list[float | Tensor]:
-        """Return the rate of each group at the present step."""
+        """Return the learning rate of each parameter group at the present step."""
         rise = min(1.0, (self.last_epoch + 1) / self._warmup) if self._warmup else 1.0
         return [base * rise * self._factor**self._falls for base in self.base_lrs]
 
     def observe(self, value: float, mode: Mode) -> None:
-        """Take an epoch's figure, and lower the rate at once if it has stalled."""
+        """Take the figure of an epoch, and lower the rate if the figure has stopped improving.
+
+        Args:
+            value: Value of the monitored figure.
+            mode: ``max`` if a large value is good, ``min`` if a small one is.
+        """
         loss = value if mode == "min" else -value
         if self._best is None or loss < self._best:
             self._best = loss

@@ -1,4 +1,4 @@
-"""The peak of the memory while a model works."""
+"""The peak memory of a model while it computes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _RESET_PEAK = "5"  # written there, it resets the peak: proc(5)
 
 
 class PeakMemory:
-    """The peak of the memory since this object was made, while a model works on a device.
+    """The peak memory of a model while it computes on a device, since this object was made.
 
-    On CUDA it is the memory that torch allocated. On a CPU it is the process's largest resident
-    memory, as Linux counts it; files that are mapped into memory, such as the pixel store, and
-    processes that load data beside this one are left out. Memory that the process had before is
-    not counted, except for the model's own weights.
+    On CUDA it is the memory that torch allocated. On a CPU it is the largest resident memory of the
+    process, as Linux counts it, without mapped files (such as the pixel store) and without
+    processes that load data. Memory that the process used before is subtracted, except for the
+    model's weights.
 
     Args:
         model: The model, whose tensors count on a GPU.
-        device: Device that the model works on.
+        device: Device on which the model computes.
 
     Example:
         >>> watch = PeakMemory(nn.Linear(2, 2))
@@ -55,7 +55,7 @@ class PeakMemory:
             self._mapped_before = _kib("RssFile")
 
     def read(self) -> int | None:
-        """Return the peak in bytes, the weights included; None where nothing measures it."""
+        """Return the peak in bytes, including the weights; None if it cannot be measured here."""
         before = self._resident_before
         if before is None:
             return None

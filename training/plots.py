@@ -28,13 +28,13 @@ _METRIC_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 def draw_curves(
     history: Sequence[dict[str, Any]], path: Path, *, monitor: str, best_epoch: int
 ) -> None:
-    """Draw losses and metrics by epoch as a PNG, with the kept epoch marked.
+    """Draw losses and metrics by epoch as a PNG. The best epoch is marked.
 
     Args:
-        history: One row per epoch, as in `metrics.csv`.
-        path: The file.
+        history: One row of figures for each epoch, as in `metrics.csv`.
+        path: PNG file to write.
         monitor: Name of the monitored figure, whose line is bold.
-        best_epoch: The kept epoch.
+        best_epoch: Number of the best epoch, whose weights are kept.
     """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
@@ -78,10 +78,11 @@ def draw_batch(
     """Draw at most 16 images of a batch as the model reads them: augmented, with their boxes.
 
     Args:
-        images: uint8 ``(B, S, S)``.
-        captions: One for each image, drawn above it.
-        path: The file.
-        boxes: Per image ``(N, 4)`` xyxy, store px; None for a classifier.
+        images: Images, uint8 ``(B, S, S)``.
+        captions: One caption for each image, which is drawn above it.
+        path: PNG file to write.
+        boxes: Boxes of each image, ``(N, 4)`` xyxy in pixel-store coordinates; None for a
+            classifier.
     """
     n_images = min(len(images), _MOST_IMAGES)
     columns = min(4, n_images)
@@ -104,7 +105,7 @@ def draw_batch(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG; the file appears whole or not at all.
+    """Write a figure as a PNG file, which appears only when it is complete.
 
     Args:
         figure: A figure of matplotlib.

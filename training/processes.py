@@ -1,6 +1,6 @@
-"""The processes of one training: who started them, what they agree on, and what ends them.
+"""The processes that train one model together: how they connect, agree and end.
 
-Importing it does not import torch, so that a wrong folder is reported at once.
+Importing this module does not import torch, so that a wrong folder is reported at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GRACE = 6.0  # s
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Return True if an error says that another process of the training no longer answers.
+    """Return True if an error means that another process of the training no longer answers.
 
     Example:
         >>> is_lost_process(RuntimeError("[/gloo/pair.cc:534] Connection closed by peer [::1]"))
@@ -48,12 +48,12 @@ def is_lost_process(error: BaseException) -> bool:
 
 
 class Processes:
-    """The connected processes of one training; each of them makes this object.
+    """The connected processes of one training. Each process makes one such object.
 
-    A process that is alone, of rank None, does everything by itself.
+    A process that trains alone has rank None; its methods then only call the given function.
 
     Args:
-        rank: This process; None if it is alone.
+        rank: Rank of this process; None if it trains alone.
 
     Raises:
         InputError: The first process cannot be reached.
@@ -103,13 +103,21 @@ class Processes:
             ) from None
 
     def agree(self, work: Callable[[], Value]) -> Value:
-        """Do something in each process; if it fails in one, all end, and the first says why.
+        """Call a function in each process. If it fails in one, all processes end.
 
-        However long it takes in one of them, the others wait.
+        The first process reports the reason. The processes wait for the slowest one, however long
+        it takes.
+
+        Args:
+            work: Function that each process calls.
+
+        Returns:
+            The value of the function in this process.
 
         Raises:
-            InputError: In the first process, if it failed anywhere.
-            SystemExit: In the others, without a message.
+            InputError: The function failed in any process; raised in the first process.
+            SystemExit: The function failed in any process; raised in all other processes, without a
+                message.
         """
         rank = self._rank
         if rank is None:
@@ -130,15 +138,23 @@ class Processes:
         raise InputError(f"process {failed + 1} of {rank.world_size}: {lines[failed]}")
 
     def first(self, work: Callable[[], Value]) -> Value | None:
-        """Do something in the first process while the others wait; they get None. See `agree`."""
+        """Call a function in the first process while the others wait. See `agree` for errors.
+
+        Returns:
+            The value of the function in the first process, None in the others.
+        """
         return self.agree(work if self.is_first else lambda: None)
 
     def together(self, work: Callable[[], Value]) -> Value:
-        """Do work that the processes share: if one of them ends, the others end soon.
+        """Call a function in all processes at once. If one process ends, the others end soon.
+
+        Args:
+            work: Function that each process calls.
 
         Raises:
-            InputError: It failed here, or another process is lost and gave no reason.
-            SystemExit: It failed in another process, which says why.
+            InputError: The function failed in this process, or another process was lost without a
+                reason.
+            SystemExit: The function failed in another process, which reports the reason.
         """
         rank = self._rank
         if rank is None:
@@ -167,7 +183,7 @@ class Processes:
             ) from None
 
     def leave(self) -> None:
-        """End the group, once all processes have done their work."""
+        """Close the connection of the processes, after all have finished."""
         if self._rank is not None:
             import torch.distributed as dist
 
@@ -200,13 +216,13 @@ class Processes:
 
 
 def gather(value: Value) -> list[Value]:
-    """Collect the value of each process, in the order of the processes; all must call it.
+    """Collect a value from each process. All processes must call this function.
 
     Args:
-        value: Value of this process; it must be picklable.
+        value: Value of this process. It must be picklable.
 
     Returns:
-        One value for each process.
+        One value for each process, in the order of their ranks.
     """
     import torch.distributed as dist
 
@@ -218,7 +234,7 @@ def gather(value: Value) -> list[Value]:
 
 
 def reduce_over_processes(values: Tensor) -> Tensor:
-    """Add up each value on the CPU over all processes; all must call it."""
+    """Return the sum of a CPU tensor over all processes. All processes must call this function."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):

@@ -1,4 +1,4 @@
-"""One process among those of a training, as torchrun or SLURM started it."""
+"""Rank of a process in a training of several processes, as torchrun or SLURM sets it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Rank:
     """One process among those of a training.
 
     Attributes:
-        rank: Number of this process among all, from 0.
+        rank: Number of this process among all, from 0. The first one writes files and messages.
         world_size: Number of all processes.
-        local_rank: Number of this process on its machine, from 0.
+        local_rank: Number of this process on its machine, from 0, which is also that of its GPU.
         local_world_size: Number of processes on this machine.
         address: Host of the first process.
         port: Port of the first process.
@@ -46,14 +46,15 @@ class Rank:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Rank | None:
-        """Read the variables of a launcher; None if there is one process only.
+        """Read the variables that a launcher has set; return None if there is only one process.
 
-        torchrun's variables count before SLURM's, because torchrun may run inside a SLURM job. Of
-        SLURM's variables those of the step count: a batch script that starts one process without
-        ``srun`` has a job of several tasks and is one process. (Lightning reads those of the job.)
+        torchrun's variables take precedence over SLURM's, because torchrun may run inside a SLURM
+        job. The function reads SLURM's variables of the job step, not those of the job (which
+        Lightning reads): a batch script without ``srun`` is one process, even in a job of several
+        tasks.
 
         Raises:
-            InputError: A variable is missing or no number, or the ranks do not fit.
+            InputError: A variable is missing or no number, or the ranks contradict each other.
 
         Example:
             >>> Rank.from_environment({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1",

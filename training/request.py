@@ -1,4 +1,4 @@
-"""The request for a training: read and checked without torch, so that errors come at once."""
+"""A request for a training. It is read and checked without torch, so that errors come at once."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _N_LEARNING_ROLES = 2  # training and validation
 
 @dataclass(frozen=True)
 class Request:
-    """A requested training: its configuration, its data set and its folder.
+    """A requested training: its configuration, its data set and its run folder.
 
     Attributes:
         settings: Complete configuration.
         dataset: Data set to train on.
         out: Run folder.
         resume: True continues a training that was interrupted.
-        despite_audit: True trains although the audit found an error.
+        despite_audit: True trains even if the audit found an error.
     """
 
     settings: Config
@@ -48,18 +48,19 @@ class Request:
         devices: int,
         **options: bool,
     ) -> Request:
-        """Read and check the configuration and the data set.
+        """Read and check the configuration and the data set of a training.
 
         Args:
-            config: Name of a packaged configuration, or a TOML file.
-            overrides: Keys and values that replace the configuration's.
+            config: Name of a configuration that comes with the program, or a TOML file.
+            overrides: Keys and values that replace those of the configuration.
             data: Folder of the data set.
-            out: Folder of the run.
+            out: Run folder.
             devices: Number of processes that share each batch.
-            options: The other fields, ``resume`` and ``despite_audit``.
+            options: Values of the attributes ``resume`` and ``despite_audit``.
 
         Raises:
-            InputError: The configuration or the data set cannot be read, or cannot be learned from.
+            InputError: The configuration or the data set cannot be read, or the data set is not
+                suited for this training.
         """
         settings = read_config(find_config(str(config)), overrides or ())
         require_loggers(settings.training.loggers)
@@ -80,7 +81,7 @@ class Request:
         return self.dataset.target(self.settings.data.target, option="--set data.target=NAME")
 
     def origin(self) -> dict[str, Any]:
-        """Return the facts that a resumed training must find unchanged, and its name."""
+        """Return the facts that must be unchanged when a training is resumed, and its name."""
         target = self.target
         ids = self.dataset.ids
         self.dataset.split(self.split)  # refuses a name that it does not have
@@ -141,7 +142,7 @@ class Request:
             )
 
     def audit_errors(self, progress: Progress) -> list[str]:
-        """Return the audit's errors in spite of which the training goes on.
+        """Return the errors of the audit that the training ignores.
 
         Raises:
             InputError: There are errors, and `despite_audit` is False.
@@ -160,7 +161,13 @@ class Request:
 
 
 def require_shares(batch_size: int | str, devices: int) -> None:
-    """Check that a batch can be divided equally, so that figures stay comparable.
+    """Check that the batch size is a multiple of the number of devices.
+
+    A batch that is divided equally gives figures that do not depend on the number of devices.
+
+    Args:
+        batch_size: Number of images of the whole batch, or ``auto``.
+        devices: Number of processes that share each batch.
 
     Raises:
         InputError: The batch size is not a multiple of the number of devices.
@@ -193,10 +200,10 @@ _PACKAGES = {  # packages that each logger imports, from its pip extra
 
 
 def require_loggers(names: Sequence[str]) -> None:
-    """Refuse a logger whose package is not installed, before anything is trained.
+    """Check that the packages of the loggers are installed, before the training starts.
 
     Raises:
-        InputError: A package is missing; the pip extra is named.
+        InputError: A package is missing; the message names the pip extra.
     """
     for name in names:
         require_packages(f"training.loggers: {name}", name, _PACKAGES[name])

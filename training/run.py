@@ -1,4 +1,4 @@
-"""A run from its first batch to its last file: the fit, and all that stays in the run folder."""
+"""A whole training run: the training itself, and all files of the run folder."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def complete_run(
     rank: Rank | None,
     progress: Progress,
 ) -> None:
-    """Train, and complete the run folder: weights, history, figures, and `run.json` last.
+    """Train a model, and complete its run folder: weights, history, pictures, and `run.json` last.
 
-    Of several processes the first does all that is not learning; the others only learn.
+    If several processes train together, the first one also writes the files.
 
     Args:
         settings: The configuration, with a number as its batch size.
-        task: The training.
+        task: The model with its images and losses.
         run: The run folder.
-        hardware: Devices, precision and loaders.
-        rank: This process among several; None if it is alone.
-        progress: Tells the user what happens.
+        hardware: Devices, number format and number of loading processes.
+        rank: Rank of this process; None if it trains alone.
+        progress: Shows messages and the progress.
 
     Raises:
-        InputError: The training cannot go on.
+        InputError: The training cannot continue.
     """
     training = settings.training
     device = hardware.device

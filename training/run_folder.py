@@ -1,4 +1,4 @@
-"""The folder that a training writes: resumable at any time, complete once `run.json` is there."""
+"""The folder that a training writes. It is resumable at any time, and complete with `run.json`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RUN = "run.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A training's folder: configuration, used images, history, checkpoints and weights.
+    """The folder of a training: configuration, used images, history, checkpoints and weights.
 
     Attributes:
         folder: Path of the run folder.
@@ -66,9 +66,11 @@ class RunFolder:
 
         Args:
             folder: The folder.
-            config: Resolved configuration, TOML.
-            seen: Every image used to fit or to select: ``image_id, patient_id, role``.
-            started: Facts that a resumed training must find unchanged, such as data set ids.
+            config: Complete configuration in TOML.
+            seen: Table of the images that the training learns from or selects with: ``image_id,
+                patient_id, role``.
+            started: Facts that must be unchanged when the training is resumed, such as data set
+                ids.
 
         Raises:
             InputError: The folder holds a run, or anything else.
@@ -85,10 +87,10 @@ class RunFolder:
 
     @staticmethod
     def require_free(folder: str | Path) -> None:
-        """Refuse a folder that holds a run, or anything else.
+        """Check that a folder is new or empty.
 
         Raises:
-            InputError: The folder is not free.
+            InputError: The folder holds a run, or anything else.
         """
         folder = Path(folder)
         if (folder / _CONFIG).exists():
@@ -132,16 +134,16 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the files that a resumed training needs."""
+        """Folder of the files from which a training is resumed."""
         return self.folder / "checkpoints"
 
     @property
     def last_checkpoint(self) -> Path:
-        """State at the end of the last whole epoch."""
+        """Checkpoint of the last complete epoch."""
         return self.checkpoints / "last.ckpt"
 
     def best_weights(self, epoch: int) -> Path:
-        """Return the file with the weights of an epoch that was the best so far."""
+        """Return the path of the weights of an epoch that was the best so far."""
         return self.checkpoints / f"best-{epoch:04d}.safetensors"
 
     def write_best(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
@@ -155,17 +157,17 @@ class RunFolder:
         return self.folder / "validation"
 
     def decision_file(self, target: str) -> Path:
-        """Return the file with the decision for a target, for single images."""
+        """Return the path of the decision for a target, by which single images are answered."""
         return self.validation / "decisions" / f"{target}.json"
 
     @property
     def config_file(self) -> Path:
-        """File of the resolved configuration."""
+        """Path of the complete configuration."""
         return self.folder / _CONFIG
 
     @property
     def config(self) -> str:
-        """Resolved configuration, TOML."""
+        """Complete configuration in TOML."""
         require_unchanged(self.config_file, "config")
         try:
             return self.config_file.read_text(encoding="utf-8")
@@ -174,24 +176,24 @@ class RunFolder:
 
     @property
     def started(self) -> dict[str, Any]:
-        """Facts that were recorded at the start."""
+        """Facts that were recorded at the start of the training."""
         return read_json(self.folder / _STARTED, "started_run")
 
     @property
     def info(self) -> dict[str, Any]:
-        """Facts that were recorded at the end."""
+        """Facts that were recorded at the end of the training."""
         return read_json(self.folder / _RUN, "run")
 
     @property
     def seen(self) -> pd.DataFrame:
-        """Table of every image used to fit or to select, with `FINGERPRINTS`."""
+        """Table of the images that the training used to learn or select, with `FINGERPRINTS`."""
         return read_table(self.folder / "seen.parquet", "seen")
 
     @property
     def synthetic(self) -> bool:
-        """True if the run and the weights that it started from learned from synthetic images only.
+        """True if the run and its initial weights learned from synthetic images only.
 
-        For runs of older versions it is guessed from the patients' ids.
+        Runs of older versions did not record this; for them it is guessed from the patients' ids.
         """
         info = self.info if self.is_complete else self.started
         recorded = info.get("synthetic")
@@ -203,9 +205,13 @@ class RunFolder:
         return bool(len(is_synthetic)) and bool(is_synthetic.all())
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write `metrics.csv`, one row per epoch."""
+        """Write `metrics.csv`, with one row for each epoch."""
         write_csv(pd.DataFrame(list(rows)), self.folder / "metrics.csv", float_format="%.6g")
 
     def complete(self, payload: dict[str, Any]) -> None:
-        """Write `run.json`, which marks the run as complete; what `create` recorded is added."""
+        """Write `run.json`, which marks the run as complete.
+
+        Args:
+            payload: Facts to write, in addition to those that `create` recorded.
+        """
         write_json(self.folder / _RUN, "run", {**self.started, **payload})

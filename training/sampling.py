@@ -1,4 +1,4 @@
-"""Draws of the rows of an epoch: by seed, and with a share of positives."""
+"""Random draws of the rows of an epoch, by seed and with a share of positives."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch.utils.data import Sampler
 
 
 class SeededSampler(Sampler[tuple[int, int]]):
-    """Draws ``(row, seed)`` pairs that depend only on the seed and the epoch.
+    """Sampler that draws ``(row, seed)`` pairs, which depend only on the random seed and the epoch.
 
-    A data set that augments with the pair's seed gives the same image again however many
-    workers load it, and a training that resumes at an epoch sees what it would have seen.
-    Several processes together draw each batch that one would draw, and nothing twice except as
-    `ends_with_spare` says.
+    A data set that augments with the seed of the pair gives the same image for any number of
+    loading processes, and also after a training was resumed. Several processes together draw the
+    batches that one process would draw. No row is drawn twice, except as `ends_with_spare` says.
 
     Args:
         n_rows: Number of rows N.
         seed: Random seed of the draws.
-        weights: (N,), to draw with replacement; None draws each row once.
+        weights: Weights of the rows, shape (N,), for draws with replacement; None draws each row
+            once.
         rank: Number of this process, from 0.
         world_size: Number of processes.
-        share: Images of a batch that each process gets.
+        share: Number of images of a batch that each process gets.
 
     Example:
         >>> sampler = SeededSampler(3, seed=0)
@@ -53,14 +53,14 @@ class SeededSampler(Sampler[tuple[int, int]]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration draws; Lightning calls this."""
+        """Set the number of the epoch that the next iteration draws; Lightning calls this."""
         self._epoch = epoch
 
     def ends_with_spare(self) -> bool:
-        """Return True if this process has no image in the last batch and draws one of another.
+        """Return True if this process draws one row more than its share, in the last batch.
 
-        All processes must take each step. The one row that such a process draws beyond its share
-        is in the last batch already, so the loss must leave it out.
+        All processes must take part in each step, so a process without a row for the last batch
+        draws one that another process has as well. The loss must leave this row out.
         """
         most = -(-self._n_rows // self._world_size)
         n_own = len(range(self._rank, self._n_rows, self._world_size))
@@ -94,14 +94,14 @@ def _probabilities(weights: np.ndarray, n_rows: int) -> np.ndarray:
 
 
 def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray:
-    """Compute weights with which positives are a given share of the drawn rows.
+    """Compute weights with which positives make up a given share of the drawn rows.
 
     Args:
-        positive: bool (N,).
-        positive_share: Share of positives, between 0 and 1.
+        positive: True for a positive row, bool (N,).
+        positive_share: Share of positives in the draws, between 0 and 1.
 
     Returns:
-        (N,); all equal if one kind is absent.
+        Weight of each row, shape (N,). All are equal if there are only positives or only negatives.
 
     Raises:
         ValueError: The share is out of range.

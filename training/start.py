@@ -1,4 +1,4 @@
-"""The start of a training: its folder is made, gone on with, or found ended."""
+"""The start of a training: its run folder is made, or an earlier training in it is continued."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cxr_compare.training.task import TrainingTask
 
 
 class PreparedTraining(NamedTuple):
-    """A training that can begin, its folder included; the batch size is a number."""
+    """A training that can begin: its folder exists, and its batch size is a number."""
 
     settings: Config
     task: TrainingTask
@@ -41,16 +41,16 @@ _BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each do
 def start_training(
     request: Request, hardware: Hardware, progress: Progress, exit_stack: ExitStack
 ) -> PreparedTraining | None:
-    """Make the run folder, or go on with it, and lock it.
+    """Make and lock a run folder, or continue the training in it.
 
     Args:
         request: The configuration, the data set and the folder.
-        hardware: Devices, precision and loaders.
-        progress: Tells the user what happens.
-        exit_stack: Gets the lock of the folder, which the caller releases.
+        hardware: Devices, number format and number of loading processes.
+        progress: Shows messages.
+        exit_stack: Exit stack that receives the lock of the folder; the caller closes it.
 
     Returns:
-        None if the folder's training has ended.
+        The training; None if the training in the folder has ended.
 
     Raises:
         InputError: The folder holds another training, or this one cannot start.
@@ -99,17 +99,17 @@ def _require_weights(settings: Config) -> None:
 
 
 def join_training(request: Request, progress: Progress) -> PreparedTraining | None:
-    """Open the training that the first process has started; None if it has ended.
+    """Open the training that the first process has started.
 
     Args:
-        request: The training as the first process was asked for it.
-        progress: Shows lines and the progress.
+        request: The request that the first process got as well.
+        progress: Shows messages and the progress.
 
     Returns:
-        The open training, or None.
+        The training; None if it has ended.
 
     Raises:
-        InputError: The folder is not there.
+        InputError: The folder does not exist on this machine.
     """
     run = RunFolder.started_in(request.out)
     if run is None:
@@ -148,13 +148,14 @@ def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool
 
 
 def with_loading_of(settings: Config, before: Config) -> Config:
-    """Return a run's configuration with the settings that may change when it is resumed.
+    """Return the configuration of a run, with new values for settings that may change on resuming.
 
-    These are the number of workers, and the batch size where a step has as many images as before.
+    These settings are the number of loading processes, and the batch size if a step still has the
+    same number of images.
 
     Args:
-        settings: The configuration of the resumed training.
-        before: The configuration of the run.
+        settings: Configuration of the present call.
+        before: Configuration of the run.
     """
     now = settings.training
     then = before.training

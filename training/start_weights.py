@@ -1,4 +1,4 @@
-"""The weights that a training starts from, and the images that they have used."""
+"""The weights that a training starts from, and the images that these weights learned from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PUBLISHED_WEIGHTS = ("imagenet", "coco")
 
 @dataclass(frozen=True)
 class StartWeights(Checkpoint):
-    """Weights from a file or a run, and all images that the run has used."""
+    """Weights from a file or a run, with all images that the run has used."""
 
     run: RunFolder | None = None  # the run that made them; None for a file from elsewhere
 
@@ -30,14 +30,14 @@ class StartWeights(Checkpoint):
     def open(cls, weights: str) -> StartWeights | None:
         """Read the weights that a configuration names.
 
-        A weights file that lies in a run folder counts as that run, so that the images it used are
-        not lost; the run need not have ended, as one that diverges never does.
+        A weights file inside a run folder counts as that run, so that the images which the run used
+        are known. The run need not be complete, because a run that diverged never is.
 
         Args:
             weights: A weights file, a run folder, or ``none``, ``imagenet`` or ``coco``.
 
         Returns:
-            None for random and for published weights.
+            The weights; None for random and for published weights.
 
         Raises:
             InputError: The file or the run cannot be read.
@@ -63,23 +63,23 @@ class StartWeights(Checkpoint):
 
     @property
     def pixels(self) -> Preprocess | None:
-        """Size and normalisation of the images that the run was trained on; None if not known."""
+        """Size and normalisation of the images that the run learned from; None if unknown."""
         return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
 
     @property
     def normalisation(self) -> dict[str, float]:
-        """Mean and standard deviation of the pixels of its training; empty if not known."""
+        """Mean and standard deviation of the pixels in the weights' training; empty if unknown."""
         known = self.pixels or self.public
         return {} if known is None else {"mean": known.mean, "std": known.std}
 
     def pixel_notes(self, size: int) -> list[str]:
-        """Describe the pixels of its training where they are known.
+        """Return a note on the pixels that the weights learned from.
 
         Args:
             size: Side of the images of the new training, px.
 
         Returns:
-            One line, or none.
+            One line; empty if the pixels are unknown.
         """
         pixels = self.normalisation
         if not pixels:
@@ -98,7 +98,7 @@ class StartWeights(Checkpoint):
         return ["; ".join(phrases)]
 
     def record(self) -> dict[str, Any]:
-        """Return what `run.json` says about them: their name, data, and what they started from."""
+        """Return facts about the weights for `run.json`: name, data and initial weights."""
         if self.run is None:
             return {"weights": self.source, "trained_on": "unknown"}
         started = self.run.started
@@ -114,11 +114,14 @@ class StartWeights(Checkpoint):
     def merge_seen(self, images: pd.DataFrame) -> pd.DataFrame:
         """Add the images that the weights used to those of a training.
 
-        An image that either of them trained on has the role ``train``, whatever the other used it
-        for.
+        An image has the role ``train`` if the weights or the training learned from it, whatever its
+        other role is.
 
         Args:
-            images: ``image_id, patient_id, role`` of the training's images.
+            images: Images of the training: ``image_id, patient_id, role``.
+
+        Returns:
+            A table with the same columns.
         """
         if self.run is None:
             return images
@@ -137,11 +140,11 @@ class StartWeights(Checkpoint):
         return pd.concat([images, rest.reindex(columns=images.columns)], ignore_index=True)
 
     def leak_warnings(self, images: pd.DataFrame, test_images: pd.DataFrame) -> list[str]:
-        """Warn of images that the weights used and that would make a training's figures too good.
+        """Return warnings about images that the weights used and that would make figures too good.
 
         Args:
             images: Images of the training, with their roles.
-            test_images: Images of the split's test set.
+            test_images: Test images of the split.
 
         Returns:
             One line for each problem.

@@ -1,4 +1,4 @@
-"""The trials of `cxr sweep`: Optuna proposes settings, and gets the figures of their runs."""
+"""The trials of `cxr sweep`. Optuna proposes their settings, and receives their figures."""
 
 from __future__ import annotations
 
@@ -68,16 +68,17 @@ class SweepPlan:
     def from_config(
         cls, config: Config, over: Sequence[str], folder: Path, *, seed: int, pruning: bool
     ) -> SweepPlan:
-        """Plan a sweep whose objective is the figure that picks a run's best epoch.
+        """Plan a sweep that compares trials by the figure that picks the best epoch of a run.
 
-        If a run keeps its last epoch whatever its figures, the objective is the default monitor.
+        If a run keeps its last epoch whatever its figures are, the default monitored figure is
+        taken.
 
         Args:
-            config: The configuration.
-            over: Keys and their values or ranges, as ``KEY=LOW..HIGH`` or ``KEY=A,B``.
+            config: Configuration that all trials share.
+            over: Keys with values or ranges, as ``KEY=LOW..HIGH`` or ``KEY=A,B``.
             folder: Folder of the sweep.
             seed: Random seed of the proposals.
-            pruning: Stop trials that fall behind.
+            pruning: True stops trials that fall behind.
 
         Raises:
             InputError: A key or its values cannot be varied.
@@ -91,7 +92,7 @@ class SweepPlan:
         return cls(folder, config, read_space(config, over), objective, direction, seed, pruning)
 
     def started(self) -> dict[str, Any]:
-        """Return the settings that another call must find unchanged to go on."""
+        """Return the settings that must be unchanged when another call continues the sweep."""
         return {
             "config": dump_config(self.config),
             "space": {
@@ -105,6 +106,10 @@ class SweepPlan:
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
         """Return the record of the sweep that was started in the folder; None if there is none.
+
+        Args:
+            started: Settings of the present call, from `started`.
+            file: Name of the file with the record.
 
         Raises:
             InputError: The folder holds a sweep with other settings or data.
@@ -140,12 +145,12 @@ class SweepPlan:
 
     @property
     def most(self) -> int | None:
-        """Number of different trials; None if it is not limited."""
+        """Number of different trials; None if it is infinite."""
         return combinations(self.space)
 
 
 class Sweep:
-    """A sweep's Optuna study in its folder; the caller has locked the folder.
+    """The Optuna study of a sweep. The caller has locked the folder.
 
     Args:
         plan: Settings of the sweep.
@@ -170,14 +175,14 @@ class Sweep:
         self._reported: set[tuple[int, int]] = set()  # trial, epoch
 
     def run_folder(self, number: int) -> Path:
-        """Return the run folder of a trial, beside which its configuration and its log lie."""
+        """Return the run folder of a trial. Its configuration and its log are beside the folder."""
         return self.plan.folder / "trials" / f"{number:03d}"
 
     def payload(self, started: Mapping[str, Any]) -> dict[str, Any]:
         """Return the content of ``sweep.json`` and of the page.
 
         Args:
-            started: The facts of `SweepPlan.started`, and those of the data set.
+            started: Settings from `SweepPlan.started`, and facts about the data set.
         """
         plan = self.plan
         records = self.records()
@@ -204,7 +209,11 @@ class Sweep:
         }
 
     def keep_best(self, run: str) -> None:
-        """Copy the best run to the folder ``best``, without files that only resume a training."""
+        """Copy the best run to the folder ``best``, without the files that only resume a training.
+
+        Args:
+            run: Path of the best run, relative to the folder of the sweep.
+        """
         folder = self.plan.folder
         best = folder / _BEST
         record = folder / "sweep.json"
@@ -217,7 +226,7 @@ class Sweep:
             shutil.copytree(folder / run, copy, ignore=without, dirs_exist_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return every trial that was started, in order, as ``sweep.json`` stores them."""
+        """Return a record of every started trial in order, as ``sweep.json`` stores it."""
         return [self._record(trial) for trial in self._started()]
 
     def _started(self, *states: TrialState) -> list[FrozenTrial]:
@@ -240,15 +249,15 @@ class Sweep:
         }
 
     def propose(self, trials: int, *, several: bool) -> Iterator[tuple[int, Path | None]]:
-        """Yield trials until there are enough; unfinished ones of another call come first.
+        """Yield trials until there are enough; those that an earlier call began come first.
 
         Args:
             trials: Number of trials of the whole sweep.
-            several: True if several trials run at a time.
+            several: True if several trials run at the same time.
 
         Yields:
-            A trial's number and its configuration file. The file is None if there is nothing to
-            train: another trial had the same settings, or they make no valid configuration.
+            The number of a trial and its configuration file. The file is None if there is nothing
+            to train, because another trial had the same settings or the settings are not valid.
         """
         for unfinished in self._started(TrialState.RUNNING):
             trial = Trial(self._study, unfinished._trial_id)  # as Optuna makes them
@@ -329,7 +338,7 @@ class Sweep:
         return {tuple(map(trial.params.get, self.plan.space)) for trial in self._started()}
 
     def falls_behind(self, number: int) -> bool:
-        """Return True if a trial is to be stopped: it is behind the median of the others."""
+        """Return True if a trial is to be stopped: its figure is behind the others' median."""
         trial = self._running[number]
         for epoch, figure in self._report(trial):
             if trial.should_prune():
@@ -354,7 +363,7 @@ class Sweep:
                 yield epoch, float(figure)
 
     def prune(self, number: int) -> None:
-        """Record that a trial was stopped, for the reason that `falls_behind` saw."""
+        """Record that a trial was stopped, with the reason that `falls_behind` found."""
         trial = self._running.pop(number)
         trial.set_user_attr("reason", self._pruning_reasons[number])
         n_epochs = sum(reported == number for reported, _ in self._reported)
@@ -362,7 +371,11 @@ class Sweep:
         self._study.tell(number, state=TrialState.PRUNED)
 
     def conclude(self, number: int, problem: str | None) -> bool:
-        """Record the figure of a trial, or why its training failed.
+        """Record the figure of a trial, or the reason why its training failed.
+
+        Args:
+            number: Number of the trial.
+            problem: Reason of the failure; None if the training has ended normally.
 
         Returns:
             True if the trial has no figure.

@@ -1,4 +1,4 @@
-"""The training of one model: its network, images, losses and figures."""
+"""The training task of a model: its network, its images, its losses and its figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cxr_compare.training.start_weights import PUBLISHED_WEIGHTS, StartWeights
 
 
 class TrainingTask(ABC):
-    """Base of a model's training: its network, its images, its losses and its figures."""
+    """Base class of the training of a model. Subclasses define images, losses and figures."""
 
     model: Any  # the network, initialised; its weights are trained in place
     train: Any  # training images, by row or by (row, seed)
@@ -74,13 +74,19 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def training_losses(self, model: Any, batch: Any) -> dict[str, Tensor]:
-        """Compute scalars whose sum is minimised, by the model or a copy of it."""
+        """Compute the losses by name. Training minimises their sum.
+
+        Args:
+            model: The network of this task or a copy of it.
+            batch: A training batch.
+        """
 
     @abstractmethod
     def loss_weight(self, batch: Any) -> float:
-        """Return the number of images that the losses of a batch are a mean of.
+        """Return the number of images that count in the losses of a batch.
 
-        If they are a mean over known labels, an image with half of them unknown counts half.
+        If the losses are means over known labels, an image with half of its labels unknown counts
+        0.5.
         """
 
     @abstractmethod
@@ -93,25 +99,25 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def describe(self, batch: Any) -> tuple[list[str], list[np.ndarray] | None]:
-        """Return captions and boxes (N, 4) of the images, for the figure of a batch."""
+        """Return captions and boxes (N, 4) of the images of a batch, for its picture."""
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Return how many training boxes augmentation dropped; None if none were counted."""
+        """Return the number of training boxes that augmentation dropped; None if not counted."""
         return None
 
 
 class GradualUnfreezing(Callback):
-    """Callback that chooses at the beginning of each epoch which stages learn.
+    """Callback that chooses at the beginning of each epoch which stages of the backbone learn.
 
-    The optimiser has all parameters from the start, so that a training can be resumed in any epoch;
-    it leaves parameters without a gradient as they are.
+    The optimiser has all parameters from the start, so that a training can be resumed in any epoch.
+    Parameters without a gradient stay unchanged.
     """
 
     def __init__(self, freeze: Callable[[int], None]) -> None:
         self._freeze = freeze  # takes the epoch, from 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze for an epoch that is resumed, for which `on_train_epoch_start` is not called."""
+        """Choose the stages of a resumed epoch, which has no call of `on_train_epoch_start`."""
         if trainer.world_size > 1:  # processes agree only once which gradients to expect
             raise InputError(
                 "model.trainable: parts cannot be unfrozen while several devices share a batch; "
@@ -120,12 +126,12 @@ class GradualUnfreezing(Callback):
         self._freeze(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze and unfreeze for the epoch that begins."""
+        """Choose the stages that learn in the epoch that begins."""
         self._freeze(trainer.current_epoch)
 
 
 def mean_of_defined(figures: Sequence[float | None]) -> float:
-    """Return the mean of the findings' figures that are defined; NaN if none is.
+    """Return the mean of the figures that are not None; NaN if all are None.
 
     Example:
         >>> mean_of_defined([0.5, None, 1.0])

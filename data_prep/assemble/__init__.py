@@ -1,1 +1,1 @@
-"""`prepare` and `combine`: make a data set folder from a source or from other data sets."""
+"""`prepare` and `combine`, which make a data set folder from a source or from other data sets."""

@@ -1,4 +1,4 @@
-"""Combine prepared data sets: tables are joined, images are not copied."""
+"""Combination of prepared data sets: their tables are joined, and no image is copied."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ def combine(
     exclude: Path | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
 ) -> Summary:
-    """Combine several data set folders to one; no image is copied or decoded again.
+    """Combine several data set folders into one. No image is copied or decoded again.
 
-    Images keep their ids unless another set has the same one; then the name of the set is put
-    before it. Patients with the same id (``nih:00019124``) are one patient. A finding that a set
-    does not label is unknown on its images. The split is drawn anew by patient. Patients of two
-    sets who share an image get one role, and unused images remain unused.
+    An image keeps its id unless another set has the same id; then the name of its set is put before
+    it. Patients with the same id (``nih:00019124``) count as one patient. A finding that a set does
+    not label is unknown on its images. The split is drawn again by patient. If patients of two sets
+    share an image, they get one role. Unused images stay unused.
 
     Args:
         folders: Data set folders, at least two.
         out: Folder of the combined data set.
-        name: Name of the combined data set; the folder's name without one.
-        rule: How the split is drawn.
+        name: Name of the combined data set. By default it is the name of the folder.
+        rule: Rule by which the split is drawn.
         targets: Findings of further targets, by name.
-        exclude: List of images to leave out.
-        measure_shortcuts: Measures shortcuts for the audit.
+        exclude: CSV file of images to leave out.
+        measure_shortcuts: Function that measures shortcuts for the audit.
 
     Returns:
-        Counts of the combined data set.
+        The numbers of images, patients and labels of the combined data set.
 
     Raises:
         InputError: The data sets do not fit together.

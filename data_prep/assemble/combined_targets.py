@@ -1,4 +1,4 @@
-"""Targets of a combined data set."""
+"""Targets of a data set that is combined from several parts."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def merge_targets(
     part_findings: Mapping[str, pd.DataFrame],
     user_targets: Mapping[str, Sequence[str]],
 ) -> SourceTables:
-    """Give a combined data set its targets: those of its parts and those of the user.
+    """Add the targets of the parts, and those of the user, to a combined data set.
 
-    A target is negative only where all its findings are absent. If one part labels lung opacity and
-    another part labels pneumonia, a target of both would have no negatives. A target of the user
-    whose findings no part labels completely therefore becomes a finding of its own. It is present
-    on an image if any of the findings is present, and absent if all findings that the image's part
-    labels are absent. Boxes are taken over.
+    An image is negative for a target only if all its findings are absent. If one part labels lung
+    opacity and another part labels pneumonia, a target of both would therefore have no negatives.
+    If no part labels all findings of a user's target, the target becomes a finding of its own. It
+    is present on an image if any of the findings is present, and absent if all findings that the
+    part of the image labels are absent. Boxes are copied to the new finding.
 
     Args:
-        tables: Joined tables.
+        tables: Joined tables of the parts.
         part_targets: Targets of each part, by the name of the part.
         part_findings: Findings table of each part.
         user_targets: Findings of each target of the user.

@@ -1,4 +1,4 @@
-"""Complete the tables of a source with the facts that were measured on its images."""
+"""Completion of the tables of a source with facts that were measured on its images."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from cxr_compare.data_prep.work.image_files import open_image
 
 
 def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
-    """Return what the labels state of the size of each image, px.
+    """Return the facts that the labels state about the size of each image, px.
 
     Returns:
-        Stated width and height, and the largest x2 and y2 of its boxes, ``(N, 4)``; NaN if unknown.
+        The stated width and height, and the largest x2 and y2 of the boxes, shape ``(N, 4)``; NaN
+        if unknown.
     """
     reach = boxes.groupby("image_id")[["x2", "y2"]].max()
     stated = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()
@@ -35,12 +36,13 @@ def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
 
 
 def journal_row(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, Any]:
-    """Turn a decoded image into a row of the journal.
+    """Return the row of the journal for a decoded image.
 
     Args:
         row: Result of decoding.
-        path: File of the image, which is removed from error messages.
-        labelled: Row of `labelled_sizes` of this image.
+        path: Path of the image file, which is removed from error messages because it may contain a
+            name.
+        labelled: Row of `labelled_sizes` for this image.
     """
     if row.error:
         reason = row.error.removeprefix(f"{path}: ")  # a path may contain a name
@@ -67,15 +69,14 @@ _FROM_HEADER = ("view", "sex", "age_years")
 def complete_tables(
     tables: SourceTables, outcomes: pd.DataFrame | None
 ) -> tuple[SourceTables, pd.DataFrame]:
-    """Complete the tables of a data set with the outcomes of decoding.
+    """Complete the tables of a data set with the results of decoding.
 
     Args:
         tables: Tables of the source.
-        outcomes: Rows of the journal, or None for a source without image files.
+        outcomes: Rows of the journal; None for a source without image files.
 
     Returns:
-        The completed tables, in which images that could not be used are excluded, and the decode
-        table.
+        The completed tables, in which unusable images are excluded, and the decode table.
     """
     if outcomes is None:
         measured = pd.Index(["spacing_row_mm", "spacing_col_mm", "height", "width"])

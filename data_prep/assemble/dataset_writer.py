@@ -1,4 +1,4 @@
-"""Begin and write a data set folder; ``dataset.json`` is written last and completes it."""
+"""Writing of a data set folder; ``dataset.json`` is written last and marks it as complete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SplitAndRecord = tuple[pd.DataFrame, dict[str, Any]]
 
 @dataclass(frozen=True)
 class SetPlan:
-    """Choices of the user that define a data set; another plan makes another data set."""
+    """Choices of the user that define a data set. Different choices make another data set."""
 
     name: str
     rule: SplitRule
@@ -102,12 +102,12 @@ _SETTINGS = "settings.json"
 
 
 def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
-    """Return True if a folder holds this data set, complete.
+    """Return True if a folder holds this data set and the data set is complete.
 
     Args:
         out: Folder of the data set.
         settings: Settings of the data set.
-        add: New images of the source are added, so a changed source is not refused.
+        add: True if new images of the source are to be added; a changed source is then no error.
 
     Returns:
         False if the folder is empty, incomplete, or complete with an earlier state of the source.
@@ -147,10 +147,14 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
 
 
 def begin_set(out: Path, settings: dict[str, Any]) -> Path:
-    """Mark a folder as an incomplete data set, so that the same call can resume it.
+    """Mark a folder as an incomplete data set, so that the same call can continue it.
+
+    Args:
+        out: Folder of the data set.
+        settings: Settings of the data set.
 
     Returns:
-        Folder of temporary files.
+        Folder for temporary files.
     """
     work = make_folder(out / _WORK)
     write_json(work / _SETTINGS, "settings", {"settings": settings})
@@ -168,15 +172,15 @@ def write_set(
 ) -> None:
     """Write every file of a data set except its pixels; ``dataset.json`` is written last.
 
-    Stored splits are kept and extended to new images.
+    Existing splits are kept and extended to new images.
 
     Args:
         out: Folder of the data set.
         tables: Complete tables.
         decode: The decode table.
         plan: Choices of the user.
-        measure_shortcuts: Measures shortcuts for the audit.
-        engine: Runs the decoding of images that may be copies.
+        measure_shortcuts: Function that measures shortcuts for the audit.
+        engine: Engine that decodes images which may be copies of each other.
     """
     ids: dict[str, Any] = {
         **DataSet.digests(tables.images, tables.findings, tables.boxes, tables.box_coverage)

@@ -1,4 +1,4 @@
-"""The user's list of images to leave out (``--exclude``)."""
+"""The user's list of images to leave out (option ``--exclude``)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from cxr_compare.data_prep.formats.source import SourceTables
 def read_exclusions(path: Path) -> pd.DataFrame:
     """Read the user's list of images to leave out.
 
+    Args:
+        path: CSV file with the column ``image_id`` and, if wanted, ``reason``.
+
     Returns:
-        Columns ``image_id`` and ``reason``; without a stated reason it names the file.
+        A table with columns ``image_id`` and ``reason``. A missing reason becomes the name of the
+        file.
     """
     rows = read_text_table(path, ["image_id"], ["reason"])
     rows["reason"] = rows["reason"].mask(rows["reason"] == "", f"named in {path.name}")
@@ -28,11 +32,11 @@ def read_exclusions(path: Path) -> pd.DataFrame:
 
 
 def exclude_listed(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceTables:
-    """Remove the listed images from all tables and add them to ``excluded``.
+    """Move the listed images from all tables to the ``excluded`` table.
 
     Args:
         tables: Tables of the source.
-        listed: Columns ``image_id`` and ``reason``.
+        listed: Table with columns ``image_id`` and ``reason``.
         path: File of the list, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Replace the ids of images, patients and studies by keyed hashes."""
+"""Replacement of the ids of images, patients and studies by keyed hashes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cxr_compare.data_prep.formats.source import SourceTables
 def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
     """Replace the ids of images, patients and studies in all tables by keyed hashes.
 
-    The name space of a patient is kept: ``dicom:17`` becomes ``dicom:`` and 24 digits. Paths are
-    not changed, since the images must still be read; `hide_paths` hides them before tables are
-    written.
+    The prefix of a patient id is kept: ``dicom:17`` becomes ``dicom:`` and 24 hexadecimal digits.
+    Paths are not changed, because the images must still be read; `hide_paths` replaces them before
+    tables are written.
 
     Args:
         tables: Tables of the source.
         key: Secret key of the hash.
 
     Returns:
-        The tables with new ids, and the new id by the old one.
+        The tables with new ids, and a mapping from old to new image ids.
     """
     images = tables.images.copy()
     frames = (images, tables.findings, tables.boxes, tables.box_coverage, tables.split)

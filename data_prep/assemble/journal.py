@@ -1,4 +1,4 @@
-"""Journal of decoded images, so that no image is decoded twice."""
+"""Journal of decoded images, by which an interrupted call decodes no image twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OUTCOME_TYPES: dict[str, Any] = {
 
 
 class Journal:
-    """Outcomes of decoded images in part files, each of which appears complete or not at all."""
+    """Results of decoded images in part files. Each part file appears only when it is complete."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
@@ -46,13 +46,22 @@ class Journal:
         self._parts = len(list(self.folder.glob("part-*.parquet")))
 
     def add(self, outcome: dict[str, Any], stores: Iterable[PixelStoreWriter]) -> None:
-        """Add the outcome of one image, and write a part file when enough are gathered."""
+        """Add the result of one image. When enough results are collected, a part file is written.
+
+        Args:
+            outcome: Result of the image.
+            stores: Pixel stores, whose pixels are written before the part file.
+        """
         self._rows.append(outcome)
         if len(self._rows) >= ROWS_PER_PART:
             self.flush(stores)
 
     def flush(self, stores: Iterable[PixelStoreWriter]) -> None:
-        """Write the gathered outcomes to a part file, after the pixels of `stores`."""
+        """Write the collected results to a part file, after the pixels of all stores.
+
+        Args:
+            stores: Pixel stores, whose pixels are written first.
+        """
         if not self._rows:
             return
         for store in stores:  # a part file guarantees that its pixels are stored
@@ -66,7 +75,7 @@ class Journal:
         self._rows = []
 
     def read(self) -> pd.DataFrame:
-        """Return the decoding results, one row for each written image; the latest counts."""
+        """Return the results, one row for each image; the latest result of an image counts."""
         parts = []
         for path in sorted(self.folder.glob("part-*.parquet")):
             require_unchanged(path, "decode")
@@ -78,8 +87,8 @@ class Journal:
 
 
 def typed_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give outcomes the columns and types of the journal.
+    """Convert results to the columns and types of the journal.
 
-    Rows come as objects: converted through float64, a time in nanoseconds would lose digits.
+    The rows must have the dtype object. Through float64, a time in nanoseconds would lose digits.
     """
     return frame.reindex(columns=list(_OUTCOME_TYPES)).astype(_OUTCOME_TYPES)

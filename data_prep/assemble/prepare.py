@@ -1,9 +1,10 @@
-"""Prepare a data set folder from a source folder: tables, pixels, splits and audit.
+"""Preparation of a data set folder from a source folder: tables, pixels, splits and audit.
 
-Every image is decoded once for the tables and all pixel stores. The journal is a folder of part
-files, each with the outcomes of a few hundred images, written after their pixels. An interrupted
-run therefore loses little work. The journal is kept, so that old images are not decoded again when
-images are added to the source.
+Every image is decoded once for the tables and all pixel stores. The journal records which images
+have been decoded, so that an interrupted run loses little work. It is a folder of part files. Each
+part file has the results of a few hundred images, and is written after their pixels. The journal
+stays in the data set folder, so that old images are not decoded again if others are added to the
+source later.
 """
 
 from __future__ import annotations
@@ -88,16 +89,16 @@ def _user_choices(options: PrepareOptions, key: bytes | None) -> dict[str, Any]:
 def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Summary:
     """Make a data set folder from a source folder.
 
-    Every image is decoded once. An interrupted call can be repeated and then resumes. A complete
+    Every image is decoded once. An interrupted call can be repeated, and then continues. A complete
     folder is not changed, except that missing pixel stores are added.
 
     Args:
-        source: Source folder, or a label table for some formats.
+        source: Source folder, or for some formats a label table.
         out: Folder of the data set.
         options: Options of the user.
 
     Returns:
-        Counts of the data set and of the excluded files.
+        The numbers of images, patients and labels, and the excluded files.
 
     Raises:
         InputError: The source cannot be read, or the folder holds something else.

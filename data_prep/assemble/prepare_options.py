@@ -1,4 +1,4 @@
-"""Options of `prepare`."""
+"""Options of the function `prepare`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 
-# ``progress(description, total)`` gives a context manager that yields ``advance(n)``.
+# ``progress(description, total)`` returns a context manager, whose value is a function
+# ``advance(n)``.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """Options of `prepare`; `cxr prepare` explains them.
+    """Options of the function `prepare`, which the command `cxr prepare` explains.
 
     Example:
         >>> PrepareOptions(format="nih", sizes=(512,)).rule.test

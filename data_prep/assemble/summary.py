@@ -1,4 +1,4 @@
-"""Counts of a data set folder, as numbers and as lines of text."""
+"""Numbers of images, patients and labels of a data set, also as lines of text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of a data set folder."""
+    """Numbers of images, patients and labels of a data set, its excluded files and its audit."""
 
     folder: Path
     name: str
@@ -40,7 +40,7 @@ class Summary:
     changes: tuple[str, ...] = ()  # images that were added to a complete set
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary, JSON-ready."""
+        """Return the summary as values for JSON."""
         return {
             **{field.name: getattr(self, field.name) for field in fields(self)},
             "folder": str(self.folder),
@@ -52,7 +52,7 @@ class Summary:
 
     @property
     def lines(self) -> list[str]:
-        """Summary as lines of text, the most important last."""
+        """Return the summary as lines of text. The most important line comes last."""
         images = counted(self.n_images, "image")
         patients = counted(self.n_patients, "patient")
         lines = [f"{images} of {patients}, {counted(self.n_boxes, 'box')}"]
@@ -94,8 +94,8 @@ def summarise(
 
     Args:
         dataset: The data set.
-        already_complete: The folder was complete before the call.
-        before: Ids of the images before images were added.
+        already_complete: True if the folder was complete before the call.
+        before: Ids of the images before others were added; None if none were added.
         n_replaced: Number of images whose file was replaced.
     """
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})

@@ -1,1 +1,1 @@
-"""Checks of a data set for everything that makes results wrong, and the page of the audit."""
+"""The audit of a data set: checks for faults that would make results wrong, and its page."""

@@ -1,4 +1,4 @@
-"""Audit a data set: find everything that would make its results wrong."""
+"""The audit of a data set, which searches for faults that would make its results wrong."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _PIXELS_SKIPPED = Problem(
 )
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
 _CONTENT = ("content_id", "labels_id")
-# Number of images of a group that stay, by checks whose advice is to leave images out.
+# Number of images of a group that are kept, for each check whose advice is to leave images out.
 _N_KEPT = {
     "view_lateral": 0,
     "image_label": 0,
@@ -63,7 +63,7 @@ _SMALLEST_LEAK = 0.01  # share of leaking test images from which a split by imag
 
 @dataclass(frozen=True)
 class Audit:
-    """Problems that an audit found, the worst first, and figures of the data set.
+    """Problems that an audit found, the most serious first, and figures of the data set.
 
     Example:
         >>> Audit(problems=(), checked={"images": 2}).counts["error"]
@@ -112,7 +112,7 @@ class Audit:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row for each problem, the worst first."""
+        """Table with one row for each problem, the most serious first."""
         names = ["severity", "message", "split", "count", "unit", "examples", "advice"]
         rows = [{name: getattr(problem, name) for name in names} for problem in self.problems]
         table = pd.DataFrame(rows, columns=names)
@@ -120,7 +120,7 @@ class Audit:
 
     @property
     def scope(self) -> str:
-        """Checked units as text, such as "10 images, 8 patients"."""
+        """Numbers of checked items as text, such as "10 images, 8 patients"."""
         # "pictures" is the name of decoded images in audits of earlier versions.
         names = {"decoded_images": "decoded image", "pictures": "decoded image", "boxes": "box"}
         nouns = {thing: names.get(thing, thing.removesuffix("s")) for thing in self.checked}
@@ -142,7 +142,7 @@ class Audit:
         return int(not self.passed or (self.strict and bool(self.counts["warning"])))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the audit, JSON-ready, without the cases."""
+        """Return the audit as values for JSON, without the cases of each problem."""
         problems = [asdict(replace(problem, cases=pd.DataFrame())) for problem in self.problems]
         for row in problems:
             del row["cases"]
@@ -151,7 +151,7 @@ class Audit:
 
     @property
     def exclusions(self) -> pd.DataFrame:
-        """Columns ``image_id, reason`` of the images that the advice suggests to leave out."""
+        """Table ``image_id, reason`` of the images that the advice suggests to leave out."""
         reasons: dict[str, str] = {}
         for problem in self.problems:
             n_kept = _N_KEPT.get(problem.check)
@@ -165,7 +165,7 @@ class Audit:
         return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype=TEXT)
 
     def for_split(self, name: str) -> Self:
-        """Return the audit of one split: its problems and those of the whole data set."""
+        """Return the audit of one split, with its problems and those of the whole data set."""
         kept = tuple(problem for problem in self.problems if problem.split in ("", name))
         return replace(self, problems=kept, checked={**self.checked, "splits": 1})
 
@@ -196,19 +196,19 @@ def audit(
     measure_shortcuts: MeasureShortcuts | None = None,
     engine: Engine | None = None,
 ) -> Audit:
-    """Look for everything that would make results on a data set wrong.
+    """Search for faults that would make results on a data set wrong.
 
     Args:
         dataset: The data set.
-        pixels: Compare pixels of images that may be copies.
+        pixels: True also compares the pixels of images that may be copies.
         near: Near duplicates, if they were searched before.
-        measure_shortcuts: Measures how well metadata and image borders predict each target, from
-            images, decode table and labels (one column a target). Without it shortcuts are not
-            audited.
-        engine: Runs the decoding of images that may be copies.
+        measure_shortcuts: Function that measures how well metadata and image borders predict each
+            target, from images, decode table and labels (one column for each target). Without it
+            shortcuts are not checked.
+        engine: Engine that decodes images which may be copies.
 
     Returns:
-        The problems, the worst first, and figures of the data set.
+        The problems, the most serious first, and figures of the data set.
     """
     images = _with_columns(dataset.images)
     decode = dataset.optional_table("decode")
@@ -262,7 +262,7 @@ def _with_redraw(problem: Problem, folder: Path) -> Problem:
 
 
 def redraw_command(folder: Path, name: str) -> str:
-    """Return the command that makes a split anew, with no patient or image in two roles.
+    """Return the command that draws a split again so that no patient or image has two roles.
 
     Args:
         folder: Folder of the data set.
@@ -289,12 +289,12 @@ def redraw_command(folder: Path, name: str) -> str:
 
 
 def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
-    """Audit a data set whose splits changed, without measuring the same shortcuts again.
+    """Audit a data set whose splits changed, with the stored shortcuts if nothing else changed.
 
     Args:
         dataset: The data set.
-        measure_shortcuts: Measures how well metadata and image borders predict each target; used
-            only if images or labels have changed since the stored audit.
+        measure_shortcuts: Function that measures how well metadata and image borders predict each
+            target. It is called only if images or labels have changed since the stored audit.
 
     Returns:
         The new audit.
@@ -331,14 +331,14 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
 def require_no_errors(
     dataset: DataSet, split: str, *, despite_errors: bool = False
 ) -> tuple[bool, tuple[str, ...]]:
-    """Refuse a split on which the audit found an error.
+    """Check that the audit found no error in a split.
 
-    Without a stored audit of the split, only patients and equal images are compared.
+    If there is no stored audit of the split, only patients and equal images are compared.
 
     Args:
-        dataset: Data set that holds the split.
+        dataset: Data set that has the split.
         split: Name of the split.
-        despite_errors: Return the errors instead of refusing the split.
+        despite_errors: True returns the errors instead of raising one.
 
     Returns:
         True if a stored audit covers the split, and the messages of its errors.

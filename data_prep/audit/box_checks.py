@@ -1,4 +1,4 @@
-"""Check boxes against their images and against the labels."""
+"""Checks of boxes against their images and against the labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from cxr_compare.data_prep.audit.problem import Problem, Severity
 from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 
-# The smallest RSNA box has sides of 40 px on 1024, the largest covers 48 % of its image.
+# For comparison: the smallest RSNA box has sides of 40 px in an image of 1024 px, and the largest
+# covers 48 % of its image.
 _TINY_SIDE = 0.01
 _HUGE_AREA = 0.6
 _SAME_BOX_IOU = 0.9
@@ -28,6 +29,9 @@ def check_boxes(
         images: The images table, with the size of each image.
         findings: The findings table.
         coverage: The box_coverage table.
+
+    Returns:
+        The problems that were found.
     """
     alike = Problem.from_cases(
         "box_repeated",

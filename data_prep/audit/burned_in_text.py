@@ -1,4 +1,4 @@
-"""Check for text that is burned into the pixels of an image."""
+"""Check for text that is burned into the pixels of images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ def text_suspects(decode: pd.DataFrame) -> pd.Series:
 
 
 def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
-    """Report images that may show a name, a date or a hospital in their pixels."""
+    """Report images that may show a name, a date or a hospital in their pixels.
+
+    Args:
+        decode: The decode table.
+
+    Returns:
+        A list with one problem; empty if there is none.
+    """
     suspects = text_suspects(decode)
     return [
         Problem.from_cases(

@@ -1,4 +1,4 @@
-"""Check for images that a data set contains more than once, and for copies that disagree."""
+"""Checks for images that a data set contains more than once, and for copies whose labels differ."""
 
 from __future__ import annotations
 
@@ -26,7 +26,18 @@ def check_duplicates(
     labels: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
 ) -> list[Problem]:
-    """Report images that are equal pixel for pixel."""
+    """Report images that are equal pixel for pixel.
+
+    Args:
+        images: The images table.
+        decode: The decode table, with the digest of the pixels of each image.
+        labels: Labels of each image, with one column for each target, indexed by ``image_id``.
+        splits: Split tables by name.
+
+    Returns:
+        Problems: images that occur more than once, and more serious ones if copies have different
+        labels, patients or roles.
+    """
     twins = find_duplicates(decode)
     return _check(twins, images, labels, splits, "image", "the same image", "error", "")
 
@@ -37,7 +48,14 @@ def check_near_duplicates(
     labels: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
 ) -> list[Problem]:
-    """Report images that are copies of each other, but not equal pixel for pixel."""
+    """Report images that are copies of each other, but not equal pixel for pixel.
+
+    Args:
+        near: Near duplicates of the data set.
+        images: The images table.
+        labels: Labels of each image, with one column for each target, indexed by ``image_id``.
+        splits: Split tables by name.
+    """
     notes = []
     turned = int((near.pairs["turn"] != "as it is").sum())
     unseen = int(near.pairs["correlation"].isna().sum())

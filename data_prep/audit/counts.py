@@ -1,4 +1,4 @@
-"""Count images of a data set: prevalence by group, image sizes, leaks of a split by image."""
+"""Counts of images: prevalence by group, image sizes, and the leak of a split by image."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def count_prevalence(
     splits: dict[str, pd.DataFrame],
     suspects: Iterable[str] = (),
 ) -> list[dict[str, Any]]:
-    """Count images, patients and positives of each target by role, view, sex, age and so on.
+    """Count images, patients and positives of each target by role, view, sex, age and other groups.
 
     Args:
         images: The images table.
-        labels: Labels of each image, one column a target, indexed by ``image_id``.
+        labels: Labels of each image, with one column for each target, indexed by ``image_id``.
         splits: Split tables by name.
         suspects: Ids of the images that may contain text.
 
     Returns:
-        One JSON-ready row for each target, grouping (``by``) and value, with prevalence and its
-        95 % interval.
+        One row for each target, grouping (``by``) and value, as values for JSON, with the
+        prevalence and its 95 % interval.
     """
     groups = {
         "all": pd.Series("all images", index=images.index),
@@ -87,18 +87,18 @@ def count_prevalence(
 
 
 def expected_image_leak(images: pd.DataFrame) -> dict[str, Any]:
-    """Compute how many test images would have a sibling in training in a split by image.
+    """Compute how many test images would have a sibling in training if a split ignored patients.
 
-    If ``m`` of ``N`` images are drawn for test, a test image of a patient with ``k`` images has all
-    its siblings in test with probability ``(m-1)(m-2)...(m-k+1) / ((N-1)(N-2)...(N-k+1))``. The
-    expected share of leaking test images is 1 minus the mean of that over all images. The result is
-    exact.
+    A sibling is another image of the same patient. If ``m`` of ``N`` images are drawn for test, a
+    test image of a patient with ``k`` images has all its siblings in test with probability
+    ``(m-1)(m-2)...(m-k+1) / ((N-1)(N-2)...(N-k+1))``. The expected share of leaking test images is
+    1 minus the mean of this probability over all images. The result is exact.
 
     Args:
         images: The images table.
 
     Returns:
-        Share and number of leaking test images, and the numbers they follow from.
+        Share and number of leaking test images, and the numbers from which they are computed.
 
     Example:
         >>> images = pd.DataFrame({"patient_id": ["p", "p", "q", "r", "s"]})
@@ -125,7 +125,7 @@ def expected_image_leak(images: pd.DataFrame) -> dict[str, Any]:
 
 
 def describe_images(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any]:
-    """Summarise image sizes, field width and the storage of the files, JSON-ready."""
+    """Return statistics of image sizes, of the width in mm and of the file formats, for JSON."""
     sized = images[["width", "height"]].dropna().astype("int64")
     facts: dict[str, Any] = {"sizes": None, "field_width_mm": None, "files": {}}
     if len(sized):

@@ -1,4 +1,4 @@
-"""Report the files that were left out when the data set was prepared."""
+"""Report of the files that were left out when the data set was prepared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check patients and images: ages, sexes, views, orientation and size."""
+"""Checks of patients and images: ages, sexes, views, orientation and size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ SMALLEST_SIDE = 128
 
 
 def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[Problem]:
-    """Report impossible ages, patients with two sexes, and images of unknown patients."""
+    """Report impossible ages, patients with two sexes, and images of unknown patients.
+
+    Args:
+        images: The images table.
+        splits: Split tables by name.
+    """
     ages = images["age_years"]
     impossible = (ages < 0) | (ages > OLDEST_YEARS)
     sexes = rows_that_differ(images[is_member(images["sex"], ["M", "F"])], "patient_id", "sex")
@@ -56,7 +61,12 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
 
 
 def check_images(images: pd.DataFrame, decode: pd.DataFrame) -> list[Problem]:
-    """Report lateral views among frontal ones, other views, turned images, and small images."""
+    """Report lateral views among frontal ones, other views, turned images, and small images.
+
+    Args:
+        images: The images table.
+        decode: The decode table.
+    """
     ids = images["image_id"]
     lateral, unknown = (is_member(images["view"], [view]) for view in ("LL", "other"))
     small = (images[["width", "height"]].min(axis=1) < SMALLEST_SIDE).fillna(False)

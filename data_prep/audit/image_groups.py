@@ -1,4 +1,4 @@
-"""Look-ups that several checks share: evaluated images, equal images, rows that differ."""
+"""Selections of images that several checks share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVALUATED_ROLES = ("train", "val", "test")
 
 
 def evaluated_images(split: pd.DataFrame) -> pd.DataFrame:
-    """Return ``image_id, role`` of the images of a split that are used for train, val or test."""
+    """Return the images of a split that have the role train, val or test, as ``image_id, role``."""
     return split.loc[is_member(split["role"], EVALUATED_ROLES), ["image_id", "role"]]
 
 
@@ -19,10 +19,10 @@ def find_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     """Group the images that are equal pixel for pixel.
 
     Args:
-        images: Columns ``image_id`` and ``pixel_sha256``.
+        images: Table with columns ``image_id`` and ``pixel_sha256``.
 
     Returns:
-        Columns ``group, image_id`` of the images with an equal one.
+        A table with columns ``group, image_id``, which contains only images with an equal one.
     """
     present = images.dropna(subset="pixel_sha256")
     repeated = present[present["pixel_sha256"].duplicated(keep=False)].sort_values("image_id")
@@ -31,12 +31,14 @@ def find_duplicates(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_that_differ(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
-    """Return the rows of the groups in which a column has several values; missing ones are ignored.
+    """Return the rows of the groups in which a column has different values.
+
+    Missing values are ignored.
 
     Args:
         rows: Rows in groups.
-        group: Column of the group.
-        column: Column that is compared.
+        group: Column with the group.
+        column: Column whose values are compared.
     """
     present = rows[rows[column].notna()]
     group_codes = pd.factorize(present[group])[0]
@@ -47,7 +49,15 @@ def rows_that_differ(rows: pd.DataFrame, group: str, column: str) -> pd.DataFram
 
 
 def labels_of_images(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
-    """Return the labels of the given images, ``(N, targets)``; NaN for images without a label."""
+    """Return the labels of some images.
+
+    Args:
+        labels: Labels of all images, with one column for each target, indexed by ``image_id``.
+        image_ids: Ids of N images, which may repeat.
+
+    Returns:
+        Labels, float64, shape ``(N, targets)``; NaN for an image that `labels` lacks.
+    """
     rows = positions(image_ids, labels.index)
     values = labels.to_numpy(dtype="float64")
     chosen = values[rows] if len(values) else np.full((len(rows), values.shape[1]), np.nan)

@@ -1,7 +1,7 @@
-"""Write `audit.html`, one self-contained page that begins with the verdict and the worst problems.
+"""Writing of `audit.html`, a page that begins with the verdict and the most serious problems.
 
-``audit_cases.csv`` beside it lists every image or file of each problem, and ``exclude.csv`` the
-images that the audit suggests to leave out.
+The page needs no other file. ``audit_cases.csv`` beside it lists every image or file of each
+problem, and ``exclude.csv`` lists the images that the audit suggests to leave out.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _LIMITS = {
 
 
 def verdict(counts: dict[str, int]) -> str:
-    """Write the verdict of an audit as one sentence.
+    """Return the verdict of an audit as one sentence.
 
     Args:
         counts: Number of problems by severity.
@@ -70,10 +70,10 @@ def verdict(counts: dict[str, int]) -> str:
 
 
 def first_step(problems: Iterable[Problem]) -> str:
-    """Write what to do first as one sentence.
+    """Return a sentence that says what to do first.
 
     Args:
-        problems: Problems of an audit, the worst first.
+        problems: Problems of an audit, the most serious first.
     """
     worst = next(iter(problems), None)
     if worst is None or worst.severity == "info":
@@ -83,7 +83,7 @@ def first_step(problems: Iterable[Problem]) -> str:
 
 
 def severity_counts(counts: dict[str, int]) -> list[tuple[str, str]]:
-    """List each severity that occurs with its count and meaning as text."""
+    """Return each severity that occurs, with a text of its count and its meaning."""
     return [(s, f"{counts[s]} {_MEANINGS[s][counts[s] > 1]}") for s in SEVERITIES if counts[s]]
 
 
@@ -130,13 +130,15 @@ _CONTENTS = (
 
 
 def write_audit(dataset: DataSet, audit: Audit, folder: Path, *, pixels: bool = True) -> Path:
-    """Write ``audit.json``, the two lists and ``audit.html``.
+    """Write ``audit.json``, ``audit_cases.csv``, ``exclude.csv`` and ``audit.html``.
+
+    An existing ``exclude.csv`` is not changed.
 
     Args:
-        dataset: The audited data set.
-        audit: Its audit.
+        dataset: The data set.
+        audit: Audit of the data set.
         folder: Folder to write into.
-        pixels: Show images on the page.
+        pixels: True shows images on the page.
 
     Returns:
         Path of the page.
@@ -192,15 +194,12 @@ def _all_cases(dataset: DataSet, audit: Audit) -> pd.DataFrame:
 
 
 def render_audit(dataset: DataSet, audit: Audit, *, pixels: bool = True) -> str:
-    """Render the page of an audit.
+    """Return the page of an audit as HTML.
 
     Args:
-        dataset: The audited data set.
-        audit: Its audit.
-        pixels: Show images on the page.
-
-    Returns:
-        The page as HTML.
+        dataset: The data set.
+        audit: Audit of the data set.
+        pixels: True shows images on the page.
     """
     titles = {name: target.display_name for name, target in dataset.targets.items()}
     album = PageImages(dataset, pixels)

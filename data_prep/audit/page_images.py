@@ -34,7 +34,7 @@ _LEAST_MARGIN = 12  # px
 
 @dataclass(frozen=True)
 class PageImage:
-    """Image on the page; sizes and boxes are in px of the original."""
+    """An image on the page. Sizes and boxes are in px of the original image."""
 
     image_id: str  # id of the caption, or "" if the image beside it has the caption
     label: str  # text for screen readers
@@ -53,7 +53,10 @@ class PageImage:
 
 
 def label_texts(dataset: DataSet) -> pd.Series:
-    """Return the positive targets of each image as text, else "negative" or "unlabelled", by id."""
+    """Return a text with the positive targets of each image, by image id.
+
+    The text is "negative" or "unlabelled" for an image without positive targets.
+    """
     labels = {t.display_name: dataset.labels(t) for t in dataset.targets.values()}
     ids = pd.Index(dataset.images["image_id"])
     texts = pd.Series("", ids)
@@ -65,7 +68,12 @@ def label_texts(dataset: DataSet) -> pd.Series:
 
 
 def roles_by_image(dataset: DataSet, split: str) -> pd.Series:
-    """Return the role of each image in a split, or in the default split if `split` is ""."""
+    """Return the role of each image in a split.
+
+    Args:
+        dataset: The data set.
+        split: Name of the split; "" takes the default split.
+    """
     with suppress(InputError):  # a set may have other splits only
         return dataset.split(split or "default").set_index("image_id")["role"]
     return pd.Series(dtype=TEXT)
@@ -78,7 +86,7 @@ def excluded_boxes(dataset: DataSet) -> pd.DataFrame:
 
 
 def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
-    """Return the corners of suspected text by image id; empty for old data sets."""
+    """Return the corners of suspected text, by image id. Data sets of older versions have none."""
     return (
         decode.set_index("image_id")
         .reindex(columns=list(TEXT_BOX_COLUMNS))
@@ -88,7 +96,7 @@ def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
 
 
 class PageImages:
-    """Images that the page shows, up to a limit."""
+    """Images that the page of an audit shows, up to a largest number."""
 
     def __init__(self, dataset: DataSet, pixels: bool) -> None:
         self.read: ImageReader | None = open_images(dataset)[0] if pixels else None
@@ -108,7 +116,7 @@ class PageImages:
         self.roles_of = cache(partial(roles_by_image, dataset))
 
     def cases(self, problem: Problem) -> list[list[PageImage]]:
-        """Return the images of a problem, one list for each case; none without pixels."""
+        """Return the images of a problem, one list for each case; empty if none are shown."""
         if self.read is None:
             return []
         self.roles = self.roles_of(problem.split)

@@ -47,17 +47,18 @@ class Problem:
         contrast: tuple[pd.DataFrame, str, str] | None = None,
         shown: Sequence[str] | None = None,
     ) -> Problem:
-        """Build a problem from its cases: count them and keep the first few as examples.
+        """Build a problem from its cases, which are counted; the first few become examples.
 
         Args:
             check: Short name of the check.
-            severity: How much the problem affects results.
+            severity: Effect of the problem: ``error`` makes results wrong, ``warning`` may, and
+                ``info`` is worth knowing.
             message: A sentence for the owner of the data, without a full stop.
-            cases: Ids of the concerned images or patients, or paths of files.
-            advice: What to do.
-            unit: What is counted.
-            contrast: Images of the cases, the column that groups them, and the column in which
-                they differ. Two differing images of a group are then shown side by side.
+            cases: Ids of the images or patients with the problem, or paths of files.
+            advice: Sentence on what to do.
+            unit: Noun for a case, such as ``image`` or ``patient``.
+            contrast: Images of the cases, the column that groups them, and the column in which they
+                differ. Two differing images of a group are then shown side by side.
             shown: Images to show; without it the examples are shown.
         """
         unique = pd.Series(cases, dtype=TEXT).dropna().drop_duplicates()

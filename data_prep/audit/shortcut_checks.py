@@ -1,4 +1,4 @@
-"""Check whether metadata or image borders alone predict a target."""
+"""Check for metadata or image borders that predict a target without the lungs (shortcuts)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from cxr_compare.data_prep.audit.problem import Problem, Severity
 
-# A system must exceed such a figure to have learned more than metadata and image borders.
+# AUROC from which metadata or image borders are reported. A system whose AUROC is not above that of
+# a shortcut may have learned nothing else.
 SHORTCUT_AUROC = 0.65
 _ADVICE = {
     "person": "report systems on its subgroups, too; a difference in who was ill is not skill",
@@ -20,10 +21,10 @@ _ADVICE = {
 
 
 def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
-    """Report facts that alone predict a target: the strongest fact of each kind.
+    """Report the facts that predict a target on their own, the strongest fact of each kind.
 
     Args:
-        measured: AUROC and interval of each fact and target.
+        measured: AUROC with its interval for each fact and target.
     """
     strong = [
         row

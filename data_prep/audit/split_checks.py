@@ -1,4 +1,4 @@
-"""Check the splits: patients in two roles, images without a role, roles with one class."""
+"""Checks of the splits: patients in two roles, images without a role, roles with one class."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 
 
 def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
-    """Find the images of patients who have more than one role.
+    """Find the images of patients who have images in more than one role.
+
+    Args:
+        images: Table with columns ``image_id`` and ``patient_id``.
+        split: Table with columns ``image_id`` and ``role``.
 
     Returns:
-        Columns ``patient_id, image_id, role``, sorted.
+        A sorted table with columns ``patient_id, image_id, role``.
     """
     rows = images[["patient_id", "image_id"]].merge(evaluated_images(split), on="image_id")
     rows["group"] = rows["image_id"].map(patient_groups(images))
@@ -30,7 +34,13 @@ def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
-    """Report patients in two roles, images without a role, and roles of unknown images."""
+    """Report patients in two roles, images without a role, and roles of unknown images.
+
+    Args:
+        images: The images table.
+        split: The split table.
+        name: Name of the split, for messages.
+    """
     leaks = find_leaks(images, split)
     missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
     unknown = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
@@ -58,7 +68,13 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
 
 
 def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:
-    """Report roles in which a target has only one class, so that nothing can be evaluated."""
+    """Report roles in which a target has only one class, so that nothing can be evaluated.
+
+    Args:
+        split: The split table.
+        labels: Labels of each image, with one column for each target, indexed by ``image_id``.
+        name: Name of the split, for messages.
+    """
     lacking = []
     for role in EVALUATED_ROLES:
         chosen = labels[is_member(labels.index, split.loc[split["role"] == role, "image_id"])]

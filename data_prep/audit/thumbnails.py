@@ -1,4 +1,4 @@
-"""Open the images of a data set and shrink them for the page."""
+"""Opening and shrinking of images for the page of an audit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_images(dataset: DataSet) -> tuple[ImageReader | None, Problem | None]:
     """Open the images of a data set for reading.
 
     Returns:
-        The reader, or None; and a problem if the files cannot be read.
+        The reader (None if nothing can be read), and a problem if the files cannot be read.
     """
     n_paths = int(dataset.images["path"].notna().sum())
     if not n_paths:
@@ -38,11 +38,11 @@ def open_images(dataset: DataSet) -> tuple[ImageReader | None, Problem | None]:
 
 
 def thumbnail(pixels: np.ndarray, longest: int = THUMBNAIL_PX) -> str:
-    """Shrink an image and return it as a ``data:`` address for a page.
+    """Shrink an image, and return it as a ``data:`` address for a page.
 
     Args:
         pixels: Image, uint8 ``(H, W)``.
-        longest: Longest side of the thumbnail, px.
+        longest: Length of the longer side of the thumbnail, px.
     """
     height, width = pixels.shape
     scale = min(longest / max(height, width), 1.0)

@@ -1,1 +1,1 @@
-"""Augmentation of training images, and mosaics."""
+"""Augmentation of training images, and mosaics of four images."""

@@ -1,4 +1,4 @@
-"""Random changes to a training image and its boxes, repeatable from a seed.
+"""Random changes of a training image and its boxes. The same seed gives the same result.
 
 This is the only module that imports albumentations. The import takes 1.7 s, so modules that read
 pixels must not import this one.
@@ -38,7 +38,7 @@ class AugmentedImage(NamedTuple):
 
 
 class Move(NamedTuple):
-    """Movement of an image about its centre: mirrored, then scaled, turned and shifted."""
+    """Movement of an image about its centre: it is mirrored, then scaled, turned and shifted."""
 
     mirrored: bool
     scale_x: float
@@ -48,7 +48,12 @@ class Move(NamedTuple):
     shift_y: int
 
     def matrix(self, x: float, y: float) -> np.ndarray:
-        """Return the matrix that moves points, `(2, 3)`; the centre of the image is at x, y."""
+        """Return the matrix of shape `(2, 3)` that moves points.
+
+        Args:
+            x: Position of the image centre along x, px.
+            y: Position of the image centre along y, px.
+        """
         cos = math.cos(math.radians(self.degrees))
         sin = math.sin(math.radians(self.degrees))
         scale_x = -self.scale_x if self.mirrored else self.scale_x
@@ -62,14 +67,23 @@ class Move(NamedTuple):
         return np.array([[xx, xy, to_x - xx * x - xy * y], [yx, yy, to_y - yx * x - yy * y]])
 
     def pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Move an image; areas from outside the image are black."""
+        """Move an image. Areas that come from outside the image become black."""
         height, width = pixels.shape
         matrix = self.matrix((width - 1) / 2, (height - 1) / 2)  # centres of pixels
         # A warp reads across rows, which is slow unless they are in a cache: copy them first.
         return cv2.warpAffine(pixels.copy(), matrix, (width, height), flags=cv2.INTER_LINEAR)
 
     def boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Move boxes; each becomes the box around its moved ellipse, as lesions have no corners."""
+        """Move boxes.
+
+        A lesion fills an ellipse rather than the corners of its box. The new box therefore encloses
+        the moved ellipse.
+
+        Args:
+            boxes: Boxes ``xyxy``, px, shape ``(N, 4)``.
+            width: Width of the image, px.
+            height: Height of the image, px.
+        """
         matrix = self.matrix(width / 2, height / 2)
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         radii = (boxes[:, 2:] - boxes[:, :2]) / 2
@@ -80,7 +94,7 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes to an image, made by `build_augmentation`; threads may share it.
+    """Random changes of an image; `build_augmentation` makes it. Threads may share an object.
 
     Example:
         >>> augmentation = build_augmentation(horizontal_flip=1.0)
@@ -102,12 +116,12 @@ class Augmentation:
     def apply(self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int) -> AugmentedImage:
         """Change an image and its boxes.
 
-        A box is dropped if less than 30 % of its area is left or uncovered, or less than 2 px of a
-        side.
+        A box is dropped if less than 30 % of its area stays in the image and uncovered, or if less
+        than 2 px of a side stay.
 
         Args:
             pixels: Image, uint8 ``(H, W)``.
-            boxes: Boxes, ``xyxy`` px, ``(N, 4)``; None for no boxes.
+            boxes: Boxes ``xyxy``, px, ``(N, 4)``; None for no boxes.
             seed: Random seed; the same seed gives the same result.
 
         Raises:
@@ -143,7 +157,7 @@ class Augmentation:
         )
 
     def draw_move(self, rng: random.Random, width: int, height: int) -> Move | None:
-        """Draw the movement of an image of this size; None if it stays as it is."""
+        """Draw the movement of an image of a given size; return None if the image is not moved."""
         mirrored = rng.random() < self.horizontal_flip
         if not (mirrored or self.rotate_degrees or self.scale or self.shift):
             return None
@@ -158,7 +172,7 @@ class Augmentation:
         )
 
     def draw_greys(self, rng: random.Random) -> tuple[float, float]:
-        """Draw the factor of the grey levels and the number that is then added."""
+        """Draw the factor for the grey levels, and the number that is then added to them."""
         contrast = 1 + rng.uniform(-self.contrast, self.contrast)
         return contrast, 255 * rng.uniform(-self.brightness, self.brightness)
 
@@ -177,26 +191,26 @@ def build_augmentation(  # noqa: PLR0913 - the keys of [augmentation]
     horizontal_flip: float = 0.0,
     stretch: bool = False,
 ) -> Augmentation | None:
-    """Build the augmentation of these settings.
+    """Build an augmentation from its settings.
 
     Each change is drawn uniformly from its range, independently for every image. Blur, noise and
-    cutout (one or two grey rectangles) change half of the images. `configs.settings` gives the
-    units and limits. Mirror images are off by default, since the heart is on the left.
+    cutout (one or two grey rectangles) change half of the images. `configs.settings` states the
+    limits. Mirror images are off by default, because the heart is on the left.
 
     Args:
-        rotate_degrees: Largest rotation to either side.
+        rotate_degrees: Largest rotation to either side, degrees.
         scale: Largest relative change of size.
-        shift: Largest shift as a share of the side.
-        brightness: Largest change of brightness as a share of the grey range.
+        shift: Largest shift, as a share of the side of the image.
+        brightness: Largest change of brightness, as a share of the grey range.
         contrast: Largest relative change of contrast.
         gamma: Largest relative change of gamma.
         blur: Largest sigma of a Gaussian blur, px.
-        noise: Largest standard deviation of noise as a share of the grey range.
-        cutout: Largest side of a grey rectangle as a share of the side.
-        horizontal_flip: Probability of a mirror image.
-        stretch: Draw `scale` separately for width and height. This suits images that were squeezed
-            into squares, whose original shape differs between hospitals and so between ill and
-            healthy patients.
+        noise: Largest standard deviation of noise, as a share of the grey range.
+        cutout: Largest side of a grey rectangle, as a share of the side of the image.
+        horizontal_flip: Probability that an image is mirrored.
+        stretch: True draws `scale` separately for width and height. This suits images that were
+            squeezed into squares, whose original shape differs between hospitals and so between ill
+            and healthy patients.
 
     Returns:
         The augmentation, or None if the settings change nothing.

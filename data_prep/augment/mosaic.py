@@ -1,4 +1,4 @@
-"""Join four training images to one square, with smaller lesions at other positions."""
+"""Mosaics: four training images in one square, with smaller lesions at other positions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEAREST_EDGE = 0.3  # smallest distance from the edges to the point where parts
 
 
 class DroppedBoxes(NamedTuple):
-    """Number of boxes before an augmentation, and of those that it dropped, by reason.
+    """Number of boxes before an augmentation, and numbers of dropped boxes by reason.
 
     Example:
         >>> DroppedBoxes(n_boxes=5, outside=1, small=2).total
@@ -29,7 +29,7 @@ class DroppedBoxes(NamedTuple):
     covered: int = 0  # a cutout hid most of them
 
     def plus(self, other: DroppedBoxes) -> DroppedBoxes:
-        """Return the sums of two counts.
+        """Return the sums of these counts and other counts.
 
         Example:
             >>> DroppedBoxes(3, 1).plus(DroppedBoxes(2, 0, 1)).total
@@ -43,7 +43,7 @@ class DroppedBoxes(NamedTuple):
         return sum(self[1:])
 
     def to_dict(self) -> dict[str, int]:
-        """Return the counts as ``run.json`` stores them, where ``given`` is the number of boxes.
+        """Return the counts as ``run.json`` stores them. The key ``given`` is the number of boxes.
 
         Example:
             >>> DroppedBoxes(3, outside=1).to_dict()
@@ -53,7 +53,7 @@ class DroppedBoxes(NamedTuple):
         return {"given": counts.pop("n_boxes"), **counts}
 
     def sentence(self) -> str:
-        """Describe the counts as a clause.
+        """Return the counts as a clause of a sentence.
 
         Example:
             >>> DroppedBoxes(10, 1, 2).sentence()
@@ -71,7 +71,7 @@ NONE_DROPPED = DroppedBoxes()
 
 
 class Mosaic(NamedTuple):
-    """A joined image with its boxes."""
+    """A mosaic of four images, with its boxes."""
 
     pixels: np.ndarray  # uint8 `(S, S)`
     boxes: np.ndarray  # `xyxy`, px of `pixels`, float32, `(M, 4)`
@@ -83,20 +83,19 @@ class Mosaic(NamedTuple):
 def join_mosaic(
     images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], seed: int | Sequence[int]
 ) -> Mosaic:
-    """Join four images at a random point; each is shrunk until it fills its part.
+    """Join four images at a random point. Each image is shrunk until it fills its part.
 
     The point is at 30 to 70 % of each side. Each image is shrunk to a square as large as the longer
-    side of its part; of that square the area next to the point is shown, and boxes are clipped to
-    it. A box is dropped if less than 30 % of its
-    area or less than 2 px of a side is left.
+    side of its part. The area of that square next to the point is shown, and boxes are clipped to
+    it. A box is dropped if less than 30 % of its area or less than 2 px of a side is left.
 
     Args:
         images: Upper left, upper right, lower left and lower right image, uint8 ``(S, S)``.
-        boxes: Boxes of each image, ``xyxy`` px, ``(N, 4)``.
+        boxes: Boxes of each image, ``xyxy`` in px, ``(N, 4)``.
         seed: Random seed of the point.
 
     Returns:
-        The joined image, its boxes and what became of the others.
+        The mosaic, its boxes, and the numbers of dropped boxes.
 
     Raises:
         InputError: There are not four square images of one size.
@@ -139,7 +138,7 @@ def join_mosaic(
 
 
 class CutBoxes(NamedTuple):
-    """Boxes that were clipped to a part of an image."""
+    """Boxes that were clipped to a part of an image, with the numbers of dropped boxes."""
 
     boxes: np.ndarray  # `xyxy` px, `(M, 4)`
     rows: np.ndarray  # rows of these boxes in the input, int64, `(M,)`
@@ -150,11 +149,11 @@ def cut_boxes(boxes: np.ndarray, tile: tuple[int, int, int, int]) -> CutBoxes:
     """Clip boxes to a part of an image.
 
     Args:
-        boxes: Boxes, ``xyxy`` px, ``(N, 4)``.
-        tile: The part: x1, y1, x2, y2.
+        boxes: Boxes ``xyxy``, px, ``(N, 4)``.
+        tile: Edges x1, y1, x2, y2 of the part, px.
 
     Returns:
-        The remaining boxes, their rows, and the counts of dropped ones.
+        The remaining boxes, their rows in the input, and the numbers of dropped boxes.
     """
     cut = np.minimum(np.maximum(boxes, [*tile[:2]] * 2), [*tile[2:]] * 2)
     sides = cut[:, 2:] - cut[:, :2]

@@ -1,1 +1,1 @@
-"""Errors, schemas of tables and records, files, locks, provenance and pseudonyms."""
+"""Rules that all packages share: errors, table schemas, records, files, locks and pseudonyms."""

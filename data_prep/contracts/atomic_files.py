@@ -1,4 +1,7 @@
-"""Files that are written whole or not at all, and the temporary files that this takes."""
+"""Writing of files so that a reader never sees a half-written one.
+
+A file is first written under a temporary name, and then renamed.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +23,18 @@ _IS_WINDOWS = os.name == "nt"
 
 @contextmanager
 def atomic_path(path: Path, *, with_checksum: bool = False) -> Iterator[Path]:
-    """Yield a temporary path, and rename the file to its final path when the block ends.
+    """Yield a temporary path, and rename the file to its final path when the ``with`` block ends.
 
-    A reader sees the old file or the new one, never half of one. On any error the temporary file
-    is removed and an old file stays as it is.
+    A reader sees the old file or the new one, never half of one. On any error the temporary file is
+    removed and an old file stays unchanged.
 
     Args:
         path: The final path.
-        with_checksum: Whether the file carries its SHA-256. The block then writes
-            ``checksums.CHECKSUM_PLACEHOLDER`` into the file's metadata, which is filled in here.
+        with_checksum: True stores the SHA-256 of the file inside the file. The block must write
+            ``checksums.CHECKSUM_PLACEHOLDER`` into the file's metadata, which is then replaced.
 
     Yields:
-        A new path in the same folder, to be written by the block.
+        A new path in the same folder, to which the block writes.
 
     Raises:
         InputError: The disk is full or access is denied.
@@ -56,9 +59,10 @@ def atomic_path(path: Path, *, with_checksum: bool = False) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a new name for a file that is to become `path`, in the same folder.
+    """Return a new temporary name in the folder of a file that is to be written.
 
-    No two writers get the same name: processes in two containers may have the same number.
+    No two writers get the same name. The process number alone would not do, because processes in
+    two containers may have the same number.
 
     Args:
         path: The file to be written.
@@ -74,15 +78,15 @@ def temporary_path(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str, *, with_checksum: bool = False) -> Path:
-    """Write a text file as UTF-8, whole or not at all.
+    """Write a text file as UTF-8. The file appears only when it is complete.
 
     Args:
-        path: The file; an old one is replaced.
-        text: The content.
-        with_checksum: Whether the file carries its SHA-256; see `atomic_path`.
+        path: Path of the file. An old file is replaced.
+        text: Content of the file.
+        with_checksum: True stores the SHA-256 of the file inside the file; see `atomic_path`.
 
     Returns:
-        The same path.
+        The path of the file.
 
     Raises:
         InputError: The disk is full or access is denied.
@@ -99,12 +103,12 @@ def write_text(path: Path, text: str, *, with_checksum: bool = False) -> Path:
 
 
 def remove_temporary_files_of_ended_processes(folder: Path, *, lock_name: str) -> None:
-    """Remove what killed processes left half written, in a locked folder and all folders below.
+    """Remove the half-written files of killed processes from a locked folder and its subfolders.
 
     Args:
-        folder: A folder that this process has locked.
-        lock_name: Name of the lock file of a folder. A folder inside that holds one belongs to
-            another writer, who does the same there, and is left alone.
+        folder: Folder that this process has locked.
+        lock_name: Name of the lock file of a folder. A subfolder with a lock file of its own
+            belongs to another writer and is not touched.
     """
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not Path(parent, name, lock_name).exists()]
@@ -117,12 +121,12 @@ def remove_temporary_files_of_ended_processes(folder: Path, *, lock_name: str) -
 
 
 def remove_old_temporary_files(folder: Path) -> None:
-    """Remove temporary files of killed processes from a folder that several processes write to.
+    """Remove temporary files of killed processes from a folder to which several processes write.
 
-    Nobody locks such a folder, so a temporary file counts as left behind once it is an hour old.
+    No process locks such a folder, so every temporary file that is older than an hour is removed.
 
     Args:
-        folder: The folder; nothing happens where it does not exist.
+        folder: The folder. It need not exist.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

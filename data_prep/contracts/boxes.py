@@ -1,7 +1,7 @@
 """Boxes as arrays, and their overlap.
 
-Corners are ``xyxy`` with continuous edges. In files and between steps boxes are rows of a table
-(`data_prep.contracts.schemas`).
+Corners are ``xyxy`` (x1, y1, x2, y2) with continuous edges. In files and between steps, boxes are
+rows of a table (`data_prep.contracts.schemas`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Boxes:
 
     @classmethod
     def joined(cls, parts: Sequence[Boxes]) -> Boxes:
-        """Join several boxes in order, in float64.
+        """Join several sets of boxes into one, in their order, as float64.
 
         Example:
             >>> len(Boxes.joined([]))
@@ -64,35 +64,35 @@ class Boxes:
         """Make boxes from the rows of a table.
 
         Args:
-            table: ``x1, y1, x2, y2`` in original px, and ``score``; N rows.
-            labels: Whole numbers, shape ``(N,)``.
+            table: Columns ``x1, y1, x2, y2`` in original px, and ``score``; N rows.
+            labels: Whole number of each box, such as the number of its finding, shape ``(N,)``.
         """
         corners = table[EDGES].to_numpy(np.float64)
         return cls(corners, table["score"].to_numpy(np.float64), np.asarray(labels))
 
     def to_table(self, image_ids: Any, findings: Any) -> pd.DataFrame:
-        """Make a table of boxes.
+        """Return the boxes as a table.
 
         Args:
-            image_ids: Image of each box.
-            findings: Finding of each box.
+            image_ids: Image id of each box, or one id for all.
+            findings: Finding of each box, or one finding for all.
 
         Returns:
-            ``image_id, finding, x1, y1, x2, y2, score``.
+            A table with columns ``image_id, finding, x1, y1, x2, y2, score``.
         """
         table = pd.DataFrame({"image_id": image_ids, "finding": findings})
         return table.assign(**dict(zip(EDGES, self.corners.T, strict=True)), score=self.scores)
 
 
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Compute the intersection over union, box by box; shapes are broadcast.
+    """Compute the intersection over union of pairs of boxes; shapes are broadcast as in NumPy.
 
     Args:
-        boxes: xyxy, shape ``(..., 4)``.
-        others: Likewise, in the same pixels.
+        boxes: Boxes xyxy, shape ``(..., 4)``.
+        others: Other boxes xyxy in the same pixels, shape ``(..., 4)``.
 
     Returns:
-        Shape ``(...)``; 0 for two boxes without area.
+        IoU of each pair in [0, 1], shape ``(...)``; 0 for two boxes without area.
 
     Example:
         >>> boxes = np.array([[0.0, 0, 2, 2], [1, 0, 3, 2]])

@@ -1,8 +1,8 @@
-"""SHA-256 checksums that files carry in themselves, so that a changed file is refused.
+"""SHA-256 checksums inside files, by which a file that was changed is recognised and refused.
 
-The checksum of a file is computed with 64 zeros in its own position. It stands in the last key of a
+The checksum of a file is computed with 64 zeros in its own position. It is in the last key of a
 JSON file, in the metadata of a table or of weights, and in the comment of a checkpoint or of a TOML
-file. Files that cannot carry their own checksum have it in their folder: an exported graph in
+file. Files that cannot contain a checksum have it elsewhere in their folder: an exported graph in
 ``export.json``, each image of a shard in the pixel index (column ``pixels_hash``).
 """
 
@@ -20,7 +20,7 @@ from cxr_compare.data_prep.contracts.folder_kinds import kind_of_file
 CHECKSUM_PLACEHOLDER = {"sha256_of_this_file": "0" * 64}
 """Metadata to put into a file that is written with its checksum; the zeros are replaced by it."""
 
-# Half of the key's name is enough: a bit that changes in the other half does not hide the checksum.
+# Only half of the key's name must match, so that a damaged bit in the other half hides no checksum.
 _CHECKSUM = re.compile(rb"(?:sha256_of_.{9}|this_file)[^0-9a-z]{1,6}(.{64})", re.DOTALL)
 _SEARCHED_BYTES = 1 << 18  # at either end of a file; the checksum stands in one of them
 
@@ -29,7 +29,7 @@ def write_checksum(path: Path) -> None:
     """Replace the placeholder inside a file by the SHA-256 of the file.
 
     Args:
-        path: A file that contains ``CHECKSUM_PLACEHOLDER``; it is changed in place.
+        path: A file that contains ``CHECKSUM_PLACEHOLDER``. It is changed in place.
 
     Example:
         >>> import json, tempfile
@@ -47,18 +47,18 @@ def write_checksum(path: Path) -> None:
 
 
 def has_valid_checksum(path: Path, content: bytes | mmap.mmap, kind: str) -> bool:
-    """Check the checksum that a file carries.
+    """Return True if a file contains its valid checksum.
 
     Args:
-        path: The file, for the message.
+        path: Path of the file, for messages.
         content: All bytes of the file.
-        kind: Kind of its JSON or table, for the remedy in the message.
+        kind: Kind of the file, such as "run"; the message then says which command makes it again.
 
     Returns:
-        True if the file carries its checksum, False if it carries none.
+        True if the checksum is valid, False if the file contains none.
 
     Raises:
-        InputError: The file carries a checksum and has been changed since it was written.
+        InputError: The file contains a checksum, and was changed after it was written.
 
     Example:
         >>> has_valid_checksum(Path("notes.txt"), b"free text", "bench")
@@ -73,15 +73,15 @@ def has_valid_checksum(path: Path, content: bytes | mmap.mmap, kind: str) -> boo
 
 
 def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
-    """Refuse a file that has been changed since it was written.
+    """Check that a file was not changed after it was written.
 
-    A file that carries no checksum passes, unless its checksum was recorded elsewhere.
+    A file without a checksum is accepted, unless its checksum was recorded elsewhere.
 
     Args:
-        path: The file.
-        kind: Kind of its JSON or table, for the remedy in the message.
+        path: Path of the file.
+        kind: Kind of the file, such as "run"; the message then says which command makes it again.
         sha256: Checksum that was recorded elsewhere, as 64 hexadecimal digits. None checks the
-            checksum that the file carries.
+            checksum inside the file.
 
     Raises:
         InputError: The checksum of the file differs.
@@ -103,14 +103,16 @@ def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
 
 
 def file_digest(path: Path, algorithm: str) -> str:
-    """Return the digest of a file's bytes, to find damage (not forgery, where it is MD5).
+    """Return the digest of the bytes of a file.
+
+    MD5 only detects damage, not forgery.
 
     Args:
-        path: The file.
+        path: Path of the file.
         algorithm: Name of the algorithm, such as ``sha256`` or ``md5``.
 
     Returns:
-        Hexadecimal digits.
+        The digest in hexadecimal digits.
 
     Example:
         >>> import tempfile
@@ -125,7 +127,7 @@ def file_digest(path: Path, algorithm: str) -> str:
 
 
 def remake_instruction(kind: str) -> str:
-    """Say how the user makes a file of a kind again.
+    """Return an instruction on how to make a file of a kind again, for messages.
 
     Args:
         kind: Kind of a JSON file or a table, such as "guard" or "images".

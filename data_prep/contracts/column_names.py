@@ -11,10 +11,11 @@ _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 
 
 def names_by_role() -> dict[str, list[str]]:
-    """Return the names of columns of label tables by role, the most exact name first.
+    """Return the column names of label tables that are recognised, by role.
 
     Returns:
-        Lists of names, in lower case, letters and digits alone.
+        For each role a list of names, the most exact first. A name has only lower-case letters and
+        digits.
 
     Example:
         >>> "patient" in names_by_role()
@@ -24,13 +25,13 @@ def names_by_role() -> dict[str, list[str]]:
 
 
 def column_names(role: str) -> tuple[str, ...]:
-    """Return the names of columns of a role, in lower case, letters and digits alone.
+    """Return the column names that are recognised for a role.
 
     Args:
         role: Key of ``column_names.toml``, such as ``file`` or ``score``.
 
     Returns:
-        The names, the most exact first.
+        The names, the most exact first. A name has only lower-case letters and digits.
 
     Example:
         >>> "filename" in column_names("file"), "prob" in column_names("score")
@@ -40,14 +41,16 @@ def column_names(role: str) -> tuple[str, ...]:
 
 
 def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the first name that a column has; case and punctuation do not matter.
+    """Return the column of a table that has one of some names.
+
+    Upper and lower case and punctuation are ignored.
 
     Args:
-        columns: Columns of a table.
+        columns: Columns of the table.
         names: Possible names, the most exact first.
 
     Returns:
-        The column as the table calls it; None if there is none.
+        The column as the table spells it; None if no column has such a name.
 
     Example:
         >>> find_column(["Image Index", "Prob."], ("prob",))

@@ -1,4 +1,4 @@
-"""CSV files that no spreadsheet program takes for formulas."""
+"""CSV files in which no spreadsheet program takes a text for a formula."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.text import TEXT
 
-# Behind one of these characters a program may begin a new cell.
+# A program may begin a new cell after one of these characters.
 _SPLITS = ";|\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029"
 _MAY_SPLIT = r"\s,:"
 _INVISIBLE = "\"'\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
@@ -25,13 +25,13 @@ _WORDS = re.compile(rf"(?:[{_SIGNS}]|{_NUMBER}|--[a-z][\w-]*)(?:[\s;,:.)%\"']|\Z
 
 
 def inert_cell(value: object) -> object:
-    """Return a cell that no spreadsheet takes for a formula, wherever it splits the line.
+    """Return the value of a cell so that no spreadsheet program takes it for a formula.
 
     Args:
         value: Value of a cell; only texts are changed.
 
     Returns:
-        The value, with an apostrophe before each sign that could begin a formula.
+        The value. In a text, an apostrophe is put before each sign that could begin a formula.
 
     Example:
         >>> inert_cell("=1"), inert_cell("a; =1"), inert_cell("-8.0,0.5;-1.0,2.0"), inert_cell(-8)
@@ -58,7 +58,7 @@ def _plain_cell(text: str) -> str:
 
 
 def plain_cells(column: pd.Series) -> pd.Series:
-    """Return the texts of a column as they were before `write_csv`, without spaces around.
+    """Undo the changes of `inert_cell` in a column, and remove spaces around the texts.
 
     Example:
         >>> plain_cells(pd.Series(["'=1", " a "], dtype=TEXT)).tolist()
@@ -70,13 +70,14 @@ def plain_cells(column: pd.Series) -> pd.Series:
 
 
 def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
-    """Write a table as CSV, whole or not at all.
+    """Write a table as CSV. The file appears only when it is complete.
 
-    Missing values are empty, and no spreadsheet takes a text for a formula; see `inert_cell`.
+    Missing values become empty cells, and no spreadsheet program takes a text for a formula; see
+    `inert_cell`.
 
     Args:
-        frame: The rows.
-        path: The file; an old one is replaced.
+        frame: The table.
+        path: Path of the file. An old file is replaced.
         **options: Further options of ``pandas.DataFrame.to_csv``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Free disk space, folders that cannot be made, and disk errors as messages of one line."""
+"""Checks of free disk space, and errors of the disk as messages of one line."""
 
 from __future__ import annotations
 
@@ -18,15 +18,12 @@ _LEAST_FREE_BYTES = 1 << 16  # a disk with less free space counts as full
 
 @contextmanager
 def disk_errors(*paths: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission inside the block into an ``InputError`` of one line.
+    """Turn a full disk or a missing permission within a ``with`` block into an ``InputError``.
 
     Args:
         *paths: Files or folders that the block reads or writes, the most important first. The
-            message names the file that the operating system names, else the first of these whose
-            disk is full, else the first of these.
-
-    Yields:
-        None.
+            message names the file that the operating system names. If it names none, the message
+            names the first of `paths` whose disk is full, or else the first of `paths`.
 
     Raises:
         InputError: The disk is full, a file is too large for its file system, or access is denied.
@@ -70,16 +67,16 @@ def _path_to_name(error: OSError, paths: tuple[Path, ...], *, is_full: bool) -> 
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder and its parents where they are missing.
+    """Make a folder and its parents if they do not exist.
 
     Args:
-        folder: The folder; it may be there already.
+        folder: Path of the folder.
 
     Returns:
         The same path.
 
     Raises:
-        InputError: A file stands at this path or at a parent, or no folder can be made there.
+        InputError: There is a file at this path or at a parent, or no folder can be made there.
 
     Example:
         >>> import tempfile
@@ -100,11 +97,11 @@ def make_folder(folder: Path) -> Path:
 
 
 def require_free_space(folder: Path, required_bytes: int) -> None:
-    """Refuse work that cannot fit on a disk before it starts.
+    """Check that a disk has enough free space, before work starts that would fill it.
 
     Args:
-        folder: The folder to be written; it need not exist.
-        required_bytes: Estimated size of what will be written.
+        folder: Folder that is to be written. It need not exist.
+        required_bytes: Estimated number of bytes that will be written.
 
     Raises:
         InputError: The disk of the folder has fewer free bytes.
@@ -126,10 +123,10 @@ def free_bytes(path: Path) -> int:
     """Return the number of bytes that can still be written on the disk of a path.
 
     Args:
-        path: A file or folder; where it does not exist, its nearest existing parent counts.
+        path: A file or folder. If it does not exist, its nearest existing parent is taken.
 
     Returns:
-        Free bytes; 0 where the disk takes no more files, whatever space it has.
+        Free bytes; 0 if the disk accepts no more files, even if it has free space.
 
     Example:
         >>> free_bytes(Path("not", "yet", "made")) > 0
@@ -145,7 +142,7 @@ def free_bytes(path: Path) -> int:
 
 
 def format_bytes(size: float) -> str:
-    """Format a number of bytes in the largest unit of which it holds at least one.
+    """Return a number of bytes as text, in the largest unit of which there is at least one.
 
     Example:
         >>> format_bytes(1536), format_bytes(12), format_bytes(3 << 30)

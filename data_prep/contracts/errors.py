@@ -1,4 +1,4 @@
-"""The exception about wrong input, and helpers for the text of messages."""
+"""The exception for wrong input, and functions for the text of messages."""
 
 import importlib.util
 import re
@@ -24,8 +24,9 @@ _IRREGULAR = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "c
 class InputError(ValueError):
     """An error in input from outside: a file, a row, a key or an argument.
 
-    The message is one line: the position (file, row, key), what is wrong with the value, and what
-    to do. The command line prints it without a traceback and exits with status 2.
+    The message is one line. It names the position (file, row, key), says what is wrong with the
+    value, and says what to do. The command line prints it without a traceback and exits with status
+    2.
 
     Example:
         >>> raise InputError("labels.csv: row 3: x1=nan; remove the row")
@@ -47,7 +48,7 @@ class InputError(ValueError):
 
 
 def shortened(line: str) -> str:
-    """Shorten a line, and long words in it, to their beginning and end.
+    """Shorten a line, and very long words in it, by leaving out the middle.
 
     Messages quote ids and cells of files, which may have any length.
 
@@ -55,7 +56,7 @@ def shortened(line: str) -> str:
         line: The line, of any length.
 
     Returns:
-        The line, at most about 1,500 characters long; a word has at most 83.
+        The line with at most about 1,500 characters, and at most 83 in a word.
 
     Example:
         >>> len(shortened("id " + "x" * 300_000)), len(shortened("name " * 10_000))
@@ -84,11 +85,11 @@ def first_line(error: BaseException) -> str:
 
 
 def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
-    """Refuse a feature whose packages are not installed.
+    """Check that the packages which a feature needs are installed.
 
     Args:
-        feature: Option or file that needs them, for the message.
-        extra: Pip extra that brings them.
+        feature: Option or file that needs the packages, for the message.
+        extra: Name of the pip extra that installs them.
         modules: Names of the modules.
 
     Raises:

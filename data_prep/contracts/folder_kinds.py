@@ -1,4 +1,4 @@
-"""Kinds of folders: their names, the file that marks each complete, their files and commands."""
+"""Kinds of folders that the commands make, with the file that marks each as complete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KindName = Literal[
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of folder, or a part of a folder that a command makes on its own."""
+    """A kind of folder, or a part of a folder that has its own command."""
 
     name: KindName  # in messages
     command: str  # command that makes the folder
@@ -40,7 +40,7 @@ class FolderKind:
 
     @property
     def is_part(self) -> bool:
-        """True if it lies in a folder of another kind."""
+        """True if it is a part of a folder of another kind."""
         return not self.marker
 
     @property
@@ -50,7 +50,7 @@ class FolderKind:
 
     @property
     def with_article(self) -> str:
-        """Name with its article, as part of a sentence."""
+        """Name with its article, for a sentence."""
         article = {"predictions": "", "export": "an "}.get(self.name, "a ")
         return f"{article}{self.name}"
 
@@ -144,7 +144,7 @@ FOLDER_KINDS = (
 
 
 def kind_of_file(file_kind: str) -> FolderKind | None:
-    """Return the kind of folder that holds files of a kind; None if no kind does.
+    """Return the kind of folder that contains files of a kind; None if no kind of folder does.
 
     Args:
         file_kind: Kind of a JSON record, a table or another file.

@@ -1,4 +1,4 @@
-"""Look-ups of ids among other ids, by Arrow and without Python objects."""
+"""Look-up of ids among other ids with Arrow, which is fast because it makes no Python objects."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarray:
-    """Flag the values that are among the members.
+    """Return True for each value that is among the members.
 
-    This is ``values.isin(members)`` in a tenth of the time: pandas 3 makes Python strings of a
-    million ids, in 3 s and 200 MB.
+    The function gives the same as ``values.isin(members)`` in a tenth of the time: for a million
+    ids, pandas 3 makes Python strings, which takes 3 s and 200 MB.
 
     Args:
         values: N texts.
-        members: Texts; missing ones count for none.
+        members: Texts to look for. Missing values match nothing.
 
     Returns:
-        bool, shape ``(N,)``.
+        Flags, bool, shape ``(N,)``.
 
     Example:
         >>> is_member(pd.Series(["a", "b"]), ["b", "c"]).tolist()
@@ -38,16 +38,17 @@ def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarra
 
 
 def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np.ndarray:
-    """Find the row of each value among the members.
+    """Return the row of each value among the members.
 
-    This is ``pd.Index(members).get_indexer(values)`` without a Python object for each text.
+    The function gives the same as ``pd.Index(members).get_indexer(values)``, without a Python
+    object for each text.
 
     Args:
         values: N texts.
         members: Unique texts.
 
     Returns:
-        Rows, int64, shape ``(N,)``; -1 for a value that is no member.
+        Rows in `members`, int64, shape ``(N,)``; -1 for a value that is not among them.
 
     Example:
         >>> positions(pd.Series(["b", "x"]), pd.Index(["a", "b"])).tolist()
@@ -64,11 +65,11 @@ def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np
 def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
     """Replace each text by another.
 
-    This is ``values.map(names)`` without a Python object for each value.
+    The function gives the same as ``values.map(names)``, without a Python object for each value.
 
     Args:
         values: N texts.
-        names: New text by the old one; texts that are not named become missing.
+        names: New text by old text. A text that is not among the keys becomes missing.
 
     Returns:
         The new texts, with the index and name of `values`.

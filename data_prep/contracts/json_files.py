@@ -1,6 +1,6 @@
-"""JSON files that name their kind and schema version and carry their checksum.
+"""JSON files that contain their kind, their schema version and their checksum.
 
-The schema version is the same for JSON files and tables.
+JSON files and tables have the same schema version.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ _folders_warned_about: set[Path] = set()  # a process warns once of a folder wit
 
 
 def write_json(path: Path, kind: str, payload: dict[str, Any]) -> None:
-    """Write a JSON file with its kind, schema version and checksum, whole or not at all.
+    """Write a JSON file with its kind, schema version and checksum.
+
+    The file appears only when it is complete.
 
     Args:
-        path: The file; an old one is replaced.
-        kind: Kind of the file, such as "run" or "dataset"; `read_json` asks for the same.
-        payload: The content. Paths, and numbers and arrays of numpy, are converted.
+        path: Path of the file. An old file is replaced.
+        kind: Kind of the file, such as "run" or "dataset", which `read_json` checks.
+        payload: The content. Paths, and numbers and arrays of NumPy, are converted.
 
     Raises:
-        ValueError: A number is not finite. Write an undefined figure as None with a reason beside
-            it.
+        ValueError: A number is not finite. Write None for an undefined figure, and its reason under
+            another key.
         InputError: The disk is full or access is denied.
 
     Example:
@@ -85,18 +87,18 @@ class _CheckedRecord(dict[str, Any]):
 
 
 def read_json(path: Path, kind: str) -> dict[str, Any]:
-    """Read a JSON file written by `write_json`.
+    """Read and check a JSON file that `write_json` wrote.
 
     Args:
-        path: The file.
-        kind: Kind that the file must have.
+        path: Path of the file.
+        kind: Kind that the file must have, such as "run".
 
     Returns:
         The content without the checksum.
 
     Raises:
-        InputError: The file is missing, changed since it was written, not JSON, of another kind or
-            schema version, or does not match the model of its kind in
+        InputError: The file is missing, was changed after it was written, is not JSON, has another
+            kind or schema version, or does not match the model of its kind in
             `data_prep.contracts.records`.
 
     Example:

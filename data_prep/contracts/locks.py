@@ -1,4 +1,4 @@
-"""Locks that give a file or a folder one writer at a time, among all processes of a machine."""
+"""Locks by which only one process of a machine writes to a file or folder at a time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _IS_WINDOWS = os.name == "nt"
 _FIRST_WAIT_S = 0.1  # a lock may be in the middle of being removed
 _WAIT_WITHOUT_END_S = -1.0
 _FILELOCK_VERSION = tuple(map(int, filelock.__version__.split(".")[:3]))
-# Older releases of filelock remove the file of a lock themselves, while the lock is held.
+# Older releases of filelock remove the lock file themselves, before they release the lock.
 _RELEASE_REMOVES_FILE = _FILELOCK_VERSION < (3, 29, 5)
 
 
 class LockFile:
-    """A lock file that one process has at a time.
+    """A lock file that only one process can lock at a time.
 
-    The operating system keeps the lock, not the file: what a killed process leaves stops nobody.
+    The operating system keeps the lock, not the file. A lock file that a killed process has left
+    therefore blocks no other process.
 
     Example:
         >>> import tempfile
@@ -78,7 +79,7 @@ class LockFile:
                 wait_s = _WAIT_WITHOUT_END_S
 
     def close(self) -> None:
-        """Remove the file and release the lock; a second call does nothing."""
+        """Remove the lock file and release the lock. A second call does nothing."""
         if not self._lock.is_locked:
             return
         # Remove the file before the release: afterwards it may be the lock of another process.
@@ -92,20 +93,18 @@ class LockFile:
 
 @contextmanager
 def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -> Iterator[None]:
-    """Lock a folder for one writer during the block; the lock ends with the process.
+    """Lock a folder for one writer during a ``with`` block; the lock ends with the process.
 
     Half-written files that killed processes left in the folder are removed.
 
     Args:
-        folder: The folder, made if absent. If the block leaves a new folder empty, it is removed.
-        before_wait: Called once if another process has the lock, which is then waited for. None
-            refuses instead of waiting.
-
-    Yields:
-        None, once the lock is taken.
+        folder: The folder. It is made if it does not exist, and removed if the block leaves it
+            empty.
+        before_wait: Function that is called once if another process has the lock; the call then
+            waits for the lock. None raises an error instead of waiting.
 
     Raises:
-        InputError: Another process writes to the folder, or it cannot be made.
+        InputError: Another process writes to the folder, or the folder cannot be made.
 
     Example:
         >>> import tempfile
@@ -126,16 +125,13 @@ def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Lock one file for one writer during the block; the lock ends with the process.
+    """Lock one file for one writer during a ``with`` block; the lock ends with the process.
 
-    Use it for a file in a folder that does not belong to the command alone, where `folder_lock`
-    would keep out others without need.
+    Use it for a file in a folder that other programs use as well: `folder_lock` would lock the
+    whole folder.
 
     Args:
-        path: The file that is about to be written.
-
-    Yields:
-        None, once the lock is taken.
+        path: File that is about to be written.
 
     Raises:
         InputError: Another process writes the file.
@@ -152,7 +148,7 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the lock and the half-written files of killed processes from a finished folder.
+    """Remove the lock file and the half-written files of killed processes from a finished folder.
 
     Args:
         folder: The folder. Nothing happens if it has no lock file, or if a process has the lock.
@@ -171,11 +167,11 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def remove_abandoned_folders(parent: Path, pattern: str) -> None:
-    """Remove the temporary folders of killed processes: those whose lock no process has.
+    """Remove the temporary folders of killed processes, which are those that no process has locked.
 
     Args:
-        parent: The folder that holds them.
-        pattern: File name pattern of the temporary folders, as in ``Path.glob``.
+        parent: Folder that contains the temporary folders.
+        pattern: Pattern of their names, as in ``Path.glob``.
     """
     for folder in parent.glob(pattern):
         with suppress(InputError, OSError):  # a running process has it, or it has just gone

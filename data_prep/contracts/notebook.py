@@ -8,9 +8,9 @@ from typing import Any
 
 
 class ShownAsText:
-    """Base class of a result that prints its text instead of its fields.
+    """Base class of a result that is displayed as its text instead of its fields.
 
-    A dataclass with this base has ``repr=False`` and a ``__str__``.
+    A dataclass with this base must have ``repr=False`` and define ``__str__``.
 
     Example:
         >>> class Result(ShownAsText):
@@ -28,13 +28,13 @@ class ShownAsText:
 
 
 def html_lines(text: str) -> str:
-    """Return a text as HTML that keeps its lines and columns.
+    """Return a text as HTML that keeps its line breaks and columns.
 
     Args:
-        text: Plain text of any number of lines.
+        text: Plain text with any number of lines.
 
     Returns:
-        A ``pre`` element, with the characters of HTML escaped.
+        A ``pre`` element, in which the special characters of HTML are escaped.
 
     Example:
         >>> html_lines("a < b")
@@ -44,13 +44,13 @@ def html_lines(text: str) -> str:
 
 
 def html_table(rows: Mapping[str, str]) -> str:
-    """Return an HTML table with a row for each name and text.
+    """Return an HTML table with one row for each name and its text.
 
     Args:
-        rows: Text by name, in the order of the table.
+        rows: Texts by name, in the order of the rows.
 
     Returns:
-        A ``table`` element, with the characters of HTML escaped.
+        A ``table`` element, in which the special characters of HTML are escaped.
 
     Example:
         >>> html_table({"Method": "a < b"})
@@ -67,10 +67,10 @@ def html_records(records: Sequence[Mapping[str, Any]]) -> str:
     """Return an HTML table with a row for each record and a column for each key.
 
     Args:
-        records: The rows; a key that a record lacks, and None, give an empty cell.
+        records: The rows. A missing key and a value of None give an empty cell.
 
     Returns:
-        A ``table`` element; floats have four digits.
+        A ``table`` element. Floats are shown with four digits.
 
     Example:
         >>> html_records([{"n": 1}, {"n": None}])

@@ -1,4 +1,8 @@
-"""Output folders of commands: new and whole, without foreign files, or resumed as they began."""
+"""Checks and locks of the folders that commands write.
+
+A new folder appears only when it is complete. A folder with foreign files, or one that was begun
+with other settings, is refused.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +22,18 @@ from cxr_compare.data_prep.contracts.locks import LOCK_NAME, LockFile, remove_ab
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder, and rename it to its final path when the block ends.
+    """Yield a temporary folder, and rename it to its final path when the ``with`` block ends.
 
     On any error the temporary folder is removed, and nothing is left at the final path.
 
     Args:
-        out: The final path; nothing, or an empty folder, may be there.
+        out: The final path. It must not exist, or be an empty folder.
 
     Yields:
-        A new folder beside it, to be filled by the block.
+        A new folder in the same parent folder, to which the block writes.
 
     Raises:
-        InputError: The folder is not empty, is a file, or another command made it meanwhile.
+        InputError: The folder is not empty, is a file, or another command made it in the meantime.
 
     Example:
         >>> import tempfile
@@ -68,16 +72,16 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 def require_only_files(
     out: Path, names: Collection[str], folder_kind: str, pattern: str | None = None
 ) -> None:
-    """Refuse an output folder that holds other files, so that no work is mixed with other work.
+    """Check that an output folder contains no foreign files, which would mix with new ones.
 
     Args:
-        out: The folder; it need not exist.
-        names: Names of the files and folders that it may hold. A lock file is allowed as well.
+        out: The folder. It need not exist.
+        names: Names of the files and folders that it may contain. A lock file is allowed as well.
         folder_kind: Kind of folder that is to be written, for the message.
-        pattern: Further names that it may hold, as a pattern of ``Path.match``.
+        pattern: Pattern of further allowed names, as in ``Path.match``.
 
     Raises:
-        InputError: The folder holds another file, or is a file itself.
+        InputError: The folder contains another file, or is a file itself.
 
     Example:
         >>> require_only_files(Path("nowhere"), {"metrics.json"}, "report")
@@ -105,13 +109,13 @@ def read_matching_record(
     """Return the record of a folder that was begun or made with the same settings.
 
     Args:
-        out: The folder; it need not exist.
-        record_kinds: Kinds of the JSON files that may hold the record, by file name. The first
-            that is there counts.
-        settings: All settings that must be the same, by key.
+        out: The folder. It need not exist.
+        record_kinds: Kind of each JSON file that may contain the record, by file name. The first
+            file that exists is read.
+        settings: Settings of the present call, by key. All must agree with the stored ones.
         stored_settings: Function that returns the settings of a record.
-        refusal: Function that returns the message about the first setting that differs, from its
-            key, the stored value and the new value; a value is None where it is absent.
+        refusal: Function that returns the message about the first setting that differs. Its
+            arguments are the key, the stored value and the new value; a missing value is None.
 
     Returns:
         The record, or None if the folder has none.

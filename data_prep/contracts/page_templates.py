@@ -1,4 +1,7 @@
-"""Templates of HTML pages: each fills in ``page.html.jinja``, styled by ``page.css.jinja``."""
+"""Templates of HTML pages.
+
+Each template fills in the frame ``page.html.jinja``, which uses the styles in ``page.css.jinja``.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 @cache
 def template_environment(*folders: Path, autoescape: bool = True) -> Environment:
-    """Return the Jinja environment for templates of some folders.
+    """Return the Jinja environment for the templates in some folders.
 
     Args:
-        *folders: Folders of the templates; that of the common frame is added.
-        autoescape: Whether to escape HTML in values; False only for plain text.
+        *folders: Folders of the templates. The folder of the common frame is added.
+        autoescape: True escapes HTML in values. Use False only for plain text.
 
     Returns:
-        The environment; a name that a template uses and the caller does not give is an error.
+        The environment. It raises an error if a template uses a name that the caller does not pass.
 
     Example:
         >>> template_environment().from_string("{{ name }}").render(name="a < b")

@@ -12,15 +12,15 @@ _QUOTA_FILES = (
 
 
 def cpu_count(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many processors this process may use.
+    """Return the number of processors that this process may use.
 
-    Containers and schedulers grant fewer processors than the machine has.
+    Containers and schedulers may allow fewer processors than the machine has.
 
     Args:
         cgroup: Folder in which Linux states the limits of a container.
 
     Returns:
-        At least 1.
+        A number of at least 1.
 
     Example:
         >>> cpu_count() >= 1

@@ -45,11 +45,11 @@ _RECORDED_COMMAND = ContextVar("recorded_command", default="")
 
 
 def provenance() -> dict[str, Any]:
-    """Return what made a folder, to be stored in the folder's JSON file.
+    """Return a record of how a folder was made, for the folder's JSON file.
 
     Returns:
-        A dictionary with the keys ``command`` (without the folders of this machine), ``created``
-        (UTC), ``revision`` (of git; None outside a clone), ``versions`` and ``hardware``.
+        A dictionary with the keys ``command`` (without paths of this machine), ``created`` (UTC),
+        ``revision`` (of git; None outside a clone), ``versions`` (of packages) and ``hardware``.
 
     Example:
         >>> sorted(provenance())
@@ -70,13 +70,12 @@ def provenance() -> dict[str, Any]:
 
 @contextmanager
 def recorded_command(command: str) -> Iterator[None]:
-    """Record what the block makes as made by a command, also where a Python program called it.
+    """Let `provenance` return a given command within a ``with`` block.
+
+    Use it when a Python program calls a command: the record then names the equivalent command line.
 
     Args:
         command: The command as a user types it, such as ``cxr compare A=a --data set``.
-
-    Yields:
-        None.
 
     Example:
         >>> with recorded_command("cxr check --data /home/ann/set"):

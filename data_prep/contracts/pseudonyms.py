@@ -1,8 +1,9 @@
-"""Pseudonyms: ids and paths replaced by keyed hashes, and found again with the key.
+"""Pseudonyms: replacement of ids and paths by keyed hashes.
 
-Only who has the key can tell whether a hash belongs to a known name. (A plain hash of a PatientID
-is undone by hashing all numbers.) With one key a person has the same pseudonym in every data set.
-If the key is lost, the images of a data set can no longer be found in its source.
+Only a person with the key can tell whether a hash belongs to a known name. (A hash without a key is
+no protection: somebody could hash all possible numbers.) With the same key a person has the same
+pseudonym in every data set. If the key is lost, the images of a data set can no longer be found in
+its source.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ _HIDDEN = re.compile(rf"hidden/[0-9a-f]{{{_HEX_DIGITS}}}")
 
 
 def read_id_key(path: Path, *folders: Path) -> bytes:
-    """Read a key, or make one if there is none.
+    """Read the key for pseudonyms from a file; make a new key if the file does not exist.
 
     Args:
-        path: File of the key. Only its owner may read it.
-        *folders: Folders in which the key must not lie, as they may be shared.
+        path: File of the key. Only its owner may be able to read it.
+        *folders: Folders that must not contain the key, because they may be shared with others.
 
     Returns:
         The key, 16 to 4,096 bytes.
 
     Raises:
-        InputError: The file is no key, others may read it, or it lies in one of the folders.
+        InputError: The file is no key, other users may read it, or it lies in one of the folders.
 
     Example:
         >>> import tempfile
@@ -98,15 +99,18 @@ def _make_key(path: Path) -> None:
 def key_from_environment(key_id: str, folder: Path) -> bytes:
     """Read the key of a data set whose paths are keyed hashes.
 
+    The environment variable ``CXR_ID_KEY`` names the file of the key.
+
     Args:
-        key_id: Keyed hash of `KEY_ID_TEXT` as the data set records it.
+        key_id: Keyed hash of `KEY_ID_TEXT` that the data set stores, by which the key is
+            recognised.
         folder: Folder of the data set, for messages.
 
     Returns:
         The key, 16 to 4,096 bytes.
 
     Raises:
-        InputError: The environment variable ``CXR_ID_KEY`` names no key, or another one.
+        InputError: ``CXR_ID_KEY`` names no key, or the key of another data set.
     """
     name = os.environ.get(KEY_VARIABLE)
     if not name or not Path(name).is_file():
@@ -123,7 +127,8 @@ def key_from_environment(key_id: str, folder: Path) -> bytes:
 def keyed_hash(key: bytes, text: str) -> str:
     """Return the first 24 hexadecimal digits of the HMAC-SHA256 of a text.
 
-    With 96 bits, the chance that any two of 10^6 names get the same hash is 10^12 / 2^97, or 6e-18.
+    These are 96 bits: among 10^6 names, the chance that any two get the same hash is 10^12 / 2^97,
+    or 6e-18.
 
     Args:
         key: The key, 16 to 4,096 bytes.
@@ -141,11 +146,12 @@ def keyed_hash(key: bytes, text: str) -> str:
 
 
 def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
-    """Replace the paths of a table by keyed hashes.
+    """Replace the paths in a table by keyed hashes.
 
     Args:
-        frame: A table with the column ``path``; hashed and missing paths stay as they are.
-        key: The key.
+        frame: Table with the column ``path``. Missing paths, and paths that are hashes already,
+            stay unchanged.
+        key: Key of the hashes.
 
     Returns:
         A copy of the table with hashed paths.
@@ -164,15 +170,15 @@ def _hide_path(key: bytes, path: str) -> str:
 
 
 def find_hidden(root: Path, key: bytes, hashed_paths: Iterable[str]) -> dict[str, Path]:
-    """Find the files behind hashed paths.
+    """Find the files whose paths were replaced by keyed hashes.
 
     Args:
-        root: Folder that holds the files.
-        key: The key.
-        hashed_paths: Paths as `hide_paths` writes them.
+        root: Folder that contains the files.
+        key: Key of the hashes.
+        hashed_paths: Hashed paths, as `hide_paths` writes them.
 
     Returns:
-        The files by their hashed paths; those that do not exist any more are left out.
+        The path of each file by its hashed path. Files that no longer exist are left out.
     """
     missing = set(hashed_paths)
     files: dict[str, Path] = {}

@@ -1,12 +1,12 @@
-"""The JSON records that folders hold: one pydantic model for each kind of file.
+"""The JSON files in folders: one pydantic model for each kind of file.
 
 `data_prep.contracts.json_files.read_json` checks a file with `record_error`. A model names the keys
-that programs rely on; a file may hold more. A key with a default may be absent, as it is in files
-of older versions; a key of a type ``X | None`` may be null. Types are strict: a whole number is a
-number, but a text or a truth value is not.
+that programs rely on; a file may contain more. A key with a default may be missing, as it is in
+files of older versions. A key of a type ``X | None`` may be null. Types are strict: a whole number
+counts as a number, but a text or a truth value does not.
 
 A model is built when the first file of its kind is read. Commands that read no file do not import
-this module, as pydantic takes time to import.
+this module, because importing pydantic takes time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, V
 
 
 class Record(BaseModel):
-    """A JSON object of a folder."""
+    """Base class of the models of JSON objects in folders."""
 
     model_config = ConfigDict(strict=True, defer_build=True, protected_namespaces=())
 
@@ -39,7 +39,7 @@ class MadeOn(Record):
 
 
 class Target(Record):
-    """A question that is evaluated: positive if any of the findings is present."""
+    """The findings that make an image positive, under one name."""
 
     any_of: list[str]
     display_name: str = ABSENT
@@ -61,7 +61,7 @@ class PrepareSettings(Record):
 
 
 class DataSetRecord(Record):
-    """``dataset.json``: marks a data set complete."""
+    """``dataset.json``, which marks a data set folder as complete."""
 
     name: str
     source_root: str
@@ -72,13 +72,13 @@ class DataSetRecord(Record):
 
 
 class SettingsRecord(Record):
-    """``settings.json`` of a data set in the making."""
+    """``settings.json`` of a data set folder that is not complete yet."""
 
     settings: PrepareSettings
 
 
 class DrawnBy(Record):
-    """The rule that a split was drawn by."""
+    """Options with which a split was drawn."""
 
     val: float | None = None
     test: float | None = None
@@ -88,7 +88,7 @@ class DrawnBy(Record):
 
 
 class SplitOrigin(Record):
-    """Method by which the images of a split got their roles."""
+    """How the images of a split got their roles."""
 
     method: str = ABSENT
     folds: str = ABSENT
@@ -97,7 +97,7 @@ class SplitOrigin(Record):
 
 
 class SplitRecord(Record):
-    """``splits/NAME.json``: how a split was made."""
+    """``splits/NAME.json``, which says how a split was made."""
 
     how: SplitOrigin
 
@@ -118,13 +118,13 @@ class AuditProblem(Record):
 
 
 class AuditFacts(Record):
-    """Measurements of an audit."""
+    """Figures that an audit measured."""
 
     shortcuts: list[dict[str, Any]] = ABSENT
 
 
 class AuditRecord(Record):
-    """``audit.json``: the problems that an audit found."""
+    """``audit.json``, which holds the problems that an audit found."""
 
     problems: list[AuditProblem]
     checked: dict[str, int]
@@ -132,7 +132,7 @@ class AuditRecord(Record):
 
 
 class NearDuplicatesRecord(Record):
-    """``near_duplicates.json``: pairs of images that look alike."""
+    """``near_duplicates.json``, which holds pairs of images that look alike."""
 
     key: str
     pixels: str | None
@@ -144,7 +144,7 @@ class NearDuplicatesRecord(Record):
 
 
 class PixelsRecord(Record):
-    """``pixels.json``: marks a pixel store complete."""
+    """``pixels.json``, which marks a pixel store as complete."""
 
     size: int
     n_images: int
@@ -153,7 +153,7 @@ class PixelsRecord(Record):
 
 
 class PreprocessRecord(Record):
-    """``preprocess.json``: how an image becomes a model's input."""
+    """``preprocess.json``, which says how an image becomes the input of a model."""
 
     size: int
     mean: float
@@ -161,7 +161,7 @@ class PreprocessRecord(Record):
 
 
 class RunRecord(Record):
-    """``run.json``, which marks a run complete; ``started.json`` of one that has begun."""
+    """``run.json``, which marks a run as complete, and ``started.json`` of a run that has begun."""
 
     name: str = ABSENT
     model_kind: Literal["detector", "classifier"] = ABSENT
@@ -179,20 +179,20 @@ class Architecture(Record):
 
 
 class ModelRecord(Record):
-    """``model.json``: how a run's network is built."""
+    """``model.json``, which says how the network of a run is built."""
 
     architecture: Architecture = ABSENT
 
 
 class PackedArray(Record):
-    """An array as text."""
+    """A float32 array as text in base64, with its shape."""
 
     shape: list[int]
     float32: str
 
 
 class GuardRecord(Record):
-    """``guard.json``: the out-of-distribution check, for images that are no frontal chest X-ray."""
+    """``guard.json``, which holds the out-of-distribution check of a run."""
 
     statistics: int
     size: int
@@ -204,7 +204,7 @@ class GuardRecord(Record):
 
 
 class PredictedTarget(Record):
-    """The target that a run's validation images were predicted for."""
+    """The target for which the validation images of a run were predicted."""
 
     name: str
     display_name: str
@@ -218,7 +218,7 @@ class TrainingSet(Record):
 
 
 class PredictionsRecord(Record):
-    """``predictions.json``: marks predictions complete."""
+    """``predictions.json``, which marks a predictions folder as complete."""
 
     system: str = ABSENT
     kind: Literal["boxes", "scores"] = ABSENT
@@ -235,7 +235,7 @@ class PredictionsRecord(Record):
 
 
 class UnfinishedPredictionsRecord(Record):
-    """``unfinished.json`` of predictions that have begun."""
+    """``unfinished.json`` of a predictions folder that is not complete yet."""
 
     identity: dict[str, Any]
 
@@ -248,13 +248,13 @@ class ReductionRecord(Record):
 
 
 class NoCalibration(Record):
-    """Scores stay as they are."""
+    """Calibration that leaves the scores unchanged."""
 
     method: Literal["none"]
 
 
 class IsotonicCalibration(Record):
-    """Probabilities at some scores; between them they are interpolated."""
+    """Isotonic calibration: the probability at some scores, with interpolation between them."""
 
     method: Literal["isotonic"]
     scores: list[float]
@@ -262,7 +262,7 @@ class IsotonicCalibration(Record):
 
 
 class LogisticCalibration(Record):
-    """Platt's method, or a temperature."""
+    """Logistic calibration: Platt's method, or a temperature (slope without intercept)."""
 
     method: str
     slope: float
@@ -284,7 +284,7 @@ AnyCalibration = Annotated[
 
 
 class TuningRecord(Record):
-    """Options of ``cxr tune``."""
+    """Options with which ``cxr tune`` chose a decision."""
 
     calibration: str | None
     reductions: list[str]
@@ -294,7 +294,7 @@ class TuningRecord(Record):
 
 
 class TriageRecord(Record):
-    """Scores below and above which no reader is needed."""
+    """Scores below and above which triage decides without a reader."""
 
     below: float | None
     above: float | None
@@ -305,7 +305,7 @@ class TriageRecord(Record):
 
 
 class PolicyRecord(Record):
-    """The threshold of a policy, or why there is none, and its figures on validation."""
+    """Threshold of a policy with its figures on validation, or the reason why it has none."""
 
     threshold: float | None
     reason: str | None
@@ -321,7 +321,7 @@ class MapBoxesRecord(Record):
 
 
 class DecisionRecord(Record):
-    """``decisions/TARGET.json``: the choices that were made on validation images."""
+    """``decisions/TARGET.json``, which holds the choices that were made on validation images."""
 
     target: str
     chosen_on: dict[str, Any]
@@ -344,14 +344,14 @@ class DecisionRecord(Record):
 
 
 class ResultSummary(Record):
-    """Table 1 of a report as texts: a row has its section, its name and a text for each column."""
+    """Table 1 of a report as texts: a row has its section, its name and a text a column."""
 
     columns: list[str]
     rows: list[list[str]]
 
 
 class ResultRecord(Record):
-    """``result.json``: contents of a report beside its tables, to be read back."""
+    """``result.json``, which holds those parts of a report that are in no table."""
 
     policy: str
     policies: list[str]
@@ -369,7 +369,7 @@ class ExportTarget(PredictedTarget):
 
 
 class ExportRecord(Record):
-    """``export.json``: marks an export complete."""
+    """``export.json``, which marks an export as complete."""
 
     format: Literal["onnx", "openvino"]
     precision: Literal["fp32", "bf16", "int8"]
@@ -385,7 +385,7 @@ class ExportRecord(Record):
 
 
 class ProofMeasure(Record):
-    """Difference between the answers of an export and those of its run."""
+    """One difference between the answers of an export and those of its run."""
 
     case: str
     name: str
@@ -404,7 +404,7 @@ class ExportProof(Record):
 
 
 class CardRecord(Record):
-    """``card.json``: the facts about an export."""
+    """``card.json``, which holds the facts about an export."""
 
     kind: str = Field(alias="is")
     run: str
@@ -414,20 +414,20 @@ class CardRecord(Record):
 
 
 class PhantomArguments(Record):
-    """Arguments with which a phantom was drawn."""
+    """Arguments with which synthetic images were drawn."""
 
     seed: int
 
 
 class PhantomRecord(Record):
-    """``synth.json``: marks a phantom complete."""
+    """``synth.json``, which marks a folder of synthetic images as complete."""
 
     arguments: PhantomArguments
     counts: dict[str, int] = ABSENT
 
 
 class EvaluatedOn(MadeOn):
-    """The data set of a report."""
+    """The data set on which a report was made."""
 
     labels_id: str = ABSENT
 
@@ -440,7 +440,7 @@ class ReportOrigin(Record):
 
 
 class MetricsRecord(Record):
-    """``metrics.json``: marks a report complete."""
+    """``metrics.json``, which marks a report as complete."""
 
     target: str
     systems: list[str] = ABSENT
@@ -462,7 +462,7 @@ class BestTrial(Record):
 
 
 class TrialSpread(Record):
-    """Spread of the values of a sweep's trials."""
+    """Smallest, median and largest value of the trials of a sweep."""
 
     n: int
     low: float
@@ -480,7 +480,7 @@ class Trial(Record):
 
 
 class SweepRecord(Record):
-    """``sweep.json``: marks a sweep complete."""
+    """``sweep.json``, which marks a sweep as complete."""
 
     objective: str
     space: dict[str, str]
@@ -492,7 +492,7 @@ class SweepRecord(Record):
 
 
 class StartedSweepRecord(Record):
-    """``sweep.started.json`` of a sweep that has begun."""
+    """``sweep.started.json`` of a sweep that is not complete yet."""
 
     config: str
     space: dict[str, str]
@@ -514,14 +514,14 @@ class CurveOrigin(Record):
 
 
 class CurveRecord(Record):
-    """``curve.json``: the statements about a learning curve."""
+    """``curve.json``, which holds the statements about a learning curve."""
 
     findings: dict[str, list[CurveStatement]]
     provenance: CurveOrigin
 
 
 class VarianceComponents(Record):
-    """Variance of a reader study by its causes."""
+    """Variance of the readers' figures in a reader study, divided by its causes."""
 
     reader: float
     interaction: float
@@ -532,13 +532,13 @@ class VarianceComponents(Record):
 
 
 class CrossedAnalysis(Record):
-    """A study in which every reader read every case."""
+    """Analysis of a reader study in which every reader read every case."""
 
     components: VarianceComponents | None = None
 
 
 class ReadersRecord(Record):
-    """``readers.json``: marks a reader study complete."""
+    """``readers.json``, which marks the analysis of a reader study as complete."""
 
     primary: str
     n_positive: int
@@ -575,11 +575,11 @@ RECORDS: dict[str, type[Record]] = {
 
 
 def record_error(kind: str, content: Any) -> str | None:
-    """Return the first thing that is wrong with a JSON file, as key, rule and value.
+    """Return the first problem of a JSON file, as key, rule and value.
 
     Args:
-        kind: Kind of the file; one without a model may hold any keys.
-        content: Content of the file as `json.loads` returns it.
+        kind: Kind of the file. A kind without a model may have any keys.
+        content: Content of the file, as `json.loads` returns it.
 
     Returns:
         The problem in one line; None if the content matches its model.

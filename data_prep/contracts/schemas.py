@@ -1,6 +1,6 @@
-"""Schemas of the tables on disk: columns, types, ranges and keys.
+"""Schemas of the tables on disk: their columns, types, ranges and keys.
 
-`data_prep.contracts.tables` checks tables by them. Bounding boxes are ``xyxy``, px of the original
+`data_prep.contracts.tables` checks tables against them. Boxes are ``xyxy`` in px of the original
 image, with continuous edges.
 """
 
@@ -38,7 +38,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Column:
-    """Requirements on a column."""
+    """Requirements on a column: type, rules, and whether it and its values may be missing."""
 
     # "text", or a dtype of pandas, to which values are converted; None for lists, which stay as
     # they are. `data_prep.contracts.tables` knows the dtype of text, as commands import this module
@@ -51,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """Requirements on a table."""
+    """Requirements on a table: columns, unique key, and rules over several columns."""
 
     columns: Mapping[str, Column]
     # Columns that together identify a row; empty where rows may repeat.
@@ -101,7 +101,8 @@ _READ = {**_KEY, "reader": _text()}
 _READER_KEY = ("image_id", "finding", "reader")
 _BOX = dict.fromkeys(EDGES, _number(0))
 _ROLE = _text(allowed=ROLES)
-# For an image that is excluded for a wrong box: the checksum of its file, and the box.
+# If an image is excluded because of a wrong box, these columns hold the box and the checksum of the
+# file.
 _WRONG_BOX = dict.fromkeys(EDGES, _number(optional=True, nullable=True))
 _WRONG_BOX["file_sha256"] = _text(optional=True, nullable=True)
 _MEASURED = _number(0, optional=True, nullable=True)
@@ -234,5 +235,6 @@ SCHEMAS: dict[str, Schema] = {
 }
 
 
-# A published edge may overshoot by rounding only; more is another image's box.
+# A published edge may lie outside the image by rounding only. If it lies further outside, the box
+# belongs to another image.
 EDGE_TOLERANCE_PX = 0.01

@@ -1,8 +1,8 @@
 """Reading of a sheet of a workbook (.xlsx, .xlsm) as columns of text.
 
-A workbook is a ZIP archive of XML, which may unpack to a thousand times its size. So the unpacked
-size is limited before any part is opened. The value of a formula is that which the spreadsheet
-program stored.
+A workbook is a ZIP archive of XML, which may unpack to a thousand times its size. The unpacked size
+is therefore checked before any part is opened. A formula has the value that the spreadsheet program
+stored.
 """
 
 from __future__ import annotations
@@ -51,35 +51,36 @@ _MISSING = "#N/A"  # result of a formula without a value
 
 
 def sheet_names(path: Path) -> list[str]:
-    """Return the names of the sheets of a workbook, in its order.
+    """Return the names of the sheets of a workbook, in the order of the workbook.
 
     Args:
-        path: The workbook.
+        path: Path of the workbook.
 
     Returns:
         The names, as a spreadsheet program shows them.
 
     Raises:
-        InputError: The file is not readable as a workbook, or unpacks to too much.
+        InputError: The file cannot be read as a workbook, or its unpacked size exceeds the limit.
     """
     with _open_archive(path) as archive:
         return list(_sheet_parts(archive, path))
 
 
 def read_sheet(path: Path, sheet: str | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """Read a sheet whose first filled row names the columns.
+    """Read a sheet whose first row with content names the columns.
 
     Args:
-        path: The workbook.
-        sheet: Name of the sheet; None is enough if only one visible sheet has cells.
+        path: Path of the workbook.
+        sheet: Name of the sheet. None takes the only visible sheet with content.
 
     Returns:
-        The cells as text, indexed by the row of the sheet less 2, and notes on how they were read.
+        The cells as text, and notes on how they were read. The index of a row is its row number in
+        the sheet minus 2.
 
     Raises:
-        InputError: The file is not readable as a workbook or unpacks to too much, there is no such
-            sheet or several, or a cell has no certain meaning: merged, an error, or a formula that
-            was never calculated.
+        InputError: The file cannot be read as a workbook, its unpacked size exceeds the limit, the
+            sheet does not exist, or several sheets have content. Also if a cell is merged, is an
+            error, or has a formula that was never calculated, because its value is then uncertain.
     """
     with _open_archive(path) as archive, path.open("rb") as file:
         parts = _sheet_parts(archive, path)

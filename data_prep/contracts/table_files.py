@@ -1,7 +1,8 @@
-"""Reading of table files of users, CSV of any dialect or a spreadsheet, as columns of text.
+"""Reading of users' tables, as CSV of any dialect or as a spreadsheet, into columns of text.
 
-The first bytes of a file decide its kind, not its name. The index of a row is its line in the file
-(or its row in the sheet) less 2, so that an error names the line that an editor shows.
+The kind of a file is recognised by its first bytes, not by its name. The index of a row is its line
+number in the file (or its row number in the sheet) minus 2, so that an error message can name the
+line that an editor shows.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ class TableFile:
 
 
 def is_table_file(path: Path) -> bool:
-    """Return True if a file name is that of a table, whether or not its kind can be read.
+    """Return True if a file name is that of a table, even of a kind that cannot be read.
 
     Args:
-        path: The file, which need not exist.
+        path: Path of the file, which need not exist.
 
     Returns:
         True for a table. Its kind may be one that cannot be read, such as an old ``.xls``.
@@ -89,13 +90,10 @@ def is_table_file(path: Path) -> bool:
 
 
 def is_spreadsheet(path: Path) -> bool:
-    """Return True if the first bytes of a file are those of a workbook, which has sheets.
+    """Return True if the first bytes of a file are those of a workbook (.xlsx, .xlsm).
 
     Args:
-        path: The file.
-
-    Returns:
-        True for a workbook, whatever its name.
+        path: Path of the file. Its name does not matter.
 
     Example:
         >>> import tempfile
@@ -117,12 +115,12 @@ def read_text_table(
 
     Args:
         path: A file of any kind that `TABLE_SUFFIXES` lists.
-        required: Columns that must be there.
-        optional: Columns that are added as empty if they are missing.
-        rename_column: Function that returns the name of a column here from that in the file.
+        required: Columns that the table must have.
+        optional: Columns that are added with empty cells if they are missing.
+        rename_column: Function that returns the new name of a column for its name in the file.
 
     Returns:
-        A row for each line that is not blank; its index is the line less 2.
+        One row for each line that is not blank. Its index is the line number minus 2.
 
     Raises:
         InputError: There is no such file, it is no table, or a column is missing or repeated.
@@ -151,14 +149,14 @@ def read_text_table(
 
 
 def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
-    r"""Read a table whose columns are not known yet.
+    r"""Read a table whose columns are not known beforehand.
 
     Args:
         path: A file of any kind that `TABLE_SUFFIXES` lists.
-        sheet: The sheet of a spreadsheet; may be left out where one alone has cells.
+        sheet: Name of the sheet of a spreadsheet. None takes the only sheet with content.
 
     Returns:
-        The cells, and notes on how they were read.
+        The cells as text, and notes on how they were read.
 
     Raises:
         InputError: There is no such file, it is no table, or a column is repeated.
@@ -190,13 +188,14 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
 
 
 def read_header(path: Path) -> list[str]:
-    r"""Return the names of the columns of a text file; empty if it has no header or is no text.
+    r"""Return the names of the columns of a text file.
 
     Args:
-        path: The file; only its beginning is read.
+        path: Path of the file. Only its beginning is read.
 
     Returns:
-        The names without surrounding spaces, in the order of the file.
+        The names in their order, without surrounding spaces; empty if the file is no text or has no
+        header.
 
     Example:
         >>> import tempfile

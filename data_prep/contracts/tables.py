@@ -1,7 +1,7 @@
-"""Parquet tables on disk: writing, reading and validation by their schemas.
+"""Parquet tables on disk: writing, reading, and checking against their schemas.
 
-Every table is validated when it is written and when it is read. A broken rule is an `InputError`
-that names the table, the rule, the row and the value. Files appear whole or not at all.
+Every table is checked when it is written and when it is read. A broken rule raises an `InputError`
+that names the table, the rule, the row and the value. A file appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _VERSION_KEY = b"cxr_schema_version"
 
 
 def validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
-    """Convert a frame to the types of a table and check every rule of the table.
+    """Convert a frame to the types of a table, and check every rule of the table.
 
     Args:
         frame: The rows, with at least the required columns.
         name: Name of the table, a key of ``SCHEMAS``.
-        where: The file or name with which messages begin; the table's name if empty.
+        where: File or name with which messages begin. By default it is the name of the table.
 
     Returns:
         The same rows with the types of the table's columns.
@@ -126,11 +126,11 @@ def _position(frame: pd.DataFrame, row: int) -> str:
 
 
 def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame:
-    """Convert a frame to the types of a table without checking any other rule.
+    """Convert a frame to the types of a table, without checking its other rules.
 
     Args:
-        frame: The rows; further columns stay as they are.
-        name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
+        frame: The rows. Columns that the table does not have stay unchanged.
+        name: Name of the table, a key of `data_prep.contracts.schemas.SCHEMAS`.
         label: Name of the table in messages; by default `name`.
 
     Returns:
@@ -163,7 +163,7 @@ def column_dtype(column: Column) -> Any:
         column: Column of a table in `data_prep.contracts.schemas.SCHEMAS`.
 
     Returns:
-        A dtype or its name, as ``pandas.Series.astype`` takes it.
+        A dtype or the name of one, for ``pandas.Series.astype``.
 
     Example:
         >>> column_dtype(SCHEMAS["scores"].columns["score"])
@@ -190,12 +190,12 @@ def empty_table(name: str) -> pd.DataFrame:
 
 
 def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
-    """Validate a table and write it as one Parquet file, whole or not at all.
+    """Check a table and write it as one Parquet file, which appears only when it is complete.
 
     Args:
         frame: The rows.
-        path: The file; an old one is replaced.
-        name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
+        path: Path of the file. An old file is replaced.
+        name: Name of the table, a key of `data_prep.contracts.schemas.SCHEMAS`.
 
     Raises:
         InputError: A rule is broken, or the disk is full.
@@ -223,19 +223,20 @@ def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
 
 
 def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read and validate a table.
+    """Read and check a table.
 
     Args:
-        path: One Parquet file, or a folder of ``part-*.parquet``, which are read in order.
-        name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
-        columns: Columns to read; the rows are then not validated again. None reads all.
+        path: A Parquet file, or a folder of ``part-*.parquet`` files, which are read in order.
+        name: Name of the table, a key of `data_prep.contracts.schemas.SCHEMAS`.
+        columns: Columns to read; the rules of the rows are then not checked. None reads all
+            columns.
 
     Returns:
         The rows, in the types of the schema.
 
     Raises:
-        InputError: The file is missing, changed, unreadable, of another schema version, or breaks
-            a rule.
+        InputError: The file is missing, was changed, cannot be read, has another schema version, or
+            breaks a rule.
 
     Example:
         >>> import tempfile
@@ -279,17 +280,17 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
 def stored_table(
     file: str, schema: str, reader: str | None = None
 ) -> cached_property[pd.DataFrame]:
-    """Make a property that reads a table of ``self.folder`` once.
+    """Make a property that reads a table of ``self.folder`` at its first use.
 
-    A table that ``self.tables`` holds under the name of the file is taken from there instead.
+    If ``self.tables`` has a table under the name of the file, the property returns that one.
 
     Args:
         file: Name of the file.
-        schema: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
-        reader: Reader whose rows are returned; None for all rows.
+        schema: Name of the table, a key of `data_prep.contracts.schemas.SCHEMAS`.
+        reader: Reader whose rows are returned; None returns all rows.
 
     Returns:
-        A cached property of the owner of ``folder`` and ``tables``; it returns the table.
+        A cached property for a class with the attributes ``folder`` and ``tables``.
     """
     name = file.removesuffix(".parquet")
 
@@ -305,15 +306,15 @@ def stored_table(
 
 
 def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
-    """Refuse a table with rows of an image that is not in the images table of its folder.
+    """Check that all images of a table are in the images table of its folder.
 
     Args:
-        ids: Ids of the images of the table.
+        ids: Image ids of the table.
         images: The images table.
-        path: The file, for the message.
+        path: File of the table, for the message.
 
     Raises:
-        InputError: An id is no image of the folder.
+        InputError: An id belongs to no image of the folder.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a"]})
@@ -334,10 +335,10 @@ def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
 
 
 def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
-    """Return a digest of some columns; the order of rows does not matter.
+    """Return a digest of some columns of a table. The order of the rows does not matter.
 
     Args:
-        frame: The rows.
+        frame: The table.
         columns: Names of the columns.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A private folder for the temporary files of a process, removed when the process ends."""
+"""A private folder for the temporary files of a process, which is removed when the process ends."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PREFIX = "cxr-command-"
 
 @cache
 def use_private_temporary_folder() -> None:
-    """Put temporary files of this process, and of those it starts, into a folder of its own.
+    """Use a new private folder for all temporary files of this process and of its child processes.
 
-    The folder is removed when the process ends. The folder of a killed process is removed when the
-    next process calls this function. A second call does nothing.
+    The folder is removed when the process ends. If the process is killed, the next process that
+    calls this function removes the folder. A second call does nothing.
     """
     try:
         parent = Path(tempfile.gettempdir())

@@ -1,4 +1,4 @@
-"""The one dtype of text in our tables, the same in pandas 2 and 3: missing text is NaN."""
+"""The dtype of text in all tables. It behaves equally in pandas 2 and 3: missing text is NaN."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Example:
 
 
 def from_arrow(table: pa.Table) -> pd.DataFrame:
-    """Return a table of Arrow as a frame whose text columns have the dtype `TEXT`.
+    """Return an Arrow table as a frame whose text columns have the dtype `TEXT`.
 
     Example:
         >>> from_arrow(pa.table({"image_id": ["a", None]}))["image_id"].dtype == TEXT
@@ -47,7 +47,7 @@ def from_arrow(table: pa.Table) -> pd.DataFrame:
 
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:
-    """Return a frame as a table of Arrow that any pandas reads, without its index.
+    """Return a frame, without its index, as an Arrow table that any pandas version can read.
 
     Example:
         >>> to_arrow(pd.DataFrame({"image_id": ["a"]}, dtype=TEXT)).num_rows

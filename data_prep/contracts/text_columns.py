@@ -1,4 +1,4 @@
-"""Columns of text as they come from a table file: numbers in them, and lines with errors."""
+"""Columns of text from a table file: conversion to numbers, and errors that name a line."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
     """Convert a column of text to numbers.
 
     Args:
-        text: The column, indexed as `data_prep.contracts.table_files.read_text_table` does.
-        path: The file, for the message.
+        text: The column, with the index of `data_prep.contracts.table_files.read_text_table`.
+        path: File of the table, for the message.
         column: Name of the column, for the message.
 
     Returns:
-        float64; empty cells become NaN.
+        Numbers, float64. Empty cells become NaN.
 
     Raises:
         InputError: A cell is no number. The message names its line.
@@ -44,13 +44,13 @@ def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
 
 
 def first_line(flags: pd.Series) -> int:
-    """Return the line of a file on which a flag is first set.
+    """Return the number of the first line of a file for which a flag is True.
 
     Args:
-        flags: bool, indexed as `data_prep.contracts.table_files.read_text_table` does.
+        flags: Flags, bool, with the index of `data_prep.contracts.table_files.read_text_table`.
 
     Returns:
-        Line number, from 1; the header is line 1.
+        Line number, where the header is line 1.
 
     Example:
         >>> first_line(pd.Series([False, True]))
@@ -60,16 +60,16 @@ def first_line(flags: pd.Series) -> int:
 
 
 def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | None = None) -> None:
-    """Refuse a file for the first line on which a flag is set.
+    """Raise an error for the first line for which a flag is True; do nothing if all are False.
 
     Args:
-        flags: bool, indexed as `data_prep.contracts.table_files.read_text_table` does.
-        path: The file.
-        reason: End of the message, behind the cell.
+        flags: Flags, bool, with the index of `data_prep.contracts.table_files.read_text_table`.
+        path: File of the table, for the message.
+        reason: End of the message, after the cell.
         cells: Column whose cell is quoted; None quotes none.
 
     Raises:
-        InputError: A flag is set.
+        InputError: A flag is True.
 
     Example:
         >>> refuse_line(pd.Series([False, False]), Path("a.csv"), " is not a number")

@@ -1,6 +1,6 @@
-"""Text and TOML files of users, in any Unicode encoding.
+"""Reading of users' text and TOML files in any Unicode encoding.
 
-Editors on Windows begin UTF-8 with a byte order mark, and Excel saves "Unicode text" as UTF-16.
+Editors on Windows put a byte order mark before UTF-8, and Excel saves "Unicode text" as UTF-16.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MARKS = (
 
 
 def decode_text(content: bytes, source: str) -> str:
-    """Decode text in UTF-8 or in the encoding of its byte order mark, without that mark.
+    """Decode a text in UTF-8, or in the encoding that its byte order mark states.
 
     Args:
-        content: The bytes of a file, or the beginning of one up to the end of a line.
+        content: Bytes of a file, or of its beginning up to the end of a line.
         source: Name of the file, for the message.
 
     Returns:
-        The text.
+        The text without the byte order mark.
 
     Raises:
         InputError: The bytes are not text in UTF-8, UTF-16 or UTF-32.
@@ -51,13 +51,14 @@ def decode_text(content: bytes, source: str) -> str:
 
 
 def text_encoding(content: bytes) -> tuple[bytes, str]:
-    """Return the byte order mark at the beginning of a text (empty if none) and the encoding.
+    """Return the byte order mark at the beginning of a text, and the encoding.
 
     Args:
-        content: The bytes of a file, or at least its first four.
+        content: Bytes of a file, at least the first four.
 
     Returns:
-        The mark, and the encoding as ``bytes.decode`` takes it; UTF-8 without a mark.
+        The mark, which may be empty, and the name of the encoding for ``bytes.decode``. Without a
+        mark it is UTF-8.
 
     Example:
         >>> text_encoding(b"file,label")
@@ -68,13 +69,13 @@ def text_encoding(content: bytes) -> tuple[bytes, str]:
 
 
 def read_text_file(path: Path) -> str:
-    """Read a text file of any encoding that `decode_text` knows.
+    """Read a text file in any encoding that `decode_text` knows.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
-        The text, without a byte order mark.
+        The text without a byte order mark.
 
     Raises:
         InputError: The file cannot be read, or is not text.
@@ -97,10 +98,10 @@ def read_toml_file(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
-        The content, by key.
+        The content as nested dictionaries.
 
     Raises:
         InputError: The file cannot be read, is not text, or is not TOML.
@@ -116,17 +117,17 @@ def read_toml_file(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
-    """Parse TOML.
+    """Parse a text in TOML.
 
     Args:
-        text: The TOML.
+        text: The text.
         source: Name of its file, for the message.
 
     Returns:
-        The content, by key.
+        The content as nested dictionaries.
 
     Raises:
-        InputError: It is not TOML.
+        InputError: The text is not TOML.
 
     Example:
         >>> parse_toml("seed = 3", "ours.toml")

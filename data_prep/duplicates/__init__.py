@@ -1,1 +1,1 @@
-"""Near duplicates of images, and the groups of images of one patient."""
+"""Near duplicates of images, and groups of images that belong to one patient."""

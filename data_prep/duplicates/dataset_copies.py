@@ -1,4 +1,4 @@
-"""Near duplicates of a data set: searched once, and stored in its folder."""
+"""Search for the near duplicates of a data set, whose result is stored in its folder."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def find_dataset_copies(
 ) -> NearDuplicates:
     """Find the near duplicates of a data set, for the audit and the splits.
 
-    The result is stored in the folder and used again as long as the images are the same.
+    The result is stored in the folder, and used again as long as the images stay the same.
 
     Args:
         dataset: The data set.
-        decode: Its decode table; read if None.
-        pixels: Compare pixels, too, where fingerprints alone do not decide.
-        engine: Runs the decoding of image files.
+        decode: Decode table of the data set; None reads it.
+        pixels: True also compares pixels if the fingerprints alone do not decide.
+        engine: Engine that decodes image files.
 
     Returns:
-        The pairs of near duplicates, and how many pairs stay undecided.
+        The pairs of near duplicates, and the number of pairs that stay undecided.
     """
     if decode is None:
         decode = dataset.optional_table("decode")

@@ -1,4 +1,7 @@
-"""Find pairs of perceptual fingerprints that differ in few bits, in any of eight turns."""
+"""Search for pairs of perceptual fingerprints that differ in few bits, in any of eight turns.
+
+A turn is a combination of mirrored, upside down and negative.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ CERTAIN_DISTANCE = 15
 _BANDS = 8
 _BYTES = 4
 _CHUNK = 1 << 20
-# Hacker's Delight, 7-3: an 8 x 8 matrix of bits is transposed by three exchanges.
+# Three exchanges of bits transpose an 8 x 8 matrix of bits (Hacker's Delight, 7-3).
 _SWAPS = [
     (np.uint64(shift), np.uint64(mask))
     for shift, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0))
@@ -24,7 +27,7 @@ _PAIRS_AT_LEAST = 2_000_000
 
 @dataclass(frozen=True)
 class ClosePairs:
-    """Pairs of similar fingerprints, by their rows."""
+    """Pairs of similar fingerprints, by their row numbers."""
 
     first: np.ndarray  # int64, shape `(P,)`
     second: np.ndarray  # int64, shape `(P,)`; above `first`
@@ -48,7 +51,7 @@ def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
 
     Args:
         hashes: Fingerprints as rows of bytes, uint8 ``(N, 32)``.
-        max_distance: Number of bits by which a pair may differ.
+        max_distance: Largest number of bits by which a pair may differ.
     """
     n = len(hashes)
     words = np.ascontiguousarray(hashes).view(np.uint64).reshape(n, WORDS)
@@ -136,13 +139,13 @@ def _pairs_of_table(
 
 
 def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the least number of differing bits over the eight turns.
+    """Compute the smallest number of differing bits over the eight turns.
 
     Args:
         differences: Differing bits of each pair, uint64 ``(P, words)``.
 
     Returns:
-        The least number of bits and the index of the turn, each of shape ``(P,)``.
+        The smallest number of bits and the index of its turn, each of shape ``(P,)``.
     """
     counts = np.bitwise_count(differences).astype(np.int16)
     flips = inverted_words().astype(np.int16)
@@ -152,7 +155,7 @@ def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inverted_words() -> np.ndarray:
-    """Return True for each word of the fingerprint that a turn inverts, ``(8, words)``."""
+    """Return which words of the fingerprint each turn inverts, bool ``(8, words)``."""
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
     odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
     return negative ^ (mirrored & odd_x) ^ (upside_down & odd_y)

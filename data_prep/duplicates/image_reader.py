@@ -1,4 +1,4 @@
-"""Read the images of a data set small: from a pixel store, else from their files."""
+"""Reading of small images of a data set, from a pixel store or from the image files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Unreadable(NamedTuple):
 
 
 class ImageReader:
-    """Reader of a data set's images: from a pixel store without its borders, else from files."""
+    """Reader of small images, from a pixel store (without black borders) or image files."""
 
     def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
         self.dataset = dataset
@@ -58,13 +58,14 @@ class ImageReader:
 
 
 def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | None]:
-    """Open the images of a data set: from its smallest pixel store, else from their files.
+    """Open the images of a data set for reading: its smallest pixel store, or else the image files.
 
     Args:
         dataset: The data set.
 
     Returns:
-        The reader, None if nothing can be read; and why the files cannot be read, None if they can.
+        The reader (None if nothing can be read), and the reason why the image files cannot be read
+        (None if they can).
     """
     store = _smallest_store(dataset)
     lacking = _why_unreadable(dataset)

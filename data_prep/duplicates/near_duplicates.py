@@ -1,12 +1,14 @@
-"""Find copies of images that are not equal pixel for pixel, by fingerprint and then by pixels.
+"""Search for copies of images that are not equal pixel for pixel.
 
-The search was measured on 716 RSNA images, 200 of which were copied in 23 ways. It found 198 to
-200 of the 200 copies with a changed grey curve, size, aspect, JPEG quality (30 and up) or noise,
-and of those that were mirrored, upside down or inverted; 139 after local contrast enhancement, 28
-with 2 % cropped off, 31 turned by 2 degrees, and none with broad borders. No pair of different
-images was taken for copies, among 16 million pairs of that trial and 9.7 million of RSNA and
-Kermany (5,232 of them of one patient). The detail of different images correlates by at most 0.84,
-that of nearly all found copies by 0.97 to 1.00.
+Fingerprints select pairs of images, and the fine detail of their pixels decides.
+
+The search was measured on 716 RSNA images, 200 of which were copied in 23 ways. It found 198 to 200
+of the 200 copies with a changed grey curve, size, aspect, JPEG quality (30 and up) or noise, and of
+the copies that were mirrored, upside down or inverted. It found 139 copies after local contrast
+enhancement, 28 with 2 % cropped off, 31 turned by 2 degrees, and none with broad borders. No pair
+of different images was taken for copies, among 16 million pairs of that trial and 9.7 million pairs
+of RSNA and Kermany (5,232 of them of one patient). The detail of different images correlates by at
+most 0.84, that of nearly all found copies by 0.97 to 1.00.
 """
 
 from __future__ import annotations
@@ -60,13 +62,13 @@ class NearDuplicates:
     complete: bool  # True if all similar fingerprints were compared
 
     def copy_keys(self, decode: pd.DataFrame) -> pd.Series:
-        """Return a key of each image that its copies share, whether equal or nearly equal.
+        """Return a key for each image, which all its copies share, whether equal or nearly equal.
 
         Args:
             decode: The decode table, with ``image_id`` and ``pixel_sha256``.
 
         Returns:
-            Keys indexed by ``image_id``; a split keeps images of one key in one role.
+            Keys indexed by ``image_id``. A split gives all images of one key the same role.
         """
         keys = decode.set_index("image_id")["pixel_sha256"]
         near = "near-" + self.groups.set_index("image_id")["group"].astype(TEXT)
@@ -83,14 +85,15 @@ def find_near_duplicates(
     """Find copies that were brightened, compressed, resized, stretched, turned or inverted.
 
     Args:
-        decode: The decode table; without ``perceptual_hash`` nothing is found.
-        read: Reads an image by id, uint8 ``(H, W)``. Without it, fingerprints alone decide.
-        max_images: Number of images to read at most, those of undecided pairs first.
-        read_many: Reads several images by id, in order, small as by `small_image`; used in place
-            of `read`.
+        decode: The decode table. Without ``perceptual_hash`` nothing is found.
+        read: Function that returns an image by its id, uint8 ``(H, W)``. Without it, fingerprints
+            alone decide.
+        max_images: Largest number of images to read. Those of undecided pairs are read first.
+        read_many: Function that returns several small images (see `small_image`) by their ids, in
+            order. It is used in place of `read`.
 
     Returns:
-        The pairs of near duplicates, and how many pairs stay undecided.
+        The pairs of near duplicates, and the number of pairs that stay undecided.
 
     Example:
         >>> decode = pd.DataFrame({"image_id": ["a", "b"], "pixel_sha256": ["1", "2"],
@@ -114,23 +117,38 @@ def find_near_duplicates(
 def near_duplicates_from_pairs(
     decode: pd.DataFrame, pairs: pd.DataFrame, candidates: int, undecided: int, complete: bool
 ) -> NearDuplicates:
-    """Rebuild the result of a search from its stored pairs and counts."""
+    """Restore the result of a search from its stored pairs and counts.
+
+    Args:
+        decode: The decode table.
+        pairs: Table of the pairs of near duplicates.
+        candidates: Number of pairs with similar fingerprints.
+        undecided: Number of these pairs whose pixels were not compared.
+        complete: True if all similar fingerprints were compared.
+    """
     pairs = pairs[list(PAIR_COLUMNS)].reset_index(drop=True)
     pairs = pairs.astype({"distance": "int64", "correlation": "float64"})
     return NearDuplicates(pairs, _groups(decode, pairs), candidates, undecided, complete)
 
 
 def detail_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Compute the correlation of the fine detail of two images, whatever their greys and sizes.
+    """Compute the correlation of the fine detail of two images of any size and grey curve.
 
-    Both images are resized to 128 x 128 and their greys are ranked. Structures finer than 1 px or
-    coarser than 8 px are removed, since all chests share their coarse outline.
+    Both images are scaled to 128 x 128 px and their grey levels are replaced by ranks. Structures
+    finer than 1 px or coarser than 8 px are removed, because all chests share their coarse outline.
+
+    Args:
+        one: Image, uint8 ``(H, W)``.
+        other: Other image, uint8 of any shape.
+
+    Returns:
+        Correlation in [-1, 1].
     """
     return float((fine_detail(one) * fine_detail(other)).sum())
 
 
 def fine_detail(pixels: np.ndarray) -> np.ndarray:
-    """Extract the fine detail of an image, float32 ``(128, 128)`` with mean 0 and norm 1.
+    """Return the fine detail of an image, float32 ``(128, 128)`` with mean 0 and norm 1.
 
     Args:
         pixels: Image, uint8 ``(H, W)``.
@@ -175,10 +193,10 @@ def hashes_to_bytes(texts: pd.Index) -> np.ndarray:
     """Convert perceptual hashes to rows of bytes.
 
     Args:
-        texts: Hexadecimal hashes of ``HASH_BITS`` bits, shape ``(N,)``.
+        texts: N hashes of ``HASH_BITS`` bits in hexadecimal digits.
 
     Returns:
-        Unsigned bytes, shape ``(N, HASH_BITS // 8)``.
+        Bytes, uint8, shape ``(N, HASH_BITS // 8)``.
 
     Example:
         >>> hashes_to_bytes(pd.Index(["ff" * 32])).shape
@@ -213,7 +231,7 @@ def _correlate(
 
 
 def small_image(pixels: np.ndarray) -> np.ndarray:
-    """Shrink an image to what a search for copies compares: uint8 ``(128, 128)``."""
+    """Scale an image down to the size that the search for copies compares: uint8 ``(128, 128)``."""
     return squash(pixels, _SIDE)
 
 
@@ -241,7 +259,11 @@ def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def turn_image(pixels: np.ndarray, turn: str) -> np.ndarray:
-    """Mirror, flip or invert an image as a key of `fingerprint.TURNS` says.
+    """Mirror, flip or invert an image.
+
+    Args:
+        pixels: Image, uint8 ``(H, W)``.
+        turn: Name of the turn, a key of `fingerprint.TURNS`.
 
     Example:
         >>> turn_image(np.array([[0, 255]], np.uint8), "mirrored").tolist()

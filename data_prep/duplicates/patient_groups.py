@@ -1,4 +1,4 @@
-"""Group images by patient, by their patient ids and by shared copies."""
+"""Groups of images that belong to one patient, by their patient ids and by shared copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import scipy  # its parts load when they are first used
 def connected_components(
     starts: list[np.ndarray], ends: list[np.ndarray], n_nodes: int
 ) -> np.ndarray:
-    """Return the connected component of each node of a graph.
+    """Return the number of the connected component of each node of a graph.
 
     Args:
         starts: First node of each edge, in several arrays.
@@ -28,11 +28,14 @@ Links = pd.Series | pd.DataFrame | None
 
 
 def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
-    """Return the patient group of each image: its patient, or the first of all linked patients.
+    """Return the patient group of each image.
+
+    Patients who share a key, such as that of a copied image, form one group, which has the name of
+    its first patient.
 
     Args:
-        images: Columns ``image_id`` and ``patient_id``.
-        links: Keys that images of one patient share, such as those of copies.
+        images: Table with columns ``image_id`` and ``patient_id``.
+        links: Keys that images of one patient share, such as those of copies; see `key_columns`.
 
     Returns:
         Name of the group, indexed by ``image_id`` in sorted order.
@@ -62,14 +65,14 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
 
 
 def key_columns(links: Links) -> list[pd.Series]:
-    """Return the keys that link images as one Series for each kind of key.
+    """Return the keys that link images, as one Series for each kind of key.
 
     Args:
-        links: Keys that link images, indexed by ``image_id``: a Series, a frame with a column for
-            each kind of key, or None.
+        links: Keys indexed by ``image_id``: a Series, a frame with one column for each kind of key,
+            or None.
 
     Returns:
-        The Series, none for None.
+        The Series in a list; an empty list for None.
 
     Example:
         >>> [column.tolist() for column in key_columns(pd.Series(["k", "k"], ["a", "b"]))]

@@ -1,4 +1,4 @@
-"""Images that a training has seen, itself or as a copy under another id."""
+"""Images that a training has seen, under their own ids or as copies under other ids."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _EXAMPLES = 2
 
 @dataclass(frozen=True)
 class SeenImages:
-    """Images that a training has seen, by their own id or as a copy under another id.
+    """Images that a training has seen, under their own ids or as copies under other ids.
 
-    The pixels of the training images are not available, so near copies are found by fingerprint
-    alone.
+    The pixels of the training images are not available here, so near copies are found by
+    fingerprint alone.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p1", "p2"]})
@@ -38,9 +38,9 @@ class SeenImages:
         """Look up images among those that a training has seen.
 
         Args:
-            images: Columns ``image_id``, ``patient_id`` and, where known, `FINGERPRINTS`. Without
-                fingerprints no copy is found.
-            seen: The same columns of the training images.
+            images: Table with columns ``image_id``, ``patient_id`` and, if known, `FINGERPRINTS`.
+                Without fingerprints no copy is found.
+            seen: Table of the training images with the same columns.
         """
         named = images["image_id"].isin(seen["image_id"])
         by_id = images.loc[named | images["patient_id"].isin(seen["patient_id"]), "image_id"]
@@ -60,13 +60,14 @@ class SeenImages:
         return self.by_id.union(self.equal.index).union(self.near.index)
 
     def describe_copies(self, system: str) -> list[str]:
-        """Describe how many test images are copies of training images, with examples.
+        """Return lines that say how many test images are copies of training images, with examples.
 
         Args:
             system: Name of the system that was trained.
 
         Returns:
-            A line on equal copies and one on near copies; no line where there are none.
+            One line on equal copies and one on near copies. A line is missing if there are no such
+            copies.
         """
         where = f"of {counted(self.n_images, 'test image')} in training under other ids"
         kinds = (("has seen", self.equal), ("may have seen near copies of", self.near))

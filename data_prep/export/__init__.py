@@ -1,1 +1,1 @@
-"""Writers of label files for other software."""
+"""Writers of label files for other programs."""

@@ -1,4 +1,4 @@
-"""The folder that label files and images are written into."""
+"""The folder into which an export writes label files and images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cxr_compare.data_prep.work.store_addresses import store_address
 
 @dataclass
 class AnnotationFolder:
-    """Folder that label files and images are written into."""
+    """Folder into which an export writes label files and images."""
 
     path: Path
     # How images are written: `none`, as rendered `png` or `jpeg`, as symbolic `link`, as `copy`.
@@ -30,17 +30,22 @@ class AnnotationFolder:
 
     @property
     def renders(self) -> bool:
-        """True if the images are rendered."""
+        """True if images are rendered as PNG or JPEG, not linked, copied or left out."""
         return self.mode in SUFFIXES
 
     def write(self, name: str, text: str) -> None:
-        """Write a text file below the folder."""
+        """Write a text file below the folder.
+
+        Args:
+            name: Path of the file relative to the folder.
+            text: Content of the file.
+        """
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
     def file_name_of(self, image: ImageEntry) -> str:
-        """Return the file name of an image: its id, with the suffix of its file or rendering."""
+        """Return the file name of an image: its id with the suffix of its file or rendering."""
         if self.renders:
             return image.stem + SUFFIXES[self.mode]
         path = Path(image.file or "")
@@ -51,10 +56,14 @@ class AnnotationFolder:
     def put_image(self, image: ImageEntry, name: str) -> None:
         """Write the file of an image below the folder, unless the mode is ``none``.
 
-        Images to render are only collected; `render` writes them.
+        If images are rendered, this method only collects them, and `render` writes them.
+
+        Args:
+            image: The image.
+            name: Path of its file relative to the folder.
 
         Raises:
-            InputError: The image file is gone.
+            InputError: The image file no longer exists.
         """
         if self.mode == "none" or image.file is None:
             self.advance(1)
@@ -77,7 +86,7 @@ class AnnotationFolder:
         self.advance(1)
 
     def render(self, workers: int) -> None:
-        """Render the collected images.
+        """Render the collected images, and write their files.
 
         Args:
             workers: Number of processes.
@@ -86,10 +95,10 @@ class AnnotationFolder:
             self.advance(1)
 
     def note_loss(self, number: int, text: str) -> None:
-        """Note a loss of the format if it occurs.
+        """Record what the format cannot hold, as a sentence with its number of cases.
 
         Args:
-            number: Number of cases; 0 adds no note.
+            number: Number of cases; 0 records nothing.
             text: Text after the number, which begins with a noun in the plural and a verb.
         """
         if number:

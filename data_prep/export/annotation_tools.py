@@ -1,4 +1,4 @@
-"""Write tasks for the annotation tools CVAT and Label Studio."""
+"""Export of tasks for the annotation tools CVAT and Label Studio."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cxr_compare.data_prep.formats.annotation_tools import PATIENTS
 
 
 def write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``annotations.xml``, and ``labels.json`` for the constructor of a task."""
+    """Write ``annotations.xml``, and ``labels.json``, which CVAT needs to make a task."""
     images, classes = _marked_images(content, folder)
     system = content.how.get("system")
     if any(marks is None for *_, marks in images):
@@ -27,7 +27,7 @@ def write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
 
 
 def write_label_studio(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``tasks.json``, and ``labels.xml`` for the labelling interface of a project."""
+    """Write ``tasks.json``, and ``labels.xml``, the labelling interface of a project."""
     images, classes = _marked_images(content, folder)
     values = {"images": images, "system": content.how.get("system")}
     image_folder = "" if folder.mode == "none" else "images/"

@@ -1,4 +1,4 @@
-"""Write COCO JSON."""
+"""Export of labels as COCO JSON."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cxr_compare.data_prep.formats.cxr_extension import KEY, image_objects, set_
 
 
 def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write COCO: ``annotations/instances.json``, or with a split a file for each role.
+    """Write ``annotations/instances.json``, or with a split one such file for each role.
 
-    ``file_name`` is the path of the image in the source and below ``images/``, or the name of the
-    rendered file.
+    ``file_name`` is the path of the image in the source and below ``images/``. If images are
+    rendered, it is the name of the rendered file.
     """
     category_ids = {name: number for number, name in enumerate(content.classes, start=1)}
     categories = [

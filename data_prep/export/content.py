@@ -1,4 +1,4 @@
-"""Select the labels of a data set that are exported, and find what label files cannot express."""
+"""Selection of the labels to export, and search for labels that label files cannot express."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MISREAD = (
 
 
 class ImageEntry(NamedTuple):
-    """Facts on an image that every label file states."""
+    """Facts about an image that every label file states."""
 
     image_id: str  # its id
     stem: str  # the id as a file's name
@@ -44,7 +44,7 @@ class ImageEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class AnnotationContent:
-    """Part of a data set that is exported."""
+    """The part of a data set that is exported."""
 
     # Data set in which the chosen reader's labels of the chosen target are those of the reference.
     dataset: DataSet
@@ -60,25 +60,29 @@ class AnnotationContent:
 
     @property
     def has_roles(self) -> bool:
-        """True if a split is exported."""
+        """True if the roles of a split are exported."""
         return bool(self.images["role"].notna().all())
 
     def entries(self, images: pd.DataFrame | None = None) -> Iterator[ImageEntry]:
-        """Yield the facts on each image, or on each of `images`, in order."""
+        """Yield the facts about each image in order.
+
+        Args:
+            images: Images to yield; None yields all.
+        """
         images = self.images if images is None else images
         columns = images[list(ImageEntry._fields)].astype(object)
         rows = columns.where(columns.notna(), None).itertuples(index=False, name=None)
         return (ImageEntry(*row) for row in rows)
 
     def known_facts(self) -> list[str]:
-        """List the columns beside ids and labels that have a value for some image."""
+        """Return the columns besides ids and labels that have a value for at least one image."""
         free = [c for c in self.images.columns if c.startswith("x_")]
         several = ["source"] if self.images["source"].nunique() > 1 else []
         known = [c for c in (*_FACTS, *free) if c in self.images and self.images[c].notna().any()]
         return [*several, *known]
 
     def by_role(self) -> Iterator[tuple[str | None, pd.DataFrame]]:
-        """Yield the images of each role, train first; without a split all images under None."""
+        """Yield each role with its images, train first; without a split, None with all images."""
         if not self.has_roles:
             yield None, self.images
             return
@@ -88,17 +92,19 @@ class AnnotationContent:
                 yield role, chosen
 
     def boxes_by_image(self) -> dict[str, list[tuple[str, float, float, float, float]]]:
-        """Return ``finding, x1, y1, x2, y2`` (px) of the reference's boxes by image id."""
+        """Return the boxes of the reference by image id, as ``finding, x1, y1, x2, y2`` in px."""
         boxes = {}
         for image_id, marks in self.marks().items():
             boxes[image_id] = [mark[:5] for mark in marks if not np.isnan(mark[1])]
         return boxes
 
     def marks(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Return ``finding, x1, y1, x2, y2, score`` of the reference, by id of the images it read.
+        """Return the findings and boxes of the reference, by the id of each image that it has read.
 
-        Edges are NaN for a finding without a box, and the score is NaN for a label. The name of an
-        uncertain finding begins with "uncertain".
+        Returns:
+            Tuples ``finding, x1, y1, x2, y2, score``. The edges are NaN for a finding without a
+            box, and the score is NaN for a label of a person. The name of an uncertain finding
+            begins with "uncertain".
         """
         findings = self.dataset.findings
         stated = findings[findings["state"] != "absent"]
@@ -116,10 +122,11 @@ class AnnotationContent:
         return marks
 
     def inexpressible_labels(self) -> pd.DataFrame:
-        """List the labels of the reference that boxes and missing boxes cannot express.
+        """Return the labels of the reference that boxes, and the absence of boxes, cannot express.
 
         Returns:
-            Columns ``image_id, finding, why``: unknown, uncertain or not fully boxed.
+            A table with columns ``image_id, finding, why``. The reason is that a finding is unknown
+            or uncertain, or that not all its lesions have a box.
         """
         findings = self.dataset.findings
         coverage = self.dataset.box_coverage
@@ -149,11 +156,11 @@ def select_content(
 
     Args:
         dataset: The data set.
-        split: Name of the split whose roles are exported; None for no roles.
+        split: Name of the split whose roles are exported; None exports no roles.
         reader: Reader whose labels are exported as those of the reference.
-        target: Target whose findings are exported; None for all findings.
+        target: Target whose findings are exported; None exports all findings.
         predicted: Tables ``findings``, ``boxes`` and ``box_coverage`` of a system's predictions,
-            which are exported instead of the labels.
+            which are exported in place of the labels; None exports the labels.
 
     Raises:
         InputError: The reader does not exist, or a finding has characters that files cannot hold.
@@ -206,7 +213,7 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
 
 
 def file_stems(ids: pd.Series) -> pd.Series:
-    """Turn ids into file names that are unique whatever their case.
+    """Convert ids to file names that are unique even if upper and lower case are not distinguished.
 
     Args:
         ids: Unique ids.

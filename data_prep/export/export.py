@@ -1,4 +1,4 @@
-"""Export the labels of a prepared data set for other programs and annotation tools."""
+"""Export of the labels of a prepared data set for other programs and annotation tools."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from cxr_compare.data_prep.store.dataset import DataSet
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
 _ANNOTATION_TOOLS = ("cvat", "label-studio")
-# The readers of these formats load nothing without images.
+# Other programs cannot read these formats without images, so images are written by default.
 _USUAL_MODES = {"yolo": "png", "voc": "jpeg", "cvat": "png", "label-studio": "png"}
 _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # approximate upper limits
 
 
 @dataclass(frozen=True, repr=False)
 class ExportSummary(ShownAsText):
-    """Result of an export."""
+    """Counts of an export, and the labels that its format could not hold."""
 
     format: str  # name of the format
     folder: Path  # folder that was written
@@ -44,7 +44,7 @@ class ExportSummary(ShownAsText):
     not_exported: tuple[str, ...]  # losses of the format, one sentence each
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result, JSON-ready."""
+        """Return the summary as values for JSON."""
         return {
             "format": self.format,
             "folder": str(self.folder),
@@ -93,27 +93,27 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
     workers: int | None = 1,
     advance: Callable[[int], None] = lambda n: None,
 ) -> ExportSummary:
-    """Write the labels of a data set for other programs.
+    """Write the labels of a data set for another program.
 
-    The folder appears complete or not at all. docs/formats.md explains the formats.
+    The folder appears only when it is complete. docs/formats.md explains the formats.
 
     Args:
         dataset: The data set.
-        out: Folder to write, which must not exist.
-        format: Name of the format.
+        out: Folder to make. It must not exist.
+        format: Name of the format, such as ``coco``.
         split: Name of the split whose roles are written; None writes no roles.
         reader: Reader whose labels are written.
         target: Target whose findings are written; None writes all (``kaggle`` holds one target).
-        images: How images are written: none, png, jpeg, link or copy; None takes the default of
-            the format.
+        images: How images are written: none, png, jpeg, link or copy; None takes the default of the
+            format.
         predicted: Tables ``findings``, ``boxes`` and ``box_coverage``, with ``score``, of a
             system's predictions, for annotators to correct in ``cvat`` or ``label-studio``.
-        system: Name of that system.
+        system: Name of the system whose predictions are written.
         workers: Number of processes that render images; None takes all processors.
-        advance: Called with the number of finished images.
+        advance: Function that is called with the number of finished images.
 
     Returns:
-        Counts of what was written.
+        Counts of the written images and boxes.
 
     Raises:
         InputError: The options do not fit together, or an image cannot be read.

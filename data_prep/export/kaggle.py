@@ -1,4 +1,4 @@
-"""Write the tables of the RSNA challenge on Kaggle."""
+"""Export of labels as the tables of the RSNA challenge on Kaggle."""
 
 from __future__ import annotations
 

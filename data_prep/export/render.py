@@ -1,4 +1,4 @@
-"""Render images of a data set as 8-bit PNG or JPEG files, with the pixels that the models see.
+"""Rendering of images as 8-bit PNG or JPEG files, with the pixels that the models see.
 
 This module does not import pandas, so that worker processes start fast.
 """
@@ -39,13 +39,13 @@ def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
 
     Args:
         tasks: Images to render.
-        workers: Number of processes at most.
+        workers: Largest number of processes.
 
     Yields:
         None after each image.
 
     Raises:
-        InputError: An image cannot be read or has another size than when it was prepared.
+        InputError: An image cannot be read, or has another size than when it was prepared.
     """
     workers = min(workers, 1 + len(tasks) // _ROWS_A_WORKER)
     for error in LocalEngine(workers).map_rows(_render, tasks, on_crash=_crashed):

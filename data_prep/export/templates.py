@@ -1,4 +1,4 @@
-"""Render the templates of label files."""
+"""Rendering of the templates of label files."""
 
 from __future__ import annotations
 

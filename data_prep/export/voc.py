@@ -1,4 +1,4 @@
-"""Write Pascal VOC XML."""
+"""Export of labels as Pascal VOC XML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IMAGES_FOLDER = "JPEGImages"
 
 
 def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write an XML file for each image, named by its id, and the lists of the roles."""
+    """Write an XML file for each image, named by its id, and a list of images for each role."""
     boxes = content.boxes_by_image()
     objects = image_objects(content.images, **content.labels)
     for image, facts in zip(content.entries(), objects, strict=True):

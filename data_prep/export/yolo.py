@@ -1,4 +1,4 @@
-"""Write YOLO labels."""
+"""Export of labels in YOLO's format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNLABELLED = "unlabelled/images"
 
 
 def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write a label file for each image, named by its id; shares have twelve decimals."""
+    """Write a label file for each image, named by its id, with edges as shares of the image."""
     boxes = content.boxes_by_image()
     inexpressible_labels = content.inexpressible_labels()
     is_unlabelled = is_member(content.images["image_id"], inexpressible_labels["image_id"])

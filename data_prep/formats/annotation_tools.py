@@ -1,7 +1,8 @@
-"""Label tables from the files of annotation tools (`cvat`, `label_studio`).
+"""Label tables from the files of the annotation tools CVAT and Label Studio.
 
-Each file becomes a label table (`label_table`): one row for each shape or label of an image, and a
-row without a label where an annotator marked nothing. docs/formats.md explains the rules.
+Each file becomes a label table (`label_table`). It has one row for each shape or label of an image,
+and a row without a label for an image on which an annotator marked nothing. docs/formats.md
+explains the rules.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ LabelRow = dict[str, str]
 
 @dataclass
 class MarkNotes:
-    """Notes on the files of an annotation tool."""
+    """Notes about what could not be read in the files of an annotation tool."""
 
     counts: Counter[str] = field(default_factory=Counter)  # number of cases by note
     unread: list[str] = field(default_factory=list)  # images with marks that were not understood
 
     def sentences(self) -> list[str]:
-        """Return one sentence for each kind of case."""
+        """Return one sentence for each kind of note."""
         notes = [counted_phrase(n, text) for text, n in self.counts.items() if n]
         images = list(dict.fromkeys(self.unread))
         if images:
@@ -72,13 +73,13 @@ def box_cells(
     *,
     turns: str = "middle",
 ) -> LabelRow:
-    """Return the cells of a box, or of the upright box around a shape.
+    """Return the table cells of a box, or of the upright box around another shape.
 
     Args:
-        shape: Numbers of the shape under the names that CVAT gives them.
+        shape: Numbers of the shape, under the names that CVAT gives them.
         size: Width and height of the image, px.
         notes: Notes, in which shapes without an upright box are counted.
-        scale: Factor from the shape's unit to px, for x and y.
+        scale: Factor from the unit of the shape to px, for x and y.
         turns: Centre of a rotation: the "middle" of the shape or its upper left "corner".
     """
 
@@ -127,10 +128,13 @@ def label_tables_of_tool(
     """Read the label tables of an annotation tool.
 
     Args:
-        builder: Builder of the source. Its options may name the files; else all files of the
+        builder: Builder of the source. Its options may name the files; by default all files of the
             folder with this suffix are read.
         suffix: Suffix of the files.
-        read: Reads the rows of one file.
+        read: Function that reads the rows of one file.
+
+    Returns:
+        One label table for each file, by path.
 
     Raises:
         InputError: A file labels no image, or several files label the same image.

@@ -1,4 +1,4 @@
-"""Class names and states as people write them in labels."""
+"""Class names and states of findings, as people write them in labels."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NO_FINDING_CLASSES = frozenset({"no_finding", "no_findings", "normal", "healthy"
 
 
 def class_finding(name: str, where: str) -> str:
-    """Turn a class name of a label file, in any script, into the name of a finding.
+    """Convert a class name of a label file, in any script, to the name of a finding.
 
     Args:
-        name: Class name as the file writes it.
-        where: Position of the name, for the message of the error.
+        name: Class name in the file.
+        where: Position of the name, for the error message.
 
     Raises:
         InputError: The name has no letter.

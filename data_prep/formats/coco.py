@@ -2,11 +2,11 @@
 
 docs/formats.md explains how images are found and what a missing annotation means. In addition:
 
-- The first category of Roboflow, which only groups the others, is no class.
+- The first category of Roboflow only groups the others, and is no class.
 - A crowd (``iscrowd``) is no single lesion: its finding is present, but its box is left out. An
   annotation with neither ``bbox`` nor polygon excludes its image.
-- A missing annotation of a reader means absence only on images that the reader read. An image with
-  the object ``cxr`` (`cxr_extension`) states its labels there instead.
+- A missing annotation of a reader means absence only on images that the reader has read. If an
+  image has the object ``cxr`` (`cxr_extension`), its labels are taken from there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read_json_file(path: Path) -> Any:
     """Read any JSON file.
 
     Args:
-        path: The file, in UTF-8 or in the encoding of its byte order mark.
+        path: Path of the file, in UTF-8 or in the encoding of its byte order mark.
 
     Returns:
         The content: a list, dictionary, text, number, boolean or None.
@@ -100,8 +100,8 @@ _CROWDS = (1, "1")
 _CROWD_FLAGS = (None, 0, "0", "", *_CROWDS)
 
 
-# Labels of one image in one file: the boxes of each finding (without boxes it is absent), and True
-# if these boxes show all its lesions.
+# Labels of one image in one file, by finding: its boxes (none if it is absent), and True if the
+# boxes show all of its lesions.
 _Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
 
 

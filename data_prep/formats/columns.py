@@ -1,4 +1,4 @@
-"""Names and roles of the columns of label tables (``columns.toml``)."""
+"""Names and roles of the columns of label tables, from ``columns.toml``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import ORIGINS
 from cxr_compare.data_prep.contracts.text_files import read_toml_file
 
-# Column of `images.csv` by the role of a fact on the image.
+# Column of `images.csv` for each role that states a fact about the image.
 FACTS = {
     "patient": "patient_id",
     "study": "study_id",
@@ -43,7 +43,7 @@ COLUMN_ROLES = (
 
 @cache
 def column_dictionary() -> dict[str, Any]:
-    """Return the content of ``columns.toml``, with the names of columns by role."""
+    """Return the content of ``columns.toml``, together with the names of columns by role."""
     return {
         **read_column_names(Path(__file__).with_name("columns.toml")),
         "names": names_by_role(),
@@ -73,10 +73,10 @@ class _Names(BaseModel):
 
 
 def read_column_names(path: Path) -> dict[str, Any]:
-    """Read names of columns and descriptions of whole tables from a TOML file.
+    """Read names of columns, and descriptions of whole tables, from a TOML file.
 
     Raises:
-        InputError: A key is wrong, or names a role that does not exist.
+        InputError: A key is unknown, or names a role that does not exist.
     """
     content = read_toml_file(path)
     try:
@@ -97,7 +97,15 @@ def read_column_names(path: Path) -> dict[str, Any]:
 
 
 def require_role(role: str, where: str) -> None:
-    """Refuse a role that does not exist; `where` says who named it."""
+    """Check that a role of a column exists.
+
+    Args:
+        role: The role, possibly with a finding, as in ``finding:NAME``.
+        where: Option or file that names the role, for the message.
+
+    Raises:
+        InputError: There is no such role.
+    """
     kind = role.partition(":")[0]
     if kind not in COLUMN_ROLES and not kind.startswith("x_"):
         near = nearest_name(kind, COLUMN_ROLES, f"roles are {', '.join(COLUMN_ROLES)} and x_...")
@@ -105,6 +113,12 @@ def require_role(role: str, where: str) -> None:
 
 
 def nearest_name(name: str, names: Sequence[str], otherwise: str) -> str:
-    """Return a question that names the most similar of `names`, else the text `otherwise`."""
+    """Return a question that suggests the most similar name, for an error message.
+
+    Args:
+        name: Unknown name.
+        names: Known names.
+        otherwise: Text that is returned if no name is similar.
+    """
     nearest = difflib.get_close_matches(name, names, 1, 0.5)
     return f"did you mean '{nearest[0]}'?" if nearest else otherwise

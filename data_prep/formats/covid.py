@@ -1,4 +1,4 @@
-"""Format `covid`: three data sets of COVID-19 radiographs, distinguished by their files.
+"""Format `covid`: three data sets of COVID-19 radiographs, which are recognised by their files.
 
 The Radiography Database has a folder for each class, the image data collection has
 ``metadata.csv``, and the Hannover repository has ``data.csv`` and ``png/``.
@@ -45,7 +45,7 @@ _EVALUATED = (
 )
 _KINDS = ("viral", "bacterial", "fungal", "lipoid", "aspiration")
 _UNKNOWN = {"", "todo", "unknown", "unclear"}
-# On these hosts many sources are published, so the owner and the data set are named, too.
+# These hosts publish many sources, so the origin also names the owner and the data set.
 _PLATFORMS = ("github.com", "kaggle.com")
 
 
@@ -59,7 +59,7 @@ def _covid_targets(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def origin_from_url(address: str) -> str:
-    """Return the host that an image was taken from, on a platform with owner and data set.
+    """Return the host from which an image was taken; on a platform also owner and data set.
 
     Example:
         >>> origin_from_url("https://www.github.com/a/b/c.png"), origin_from_url("no address")
@@ -81,7 +81,7 @@ def _origins_of(addresses: pd.Series) -> pd.Series:
 
 
 def findings_from_path(cell: str) -> list[str]:
-    """Split a published finding such as ``Pneumonia/Viral/COVID-19`` into findings.
+    """Divide a published finding such as ``Pneumonia/Viral/COVID-19`` into single findings.
 
     Example:
         >>> findings_from_path("Pneumonia/Viral/COVID-19")
@@ -351,7 +351,7 @@ def _plain(names: pd.Series) -> pd.Series:
 
 
 def read_origins(path: Path) -> pd.DataFrame:
-    """Read a ``*.metadata.xlsx`` of the Radiography Database: the first sheet counts."""
+    """Read the first sheet of a ``*.metadata.xlsx`` of the Radiography Database."""
     text = read_table_file(path, sheet_names(path)[0]).text
     text.columns = pd.Index([" ".join(str(name).split()).upper() for name in text.columns])
     missing = [name for name in _SOURCE_COLUMNS if name not in text.columns]

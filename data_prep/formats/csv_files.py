@@ -1,7 +1,7 @@
-"""Formats of data sets of one's own: three CSV files, or any tables beside a folder of images.
+"""Formats of your own data sets: three CSV files, or any tables with a folder of images.
 
-docs/formats.md lists the columns of the three files; the tables of ``--format table`` are as people
-have them (`data_prep.formats.table`).
+docs/formats.md lists the columns of the three files. With ``--format table`` the tables may have
+other columns (`data_prep.formats.table`).
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def tables_from_image_rows(
     Args:
         builder: Builder of the source.
         text: Cells of the images table as text, with ``image_id``, ``patient_id`` and ``path``.
-        labels: Columns ``image_id, finding, reader, state, origin``.
-        boxes: Columns ``image_id, finding, reader, x1, y1, x2, y2``.
+        labels: Table with columns ``image_id, finding, reader, state, origin``.
+        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``.
         path: File of the images table, for messages.
         **options: Further arguments of `tables_from_labels`.
 

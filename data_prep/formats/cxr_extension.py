@@ -1,4 +1,4 @@
-"""The JSON object under the key ``cxr``, which holds what COCO and VOC cannot express.
+"""The JSON object under the key ``cxr``, which holds facts that COCO and VOC cannot express.
 
 Each image has one object, which other programs ignore::
 
@@ -8,9 +8,9 @@ Each image has one object, which other programs ignore::
      "findings": {"mass": {"state": "absent", "origin": "consensus", "coverage": "all"}},
      "readers": {"R1": {"findings": {...}, "boxes": [["mass", x1, y1, x2, y2]]}}}
 
-Unknown values are left out. A finding that is not under ``findings`` is unknown, so for an image
-with this object a missing box does not mean that a finding is absent. The boxes of the reference
-are stored as the format stores boxes.
+Unknown values are left out. A finding that is not under ``findings`` is unknown. On an image with
+this object a missing box therefore does not mean that a finding is absent. The boxes of the
+reference are stored as the format stores boxes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LABELS = {"state": STATES, "origin": ORIGINS, "coverage": ("all", "some")}
 
 @dataclass
 class LabelRows:
-    """Rows of the findings, box_coverage and boxes tables; the first item of a row is the image."""
+    """Rows of the findings, box_coverage and boxes tables; the first item is the image."""
 
     # `image, finding, reader, state, origin`
     states: list[tuple[str, ...]] = field(default_factory=list)
@@ -62,16 +62,16 @@ class LabelRows:
 def image_objects(
     images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, box_coverage: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
-    """Yield the ``cxr`` object of each image, in the order of `images`.
+    """Yield the ``cxr`` object of each image.
 
     Args:
-        images: The images table.
+        images: The images table, which gives the order.
         findings: Findings of all readers.
-        boxes: Boxes of all readers; those of the reference are not part of the objects.
+        boxes: Boxes of all readers. Those of the reference are not part of the objects.
         box_coverage: Box coverage of all readers.
 
     Yields:
-        Labels and boxes of each reader, ready for JSON.
+        Facts, labels and boxes of one image, as values for JSON.
     """
     labels: dict[str, dict[str, dict[str, dict[str, str]]]] = {}
     for frame in (findings, box_coverage):
@@ -108,14 +108,14 @@ def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any
 
     Args:
         value: The object.
-        image: Path of the image, for the rows.
+        image: Path of the image, which becomes the first item of each row.
         where: Position of the object, for messages.
 
     Returns:
-        Columns of the images table, and rows of the label tables.
+        Values of columns of the images table, and rows of the label tables.
 
     Raises:
-        InputError: The object is not as `image_objects` writes it.
+        InputError: The object does not have the form that `image_objects` writes.
     """
     content = _mapping(value, where)
     facts: dict[str, Any] = {}
@@ -146,14 +146,14 @@ def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any
 
 
 def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, Any]:
-    """Build the ``cxr`` object of a whole data set: version, facts on the labels, and targets.
+    """Build the ``cxr`` object of a whole data set.
 
     Args:
-        targets: The targets as ``dataset.json`` stores them, by name.
-        **facts: Facts on the labels of the whole data set.
+        targets: Targets by name, as ``dataset.json`` stores them.
+        **facts: Facts about the labels of the whole data set.
 
     Returns:
-        The object, ready for JSON.
+        The object with version, facts and targets, as values for JSON.
 
     Example:
         >>> sorted(set_object({}, labels="radiologists"))
@@ -166,10 +166,11 @@ def read_set_object(value: Any, where: str) -> dict[str, Any]:
     """Read the ``cxr`` object of a whole data set.
 
     Returns:
-        The ``targets``, and ``pixels``: False if the data set has no image files.
+        A dictionary with ``targets``, and with ``pixels``, which is False for a data set without
+        image files.
 
     Raises:
-        InputError: The object is not as `set_object` writes it.
+        InputError: The object does not have the form that `set_object` writes.
     """
     content = _mapping(value, where)
     _require(content.get("version") == _VERSION, f"{where}: version", f"{_VERSION} to be read here")

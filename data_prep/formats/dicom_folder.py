@@ -1,9 +1,9 @@
 """Format `dicom`: a folder tree of DICOM files, with the labels in a table.
 
 The headers describe the files. The id of an image is its SOPInstanceUID and that of a patient is
-PatientID, so the data set holds identifiers unless they are replaced
-(`data_prep.contracts.pseudonyms`). Cells of the label table are never quoted in a message, since a
-column may hold the names of patients.
+its PatientID, so the data set contains identifiers unless they are replaced
+(`data_prep.contracts.pseudonyms`). A message never quotes a cell of the label table, because a
+column may contain names of patients.
 """
 
 from __future__ import annotations
@@ -95,14 +95,15 @@ _FEW_FILES = 5000  # a header takes 0.6 ms, starting worker processes some secon
 
 
 def read_headers(root: Path, skip: Container[str] = ()) -> Iterator[DicomFile]:
-    """Read the header of every file below a folder, except of hidden ones.
+    """Read the header of every file below a folder. Hidden files are skipped.
 
     Args:
         root: The folder.
         skip: Relative paths of files that are not read.
 
     Returns:
-        A record of each file in the order of the paths, with a reason if it cannot be used.
+        A record of each file in the order of the paths. If a file cannot be used, the record has
+        the reason.
     """
     paths = [path for path in sorted(files_below(root)) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1

@@ -1,4 +1,4 @@
-"""Images and files that a source's labels rule out, each with its reason."""
+"""Images and files that are excluded from a data set, each with its reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 
 @dataclass
 class Exclusions:
-    """Excluded images with their reasons; the first reason for an image is kept.
+    """Excluded images with their reasons. An image keeps the first reason.
 
     Example:
         >>> exclusions = Exclusions()
@@ -32,9 +32,10 @@ class Exclusions:
         """Exclude images for one reason.
 
         Args:
-            image_ids: Ids of the images; those excluded before keep their reason.
+            image_ids: Ids of the images. Images that were excluded before keep their reason.
             reason: The reason, as users read it.
-            boxes: The wrong box of each image, ``(N, 4)``, ``xyxy`` px, if a box is the reason.
+            boxes: The wrong box of each image, shape ``(N, 4)``, ``xyxy`` in px, if a box is the
+                reason.
         """
         for row, image_id in enumerate(image_ids):
             if image_id not in self.reasons:
@@ -43,20 +44,29 @@ class Exclusions:
                     self.boxes[image_id] = boxes[row]
 
     def first(self, otherwise: str = "") -> str:
-        """Return the first reason, or `otherwise` without any."""
+        """Return the first reason, or a given text if no image is excluded.
+
+        Args:
+            otherwise: Text that is returned if no image is excluded.
+        """
         return next(iter(self.reasons.values()), otherwise)
 
     def keep(self, frame: pd.DataFrame, key: str = "image_id") -> pd.DataFrame:
-        """Return the rows of a frame whose image, in the column `key`, is not excluded."""
+        """Return the rows of a table whose image is not excluded.
+
+        Args:
+            frame: The table.
+            key: Column with the image ids.
+        """
         if not self.reasons:
             return frame
         return frame[~is_member(frame[key], list(self.reasons))].reset_index(drop=True)
 
     def table(self, paths: Mapping[str, str], stage: str = "labels") -> pd.DataFrame:
-        """Build the ``excluded`` table.
+        """Return the ``excluded`` table.
 
         Args:
-            paths: Path of each image by its id; an image without a path is listed by its id.
+            paths: Path of each image, by its id. An image without a path is listed by its id.
             stage: Step of `prepare` that excluded the images.
         """
         if not self.reasons:

@@ -1,4 +1,4 @@
-"""Names of findings as tables hold them and as people read them."""
+"""Names of findings, as tables store them and as people read them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 
 def finding_name(text: str) -> str:
-    """Turn a published label into the name of a finding: lower case, words joined by ``_``.
+    """Convert a published label to the name of a finding: lower case, words joined by ``_``.
 
     Args:
-        text: A name as a source writes it.
+        text: Label as a source writes it.
 
     Returns:
-        The name in lower case with underscores.
+        The name of the finding.
 
     Example:
         >>> finding_name("Pleural Thickening"), finding_name("Nodule/Mass")
@@ -22,13 +22,13 @@ def finding_name(text: str) -> str:
 
 
 def display_name(finding: str) -> str:
-    """Turn the name of a finding into text for people.
+    """Convert the name of a finding to a text for people.
 
     Args:
         finding: Name of a finding, such as ``pleural_thickening``.
 
     Returns:
-        The text, with a capital letter first.
+        The text, which begins with a capital letter.
 
     Example:
         >>> display_name("pleural_thickening")

@@ -1,4 +1,4 @@
-"""List the files of a source folder and recognise what it holds."""
+"""Listing of the files in a source folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def has_match(*patterns: str) -> Callable[[Path], bool]:
-    """Make a test that is true for folders in which a path matches one of the glob patterns."""
+    """Return a function that is True for a folder in which a path matches one of some patterns.
+
+    Args:
+        patterns: Glob patterns relative to the folder.
+    """
 
     def holds_match(folder: Path) -> bool:
         return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
@@ -23,7 +27,7 @@ def has_match(*patterns: str) -> Callable[[Path], bool]:
 
 
 def has_columns(path: Path, *columns: str) -> bool:
-    """Return True if the file exists and its first line names all columns, in any case."""
+    """Return True if a file exists and its first line names all given columns, in any case."""
     return set(columns) <= {name.lower() for name in read_header(path)}
 
 
@@ -31,12 +35,12 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".d
 
 
 def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = ".") -> list[str]:
-    """List the files below a folder, sorted within each folder; hidden ones are skipped.
+    """Return the files below a folder, sorted within each folder. Hidden files are skipped.
 
     Args:
-        root: Folder that the returned paths are relative to.
-        suffixes: End of the file names in lower case, or several; "" takes every file.
-        folder: Folder below `root` to list.
+        root: Folder to which the returned paths are relative.
+        suffixes: End of the file names in lower case, or several ends; "" takes every file.
+        folder: Folder below `root` that is searched.
     """
     paths = []
     for below, folders, names in os.walk(root / folder):
@@ -51,14 +55,15 @@ def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = 
 
 
 def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
-    """List the image files below a folder, recognised by their suffix.
+    """Return the image files below a folder, which are recognised by their suffix.
 
     Args:
         root: Folder to which the paths are relative.
         folder: Folder below `root` that is searched.
 
     Returns:
-        Columns ``path`` (relative to `root`) and ``image_id`` (the name without suffix).
+        A table with the columns ``path`` (relative to `root`) and ``image_id`` (name without
+        suffix).
 
     Example:
         >>> import tempfile
@@ -72,7 +77,15 @@ def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
 
 
 def require_unique_ids(images: pd.DataFrame, root: Path) -> None:
-    """Refuse two images whose file names give the same image id."""
+    """Check that no two images have file names that give the same image id.
+
+    Args:
+        images: Table with columns ``path`` and ``image_id``.
+        root: Source folder, for the message.
+
+    Raises:
+        InputError: Two images have the same id; the message names their files.
+    """
     repeated = images["image_id"].duplicated(keep=False)
     if repeated.any():
         first = images.loc[repeated].sort_values(["image_id", "path"])["path"].iloc[:2].tolist()

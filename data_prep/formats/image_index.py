@@ -1,7 +1,7 @@
-"""Find the images of a folder by the names that label files give them.
+"""Search for the images of a folder by the names that label files give them.
 
-Label files name images loosely: by a path on another machine, by a name alone, or only by having
-the same name. Only images below the source folder are ever found.
+A label file may name an image by a path on another machine, by its file name alone, or only by
+having the same name itself. Only images below the source folder are ever found.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 
 
 def role_from_path(text: str) -> str | None:
-    """Return the role that a name or path states, or None.
+    """Return the role (train, val or test) that a name or path states; None if it states none.
 
     The last folder or file name that states a role decides.
 
@@ -39,7 +39,7 @@ def role_from_path(text: str) -> str | None:
 
 
 class ImageIndex:
-    """Images below a folder, found by the names that label files give them.
+    """Images below a folder, which can be searched by the names that label files give them.
 
     Attributes:
         paths: Paths of the image files relative to the folder, sorted.
@@ -60,15 +60,15 @@ class ImageIndex:
             self._by_folder_and_stem.setdefault((folder, stem), []).append(path)
 
     def by_name(self, name: str, folders: Iterable[str], role: str | None = None) -> list[str]:
-        """Find an image by the name or path that a label file gives.
+        """Find an image by the name or path in a label file.
 
         Args:
-            name: Name or path as the label file writes it, perhaps of another machine.
-            folders: Folders where the image may be, relative to the root, the likeliest first.
-            role: Role of the label file; where several images fit, those of this role come first.
+            name: Name or path in the label file, perhaps a path of another machine.
+            folders: Folders in which the image may be, relative to the root, the likeliest first.
+            role: Role of the label file. If several images match, those of this role come first.
 
         Returns:
-            The matching paths: one where it is clear which image is meant, none, or several.
+            The matching paths: one if it is clear which image is meant, else none or several.
         """
         parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
         folders = list(folders)
@@ -99,11 +99,11 @@ class ImageIndex:
             return False
 
     def by_stem(self, stem: str, folders: Iterable[str]) -> list[str]:
-        """Find the images that have the name of a label file.
+        """Find the images that have the same name as a label file.
 
         Args:
             stem: Name of the label file without its suffix.
-            folders: Folders where the image may be, the likeliest first.
+            folders: Folders in which the image may be, the likeliest first.
         """
         for folder in folders:
             matches = self._by_folder_and_stem.get((folder, stem))

@@ -17,12 +17,12 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Read the width and height of an image, px, from its header alone.
+    """Return the width and height of an image, px, which are read from its header.
 
     The EXIF orientation is applied, so that the sides are those of the upright image.
 
     Raises:
-        InputError: The file is no image, is broken, or is larger than the limit.
+        InputError: The file is no image, is damaged, or is larger than the limit.
     """
     with open_image(path) as file:
         return _size_of(file)

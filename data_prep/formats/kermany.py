@@ -1,12 +1,13 @@
 """Format `kermany`: the paediatric chest X-rays of Kermany et al. (2018), from Kaggle or Mendeley.
 
-The file name contains the kind of pneumonia and the child: ``person1_bacteria_2.jpeg``,
+The file name states the kind of pneumonia and the child: ``person1_bacteria_2.jpeg``,
 ``IM-0115-0001.jpeg``, ``NORMAL2-IM-1427-0001.jpeg``, and in Mendeley's first release
 ``BACTERIA-1008087-0001.jpeg``.
 
-``person1`` of a bacterial and of a viral name counts as one child. This is the safe assumption.
-Person and image numbers rise together within each kind, across train and test, so each kind seems
-to be numbered separately and most such pairs seem to be two children.
+If ``person1`` occurs in the names of bacterial and of viral images, both count as one child. This
+is the safe assumption, because it never puts one child into training and test. Probably most such
+pairs are two children: person and image numbers rise together within each kind, across train and
+test, so each kind seems to be numbered separately.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _PATIENT = (
 )
 _KIND = r"^(?:person\d+_)?(bacteria|virus)[_-]"
 _CLASSES = {"bacteria": "bacterial", "virus": "viral"}
-# With fewer images, two thresholds or two trainings cannot be distinguished.
+# With fewer validation images, two thresholds or two trainings cannot be distinguished.
 _SMALL_VAL = 100
 
 

@@ -1,8 +1,8 @@
-"""Turn label files that draw boxes (COCO, VOC, YOLO) into the tables of a data set.
+"""Conversion of label files with boxes (COCO, VOC, YOLO) to the tables of a data set.
 
-Each of these formats gathers the content of its files image by image. The rest is the same for
-all: an image with a label file is free of every class without a box in the file, and the findings
-of an image without a label file are unknown.
+Each of these formats collects the content of its files image by image. The following steps are the
+same for all. In an image with a label file, every class without a box is absent. The findings of an
+image without a label file are unknown.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def read_lines(path: Path) -> list[str]:
     """Read the lines of a text file.
 
     Args:
-        path: The file, of any encoding that `decode_text` knows.
+        path: Path of the file, in any encoding that `decode_text` knows.
 
     Returns:
-        The lines without their ends.
+        The lines without line breaks.
 
     Raises:
         InputError: The file cannot be read as text.
@@ -104,15 +104,22 @@ def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> 
 
 
 def add_name_space(patients: pd.Series, space: str) -> pd.Series:
-    """Put a name space before patient ids that have none: ``space:patient``."""
+    """Put a prefix before patient ids that have none: ``space:patient``.
+
+    Patients of different sources then keep different ids.
+
+    Args:
+        patients: Patient ids.
+        space: The prefix without its colon.
+    """
     return patients.where(patients.str.contains(":"), f"{space}:" + patients)
 
 
 @dataclass
 class LabelFiles:
-    """Content of the label files of a source, gathered image by image.
+    """Content of the label files of a source, collected image by image.
 
-    An image is known by its path until the tables are built.
+    Images are identified by their paths until the tables are built.
     """
 
     builder: SourceBuilder
@@ -153,7 +160,7 @@ class LabelFiles:
         return self.builder.exclusions
 
     def build_tables(self) -> SourceTables:
-        """Build the tables of the source; exclude images whose labels contradict each other.
+        """Build the tables of the source. Images whose labels contradict each other are excluded.
 
         Raises:
             InputError: No image can be used.

@@ -1,8 +1,9 @@
-"""Recognise the columns of a user's label table.
+"""Recognition of the columns of a user's label table.
 
-Columns are recognised by their names and by whole tables of known data sets (``columns.toml``),
-shown with three rows, and corrected by ``--columns ROLE=COLUMN``. A column that may hold a second
-reader's labels is never ignored: the user is asked about it.
+Columns are recognised by their names, or because the table is that of a known data set
+(``columns.toml``). The user sees the result with three rows, and can correct it by ``--columns
+ROLE=COLUMN``. A column that may hold the labels of a second reader is never ignored: the user is
+asked about it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _MOST_LABELS = 8
 
 @dataclass
 class LabelTable:
-    """Label table of the user with the roles of its columns."""
+    """Label table of the user, with the roles of its columns."""
 
     path: Path
     text: pd.DataFrame
@@ -57,19 +58,19 @@ class LabelTable:
         """Keep the rows whose images were found.
 
         Args:
-            matches: Columns ``row`` (position in the table), ``image_id`` and ``path``. A row that
-                names several images is repeated for each.
+            matches: Table with columns ``row`` (position in the label table), ``image_id`` and
+                ``path``. A row that names several images is repeated for each.
         """
         self.labels = self.cells("label").unique().tolist()
         self.text = self.text.iloc[matches["row"].to_numpy()]
         self.images = matches[["image_id", "path"]].set_index(self.text.index)
 
     def assign_role(self, role: str, columns: Iterable[str]) -> None:
-        """Assign a role to columns, and take their former role away.
+        """Assign a role to columns, which lose their former role.
 
         Args:
-            role: Role, or ``finding:NAME``, which also names the finding.
-            columns: Names of columns; those that the table does not have are ignored.
+            role: The role, or ``finding:NAME``, which also names the finding.
+            columns: Names of columns. Columns that the table does not have are ignored.
         """
         role, _, finding = role.partition(":")
         assigned = [column for column in columns if column in self.text.columns]
@@ -85,9 +86,9 @@ class LabelTable:
         return bool(self.columns.get(role))
 
     def cells(self, role: str) -> pd.Series:
-        """Return the cells of a role, translated by the dictionary.
+        """Return the cells of a role, translated into standard terms.
 
-        Where several columns have the role, the first filled cell of the row counts.
+        If several columns have the role, the first one with content counts in each row.
         """
         cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
         for column in self.columns.get(role, ()):
@@ -99,10 +100,10 @@ class LabelTable:
         return cells.where(~is_member(lower, list(meanings)), renamed(lower, meanings))
 
     def describe_labels(self, *, quoted: bool = True) -> list[str]:
-        """Describe how labels that name no finding are understood, as lines of text.
+        """Return lines that describe how labels without a finding are understood.
 
         Args:
-            quoted: Cells may be quoted; otherwise only labels of the dictionary are shown.
+            quoted: True quotes cells. False shows only labels that ``columns.toml`` contains.
         """
         columns = self.columns.get("label", ()) if not self.has("state") else ()
         if not columns:
@@ -128,29 +129,29 @@ class LabelTable:
 
     @property
     def unknown_labels(self) -> set[str]:
-        """Labels that mean that nothing is known of the image, in lower case."""
+        """Labels, in lower case, that mean that nothing is known about the image."""
         return {*column_dictionary()["unknown"], *self.known.get("unknown", ())}
 
     @property
     def box_roles(self) -> set[str]:
-        """Roles of box edges, sides and centres that the table has."""
+        """Roles of box edges, sides and centres for which the table has a column."""
         return {role for role in BOX_ROLES if self.has(role)}
 
     @property
     def unused(self) -> list[str]:
-        """Columns without a role."""
+        """Columns of the table that have no role, so that their cells are not used."""
         used = {column for columns in self.columns.values() for column in columns}
         return [column for column in self.text.columns if column not in used]
 
     def finding(self, column: str) -> str:
-        """Return the finding that a column states."""
+        """Return the name of the finding that a column states."""
         return self.names.get(column) or class_finding(column, str(self.path))
 
     def lines(self, *, quoted: bool = True) -> list[str]:
-        """Describe the recognised columns as lines of text.
+        """Return lines of text that show the recognised columns.
 
         Args:
-            quoted: The first three rows may be shown.
+            quoted: True also shows the first three rows.
         """
         rows = [(role, column) for role, columns in self.columns.items() for column in columns]
         rows = [(f"finding {self.finding(c)}" if r == "finding" else r, c) for r, c in rows]
@@ -183,7 +184,7 @@ def _plain_name(cell: str) -> str:
 
 
 def absent_finding(name: str, classes: Collection[str]) -> str:
-    """Return the finding that a class such as ``no_mass`` states to be absent, or "".
+    """Return the finding whose absence a class such as ``no_mass`` states; "" for other classes.
 
     Args:
         name: Class name.
@@ -279,7 +280,7 @@ def _find_findings(table: LabelTable, class_names: Sequence[str], every: bool) -
 
 
 def holds_states(cells: pd.Series) -> bool:
-    """Return True if every filled cell is a state such as 1, 0, present or absent."""
+    """Return True if every cell with content is a state such as 1, 0, present or absent."""
     filled = cells[cells != ""].str.lower()
     return len(filled) > 0 and bool(is_member(filled, list(STATE_OF_TEXT)).all())
 
@@ -287,13 +288,13 @@ def holds_states(cells: pd.Series) -> bool:
 def read_label_tables(
     builder: SourceBuilder, keys: Sequence[str] = ("file",), *, quoted: bool = True
 ) -> list[LabelTable]:
-    """Recognise the label tables of the user and show the user what was recognised.
+    """Read the label tables of the user, recognise their columns, and show the result.
 
     Args:
         builder: Builder of the source, whose options name the tables.
-        keys: Roles by which a table may name its images, the first that it has counts.
-        quoted: Cells may be shown. Where they must not be, every column of states counts as a
-            finding, since the user cannot see which columns are none.
+        keys: Roles by which a table may name its images. The first one that the table has is used.
+        quoted: True may show cells to the user. If it is False, every column of states counts as a
+            finding, because the user cannot see which columns are none.
 
     Returns:
         The tables with the roles of their columns.

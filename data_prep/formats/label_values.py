@@ -1,4 +1,4 @@
-"""Numbers and facts of an image as label files of other programs write them."""
+"""Conversion of numbers and facts in label files of other programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_SIDE_PX = 1_000_000
 
 
 def as_number(value: Any) -> float | None:
-    """Return a JSON value as a finite number, or None if it is none.
+    """Return a JSON value as a finite number; None if it is no finite number.
 
     Example:
         >>> as_number(3), as_number(" 2.5 "), as_number(True), as_number("nan"), as_number([1])
@@ -45,13 +45,13 @@ def finite_or_nan(values: Iterable[Any]) -> list[float]:
 
 
 def read_plain_facts(entry: dict[str, Any]) -> dict[str, Any]:
-    """Read patient, study, view, sex and age of an entry; values of a wrong kind are left out.
+    """Return patient, study, view, sex and age of an entry. Values of a wrong type are left out.
 
     Args:
         entry: Object of a label file that describes one image.
 
     Returns:
-        Columns of the images table by name.
+        Values by name of the column in the images table.
     """
     texts = {
         key: str(entry[key]).strip()
@@ -67,10 +67,10 @@ def read_plain_facts(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_side(value: Any) -> int | None:
-    """Return the height or width that a label file states, px, or None if it states none.
+    """Return a height or width that a label file states, px; None if it states none.
 
     Raises:
-        InputError: No image can have this side.
+        InputError: No image can have a side of this length.
 
     Example:
         >>> parse_side("1024"), parse_side(0), parse_side(None)

@@ -1,4 +1,4 @@
-"""Check labels and boxes against each other and build the tables of a source."""
+"""Check of labels against boxes, and building of the tables of a source."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def tables_from_labels(
 ) -> SourceTables:
     """Build the tables of a source from the labels and boxes of one or more readers.
 
-    Images whose labels contradict each other are excluded, and the reference is added.
+    Images whose labels contradict each other are excluded. The labels of the reference are added.
 
     Args:
         builder: Builder of the source.
         images: The images table.
-        labels: Columns ``image_id, finding, reader, state, origin``.
-        boxes: Columns ``image_id, finding, reader, x1, y1, x2, y2``.
-        path: File that states the labels, for messages.
+        labels: Table with columns ``image_id, finding, reader, state, origin``.
+        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``.
+        path: File with the labels, for messages.
         lacking: Noun for what an image without labels lacks, for a note.
-        if_widths: Advice where x2 and y2 look like widths and heights.
+        if_widths: Advice for the case that x2 and y2 seem to be widths and heights.
         **tables: Further tables for `SourceBuilder.build`.
 
     Raises:
@@ -58,7 +58,14 @@ def tables_from_labels(
 def exclude_contradictions(
     builder: SourceBuilder, labels: pd.DataFrame, boxes: pd.DataFrame, if_widths: str = ""
 ) -> None:
-    """Exclude the images whose labels and boxes contradict each other."""
+    """Exclude the images whose labels and boxes contradict each other.
+
+    Args:
+        builder: Builder of the source, which collects the exclusions.
+        labels: Labels of all readers.
+        boxes: Boxes of all readers.
+        if_widths: Advice for the case that x2 and y2 seem to be widths and heights.
+    """
     exclusions = builder.exclusions
     exclusions.add(
         labels.loc[labels.duplicated(LABEL_KEY), "image_id"], "two states for one finding"
@@ -71,7 +78,7 @@ def exclude_contradictions(
 
 
 def add_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
-    """Add a present finding for each box whose finding has no label."""
+    """Return the labels, with a present finding added for each box whose finding has no label."""
     merged = boxes[LABEL_KEY].drop_duplicates().merge(labels[LABEL_KEY], how="left", indicator=True)
     implied = merged.loc[merged["_merge"] == "left_only", LABEL_KEY]
     implied = implied.assign(state="present", origin="boxes")

@@ -1,8 +1,8 @@
 """Format `nih`: NIH ChestX-ray14 (Wang et al. 2017), as the NIH Clinical Center and Kaggle publish.
 
-A program mined the labels from radiology reports, so their origin is ``report_nlp``. Official boxes
-exist on 880 of 112,120 images. Only these images and findings count as boxed, since nobody looked
-for boxes on the other positive images.
+A program extracted the labels from radiology reports, so their origin is ``report_nlp``. There are
+official boxes on 880 of 112,120 images. Only these images and findings count as boxed, because
+nobody looked for boxes on the other positive images.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FINDINGS = (
 )
 _NO_FINDING = "no_finding"
 _BOXES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
-# Names of findings that differ between BBox_List and Data_Entry.
+# Name in Data_Entry of a finding that has another name in BBox_List.
 _BOX_NAMES = {"infiltrate": "infiltration"}
 # The headers of BBox_List and Data_Entry have commas inside brackets, so a name spans columns.
 _BOX = ["Bbox [x", "y", "w", "h]"]
@@ -104,7 +104,7 @@ def _read_nih(builder: SourceBuilder) -> SourceTables:
 
 
 def find_entries(folder: Path) -> Path | None:
-    """Find the ``Data_Entry_2017`` table in a folder.
+    """Return the path of the ``Data_Entry_2017`` table in a folder.
 
     Returns:
         The corrected table of 2020 if there is one, else that of 2017, else None.
@@ -144,16 +144,16 @@ def _ages(text: pd.Series, path: Path) -> pd.Series:
 
 
 def read_field_sizes(path: Path) -> pd.DataFrame:
-    """Read the size of the field that each image shows, mm, from ``Data_Entry_2017``.
+    """Read the width and height in mm that each image shows, from ``Data_Entry_2017``.
 
-    The width of the field is the original spacing times the original width, whatever the size of
-    the copy.
+    The width is the original pixel spacing times the original number of columns. It does not depend
+    on the size of the published copy.
 
     Returns:
-        Columns ``nih_image, field_width_mm, field_height_mm``.
+        A table with columns ``nih_image, field_width_mm, field_height_mm``.
 
     Raises:
-        InputError: The table lacks a column or holds a cell that is no number.
+        InputError: The table lacks a column, or a cell is no number.
     """
     text = read_text_table(path, ("Image Index",))
     missing = [name for name in _SIZES if name not in text.columns]

@@ -1,4 +1,4 @@
-"""Patients as file names and tables name them."""
+"""Patients of images, which are found in the names of image files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) -> pd.Series:
-    r"""Find the patient of each image in its file name; missing where the pattern does not match.
+    r"""Return the patient of each image, which is found in its file name.
 
     Args:
         names: File names.
-        pattern: Regular expression whose first group is the patient. The name of the group, if it
-            has one, is the name space. None finds no patient.
-        name_space: Name space of the patients where the pattern names none.
+        pattern: Regular expression whose first group is the patient. If the group has a name, that
+            is the prefix of the patient ids. None finds no patient.
+        name_space: Prefix of the patient ids if the pattern names none.
 
     Returns:
-        ``space:patient`` of each name, in the same order.
+        ``prefix:patient`` for each file name, in the same order; missing if the pattern does not
+        match.
 
     Raises:
         InputError: The pattern is no regular expression, or has no group.

@@ -1,6 +1,7 @@
-"""Make the reference from the labels and boxes of several readers (``--reference``).
+"""Joining of the labels and boxes of several readers to those of the reference (``--reference``).
 
-Labels are decided by vote, boxes by overlap and vote. The labels of each reader are stored, too.
+The reference is the set of labels that training and evaluation use. Labels are joined by vote, and
+boxes by overlap and vote. The labels of each reader are stored as well.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _SAME_LESION_IOU = 0.4
 
 
 class ReferenceTables(NamedTuple):
-    """Tables of the readers and of the reference."""
+    """Tables with the rows of the readers and of the reference."""
 
     findings: pd.DataFrame
     boxes: pd.DataFrame
@@ -39,14 +40,15 @@ def add_reference(
     boxes: pd.DataFrame,
     boxed_findings: Iterable[str] = (),
 ) -> ReferenceTables:
-    """Add the reference to the labels and boxes of the readers.
+    """Add the labels and boxes of the reference to those of the readers.
 
     Args:
         builder: Builder of the source, whose options name the rule.
-        findings: Columns ``image_id, finding, reader, state, origin``. Rows of the reader
-            ``reference`` are kept unchanged.
-        boxes: Columns ``image_id, finding, reader, x1, y1, x2, y2``, px of the original image.
-        boxed_findings: Findings that the readers box wherever they see them; those in `boxes`
+        findings: Table with columns ``image_id, finding, reader, state, origin``. Rows of the
+            reader ``reference`` stay unchanged.
+        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, px of the original
+            image.
+        boxed_findings: Findings that the readers box wherever they see them. Findings in `boxes`
             always count as such.
 
     Returns:
@@ -91,12 +93,12 @@ def _require_rule(rule: str, readers: pd.Series) -> None:
 
 
 def vote_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """Make the findings of the reference from those of the readers.
+    """Return the findings of the reference, by vote of the readers.
 
     Args:
-        findings: Columns ``image_id, finding, reader, state, origin`` of the readers.
-        rule: ``majority``, ``any``, ``all`` or ``reader:NAME``. A label without the necessary votes
-            is uncertain.
+        findings: Table of the readers with columns ``image_id, finding, reader, state, origin``.
+        rule: ``majority``, ``any``, ``all`` or ``reader:NAME``. A finding without the necessary
+            votes is uncertain.
     """
     if rule not in _RULES:
         chosen = findings[findings["reader"] == rule.partition(":")[2]]
@@ -119,11 +121,17 @@ def vote_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
 def fuse_boxes(
     findings: pd.DataFrame, boxes: pd.DataFrame, reference: pd.DataFrame, rule: str
 ) -> pd.DataFrame:
-    """Make the boxes of the reference from those of the readers.
+    """Return the boxes of the reference, by overlap and vote of the readers.
 
     Overlapping boxes of one finding are fused to the mean of their edges (see `same_lesions`). A
-    fused box is kept if enough of the finding's readers drew it: more than half for ``majority``,
-    one for ``any``, every one for ``all``. ``reader:NAME`` takes the boxes of that reader.
+    fused box is kept if enough of the readers of the finding drew it: more than half for
+    ``majority``, one for ``any``, all for ``all``. ``reader:NAME`` takes the boxes of that reader.
+
+    Args:
+        findings: Findings of the readers.
+        boxes: Boxes of the readers.
+        reference: Findings of the reference.
+        rule: ``majority``, ``any``, ``all`` or ``reader:NAME``.
     """
     if rule not in _RULES:
         fused = boxes[boxes["reader"] == rule.partition(":")[2]]
@@ -148,13 +156,13 @@ def fuse_boxes(
 def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarray:
     """Group the boxes of several readers by lesion.
 
-    The method is greedy: pairs of boxes of one image and finding by different readers are joined
-    in the order of their overlap, down to `iou`. A lesion has at most one box of each reader, so a
+    The method is greedy: pairs of boxes of one image and finding by different readers are joined in
+    the order of their overlap, down to `iou`. A lesion has at most one box of each reader, so a
     pair that would add a second one is skipped. The order of the rows does not matter.
 
     Args:
-        boxes: Columns ``image_id, finding, reader, x1, y1, x2, y2``.
-        iou: Boxes that overlap by more than this outline the same lesion.
+        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``.
+        iou: Two boxes with an IoU above this value outline the same lesion.
 
     Returns:
         Number of the lesion of each box, int64, shape ``(N,)``.
@@ -196,12 +204,12 @@ def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarr
 def box_coverage_of_readers(
     findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series
 ) -> pd.DataFrame:
-    """List the images, findings and readers whose boxes show all lesions.
+    """Return the images, findings and readers whose boxes show all lesions.
 
     Args:
         findings: Findings of the readers.
         boxes: Boxes of the readers.
-        localised: Findings that the readers box.
+        localised: Findings that the readers mark by boxes.
 
     Returns:
         The box_coverage table.

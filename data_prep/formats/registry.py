@@ -1,8 +1,8 @@
-"""The formats that `cxr prepare` reads; detection, help and the documents follow from this list.
+"""The list of formats that `cxr prepare` reads. Detection, help and documents are made from it.
 
-A new format needs a module with a `Format` record, a line here, and a test. Its ``read`` gathers
-notes and exclusions in a `SourceBuilder`, which then builds the tables. Then run
-``python tools/documents.py`` writes the table of the docs anew.
+A new format needs a module with a `Format` record, a line here, and a test. Its function ``read``
+collects notes and exclusions in a `SourceBuilder`, which then builds the tables. Afterwards,
+``python tools/documents.py`` writes the table of formats in the documents.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cxr_compare.data_prep.formats.vindr import VINDR
 from cxr_compare.data_prep.formats.voc import VOC
 from cxr_compare.data_prep.formats.yolo import YOLO
 
-# Detection takes the first format that fits, so those that fit many folders come last.
+# Detection takes the first format that fits. Formats that fit many folders therefore come last.
 _RECORDS = (
     RSNA,
     CSV,
@@ -60,16 +60,16 @@ def read_source(
 
     Args:
         source: The source folder.
-        format: Name of the format; without one the error names a likely one.
+        format: Name of the format. If it is None, the error suggests a likely one.
         options: Options of the user.
-        show: Called with each line on what was recognised.
+        show: Function that is called with each line about what was recognised.
 
     Returns:
-        The tables of the source; no pixel is decoded.
+        The tables of the source. No pixel is decoded.
 
     Raises:
-        InputError: The folder is not in this format, an option does not apply to it, or the
-            source contradicts itself.
+        InputError: The folder is not in this format, an option does not apply to it, or the source
+            contradicts itself.
     """
     if all((source / name).exists() for name in ("dataset.json", "images.parquet")):
         raise InputError(
@@ -112,7 +112,7 @@ def _require_folder(source: Path) -> None:
 
 
 def likely_format(folder: Path) -> str | None:
-    """Return the likely ``--format`` of an existing folder, or None where no format fits."""
+    """Return the name of the first format that fits a folder; None if no format fits."""
     return next((name for name, record in FORMATS.items() if record.detect(folder)), None)
 
 
@@ -135,13 +135,13 @@ def _command(name: str, folder: Path, out: str) -> str:
 
 
 def describe_raw_download(folder: Path) -> str | None:
-    """Describe a folder that holds a download still to be prepared.
+    """Return advice for a folder that holds a download which has not been prepared.
 
     Args:
-        folder: Folder that was taken for a data set; its subfolders are looked at, too.
+        folder: Folder that was given as a data set. Its subfolders are checked, too.
 
     Returns:
-        A clause with the command to run, or None where the folder fits no format.
+        A clause with the command to run; None if the folder fits no format.
     """
     name = likely_format(folder)
     where = folder

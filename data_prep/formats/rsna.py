@@ -1,7 +1,7 @@
 """Format `rsna`: the RSNA Pneumonia Detection Challenge (2018), stage 2, as on Kaggle.
 
-Its column ``patientId`` names an image. The patients come from the public mapping to NIH
-ChestX-ray14 (``rsna_to_nih.csv`` in the same folder).
+Its column ``patientId`` names an image, not a patient. The patients come from the public mapping to
+NIH ChestX-ray14 (``rsna_to_nih.csv`` in the same folder).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MAPPING = "rsna_to_nih.csv"
 _PHANTOM = "synth.json"
 _BOX = ["x", "y", "width", "height"]
 # Mean squared grey-level difference above which the public match of an RSNA image to an NIH image
-# is doubtful: 98 of 26,684; the others lie far below.
+# is doubtful. 98 of 26,684 matches exceed it; all others are far below.
 _DOUBTFUL_MSE = 20.0
 
 
@@ -111,7 +111,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
 
 
 def read_classes(path: Path) -> pd.DataFrame:
-    """Read ``stage_2_detailed_class_info.csv`` as ``image_id, x_class``, row by row."""
+    """Read ``stage_2_detailed_class_info.csv`` as a table with columns ``image_id, x_class``."""
     text = read_text_table(path, ("patientId", "class"))
     classes = text["class"].map(CLASSES)
     refuse_line(classes.isna(), path, f"; expected one of {', '.join(CLASSES)}", text["class"])
@@ -119,9 +119,9 @@ def read_classes(path: Path) -> pd.DataFrame:
 
 
 def read_mapping(source: Path) -> pd.DataFrame | None:
-    """Read the mapping from RSNA images to NIH images, if it is there.
+    """Read the mapping from RSNA images to NIH images; return None if there is no such file.
 
-    The patient numbers are NIH's, or those of one phantom.
+    The patient ids are those of NIH, or for synthetic images those of the synthetic patients.
     """
     path = source / MAPPING
     space = "nih"
@@ -156,7 +156,7 @@ def _find_headers(source: Path) -> Path | None:
 def read_header_table(path: Path) -> pd.DataFrame:
     """Read view, sex and age of each image from the public table of DICOM headers.
 
-    PixelSpacing is ignored, since it is that of NIH's original file, not of the 1024 px image.
+    PixelSpacing is ignored: it is that of NIH's original file and not of the image with 1024 px.
     """
     text = read_text_table(path, ("PatientID",), ("ViewPosition", "PatientSex", "PatientAge"))
     people = pd.DataFrame(

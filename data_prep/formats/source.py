@@ -1,4 +1,4 @@
-"""Tables of a source before any pixel is read, and the builder with which formats make them."""
+"""Tables of a source before any pixel is decoded, and the builder with which formats make them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def empty_roles() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    r"""Options of the user on how a source is read; each format takes some of them.
+    """Options of the user for reading a source. Each format uses some of them.
 
     Example:
         >>> ReadOptions(columns=("file=Image Index",)).reference
@@ -64,7 +64,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class SourceTables:
-    """Tables of one data set as its publisher gives it, before any pixel is read."""
+    """Tables of one data set as its publisher provides it, before any pixel is decoded."""
 
     format: str  # name of the format, as in ``--format``
     root: Path  # folder that `images.path` is relative to
@@ -87,10 +87,10 @@ class SourceTables:
     notes: tuple[str, ...] = ()  # facts about the source that a user must know, a sentence each
 
     def with_targets(self, targets: Mapping[str, Sequence[str]]) -> SourceTables:
-        """Add targets of the user; a target of the same name is replaced.
+        """Return the tables with targets of the user. A target replaces one with the same name.
 
         Args:
-            targets: Findings that make each target positive, by the name of the target.
+            targets: Findings of each target, by its name. An image is positive if any is present.
 
         Returns:
             The same tables with the added targets.
@@ -113,10 +113,10 @@ class SourceTables:
         return replace(self, targets={**self.targets, **added})
 
     def reader_notes(self, rule: str) -> list[str]:
-        """Describe how often the readers differ and what the reference lacks.
+        """Return notes on how often the readers differ, and on what the reference lacks.
 
         Args:
-            rule: Rule that made the reference of the readers, as in ``--reference``.
+            rule: Rule that joined the readers to the reference, as in ``--reference``.
         """
         is_reference = self.findings["reader"] == REFERENCE_READER
         readers = self.findings[~is_reference]
@@ -158,12 +158,12 @@ class SourceTables:
 
 
 class WrongFormatError(InputError):
-    """A folder is not in the format that was named."""
+    """A folder does not have the format that the user named."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format that `cxr prepare` reads; the help, the documents and detection follow from it."""
+    """A format that `cxr prepare` reads; help, documents and detection are made from it."""
 
     name: str  # as in `--format`
     title: str  # name for people, as in the README and the documents
@@ -182,12 +182,12 @@ class Format:
     def read_source(
         self, source: Path, options: ReadOptions, show: Callable[[str], None]
     ) -> SourceTables:
-        """Read the tables of a folder or, where `read` allows it, of one file.
+        """Read the tables of a folder or, if the format allows it, of one file.
 
         Args:
             source: Source folder or file.
             options: Options of the user.
-            show: Called with each line that the user should see at once.
+            show: Function that is called with each line that the user should see at once.
 
         Raises:
             InputError: The source cannot be read, or contradicts itself.
@@ -204,7 +204,7 @@ class Format:
 
 @dataclass
 class SourceBuilder:
-    """Notes and exclusions that a format gathers, and the steps that all formats share."""
+    """Notes and exclusions that a format collects, and the steps that all formats share."""
 
     format: Format
     root: Path  # the source folder
@@ -214,7 +214,7 @@ class SourceBuilder:
     exclusions: Exclusions = field(default_factory=Exclusions)  # by image id, or path without one
 
     def label_tables(self) -> dict[Path, pd.DataFrame]:
-        """Return the format's own label tables and those of the user by path; cells are text."""
+        """Return the label tables of the format and of the user by path, with cells as text."""
         tables = dict(self.format.make_label_tables(self))
         sheet = self.options.sheet
         for path in self.options.labels:
@@ -229,7 +229,7 @@ class SourceBuilder:
         return tables
 
     def require_format(self) -> None:
-        """Refuse a folder that does not look like the format; name a neighbour that does."""
+        """Check that the folder has the format. The error names a nearby folder that has it."""
         if self.format.detect(self.root):
             return
         below = sorted(path for path in self.root.iterdir() if path.is_dir())
@@ -248,16 +248,17 @@ class SourceBuilder:
         warning: Callable[[int], str] | None = None,
         remedy: str = "",
     ) -> pd.DataFrame:
-        """Fill in missing patients and record where each patient id comes from.
+        """Complete missing patients, and record the source of each patient id.
 
         Args:
-            stated: Patient of each image, missing where the source names none.
-            fallback: Patient id of an image whose patient is not named, unique to the image.
-            warning: Turns the number of images without a patient into the beginning of a warning.
+            stated: Patient of each image; missing if the source names none.
+            fallback: Patient id for an image without a patient, unique to the image.
+            warning: Function that returns the beginning of a warning, from the number of images
+                without a patient.
             remedy: Sentence that ends the warning.
 
         Returns:
-            Columns ``patient_id`` and ``patient_id_source``, one row an image.
+            A table with columns ``patient_id`` and ``patient_id_source``, one row for each image.
         """
         is_known = stated.notna()
         n_unknown = int((~is_known).sum())
@@ -268,7 +269,12 @@ class SourceBuilder:
         return pd.DataFrame({"patient_id": patient_id, "patient_id_source": origin})
 
     def warn_of_unknown_patients(self, begin: str, remedy: str = "") -> None:
-        """Note that each image of an unknown patient counts as one patient."""
+        """Add the note that each image of an unknown patient counts as a patient of its own.
+
+        Args:
+            begin: Beginning of the note, which names the images.
+            remedy: Sentence that ends the note.
+        """
         warning = (
             f"WARNING: {begin} counts as a patient of its own. The same person may then be in "
             "training and test, which makes the figures too good"
@@ -276,7 +282,7 @@ class SourceBuilder:
         self.notes.append(f"{warning}. {remedy}" if remedy else warning)
 
     def drop_repeats(self, rows: pd.DataFrame, file: str) -> pd.DataFrame:
-        """Drop rows of a file that repeat an earlier one, and note how many."""
+        """Return the rows of a file without repeated ones, and add a note on their number."""
         unique = rows.drop_duplicates()
         if len(unique) < len(rows):
             self.notes.append(f"{file}: {len(rows) - len(unique)} repeated rows were dropped")
@@ -286,10 +292,11 @@ class SourceBuilder:
         """Return the files that are not excluded by their path, with an ``image_id``.
 
         Args:
-            files: Columns ``path``, ``name`` and ``inside`` (the path inside the data set).
-            published: True where ``name`` is a published one, which then is the id; elsewhere the
-                id is the path inside the data set.
-            empty: Message of the error where no file is left.
+            files: Table with columns ``path``, ``name`` and ``inside`` (the path inside the data
+                set).
+            published: True if ``name`` is a published name, which then becomes the id. Otherwise
+                the path inside the data set becomes the id.
+            empty: Message of the error if no file is left.
         """
         bare = files["inside"].str.replace(r"\.\w+$", "", regex=True)
         image_id = files["name"].where(published, bare)
@@ -302,14 +309,14 @@ class SourceBuilder:
     def match_files(
         self, rows: pd.DataFrame, files: pd.DataFrame, key: str, table: str, advice: str = ""
     ) -> bool:
-        """Exclude rows without a file and files without a row.
+        """Exclude rows without a file, and files without a row.
 
         Args:
             rows: Rows of a label table, with ``image_id``.
             files: Image files of the source.
-            key: Column that both tables share.
+            key: Column that both tables have.
             table: File name of the label table, for messages.
-            advice: End of the error message where no file is listed.
+            advice: End of the error message if the label table lists no file.
 
         Returns:
             True if the source has image files at all.
@@ -329,13 +336,13 @@ class SourceBuilder:
     def exclude_invalid_boxes(
         self, boxes: pd.DataFrame, hint: str = "", if_widths: str = ""
     ) -> None:
-        """Exclude the images of impossible boxes, since a wrong box is a wrong label.
+        """Exclude the images that have an impossible box, because a wrong box is a wrong label.
 
         Args:
-            boxes: Columns ``image_id, x1, y1, x2, y2`` (px of the original image).
-            hint: End of the reason where a box has no area.
-            if_widths: Advice where most boxes end before they begin, as they do when x2 and y2
-                are widths and heights; "" asks no such question.
+            boxes: Table with columns ``image_id, x1, y1, x2, y2`` (px of the original image).
+            hint: End of the reason for a box without area.
+            if_widths: Advice for the case that most boxes end before they begin, because x2 and y2
+                are widths and heights. "" does not check this case.
 
         Raises:
             InputError: Most boxes end before they begin, and `if_widths` is given.
@@ -365,16 +372,16 @@ class SourceBuilder:
         files: pd.DataFrame | None = None,
         **tables: pd.DataFrame | None,
     ) -> SourceTables:
-        """Put the tables of the source together.
+        """Build the tables of the source.
 
         Args:
             images: Images that are not excluded.
             findings: Findings of these images.
-            targets: Targets by name; without them each finding is a target.
-            files: Columns ``image_id, path`` of all images that may be excluded; gives the paths
-                in the ``excluded`` table.
-            **tables: Further tables of `SourceTables`. Excluded images are taken out of ``split``
-                and ``official`` here.
+            targets: Targets by name. None makes a target of each finding.
+            files: Table with columns ``image_id, path`` of all images that may be excluded, from
+                which the ``excluded`` table takes the paths.
+            **tables: Further tables of `SourceTables`. Excluded images are removed from ``split``
+                and ``official``.
         """
         paths = {} if files is None else dict(zip(files["image_id"], files["path"], strict=True))
         excluded = self.exclusions.table(paths)
@@ -400,12 +407,12 @@ class SourceBuilder:
 
 
 def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame:
-    """Build rows of the reference reader: ``image_id, finding, reader`` and the given columns.
+    """Build rows of the reference reader: ``image_id, finding, reader`` and further columns.
 
     Args:
-        image_ids: Ids of images, shape ``(N,)``.
-        finding: Name of a finding for all rows, or a name for each row.
-        **columns: Further columns, each a value for all rows or one for each row.
+        image_ids: Ids of N images.
+        finding: Name of one finding for all rows, or a name for each row.
+        **columns: Further columns, each with one value for all rows or one for each row.
 
     Returns:
         The rows, numbered from 0.
@@ -421,7 +428,19 @@ def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame
 def boxes_from_sizes(
     image_ids: Any, finding: Any, x: pd.Series, y: pd.Series, width: pd.Series, height: pd.Series
 ) -> pd.DataFrame:
-    """Build boxes of the reference from their upper left corner, width and height, px."""
+    """Build boxes of the reference from their position and size, in px of the original image.
+
+    Args:
+        image_ids: Image id of each box.
+        finding: Name of one finding for all boxes, or a name for each box.
+        x: Left edge of each box.
+        y: Upper edge of each box.
+        width: Width of each box.
+        height: Height of each box.
+
+    Returns:
+        A table with columns ``image_id, finding, x1, y1, x2, y2, reader``.
+    """
     edges = {"x1": x, "y1": y, "x2": x + width, "y2": y + height}
     boxes = {"image_id": image_ids, "finding": finding, **edges, "reader": REFERENCE_READER}
     return pd.DataFrame(boxes).reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Labels and boxes that the rows of label tables state, reader by reader."""
+"""Labels and boxes of each reader, read from the rows of label tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cxr_compare.data_prep.formats.label_table import LabelTable, absent_finding
 from cxr_compare.data_prep.formats.reference import LABEL_KEY
 from cxr_compare.data_prep.formats.source import SourceBuilder
 
-# Prefixes of a finding in a label column that state more than its presence.
+# Prefixes of a finding in a label column that state another state than present.
 _UNCERTAIN = "uncertain_"
 _ABSENT = "absent_"
 
@@ -240,12 +240,13 @@ def _stacked(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
 def read_labels_and_boxes(
     builder: SourceBuilder, tables: Sequence[LabelTable]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the labels and boxes that label tables state, reader by reader.
+    """Read the labels and boxes of each reader from label tables.
 
-    A finding is absent where the rows of an image name others, or state that nothing is found.
+    A finding is absent on an image if the rows of the image name only other findings, or state that
+    nothing is found.
 
     Args:
-        builder: Builder of the source; contradictory images are excluded in it.
+        builder: Builder of the source, in which contradictory images are excluded.
         tables: Label tables whose rows have images.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Format `sr`: DICOM files with labels in structured reports.
+"""Format `sr`: DICOM images with labels in DICOM structured reports.
 
 Source:
     DICOM PS3.16, templates TID 1500, 1410 and 1411.

@@ -1,4 +1,4 @@
-"""Format `table`: one or more tables of labels as people have them, with a folder of images."""
+"""Format `table`: one or more label tables with any columns, and a folder of images."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _holds_table(folder: Path) -> bool:
 
 
 def first_table(folder: Path) -> Path | None:
-    """Find a label table in a folder.
+    """Return the path of a label table in a folder.
 
     Returns:
         The first file with a column that names images, else the first spreadsheet, else None.

@@ -1,4 +1,4 @@
-"""Targets: the findings that make an image positive."""
+"""Targets, which are named sets of findings that make an image positive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def targets_from_findings(
 
     Args:
         findings: Names of the findings.
-        any_finding: Add the target ``any_finding``, which any of the findings makes positive.
+        any_finding: True adds the target ``any_finding``, which contains all findings.
 
     Returns:
         Targets by name, as in ``dataset.json``.
@@ -31,11 +31,11 @@ def targets_from_findings(
 
 
 def target_from_findings(name: str, findings: Iterable[str]) -> dict[str, Any]:
-    """Make a target that any of the findings makes positive.
+    """Make a target of some findings. An image is positive if any of them is present.
 
     Args:
         name: Name of the target.
-        findings: Names of its findings; repeated ones count once.
+        findings: Names of its findings. Repeated names count once.
 
     Returns:
         The target as ``dataset.json`` stores it: ``any_of`` and ``display_name``.

@@ -1,4 +1,4 @@
-"""Names of the projection (PA, AP, lateral) as published tables write them."""
+"""Names of the projection (PA, AP, lateral) in published tables."""
 
 from __future__ import annotations
 

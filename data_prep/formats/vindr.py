@@ -1,7 +1,7 @@
 """Format `vindr`: VinDr-CXR, as on PhysioNet or as in the VinBigData challenge on Kaggle.
 
-Three of 17 radiologists read each training image independently; the test images have the consensus
-of five.
+Three of 17 radiologists read each training image independently. The labels of the test images are
+the consensus of five radiologists.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ _CELLS = {"": "", **{cell: STATE_OF_TEXT[cell] for cell in ("0", "1", "0.0", "1.
 _CSV_EDGES = ["x_min", "y_min", "x_max", "y_max"]
 _SIZE_TYPES = {"image_id": TEXT, "height": "float64", "width": "float64"}
 _SIZES = (("dim0", "dim1"), ("height", "width"))
-# With this many boxed images, boxes that all fit into resized copies were resized with them.
+# If at least this many images have boxes, and all boxes fit into the resized copies of the images,
+# the boxes were resized with the copies.
 _ENOUGH_TO_TELL = 20
 
 

@@ -1,11 +1,12 @@
-"""Format `voc`: Pascal VOC XML, an ``<annotation>`` an image, as labelImg and Roboflow write.
+"""Format `voc`: Pascal VOC XML, an ``<annotation>`` for each image, as labelImg and Roboflow write.
 
-Edges are taken as written: ``xmin, ymin, xmax, ymax`` are x1, y1, x2, y2. The challenge of 2007 to
-2012 counted pixels from 1 and included the last, which would put x1 and y1 one pixel lower. But it
-held no chest X-ray, nearly every tool since then writes edges, and the ``<database>`` that could
-identify the challenge is copied from one script to the next.
+The edges ``xmin, ymin, xmax, ymax`` are taken unchanged as x1, y1, x2, y2. In the challenge of 2007
+to 2012, pixels were counted from 1 and the last pixel belonged to the box, which would make x1 and
+y1 smaller by one. This convention is not applied: the challenge had no chest X-ray, nearly every
+tool since then writes edges, and the ``<database>`` that could identify the challenge is copied
+from one script to the next.
 
-``<cxr>``, and ``cxr.json`` for the data set, hold what VOC cannot express (`cxr_extension`).
+``<cxr>``, and ``cxr.json`` for the data set, hold facts that VOC cannot express (`cxr_extension`).
 """
 
 from __future__ import annotations
@@ -84,16 +85,16 @@ class _NoDocumentType(ElementTree.TreeBuilder):
 
 
 def parse_xml(path: Path, kind: str, most_bytes: int) -> ElementTree.Element:
-    """Read an XML file safely and return its root.
+    """Read an XML file safely, and return its root element.
 
     Args:
-        path: The file.
-        kind: Tag that the root must have.
-        most_bytes: Size limit of the file.
+        path: Path of the file.
+        kind: Tag that the root element must have.
+        most_bytes: Largest size of the file, in bytes.
 
     Raises:
-        InputError: The file is too large, is no XML, has another root, or has a document type or
-            entities.
+        InputError: The file is too large, is no XML, has another root element, or has a document
+            type or entities.
     """
     require_file(path)
     content = path.read_bytes() if path.stat().st_size <= most_bytes else b""

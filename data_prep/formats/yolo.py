@@ -1,8 +1,9 @@
-"""Format `yolo`: a ``.txt`` for each image, as Ultralytics, Darknet, CVAT and Roboflow write.
+"""Format `yolo`: one ``.txt`` for each image, as Ultralytics, Darknet, CVAT and Roboflow write.
 
-docs/formats.md explains the files. A label file belongs to the image of the same name: in the same
-folder, in the folder where one part of the path is ``images`` (``labels/train`` ->
-``images/train``), or anywhere below the source if only one image has that name.
+docs/formats.md explains the files. A label file belongs to the image of the same name. The image is
+in the same folder, in the folder with ``images`` in place of another part of the path
+(``labels/train`` -> ``images/train``), or anywhere below the source if only one image has that
+name.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def _read_yaml(path: Path) -> Any:
 
 
 def read_class_names(path: Path) -> dict[int, str]:
-    """Read the name of each class number from a file like ``data.yaml``.
+    """Read the name of each class number from a file such as ``data.yaml``.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
-        Names by class number.
+        Class names by class number.
 
     Raises:
         InputError: The file cannot be read, or names no classes.
@@ -142,11 +143,19 @@ def _published_paths(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple
 
 
 class PredictionLineError(Exception):
-    """A line with a confidence, so the file holds boxes of a model instead of labels."""
+    """A line of a label file has a confidence, so the file holds predictions instead of labels."""
 
 
 def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
-    """Read the boxes of a label file: class number, edges as shares, and True for a polygon."""
+    """Read the boxes of a label file.
+
+    Args:
+        lines: Lines of the file.
+
+    Returns:
+        For each box its class number, its edges as shares of the image, and True if it is a
+        polygon.
+    """
     gathered = []
     for number, line in enumerate(lines, start=1):
         cells = line.split()

@@ -1,1 +1,1 @@
-"""Decoding of one file to one grey 8-bit image, its facts and its fingerprint."""
+"""Decoding of an image file to one grey 8-bit image, with its facts and its fingerprint."""

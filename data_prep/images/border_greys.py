@@ -18,15 +18,16 @@ N_PIECES = 4 * _PIECES_PER_SIDE
 
 
 def border_greys(pixels: np.ndarray) -> str:
-    """Return the mean grey levels of 16 pieces around an image, where little of the lung is.
+    """Return the mean grey levels of 16 pieces along the border of an image.
 
-    They often suffice to tell the label of a chest X-ray, which reveals a shortcut.
+    The border shows little of the lung. If its grey levels alone predict the label of chest X-rays,
+    a model may use them as a shortcut.
 
     Args:
         pixels: Grey levels, uint8, shape ``(H, W)``.
 
     Returns:
-        Two hexadecimal digits for each piece: top, bottom, left, right.
+        Two hexadecimal digits for each piece, in the order top, bottom, left, right.
 
     Source:
         Maguolo and Nanni, "A critic evaluation of methods for COVID-19 automatic detection from
@@ -47,7 +48,7 @@ def border_greys(pixels: np.ndarray) -> str:
 
 
 def mean_grey(pixels: np.ndarray) -> float:
-    """Return the mean grey level; OpenCV sums bytes several times as fast as NumPy.
+    """Return the mean grey level of an image. OpenCV computes it several times as fast as NumPy.
 
     Example:
         >>> mean_grey(np.array([[0, 10]], np.uint8))
@@ -63,13 +64,13 @@ def _pieces(length: int) -> list[tuple[int, int]]:
 
 
 def read_border_greys(column: pd.Series) -> np.ndarray:
-    """Read a column of `border_greys` as numbers.
+    """Convert a column of `border_greys` to numbers.
 
     Args:
-        column: Texts with N values, missing where unknown.
+        column: N texts, missing if unknown.
 
     Returns:
-        Grey levels, float32, shape ``(N, 16)``; NaN where unknown.
+        Grey levels, float32, shape ``(N, 16)``; NaN if unknown.
 
     Raises:
         ValueError: A text has another length.

@@ -1,4 +1,4 @@
-"""Lines of text that are burned into an image."""
+"""Detection of lines of text that are burned into the pixels of an image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CROSSED_QUANTILE = 0.9  # quantile of the number of strokes that the rows of a 
 
 
 class TextLine(NamedTuple):
-    """The longest line of text on an image."""
+    """The longest line of text on an image, with its estimated number of characters."""
 
     characters: float  # estimated number
     # `x1, y1, x2, y2` around the line, px of the image; None without a character
@@ -28,19 +28,19 @@ class TextLine(NamedTuple):
 
 
 def find_text_line(pixels: np.ndarray) -> TextLine:
-    """Find the longest line of text; nothing is read, letters are counted.
+    """Find the longest line of text on an image. Letters are counted, not read.
 
-    Strokes of letters are thin and differ from their surroundings. Letters of a line have the same
-    height and baseline and follow each other closely. Side markers (L, R) and "AP" are too short to
-    count as a line; "PORTABLE" is one. Letters that touch form one part. It counts as as many
-    letters as its rows cross strokes: the lead of a pacemaker is as wide as several letters, but a
-    row crosses it once or twice.
+    Strokes of letters are thin and differ from their surroundings. The letters of a line have the
+    same height and baseline and follow each other closely. Side markers (L, R) and "AP" are too
+    short to count as a line, but "PORTABLE" is long enough. Letters that touch form one part, which
+    counts as many letters as its rows cross strokes. A pacemaker lead is as wide as several
+    letters, but a row crosses it only once or twice.
 
     Args:
         pixels: Grey levels, uint8, shape ``(H, W)``.
 
     Returns:
-        The line, with 0 characters if there is none.
+        The line. It has 0 characters and no box if there is none.
 
     Example:
         >>> find_text_line(np.zeros((100, 100), np.uint8))

@@ -1,4 +1,4 @@
-"""Headers and segments of the compressed images inside files."""
+"""Headers and segments of compressed images (JPEG, JPEG-LS, JPEG 2000)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _JP2_BOXES_BYTES = 1 << 16  # most bytes that may come before a JPEG 2000 codest
 
 
 class Codestream(NamedTuple):
-    """The header of a compressed image, which may differ from that of its DICOM file."""
+    """Header of a compressed image, which may differ from the header of its DICOM file."""
 
     width: int  # columns, px
     height: int  # rows, px
@@ -40,18 +40,18 @@ class Codestream(NamedTuple):
 
     @property
     def is_read_by_libjpeg(self) -> bool:
-        """True for a JPEG of 8 bits of a process that libjpeg-turbo reads."""
+        """True for a JPEG of 8 bits whose process libjpeg-turbo can decode."""
         return self.bits == 8 and self.process in SEQUENTIAL | PROGRESSIVE
 
 
 def read_codestream(frame: bytes) -> Codestream | None:
-    """Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
+    """Read the header of a compressed image in JPEG, JPEG-LS or JPEG 2000.
 
     Args:
-        frame: The compressed image.
+        frame: Bytes of the compressed image.
 
     Returns:
-        The header; None if the bytes are none of these, or broken.
+        The header; None if the bytes are damaged or in another format.
 
     Source:
         ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (JPEG-LS) and T.800 A.5.1 (SIZ).
@@ -90,12 +90,12 @@ def _read_jpeg2000(start: bytes) -> Codestream | None:
 
 
 def find_jpeg2000(frame: bytes) -> int:
-    """Return the position of a JPEG 2000 codestream, bare or inside JP2 boxes; -1 if none."""
+    """Return the position of a JPEG 2000 codestream, also inside a JP2 file; -1 if none."""
     return frame.find(_START_OF_JPEG2000, 0, _JP2_BOXES_BYTES)
 
 
 class Segment(NamedTuple):
-    """A segment of a JPEG."""
+    """A segment of a JPEG: its marker, its parameters and the data that follow."""
 
     marker: int  # second byte of the marker
     body: bytes  # parameters

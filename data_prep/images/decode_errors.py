@@ -1,4 +1,4 @@
-"""Errors and warnings of decoding libraries as messages without values from the file."""
+"""Messages about errors of decoding libraries, without values from the file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cxr_compare.data_prep.contracts.errors import InputError
 
 
 def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
-    """Return the error about a file that a library could not decode.
+    """Return the error to raise about a file that a library could not decode.
 
     Args:
-        path: The file.
-        error: What the library raised.
-        kind: Words behind "cannot be decoded", such as " as DICOM".
+        path: Path of the file.
+        error: Exception that the library raised.
+        kind: Words after "cannot be decoded", such as " as DICOM".
 
     Example:
         >>> print(decode_error(Path("a.png"), OSError("Truncated file")))
@@ -29,9 +29,10 @@ def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
 
 
 def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
-    """Return the message of a library's exception or warning without values from the file.
+    """Return the message of an exception or warning without values from the file.
 
-    Decoders quote what they cannot read, and in a DICOM header that can be a patient's name.
+    Decoding libraries quote values that they cannot read, and in a DICOM header such a value can be
+    the name of a patient.
 
     Args:
         problem: The exception, or a warning that was caught.

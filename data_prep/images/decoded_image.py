@@ -1,4 +1,4 @@
-"""A decoded image, whatever the format of its file."""
+"""A decoded image, in the same form for all file formats."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ class DecodedImage:
 
 
 def decode_record(pixels: np.ndarray, notes: Iterable[str], **facts: Any) -> dict[str, Any]:
-    """Make the row of the decode table for an image.
+    """Return the row of the decode table for an image.
 
     Args:
         pixels: The displayed image, uint8, shape ``(H, W)``.
-        notes: Notes and warnings; repeated ones count once.
-        **facts: Further columns of the table.
+        notes: Notes and warnings about the decoding, which are stored without repetition.
+        **facts: Values of further columns of the table.
 
     Returns:
-        All columns except ``image_id``; those that are not given are None.
+        The values of all columns except ``image_id``; None for a column without a value.
 
     Example:
         >>> decode_record(np.zeros((2, 2), np.uint8), ["turned"], bits=8)["warnings"]
@@ -93,7 +93,7 @@ def decode_record(pixels: np.ndarray, notes: Iterable[str], **facts: Any) -> dic
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
-    """Return the SHA-256 of an image's shape and values: equal images in different files agree.
+    """Return the SHA-256 of the shape and values of an image, by which equal images are recognised.
 
     Args:
         pixels: Grey levels, uint8, shape ``(H, W)``.
@@ -107,16 +107,16 @@ def pixel_digest(pixels: np.ndarray) -> str:
 
 
 def noise_doubts(pixels: np.ndarray) -> list[str]:
-    """Doubt an image whose neighbouring pixels are not alike.
+    """Return a doubt about an image whose neighbouring pixels are not alike, as in noise.
 
-    In any radiograph they correlate by 0.9. Of 5,220 public images a test pattern has the lowest
-    correlation, 0.73; of radiographs, one with 0.92.
+    The correlation of neighbouring pixels in radiographs is above 0.9. Among 5,220 public images a
+    test pattern has the lowest correlation, 0.73; the lowest of a radiograph is 0.92.
 
     Args:
         pixels: Grey levels, uint8, shape ``(H, W)``.
 
     Returns:
-        The doubt in one sentence, or nothing.
+        A list with one sentence; empty if there is no doubt.
 
     Example:
         >>> noise_doubts(np.random.default_rng(0).integers(0, 256, (99, 99)).astype(np.uint8))

@@ -31,13 +31,13 @@ class DeepPixels:
     def from_values(
         cls, values: np.ndarray, black: float, white: float, *, negative: bool = False
     ) -> Self:
-        """Shift values so that the lowest is 0, and scale those that 16 bits cannot represent.
+        """Shift values so that the lowest becomes 0, and scale values that do not fit into 16 bits.
 
         Args:
             values: Stored values of any numeric type, shape ``(H, W)``.
-            black: Value that is shown black.
-            white: Value that is shown white.
-            negative: Whether larger values are darker.
+            black: Value that is displayed black.
+            white: Value that is displayed white.
+            negative: True if larger values are displayed darker.
         """
         scale = _Scale.from_values(values)
         levels = np.empty(values.shape, np.uint16)

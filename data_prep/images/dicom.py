@@ -66,16 +66,18 @@ def read_dicom(path: Path | str, *, window: str | None = None, deep: bool = Fals
     4. one inversion, for MONOCHROME1 and inverse presentation LUTs;
     5. black padding.
 
-    So an 8-bit MONOCHROME2 file without LUT or window keeps its values. The first of several frames
-    is read, colour becomes grey, overlays are left out, and a missing preamble or meta header is
-    tolerated. ``record["warnings"]`` notes this and the warnings of the libraries.
+    An 8-bit MONOCHROME2 file without LUT or window therefore keeps its values. Of several frames
+    the first is read. Colour becomes grey, overlays are ignored, and a missing preamble or meta
+    header is accepted. ``record["warnings"]`` says which of these happened, and quotes warnings of
+    the libraries.
 
     Args:
-        path: The file.
+        path: Path of the file.
         window: Explanation of the VOI LUT or window to use instead of the first, such as "LUNG".
-            Case does not matter. A file without this one is read as without the argument.
-        deep: Whether to return the pixels before the window as well, with the modality LUT or
-            rescale applied (of a colour image, the 8-bit grey).
+            Upper and lower case do not matter. If the file has none of this name, the first is
+            used.
+        deep: True also returns the pixels before the window, after the modality LUT or rescale. For
+            a colour image these are the 8-bit grey levels.
 
     Returns:
         The image with its record.

@@ -249,16 +249,16 @@ def show_colour(
     """Convert a colour frame to 8-bit grey.
 
     Args:
-        values: Decoded values, shape ``(H, W, 3)``, or ``(H, W)`` of a palette.
+        values: Decoded values, shape ``(H, W, 3)``, or ``(H, W)`` for a palette image.
         photometric: Photometric interpretation of the values.
         header: Header of the file.
-        notes: List to which notes about the conversion are added.
+        notes: List to which notes about the conversion are appended.
 
     Returns:
         Grey levels, uint8, shape ``(H, W)``.
 
     Raises:
-        ValueError: The photometric interpretation is no colour.
+        ValueError: The photometric interpretation is not that of a colour image.
     """
     depth = int(header.BitsStored)
     if photometric == "PALETTE COLOR":
@@ -288,16 +288,16 @@ def _to_8_bits(values: np.ndarray, depth: int) -> np.ndarray:
 def show_grey(
     values: np.ndarray, header: Dataset, notes: list[str], window: str | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Convert a frame of stored values to 8-bit grey: LUTs, window, inversion, black padding.
+    """Convert a grey frame to 8 bits with its LUTs, window, inversion and black padding.
 
     Args:
         values: Stored values, shape ``(H, W)``.
         header: Header of the file.
-        notes: List to which notes about the conversion are added.
-        window: Name of the window to show; None for the first.
+        notes: List to which notes about the conversion are appended.
+        window: Name of the window to show; None takes the first.
 
     Returns:
-        Grey levels, uint8, shape ``(H, W)``, and columns of the decode table.
+        Grey levels, uint8, shape ``(H, W)``, and values of columns of the decode table.
     """
     stored = _StoredValues(values, header)
     greys, facts = _grey_table(stored.values, stored.count_pixels, header, notes, window)
@@ -320,12 +320,12 @@ def _is_inverted(header: Dataset, notes: list[str]) -> bool:
 
 
 def deep_grey(values: np.ndarray, header: Dataset, window: str | None = None) -> DeepPixels:
-    """Convert a frame to grey at full depth: modality LUT, inversion, black padding.
+    """Convert a grey frame at full depth with its modality LUT, inversion and black padding.
 
     Args:
         values: Stored values, shape ``(H, W)``.
         header: Header of the file.
-        window: Name of the window whose ends are returned; None for the first.
+        window: Name of the window whose ends are returned; None takes the first.
     """
     stored = _StoredValues(values, header)
     table, _ = _modality(stored.values, header, [])

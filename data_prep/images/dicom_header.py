@@ -161,10 +161,10 @@ _YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 
 
 
 def header_facts(header: Dataset) -> dict[str, Any]:
-    """Read facts without identifiers.
+    """Read facts about patient and exposure that identify nobody.
 
     Args:
-        header: A DICOM data set.
+        header: Header of a DICOM file.
 
     Returns:
         ``view`` ("PA", "AP", "LL", "other" or None), ``sex`` ("M", "F", "O" or None), ``age_years``
@@ -205,7 +205,7 @@ def _maker(text: str) -> str | None:
 
 
 def age_in_years(text: str) -> float | None:
-    """Turn a DICOM age into years.
+    """Convert an age in DICOM's notation to years; None if it cannot be understood.
 
     Example:
         >>> age_in_years("045Y"), age_in_years("006M"), age_in_years("51"), age_in_years("unknown")
@@ -216,10 +216,10 @@ def age_in_years(text: str) -> float | None:
 
 
 def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
-    """Read the pixel spacing that the header states.
+    """Read the distances between pixels that a header states.
 
     Returns:
-        Distances between rows and between columns, mm; None where they are not stated.
+        The distance between rows and between columns, mm; None if it is not stated.
     """
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         value = header.get(keyword)
@@ -233,19 +233,19 @@ def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
 
 
 def burned_in_annotation(header: Dataset) -> str | None:
-    """Return "yes" or "no" as the header says whether text is burned in; None if it does not."""
+    """Return "yes" or "no" if the header says whether text is burned in, else None."""
     text = _text(header, "BurnedInAnnotation").lower()
     return text if text in ("yes", "no") else None
 
 
 def orientation(header: Dataset) -> str | None:
-    r"""Return the directions of rows and columns in the patient, such as ``L\F``, or None.
+    r"""Return the directions of rows and columns in the patient, such as ``L\F``.
 
     Args:
-        header: The DICOM header.
+        header: Header of a DICOM file.
 
     Returns:
-        The two directions with a backslash between; None if they are missing or malformed.
+        Two directions with a backslash between them; None if they are missing or malformed.
 
     Example:
         >>> header = Dataset()
@@ -280,13 +280,10 @@ def _text(header: Dataset, keyword: str) -> str:
 
 
 def starts_like_dicom(start: bytes) -> bool:
-    """Return True if a file seems to be DICOM.
+    """Return True if the first bytes of a file look like DICOM, with or without a preamble.
 
     Args:
-        start: The first 132 bytes: a preamble, or the first element of a bare data set.
-
-    Returns:
-        True if these bytes begin a DICOM file with or without a preamble.
+        start: The first 132 bytes of the file.
 
     Example:
         >>> starts_like_dicom(bytes(128) + b"DICM"), starts_like_dicom(b"BM")
@@ -299,13 +296,10 @@ def starts_like_dicom(start: bytes) -> bool:
 
 
 def has_preamble(path: Path) -> bool:
-    """Return True if a file begins with DICOM's preamble; False if it cannot be read.
+    """Return True if a file has ``DICM`` at byte 128; False also if it cannot be read.
 
     Args:
-        path: The file.
-
-    Returns:
-        True if ``DICM`` stands at byte 128.
+        path: Path of the file.
 
     Example:
         >>> has_preamble(Path("no-such-file.dcm"))
@@ -319,7 +313,7 @@ def has_preamble(path: Path) -> bool:
 
 
 def deflated_start(path: Path) -> int | None:
-    """Return the position of the deflated data set in a file; None if it is not deflated."""
+    """Return the position of the compressed data set in a deflated file; None for other files."""
     try:
         meta = read_file_meta_info(path)
     except Exception:  # noqa: BLE001 - no meta header: then it is not deflated either
@@ -333,7 +327,8 @@ def ids_of(header: Dataset) -> tuple[str, str]:
     """Return the ids of the patient and of the image.
 
     Returns:
-        PatientID, after its issuer if that is stated, and SOPInstanceUID; empty if absent.
+        The PatientID, preceded by its issuer if that is stated, and the SOPInstanceUID. A missing
+        id is an empty text.
     """
     patient = clean_text(header, "PatientID")
     issuer = clean_text(header, "IssuerOfPatientID")
@@ -343,7 +338,7 @@ def ids_of(header: Dataset) -> tuple[str, str]:
 
 
 def clean_text(header: Dataset, keyword: str) -> str:
-    """Return an element's text without padding; empty if absent or not convertible.
+    """Return the text of a header element without padding; empty if missing or unreadable.
 
     Example:
         >>> clean_text(Dataset(), "PatientID")

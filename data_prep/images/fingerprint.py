@@ -1,4 +1,4 @@
-"""A fingerprint that copies of an image share although their bytes differ."""
+"""A fingerprint of an image, by which copies are recognised even if their bytes differ."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ _MIN_GREY_RANGE = 2  # grey levels: an image with fewer shows nothing but noise
 
 
 def perceptual_hash(pixels: np.ndarray) -> str | None:
-    """Return the fingerprint of an image.
+    """Return the fingerprint of an image, which its copies share.
 
-    A copy is the same image stored again: brightened, darkened or windowed otherwise (any rising
-    grey curve), compressed with loss, resized, squashed to another aspect ratio; also mirrored,
-    turned by 180 degrees or shown as a negative. Cropped, shifted and obliquely turned copies, and
-    local contrast enhancement, are not recognised.
+    A copy is the same image stored again: brighter, darker or with another window (any increasing
+    grey curve), with lossy compression, at another size or aspect ratio, mirrored, turned by 180
+    degrees, or as a negative. Copies that are cropped, shifted, turned by other angles, or changed
+    by local contrast enhancement are not recognised.
 
-    The image is squashed to 64 x 64 px. Each grey level is replaced by its rank, so that the grey
-    curve does not matter. The fingerprint holds the signs of 256 low frequencies of the cosine
-    transform. Frequencies below 5 half waves per image are left out, as all chest X-rays share
-    them.
+    The image is scaled to 64 x 64 px. Each grey level is replaced by its rank, so that the grey
+    curve does not matter. The fingerprint consists of the signs of 256 low frequencies of the
+    cosine transform. Frequencies below 5 half waves per image are left out, because all chest
+    X-rays share them.
 
-    The bits form four words of 64, by the parity of the frequency in x and y. Mirroring inverts the
-    words that are odd in x, turning upside down those that are odd in y, and a negative inverts
-    all: so the words tell how a copy was turned.
+    The bits form four words of 64 bits, by the parity of the frequency in x and y. Mirroring
+    inverts the words that are odd in x, turning upside down inverts those that are odd in y, and a
+    negative inverts all words. The words therefore tell how a copy was turned.
 
     Args:
         pixels: Grey levels, uint8, shape ``(H, W)``.
 
     Returns:
-        64 hexadecimal digits; None for an image of one grey level.
+        64 hexadecimal digits; None for an image with a single grey level.
 
     Example:
         >>> gradient = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
@@ -68,7 +68,7 @@ def perceptual_hash(pixels: np.ndarray) -> str | None:
 
 
 def squash(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Average an image down to a small square, whatever its aspect ratio.
+    """Scale an image down to a small square by averaging, whatever its aspect ratio is.
 
     Args:
         pixels: Grey levels, uint8, shape ``(H, W)``.
@@ -90,13 +90,13 @@ def squash(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def grey_ranks(pixels: np.ndarray) -> np.ndarray:
-    """Replace each grey level by its middle rank, which does not depend on the grey curve.
+    """Replace each grey level by its mean rank, which does not depend on the grey curve.
 
     Args:
         pixels: Grey levels, uint8, any shape.
 
     Returns:
-        Ranks from -0.5 to 0.5, float32, the same shape.
+        Ranks from -0.5 to 0.5, float32, of the same shape.
 
     Example:
         >>> grey_ranks(np.array([[10, 200], [200, 255]], np.uint8)).tolist()

@@ -13,7 +13,7 @@ _LUMA = np.array([[19595, 38470, 7471, 32768]], np.float32)
 
 
 def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
-    """Return the luma of a colour image, as Pillow computes it; equal channels stay as they are.
+    """Convert a colour image to grey (luma), as Pillow does. Equal channels keep their values.
 
     Args:
         rgb: Red, green and blue, uint8, shape ``(H, W, 3)``.
@@ -38,7 +38,7 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
 
 
 def colour_note(rgb: np.ndarray) -> str:
-    """Say whether a three-channel image is really coloured.
+    """Return a note that says whether a three-channel image is really coloured.
 
     Args:
         rgb: Red, green and blue, shape ``(H, W, 3)``.

@@ -1,4 +1,4 @@
-"""Reading of images from files of any format, recognised by content and never by name."""
+"""Reading of images from files of any format, which is recognised by the content of the file."""
 
 from __future__ import annotations
 
@@ -63,22 +63,23 @@ _ERRORS_OF_BROKEN_FILES = (
 def read_image(path: Path | str, *, window: str | None = None, deep: bool = False) -> DecodedImage:
     """Read an image as 8-bit grey: DICOM, PNG, JPEG, TIFF, BMP, WebP, PPM or GIF.
 
-    Camera rotation (EXIF) is applied, transparency is laid on black, colour becomes grey, and a
-    TIFF whose zero is white is inverted. More than 8 bits are scaled as in a DICOM file without a
-    window: the 0.1 percentile of the pixels to black, the 99.9 percentile to white. The record
-    notes each of these. The first of several frames is read; colour profiles are ignored.
+    Camera rotation (EXIF) is applied, transparent pixels become black, colour becomes grey, and a
+    TIFF whose zero is white is inverted. Values of more than 8 bits are scaled as in a DICOM file
+    without a window: the 0.1 percentile of the pixels becomes black and the 99.9 percentile white.
+    The record notes each of these steps. Of several frames the first is read. Colour profiles are
+    ignored.
 
     Args:
-        path: The file; its extension does not matter.
+        path: Path of the file; its extension does not matter.
         window: Name of the window of a DICOM file; see `data_prep.images.dicom.read_dicom`.
-        deep: Whether to return the pixels at full depth as well.
+        deep: True also returns the pixels at full depth.
 
     Returns:
         The image and its record. Width and height are those after rotation.
 
     Raises:
-        InputError: The file is missing, empty, cut short, or no known image.
-        TooLargeError: The image is larger than 10,000 px a side or 100 megapixels.
+        InputError: The file is missing, empty, cut short, or in no known image format.
+        TooLargeError: A side is longer than 10,000 px, or the image has more than 100 megapixels.
 
     Example:
         >>> import tempfile

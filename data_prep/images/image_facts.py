@@ -1,4 +1,4 @@
-"""Facts that are measured on every decoded image: columns of the decode table."""
+"""Facts that are measured on every decoded image, and stored in the decode table."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from cxr_compare.data_prep.images.fingerprint import perceptual_hash
 
 
 def image_facts(pixels: np.ndarray) -> dict[str, Any]:
-    """Measure an image once, where it is decoded.
+    """Measure facts of a decoded image.
 
     Args:
         pixels: Grey levels, uint8, shape ``(H, W)``.
 
     Returns:
-        ``mean_grey``, ``perceptual_hash``, ``text_score`` (characters of the longest line of text),
-        its box (None unless the line is suspicious) and ``border_greys``.
+        ``mean_grey``, ``perceptual_hash``, ``text_score`` (number of characters of the longest line
+        of text), the box of this line (None unless the line is long enough to matter) and
+        ``border_greys``.
 
     Example:
         >>> image_facts(np.zeros((64, 64), np.uint8))["mean_grey"]

@@ -1,4 +1,4 @@
-"""Limits on files and images, checked before memory is taken for them."""
+"""Limits on the size of files and images, which are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ MAX_PIXELS = 100_000_000
 
 
 class TooLargeError(InputError):
-    """A file or image is beyond the limits, or does not fit into memory."""
+    """A file or an image exceeds the limits, or does not fit into memory."""
 
 
 def lower_pixel_limit(pixels: int) -> None:
-    """Lower the limit on the pixels of an image in this process, which reads images of strangers.
+    """Lower the limit on the pixels of an image in this process, for images from strangers.
 
     Args:
-        pixels: New limit; a higher one than that in force changes nothing.
+        pixels: New limit. A value above the present limit changes nothing.
     """
     global MAX_PIXELS
     MAX_PIXELS = min(MAX_PIXELS, pixels)
 
 
 def require_size(path: Path, width: int, height: int) -> None:
-    """Refuse an image by the size that its header states.
+    """Check the size of an image that its header states.
 
     Args:
-        path: The file, for the message.
-        width: Columns, px.
-        height: Rows, px.
+        path: Path of the file, for the message.
+        width: Number of columns, px.
+        height: Number of rows, px.
 
     Raises:
         InputError: A side is shorter than 1 px.
@@ -51,13 +51,13 @@ def require_size(path: Path, width: int, height: int) -> None:
 
 
 def require_file(path: Path) -> int:
-    """Check that there is a file of an acceptable size.
+    """Check that a file exists and has an acceptable size.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
-        Its size in bytes.
+        Size of the file in bytes.
 
     Raises:
         InputError: There is no such file, or it is empty.

@@ -1,6 +1,6 @@
-"""Decoding of JPEG images of 8 bits, with a check that all of their data are there.
+"""Decoding of 8-bit JPEG images, with a check that no data are missing.
 
-Decoders fill up with grey what is missing, most of them without a message.
+Decoders fill missing parts with grey, and most of them do so without a message.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ _NO_BIT = 99  # lowest bit of a coefficient of which none has arrived
 def decode_jpeg(
     path: Path, frame: bytes, colours: str, notes: list[str], doubts: list[str]
 ) -> np.ndarray | None:
-    """Decode a JPEG of 8 bits, and refuse one that is cut short or damaged.
+    """Decode an 8-bit JPEG, and refuse an image that is cut short or damaged.
 
-    The pixels are those of Pillow, which has the same libjpeg-turbo but does not tell what that had
-    to make up.
+    The pixels equal those of Pillow. Pillow uses the same libjpeg-turbo, but does not tell which
+    parts the library had to make up.
 
     Args:
-        path: The file, for messages.
-        frame: The compressed image.
+        path: Path of the file, for messages.
+        frame: Bytes of the compressed image.
         colours: ``GRAY``, ``RGB`` or ``CMYK``.
-        notes: List to which complaints of libjpeg-turbo are added.
-        doubts: List to which reasons are added why some data may be missing.
+        notes: List to which warnings of libjpeg-turbo are appended.
+        doubts: List to which reasons are appended why some data may be missing.
 
     Returns:
-        Values, uint8, shape ``(H, W)`` or ``(H, W, C)``; None if libjpeg-turbo cannot read it by
-        itself, but perhaps through Pillow.
+        Values, uint8, shape ``(H, W)`` or ``(H, W, C)``; None if libjpeg-turbo cannot read the
+        image directly, although Pillow perhaps can.
 
     Raises:
         InputError: The image is cut short or damaged.

@@ -1,6 +1,6 @@
-"""Checks that a JPEG 2000 image has all of its data.
+"""Check that no data of a JPEG 2000 image are missing.
 
-Decoders fill up with grey what is missing, most of them without a message.
+Decoders fill missing parts with grey, and most of them do so without a message.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _START_OF_TILE = b"\xff\x90"
 
 
 def require_whole_jpeg2000(path: Path, frame: bytes, tiles: int) -> list[str]:
-    """Refuse a JPEG 2000 image that lacks tiles, or parts or bytes of a tile.
+    """Refuse a JPEG 2000 image that lacks a tile, a part of a tile, or bytes of a part.
 
     Args:
-        path: The file, for the message.
-        frame: The compressed image.
-        tiles: Number of tiles as its header states it.
+        path: Path of the file, for the message.
+        frame: Bytes of the compressed image.
+        tiles: Number of tiles that the header states.
 
     Returns:
         Doubts as sentences without a full stop: an image without an end marker may lack data.

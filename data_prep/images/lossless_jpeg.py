@@ -1,7 +1,7 @@
-"""Check that all data of a lossless JPEG are there.
+"""Check that no data of a lossless JPEG are missing.
 
-Decoders fill up with grey what is missing, most of them without a message. But the decoded values
-tell how many bits the data must have.
+Decoders fill missing parts with grey, and most of them do so without a message. The decoded values
+show how many bits the data must have.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ _DIFFERENCE_SIZES = np.frexp(np.minimum(_DIFFERENCES, (1 << 16) - _DIFFERENCES))
 
 
 def lossless_doubts(path: Path, frame: bytes, values: np.ndarray) -> list[str]:
-    """Compare decoded values with the size of a lossless JPEG, which follows from them.
+    """Compare the decoded values of a lossless JPEG with the size of its data.
 
     Args:
-        path: The file, for the message.
-        frame: The compressed image.
+        path: Path of the file, for the message.
+        frame: Bytes of the compressed image.
         values: Decoded values, shape ``(H, W)`` or ``(H, W, C)``.
 
     Returns:
-        Doubts as sentences without a full stop.
+        Doubts as sentences without a full stop; empty if there are none.
 
     Raises:
-        InputError: The image is cut short: its last rows are the decoder's, each like the one
-            above it.
+        InputError: The image is cut short: the decoder made up its last rows, which repeat the row
+            above.
     """
     try:
         bits = count_lossless_bits(frame, values)
@@ -80,7 +80,7 @@ def lossless_doubts(path: Path, frame: bytes, values: np.ndarray) -> list[str]:
 
 
 class LosslessBits(NamedTuple):
-    """Bits that the values of a lossless JPEG need, and bits that its data have."""
+    """Number of bits that the values of a lossless JPEG need, and number of bits in its data."""
 
     needed_by_row: np.ndarray  # (H,) int64
     present: int
@@ -88,14 +88,14 @@ class LosslessBits(NamedTuple):
 
 
 def count_lossless_bits(frame: bytes, values: np.ndarray) -> LosslessBits:
-    """Count the bits that decoded values need in a lossless JPEG, and those that are there.
+    """Count the bits that decoded values need in a lossless JPEG, and the bits of its data.
 
     Args:
-        frame: The compressed image.
+        frame: Bytes of the compressed image.
         values: Decoded values, shape ``(H, W)`` or ``(H, W, C)``.
 
     Raises:
-        ValueError: The channels have several sizes. Broken data raise other errors, too.
+        ValueError: The channels differ in size. Damaged data may raise other errors as well.
 
     Source:
         ITU-T T.81 H.1.2 and H.2 (prediction, differences modulo 65,536, restarts) and F.1.2.1

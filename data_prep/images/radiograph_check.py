@@ -1,6 +1,6 @@
-"""Rules by which a DICOM header tells frontal chest radiographs from other files.
+"""Rules by which DICOM headers of frontal chest radiographs are recognised.
 
-Names of files, their extensions and SOP classes play no part.
+Names of files, their extensions and SOP classes are not used.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ _MAX_INFLATED_BYTES = 1 << 22  # bytes of a deflated file: enough for any header
 
 @dataclass(frozen=True)
 class DicomFile:
-    """Facts in the header of one file, or the reason why it is no chest radiograph."""
+    """Facts in the header of a DICOM file, or the reason why it is no frontal chest radiograph."""
 
     path: str  # relative to the folder, with `/`
     reason: str | None = None  # reason why it is no frontal chest radiograph; None if it may be one
@@ -100,14 +100,16 @@ class DicomFile:
 
 
 def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
-    """Say why a file is no frontal chest radiograph, by the rules for a folder of them.
+    """Return the reason why the header of a file is not that of a frontal chest radiograph.
+
+    The rules are those of ``cxr prepare --format dicom``.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
-        The reason, None if the file may be a chest radiograph or is no DICOM file; and whether it
-        is a DICOM file.
+        The reason, and True for a DICOM file. The reason is None if the file may be a frontal chest
+        radiograph, and for a file that is not DICOM.
     """
     with path.open("rb") as file:
         if not starts_like_dicom(file.read(132)):
@@ -116,15 +118,15 @@ def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
 
 
 def check_dicom_file(root: Path, name: str, copy: Path | None = None) -> DicomFile:
-    """Read the header of one file without its pixels.
+    """Read the header of a file, without its pixels.
 
     Args:
         root: Folder of the files.
-        name: Path of the file relative to the folder.
-        copy: A local copy to read instead.
+        name: Path of the file relative to this folder.
+        copy: Local copy of the file, which is read instead; None reads the file itself.
 
     Returns:
-        Facts of the header, and the reason if the file is no chest radiograph.
+        Facts of the header, and the reason if the file is no frontal chest radiograph.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd values; those used are checked here

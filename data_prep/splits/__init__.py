@@ -1,1 +1,1 @@
-"""Splits of a data set into roles and folds by patient."""
+"""Splits of a data set by patient into roles (train, val, test) and folds."""

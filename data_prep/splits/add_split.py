@@ -1,4 +1,4 @@
-"""Add splits to a prepared data set (`cxr split`)."""
+"""Adding of splits to a prepared data set, for `cxr split`."""
 
 from __future__ import annotations
 
@@ -33,24 +33,25 @@ def add_splits(
     strict: bool = False,
     replaces: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Add a split to a prepared data set, or a split for each fold.
+    """Add a split to a prepared data set, or one split for each fold.
 
     Args:
         dataset: The data set.
-        name: Name of the split; splits of folds are named ``NAME-0`` and so on.
-        rule: How the split is drawn.
-        each_fold: Add a split for each fold that validates on it; the test set is the same.
-        test_folds: Add a split for each fold that tests on it and validates on the next.
-        file: The user's own split, which is taken instead of a drawn one.
+        name: Name of the split. The splits of folds are called ``NAME-0`` and so on.
+        rule: Rule by which the split is drawn.
+        each_fold: True adds a split for each fold, which is its validation set. All have the same
+            test set.
+        test_folds: True adds a split for each fold, which is its test set; the next fold validates.
+        file: Table with the user's own split, which is used in place of a drawn one.
         keep_test_of: Name of a split whose test images are kept; the rest is drawn.
-        strict: Refuse ids of `file` that are unknown and images that it does not name.
-        replaces: Replace splits of the same name.
+        strict: True refuses a `file` that names unknown ids or leaves out images.
+        replaces: True replaces splits of the same name.
 
     Returns:
-        By split name the counts of its ``roles`` and ``how`` it was made.
+        For each split, by name, the counts of its ``roles`` and the record ``how`` it was made.
 
     Raises:
-        InputError: The name, the folds or the file do not fit.
+        InputError: The name is not allowed, or the folds or the file do not fit.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
@@ -92,14 +93,14 @@ def _make_split(
 
 
 def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
-    """Return the stored rule of a split, or of the fold splits of its name; {} without one.
+    """Return the stored options of a split, or of the splits of folds with this name.
 
     Args:
         dataset: The data set.
         name: Name of the split, or the common name of its folds.
 
     Returns:
-        Fields of `SplitRule` that were set, by name.
+        Fields of `SplitRule` that were set, by name; empty if there is no such split.
 
     Raises:
         InputError: The record of the split is damaged.

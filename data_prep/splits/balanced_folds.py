@@ -1,4 +1,4 @@
-"""Assign patients to parts that are balanced over strata."""
+"""Assignment of patients to parts so that each stratum has its share in every part."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Labels = pd.Series | pd.DataFrame | None
 """Strata to balance or keys that copies share, in one or more columns, indexed by image id."""
 
 _MOST_LEVELS = 50  # values of a text column that are balanced; rarer ones are not
-# Number of equal folds that gives any shares to this precision.
+# Largest number of equal folds from which parts are joined; it limits the precision of the shares.
 _MOST_FOLDS = 50
 _SHARE_ERROR = 0.002
 _JOININGS = 200  # random ways in which folds are joined to parts
-# Tolerances of numpy's isclose, with which scikit-learn compares folds.
+# Tolerances of NumPy's isclose, by which scikit-learn compares folds.
 _NEAR = 1e-8
 _NEAR_SHARE = 1e-5
 _ROUNDING = 1e-12  # exceeds the difference of two ways to compute a standard deviation
@@ -30,16 +30,17 @@ def balanced_parts(
 ) -> np.ndarray:
     """Assign groups to parts so that each part gets its share of groups, images and every stratum.
 
-    Groups are assigned to equal folds as by scikit-learn's `StratifiedGroupKFold`. That method
-    takes one class a sample, so an image is entered once for each of its strata. Folds are then
-    joined to parts in the one of 200 random ways that comes closest to the shares.
+    Groups are first assigned to equal folds, as by scikit-learn's `StratifiedGroupKFold`. That
+    method accepts one class for each sample, so an image is entered once for each of its strata.
+    The folds are then joined to parts. Of 200 random ways to join them, the one that comes closest
+    to the shares is taken.
 
     Args:
-        group: Group of each image, indexed by ``image_id``.
+        group: Group of each image, such as its patient, indexed by ``image_id``.
         strata: Strata of each image.
-        shares: Share of each part, ``(P,)``, sum 1.
-        rng: Source of random order.
-        fixed: Part of each group in sorted order, -1 where it is to be drawn.
+        shares: Share of each part, shape ``(P,)``; their sum is 1.
+        rng: Random generator.
+        fixed: Part of each group in sorted order; -1 if it is to be drawn.
 
     Returns:
         Part of each group, in sorted order of the groups.
@@ -80,23 +81,23 @@ def balanced_parts(
 
 
 def equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
-    """Return the fold of each group, from its number of samples in each stratum, ``(G, S)``.
+    """Assign groups to folds with nearly equal numbers of samples of each stratum.
 
     The result equals that of scikit-learn's `StratifiedGroupKFold`, group by group, as a test
-    checks. Scikit-learn computes a variance from scratch for each group and fold and takes 12.6 s
-    for RSNA's 26,684 images and 40.4 s for NIH's 112,120; this function takes 0.8 s and 1.8 s.
+    checks. Scikit-learn computes a variance from scratch for each group and fold, and takes 12.6 s
+    for RSNA's 26,684 images and 40.4 s for NIH's 112,120. This function takes 0.8 s and 1.8 s.
 
     Groups whose strata differ most come first. Each group goes to the fold that makes the shares of
-    the strata vary least between folds, and among equally good folds to the one with fewer samples.
-    Variances are updated from sums of whole numbers. Where these do not decide which fold is
-    better, they are computed as scikit-learn does, so that its rounding decides.
+    the strata vary least between folds. If several folds are equally good, it goes to the one with
+    fewer samples. Variances are updated from sums of whole numbers. If these do not decide which
+    fold is better, the variances are computed as in scikit-learn, so that its rounding decides.
 
     Args:
-        samples: Number of samples of each group in each stratum, ``(G, S)``.
+        samples: Number of samples of each group in each stratum, shape ``(G, S)``.
         n_folds: Number of folds.
 
     Returns:
-        Fold of each group, int64 ``(G,)``.
+        Number of the fold of each group, int64 ``(G,)``.
     """
     of_stratum = samples.sum(axis=0)
     weight = 1 / (n_folds * of_stratum * len(of_stratum))

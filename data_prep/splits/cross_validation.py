@@ -1,4 +1,4 @@
-"""Turn the folds of a split into splits for cross-validation."""
+"""Conversion of the folds of a split to splits for cross-validation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from cxr_compare.data_prep.contracts.ids import is_member
 
 
 def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """Make a split that validates on one fold and trains on the others; test stays the same."""
+    """Return a split that validates on one fold and trains on the others; the test set stays.
+
+    Args:
+        split: Split table with a ``fold`` for each image.
+        fold: Number of the validation fold.
+    """
     roles = split["role"].where(is_member(split["role"], ["test", "unused"]), "train")
     return split.assign(role=roles.mask(_is_fold(split, fold), "val"))
 
 
 def fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
-    """Make a split that tests on one fold, validates on the next and trains on the others.
+    """Return a split that tests on one fold, validates on the next and trains on the others.
 
-    Over all folds each image is tested once, validated once, and trained on otherwise.
+    Over the splits of all folds, each image is tested once and validated once.
 
     Args:
-        split: Split table with a ``fold`` of each image.
+        split: Split table with a ``fold`` for each image.
         fold: Number of the test fold.
         folds: Number of folds.
     """

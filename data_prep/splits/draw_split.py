@@ -1,4 +1,4 @@
-"""Draw the split of a data set, or follow the roles that it came with."""
+"""Drawing of the split of a data set, or adoption of roles that its source states."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def draw_split(
     rule: SplitRule,
     linked: Labels = None,
 ) -> tuple[pd.DataFrame, SplitRecord]:
-    """Split a data set by patient, or follow the roles that its source states.
+    """Split a data set by patient, or adopt the roles that its source states.
 
     Args:
         images: The images table.
         findings: The findings table.
-        stated: Columns ``image_id, role`` of images whose role is fixed. If all are ``unused``, the
-            other images are drawn.
-        rule: How the split is drawn.
-        linked: Keys that copies of an image share; they get one role.
+        stated: Table with columns ``image_id, role`` of images whose role is fixed. If all these
+            roles are ``unused``, the roles of the other images are drawn.
+        rule: Rule by which the split is drawn.
+        linked: Keys that copies of an image share. Copies get the same role.
 
     Returns:
-        The split table (``image_id, role, fold``), and how it was made.
+        The split table (``image_id, role, fold``), and a record of how it was made.
     """
     strata = image_strata(images, findings)
     if (stated["role"] != "unused").any():
@@ -58,10 +58,10 @@ def draw_split(
 
 
 def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
-    """Return the key that equal or nearly equal copies of an image share, by image id.
+    """Return a key for each image, which equal and nearly equal copies of the image share.
 
     Args:
-        decode: The decode table; may be empty.
+        decode: The decode table. It may be empty.
         near: Near duplicates of the same images.
 
     Returns:
@@ -71,6 +71,6 @@ def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
 
 
 def dataset_links(dataset: DataSet) -> pd.Series | None:
-    """Return the keys that copies share in a prepared data set."""
+    """Return a key for each image of a prepared data set, which copies of the image share."""
     decode = dataset.optional_table("decode")
     return image_links(decode, find_dataset_copies(dataset, decode))

@@ -1,4 +1,4 @@
-"""Nested parts of a split, for learning curves."""
+"""Parts of a split with growing shares of its patients, for learning curves."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _ANNOTATED = ("train", "val")
 def nested_parts(
     split: pd.DataFrame, group: pd.Series, strata: pd.Series, shares: Sequence[float], seed: int = 0
 ) -> dict[float, pd.DataFrame]:
-    """Keep shares of the patients who train and validate; test images keep their role.
+    """Return parts of a split that contain shares of its training and validation patients.
 
-    The patients of each stratum are put into a random order, and the orders of all strata are
-    merged so that each prefix holds every stratum in proportion. A share is a prefix, so a smaller
-    part lies within a larger one. A patient is in a part with all images or with none.
+    Test images keep their role. The patients of each stratum are put into a random order, and the
+    orders of all strata are merged so that the first patients always contain every stratum in
+    proportion. A part has the first patients of this order, so a smaller part lies within each
+    larger one. A patient is in a part with all images or with none.
 
     Args:
         split: The whole split.
@@ -35,7 +36,7 @@ def nested_parts(
         seed: Random seed of the orders.
 
     Returns:
-        Split table by share; images of other patients are ``unused``.
+        Split table by share. Images of patients who are not in the part are ``unused``.
 
     Raises:
         InputError: A share is outside (0, 1].
@@ -84,7 +85,7 @@ def draw_nested_parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[str, dict[tuple[float, int], pd.DataFrame]]:
-    """Draw the nested parts of splits (see `nested_parts`); nothing is written.
+    """Draw the nested parts of splits (see `nested_parts`) without writing them.
 
     Args:
         dataset: The data set.
@@ -94,7 +95,7 @@ def draw_nested_parts(
         seeds: Random seeds of the parts.
 
     Returns:
-        Split tables by split, and by share and seed.
+        Split tables, by name of the whole split, and then by share and seed.
     """
     group = patient_groups(dataset.images, dataset_links(dataset))
     label = dataset.labels(target).map({0.0: "negative", 1.0: "positive"}).fillna("")
@@ -113,7 +114,7 @@ def draw_nested_parts(
 def add_nested_parts(
     dataset: DataSet, split: str, parts: Mapping[tuple[float, int], pd.DataFrame]
 ) -> dict[tuple[float, int], str]:
-    """Add the nested parts of a split to its data set.
+    """Write the nested parts of a split into its data set.
 
     Args:
         dataset: The data set.
@@ -121,7 +122,7 @@ def add_nested_parts(
         parts: Split tables by share and seed.
 
     Returns:
-        Name of each part's split.
+        Name of the split of each part, by share and seed.
 
     Raises:
         InputError: A split with the name of a part exists and differs from it.

@@ -1,4 +1,4 @@
-"""Count images, patients and positives in each role of a split."""
+"""Counts of images, patients and positives in each role of a split."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
 
     Args:
         dataset: The data set.
-        split: Columns ``image_id`` and ``role``.
+        split: Table with columns ``image_id`` and ``role``.
 
     Returns:
-        Counts by role and noun, such as ``{"train": {"images": 3, "patients": 2}}``; empty roles
+        Counts by role and noun, such as ``{"train": {"images": 3, "patients": 2}}``. Empty roles
         are left out.
     """
     rows = dataset.images[["image_id", "patient_id"]].merge(split, on="image_id")
@@ -40,13 +40,13 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
 
 
 def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Write the counts of `count_roles` as lines of text; many targets get a line each.
+    """Return the counts of `count_roles` as lines of text; many targets get a line each.
 
     Args:
         roles: Counts of `count_roles`, by role and noun.
 
     Returns:
-        The lines, without line breaks.
+        The lines without line breaks.
 
     Example:
         >>> role_lines({"test": {"images": 1200, "patients": 900}})

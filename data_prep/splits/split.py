@@ -1,4 +1,7 @@
-"""Splits that keep every patient whole: train, validation, test, and folds for cross-validation."""
+"""Splits by patient: train, validation, test, and folds for cross-validation.
+
+All images of a patient have the same role and fold.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,12 @@ from cxr_compare.data_prep.splits.balanced_folds import Labels, balanced_parts
 
 
 def hash_to_unit_interval(names: Iterable[str], seed: int, purpose: str) -> np.ndarray:
-    """Map each name to a number in [0, 1) by a keyed hash, independent of the other names.
+    """Map each name to a number in [0, 1) by a keyed hash, which does not depend on other names.
+
+    Args:
+        names: Names, such as patient ids.
+        seed: Seed of the hash.
+        purpose: Text that gives other numbers for another purpose.
 
     Example:
         >>> hash_to_unit_interval(["nih:00000001"], 0, "role").round(4).tolist()
@@ -40,7 +48,7 @@ METHODS = ("balanced", "hash")
 _PARTS = np.array(["test", "val", "train"])
 _TEST = 0  # index in _PARTS
 _UNUSED = "unused -"
-# Where a patient has several roles, the first of these is kept.
+# If a patient has several published roles, the first of these is kept.
 _PRECEDENCE = ("test", "val", "train")
 _FEW_IMAGES = 50
 _FEW_SHARE = 0.01
@@ -48,7 +56,7 @@ _FEW_SHARE = 0.01
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Rule by which a split is drawn.
+    """Options by which a split is drawn.
 
     Example:
         >>> SplitRule(val=0.1, test=0.2, folds=5).method
@@ -93,13 +101,14 @@ def split_by_patient(
     of rows.
 
     Args:
-        images: Columns ``image_id`` and ``patient_id``; ``patient_id_source`` marks doubtful ones.
+        images: Table with columns ``image_id`` and ``patient_id``. The column ``patient_id_source``
+            marks doubtful patients.
         strata: Strata of each image, indexed by ``image_id``.
-        rule: How the split is drawn.
+        rule: Rule by which the split is drawn.
         linked: Keys that copies of an image share, indexed by ``image_id``.
 
     Returns:
-        Columns ``image_id, role, fold``.
+        A table with columns ``image_id, role, fold``.
     """
     nothing = pd.DataFrame({"image_id": [], "role": [], "fold": []})
     return extend_split(nothing, images, strata, rule, linked)
@@ -112,23 +121,24 @@ def extend_split(
     rule: SplitRule | None = None,
     linked: Labels = None,
 ) -> pd.DataFrame:
-    """Give roles to the images that were added to a data set; old images keep their roles.
+    """Give roles to images that were added to a data set. Old images keep their roles.
 
-    New images of an old patient take that patient's role and fold, and so do patients who share an
-    image with one. New patients are drawn by the rule; if it is balanced, old and new patients
-    together approach its shares. An image becomes ``unused`` if it would otherwise put an image or
-    a patient into two roles, for example because it shows that two old patients are one. A doubtful
-    image of a patient who does not train becomes ``unused``, too.
+    New images of an old patient get that patient's role and fold. So do new patients who share an
+    image with an old patient. Other new patients are drawn by the rule; with the method
+    ``balanced``, old and new patients together approach the shares. An image becomes ``unused`` if
+    it would otherwise put an image or a patient into two roles, for example because it shows that
+    two old patients are one. A doubtful image of a patient who does not train becomes ``unused``,
+    too.
 
     Args:
-        old: The split of the old images: ``image_id, role, fold``.
+        old: Split of the old images, with columns ``image_id, role, fold``.
         images: The images table with old and new images.
         strata: Strata of each image, indexed by ``image_id``.
-        rule: How the new patients are drawn.
+        rule: Rule by which the new patients are drawn.
         linked: Keys that copies of an image share, indexed by ``image_id``.
 
     Returns:
-        Columns ``image_id, role, fold`` of all images.
+        A table with columns ``image_id, role, fold`` for all images.
     """
     rule = rule or SplitRule()
     group = patient_groups(images, linked)
@@ -237,20 +247,21 @@ def official_split(
     *,
     strata: Labels = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Follow published roles, but keep every patient in one role.
+    """Adopt published roles, but keep every patient in one role.
 
-    If a patient has several roles, the test images are kept, else the validation images, and the
-    others become ``unused``. Without validation images, validation patients are drawn from train.
+    If a patient has several roles, the test images are kept, or else the validation images, and the
+    other images become ``unused``. If there are no validation images, validation patients are drawn
+    from the training patients.
 
     Args:
-        official: Columns ``image_id, role`` as published.
+        official: Table with columns ``image_id, role`` as published.
         images: The images table.
         linked: Keys that copies of an image share, indexed by ``image_id``.
-        rule: How validation patients and folds are drawn.
+        rule: Rule by which validation patients and folds are drawn.
         strata: Strata of each image, indexed by ``image_id``.
 
     Returns:
-        The split table (``image_id, role, fold``), and how it was made, with notes.
+        The split table (``image_id, role, fold``), and a record of how it was made, with notes.
     """
     rule = rule or SplitRule()
     group = patient_groups(images, linked)

@@ -1,4 +1,4 @@
-"""Read the user's own split from a table."""
+"""Reading of the user's own split from a table."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def read_split_file(
     Args:
         path: Table of the split.
         images: The images table of the data set.
-        linked: Keys that copies of an image share; copies must have one role.
-        strict: Refuse unknown ids and images without a role.
+        linked: Keys that copies of an image share. Copies must have the same role.
+        strict: True refuses unknown ids and images without a role.
 
     Returns:
-        The split table, and how it was made.
+        The split table, and a record of how it was made.
 
     Raises:
         InputError: A cell is wrong, an id repeats, or a patient or image has two roles or folds.

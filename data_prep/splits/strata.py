@@ -11,7 +11,18 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
-    """Return the class of each image: ``x_class``, else its rarest present finding or absent."""
+    """Return the class of each image, which a split balances.
+
+    The class is ``x_class`` if the source states one. Otherwise it is the rarest present finding of
+    the image, or ``absent`` if it has none.
+
+    Args:
+        images: The images table.
+        findings: The findings table.
+
+    Returns:
+        Classes indexed by ``image_id``; missing if nothing is known.
+    """
     ids = pd.Index(images["image_id"])
     reference = findings[findings["reader"] == REFERENCE_READER]
     classes = pd.Series(index=ids, dtype=TEXT)
@@ -36,8 +47,8 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
         findings: The findings table.
 
     Returns:
-        Columns ``class``, then source, set and view where they differ, and a flag for each present
-        finding, indexed by ``image_id``.
+        A table indexed by ``image_id``. It has the column ``class``, columns for source, set and
+        view if their values differ, and a flag for each present finding.
     """
     strata = image_classes(images, findings).rename("class").to_frame()
     for column in ("source", "x_set", "view"):

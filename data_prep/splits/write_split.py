@@ -1,4 +1,4 @@
-"""Write splits into a data set folder."""
+"""Writing of splits into a data set folder."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SplitRecord = dict[str, Any]
 def write_splits(
     folder: Path, splits: dict[str, pd.DataFrame], how: SplitRecord, *, replaces: bool
 ) -> None:
-    """Write splits and enter their ids into ``dataset.json``.
+    """Write splits, and enter their ids into ``dataset.json``.
 
     Args:
         folder: Data set folder.
         splits: Split tables by name.
-        how: How the splits were made.
-        replaces: Replace splits of these names; otherwise the names must be new.
+        how: Record of how the splits were made.
+        replaces: True replaces splits of these names. Otherwise the names must be new.
 
     Raises:
-        InputError: A split of the name exists, or does not exist although it is to be replaced.
+        InputError: A split of this name exists already, or `replaces` is True and none exists.
     """
     with folder_lock(folder):
         # This is read again under the lock, since another command may have added a split.
@@ -48,16 +48,16 @@ def write_splits(
 
 
 def write_split(folder: Path, name: str, split: pd.DataFrame, how: SplitRecord) -> str:
-    """Write the table of a split and how it was made; return the id of the split.
+    """Write the table of a split and the record of how it was made.
 
     Args:
         folder: Folder of the data set.
         name: Name of the split.
-        split: Columns ``image_id``, ``role`` and ``fold``.
+        split: Table with columns ``image_id``, ``role`` and ``fold``.
         how: Record of how the split was made.
 
     Returns:
-        Digest of ids and roles, the same for equal splits.
+        Id of the split: a digest of ids and roles, which is the same for equal splits.
 
     Raises:
         InputError: A rule of the split table is broken, or the disk is full.

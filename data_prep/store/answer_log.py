@@ -1,8 +1,8 @@
 """The log of answers, which `cxr predict`, `serve` and `pacs` write for `cxr monitor`.
 
 A log is a folder of JSON Lines files, one for each UTC day, with a row for each image and system.
-Patients and images stand in it as keyed hashes, facts of the header as classes of closed lists. It
-holds nothing else of an image. `data_prep.store.answer_log_reader` reads it.
+Patients and images are stored as keyed hashes, and facts of the header as classes from closed
+lists. Nothing else of an image is stored. `data_prep.store.answer_log_reader` reads a log.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ _HASH_DIGITS = 16  # 64 bits: any two of 10^6 ids get the same hash with a proba
 
 
 def log_pseudonym(key: bytes, text: str) -> str:
-    """Return the pseudonym of an image or patient in a log.
+    """Return the pseudonym of an image or a patient in a log.
 
     Args:
         key: Key of the log.
-        text: ``image:`` or ``patient:`` with the id.
+        text: ``image:`` or ``patient:``, followed by the id.
     """
     return keyed_hash(key, text)[:_HASH_DIGITS]
 
@@ -88,17 +88,18 @@ def _age_band(years: float | None) -> str | None:
 
 
 class AnswerLog:
-    """A writer that appends rows to a log, from several threads and processes of one machine.
+    """A writer that appends rows to a log; several threads and processes may share a log.
 
-    A row is written whole by one `os.write` to a file that is open for appending. If the disk
-    fails, that is reported once and the lost rows are counted: answers continue.
+    Each row is written by a single `os.write` to a file that is open for appending. If the disk
+    fails, a message is shown once and the lost rows are counted, while answers continue.
 
     Args:
-        folder: Folder of the log, made if absent. Others must not be able to read it.
-        say: Function that shows a line.
+        folder: Folder of the log. It is made if it does not exist. Other users must not be able to
+            read it.
+        say: Function that shows a message.
 
     Raises:
-        InputError: The log cannot be written, others may read it, or it has rows and no key.
+        InputError: The log cannot be written, other users may read it, or it has rows but no key.
 
     Example:
         >>> import tempfile
@@ -147,13 +148,13 @@ class AnswerLog:
         answers: Sequence[Mapping[str, Any]],
         seconds: float | None,
     ) -> None:
-        """Add the answers of all systems about a file.
+        """Add the answers of all systems for an image file.
 
         Args:
             file: Path of the file.
-            image: Its image; None if the file could not be read.
-            answers: See `add`.
-            seconds: See `add`.
+            image: The decoded image; None if the file could not be read.
+            answers: One row for each system; see `add`.
+            seconds: Time that the answers took; see `add`.
         """
         name = Path(file).name
         if image is None:
@@ -171,15 +172,16 @@ class AnswerLog:
         answers: Sequence[Mapping[str, Any]],
         seconds: float | None,
     ) -> None:
-        """Add the answers of all systems about an image; ids are hashed before they are written.
+        """Add the answers of all systems for an image. Ids are hashed before they are written.
 
         Args:
             name: Id of the image: the SOPInstanceUID of a DICOM file, else the name of the file.
-            patient: Id of the patient; None if the image is a patient of its own.
+            patient: Id of the patient; None if unknown, so that the image counts as its own
+                patient.
             header: Any of ``view, sex, age_years, maker``, as the decoder returned them.
             answers: For each system the columns from ``system`` to ``threshold`` and from
-                ``status`` to ``guard_distance``, the decision as a bool; absent ones are null.
-            seconds: Time that the answer took.
+                ``status`` to ``guard_distance``. The decision is a bool. Missing values are null.
+            seconds: Time that the answers took, in seconds; None if unknown.
         """
         now = datetime.now(UTC)
         patient_text = f"image:{name}" if patient is None else f"patient:{patient}"
@@ -237,6 +239,6 @@ class AnswerLog:
             os.close(file)
 
     def close(self) -> None:
-        """Report how many rows are missing."""
+        """Close the log, and show a message if rows were lost."""
         if self.lost:
             self._say(f"--log {self._folder}: misses {counted(self.lost, 'row')}")

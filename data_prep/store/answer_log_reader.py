@@ -1,6 +1,6 @@
-"""Reading of a log of answers, and of labels that were assigned later.
+"""Reading of a log of answers, and of labels that people assigned to its images later.
 
-A day's file may be compressed by gzip or renamed as logrotate does; these are read, too.
+The file of a day may be compressed by gzip, or renamed as logrotate does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cxr_compare.data_prep.store.answer_log import (
 )
 
 _NUMBERS = ("threshold", "score", "guard_distance", "seconds")
-# A day's file as it is written, or with the endings of logrotate and gzip.
+# Name of the file of a day, with the endings that logrotate and gzip may add.
 _DAY_NAME = re.compile(r"answers-(\d{4}-\d\d-\d\d)\.jsonl(?:[.-]\d+)?(\.gz)?")
 _MAX_LINE = 1 << 16  # characters; a row has some hundreds
 _MAX_NAMED = 5  # files in a message
@@ -53,23 +53,23 @@ _LABELS = {
 def read_log(
     path: Path, say: Callable[[str], object] = print, *, now: datetime | None = None
 ) -> pd.DataFrame:
-    """Read a log, or a CSV file with the same columns.
+    """Read a log of answers, or a CSV file with the same columns.
 
     Args:
-        path: Folder that ``--log`` wrote; or a CSV file with the same columns, of which ``time``,
-            ``patient`` and ``score`` are needed; its ids are taken as they stand.
-        say: Function that shows what was skipped: lines that were cut short, as by a full disk,
-            and files whose names begin like those of a log and end otherwise.
-        now: Present time; no row may be more than a day later. By default the machine's clock.
+        path: Folder that ``--log`` wrote, or a CSV file with the same columns. The CSV needs
+            ``time``, ``patient`` and ``score``, and its ids are taken unchanged.
+        say: Function that shows what was skipped: incomplete lines, as a full disk leaves them, and
+            files whose names only begin like those of a log.
+        now: Present time. A row may be at most a day later. By default it is the machine's clock.
 
     Returns:
-        A row for each image and system, sorted by time: ``time`` in UTC; ``threshold``, ``score``,
-        ``guard_distance`` and ``seconds`` float64; ``decision`` boolean, missing where there is
-        none; all others text, missing where unknown. The index counts from 0.
+        One row for each image and system, sorted by time. ``time`` is in UTC; ``threshold``,
+        ``score``, ``guard_distance`` and ``seconds`` are float64; ``decision`` is boolean or
+        missing; all other columns are text, missing if unknown. The index counts from 0.
 
     Raises:
         InputError: There is no row, a value is not allowed in a log, a row is in the future or in
-            the file of another day, or something with the name of a day's file is no file.
+            the file of another day, or a path with the name of a day's file is no file.
 
     Example:
         >>> read_log(Path("no-such-log"))
@@ -244,20 +244,20 @@ def _typed(text: pd.DataFrame, path: Path, latest: datetime) -> pd.DataFrame:
 
 
 def read_audit(path: Path, key: Path | None = None) -> pd.DataFrame:
-    """Read labels that were assigned later.
+    """Read labels that people assigned to logged images later.
 
     Args:
-        path: CSV file with the columns ``image_id`` (ids of the images) or ``image`` (their
-            pseudonyms in the log), and ``label``. A label is 1 or 0, or positive, present,
-            negative, absent.
-        key: File of the log's key, which finds the images of ``image_id``; None if the log has ids
-            instead of pseudonyms.
+        path: CSV file with ``label`` and either ``image_id`` (the id of the image) or ``image``
+            (its pseudonym in the log). A label is 1 or 0, or one of positive, present, negative,
+            absent.
+        key: File of the log's key, which turns ``image_id`` into pseudonyms; None if the log itself
+            has ids instead of pseudonyms.
 
     Returns:
-        ``image`` as in the log, unique, and ``label``, bool.
+        A table with ``image`` as in the log, unique, and ``label``, bool.
 
     Raises:
-        InputError: A column is missing, a label is not known, or an image has two labels.
+        InputError: A column is missing, a label has another value, or an image has two labels.
     """
     path = Path(path)
     text = read_text_table(path, ("label",), ("image_id", "image"))

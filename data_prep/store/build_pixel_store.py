@@ -32,18 +32,20 @@ def build_pixel_store(
     on_decoded: Callable[[int], object] | None = None,
     before_wait: Callable[[], object] | None = None,
 ) -> PixelStore:
-    """Make sure that a data set has its pixels at a size; only missing images are decoded.
+    """Make sure that the pixels of a data set are stored at a size.
+
+    Only images that the store lacks are decoded.
 
     Args:
-        dataset_folder: The folder of the data set.
-        images: ``image_id``, ``path`` below `source_root`, and ``file_sha256``.
+        dataset_folder: Folder of the data set.
+        images: Table with ``image_id``, ``path`` (below `source_root`) and ``file_sha256``.
         source_root: Folder of the image files.
         size: Side of the square images, px.
-        window: Name of the DICOM window to show; None for the first.
+        window: Name of the DICOM window to show; None takes the first.
         engine: Engine that decodes; None uses processes of this machine.
-        on_decoded: Called with 1 after each image.
-        before_wait: Called once if another process builds the store, which is then waited for.
-            None refuses instead of waiting.
+        on_decoded: Function that is called with 1 after each image.
+        before_wait: Function that is called once if another process is building the store; the call
+            then waits. None raises an error instead of waiting.
 
     Returns:
         The complete store.

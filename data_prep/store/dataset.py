@@ -1,6 +1,6 @@
 """A prepared data set: its tables, targets, splits and pixels.
 
-Its tables lie in a folder that ``cxr prepare`` made, or in memory.
+The tables are in a folder that ``cxr prepare`` made, or in memory.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ _COVERAGE_COLUMNS = ("image_id", "finding", "reader", "coverage")
 
 @dataclass(frozen=True)
 class Target:
-    """A question that is evaluated: whether any of some findings is present.
+    """A name for one or several findings that a system is to detect.
 
     An image is positive if any of the findings is present, and negative if all are absent.
-    Otherwise its label is unknown: it is left out and counted.
+    Otherwise its label is unknown, and the image is left out of evaluations and counted.
 
     Example:
         >>> Target("opacity", ("consolidation", "infiltration"), "Opacity").any_of
@@ -67,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file of a data set, and what it takes to read it."""
+    """An image file of a data set, with the facts that reading it needs."""
 
     path: Path
     window: str | None  # name of the DICOM window to show; None for the first
@@ -80,7 +80,7 @@ class ImageFile:
             Grey levels, uint8, shape ``(H, W)``.
 
         Raises:
-            InputError: The file is missing or is not readable as an image, or has been changed.
+            InputError: The file is missing, cannot be read as an image, or was changed.
         """
         # Imported here: evaluating without pixels needs no decoder.
         from cxr_compare.data_prep.images.image import read_image
@@ -102,9 +102,10 @@ def _refuse_links_out_of(folder: Path) -> None:
 
 @dataclass
 class DataSet:
-    """A complete data set, read lazily from its folder.
+    """A complete data set. Each table is read from the folder when it is first used.
 
-    Only the findings and boxes of the reference reader are used for training and evaluation.
+    Training and evaluation use only the findings and boxes of the reference reader, which may join
+    several readers.
 
     Example:
         >>> DataSet.open("no-such-folder")
@@ -127,7 +128,7 @@ class DataSet:
 
     @classmethod
     def open(cls, folder: str | Path) -> DataSet:
-        """Open a folder made by ``cxr prepare``.
+        """Open a folder that ``cxr prepare`` made.
 
         Args:
             folder: A path, or the address of a folder in an object store.
@@ -152,7 +153,7 @@ class DataSet:
         """Make a data set from the content of its ``dataset.json``.
 
         Args:
-            folder: The folder of its tables; for a data set in memory the path of its source.
+            folder: Folder of the tables. For a data set in memory it is the path of the source.
             info: Content of ``dataset.json``.
             tables: Tables in memory by name, which replace those of the folder.
             splits: Splits in memory by name, for a data set without a folder.
@@ -182,23 +183,23 @@ class DataSet:
         return f"<pre>{html.escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary of a data set that has just been made, else ``dataset.json``."""
+        """Return the counts of a data set that was just prepared, else ``dataset.json``."""
         return self.info if self.summary is None else self.summary.to_dict()
 
     @staticmethod
     def digests(
         images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, coverage: pd.DataFrame
     ) -> dict[str, str]:
-        """Return the ids of the content and of the labels; the order of rows does not matter.
+        """Return digests of the content and of the labels. The order of the rows does not matter.
 
         Args:
             images: The images table.
             findings: The findings table.
             boxes: The boxes table.
-            coverage: The table of box coverage.
+            coverage: The box_coverage table.
 
         Returns:
-            ``content_id`` and ``labels_id``.
+            A dictionary with ``content_id`` and ``labels_id``.
         """
         labels = [
             frame_digest(findings, LABEL_COLUMNS),
@@ -212,17 +213,17 @@ class DataSet:
 
     @property
     def is_in_memory(self) -> bool:
-        """True if no folder holds the data set: it was made of labels alone, for one evaluation."""
+        """True if no folder holds the data set: it was made of labels for one evaluation."""
         return bool(self.splits)
 
     @property
     def name(self) -> str:
-        """The data set's name."""
+        """Name of the data set."""
         return str(self.info["name"])
 
     @property
     def ids(self) -> dict[str, Any]:
-        """Ids of the content, the labels and (by name) the splits."""
+        """Digests of the content, of the labels and (by name) of the splits."""
         return {"split_ids": {}, **self.info["ids"]}
 
     images = stored_table("images.parquet", "images")
@@ -236,15 +237,15 @@ class DataSet:
 
     @cached_property
     def readers(self) -> list[str]:
-        """Names of the readers whose labels are stored beside the reference, sorted."""
+        """Sorted names of the readers whose labels are stored in addition to the reference."""
         return sorted(set(self.optional_table("findings")["reader"]) - {REFERENCE_READER})
 
     def with_labels_of(self, reader: str, image_ids: pd.Index | None = None) -> DataSet:
-        """Return the data set with labels and boxes of a reader as the reference.
+        """Return a copy of the data set in which one reader's labels and boxes are the reference.
 
         Args:
             reader: Name of the reader.
-            image_ids: Images whose labels are replaced; None for all.
+            image_ids: Images whose labels are replaced; None replaces all.
         """
         tables = {}
         for name in ("findings", "boxes", "box_coverage"):
@@ -256,10 +257,10 @@ class DataSet:
         return self.with_tables(tables)
 
     def with_tables(self, tables: Mapping[str, pd.DataFrame]) -> DataSet:
-        """Return the data set with other tables of the reference reader.
+        """Return a copy of the data set with other tables of the reference reader.
 
         Args:
-            tables: Any of ``findings``, ``boxes`` and ``box_coverage``.
+            tables: New tables by name; any of ``findings``, ``boxes`` and ``box_coverage``.
         """
         replaced = {name: table.reset_index(drop=True) for name, table in tables.items()}
         return DataSet(
@@ -271,15 +272,15 @@ class DataSet:
         )
 
     def optional_table(self, name: str) -> pd.DataFrame:
-        """Return a table of all readers, empty if the folder has no such table.
+        """Return a table with the rows of all readers, or an empty table if the folder lacks it.
 
-        Folders of older versions lack tables that were added later.
+        Folders of older versions lack tables that were introduced later.
 
         Args:
             name: Name of the table, such as ``decode``.
 
         Raises:
-            InputError: The table is broken or has rows of an image that is not in the data set.
+            InputError: The table is damaged, or has rows of an image that is not in the data set.
         """
         if self.is_in_memory:
             return self.tables.get(name, empty_table(name))
@@ -290,14 +291,14 @@ class DataSet:
         return table
 
     def identities(self, image_ids: pd.Index) -> pd.DataFrame:
-        """Return what tells images and patients from others.
+        """Return the facts by which images and patients are recognised in other data sets.
 
         Args:
             image_ids: Ids of images of this data set.
 
         Returns:
-            ``image_id``, ``patient_id`` and the columns `FINGERPRINTS` (missing where unknown),
-            one row per image in the order of `image_ids`.
+            One row for each image in the order of `image_ids`, with ``image_id``, ``patient_id``
+            and the columns `FINGERPRINTS` (missing if unknown).
         """
         decode = self.optional_table("decode").set_index("image_id")
         patients = self.images.set_index("image_id")[["patient_id"]].reindex(image_ids)
@@ -306,7 +307,7 @@ class DataSet:
 
     @property
     def synthetic(self) -> pd.Series:
-        """Flag of each row of the images table: True for an image that ``cxr synth`` drew."""
+        """Flag for each row of the images table: True for an image that ``cxr synth`` drew."""
         images = self.images
         # Older data sets do not say so in ``source``; ids of the phantom's patients tell it.
         has_synthetic_id = images["patient_id"].str.contains(SYNTHETIC_PATIENT)
@@ -316,11 +317,11 @@ class DataSet:
         """Return a target by its name.
 
         Args:
-            name: Name of the target; None is enough if there is exactly one.
-            option: Option that names the target, for the message.
+            name: Name of the target. None takes the only target.
+            option: Option of the command that names the target, for the message.
 
         Raises:
-            InputError: There is no such target, or there are several and none is named.
+            InputError: There is no such target, or there are several and `name` is None.
         """
         names = ", ".join(self.targets)
         if name is None and len(self.targets) != 1:
@@ -332,7 +333,7 @@ class DataSet:
         return self.targets[name]
 
     def require_labelled(self, learnt: Mapping[str, str], folder: Path) -> None:
-        """Refuse a model that predicts a finding that is not labelled here.
+        """Check that this data set labels every finding that a model predicts.
 
         Args:
             learnt: Name of each finding in the model, by its name in this data set.
@@ -367,10 +368,10 @@ class DataSet:
         """Return a split by its name.
 
         Returns:
-            ``image_id``, ``role`` and ``fold``, one row per image.
+            One row for each image, with ``image_id``, ``role`` and ``fold``.
 
         Raises:
-            InputError: There is no such split, or its table is broken.
+            InputError: There is no such split, or its table is damaged.
         """
         if name in self.splits:
             return self.splits[name]
@@ -383,12 +384,17 @@ class DataSet:
         return table
 
     def split_rule(self, name: str) -> dict[str, Any]:
-        """Return the rule by which images got their roles in a split; empty if not recorded."""
+        """Return the record of how a split was made; empty if it was not recorded."""
         path = self.folder / "splits" / f"{name}.json"
         return dict(read_json(path, "split").get("how") or {}) if path.is_file() else {}
 
     def image_ids(self, role: str, split: str = "default") -> pd.Index:
-        """Return the sorted ids of the images that have a role in a split."""
+        """Return the sorted ids of the images that have a role in a split.
+
+        Args:
+            role: ``train``, ``val``, ``test`` or ``unused``.
+            split: Name of the split.
+        """
         table = self.split(split)
         return pd.Index(table.loc[table["role"] == role, "image_id"].sort_values(), name="image_id")
 
@@ -396,8 +402,8 @@ class DataSet:
         """Return the label of each image for a target.
 
         Returns:
-            1.0 positive, 0.0 negative, NaN unknown; indexed by ``image_id``, in the order of the
-            images table.
+            1.0 for positive, 0.0 for negative and NaN for unknown, indexed by ``image_id`` in the
+            order of the images table.
         """
         images = self.images
         states = self.findings[self.findings["finding"].isin(target.any_of)]
@@ -413,9 +419,9 @@ class DataSet:
         return pd.Series(values, index=pd.Index(images["image_id"]), name="label")
 
     def boxes_trusted(self, target: Target) -> pd.Index:
-        """Return the images whose boxes are complete: all lesions are boxed, or there is none.
+        """Return the images with complete boxes: every lesion has a box, or there is no lesion.
 
-        Only on these may a detector learn and localisation be evaluated.
+        Detectors learn, and localisation is evaluated, only on these images.
 
         Returns:
             Ids of images with a known label.
@@ -434,10 +440,10 @@ class DataSet:
         return labelled[~is_member(labelled, incomplete)]
 
     def target_boxes(self, target: Target) -> pd.DataFrame:
-        """Return the boxes of a target on the images of `boxes_trusted`.
+        """Return the boxes of a target on the images that `boxes_trusted` returns.
 
         Returns:
-            ``image_id, finding, x1, y1, x2, y2``, px of the original image.
+            A table with columns ``image_id, finding, x1, y1, x2, y2``, px of the original image.
         """
         boxes = self.boxes
         is_of_target = boxes["finding"].isin(target.any_of)
@@ -447,16 +453,16 @@ class DataSet:
 
     @property
     def has_pixels(self) -> bool:
-        """True if every image has a file; a data set without pixels can still be evaluated on."""
+        """True if every image has a file. Predictions can be evaluated without pixels, too."""
         return bool(self.images["path"].notna().all())
 
     @cached_property
     def image_files(self) -> pd.DataFrame:
-        """Files of the images: ``image_id``, ``path`` below `source_root`, ``file_sha256``.
+        """Table of the image files: ``image_id``, ``path`` below `source_root`, ``file_sha256``.
 
         Raises:
-            InputError: Paths are keyed hashes and the key is not available, or a path leads into
-                an object store that nobody here has named.
+            InputError: The paths are keyed hashes and the key is missing, or a path leads into an
+                object store that no user of this machine has named.
         """
         files = self.images[["image_id", "path", "file_sha256"]]
         paths = files["path"].dropna()
@@ -494,20 +500,20 @@ class DataSet:
 
     @property
     def source_root(self) -> Path:
-        """Folder below which the paths of the images lie.
+        """Folder below which the image files are.
 
         Raises:
-            InputError: It lies in an object store that nobody here has named.
+            InputError: The folder is in an object store that no user of this machine has named.
         """
         return path_from_record(self.info["source_root"], self.folder)
 
     @property
     def window(self) -> str | None:
-        """Name of the DICOM window in which the images are shown; None for the first."""
+        """Name of the DICOM window in which images are shown; None for the first of each file."""
         return self.info["settings"].get("window")
 
     def image_path(self, image_id: str) -> Path:
-        """Return the path of an image's file.
+        """Return the path of the file of an image.
 
         Raises:
             InputError: The image is unknown or has no file.
@@ -518,7 +524,7 @@ class DataSet:
         return self.source_root / str(path)
 
     def image_file(self, image_id: str) -> ImageFile:
-        """Return an image's file with what it takes to read it.
+        """Return the file of an image, with the facts that reading it needs.
 
         Raises:
             InputError: The image is unknown or has no file.
@@ -527,21 +533,21 @@ class DataSet:
         return ImageFile(self.image_path(image_id), self.window, sha256)
 
     def read_original(self, image_id: str) -> np.ndarray:
-        """Decode an image at its original size as a viewer displays it.
+        """Decode an image at its original size, as a viewer displays it.
 
         Returns:
             Grey levels, uint8, shape ``(H, W)``.
 
         Raises:
-            InputError: The image has no file, or the file is changed or not readable.
+            InputError: The image has no file, or the file was changed or cannot be read.
         """
         return self.image_file(image_id).read()
 
     def store(self, size: int) -> PixelStore:
-        """Open the pixel store of a size.
+        """Open the pixel store of an image size.
 
         Args:
-            size: Side of its square images, px.
+            size: Side of the square images, px.
 
         Raises:
             InputError: The store has not been built.
@@ -551,13 +557,13 @@ class DataSet:
         return PixelStore.open(store_folder(self.folder, size))
 
     def make_store(self, size: int, progress: Progress, engine: Engine | None = None) -> PixelStore:
-        """Open the pixel store of a size; images that it lacks are decoded first.
+        """Open the pixel store of an image size, after decoding the images that it lacks.
 
-        If another command is decoding the same pixels, this waits for it.
+        If another command is decoding the same images, the call waits for it.
 
         Args:
-            size: Side of its square images, px.
-            progress: Reporter of the progress.
+            size: Side of the square images, px.
+            progress: Shows the progress.
             engine: Engine that decodes; None uses processes of this machine.
 
         Raises:

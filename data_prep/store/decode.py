@@ -1,6 +1,6 @@
-"""Decoding of image files for a data set: a pure function of one row.
+"""Decoding of image files for a data set, one task at a time.
 
-This module imports no pandas: worker processes start with it, and start fast.
+This module imports no pandas, so that worker processes start fast.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DECODER_CRASHED = "the decoder crashed or ran out of memory on this file"
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """A file to decode.
+    """An image file to decode, with the sizes that are needed.
 
     Example:
         >>> DecodeTask("a", Path("a.dcm"), sizes=(512,)).measure
@@ -47,7 +47,7 @@ class DecodeTask:
 
 @dataclass(frozen=True)
 class DecodedRow:
-    """Result of a `DecodeTask`: an image's facts and square images, or the reason for none.
+    """Result of a `DecodeTask`: facts and square images, or the reason why decoding failed.
 
     Example:
         >>> DecodedRow("a", error="a.dcm: is empty (0 bytes)").squares
@@ -67,15 +67,16 @@ class DecodedRow:
 def decode_all(
     tasks: Iterable[DecodeTask], *, engine: Engine, reads: Sequence[Path] = ()
 ) -> Iterator[DecodedRow]:
-    """Decode files by an engine.
+    """Decode image files with an engine.
 
     Args:
-        tasks: The files.
+        tasks: Files to decode.
         engine: Engine that decodes; see `data_prep.work.engine`.
-        reads: Folders of the files, which each machine must see.
+        reads: Folders of the files, which every machine must be able to read.
 
     Yields:
-        A row for each task, in order. A file that ends its process gives a row with an error.
+        One result for each task, in the order of the tasks. A file on which the decoding process
+        crashes gives a result with an error.
     """
     return engine.map_rows(
         decode_row,
@@ -86,16 +87,16 @@ def decode_all(
 
 
 def decode_row(task: DecodeTask) -> DecodedRow:
-    """Decode one file, measure it and bring it to the requested sizes.
+    """Decode one image file, measure the image, and scale it to the requested sizes.
 
     Args:
-        task: The file.
+        task: File to decode.
 
     Returns:
-        The image, or the reason in one line if the file cannot be decoded.
+        The image, or an error of one line if the file cannot be decoded.
 
     Raises:
-        StoreError: The object store that holds the file refuses or does not answer.
+        StoreError: The object store with the file refuses the request or does not answer.
     """
     try:
         with open_image(task.path, task.sha256) as path:

@@ -1,4 +1,4 @@
-"""The kind of cxr folder at a path, and advice where another kind is needed."""
+"""Recognition of the kind of a folder, and advice if another kind is needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_NAMED = 3  # folders in a message
 
 
 class WrongFolderError(InputError):
-    """A folder is not of the kind that is needed.
+    """A folder is not of the required kind.
 
     Example:
         >>> WrongFolderError(Path("a"), "a: no such folder", foreign=False).folder.name
@@ -39,13 +39,13 @@ class WrongFolderError(InputError):
 
 
 def folder_kind(folder: Path) -> FolderKind | None:
-    """Return the kind of a complete folder; None for any other.
+    """Return the kind of a complete folder that cxr made; None for any other folder.
 
     Args:
-        folder: The folder, which need not exist.
+        folder: Path of the folder, which need not exist.
 
     Returns:
-        The kind, by the file that marks a folder of it as complete.
+        The kind, which is recognised by the file that marks such a folder as complete.
 
     Example:
         >>> folder_kind(Path("no-such-folder"))
@@ -54,13 +54,13 @@ def folder_kind(folder: Path) -> FolderKind | None:
 
 
 def unfinished_kind(folder: Path) -> FolderKind | None:
-    """Return the kind of a folder that was begun and not finished; None for any other.
+    """Return the kind of a folder that was begun and not completed; None for any other folder.
 
     Args:
-        folder: The folder, which need not exist.
+        folder: Path of the folder, which need not exist.
 
     Returns:
-        The kind, by the files of an interrupted command.
+        The kind, which is recognised by files that an interrupted command left.
 
     Example:
         >>> unfinished_kind(Path("no-such-folder"))
@@ -74,13 +74,13 @@ def unfinished_kind(folder: Path) -> FolderKind | None:
 
 
 def find_folders(parent: Path) -> dict[KindName, list[Path]]:
-    """Return the complete folders directly inside a folder, by kind, each list sorted.
+    """Return the complete folders of cxr directly inside a folder, by kind.
 
     Args:
-        parent: The folder, which need not exist.
+        parent: Path of the folder, which need not exist.
 
     Returns:
-        Paths by the name of the kind; hidden folders are left out.
+        Sorted paths by the name of the kind. Hidden folders are left out.
 
     Example:
         >>> find_folders(Path("no-such-folder"))
@@ -99,15 +99,15 @@ def find_folders(parent: Path) -> dict[KindName, list[Path]]:
 
 
 def require_kind(folder: Path, kind_name: KindName) -> None:
-    """Refuse a folder that is not a complete one of a kind.
+    """Check that a folder is a complete one of a kind.
 
     Args:
-        folder: The folder.
+        folder: Path of the folder.
         kind_name: Name of the kind, such as "run".
 
     Raises:
-        WrongFolderError: It is another kind, unfinished or missing. The message says what it is,
-            and which folder to give instead.
+        WrongFolderError: The folder is of another kind, unfinished or missing. The message says
+            what it is, and which folder to give instead.
 
     Example:
         >>> require_kind(Path("no-such-folder"), "run")
@@ -245,13 +245,13 @@ def _advice_for_predictions(folder: Path, actual: FolderKind) -> str | None:
 
 
 def find_data_set(folder: Path) -> Path | None:
-    """Return the data set that a run, predictions or a report were made on, if it lies nearby.
+    """Find the data set from which a run, predictions or a report were made.
 
     Args:
         folder: A complete run, export, predictions, report or sweep.
 
     Returns:
-        Path of the data set; None if it is not beside the folder or up to two levels above.
+        Path of the data set; None if it is neither beside the folder nor up to two levels above.
     """
     kind = folder_kind(folder)
     if kind is None or kind.name not in ("run", "export", "predictions", "report", "sweep"):
@@ -281,13 +281,13 @@ def _relative_to_here(path: Path) -> Path:
 
 
 def read_marker(folder: Path) -> dict[str, Any]:
-    """Return the content of the file that marks a folder complete; empty for any other folder.
+    """Return the content of the file that marks a folder as complete; empty for any other folder.
 
     Args:
-        folder: The folder, which need not exist.
+        folder: Path of the folder, which need not exist.
 
     Returns:
-        The content, unchecked.
+        The content, which is not checked.
 
     Example:
         >>> read_marker(Path("no-such-folder"))

@@ -1,6 +1,6 @@
 """Image files that belong to no data set.
 
-This module imports no pandas: worker processes start with it, and start fast.
+This module imports no pandas, so that worker processes start fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cxr_compare.data_prep.work.object_store import StoreError
 
 @dataclass(frozen=True)
 class LooseImage:
-    """A file that belongs to no data set, with its image or the reason for none.
+    """An image file that belongs to no data set: its image, or the reason why it cannot be read.
 
     Example:
         >>> LooseImage(Path("a.txt"), problem="a.txt: no known image").image is None
@@ -32,16 +32,16 @@ class LooseImage:
 
 
 def find_image_files(sources: Sequence[Path]) -> list[Path]:
-    """Return the files to read: files as given, and all files below given folders.
+    """Return the named files, and all files below the named folders.
 
     Args:
         sources: Files and folders.
 
     Returns:
-        Each file once; hidden files are left out.
+        Each file once. Hidden files are left out.
 
     Raises:
-        InputError: A source does not exist or holds no files.
+        InputError: A source does not exist, or contains no file.
     """
     files: dict[Path, None] = {}
     for source in sources:
@@ -62,11 +62,11 @@ def read_loose_images(paths: Iterable[Path], *, workers: int = 0) -> Iterator[Lo
     """Read image files.
 
     Args:
-        paths: The files.
+        paths: Paths of the files.
         workers: Number of worker processes; 0 and 1 read in this process.
 
     Yields:
-        An image for each file, in order; one that cannot be read states its problem.
+        One result for each file, in order: the image, or the reason why it cannot be read.
     """
     return LocalEngine(workers).map_rows(
         _read_one,

@@ -1,4 +1,4 @@
-"""Square images in memory, for images that no pixel store holds."""
+"""Square images in memory, for images that are in no pixel store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxr_compare.data_prep.store.preprocess import letterbox
 
 @dataclass
 class LoosePixels:
-    """Square images in memory; see `data_prep.store.pixel_store.PixelSource`.
+    """Square images in memory, with the interface `data_prep.store.pixel_store.PixelSource`.
 
     Example:
         >>> loose = LoosePixels.from_arrays({"a": np.zeros((8, 4), np.uint8)}, size=16)
@@ -31,10 +31,10 @@ class LoosePixels:
 
     @classmethod
     def from_arrays(cls, originals: Mapping[str, np.ndarray], size: int) -> LoosePixels:
-        """Letterbox images.
+        """Scale images to squares of one size, with black borders.
 
         Args:
-            originals: Grey levels as displayed by image id, uint8, shape ``(H, W)``.
+            originals: Grey levels as displayed, uint8 of shape ``(H, W)``, by image id.
             size: Side of the square images, px.
         """
         images = {}
@@ -57,5 +57,5 @@ class LoosePixels:
         return self.images[image_id]
 
     def placement(self, image_id: str) -> Placement:
-        """Return the position of an original in its square."""
+        """Return the position of the original image in its square."""
         return self.placements[image_id]

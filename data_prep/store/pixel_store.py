@@ -1,7 +1,7 @@
-"""The pixel store of a data set: its images as square images of one size, memory-mapped.
+"""The pixel store of a data set, which holds its images as squares of one size.
 
-A store is a cache: it can be made again from the image files.
-`data_prep.store.pixel_store_writer` writes it.
+The pixels are in memory-mapped files. A store is a cache: it can be made again from the image
+files. The module `data_prep.store.pixel_store_writer` writes it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NO_CHECKSUM = 0
 
 
 class PixelSource(Protocol):
-    """Square images by image id: a data set's pixel store, or images in memory."""
+    """Interface of square images by image id: a pixel store, or images in memory."""
 
     size: int  # side S of the square images, px
     ids: pd.Index  # of the images, unique
@@ -46,14 +46,14 @@ class PixelSource(Protocol):
 
 
 def require_images(source: PixelSource, image_ids: pd.Index) -> None:
-    """Refuse a source that lacks one of some images.
+    """Check that a source has all of some images.
 
     Args:
-        source: Square images.
-        image_ids: Ids that it must have.
+        source: Source of square images.
+        image_ids: Ids of the images.
 
     Raises:
-        InputError: An image is missing.
+        InputError: The source lacks an image.
     """
     absent = image_ids.difference(source.ids)
     if len(absent):
@@ -64,10 +64,10 @@ def require_images(source: PixelSource, image_ids: pd.Index) -> None:
 
 
 def store_folder(dataset_folder: Path, size: int) -> Path:
-    """Return the folder of a data set's pixel store.
+    """Return the folder of the pixel store of a data set.
 
     Args:
-        dataset_folder: The folder of the data set.
+        dataset_folder: Folder of the data set.
         size: Side of the square images, px.
 
     Returns:
@@ -81,13 +81,10 @@ def store_folder(dataset_folder: Path, size: int) -> Path:
 
 
 def shard_name(shard: int) -> str:
-    """Return the file name of a shard.
+    """Return the name of a shard, which is a file with the pixels of many images.
 
     Args:
         shard: Number of the shard, from 0.
-
-    Returns:
-        The file name.
 
     Example:
         >>> shard_name(3)
@@ -97,16 +94,16 @@ def shard_name(shard: int) -> str:
 
 
 def pixels_checksum(pixels: np.ndarray) -> int:
-    """Return the first 8 bytes of the SHA-256 of an image as a signed number."""
+    """Return the first 8 bytes of the SHA-256 of an image, as a signed number."""
     digest = hashlib.sha256(pixels.tobytes()).digest()
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
 class PixelStore:
-    """A complete pixel store, read-only; open it with `PixelStore.open`.
+    """A complete pixel store for reading; `PixelStore.open` opens it.
 
-    Images are views of memory-mapped shards: nothing is read before it is used, and worker
-    processes share the pages. A store may be pickled; each process maps the shards anew.
+    Images are views of memory-mapped files. Their pixels are read when they are used, and worker
+    processes share the memory. A store may be pickled; each process then maps the files again.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any], index: pd.DataFrame) -> None:
@@ -123,7 +120,7 @@ class PixelStore:
         """Open a complete store.
 
         Args:
-            folder: The folder of the store; see `store_folder`.
+            folder: Folder of the store; see `store_folder`.
 
         Raises:
             InputError: The store is incomplete or damaged.

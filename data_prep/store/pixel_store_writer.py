@@ -1,8 +1,9 @@
 """Writing of a pixel store, so that a kill at any moment loses little and damages nothing.
 
-Images are appended to the last shard, and then their rows to a journal. So the journal names only
-images that are on the disk. A new writer reads the index and the journal, and cuts off what lies
-behind the images that they name. Completing the store turns the journal into the index.
+Images are appended to the last shard, and afterwards their rows are appended to a journal. The
+journal therefore names only images that are on the disk. A new writer reads the index and the
+journal, and cuts off what follows the images that they name. When the store is complete, the
+journal becomes the index.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class _IndexRow(NamedTuple):
 class PixelStoreWriter:
     """A context manager that adds images to a pixel store.
 
-    Leaving the block normally completes the store. Leaving it by an exception, Ctrl-C included,
-    keeps what was added and leaves the store incomplete: the next writer continues it.
+    A normal end of the ``with`` block completes the store. An exception, including Ctrl-C, keeps
+    the images that were added and leaves the store incomplete, so that the next writer continues.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -107,7 +108,7 @@ class PixelStoreWriter:
         return set(self._rows)
 
     def add(self, image_id: str, pixels: np.ndarray, placement: Placement) -> None:
-        """Append an image, or replace the one with this id.
+        """Append an image, or replace the image with the same id.
 
         Args:
             image_id: Id of the image.
@@ -148,7 +149,7 @@ class PixelStoreWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Put everything added so far on the disk, so that a kill cannot lose it.
+        """Write everything that was added to the disk, so that a kill cannot lose it.
 
         Raises:
             InputError: The disk is full.

@@ -1,6 +1,6 @@
 """The position of an image in the square image of a pixel store.
 
-Pixel-store coordinates are px of the square image; edges are continuous in both coordinate systems.
+Pixel-store coordinates are px of the square image. Edges are continuous in both coordinate systems.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ class Placement:
     offset_y: float  # black rows above, pixel-store px
 
     def to_store(self, boxes: np.ndarray) -> np.ndarray:
-        """Move boxes from the original image into the square.
+        """Convert boxes from original px to pixel-store coordinates.
 
         Args:
-            boxes: xyxy, original px, shape ``(N, 4)``.
+            boxes: Boxes xyxy in original px, shape ``(N, 4)``.
 
         Returns:
-            xyxy, pixel-store coordinates, float64, shape ``(N, 4)``.
+            Boxes xyxy in pixel-store coordinates, float64, shape ``(N, 4)``.
         """
         return _as_boxes(boxes) * self._scales() + self._offsets()
 
     def to_original(self, boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-        """Move boxes from the square back into the original image, and clip them to it.
+        """Convert boxes from pixel-store coordinates to original px, and clip them to the image.
 
-        A box in the black border gets a width or height of 0; the caller drops it.
+        A box in the black border gets a width or height of 0, and the caller must drop it.
 
         Args:
-            boxes: xyxy, pixel-store coordinates, shape ``(N, 4)``.
+            boxes: Boxes xyxy in pixel-store coordinates, shape ``(N, 4)``.
             width: Width of the original image, px.
             height: Height of the original image, px.
 
         Returns:
-            xyxy, original px, float64, shape ``(N, 4)``.
+            Boxes xyxy in original px, float64, shape ``(N, 4)``.
         """
         limits = np.array([width, height, width, height], dtype=np.float64)
         return np.clip(self._to_original_unclipped(boxes), 0.0, limits)
 
     def frame_to_original(self, frame: Frame) -> Frame:
-        """Move the frame of a map to original px without clipping: border cells lie outside.
+        """Convert the frame of a map to original px. It is not clipped: border cells lie outside.
 
         Example:
             >>> Placement(0.5, 0.5, 0.0, 64.0).frame_to_original((0.0, 64.0, 128.0, 192.0))

@@ -1,7 +1,7 @@
 """Writing of a predictions folder in parts.
 
-Memory so stays bounded, and an interrupted run resumes. ``predictions.json`` is written last and
-marks the folder complete.
+Memory therefore stays bounded, and an interrupted call can continue. ``predictions.json`` is
+written last and marks the folder as complete.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOT_FINITE = "the network's output is not finite"
 
 @dataclass(frozen=True)
 class Part:
-    """Predictions for some images, as `PredictionWriter.add` takes them.
+    """Predictions for some images, which `PredictionWriter.add` writes.
 
     Example:
         >>> part = Part(image_status(["a"], [True]), {"scores": pd.DataFrame({"score": [0.5]})})
@@ -50,11 +50,11 @@ class Part:
     tables: Mapping[str, pd.DataFrame]  # any of `scores`, `boxes` and `maps`
 
     def with_findings(self, names: Mapping[str, str] | None) -> Part:
-        """Keep some findings, under other names.
+        """Return the part with some findings only, under new names.
 
         Args:
-            names: New names by the names in this part; findings that are not named are dropped.
-                None keeps all as they are.
+            names: New name by the name in this part. Findings that are not among the keys are
+                dropped. None keeps all findings.
         """
         if names is None:
             return self
@@ -66,13 +66,13 @@ class Part:
 
 
 def concat_parts(parts: Sequence[Part]) -> Part:
-    """Join several parts that have the same tables.
+    """Join parts that have the same tables.
 
     Args:
         parts: One part or more.
 
     Returns:
-        One part with the rows of all, in their order.
+        One part with the rows of all parts, in their order.
 
     Example:
         >>> part = Part(image_status(["a"], [True]), {"scores": pd.DataFrame({"score": [0.5]})})
@@ -87,14 +87,14 @@ def concat_parts(parts: Sequence[Part]) -> Part:
 
 
 def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
-    """Return the status of some images: one whose output is not finite has failed.
+    """Return the status table of some images: an image whose output is not finite has failed.
 
     Args:
         image_ids: Ids of the images.
-        finite: For each of them, whether the network's output is finite.
+        finite: For each image, True if the output of the network is finite.
 
     Returns:
-        ``image_id, status, reason``.
+        A table with columns ``image_id, status, reason``.
 
     Example:
         >>> image_status(["a", "b"], [True, False])["status"].tolist()
@@ -112,8 +112,9 @@ def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) 
 class PredictionWriter:
     """A context manager that writes predictions part by part.
 
-    A normal exit marks the folder complete. After an interruption the parts stay, and a writer with
-    the same ``inference_id`` and data set continues them: see `done`.
+    A normal end of the ``with`` block marks the folder as complete. After an interruption the parts
+    stay, and a writer with the same ``inference_id`` and data set continues: `done` names the
+    images that are finished.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any]) -> None:
@@ -168,8 +169,8 @@ class PredictionWriter:
         """Write one part.
 
         Args:
-            images: ``image_id, status, reason``.
-            **tables: Any of ``scores``, ``boxes`` and ``maps`` on these images.
+            images: Table with columns ``image_id, status, reason``.
+            **tables: Any of the tables ``scores``, ``boxes`` and ``maps`` for these images.
 
         Raises:
             InputError: A table breaks a rule of its schema, or the disk is full.
@@ -207,10 +208,7 @@ def is_predictions_folder(folder: Path) -> bool:
     """Return True if a folder holds predictions, complete or unfinished.
 
     Args:
-        folder: The folder, which need not exist.
-
-    Returns:
-        True if a record of predictions lies in it.
+        folder: Path of the folder, which need not exist.
 
     Example:
         >>> is_predictions_folder(Path("no-such-folder"))

@@ -31,7 +31,7 @@ SEEN_FILE = "seen.parquet"
 
 @dataclass
 class Predictions:
-    """Complete predictions, read lazily from their folder.
+    """Complete predictions. Each table is read from the folder when it is first used.
 
     Example:
         >>> Predictions.open("no-such-folder")
@@ -47,7 +47,7 @@ class Predictions:
 
     @classmethod
     def open(cls, folder: str | Path) -> Predictions:
-        """Open a folder made by ``cxr predict`` or ``cxr import``.
+        """Open a folder that ``cxr predict`` or ``cxr import`` made.
 
         Args:
             folder: A path, or the address of a folder in an object store.
@@ -61,11 +61,12 @@ class Predictions:
 
     @classmethod
     def from_part(cls, info: dict[str, Any], part: Part) -> Predictions:
-        """Make predictions without a folder.
+        """Make predictions in memory, without a folder.
 
         Args:
-            info: Content that ``predictions.json`` would have; ``system`` is the name.
-            part: The predictions for all images.
+            info: Content that ``predictions.json`` would have. ``system`` is the name of the
+                system.
+            part: Predictions for all images.
         """
         known_tables = {"predicted_images": part.images, **part.tables}
         tables = {}
@@ -94,7 +95,7 @@ class Predictions:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ``predictions.json`` with the folder and the number of images that ran."""
+        """Return ``predictions.json``, the folder, and the number of images that did not fail."""
         return {"folder": str(self.folder), "images": len(self.images_run), **self.info}
 
     @property
@@ -118,22 +119,22 @@ class Predictions:
 
     @property
     def seen(self) -> pd.DataFrame | None:
-        """All images that were used to fit or select the system; None if that is not recorded."""
+        """Images that the system learned from or was selected with; None if not recorded."""
         if self.tables:
             return None
         path = self.folder / SEEN_FILE
         return read_table(path, "seen") if path.is_file() else None
 
     def rows(self, name: str, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:
-        """Read the rows of some findings and images, part by part.
+        """Read the rows of some findings and images, one file after another.
 
         Args:
-            name: ``scores``, ``boxes`` or ``maps``.
+            name: Table to read: ``scores``, ``boxes`` or ``maps``.
             findings: Findings to read.
             image_ids: Images to read.
 
         Raises:
-            InputError: The table is broken.
+            InputError: The table is damaged.
         """
         if self.tables:
             return _select_rows(self.tables[name], findings, image_ids).reset_index(drop=True)
@@ -150,7 +151,7 @@ class Predictions:
 
     @property
     def images_run(self) -> pd.Index:
-        """Ids of the images on which the system ran without failing."""
+        """Ids of the images that the system predicted without failing."""
         images = self.images
         return pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
 
@@ -158,19 +159,19 @@ class Predictions:
         return self.folder / "decisions" / f"{target}.json"
 
     def decision(self, target: str) -> dict[str, Any] | None:
-        """Return what ``cxr tune`` chose for a target; None before that.
+        """Return the decision that ``cxr tune`` chose for a target; None if there is none yet.
 
         Args:
             target: Name of the target.
 
         Raises:
-            InputError: The stored decision is broken.
+            InputError: The stored decision is damaged.
         """
         path = self._decision_path(target)
         return read_json(path, "decision") if not self.tables and path.is_file() else None
 
     def write_decision(self, target: str, payload: dict[str, Any]) -> Path:
-        """Store what was chosen for a target.
+        """Store the decision for a target.
 
         Args:
             target: Name of the target.

@@ -29,7 +29,7 @@ MAX_SIZE = 4096
 
 
 def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
-    """Fit an image into a square with the same aspect ratio, centred, with a black border.
+    """Scale an image into the middle of a black square, without changing its aspect ratio.
 
     Args:
         pixels: Grey levels, uint8, shape ``(H, W)``.
@@ -78,7 +78,7 @@ def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Input format of a model; stored beside its weights as ``preprocess.json``.
+    """Size and normalisation of a model's input; ``preprocess.json`` stores them.
 
     Example:
         >>> preprocess = Preprocess(size=256, mean=0.5, std=0.25)
@@ -99,17 +99,17 @@ class Preprocess:
 
     @property
     def spec(self) -> str:
-        """Name of the pixel store that holds such images."""
+        """Name of the pixel store that holds images of this size."""
         return store_spec(self.size)
 
     def normalise(self, images: Pixels) -> Pixels:
-        """Convert grey levels to the model's input: ``(x / 255 - mean) / std``.
+        """Convert grey levels to the input of the model: ``(x / 255 - mean) / std``.
 
         Args:
-            images: Grey levels 0 to 255, an array or a tensor of any shape.
+            images: Grey levels from 0 to 255, an array or a tensor of any shape.
 
         Returns:
-            The same shape in floating point.
+            Normalised values in floating point, of the same shape.
         """
         if isinstance(images, np.ndarray):
             if not np.issubdtype(images.dtype, np.floating):
@@ -137,13 +137,13 @@ class Preprocess:
 
 
 def store_spec(size: int) -> str:
-    """Return the name of the pixel store of a size.
+    """Return the name of the pixel store for an image size.
 
     Args:
-        size: Side of its square images, px.
+        size: Side of the square images, px.
 
     Raises:
-        InputError: No store may have this size.
+        InputError: The size is outside the allowed range.
 
     Example:
         >>> store_spec(512)

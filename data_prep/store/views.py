@@ -18,9 +18,9 @@ _MAX_SCALE = 2.0
 class View:
     """One view of a square image of side S.
 
-    The image is scaled to a whole number of px, mirrored if asked, and laid into the middle of the
-    smallest black square whose side is a multiple of 32 px, so that nothing of it is lost. A model
-    whose anchors are in px sees lesions at another size.
+    The image is scaled to a whole number of px, mirrored if `flip` is True, and put into the middle
+    of the smallest black square whose side is a multiple of 32 px. The whole image is therefore
+    visible. A model whose anchors are in px sees lesions at another size.
 
     Example:
         >>> view = View(scale=0.8)
@@ -41,28 +41,40 @@ class View:
         return "plain" if self.scale == 1.0 else f"scale{self.scale:g}"
 
     def content_size(self, size: int) -> int:
-        """Return the side of the scaled image, px, from the side of the image, px."""
+        """Return the side of the scaled image, px.
+
+        Args:
+            size: Side of the unscaled image, px.
+        """
         return round(size * self.scale)
 
     def canvas_size(self, size: int) -> int:
-        """Return the side of the square that holds the scaled image, px."""
+        """Return the side of the square that contains the scaled image, px.
+
+        Args:
+            size: Side of the unscaled image, px.
+        """
         if self.scale == 1.0:
             return size
         return -(-self.content_size(size) // _GRID_PX) * _GRID_PX
 
     def offset(self, size: int) -> int:
-        """Return the number of black columns to the left, which is that of black rows above."""
+        """Return the number of black columns on the left, which equals that of black rows above.
+
+        Args:
+            size: Side of the unscaled image, px.
+        """
         return (self.canvas_size(size) - self.content_size(size)) // 2
 
     def boxes_to_image(self, boxes: np.ndarray, size: int) -> np.ndarray:
-        """Move boxes from the view to the image, and clip them to it.
+        """Convert boxes from px of the view to px of the image, and clip them to the image.
 
         Args:
-            boxes: xyxy, px of the view, shape ``(N, 4)``.
+            boxes: Boxes xyxy in px of the view, shape ``(N, 4)``.
             size: Side of the image, px.
 
         Returns:
-            xyxy, px of the image, float64, shape ``(N, 4)``.
+            Boxes xyxy in px of the image, float64, shape ``(N, 4)``.
         """
         scale = size / self.content_size(size)
         moved = (np.asarray(boxes, np.float64) - self.offset(size)) * scale
@@ -76,13 +88,13 @@ def parse_views(text: str) -> tuple[View, ...]:
     """Read the value of the option ``--tta``.
 
     Args:
-        text: Names of views with commas between, such as ``flip,scale0.8``.
+        text: Names of views with commas, such as ``flip,scale0.8``.
 
     Returns:
-        The views, the plain one first.
+        The views. The plain image comes first.
 
     Raises:
-        InputError: A name is no view, its scale is out of range, or it is repeated.
+        InputError: A name is not that of a view, a scale is out of range, or a view is repeated.
 
     Example:
         >>> [view.name for view in parse_views("flip, scale1.2")]

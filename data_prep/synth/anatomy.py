@@ -1,4 +1,7 @@
-"""Anatomy of a phantom patient: one chest in thorax units, shared by the patient's images."""
+"""Anatomy of a synthetic patient: one chest, which all images of the patient show.
+
+Lengths are in thorax units, where 1 is the width of the image.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -21,10 +24,10 @@ _SMALLEST_SIGMA = 2.5  # px; a wider blur is computed on a smaller image
 
 @dataclass(frozen=True)
 class Canvas:
-    """Square image of `size` px with one pose of the patient.
+    """Square image of `size` px, on which one pose of the patient is drawn.
 
-    In thorax units, x grows to the image's right (the patient's left) from the midline, y grows
-    down from the image's upper edge; 1 is the image's width.
+    In thorax units, x grows from the midline to the right of the image (the patient's left), and y
+    grows down from the upper edge of the image; 1 is the width of the image.
     """
 
     size: int  # side in px
@@ -41,7 +44,7 @@ class Canvas:
         return np.array([[cosine, sine], [-sine, cosine]])
 
     def to_px(self, points: Points) -> Points:
-        """Map thorax units, shape `(..., 2)`, to continuous pixel coordinates."""
+        """Convert points from thorax units, shape `(..., 2)`, to continuous pixel coordinates."""
         centred = np.asarray(points, dtype=np.float64) - np.array([0.0, 0.5])
         turned = centred @ self._turn
         origin = np.array([0.5 + self.shift_x, 0.5 + self.shift_y])
@@ -52,7 +55,7 @@ class Canvas:
         return np.round((self.to_px(points) - 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
     def blank(self) -> NDArray[np.uint8]:
-        """Return an empty 8-bit mask to draw on."""
+        """Return an empty 8-bit mask of the size of the image."""
         return np.zeros((self.size, self.size), np.uint8)
 
     def width_px(self, width: float) -> float:
@@ -69,9 +72,15 @@ class Canvas:
     def stroke(
         self, mask: NDArray[np.uint8], lines: Sequence[Points], width: float, strength: float = 1.0
     ) -> None:
-        """Draw open curves, each of shape `(N, 2)` with one N, on `mask`.
+        """Draw open curves on a mask.
 
-        A curve thinner than a pixel is drawn fainter instead.
+        A curve thinner than a pixel is drawn one pixel wide, but fainter.
+
+        Args:
+            mask: Mask to draw on.
+            lines: Curves in thorax units, each of shape `(N, 2)` with the same N.
+            width: Width of the curves, thorax units.
+            strength: Brightness of the curves, in [0, 1].
         """
         px = self.width_px(width)
         thickness = max(1, round(px))
@@ -80,13 +89,18 @@ class Canvas:
         cv2.polylines(mask, fixed, False, value, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
     def lines(self, curves: Sequence[Points], width: float) -> Field:
-        """Draw open curves as a mask in [0, 1]; see `stroke`."""
+        """Draw open curves, as with `stroke`, on a new mask with values in [0, 1]."""
         mask = self.blank()
         self.stroke(mask, curves, width)
         return to_field(mask)
 
     def soften(self, field: Field, sigma: float) -> Field:
-        """Blur a field by a Gaussian; `sigma` is in thorax units."""
+        """Blur a field by a Gaussian.
+
+        Args:
+            field: Values of the pixels, float32 ``(H, W)``.
+            sigma: Standard deviation of the Gaussian, thorax units.
+        """
         return blur(field, self.width_px(sigma))
 
 
@@ -96,7 +110,12 @@ def to_field(mask: NDArray[np.uint8]) -> Field:
 
 
 def blur(field: Field, sigma: float) -> Field:
-    """Blur a field by a Gaussian with `sigma` in px; a wide blur uses a reduced copy for speed."""
+    """Blur a field by a Gaussian. A wide blur works on a smaller copy for speed.
+
+    Args:
+        field: Values of the pixels, float32 ``(H, W)``.
+        sigma: Standard deviation of the Gaussian, px.
+    """
     if sigma < 0.3:
         return field
     factor = int(sigma // _SMALLEST_SIGMA)
@@ -123,7 +142,16 @@ def _smooth_outline(corners: Points, rounds: int = 3) -> Points:
 def ellipse(
     x: float, y: float, radius_x: float, radius_y: float, angle: float = 0.0, corners: int = 36
 ) -> Points:
-    """Return the outline of an ellipse in thorax units, `(corners, 2)`; `angle` in radians."""
+    """Return the outline of an ellipse, shape `(corners, 2)`.
+
+    Args:
+        x: Centre along x, thorax units.
+        y: Centre along y, thorax units.
+        radius_x: Radius along x, thorax units.
+        radius_y: Radius along y, thorax units.
+        angle: Rotation in radians.
+        corners: Number of points of the outline.
+    """
     turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     along = radius_x * np.cos(turn)
     across = radius_y * np.sin(turn)
@@ -133,7 +161,7 @@ def ellipse(
 
 
 def curve(*corners: tuple[float, float], steps: int = 24) -> Points:
-    """Return a Bezier curve from the first to the last corner, `(steps, 2)`."""
+    """Return a Bezier curve from the first to the last corner, shape `(steps, 2)`."""
     return _bernstein(len(corners), steps) @ np.array(corners, dtype=np.float64)
 
 
@@ -147,15 +175,15 @@ def _bernstein(n_corners: int, steps: int) -> Points:
 
 
 def power_law_texture(size: int, rng: np.random.Generator, slope: float = 0.0) -> Field:
-    """Draw texture like that of overlapping tissue, with zero mean and unit deviation.
+    """Draw a texture like that of overlapping tissue, with mean 0 and standard deviation 1.
 
-    The power spectrum of mammograms falls with about the third power of frequency, which is assumed
-    for the chest, too. The texture is a sum of octaves of smooth noise.
+    The power spectrum of mammograms falls with about the third power of frequency. The same is
+    assumed for the chest. The texture is a sum of smooth noise in octaves of frequency.
 
     Args:
         size: Side of the texture, px.
-        rng: Source of randomness.
-        slope: A positive slope favours coarse texture, a negative one fine texture.
+        rng: Random generator.
+        slope: A positive slope makes the texture coarser, a negative one finer.
 
     Source:
         Burgess, Jacobson and Judy 2001.
@@ -233,7 +261,7 @@ class _Skeleton:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Shape of one chest; lengths are in image widths, see `Canvas`."""
+    """Shape of one chest. Lengths are in image widths, see `Canvas`."""
 
     half_width: float  # inner half width of the rib cage at its widest
     skew: float  # share by which the left half is wider than the mean, the right one narrower
@@ -270,14 +298,23 @@ class Anatomy:
         return self.top + self.hilum * (self.base - self.top)
 
     def wall(self, y: np.ndarray | float, side: int = 0) -> np.ndarray:
-        """Return the inner half width of the rib cage at height `y`; side 0 gives the mean."""
+        """Return the inner half width of the rib cage.
+
+        Args:
+            y: Height at which the width is wanted, thorax units.
+            side: -1 for the patient's right, 1 for the left, 0 for the mean of both.
+        """
         length = (self.base - self.top) / 0.55
         heights = self.top + np.array([-0.02, 0.02, 0.08, 0.18, 0.32, 0.46, 0.70]) * length
         shares = np.array([0.20, 0.44, 0.66, 0.84, 0.95, 1.0, 1.0]) ** self.taper
         return np.asarray(np.interp(y, heights, shares * self.half_width * (1 + side * self.skew)))
 
     def lung(self, side: int) -> Points:
-        """Return the outline of a lung; side -1 is the patient's right, 1 the left."""
+        """Return the outline of a lung.
+
+        Args:
+            side: -1 for the patient's right, 1 for the left.
+        """
         width = self.half_width * (1 + side * self.skew)
         top = self.top
         base = self.base + (self.base_drop if side > 0 else 0.0)
@@ -336,7 +373,12 @@ class Anatomy:
         return ellipse(0.040 + self.turn, self.hilum_y - 0.095, 0.036 * size, 0.040 * size)
 
     def posterior_rib(self, index: int, side: int) -> Points:
-        """Return the centre line of a back rib from the spine; index 0 is the uppermost."""
+        """Return the centre line of the back part of a rib, from the spine outwards.
+
+        Args:
+            index: Number of the rib; 0 is the uppermost.
+            side: -1 for the patient's right, 1 for the left.
+        """
         bones = self.skeleton
         y = self.top - 0.035 + bones.back_shift + index * bones.back_gap + bones.jitter[index]
         reach = float(self.wall(y + 0.4 * bones.back_slope, side)) + 0.012
@@ -351,7 +393,12 @@ class Anatomy:
         return line * (side, 1.0)
 
     def anterior_rib(self, index: int, side: int) -> Points:
-        """Return the centre line of a front rib from the side; index 0 is the uppermost."""
+        """Return the centre line of the front part of a rib, from the side inwards.
+
+        Args:
+            index: Number of the rib; 0 is the uppermost.
+            side: -1 for the patient's right, 1 for the left.
+        """
         bones = self.skeleton
         y = self.top + 0.055 + bones.front_shift + index * bones.front_gap - bones.jitter[index]
         reach = float(self.wall(y, side)) + 0.008
@@ -366,7 +413,12 @@ class Anatomy:
         return line * (side, 1.0)
 
     def clavicle(self, side: int, lift: float) -> Points:
-        """Return the centre line of a collar bone from its inner end; `lift` raises it (AP)."""
+        """Return the centre line of a collar bone from its inner end.
+
+        Args:
+            side: -1 for the patient's right, 1 for the left.
+            lift: Height by which the bone is raised, as in AP images, thorax units.
+        """
         bones = self.skeleton
         reach = self.half_width / 0.32
         y = self.top + 0.075 + bones.collar_shift - lift
@@ -404,7 +456,13 @@ class Anatomy:
 
 
 def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
-    """Draw one chest."""
+    """Draw a random chest.
+
+    Args:
+        rng: Random generator.
+        sex: ``F`` or ``M``.
+        age: Age in years.
+    """
     half_width = (0.325 if sex == "M" else 0.31) * rng.uniform(0.86, 1.12)
     top = rng.uniform(0.07, 0.16)
     anatomy = Anatomy(

@@ -1,4 +1,4 @@
-"""Write an image of the phantom as the DICOM files of the RSNA challenge are."""
+"""Writing of synthetic images as DICOM files like those of the RSNA challenge."""
 
 import hashlib
 from pathlib import Path

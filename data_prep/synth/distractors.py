@@ -1,4 +1,7 @@
-"""Distractors: devices, lines, a large heart, scars; on healthy and ill images alike."""
+"""Distractors on synthetic images: devices, lines, a large heart, scars.
+
+They occur on images with lesions and on images without lesions alike.
+"""
 
 from dataclasses import replace
 
@@ -6,19 +9,19 @@ import numpy as np
 
 from cxr_compare.data_prep.synth.anatomy import Anatomy, Canvas, Field, curve, ellipse, to_field
 
-# Names of distractors on all images of a patient, and the share of patients with any.
+# Names of distractors that are on all images of a patient, and the share of patients who have any.
 CHRONIC = ("pacemaker", "big_heart", "scar", "granuloma", "nipples", "raised_diaphragm"), 0.42
 ACUTE = ("central_line", "ecg_leads", "tube"), 0.20  # the same, drawn anew for each image
 _METAL = 0.55
 
 
 def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) -> tuple[str, ...]:
-    """Draw the distractors of a patient or an image, often none.
+    """Draw the distractors of a patient or an image; often there are none.
 
     Args:
-        rng: Source of randomness.
+        rng: Random generator.
         names: Names to draw from.
-        rate: Probability of any distractor.
+        rate: Probability that there is any distractor.
     """
     if rng.random() >= rate:
         return ()
@@ -29,7 +32,7 @@ def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) ->
 def alter_anatomy(
     anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Anatomy:
-    """Change the chest for distractors that are part of it (big heart, raised diaphragm)."""
+    """Return the chest with the distractors that change its shape (big heart, raised diaphragm)."""
     size = rng.uniform(1.28, 1.55)
     rise = rng.uniform(0.035, 0.075)
     if "big_heart" in distractors:
@@ -42,7 +45,7 @@ def alter_anatomy(
 def draw_distractors(
     canvas: Canvas, anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Field:
-    """Draw the attenuation of distractors in front of the chest, float32 ``(H, W)``."""
+    """Return the attenuation of distractors that lie in front of the chest, float32 ``(H, W)``."""
     field = np.zeros((canvas.size, canvas.size), np.float32)
     for name in distractors:
         if name in _DRAWERS:

@@ -1,4 +1,4 @@
-"""Add the flaws of real data sets to a phantom, with a list of what an audit must find."""
+"""Flaws of real data sets that are added to synthetic images, as a test of the audit."""
 
 import uuid
 from dataclasses import dataclass, field, replace
@@ -74,17 +74,17 @@ class _FlawedSet:
 def add_flaws(
     folder: Path, records: list[dict[str, Any]], arguments: PhantomArguments
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Add flawed images to a phantom and flawed rows to its tables.
+    """Add flawed images to synthetic ones, and flawed rows to their tables.
 
     No existing file is changed, so a repeated call gives the same result.
 
     Args:
-        folder: Folder of the phantom.
-        records: Records of its images, see `image_record`.
-        arguments: Arguments of the phantom.
+        folder: Folder of the synthetic images.
+        records: Records of the images, from `image_record`.
+        arguments: Arguments of the synthetic images.
 
     Returns:
-        The tables of the phantom by file name, and the list of flaws.
+        The tables by file name, and the list of flaws that an audit must find.
     """
     rng = np.random.default_rng(np.random.SeedSequence([arguments.seed, 0, _FLAW_STREAM]))
     ordered = sorted(records, key=lambda record: record["patientId"])

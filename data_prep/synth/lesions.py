@@ -1,4 +1,4 @@
-"""Lesions of the phantom: focal opacities and faint veils with known contrast and extent."""
+"""Lesions of synthetic images: focal opacities and faint veils with known contrast and extent."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ Kind = Literal["focal", "veil"]
 Contrast = Literal["mixed", "high"]
 
 # These constants set the difficulty. The contrast-to-noise ratio is drawn log-uniformly from its
-# range and limited where a lesion would be denser than _AIRLESS (about 8 to 10 times the noise). A
+# range, and is limited so that no lesion is denser than _AIRLESS (about 8 to 10 times the noise). A
 # higher upper end gives more dense lesions. A higher lower end, or more _LESIONS_PER_IMAGE, gives
 # fewer images on which nothing can be seen, so that both systems learn faster.
 CONTRAST_TO_NOISE: dict[Contrast, dict[Kind, tuple[float, float]]] = {
@@ -36,7 +36,7 @@ _REACH = 3.0  # half size of the window of a lesion, in radii
 
 @dataclass(frozen=True)
 class Site:
-    """Possible lesion of a patient, in thorax units."""
+    """A position at which a patient may have a lesion, in thorax units."""
 
     kind: Kind  # `focal` or `veil`
     side: int  # -1 is the patient's right lung (the image's left), 1 the left
@@ -49,7 +49,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Lesion:
-    """Lesion on an image; the box is in px with continuous edges."""
+    """A lesion on an image. Its box is in px with continuous edges."""
 
     kind: Kind
     contrast_to_noise: float
@@ -60,7 +60,7 @@ class Lesion:
 
 
 def draw_sites(rng: np.random.Generator) -> tuple[Site, ...]:
-    """Draw the possible lesions of a patient, the first ones to appear first."""
+    """Draw the positions at which a patient may have lesions, in the order of appearance."""
     return tuple(_draw_site(rng) for _ in range(CANDIDATES))
 
 
@@ -87,20 +87,23 @@ def add_lesions(
     rng: np.random.Generator,
     contrast: Contrast,
 ) -> list[Lesion]:
-    """Add one to three lesions to an image, in place.
+    """Add one to three lesions to an image.
 
     The contrast of a lesion is a multiple of the local noise. The local noise is the standard
     deviation, in the area of the lesion, of all structures of its size or smaller (ribs, vessels,
     texture, quantum noise).
 
     Args:
-        attenuation: Attenuation of the image, float32 ``(H, W)``; changed in place.
+        attenuation: Attenuation of the image, float32 ``(H, W)``. It is changed in place.
         visible: Visible share of lung in each pixel, ``(H, W)``.
         canvas: Pose of the image.
         anatomy: The chest.
-        sites: Possible lesions, the first ones to appear first.
-        rng: Source of randomness.
-        contrast: Range of the contrast.
+        sites: Positions of possible lesions, in the order in which lesions appear.
+        rng: Random generator.
+        contrast: Name of the range from which the contrast is drawn.
+
+    Returns:
+        The lesions that were added.
     """
     n_lesions = 1 + int(rng.choice(len(_LESIONS_PER_IMAGE), p=_LESIONS_PER_IMAGE))
     draws = rng.random(len(sites))

@@ -34,7 +34,7 @@ _STARTED = "synth.started.json"
 
 @dataclass(frozen=True, repr=False)
 class PhantomSummary(ShownAsText):
-    """Counts of a phantom folder."""
+    """Counts of a folder of synthetic images."""
 
     folder: Path
     n_images: int
@@ -56,7 +56,7 @@ class PhantomSummary(ShownAsText):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts, JSON-ready."""
+        """Return the counts as values for JSON."""
         return asdict(self)
 
 
@@ -72,11 +72,11 @@ def write_phantom(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> PhantomSummary:
-    """Write a synthetic chest X-ray set in RSNA layout.
+    """Write a set of synthetic chest X-rays in the layout of the RSNA challenge.
 
-    The same arguments give the same bytes with the same versions of numpy, opencv and pydicom,
-    whatever the number of workers. A repeated call resumes an interrupted one; a complete folder is
-    not changed.
+    The same arguments give the same bytes with the same versions of numpy, opencv and pydicom, for
+    any number of workers. A repeated call continues an interrupted one. A complete folder is not
+    changed.
 
     Args:
         out: Folder to write.
@@ -85,12 +85,12 @@ def write_phantom(
         size: Side of the images, px.
         contrast: Contrast of the lesions: "mixed" or "high".
         prevalence: Expected share of positive images, in (0, 1).
-        flaws: Add flaws of real data sets, and a list of them.
+        flaws: True adds flaws of real data sets, and a list of them.
         workers: Number of processes.
-        progress: Called with the number of finished images.
+        progress: Function that is called with the number of finished images.
 
     Returns:
-        Counts of the phantom.
+        Counts of the images, patients, lesions and flaws.
 
     Raises:
         InputError: An argument is outside its range, or the folder holds something else.

@@ -1,4 +1,4 @@
-"""Arguments of a phantom."""
+"""Arguments from which synthetic images are drawn."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from cxr_compare.data_prep.synth.lesions import CONTRAST_TO_NOISE, Contrast
 
 @dataclass(frozen=True)
 class PhantomArguments:
-    """Arguments of a phantom; the same arguments give the same bytes.
+    """Arguments from which synthetic images are drawn. The same arguments give the same bytes.
 
     Raises:
         InputError: An argument is outside its range.

@@ -1,4 +1,4 @@
-"""Draw one image of the phantom from patient, pose and exposure, with its true lesions."""
+"""Drawing of one synthetic image with its true lesions, from patient, pose and exposure."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -31,7 +31,7 @@ from cxr_compare.data_prep.synth.lesions import Contrast, Lesion, Site, add_lesi
 
 View = Literal["PA", "AP"]
 
-# Attenuation of parts of the chest in the unit of `LUNG`.
+# Attenuation of parts of the chest, in the same unit as `LUNG`.
 _HEART = 0.30
 _MEDIASTINUM = 0.15
 _SPINE = 0.10
@@ -42,19 +42,19 @@ _VESSEL = 0.13
 _ABDOMEN = 0.20
 _BREAST = 0.075
 
-# Difficulty of the phantom: noise, in attenuation units.
+# Standard deviation of noise, in attenuation units. It sets the difficulty of the images.
 _TEXTURE = {"PA": 0.022, "AP": 0.026}
 _QUANTUM = {"PA": 0.010, "AP": 0.014}
 _TEXTURE_SPREAD = 0.25  # standard deviation between images of the logarithm of either noise
 _IMAGES_PER_PATIENT = (0.45, 0.30, 0.25)  # shares of patients with 1, 2 and 3
-# Concentration of the beta distribution of illness over patients.
+# Concentration of the beta distribution from which each patient's probability of illness is drawn.
 _CONCENTRATION = 2.0
 _PURPOSES = ("count", "body", "illness", "chronic", "image", "acute", "noise", "lesions")
 
 
 @dataclass(frozen=True)
 class Patient:
-    """Patient of the phantom, the same on all images."""
+    """A synthetic patient, who is the same on all images."""
 
     seed: int  # the set's seed
     index: int  # the patient's number in the set
@@ -70,7 +70,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class SynthImage:
-    """Image with its true lesions."""
+    """A synthetic image with its true lesions."""
 
     pixels: NDArray[np.uint8]  # uint8 `(size, size)`
     view: View  # `PA` or `AP`
@@ -81,7 +81,12 @@ class SynthImage:
 
 
 def count_images(seed: int, index: int) -> int:
-    """Return the number of images of a patient, without drawing the patient."""
+    """Return the number of images of a patient, without drawing the patient.
+
+    Args:
+        seed: Random seed of the whole set.
+        index: Number of the patient.
+    """
     rng = _generator(seed, index, "count")
     return 1 + int(rng.choice(3, p=_IMAGES_PER_PATIENT))
 
@@ -93,10 +98,10 @@ def _generator(seed: int, index: int, purpose: str, number: int = 0) -> np.rando
 
 
 def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
-    """Draw one patient; the result depends on the arguments alone.
+    """Draw one patient. The result depends only on the arguments.
 
     Args:
-        seed: Seed of the phantom.
+        seed: Random seed of the whole set.
         index: Number of the patient.
         prevalence: Expected share of positive images.
 
@@ -138,10 +143,11 @@ def draw_image(
         patient: The patient.
         number: Number of the image, from 0.
         size: Side of the image, px.
-        contrast: Contrast of the lesions.
+        contrast: Contrast of the lesions: "mixed" or "high".
 
     Returns:
-        Pixels, uint8, shape ``(size, size)``, with the boxes of the lesions and what was drawn.
+        The pixels, uint8 of shape ``(size, size)``, with the boxes of the lesions, the view and the
+        names of the distractors.
 
     Example:
         >>> image = draw_image(draw_patient(seed=0, index=0, prevalence=0.3), 0, size=64)
@@ -217,7 +223,16 @@ def _breathe(anatomy: Anatomy, rng: np.random.Generator, view: View) -> Anatomy:
 
 
 def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Field, Field]:
-    """Draw a chest without lesions; return attenuation and visible lung, ``(H, W)`` each."""
+    """Draw a chest without lesions.
+
+    Args:
+        canvas: Pose of the image.
+        anatomy: The chest.
+        portable: True for an image at the bedside (AP).
+
+    Returns:
+        The attenuation and the visible share of lung in each pixel, both of shape ``(H, W)``.
+    """
     lungs = canvas.fill(anatomy.lung(-1), anatomy.lung(1))
     heart = canvas.soften(canvas.fill(anatomy.heart_outline()), 0.008 if portable else 0.006)
     air = _air(canvas, lungs)

@@ -1,4 +1,4 @@
-"""Tables of the phantom in the RSNA challenge's layout."""
+"""Tables of the synthetic images in the layout of the RSNA challenge."""
 
 import hashlib
 import uuid
@@ -16,16 +16,22 @@ _MAPPING_COLUMNS = ["patientId", "nih_image", "nih_patient"]
 
 
 def make_image_id(seed: int, patient: int | str, number: int) -> str:
-    """Make the name of an image, in the form of the challenge's ``patientId``."""
+    """Return the id of an image, in the form of the challenge's ``patientId``.
+
+    Args:
+        seed: Random seed of the whole set.
+        patient: Number of the patient.
+        number: Number of the image among the patient's images, from 0.
+    """
     digest = hashlib.blake2b(f"{seed}/{patient}/{number}".encode(), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest, version=4))
 
 
 def image_record(seed: int, patient: Patient, number: int, image: SynthImage) -> dict[str, Any]:
-    """Build the record of an image, from which the tables are made, JSON-ready.
+    """Return the record of an image, from which the tables are made, as values for JSON.
 
     Args:
-        seed: Seed of the phantom.
+        seed: Random seed of the whole set.
         patient: Patient of the image.
         number: Number of the image among the patient's images, from 0.
         image: The drawn image.
@@ -56,7 +62,10 @@ def image_record(seed: int, patient: Patient, number: int, image: SynthImage) ->
 
 
 def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Build the tables of the challenge and the table of true lesions from image records.
+    """Return the tables of the challenge, and a table of the true lesions, from image records.
+
+    Args:
+        records: Records from `image_record`.
 
     Returns:
         Tables by file name.

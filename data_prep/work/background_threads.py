@@ -1,4 +1,4 @@
-"""Reading and writing rows in a thread beside the work on them."""
+"""Reading and writing in a background thread while the caller computes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _END = object()
 
 
 def read_ahead(rows: Iterable[Row], *, most: int = 2) -> Iterator[Row]:
-    """Draw rows in a thread while the caller works on the rows before.
+    """Read rows in a thread while the caller works on earlier rows.
 
     Args:
-        rows: The rows; an error that drawing one raises is raised here in its position.
-        most: The most rows that are drawn before the caller asks for them.
+        rows: The rows. If reading a row raises an error, it is raised here at the same position.
+        most: Largest number of rows that are read before the caller requests them.
 
     Yields:
         The rows in their order.
@@ -43,14 +43,14 @@ def read_ahead(rows: Iterable[Row], *, most: int = 2) -> Iterator[Row]:
 
 
 def write_behind(write: Callable[[Row], object], rows: Iterable[Row]) -> None:
-    """Write each row in a thread while the next row is made.
+    """Write each row in a thread while the next row is computed.
 
-    At most one row waits for the one before it. However this ends, a row whose writing has begun
-    is written to its end before this returns or raises.
+    At most one row waits to be written. Even after an error, a row whose writing has begun is
+    written completely before the function returns or raises.
 
     Args:
         write: Function that writes one row.
-        rows: The rows, made one by one.
+        rows: The rows, which are computed when they are requested.
 
     Example:
         >>> written = []

@@ -1,7 +1,7 @@
-"""Chunks of rows that worker processes of any machine work on.
+"""Division of rows into chunks, on which worker processes of any machine work.
 
-A decoder written in C can end its process on a broken file. The rows that were under way are then
-tried again one by one, so that one bad file costs one row and not the job.
+A decoder written in C can crash its process on a damaged file. The rows of that chunk are then
+tried again one by one, so that a bad file costs one row and not the whole job.
 """
 
 from __future__ import annotations
@@ -17,46 +17,50 @@ Result = TypeVar("Result")
 
 
 class CrashError(Exception):
-    """A worker process or its machine ended, and its results are lost."""
+    """A worker process or its machine ended, and the results of its chunk are lost."""
 
 
 class TimedResults(NamedTuple, Generic[Result]):
-    """Results of a chunk of rows."""
+    """Results of a chunk of rows, with the time that they took."""
 
     results: list[Result]
     seconds: float  # time that the worker took for them
 
 
 class SoloTrial(NamedTuple, Generic[Result]):
-    """Outcome of a row that was tried in a process of its own."""
+    """Result of a row that was tried in a process of its own, which may have crashed."""
 
     survived: bool  # False if the process ended
     result: Result | None
 
 
 class Workers(Protocol[Row, Result]):
-    """Worker processes that apply one function to chunks of rows."""
+    """Interface of worker processes that apply one function to chunks of rows."""
 
     chunk_seconds: float  # of work in a chunk; many times what sending a chunk takes
     max_rows: int  # in a chunk
 
     def chunk_capacity(self) -> int:
-        """Return how many chunks may be under way.
+        """Return how many chunks may be in progress at the same time.
 
-        They are enough to keep all processors busy and few enough for memory.
+        The number keeps all processors busy, but limits the memory.
         """
 
     def send(self, rows: list[Row]) -> Any:
-        """Start work on a chunk and return a ticket for `receive`."""
+        """Start the work on a chunk, and return a ticket for `receive`."""
 
     def receive(self, ticket: Any) -> TimedResults[Result]:
-        """Wait for the results of a chunk; raises `CrashError` if its worker ended."""
+        """Wait for the results of a chunk.
+
+        Raises:
+            CrashError: The worker ended.
+        """
 
     def try_alone(self, row: Row) -> SoloTrial[Result]:
-        """Apply the function to a row in a process of its own."""
+        """Apply the function to one row in a process of its own."""
 
     def cancel(self, tickets: list[Any]) -> None:
-        """Drop the chunks that are still under way."""
+        """Drop the chunks that are still in progress."""
 
 
 def map_in_chunks(
@@ -65,9 +69,9 @@ def map_in_chunks(
     """Apply the function of the workers to rows, and yield the results in the order of the rows.
 
     Args:
-        workers: The worker processes.
-        rows: The rows; they are drawn lazily.
-        on_crash: Function that gives the result of a row that crashes every process that tries it.
+        workers: Worker processes.
+        rows: The rows, which are read when they are needed.
+        on_crash: Function that returns the result for a row on which every process crashes.
 
     Yields:
         The results in the order of the rows.
@@ -112,7 +116,7 @@ def _map_one_by_one(
 
 
 def apply_timed(function: Callable[[Row], Result], rows: Iterable[Row]) -> TimedResults[Result]:
-    """Apply a function to some rows and measure the seconds that this takes.
+    """Apply a function to some rows, and measure the time in seconds.
 
     Example:
         >>> apply_timed(abs, [-2, 1]).results

@@ -1,7 +1,8 @@
-"""The manifest of local copies: each file as it was when the copy and the store were last the same.
+"""The manifest of local copies of an object store.
 
-The manifest lies beside the local copies, in one JSON file for each folder, so that the address of
-a folder and that of a folder inside it share it.
+For each file it records the state in which the local copy and the stored file were last equal. It
+is stored beside the local copies, in one JSON file for each folder, so that the addresses of a
+folder and of its subfolders share it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _TEMPORARY_NAME = re.compile(r"\..*\.tmp")
 
 
 class ManifestEntry(NamedTuple):
-    """A file when its local copy and the store were last the same."""
+    """State of a file when its local copy and the stored file were last equal."""
 
     size: int  # bytes
     mtime_ns: int  # time of the last change of the local file
@@ -59,7 +60,7 @@ def read_manifest(copy: Path) -> Manifest:
 
 
 def write_manifest_changes(before: Manifest, after: Manifest) -> None:
-    """Write the entries that differ between two manifests; entries only in `before` are removed."""
+    """Write the entries that differ between two manifests, and remove those only in `before`."""
     changes = defaultdict[Path, dict[str, ManifestEntry | None]](dict)
     for path in before.keys() | after.keys():
         if before.get(path) != after.get(path):
@@ -84,7 +85,7 @@ def file_state(path: Path) -> tuple[int, int]:
 
 
 def local_file_states(copy: Path) -> dict[Path, tuple[int, int]]:
-    """Return size and time of the last change of each finished file of a local copy."""
+    """Return the size and the time of the last change of each complete file of a local copy."""
     if copy.is_file():
         return {copy: file_state(copy)}
     states = {}
@@ -97,7 +98,7 @@ def local_file_states(copy: Path) -> dict[Path, tuple[int, int]]:
 
 
 def copies_lock_file(name: str) -> Path:
-    """Return the path of a lock among the processes that use the local copies of this machine."""
+    """Return the path of a lock file for processes that use the local copies of this machine."""
     return copies_folder() / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
 
 
@@ -107,6 +108,10 @@ def wait_silently() -> None:
 
 @contextmanager
 def copies_lock(name: str) -> Iterator[None]:
-    """Lock something about the local copies for one process; another process waits."""
+    """Lock a part of the local copies during a ``with`` block; other processes wait.
+
+    Args:
+        name: Name of the part.
+    """
     with closing(LockFile(copies_lock_file(name), wait_silently)):
         yield

@@ -1,4 +1,4 @@
-"""Engines apply a function to many rows: in processes of this machine, or in a Ray cluster."""
+"""Engines, which apply a function to many rows in processes of this machine or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EngineName = Literal["local", "ray"]
 
 
 class Engine(Protocol):
-    """Something that applies a function to many rows."""
+    """Interface of an engine, which applies a function to many rows."""
 
     def map_rows(
         self,
@@ -31,12 +31,11 @@ class Engine(Protocol):
         """Apply a function to each row.
 
         Args:
-            function: A pure function that is importable by name.
-            rows: Its arguments; they are drawn lazily.
-            on_crash: Function that gives the result of a row that ends each process that works on
-                it.
-            reads: Some files or folders that the function reads. The work ends with an
-                `InputError` where a machine lacks one.
+            function: A function without side effects that can be imported by its name.
+            rows: Arguments of the function, which are read when they are needed.
+            on_crash: Function that returns the result for a row on which every process crashes.
+            reads: Files or folders that the function reads. If a machine lacks one, the work ends
+                with an `InputError`.
 
         Yields:
             The results in the order of the rows.
@@ -47,13 +46,13 @@ class Engine(Protocol):
 def open_engine(
     name: EngineName = "local", *, address: str | None = None, workers: int | None = None
 ) -> Iterator[Engine]:
-    """Yield an engine for the block, and end what was started for it.
+    """Yield an engine for a ``with`` block, and end at its end what was started for it.
 
     Args:
         name: ``local`` for processes of this machine, ``ray`` for a Ray cluster.
-        address: Address of a Ray cluster to join, which is left running. None starts a cluster on
-            this machine at the first row and ends it with the block.
-        workers: Number of processes, or of processors of a cluster that are used; None uses all.
+        address: Address of a running Ray cluster, which stays running. None starts a cluster on
+            this machine at the first row, and ends it with the block.
+        workers: Number of processes, or of processors of a cluster; None uses all.
 
     Yields:
         The engine.

@@ -1,4 +1,4 @@
-"""Image files to read, wherever they lie: on a disk, or in an object store."""
+"""Image files on a disk or in an object store."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _MIB = 2**20
 
 
 def file_exists(path: Path) -> bool:
-    """Return True if there is a file at a path, or at the address whose local copy the path is in.
+    """Return True if a file exists on the disk, or in the object store of which the path is a copy.
 
     Args:
-        path: The file, or its path in a local copy of a store.
+        path: Path of the file, or its path in the local copy of an object store.
 
     Returns:
-        True if it can be opened with `open_image`.
+        True if `open_image` can open the file.
 
     Raises:
-        StoreError: The object store refuses or does not answer.
+        StoreError: The object store refuses the request or does not answer.
 
     Example:
         >>> file_exists(Path("no-such-file"))
@@ -45,14 +45,15 @@ def file_exists(path: Path) -> bool:
 
 @contextmanager
 def open_image(path: Path, sha256: str | None = None) -> Iterator[Path]:
-    """Yield an image file to read: the file itself, or a temporary copy of it from a store.
+    """Yield the path of an image file that can be read: the file, or a temporary copy from a store.
 
-    This works on any machine that may read the store, with or without a local copy of the folder.
+    The function works on any machine that may read the store, with or without a local copy of the
+    folder.
 
     Args:
         path: Path of the file.
-        sha256: Checksum that the file must have. A stranger's data set can so read no other file
-            of this machine, wherever its paths and links lead. None accepts any file.
+        sha256: Checksum that the file must have. It prevents that the paths and links in a
+            stranger's data set give access to other files of this machine. None accepts any file.
 
     Yields:
         Path of a local file, which may be temporary.

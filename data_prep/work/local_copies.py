@@ -1,14 +1,15 @@
-"""Local copies of folders in object stores: fetched before a command works, sent while and after.
+"""Local copies of folders in object stores, which are fetched before a command and sent after it.
 
-Small files are fetched at once. An image is an empty placeholder of the right size and time until
-`data_prep.work.image_files.open_image` fetches it while it is read. A shard of a pixel store is
-fetched by `data_prep.work.shard_cache.fetch_shard`.
+Small files are fetched at once. An image is an empty placeholder of the right size and time, until
+`data_prep.work.image_files.open_image` fetches it to read it. The function
+`data_prep.work.shard_cache.fetch_shard` fetches a shard of a pixel store.
 
 Changed files are sent in the order in which they were written, and a JSON file that is replaced is
-removed first. So at every moment the folder in the store is one that the local copy has been, and
-it never looks complete before it is.
+removed first. At every moment the folder in the store therefore equals an earlier state of the
+local copy, and it never looks complete too early.
 
-One machine writes a folder at a time: where another has written meanwhile, its files win.
+Only one machine should write a folder at a time. If another machine has written in the meantime,
+its files are kept.
 """
 
 from __future__ import annotations
@@ -68,19 +69,19 @@ FileStates = dict[Path, tuple[int, int]]
 def local_folders(
     arguments: Mapping[str, Any], say: Callable[[str], object] = lambda line: None
 ) -> Iterator[dict[str, Any]]:
-    """Fetch the folders in stores that a command names, and send what the command changes.
+    """Fetch the folders in object stores that a command names, and send back what it changes.
 
     Args:
-        arguments: Arguments of the command, by name; addresses of stores may stand in texts, paths
-            and lists of them.
-        say: Function that shows a line, such as the number of files that were sent.
+        arguments: Arguments of the command, by name. Addresses of stores may be in texts, paths and
+            lists of them.
+        say: Function that shows a message, such as the number of files that were sent.
 
     Yields:
-        The arguments with local paths instead of addresses.
+        The arguments, with local paths in place of addresses.
 
     Raises:
         InputError: An address is wrong, or the limit of the cache is.
-        StoreError: The object store refuses or does not answer.
+        StoreError: The object store refuses the request or does not answer.
 
     Example:
         >>> with local_folders({"data": "out/data", "seed": 0}) as arguments:
@@ -111,16 +112,16 @@ def local_folders(
 
 
 def local_folder(folder: str | Path) -> Path:
-    """Return the local path of a folder; one in a store is fetched first.
+    """Return the local path of a folder. A folder in an object store is fetched first.
 
     Args:
-        folder: A path, or the address of a folder in a store.
+        folder: A path, or the address of a folder in an object store.
 
     Returns:
-        The path itself, or that of the local copy.
+        The path itself, or the path of the local copy.
 
     Raises:
-        StoreError: The object store refuses or does not answer.
+        StoreError: The object store refuses the request or does not answer.
 
     Example:
         >>> local_folder("out/data").as_posix()

@@ -26,7 +26,7 @@ _CHUNKS_PER_WORKER = 4
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Worker processes of this machine; see `data_prep.work.engine.Engine`.
+    """Worker processes of this machine, with the interface `data_prep.work.engine.Engine`.
 
     Example:
         >>> list(LocalEngine(workers=1).map_rows(abs, [-1, 2], on_crash=lambda row: 0))
@@ -86,11 +86,11 @@ class _WorkerPool(Generic[Row, Result]):
 
 
 def try_alone(function: Callable[[Row], Result], row: Row) -> SoloTrial[Result]:
-    """Apply a function to a row in a new process, which may end on it.
+    """Apply a function to one row in a new process, which may crash.
 
     Args:
-        function: A function that is importable by name.
-        row: Its argument.
+        function: A function that can be imported by its name.
+        row: Argument of the function.
 
     Returns:
         The result, and whether the process survived.

@@ -1,7 +1,7 @@
-"""Checks that a machine of a cluster has the code, packages and files of the driver.
+"""Check that a machine of a cluster has the same code, packages and files as the driver.
 
-The driver is the process that runs the command. Results of a machine count only if it has the same
-code and package versions.
+The driver is the process that runs the command. Results of a machine are accepted only if it has
+the same code and the same package versions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
 
 @dataclass(frozen=True)
 class MachineRequirements:
-    """Everything that each machine must have."""
+    """Code, packages and files that each machine of a cluster must have."""
 
     code: str = ""  # digest of the driver's modules
     packages: tuple[tuple[str, str], ...] = ()  # names and versions
@@ -35,11 +35,11 @@ class MachineRequirements:
 
     @classmethod
     def from_this_machine(cls, reads: Sequence[Path]) -> MachineRequirements:
-        """Require what this machine, the driver's, has.
+        """Return requirements that equal this machine, which is the driver's.
 
         Args:
-            reads: Files and folders that the work reads. Those in an object store are left out:
-                each machine fetches them for itself.
+            reads: Files and folders that the work reads. Those in an object store are not checked,
+                because each machine fetches them itself.
         """
         return cls(
             code=_code_digest(),
@@ -53,7 +53,9 @@ class MachineRequirements:
 
 @lru_cache(maxsize=8)
 def prepare_machine(requirements: MachineRequirements) -> None:
-    """Check once in a process that its machine has what is required, and enter the folder.
+    """Check once in a worker process that its machine meets the requirements.
+
+    The process then changes to the folder of the driver.
 
     Raises:
         InputError: The machine has other code or another version of a package, or cannot read a

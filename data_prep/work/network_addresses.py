@@ -4,13 +4,10 @@ from ipaddress import ip_address
 
 
 def is_loopback(host: str) -> bool:
-    """Return True if a host name or IP address means this machine, reached by no other machine.
+    """Return True if a host name or IP address can be reached from this machine only.
 
     Args:
         host: A host name, or an IP address of version 4 or 6.
-
-    Returns:
-        True for this machine alone.
 
     Example:
         >>> is_loopback("localhost"), is_loopback("127.9.9.9"), is_loopback("pacs.example")

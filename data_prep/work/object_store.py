@@ -1,8 +1,8 @@
-"""Files in object stores: listed, fetched, sent and removed by fsspec.
+"""Access to files in object stores with fsspec.
 
-fsspec finds credentials in the usual places of the environment; none is ever an argument, and none
-is shown. Requests that failed for a passing reason are repeated. The size and the MD5 that a store
-states are checked.
+fsspec finds credentials at the usual places of the environment. They are never an argument and
+never shown. A request that fails for a temporary reason is repeated. The size and the MD5 that a
+store states are checked.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _ACCESS_DENIED = re.compile(
 )
 _NOT_FOUND = re.compile(r"NoSuchBucket|NoSuchKey|bucket does not exist", re.IGNORECASE)
 _LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-# Buckets whose ETags are no MD5 because they are encrypted by a key.
+# Buckets whose files are encrypted by a key, so that their ETags are no MD5.
 _buckets_without_md5: set[str] = set()
 
 
 class StoreError(InputError):
-    """An object store refuses or does not answer, which is no fault of the requested file."""
+    """An object store refuses a request or does not answer, whatever file is requested."""
 
 
 class _DamagedError(OSError):
@@ -63,7 +63,7 @@ class _DamagedError(OSError):
 
 
 class StoredFile(NamedTuple):
-    """Facts about a file as its store states them."""
+    """Facts about a file that its object store states."""
 
     size: int  # bytes
     version: str  # tells this content from any other that the name had or will have
@@ -78,7 +78,7 @@ def list_files(url: str) -> dict[str, StoredFile]:
         url: Address of a folder, a bucket or a file.
 
     Returns:
-        The files by their names relative to the address; a file itself has the name "".
+        The files by their names relative to the address. If the address is a file, its name is "".
 
     Raises:
         StoreError: There is no such bucket, or the store refuses or does not answer.
@@ -114,7 +114,7 @@ def list_files(url: str) -> dict[str, StoredFile]:
 
 
 def describe(url: str) -> StoredFile:
-    """Return what the store states about one file.
+    """Return the facts that the object store states about one file.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -125,15 +125,15 @@ def describe(url: str) -> StoredFile:
 
 
 def fetch(url: str, path: Path, stored: StoredFile | None = None) -> StoredFile:
-    """Fetch one file, which appears at a path whole or not at all.
+    """Fetch one file, which appears at its path only when it is complete.
 
     Args:
         url: Address of the file.
-        path: Local path; its folder exists.
-        stored: What the store has just stated about the file, which saves a request.
+        path: Local path, whose folder must exist.
+        stored: Facts that the store has just stated about the file, which saves a request.
 
     Returns:
-        What the store stated about the fetched content.
+        Facts that the store stated about the fetched content.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -174,14 +174,14 @@ def _require_size(path: Path, expected: int) -> None:
 
 
 def send(path: Path, url: str) -> StoredFile:
-    """Write one file to a store, where it appears whole or not at all.
+    """Write one file to an object store, where it appears only when it is complete.
 
     Args:
-        path: The local file.
-        url: Address that it gets.
+        path: Path of the local file.
+        url: Address of the file in the store.
 
     Returns:
-        What the store states about it.
+        Facts that the store states about the new file.
 
     Raises:
         StoreError: The store refuses or does not answer.
@@ -205,7 +205,7 @@ def send(path: Path, url: str) -> StoredFile:
 
 
 def remove(url: str) -> None:
-    """Remove one file; nothing happens where there is none.
+    """Remove one file from an object store. A missing file is no error.
 
     Raises:
         StoreError: The store refuses or does not answer.
@@ -216,9 +216,9 @@ def remove(url: str) -> None:
 
 
 def abort_uploads(url: str) -> int:
-    """Remove the parts of large files that a killed program has sent below an S3 address.
+    """Remove the parts of large files below an S3 address that killed programs have sent.
 
-    A store keeps, and charges for, the parts of an upload that nobody ended.
+    A store keeps, and charges for, the parts of an upload that was never completed.
 
     Returns:
         Number of uploads that were aborted; 0 for other stores.

@@ -1,4 +1,4 @@
-"""Progress reports to the person who waits for long work."""
+"""Interface for messages and progress of long work."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """A reporter of messages and of progress; the module `scripts.console` is one."""
+    """Interface for messages and progress, which the module `scripts.console` implements."""
 
     def say(self, text: str = "") -> None:
-        """Show a line."""
+        """Show a message of one line."""
 
     def track(
         self, description: str, total: int | None
     ) -> AbstractContextManager[Callable[..., None]]:
-        """Show how far the block is.
+        """Show the progress of a ``with`` block.
 
         Args:
             description: Name of the work.
-            total: Number of items of the work; None where it is unknown.
+            total: Number of items of the work; None if it is unknown.
 
         Returns:
-            A context manager that gives a function. Call it with the number of items that have
-            been done since the last call.
+            A context manager. It gives a function that is called with the number of items that were
+            done since its last call.
         """

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one on this machine and ending it."""
+"""Connection to a Ray cluster, which may be started on this machine."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False
 
 @contextlib.contextmanager
 def connected_ray(address: str | None, workers: int | None) -> Iterator[ModuleType]:
-    """Yield the module ``ray``, joined to a cluster or with one of its own.
+    """Yield the module ``ray``, connected to a cluster, for a ``with`` block.
 
     Args:
-        address: Address of a cluster, which is left running; ``auto`` finds one on this machine.
-            None starts a cluster on this machine, which ends with the block.
-        workers: Number of processors of a cluster that is started; None gives it all.
+        address: Address of a running cluster, which stays running; ``auto`` finds one on this
+            machine. None starts a cluster on this machine, which ends with the block.
+        workers: Number of processors of a cluster that is started here; None takes all.
 
     Raises:
         InputError: There is no cluster at the address, or none can be started.
@@ -104,7 +104,7 @@ def scratch_folder() -> Iterator[str]:
 
 
 def require_head(ray: ModuleType) -> None:
-    """Check that a cluster has its head, which may be away for some seconds.
+    """Check that the head of a cluster answers. It may be unreachable for some seconds.
 
     Raises:
         InputError: The head does not answer.

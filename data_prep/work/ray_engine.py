@@ -1,8 +1,8 @@
 """An engine that applies a function to rows in a Ray cluster.
 
-Ray is imported when a cluster is asked for. Few of Ray's tasks are under way at a time, and each
-holds rows for a quarter of a second, so that neither memory nor Ray's own work grows with the
-number of rows.
+Ray is imported when a cluster is needed. Few Ray tasks are in progress at a time, and each has rows
+for a quarter of a second, so that neither memory nor the work of Ray itself grows with the number
+of rows.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from cxr_compare.data_prep.work.ray_cluster import connected_ray, require_head
 CHUNKS_PER_PROCESSOR = 3
 """Chunks of rows that are under way at a time, for each processor of the cluster."""
 _RECHECK_S = 5.0  # after which a cluster's head and processors are checked again
-# Attempts at a row alone whose machine ended. The end of the process below its worker is the row's
-# fault and is not tried again.
+# Attempts at a single row if its machine ends each time. If only the child process of the worker
+# ends, the row itself is the cause and is not tried again.
 _MACHINE_ATTEMPTS = 20
 
 
 class RayEngine:
-    """A Ray cluster; open it with `data_prep.work.engine.open_engine`."""
+    """An engine that works in a Ray cluster; `data_prep.work.engine.open_engine` opens it."""
 
     def __init__(
         self, cluster: contextlib.ExitStack, address: str | None, workers: int | None
@@ -51,9 +51,9 @@ class RayEngine:
         self._ray: ModuleType | None = None
 
     def connect(self) -> ModuleType:
-        """Return the module ``ray`` once the cluster is joined or started.
+        """Join or start the cluster, and return the module ``ray``.
 
-        The first row does this by itself.
+        `map_rows` calls this method at its first row.
 
         Raises:
             InputError: There is no cluster at the address, or it has no processors.
@@ -86,11 +86,11 @@ class RayEngine:
     def start(
         self, function: Callable[[Row], Result], row: Row, reads: Sequence[Path], **options: Any
     ) -> Any:
-        """Start one task.
+        """Start one task in the cluster.
 
         Args:
-            function: A function that is importable by name.
-            row: Its argument.
+            function: A function that can be imported by its name.
+            row: Argument of the function.
             reads: Files and folders that the function reads.
             **options: Options of ``ray.remote``, such as ``num_gpus``.
 
@@ -154,18 +154,18 @@ class _RayTasks(Generic[Row, Result]):
 
 
 def ray_result(ray: ModuleType, reference: Any, *, timeout: float) -> Any:
-    """Wait for the result of a Ray task, or raise what the task raised.
+    """Wait for the result of a Ray task; raise the error that the task raised.
 
     Args:
         ray: The module ``ray``.
         reference: Ray's reference to the result.
-        timeout: Longest wait, in seconds.
+        timeout: Longest waiting time, in seconds.
 
     Returns:
-        What the task returned.
+        The value that the task returned.
 
     Raises:
-        CrashError: The task's process or machine ended.
+        CrashError: The process or the machine of the task ended.
         InputError: The task raised it, a machine cannot import cxr-compare, or Ray on this machine
             has ended.
         ray.exceptions.GetTimeoutError: There is no result yet.

@@ -1,7 +1,7 @@
-"""Shards of pixel stores, fetched from an object store when they are read.
+"""A cache of shards (files of pixel stores), which are fetched from an object store when read.
 
-All shards of the local copies together stay within ``CXR_CACHE_GIB``; the least recently used are
-removed first.
+All shards of the local copies together take at most ``CXR_CACHE_GIB``. If they would take more, the
+least recently used are removed first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FETCH_ATTEMPTS = 2
 
 
 def is_shard(path: Path) -> bool:
-    """Return True if a file name is that of a shard.
+    """Return True if a file name is that of a shard of a pixel store.
 
     Example:
         >>> is_shard(Path("pixels/letterbox-256/shard-00001.npy")), is_shard(Path("a.npy"))
@@ -37,10 +37,10 @@ def is_shard(path: Path) -> bool:
 
 
 def fetch_shard(path: Path, sha256: str | None) -> Path:
-    """Make sure that a shard of a pixel store lies on the disk.
+    """Make sure that a shard of a pixel store is on the disk.
 
     Args:
-        path: Path of the shard. Nothing happens if it is no path of a local copy.
+        path: Path of the shard. A path outside the local copies is left alone.
         sha256: Checksum that the shard must have; None accepts any.
 
     Returns:
@@ -48,7 +48,7 @@ def fetch_shard(path: Path, sha256: str | None) -> Path:
 
     Raises:
         InputError: The shard is missing, has another checksum, or is larger than the whole cache.
-        StoreError: The object store refuses or does not answer.
+        StoreError: The object store refuses the request or does not answer.
     """
     address = store_address(path)
     if address is None:
@@ -64,10 +64,10 @@ def fetch_shard(path: Path, sha256: str | None) -> Path:
 
 
 def cache_limit_bytes() -> int:
-    """Return the most bytes of shards that may lie on the disk.
+    """Return the largest number of bytes of shards that may be on the disk.
 
     Raises:
-        InputError: The environment variable is no number above 0.
+        InputError: The environment variable ``CXR_CACHE_GIB`` is no number above 0.
     """
     text = os.environ.get(CACHE_LIMIT_VARIABLE, str(_DEFAULT_LIMIT_GIB))
     try:

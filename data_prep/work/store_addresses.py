@@ -1,8 +1,8 @@
 """Addresses of folders in object stores, such as ``s3://bucket/out/data``, and their local copies.
 
-The local copy of a folder lies in the user's cache, and its path holds its address:
-``.../cxr-remote/s3/bucket/data``. So everything that works on a folder works on a local copy, and
-the address is what is shown and recorded.
+The local copy of a folder is in the user's cache, and its path contains its address:
+``.../cxr-remote/s3/bucket/data``. The program therefore works on local paths only, while messages
+and records show the address.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def is_store_address(text: object) -> bool:
 
 
 def find_store_addresses(value: Any) -> list[str]:
-    """Return the addresses in the value of an argument.
+    """Return the addresses of object stores in the value of an argument.
 
     Args:
-        value: A text, a path, or a list, tuple or dictionary of them; other values hold none.
+        value: A text, a path, or a list, tuple or dictionary of them. Other values contain none.
 
     Returns:
-        The addresses without a slash at the end, in their order.
+        The addresses in their order, without a slash at the end.
 
     Example:
         >>> find_store_addresses("A=s3://bucket/a,s3://bucket/b/")
@@ -78,13 +78,13 @@ def find_store_addresses(value: Any) -> list[str]:
 
 
 def with_local_paths(value: Any) -> Any:
-    """Return the value of an argument with the paths of local copies instead of addresses.
+    """Return the value of an argument with paths of local copies in place of addresses.
 
     Args:
-        value: As in `find_store_addresses`.
+        value: A value as in `find_store_addresses`.
 
     Raises:
-        InputError: An address is none of a folder, or holds a password.
+        InputError: An address is not that of a folder, or contains a password.
     """
     if isinstance(value, dict):
         return {name: with_local_paths(item) for name, item in value.items()}
@@ -97,7 +97,7 @@ def with_local_paths(value: Any) -> Any:
 
 
 def copies_folder() -> Path:
-    """Return the folder of all local copies: below ``CXR_CACHE``, else in the user's cache.
+    """Return the folder of all local copies: below ``CXR_CACHE``, or in the user's cache.
 
     Raises:
         InputError: The user has no home folder, and ``CXR_CACHE`` is not set.
@@ -118,11 +118,11 @@ def copies_folder() -> Path:
 
 
 def local_path(address: str) -> Path:
-    """Return the path of the local copy of an address; nothing is fetched.
+    """Return the path of the local copy of an address. Nothing is fetched.
 
     Raises:
-        InputError: The address is none of a folder, or holds a user or password, which the message
-            does not repeat.
+        InputError: The address is not that of a folder, or contains a user or password, which the
+            message does not repeat.
     """
     scheme, _, rest = address.partition("://")
     without_password = f"{scheme}://{rest.rpartition('@')[2]}"
@@ -142,7 +142,7 @@ def local_path(address: str) -> Path:
 
 
 def store_address(path: Path) -> str | None:
-    """Return the address of a path in a local copy on any machine; None for other paths.
+    """Return the address of a path in a local copy; None for any other path.
 
     Args:
         path: A path of this machine or of another one.
@@ -164,13 +164,10 @@ def store_address(path: Path) -> str | None:
 
 
 def path_to_record(path: Path) -> str:
-    """Return a path as it is recorded in a JSON file: its address, or the absolute path.
+    """Return the text by which a JSON file records a path: an address or an absolute path.
 
     Args:
         path: The path, absolute or relative to the working folder.
-
-    Returns:
-        The text to record.
 
     Example:
         >>> path_to_record(Path("/tmp/cxr-remote/s3/bucket/data"))
@@ -181,20 +178,19 @@ def path_to_record(path: Path) -> str:
 
 
 def path_from_record(recorded: str, folder: Path | None = None) -> Path:
-    """Return the path that `path_to_record` recorded; nothing is fetched.
+    """Return the path that `path_to_record` recorded. Nothing is fetched.
 
     Args:
-        recorded: The text in the JSON file.
-        folder: The folder that holds the JSON file, if a stranger may have made it. A store is
-            then refused that nobody here has named: neither does it have a local copy, as a
-            command was given it, nor does the environment variable ``CXR_SOURCES`` list it (with
-            commas between).
+        recorded: Text in the JSON file.
+        folder: Folder of the JSON file, if a stranger may have made it. An object store is then
+            refused unless a user of this machine has named it: in an earlier command, which made a
+            local copy, or in the environment variable ``CXR_SOURCES`` (addresses with commas).
 
     Returns:
-        The path; that of the local copy where an address was recorded.
+        The path. For an address it is the path of the local copy.
 
     Raises:
-        InputError: The path lies in a store that nobody here has named.
+        InputError: The path is in an object store that no user of this machine has named.
 
     Example:
         >>> path_from_record("/data/rsna").as_posix()
@@ -219,13 +215,10 @@ def _bucket_address(address: str) -> str:
 
 
 def with_store_addresses(text: str) -> str:
-    """Return a text with addresses instead of the paths of local copies.
+    """Return a text in which paths of local copies are replaced by addresses.
 
     Args:
         text: A message or a line of a report, for people or programs.
-
-    Returns:
-        The text with addresses.
 
     Example:
         >>> with_store_addresses("Run: /home/me/.cache/cxr-compare/cxr-remote/s3/bucket/run")

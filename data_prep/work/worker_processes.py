@@ -1,8 +1,9 @@
-"""Start worker processes that never run the caller's script again.
+"""Start of worker processes that do not run the caller's script again.
 
-A process that Python's `multiprocessing` starts by "forkserver" or "spawn" imports the main module
-of its parent first. A script without ``if __name__ == "__main__":`` would then call us again in
-each worker. Our workers need none of it: their functions are importable by name.
+A process that Python's `multiprocessing` starts by "forkserver" or "spawn" first imports the main
+module of its parent. A script without ``if __name__ == "__main__":`` would then call this program
+again in each worker. The workers of this program do not need the main module, because their
+functions can be imported by name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import cv2
 
-# A small server forks the workers where there is one: a fork of a process with threads can hang.
+# If possible, a small server process forks the workers: a fork of a process with threads can hang.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _Context: Any = type(multiprocessing.get_context(_METHOD))
 _main_module_lock = threading.Lock()
@@ -61,7 +62,7 @@ def worker_context(*modules: str) -> BaseContext:
             imports them once.
 
     Returns:
-        The context; it forks from a server where the system can, else it spawns.
+        The context. It uses "forkserver" if the system supports it, else "spawn".
 
     Example:
         >>> worker_context().get_start_method() in {"forkserver", "spawn"}

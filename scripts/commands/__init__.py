@@ -1,1 +1,1 @@
-"""One module for each `cxr` command, with the function of its name."""
+"""The commands of `cxr`: one module each, which holds the function of the same name."""

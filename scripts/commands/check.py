@@ -1,4 +1,4 @@
-"""`cxr check`: what would make results on a data set wrong."""
+"""`cxr check`: find faults of a data set that would make results wrong."""
 
 from __future__ import annotations
 
@@ -37,25 +37,28 @@ def check(
 ) -> Audit:
     """Audit a data set: leaks, copies, impossible boxes, shortcuts.
 
-    Writes audit.html to read, audit_cases.csv with every case, audit.json for programs and, unless
-    there is one, exclude.csv with images to leave out (cxr prepare --exclude). With --runs, or
-    where labels name readers, also label_review.html and .csv: labels and boxes to look at again.
-    Exit status 1: something is wrong.
+    The command writes four files into the data set folder: audit.html (the page to read),
+    audit_cases.csv (every case), audit.json (for programs) and exclude.csv (images to leave out,
+    for cxr prepare --exclude). An exclude.csv that is already there is not changed. With --runs, or
+    if the labels name readers, the command also writes label_review.html and label_review.csv,
+    which list labels and boxes to look at again. Exit status 1 means that the audit found an error.
 
     Args:
-        split: Report on this split and on the images alone. The files cover all splits in any case.
+        split: Report only on this split and on the images themselves. The files always cover all
+            splits.
         strict: Exit with status 1 on warnings, too. Without it only errors do so.
-        no_pixels: Read the tables only: faster, no images shown.
-        runs: A run or predictions that evaluate labels and boxes of images which they never learned
-            from. All runs of a cross-validation evaluate the whole set.
-        target: Target whose labels are reviewed. Needed only where the data set has several
-            targets.
+        no_pixels: Read the tables only. This is faster, and the page shows no images.
+        runs: A run or a predictions folder whose scores and boxes are compared with the labels.
+            Only images that the model never learned from are reviewed, so the runs of a
+            cross-validation together review the whole data set.
+        target: Target whose labels are reviewed. Needed only if the data set has several targets.
 
     Returns:
-        What was found, the worst first.
+        The problems that the audit found, the most serious first.
 
     Raises:
-        InputError: There is no such split, the engine cannot start, or a run has seen all images.
+        InputError: The split does not exist, the engine cannot start, or a run has learned from all
+            images.
 
     Example:
         cxr check data/rsna

@@ -75,56 +75,66 @@ def compare(
 ) -> Report | ReportsByTarget:
     """Evaluate systems on the same test images, and write the report.
 
-    Thresholds come from validation only. A finished report keeps its question: another is refused;
-    other rows are written anew.
+    Thresholds come from validation images only. A finished report belongs to one question: the
+    command refuses to write a report on another question into its folder, unless --overwrite is
+    given. If only the rows of the table (--metrics) change, the report is written again.
 
     Args:
-        systems: Predictions folders or runs, each as PATH, NAME=PATH or, of several training seeds,
-            NAME=PATH,PATH,...; a run is predicted and tuned first. The first is the reference. From
-            Python also scores or boxes by name: arrays, Series or frames.
-        truth: In place of --data: labels as CSV (image_id, label 0 / 1 / empty, and where known
-            patient_id, study_id, role), or true boxes as COCO JSON, CSV, or a folder of COCO, YOLO
-            or CSV files. Systems are then result files, as in cxr import. From Python also an
-            array, a Series or a frame. Without a role all images are test images.
-        boxes: With --truth and a CSV of labels: CSV of the true boxes, image_id,x1,y1,x2,y2, in px
-            of the original. Without it only image-level figures are computed.
-        patients: With --truth: CSV image_id,patient_id, for intervals by patient; from Python also
-            an array in the order of the labels.
-        columns: With --truth: columns as ROLE=COLUMN. score names the column of scores of the
-            result files, result_image their column of image ids; all other roles are of the truth's
-            CSV (docs/formats.md).
-        out: Report folder to make; without it nothing is written, and each call predicts runs anew.
-        target: Which target, where the data set has several. Several, or 'all': a report each, and
-            a page that joins them.
-        split: Evaluate test images of this split. By default it is the split of the systems.
-        images: all refuses systems that were run on different images. common evaluates the images
-            that all of them have.
-        replicates: Number of bootstrap replicates behind each interval. Fewer are faster and make
-            the ends of intervals less exact.
-        protocol: TOML file that fixed the question beforehand: makes the report confirmatory
-            (docs/evaluation.md).
+        systems: Predictions folders or runs, each as PATH or NAME=PATH. Several training seeds of
+            one system are written NAME=PATH,PATH,... A run is predicted and tuned first. The first
+            system is the reference. From Python you can also give scores or boxes by name, as
+            arrays, Series or frames.
+        truth: Labels, in place of --data: a CSV (image_id, label 0, 1 or empty, and if known
+            patient_id, study_id and role), or true boxes as COCO JSON, as a CSV, or as a folder of
+            COCO, YOLO or CSV files. The systems are then result files, as in cxr import. From
+            Python it may also be an array, a Series or a frame. Without roles all images are test
+            images.
+        boxes: CSV of the true boxes (image_id,x1,y1,x2,y2, in px of the original image), for a
+            --truth that is a CSV of labels. Without it only image-level figures are computed.
+        patients: CSV image_id,patient_id for a --truth without patients, so that intervals are
+            computed by patient. From Python it may be an array in the order of the labels.
+        columns: Names of columns as ROLE=COLUMN, with --truth. The role score names the column of
+            scores in the result files, and result_image their column of image ids. All other roles
+            are columns of the CSV of the truth (docs/formats.md).
+        out: Report folder to make. Without it nothing is written, and each call predicts its runs
+            again.
+        target: Target to evaluate, if the data set has several. Give the option several times, or
+            give 'all', for one report on each target and a page that links them.
+        split: Split whose test images are evaluated. By default it is the split that the systems
+            were made on.
+        images: What happens if the systems were run on different images. all refuses them; common
+            evaluates the images that every system was run on.
+        replicates: Number of bootstrap replicates behind each interval. With fewer the command is
+            faster, and the ends of the intervals are less exact.
+        protocol: TOML file that fixed the question before the test images were evaluated. It makes
+            the report confirmatory (docs/evaluation.md).
         margin: Margin of non-inferiority and equivalence, such as 0.05. With it the verdict also
-            says whether a system is at most this much worse.
-        prevalence: Share of positives at the place of use, for PPV and NPV there: 0.05, with its 95
-            % interval 0.05:0.03-0.08, or counts 12/240.
-        reference_error: Error of the labels that are the reference, for AUROC, sensitivity and
-            specificity against the true disease: 0.05 (share of wrong labels in either class), or
-            sensitivity=0.95,specificity=0.98 of the labels.
-        unit: study or patient: also the image-level figures by these, with the highest score of
-            their images.
-        policy: A policy as in cxr tune, beside those tuned; threshold=T needs no validation images.
-        metrics: Rows of the report's table and of table.tex, in order, such as precision,recall,f1,
-            or recall@specificity>=0.90 for another threshold. docs/metrics.md names all.
-        reference_by: reader: also evaluate by each reader's own labels, and say whether the verdict
-            stays.
-        overwrite: Write a finished report of this folder anew. Without it a finished report on
-            another question is refused.
+            says whether a system is worse by at most this much.
+        prevalence: Share of positive images where the system will be used, for the PPV and NPV
+            there. Write 0.05, or 0.05:0.03-0.08 with its 95 % interval, or the counts 12/240.
+        reference_error: Error of the labels that serve as the reference, from which AUROC,
+            sensitivity and specificity against the true disease are computed. Write 0.05 for the
+            share of wrong labels in each class, or sensitivity=0.95,specificity=0.98 of the labels.
+        unit: study or patient computes the image-level figures also for whole studies or patients,
+            each with the highest score of its images.
+        policy: Rule that chooses a threshold, written as in cxr tune, in addition to the policies
+            that were tuned. threshold=T needs no validation images.
+        metrics: Rows of the report's table and of table.tex, in their order, such as
+            precision,recall,f1; or recall@specificity>=0.90 for a figure at another threshold.
+            docs/metrics.md names all metrics.
+        reference_by: reader evaluates the systems also by the labels of each single reader, and
+            says whether the verdict stays the same.
+        overwrite: Write the finished report in this folder again, also on another question. Without
+            it a report on another question is refused.
 
     Returns:
-        The answer, its figures as tables, and the report's page; of several targets one each.
+        The report: the verdict, its figures as tables, and the path of its page. For several
+            targets
+        it is a mapping with one report for each.
 
     Raises:
-        InputError: Systems, data and question do not fit, or the folder holds something else.
+        InputError: Systems, data and options do not fit each other, or the folder holds something
+            else.
 
     Example:
         cxr compare RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
@@ -199,17 +209,19 @@ def compare(
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """A comparison as it was asked for, for any of its targets.
+    """Options of one call of `cxr compare`, as they apply to each of its targets.
 
     Attributes:
-        protocol: The question: target, margin and, if fixed beforehand, all else.
-        policies: Policies of ``--policy``, beside those that the rows of the table name.
-        evaluated: Options of `compare_predictions`.
-        shown: Options of `write_report`.
-        metrics: Rows of the report's table as the user named them.
-        rows: The same rows, read.
-        by_readers: True also evaluates by each reader's labels.
-        overwrite: True writes a finished report anew.
+        protocol: The question: target and margin and, if a protocol file fixed it, all other
+            choices.
+        policies: Policies of ``--policy``. Policies that the rows of the table name are added to
+            them.
+        evaluated: Keyword arguments of `compare_predictions`.
+        shown: Keyword arguments of `write_report`.
+        metrics: Rows of the report's table, as the user wrote them.
+        rows: The same rows after parsing.
+        by_readers: True evaluates the systems also by the labels of each reader.
+        overwrite: True writes a finished report again.
     """
 
     protocol: Protocol
@@ -224,7 +236,16 @@ class ReportRequest:
     def report(
         self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path | None
     ) -> Report:
-        """Compare the systems on one target, and write the report where it has a folder."""
+        """Compare the systems on one target, and write the report.
+
+        Args:
+            systems: Systems to compare.
+            test_set: Data set, target and split.
+            out: Report folder; None writes nothing.
+
+        Returns:
+            The report. A finished report on the same question is opened and not made again.
+        """
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
                 comparison = self._compare(systems, test_set, Path(folder))
@@ -275,9 +296,10 @@ class ReportRequest:
     def question(
         self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path
     ) -> dict[str, Any]:
-        """Return the question as the report stores it: systems with their decisions, data, options.
+        """Return the question as the report stores it: systems with decisions, data and options.
 
-        The predictions and decisions of runs are in `out`.
+        The report folder `out` holds the predictions and decisions of systems that were given as
+        runs.
         """
         target = test_set.target.name
         ids = test_set.ids

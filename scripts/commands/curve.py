@@ -1,4 +1,4 @@
-"""`cxr curve`: what boxes and labels buy, by how many images are annotated."""
+"""`cxr curve`: how much better both models get as more images are annotated."""
 
 from __future__ import annotations
 
@@ -89,35 +89,40 @@ def curve(
 ) -> Outcome:
     """Train both on growing shares of the patients: which is better?
 
-    Every share and seed is an ordinary run, evaluated on the same test patients.
-    The page shows figures by annotated images and by annotation time. After an interruption the
-    same command goes on.
+    The command trains the detector and the classifier on each share with each seed, and evaluates
+    all of these runs on the same test patients. The page shows the figures by the number of
+    annotated images and by the time that annotation takes. If the command is interrupted, run it
+    again: it continues.
 
     Args:
         detector: Configuration of the detector.
         classifier: Configuration of the classifier.
-        out: Folder of the runs, the page and the figure.
-        sizes: Shares of the patients who train and validate; each lies within the next.
-        seeds: Trainings of each, of other patients and other weights.
-        split: The split. Given several times: folds that test different patients.
-        mixed: A third arm: labels for all images, boxes for a share of them. The detector starts
-            from the classifier of all labels, and so has its backbone.
-        equal: steps: a small share learns for as many steps as the whole. epochs: it learns for as
-            many epochs, and so for fewer steps.
-        label_seconds: Seconds to label an image.
-        box_seconds: Seconds to draw a box.
-        jobs: Trainings at a time, each a process with its own devices.
+        out: Folder for the runs, the page and the figure.
+        sizes: Shares of the training and validation patients, with commas. The patients of a
+            smaller share are all in the larger ones.
+        seeds: Number of trainings of each model on each share. Each training draws other patients
+            and other initial weights.
+        split: Split to train and test on. Give it several times for the folds of a
+            cross-validation, which test different patients.
+        mixed: Also train a third model, a detector that has labels for all images and boxes for a
+            share of them. It starts from the weights of the classifier that learned all labels, and
+            has the backbone of that classifier.
+        equal: steps trains on a small share for as many steps as on the whole set. epochs trains on
+            it for as many epochs, and so for fewer steps.
+        label_seconds: Time that it takes a person to label one image, in seconds.
+        box_seconds: Time that it takes a person to draw one box, in seconds.
+        jobs: Number of trainings that run at the same time. Each is a process with its own devices.
         set_: Replace a key of both configurations. cxr configs NAME shows every key.
         detector_set: Replace a key of the detector's configuration. It takes precedence over --set.
         classifier_set: Replace a key of the classifier's configuration. It takes precedence over
             --set.
 
     Returns:
-        What was found, in sentences; the JSON holds the figures of every share.
+        The findings as sentences. The JSON file of the folder holds the figures of every share.
 
     Raises:
-        InputError: The folder holds another curve, a share cannot be learned from, or a training
-            failed.
+        InputError: The folder holds another curve, a share is too small to learn from, or a
+            training failed.
 
     Example:
         cxr curve --detector retinanet_lite --classifier chexnet_small --data out/data

@@ -1,4 +1,4 @@
-"""`cxr ensemble`: several systems as one, to be tuned and compared like any other."""
+"""`cxr ensemble`: join several systems into one, which is tuned and compared like any other."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def ensemble(
 ) -> Predictions:
     """Join detectors by box fusion, classifiers by mean probability.
 
-    Every member weighs the same. The predictions folder names its members, sums their cost and
-    remembers every patient that any of them has seen. An image that failed in one member failed.
+    Every member has the same weight. The new predictions folder names its members, adds up their
+    computing cost, and lists every patient that any member has learned from. An image that one
+    member failed to predict counts as failed.
 
     Args:
-        predictions: Predictions folders of folds, seeds or different models.
-        out: Folder to make.
-        name: Name of the system in the report; by default the members'.
+        predictions: Predictions folders to join, such as those of folds, seeds or different models.
+        out: Predictions folder to make.
+        name: Name of the system in the report. By default it is made of the names of the members.
 
     Returns:
-        The predictions folder.
+        The joined predictions.
 
     Raises:
         InputError: The members do not fit each other or the options.

@@ -1,4 +1,4 @@
-"""`cxr export`: a trained run that predicts without torch, or a data set's labels for others."""
+"""`cxr export`: write a run that predicts without torch, or labels for other software."""
 
 from __future__ import annotations
 
@@ -50,34 +50,39 @@ def export(
     """Write a run to use without torch, or a data set's labels.
 
     An exported run is kept only if its boxes, scores, maps and decisions agree with those of the
-    run; card.json holds the differences. Options --precision and --data are for a run, --split and
-    the options after it for a data set.
+    run; card.json holds the differences. The options --precision and --data apply to a run. The
+    option --split and those after it apply to a data set.
 
-    Of a data set the command lists what the format cannot hold.
+    When it has exported a data set, the command lists the labels that the chosen format cannot
+    hold.
 
     Args:
-        source: Run, or data set.
-        out: Folder to make; of a run by default RUN/exports/FORMAT-PRECISION.
-        format: Of a run: onnx or openvino. Of a data set: coco, voc, yolo, kaggle (CSV of the RSNA
-            challenge), cvat or label-studio.
-        precision: By default fp32. bf16 needs openvino; bf16 and int8 need --data.
-        data: Data set that the run was trained on: validation images evaluate the export, training
-            images calibrate int8. Without it phantoms evaluate fp32.
-        split: Also write the roles of this split, such as 'default'.
-        target: Write only the findings of this target. kaggle needs it where there are several, for
-            it holds one.
-        reader: Reader whose labels are written. By default it is the reference of all readers.
-        images: Images beside the labels: png or jpeg (8 bits at the original size, as the models
-            see them), link, copy or none. By default jpeg for voc, none for coco and kaggle, else
-            png.
-        predictions: Predictions that cxr tune decided: their calls take the labels' place in cvat
-            or label-studio, for an annotator to correct.
+        source: Run or data set to export.
+        out: Folder to make. For a run it is RUN/exports/FORMAT-PRECISION by default.
+        format: For a run: onnx or openvino. For a data set: coco, voc, yolo, kaggle (CSV of the
+            RSNA challenge), cvat or label-studio.
+        precision: Number format of the exported run, by default fp32. bf16 is only for openvino;
+            bf16 and int8 need --data.
+        data: Data set that the run was trained on. Its validation images check the export, and its
+            training images calibrate int8. Without it fp32 is checked on synthetic images.
+        split: Also write the roles (train, val, test) of this split, such as 'default'.
+        target: Write only the findings of this target. kaggle holds a single target, so it needs
+            this option if the data set has several.
+        reader: Reader whose labels are written. By default the reference labels of all readers are
+            written.
+        images: How images are put beside the labels: png or jpeg (8 bits at the original size, as
+            the models see them), link, copy or none. The default is jpeg for voc, none for coco and
+            kaggle, and png otherwise.
+        predictions: Predictions folder that cxr tune has decided. Its decisions are written in
+            place of the labels, for an annotator to correct in cvat or label-studio.
 
     Returns:
-        What was written, and how far an export's answers lie from its run's.
+        A summary of what was written. For a run it says how far the export's answers differ from
+        those of the run.
 
     Raises:
-        InputError: The export answers otherwise than its run, or the options do not fit.
+        InputError: The export gives other answers than its run, or the options do not fit each
+            other.
 
     Example:
         cxr export out/chexnet --format openvino --precision int8 --data out/data

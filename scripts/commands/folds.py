@@ -1,4 +1,4 @@
-"""`cxr folds`: the mean over the folds of a cross-validation."""
+"""`cxr folds`: average the figures of the folds of a cross-validation."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _FILES = {"folds.csv", "folds.md", _PLOT, _MARKER}
 def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
     """Mean over the folds of a cross-validation, with intervals.
 
-    Figures are for this recipe on sets like this one; Holm's method over all pairs tells which
-    systems differ. Each report evaluates the same systems on another fold of cxr
-    split --folds 5 --test-folds: train, predict, tune and compare with --split NAME-0, NAME-1, ...
-    Give all folds.
+    The figures are those to expect of this training recipe on data sets like this one. Holm's
+    method over all pairs of systems says which systems differ. First make folds with cxr split
+    --folds 5 --test-folds. For each fold NAME-0, NAME-1, ... then train, predict, tune and compare
+    with --split of that fold. Give the reports of all folds.
 
     Args:
-        reports: Report folders, one a fold.
+        reports: Report folders, one for each fold, on the same systems.
         out: Folder for the table and the plot.
 
     Returns:
-        The table; `str` of it is Markdown.
+        The table of means and intervals; `str` of it is Markdown.
 
     Raises:
         InputError: The reports do not evaluate the same systems on different folds.

@@ -1,4 +1,4 @@
-"""`cxr import`: predictions of other software, or a reader's, as a system like any other."""
+"""`cxr import`: make a system of the predictions of other software or the readings of a person."""
 
 from __future__ import annotations
 
@@ -41,42 +41,47 @@ def import_predictions(
 ) -> Predictions:
     """Import predictions of other software, or a radiologist's readings.
 
-    CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], in px of the original;
-    x,y,width,height and like names of columns (filename, prob, xmin) are recognised and told.
-    YOLO: one .txt an image with lines "class cx cy w h confidence" (Ultralytics: save_txt=True
-    save_conf=True). Scores lie between 0 and 1. No box is suppressed.
+    A CSV has the columns image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], with
+    boxes in px of the original image. The columns x,y,width,height and other usual names (filename,
+    prob, xmin) are recognised, and the command says which it took. A folder of YOLO files holds one
+    .txt for each image, with lines "class cx cy w h confidence" (Ultralytics: save_txt=True
+    save_conf=True). Scores lie between 0 and 1. All boxes are kept, also those that overlap.
 
     Args:
-        file: CSV (in Python also a DataFrame), COCO results JSON, or a folder of YOLO files.
+        file: CSV (in Python also a DataFrame), COCO results JSON, or folder of YOLO files.
         out: Predictions folder to make.
         name: Name of the system in the report.
-        finding: Finding of rows that name none. Needed only where the data set has several
+        finding: Finding that is meant by rows without one. Needed only if the data set has several
             findings.
-        columns: Columns of the CSV as ROLE=COLUMN for the roles image, score and finding, such as
-            "image=Image Index,score=prob". A role left out is the column of that or a like name.
-        images: Boxes only: images that were run: all (but no validation image where only test
-            images have a box, and those of --coco-truth alone where it is given); listed (with a
-            box or a file); or FILE, which adds names, a line each.
-        class_names: YOLO: class names in order, with commas, or a data.yaml; by default data.yaml
-            in the folder or above.
+        columns: Columns of the CSV as ROLE=COLUMN, for the roles image, score and finding, such as
+            "image=Image Index,score=prob". A role that is left out is found by the usual names.
+        images: Images that the software was run on; only for files of boxes. all: every image (but
+            no validation image if only test images have a box; with --coco-truth only its images).
+            listed: images with a box or a file. FILE: in addition the names in this file, one on
+                each
+            line.
+        class_names: Class names of YOLO files in their order, with commas, or a data.yaml. By
+            default data.yaml in the folder or in a folder above it.
         split: Split whose validation and test images are expected in the file. Other images may be
             missing.
         ignore_unknown: Leave out images and findings that the data set does not have. Without it
-            they are refused by name.
+            they are refused, and the message names them.
         coco_truth: COCO annotation file whose image and category ids the results use. Its images
-            count as those that were run.
-        key: key.csv of the blind study (cxr overlay --blind) that FILE is read for.
-        explain: Boxes only: the figure of another program on the test images, such as 0.4712. Says
-            which rules (COCO, Pascal VOC, Ultralytics, RSNA and near ones) would give it, and how
-            many arbitrary figures they would give, too. Further figures of the same program are
-            explained together with it: ap75=0.31 (at IoU 0.75), score0.3=0.44 (boxes from score
+            count as those that the software was run on.
+        key: key.csv of the blind study (cxr overlay --blind) in which FILE was read.
+        explain: Average precision that another program gave on the test images, such as 0.4712;
+            only for boxes. The command says which rules (COCO, Pascal VOC, Ultralytics, RSNA and
+            variants) would give this figure, and how many arbitrary figures they would give, too.
+            Give the option again for further figures of the same program, which are explained
+            together: ap75=0.31 (at IoU 0.75), score0.3=0.44 (of boxes with a score of at least
             0.3).
 
     Returns:
-        The predictions folder.
+        The imported predictions.
 
     Raises:
-        InputError: A row is wrong, an image unknown or missing; names file, row and value.
+        InputError: A row is wrong, or an image is unknown or missing. The message names the file,
+            the row and the value.
 
     Example:
         cxr import preds.csv --data out/data --out out/other --name "CheXNet, published"

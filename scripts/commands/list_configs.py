@@ -1,4 +1,4 @@
-"""`cxr configs`: the configurations that come with the program, and one in full."""
+"""`cxr configs`: list the shipped training configurations, or print one."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def list_configs(
 ) -> Outcome:
     """List the configurations for cxr train, or show one in full.
 
-    In full it is TOML with a comment on each key: save it with > mine.toml, edit it, and give the
-    file to cxr train.
+    A configuration is shown as TOML with a comment on each key. To change it, save it with
+    > mine.toml, edit the file, and give the file to cxr train.
 
     Args:
-        name: Show this one in full: a name from the list, a TOML file, or a run folder.
-        set_: Replace a key of it, such as training.epochs=20. What is shown has the new value.
+        name: Configuration to show in full: a name from the list, a TOML file, or a run folder.
+        set_: Replace a key of the configuration before it is shown, such as training.epochs=20.
 
     Returns:
-        The list, or the configuration; `str` of it is TOML.
+        The list of configurations, or one configuration; `str` of the latter is TOML.
 
     Raises:
-        InputError: There is no such configuration, or a key of it is wrong.
+        InputError: There is no such configuration, or one of its keys is wrong.
 
     Example:
         cxr configs

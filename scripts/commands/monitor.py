@@ -1,4 +1,4 @@
-"""`cxr monitor`: has a system in use changed? Alarms that hold by patient, at any time."""
+"""`cxr monitor`: detect that a system in use has changed, at a fixed rate of false alarms."""
 
 from __future__ import annotations
 
@@ -47,27 +47,31 @@ def monitor(
     """Test a system in use for changes, by patient.
 
     If nothing changes, the chance that any figure ever raises an alarm is at most 5 %, however
-    often the same log is read. The figures: call rate, scores, out-of-distribution distances,
-    failures, the mix of views, sex, age and makers; with --labels also sensitivity, specificity
-    and PPV. Writes monitor.html, .csv, .json, and .prom for Prometheus. Exit status 1: something
-    has changed; 2: nothing can be tested.
+    often the same log is read. The command watches the rate of positive calls, scores,
+    out-of-distribution distances, failures, and the mix of views, sex, age and makers. With
+    --labels it also watches sensitivity, specificity and PPV. It writes monitor.html, monitor.csv,
+    monitor.json, and monitor.prom for Prometheus. Exit status 1 means that something has changed,
+    and 2 that nothing can be tested.
 
     Args:
-        log: Folder that --log of cxr serve, pacs or predict wrote, its files compressed by gzip or
-            not, or a CSV with its columns: time, patient and score are needed.
-        out: Folder for the page and the tables; new or a monitor's.
-        labels: CSV of audited images: image_id (their name) or image (as the log calls them), and
-            label (1 or 0). Draw them without regard to the system's answer.
-        reference: With --data: predictions, or a run that cxr tune has seen. Sensitivity and
-            specificity are compared with its validation images; so are the first weeks.
+        log: Folder that --log of cxr serve, pacs or predict wrote, with plain or gzip-compressed
+            files. It may also be a CSV with the columns of the log, of which time, patient and
+            score are needed.
+        out: Folder for the page and the tables. It must be new or hold an earlier monitor.
+        labels: CSV of images whose truth a person has established: label (1 or 0), and image_id
+            (the name of the image) or image (its name in the log). Choose these images without
+            regard to the system's answer.
+        reference: Predictions, or a run that cxr tune has decided; needs --data. Sensitivity,
+            specificity and the first weeks of use are compared with its validation images.
         data: Data set of the reference.
-        target: Watch this target alone. Needed with --reference where the log has several.
-        since: Leave out answers before this day, written as 2026-03-01. Give it once an alarm has
-            been dealt with.
-        simulate: Say how many patients it takes to find a change of each figure.
+        target: Watch this target alone. Needed with --reference if the log has several targets.
+        since: Leave out answers before this day, written as 2026-03-01. Use it after the cause of
+            an alarm has been dealt with.
+        simulate: Also say how many patients it takes to detect a change of each figure.
 
     Returns:
-        What has changed, since about when, how sure, where, and what to do.
+        What has changed, since about when, with how much confidence, at which sites, and what to
+        do.
 
     Raises:
         InputError: The log, the labels or the reference are damaged or do not fit each other.

@@ -1,4 +1,4 @@
-"""`cxr overlay`: images of what each system sees on chosen images."""
+"""`cxr overlay`: draw images with the truth and the answer of each system."""
 
 from __future__ import annotations
 
@@ -50,26 +50,27 @@ def overlay(
 ) -> Outcome:
     """Draw image, truth and each system side by side, one PNG an image.
 
-    A system that cxr tune has not tuned is shown undecided, with boxes from score 0.5.
+    If cxr tune has not decided a system, its boxes with a score of at least 0.5 are drawn, and its
+    answer is marked as undecided.
 
     Args:
-        systems: Predictions folders or runs, each as PATH or NAME=PATH; a run predicts the images
-            drawn.
+        systems: Predictions folders or runs, each as PATH or NAME=PATH. A run predicts the images
+            that are drawn.
         out: Folder for the PNG files.
-        target: Target whose truth is drawn. Needed only where the data set has several targets.
-        image: An image id to draw, instead of a random sample. May be given several times.
+        target: Target whose truth is drawn. Needed only if the data set has several targets.
+        image: Id of an image to draw, in place of a random sample. May be given several times.
         split: Split whose test images are drawn. By default it is the split of the systems.
-        limit: Draw at most this many, at random.
-        policy: Policy whose threshold decides. It must be one that cxr tune has chosen.
-        blind: For a reader study, without systems: numbered images in random order, key.csv,
-            read.html to mark and rate them on, and review.csv for ratings alone. cxr readers --key
-            and cxr import --key read both back.
+        limit: Largest number of images to draw. If there are more, a random sample is drawn.
+        policy: Rule that chose the threshold by which systems decide. cxr tune must have chosen it.
+        blind: Make the files of a reader study and draw no systems: numbered images in random
+            order, key.csv with their names, read.html to mark and rate them on, and review.csv for
+            ratings alone. cxr readers --key and cxr import --key read the filled-in forms.
 
     Returns:
         The files that were drawn.
 
     Raises:
-        InputError: There is nothing to draw, or a name stands for two systems.
+        InputError: There is nothing to draw, or two systems have the same name.
 
     Example:
         cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet-predictions --data out/data
@@ -174,7 +175,9 @@ def _open_systems(
 
 
 def image_file_name(image_id: str) -> str:
-    """Return a file name for an image id, which may hold slashes.
+    """Return a name of a PNG file for an image id.
+
+    Characters that are neither letters, digits, dots, hyphens nor underscores become underscores.
 
     Example:
         >>> image_file_name("patient/1.png")

@@ -1,4 +1,4 @@
-"""`cxr pacs`: radiographs of a hospital's archive, answered for, and the results sent back."""
+"""`cxr pacs`: read radiographs from a hospital's archive, and send the answers back to it."""
 
 from __future__ import annotations
 
@@ -44,30 +44,33 @@ def pacs(
 ) -> Outcome:
     """Answer for an archive's chest radiographs; send the results back.
 
-    For each image, a structured report (TID 1500) and a Secondary Capture with the overlay are sent
-    to the study of the image, once only. An image that is skipped is listed with the reason. After
-    an interruption, run the same command again: it continues.
+    For each image the command sends a structured report (TID 1500) and a Secondary Capture with the
+    overlay to the study of the image. It does so once for each image. An image that is skipped is
+    listed with the reason. After an interruption, run the same command again: it continues.
 
-    Credentials are read from CXR_PACS_TOKEN, or from CXR_PACS_USER and CXR_PACS_PASSWORD; for
-    another --send-to, from variables that begin with CXR_PACS_SEND_. The exit status is 1 if
-    something failed, and 2 if nothing could be done.
+    Credentials are read from CXR_PACS_TOKEN, or from CXR_PACS_USER and CXR_PACS_PASSWORD. If
+    --send-to names another service, its credentials come from variables that begin with
+    CXR_PACS_SEND_. The exit status is 1 if something failed, and 2 if nothing could be done.
 
     Args:
         runs: Runs or exports, each as PATH or NAME=PATH.
-        dicomweb: DICOMweb service of the archive to fetch from.
-        listen: Receive by C-STORE instead, from this machine alone; AE@0.0.0.0:PORT for others.
-        send_to: Where results go: a DICOMweb service or a DICOM peer; by default --dicomweb.
-        since: First study date, as 2026-01-31.
+        dicomweb: URL of the archive's DICOMweb service, from which images are fetched.
+        listen: Receive images by C-STORE instead, as AE:PORT from this machine alone, or as
+            AE@0.0.0.0:PORT from other machines.
+        send_to: Where results are sent: a DICOMweb service or a DICOM peer. By default it is
+            --dicomweb.
+        since: First study date to fetch, as 2026-01-31.
         watch: Seconds between two searches of the archive. Without it the archive is searched once.
-        journal: SQLite file that records which images are done. It holds hashes in place of
-            identifiers.
+        journal: SQLite file that records which images are done. It stores hashes of the identifiers
+            only.
         dry_run: Fetch and answer, but send and record nothing. Each answer is printed.
 
     Returns:
-        How many images were answered, skipped and failed.
+        The numbers of images that were answered, were skipped and failed.
 
     Raises:
-        InputError: An address is wrong, options do not fit, or an archive stays away.
+        InputError: An address is wrong, options do not fit each other, or an archive does not
+            respond.
 
     Example:
         cxr pacs out/chexnet --dicomweb https://pacs.example/dicom-web --since 2026-01-31

@@ -1,4 +1,4 @@
-"""`cxr plan`: how many test patients show a difference, or measure an AUROC closely enough."""
+"""`cxr plan`: compute how many patients a study or a guarantee needs."""
 
 from __future__ import annotations
 
@@ -74,40 +74,49 @@ def plan(
 ) -> StudyPlan | GuaranteePlan:
     """Plan the patients of a study or a guarantee.
 
-    Say the difference that would matter, not the one that a pilot happened to find.
+    Give the difference that would matter in practice, not the one that a pilot study happened to
+    find.
 
     Args:
-        pilot: With --data: one or two predictions folders, as PATH, NAME=PATH or, for several
-            training seeds, NAME=PATH,PATH. Or the folder of one cxr readers analysis. Left out: the
-            study follows from --auroc and --prevalence.
-        guarantee: Plan the validation patients of this guarantee instead, written as in cxr tune.
-        expect: True figure expected at the guarantee's threshold; of two figures both; of a ppv it
-            and the sensitivity.
-        difference: Smallest difference that would matter; by default that of --auroc A,B.
-        half_width: Half-width of an interval, such as 0.03. The plan then also says how many
-            patients give it on average.
-        power: Probability that the difference is shown, or that the guarantee gets a threshold. By
-            default it is 0.8.
+        pilot: One or two predictions folders of a pilot study, as PATH or NAME=PATH, with --data;
+            several training seeds are written NAME=PATH,PATH. It may also be the folder of one cxr
+            readers analysis. Without a pilot the plan follows from --auroc and --prevalence.
+        guarantee: Plan the number of validation patients for this guarantee instead, written as in
+            cxr tune.
+        expect: True value that is expected of the guaranteed figure at the threshold. Give two
+            values for a guarantee of two figures, and the PPV and the sensitivity for a guarantee
+            of PPV.
+        difference: Smallest difference of AUROC that would matter. By default it is the difference
+            of --auroc A,B.
+        half_width: Half-width of a 95 % interval, such as 0.03. The plan then also says how many
+            patients give such an interval on average.
+        power: Probability that the difference is shown, or that a threshold with the guarantee is
+            found. By default it is 0.8.
         auroc: Assumed AUROC of one system, or of two.
-        prevalence: Assumed share of test patients with the disease, as 0.3; for the guarantee of a
-            ppv of validation patients.
-        correlation: Assumed correlation of the two systems' scores in a class; by default 0.5.
-        images: Assumed images of a patient, as 1,2,4, or unequal as in rsna or nih; by default 1.
-        within: Assumed correlation of one system's scores of a patient's images; by default 0.5.
-        seeds: Numbers of training seeds of each system, as 1,3,5; by default the pilot's, or 1.
+        prevalence: Assumed share of test patients with the disease, such as 0.3. For a guarantee of
+            PPV it is the share of validation patients.
+        correlation: Assumed correlation of the scores of the two systems within a class, by default
+            0.5.
+        images: Assumed number of images of a patient. 1,2,4 makes one plan for each number; rsna or
+            nih takes the unequal numbers of that data set. By default it is 1.
+        within: Assumed correlation of one system's scores of two images of a patient, by default
+            0.5.
+        seeds: Numbers of training seeds of each system to plan for, such as 1,3,5. By default it is
+            the number of the pilot, or 1.
         seed_deviation: Assumed standard deviation of the AUROC between trainings, such as 0.01.
             Needed with --seeds above 1 without a pilot.
         seed_correlation: Assumed correlation of two trainings' scores within a class, such as 0.8.
             Needed with --seeds above 1 without a pilot.
-        readers: Numbers of readers to plan for, as 4,6,10; needs a pilot of readers or
+        readers: Numbers of readers to plan for, such as 4,6,10. Needs a pilot of readers or
             --reader-deviation.
-        reader_deviation: Without a pilot: assumed standard deviation of readers' AUROCs, as 0.03.
+        reader_deviation: Assumed standard deviation of the readers' AUROCs, such as 0.03, if there
+            is no pilot.
         data: Data set of the pilot's predictions.
-        target: Target of the pilot. Needed only where its data set has several targets.
+        target: Target of the pilot. Needed only if its data set has several targets.
         out: Folder for the figures and plan.json. It must be new or hold a plan.
 
     Returns:
-        The answers in words, and each planned study.
+        The answers as sentences, and the figures of each planned study.
 
     Raises:
         InputError: The options do not fit each other or the pilot.

@@ -1,4 +1,4 @@
-"""`cxr predict`: what a trained model says about a data set, or about loose files."""
+"""`cxr predict`: let a trained model predict a data set or single image files."""
 
 from __future__ import annotations
 
@@ -63,37 +63,39 @@ def predict(
 ) -> Answers | Predictions:
     """Answer for images, or predict a data set's val and test images.
 
-    Each image gets a line a system (decision, calibrated probability, boxes in px) and one PNG.
-    With --data the boxes or scores of a data set are written for cxr tune and cxr compare; the same
-    command goes on. Exit status 1: some files were left out; 2: nothing could be answered.
+    For single images the command prints one line for each image and system (decision, calibrated
+    probability, boxes in px) and draws one PNG for each image. With --data it writes the boxes or
+    scores of a data set, for cxr tune and cxr compare; if it is interrupted, run it again. Exit
+    status 1 means that some files were left out, and 2 that no file could be answered.
 
     Args:
-        paths: Runs or exports, each as PATH or NAME=PATH, then images (DICOM, PNG, JPEG, TIFF, ...)
-            or folders of images; with --data one run alone.
-        out: Folder for the PNGs, by default 'predicted' (from Python: none drawn). With --data the
-            predictions folder to make.
-        data: Data set whose val and test images are predicted.
-        csv: Table to write: a row an image and system.
-        dicom: Folder for a structured report (TID 1500) and a Secondary Capture of the overlay for
-            each DICOM image, in its study.
+        paths: Runs or exports, each as PATH or NAME=PATH, followed by images (DICOM, PNG, JPEG,
+            TIFF, ...) or folders of images. With --data give one run and no images.
+        out: Folder for the PNG files, by default 'predicted'; from Python none are drawn by
+            default. With --data it is the predictions folder to make.
+        data: Data set whose validation and test images are predicted.
+        csv: CSV file to write, with one row for each image and system.
+        dicom: Folder for DICOM objects: for each DICOM image a structured report (TID 1500) and a
+            Secondary Capture of the overlay, both in the study of the image.
         overlay: Draw the overlays, one PNG for each image. --no-overlay writes none, which is
             faster.
         strict: Refuse images with a warning. Without it they are answered, and the warning is
             shown.
-        split: With --data: predict validation and test images of this split. By default it is the
-            split that the run learned from.
-        batch_size: Images predicted at a time; by default what suits back end and size. Lower it
-            where memory is short.
-        finding: With --data: predict this finding of the model alone. LEARNT=NAME gives it the name
-            of the data set, as in pneumonia=lung_opacity.
+        split: Split whose validation and test images are predicted, with --data. By default it is
+            the split that the run learned from.
+        batch_size: Number of images that are predicted at a time. By default it follows from the
+            back end and the image size. Lower it if memory is short.
+        finding: Predict only this finding of the model, with --data. LEARNT=NAME renames it to the
+            name in the data set, such as pneumonia=lung_opacity.
         tta: Test-time augmentation of a detector: flip,scale0.8,scale1.2 or some of them.
-        maps: How a classifier shows where it sees the finding; layercam has finer cells.
+        maps: Method of a classifier's activation maps, which show where it sees the finding.
+            layercam has a finer grid than cam and gradcam.
 
     Returns:
-        The answers, image by image; of a data set its predictions.
+        The answers, image by image; with --data the predictions of the data set.
 
     Raises:
-        InputError: A path is wrong, options do not fit, or nothing could be answered.
+        InputError: A path is wrong, options do not fit each other, or no image could be answered.
 
     Example:
         cxr predict out/retinanet out/chexnet image.dcm
@@ -217,7 +219,10 @@ def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> TrainedModel | Ex
 
 
 def parse_finding_names(texts: list[str]) -> dict[str, str]:
-    """Read LEARNT=NAME, or NAME alone, some of them."""
+    """Read texts LEARNT=NAME into a mapping from the model's finding to the data set's finding.
+
+    A text without ``=`` keeps the name that the model learned.
+    """
     names: dict[str, str] = {}
     for text in texts:
         learnt, equals, name = (part.strip() for part in text.partition("="))

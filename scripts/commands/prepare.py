@@ -1,4 +1,4 @@
-"""`cxr prepare`: from a public download to a data set folder, or several sets into one."""
+"""`cxr prepare`: make a data set folder of a public download, or join several data sets."""
 
 from __future__ import annotations
 
@@ -104,47 +104,50 @@ def prepare(
 ) -> DataSet | Outcome:
     r"""Make a data set folder: tables, split by patient, audit.
 
-    After an interruption the same command goes on.
+    If the command is interrupted, run it again: it continues.
 
     Args:
-        *paths: Folder of the data set as published, then the folder to make. Your own tables of
-            labels (.csv, .tsv, .xlsx), or a file of CVAT or Label Studio, go before them. With
-            --out: prepared sets to put into one.
-        format: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo, label-studio, coco, dicom,
-            sr or table (docs/formats.md).
-        out: Folder to make of several prepared sets.
+        *paths: Folder of the data set as published, followed by the data set folder to make. If you
+            have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT or Label Studio, give
+            them before these two folders. With --out give the data set folders to join.
+        format: Format of the source: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo,
+            label-studio, coco, dicom, sr or table (docs/formats.md).
+        out: Data set folder to make of several others.
         name: Name of the data set in reports. By default it is the name of the folder.
-        size: Also store the pixels at this size, px.
-        target: A target of your own, NAME=FINDING,FINDING: positive if any is present.
-        split: Default split: 'official' takes the publisher's, a CSV of image_id or patient_id and
-            role takes yours. Left out, the split is drawn by patient.
-        val: Share of patients for validation.
-        test: Share of patients for test.
-        reference: Where several readers read an image: majority, any, all or reader:NAME.
-        sheet: Sheet of a spreadsheet that has several.
-        columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or
-            a TOML file.
-        class_names: Names of numbered classes, with commas. Files of YOLO and tables of class
-            numbers need them.
-        patient_pattern: Regular expression that finds the patient in a file's name, such as
-            '(?P<nih>\d{8})_'.
-        template: csv: write the three files of a set of your own, two rows each, instead.
+        size: Also store the pixels of each image at this size, in px.
+        target: Define a target as NAME=FINDING,FINDING. An image is positive if any of these
+            findings is present.
+        split: Default split. 'official' takes the split of the publisher. A CSV with image_id or
+            patient_id and role takes yours. Without the option the split is drawn by patient.
+        val: Share of patients for validation, between 0 and 1.
+        test: Share of patients for test, between 0 and 1.
+        reference: How the labels of several readers of one image are joined: majority, any, all or
+            reader:NAME.
+        sheet: Name of the sheet to read, if a spreadsheet has several.
+        columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or a TOML file.
+        class_names: Names of numbered classes in their order, with commas. Files of YOLO and tables
+            with class numbers need them.
+        patient_pattern: Regular expression that finds the patient in the name of an image file,
+            such as '(?P<nih>\d{8})_'.
+        template: csv writes the three label files of a data set of your own, with two example rows
+            each, and prepares nothing.
         exclude: CSV of images to leave out (image_id, reason), such as exclude.csv of cxr check.
-        id_key: Key file, outside the folder, by which ids and paths become hashes; made if absent.
-        keep_ids: Keep the ids of DICOM files, because they carry no real ones. Without it --id-key
-            is required.
-        add: Add what is new in the source to a complete set.
-        strict: Stop at the first unusable file or label. Without it such files are left out and
-            listed.
-        workers: Processes that decode; by default all processors. 0 decodes in this process, which
-            takes least memory.
+        id_key: File with the secret key by which ids and paths are replaced by hashes. It must lie
+            outside the data set folder, and is made if it does not exist.
+        keep_ids: Keep the ids of DICOM files, because they identify nobody. Without it --id-key is
+            required for DICOM files.
+        add: Add the new images of the source to a data set that is complete.
+        strict: Stop at the first file or label that cannot be used. Without it such files are left
+            out and listed.
+        workers: Number of processes that decode images, by default one for each processor. 0
+            decodes in this process, which takes the least memory.
 
     Returns:
-        The data set; its `summary` says what came in and what was left out.
+        The data set; its `summary` says how many images were read and what was left out.
 
     Raises:
-        InputError: The source is not of this format, holds nothing usable, or has changed; the
-            folder holds something else; or, if strict, anything would be left out.
+        InputError: The source has another format, holds nothing usable, or has changed; or the
+            folder holds something else; or, with `strict`, a file or label cannot be used.
 
     Example:
         cxr prepare labels.csv images sets/own --columns label=Finding

@@ -1,4 +1,4 @@
-"""`cxr readers`: several readers by several modalities, and readers against systems."""
+"""`cxr readers`: compare readers between modalities, and readers with systems."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ _FALSE_POSITIVES = 0.5  # per image, at which FROC gives the sensitivity
 
 
 def read_hit_rule(value: str | HitRule) -> HitRule:
-    """Read the rule by which a mark hits a lesion.
+    """Read the rule that says when a mark of a reader hits a lesion.
 
     Args:
-        value: ``centre``, ``iou`` or ``iou:F`` with the smallest overlap F (0.2 without it), or
-            ``distance:N`` with the largest distance N of both centres, px of the original.
+        value: ``centre`` (the centre of the mark lies in the lesion), ``iou`` or ``iou:F`` (mark
+            and lesion overlap with an IoU of at least F, by default 0.2), or ``distance:N`` (their
+            centres are at most N px of the original apart).
+
+    Returns:
+        The rule with its limit.
 
     Raises:
         ValueError: The rule is unknown, or its limit is missing, no number or out of range.
@@ -83,38 +87,40 @@ def readers(
 ) -> Outcome:
     """Analyse a reader study: readers by modality, or against systems.
 
-    By Obuchowski and Rockette, with Hillis' degrees of freedom. Readers may read all cases with
-    each modality, some with some, or each with another. Where they mark lesions, the weighted AFROC
-    decides. With three modalities or more, the overall test comes first.
+    The analysis follows Obuchowski and Rockette, with the degrees of freedom of Hillis. The readers
+    may read all cases with each modality, or a part of the cases, or other cases with each
+    modality. If the readers mark lesions, the figure that is compared is the weighted AFROC. With
+    three modalities or more, the overall test comes first.
 
     Args:
-        ratings: CSV files of readings: reader, case, rating or decision (0 or 1) or both, and
-            modality where there are several. A mark is a row with rating and x, y or x1, y1, x2, y2
-            (px) or the name of the lesion it hit. A case without a mark is a row without them.
-            READER=FILE or READER:MODALITY=FILE: COCO results, predictions of cxr import or, with
-            --key, forms of a blind study.
+        ratings: CSV files of readings with the columns reader, case, rating or decision (0 or 1) or
+            both, and modality if there are several. A mark is a row with a rating and a position:
+            x, y or x1, y1, x2, y2 (px), or the name of the lesion that it hit. A case without marks
+            has one row without a position. Other files are named READER=FILE or
+            READER:MODALITY=FILE: COCO results, predictions of cxr import or, with --key, forms of a
+            blind study.
         out: Folder for the page and the tables.
-        truth: CSV of the truth: case, label (0 or 1) and, maybe, patient.
-        data: In place of --truth: data set whose images are the cases.
-        target: Target whose labels are the truth. Needed only where the data set has several
-            targets.
-        system: A stand-alone system on the same cases: NAME=FILE (CSV: case, score and, maybe,
-            decision) or, with --data, NAME=PREDICTIONS.
-        readers: random: the result holds for readers like these. fixed: it holds for these readers
-            alone.
-        positive_from: Lowest rating that calls a case positive.
+        truth: CSV of the truth with the columns case, label (0 or 1) and, if known, patient.
+        data: Data set whose images are the cases, in place of --truth.
+        target: Target whose labels are the truth. Needed only if the data set has several targets.
+        system: A system that read the same cases alone: NAME=FILE (CSV with case, score and, if
+            known, decision) or, with --data, NAME=PREDICTIONS.
+        readers: random: the result holds for other readers like these. fixed: it holds for these
+            readers alone.
+        positive_from: Lowest rating that counts as a positive call.
         key: key.csv of the blind study (cxr overlay --blind).
-        lesions: With --truth, of marks: CSV of lesions: case, x1, y1, x2, y2 or lesion (its name)
-            and, maybe, weight.
-        hit: When a mark hits a lesion. centre: its centre lies in the lesion; iou:0.2: both overlap
-            by this much; distance:40: their centres are at most so many px apart.
-        rename: Names of modalities, as 0=without,1=with.
+        lesions: CSV of the lesions, for marks with --truth: case, x1, y1, x2, y2 or lesion (its
+            name) and, if wanted, weight.
+        hit: When a mark hits a lesion. centre: its centre lies in the lesion. iou:0.2: mark and
+            lesion overlap with at least this IoU. distance:40: their centres are at most 40 px
+            apart.
+        rename: New names of modalities, such as 0=without,1=with.
 
     Returns:
-        The comparisons in words, every figure, and the page.
+        The comparisons as sentences, every figure, and the path of the page.
 
     Raises:
-        InputError: A file is damaged, files do not fit each other, or nothing varies.
+        InputError: A file is damaged, files do not fit each other, or the readings do not vary.
 
     Example:
         cxr readers ratings.csv --truth truth.csv --out out/readers --system CheXNet=scores.csv

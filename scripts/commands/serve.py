@@ -1,4 +1,4 @@
-"""`cxr serve`: the reading page and the HTTP interface, for runs and exports."""
+"""`cxr serve`: serve the reading page and the HTTP interface of runs and exports."""
 
 from __future__ import annotations
 
@@ -52,22 +52,26 @@ def serve(
 ) -> Outcome:
     """Serve a page and an HTTP interface that answer for chest X-rays.
 
-    The answers are those of cxr predict. Nothing that is uploaded is kept. The page is at the
-    address shown, the interface under /v1 (openapi.json describes it). Ctrl-C ends it.
+    The answers are those of cxr predict. No upload is stored. The command prints the address of the
+    page. Programs use the paths below /v1, which openapi.json describes. Press Ctrl-C to end the
+    server.
 
     Args:
         runs: Runs or exports, each as PATH or NAME=PATH.
-        port: Port to listen on; 0: a free one.
-        host: Address to listen on. Any but this machine's own needs a token.
-        token: File, not readable by others, with the token that clients must send (Authorization:
-            Bearer TOKEN); by default the environment's CXR_TOKEN.
-        report: Report of cxr compare: the systems' figures on test images, and its page.
+        port: Port to listen on. 0 takes a free one.
+        host: Address to listen on. If other machines can reach it, a token is required.
+        token: File with the token that clients must send (Authorization: Bearer TOKEN). Other users
+            must not be able to read the file. By default the token is in the environment variable
+            CXR_TOKEN.
+        report: Report folder of cxr compare. The page then shows the figures of the systems on test
+            images, and links the report.
 
     Returns:
-        Once it has ended, the number of the signal that ended it.
+        The number of the signal that ended the server, once it has ended.
 
     Raises:
-        InputError: The port is taken, others could reach it without a token, or a folder is wrong.
+        InputError: The port is in use, other machines could reach it without a token, or a folder
+            is wrong.
 
     Example:
         cxr serve out/retinanet out/chexnet --port 8000
@@ -139,7 +143,7 @@ def _address(host: str, port: int) -> str:
 
 
 def read_token(file: Path | None) -> str | None:
-    """Return the token from a file, or from the environment."""
+    """Return the token from a file or from ``CXR_TOKEN``; None if neither is given."""
     if file is None:
         token = os.environ.get(_TOKEN_VARIABLE)
         origin = _TOKEN_VARIABLE

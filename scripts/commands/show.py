@@ -1,4 +1,4 @@
-"""`cxr show`: what is in this folder, and is it complete."""
+"""`cxr show`: describe a folder that cxr made, or this machine."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
     """Say what a folder holds, or with --machine what this machine is.
 
     Args:
-        folder: A data set, run, export, predictions or report folder.
-        machine: This machine: processor, memory, torch.
+        folder: Folder to describe: a data set, run, export, predictions or report.
+        machine: Describe this machine instead: processor, memory and torch.
 
     Returns:
-        Facts by name.
+        The facts, each with its name.
 
     Raises:
-        InputError: It is not a cxr folder, or is unfinished.
+        InputError: The folder was not made by cxr, or is unfinished.
 
     Example:
         cxr show out/data
@@ -93,7 +93,7 @@ def _machine() -> dict[str, Any]:
 
 
 def describe_folder(folder: Path) -> dict[str, Any]:
-    """Return facts about a folder that cxr made, or about such folders inside of it."""
+    """Return facts about a folder that cxr made, or about such folders inside it."""
     if not folder.is_dir():
         what = "a file; give its folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {what}")

@@ -1,4 +1,4 @@
-"""`cxr split`: another split of a data set, by patient."""
+"""`cxr split`: make another split of a data set by patient."""
 
 from __future__ import annotations
 
@@ -34,28 +34,29 @@ def split(
     """Make another split by patient; copies of an image stay together.
 
     Args:
-        name: Name of the new split, for train --set data.split=NAME.
+        name: Name of the new split, for cxr train --set data.split=NAME.
         val: Share of patients for validation, by default 0.15.
         test: Share of patients for test, by default 0.2. It has no meaning with --from or
             --test-folds, which fix the test set.
-        folds: Make a split a fold, NAME-0, NAME-1, ...: a fold validates, and all share one test
-            set.
-        test_folds: With --folds: the fold tests, the next validates.
-        seed: Seed of the draw, by default 0.
-        method: balanced (by default) gives each role its share of each class, finding, view and
-            source. hash assigns a patient by id and seed, and so never moves one when images are
-            added.
-        file: CSV to follow: image_id or patient_id, role and, if you like, fold.
-        keep_test_of: Keep the test images of this split; draw validation anew.
-        replace: Draw the split of this name anew, by its own rule where no option says otherwise.
-            Train its runs again.
-        strict: With --file: refuse images without a role. Without it they are in no role.
+        folds: Make this many splits, NAME-0, NAME-1, ...; in each another fold of patients is the
+            validation set. All have the same test set.
+        test_folds: With --folds, let each split test another fold and validate on the next one.
+        seed: Random seed of the draw, by default 0.
+        method: balanced (the default) gives each role its share of each class, finding, view and
+            source. hash assigns a patient by a hash of id and seed, so no patient changes its role
+            when images are added.
+        file: CSV that gives the split: image_id or patient_id, role and, if wanted, fold.
+        keep_test_of: Keep the test images of this split, and draw validation images again.
+        replace: Draw the existing split of this name again, with its former options where none are
+            given. Train the runs of this split again afterwards.
+        strict: Refuse a --file that leaves images without a role. Without it such images are in no
+            role.
 
     Returns:
-        How each split was made, and what its roles hold.
+        How each split was made, and how many images and patients each role has.
 
     Raises:
-        InputError: The options exclude each other, or the split cannot be drawn so.
+        InputError: The options exclude each other, or no such split can be drawn.
 
     Example:
         cxr split data/rsna --name seed-1 --seed 1

@@ -1,4 +1,4 @@
-"""`cxr sweep`: many trainings that differ in chosen keys, and which of them validates best."""
+"""`cxr sweep`: train with many settings, and find the one that validates best."""
 
 from __future__ import annotations
 
@@ -59,22 +59,25 @@ def sweep(
 ) -> Outcome:
     """Train with several settings; the best run on validation is kept.
 
-    Trials are compared by the validation figure that picks a run's best epoch. The first is the
-    configuration as it stands. After an interruption the same command goes on.
+    Each training is a trial. Trials are compared by the validation figure that also chooses the
+    best epoch of a run. The first trial is the configuration without changes. If the command is
+    interrupted, run it again: it continues.
 
     Args:
-        config: A name that cxr configs lists, or a TOML file.
-        out: Folder of the sweep: trials, page and best run.
-        over: A key to vary: KEY=8,16,32, KEY=true,false or a range, KEY=1e-4..1e-3. From tenfold
-            on a range is on a log scale; linear:1..40 or log:1..4 says otherwise.
-        trials: Trainings in all; a larger number goes on with a sweep.
-        jobs: Trainings at a time, each a process of its own. With GPUs each takes one.
-        pruning: Stop a trial that is behind the median of the others. It saves time, and may stop a
-            trial that would have caught up.
+        config: Configuration to start from: a name that cxr configs lists, or a TOML file.
+        out: Folder of the sweep, which holds the trials, the page and the best run.
+        over: Key to vary, with its values: KEY=8,16,32, KEY=true,false or a range KEY=1e-4..1e-3. A
+            range whose ends differ tenfold or more is searched on a log scale; linear:1..40 or
+            log:1..4 chooses the scale.
+        trials: Total number of trials. A larger number continues an earlier sweep.
+        jobs: Number of trainings that run at the same time. Each is a process; with GPUs each takes
+            one.
+        pruning: Stop a trial that is worse than the median of the others. It saves time, but may
+            stop a trial that would have improved later.
         set_: Replace a key in all trials, as in cxr train. A key of --over cannot be replaced.
 
     Returns:
-        Which trial is the best; the JSON holds them all.
+        The best trial as a sentence. The JSON file of the folder holds all trials.
 
     Raises:
         InputError: The folder holds another sweep, a key is unknown, or no trial has a figure.

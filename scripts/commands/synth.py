@@ -1,4 +1,4 @@
-"""`cxr synth`: synthetic chest X-rays with known lesions."""
+"""`cxr synth`: write synthetic chest X-rays with known lesions."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def synth(
     """Write synthetic chest X-rays with known lesions, in RSNA's layout.
 
     Args:
-        out: Folder to write, or to go on with.
+        out: Folder to write. An unfinished folder of the same arguments is completed.
         images: Number of labelled images.
-        size: Side of an image, px; 1024 is the challenge's.
-        seed: The same seed gives the same bytes.
+        size: Side of the square images, in px. The images of the RSNA challenge have 1024.
+        seed: Random seed. The same seed gives the same bytes.
 
     Returns:
-        What the folder holds.
+        A summary of what the folder holds.
 
     Raises:
-        InputError: The folder holds something else, or a phantom of other arguments.
+        InputError: The folder holds something else, or synthetic images of other arguments.
 
     Example:
         cxr synth phantom --images 2000 --size 256 --seed 1

@@ -1,4 +1,4 @@
-"""`cxr train`: a detector or a classifier, from a data set and a configuration to a run folder."""
+"""`cxr train`: train a detector or a classifier on a data set."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def train(
 ) -> Run:
     """Train a detector or a classifier; its best epoch is kept.
 
-    After an interruption the same command goes on behind the last whole epoch.
+    If the command is interrupted, run it again: it continues after the last complete epoch.
 
     Args:
-        config: A name that cxr configs lists, or a TOML file.
-        data: Data set that cxr prepare made.
+        config: Training configuration: a name that cxr configs lists, or a TOML file.
+        data: Data set folder that cxr prepare made.
         out: Run folder to make.
 
     Returns:
-        The run, ready to be asked about images.
+        The trained run, which can predict images.
 
     Raises:
         InputError: A key is unknown, the folder holds another training, the audit found an error,

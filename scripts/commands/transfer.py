@@ -1,4 +1,4 @@
-"""`cxr transfer`: every system on every data set where its finding has a name."""
+"""`cxr transfer`: evaluate every system on every data set that has its finding."""
 
 from __future__ import annotations
 
@@ -79,20 +79,22 @@ def transfer(
 ) -> Outcome:
     """Evaluate systems on other data sets: which figures hold there?
 
-    Missing predictions are made; the same command goes on. Thresholds come from the system's own
-    validation images, and beside them from 10 and 50 local positives. Each data set's test images
-    are evaluated, without patients that a system has seen.
+    The command first makes predictions that are missing; if it is interrupted, run it again. Each
+    system is evaluated on the test images of each data set, without patients that the system has
+    learned from. Its threshold comes from its own validation images. For comparison, thresholds are
+    also chosen on 10 and on 50 positive images of the new data set.
 
     Args:
-        paths: Runs or exports, and data sets, in any order, as PATH or NAME=PATH.
-        out: Folder for the page, the table and predictions.
-        same: Two findings that count as one another, as lung_opacity=pneumonia, where a data set
-            has only one of them.
-        target: Target to evaluate on. Needed only where a data set has several targets.
-        policy: Policy whose threshold decides. It is also chosen anew on local positives.
+        paths: Runs or exports, and data sets, in any order, each as PATH or NAME=PATH.
+        out: Folder for the page, the table and the predictions.
+        same: Two findings that count as the same, such as lung_opacity=pneumonia, if a data set has
+            only one of them.
+        target: Target to evaluate on. Needed only if a data set has several targets.
+        policy: Rule that chooses the threshold by which systems decide. The same rule chooses the
+            thresholds on images of the new data set.
 
     Returns:
-        Each drop in words, every figure, and the page.
+        Each loss of performance as a sentence, every figure, and the path of the page.
 
     Raises:
         InputError: No system can be evaluated, or the folder holds something else.

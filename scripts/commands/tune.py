@@ -1,4 +1,4 @@
-"""`cxr tune`: choose a system's decision rule on validation images."""
+"""`cxr tune`: choose the decision rule of a system on validation images."""
 
 from __future__ import annotations
 
@@ -46,36 +46,40 @@ def tune(
 ) -> Decision:
     """Choose image scores, boxes and thresholds on validation.
 
-    A detector's boxes that overlap a more confident one too much are left out. A classifier's boxes
-    are cut out of its maps: validation chooses the level and how many boxes an image has.
+    A detector's box is left out if it overlaps a more confident box too much. A classifier's boxes
+    are cut out of its activation maps, and validation images choose the level of the cut and how
+    many boxes an image has.
 
     Args:
-        predictions: Predictions folder or run; cxr predict and new reports of a run then decide by
-            what is chosen.
-        target: Target to decide on. Needed only where the data set has several targets.
-        policy: max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (of a miss and a false
-            alarm; @P at prevalence P) or threshold=T (declared). By default max_f1,
-            sensitivity>=0.95 and specificity>=0.90.
-        guarantee: A threshold whose figure holds for new patients with confidence C:
+        predictions: Predictions folder or run. With a run, cxr predict and later reports decide by
+            what is chosen here.
+        target: Target to decide on. Needed only if the data set has several targets.
+        policy: Rule that chooses a threshold: max_f1, youden, sensitivity>=F, specificity>=F,
+            cost:FN/FP (costs of a miss and of a false alarm; add @P for prevalence P) or
+            threshold=T (a threshold that you give). By default max_f1, sensitivity>=0.95 and
+            specificity>=0.90.
+        guarantee: Choose a threshold whose figure holds for new patients with confidence C:
             sensitivity>=F@C, specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or
-            false_positives_per_image<=F@C, or two joined by & before the @C.
-        calibration: How a score becomes a probability, by default platt; choose: by the log loss of
-            held-out folds of validation patients.
-        reduction: How boxes become an image score. Of several (by default all) the first, unless
-            another's AUROC is higher on validation by more than chance.
-        boxes_by: Figure of ranked boxes that chooses the overlap of boxes or the cut of maps on
-            validation, such as ap50_decided. Name the primary figure of your study if it is one of
-            boxes.
-        rule_out: Triage: rule images out below the threshold of this guarantee of sensitivity.
-            Images neither ruled out nor ruled in are referred to a reader.
-        rule_in: Triage: rule images in from the threshold of this guarantee of specificity or PPV.
+            false_positives_per_image<=F@C, or two of them joined by & before the @C.
+        calibration: Method that turns a score into a probability, by default platt. choose takes
+            the method with the lowest log loss on held-out folds of validation patients.
+        reduction: Method that turns the boxes of an image into one score. Of several methods (by
+            default all) the first is taken, unless another has a higher AUROC on validation by more
+            than chance.
+        boxes_by: Figure of ranked boxes, such as ap50_decided, by which validation images choose
+            the allowed overlap of boxes or the cut of maps. If the primary figure of your study is
+            a figure of boxes, name it here.
+        rule_out: Triage: images below the threshold of this guarantee of sensitivity are ruled out.
+            Images that are neither ruled out nor ruled in are referred to a reader.
+        rule_in: Triage: images at or above the threshold of this guarantee of specificity or PPV
+            are ruled in.
 
     Returns:
-        The decision, which is stored with the predictions.
+        The decision, which is also stored with the predictions.
 
     Raises:
-        InputError: The options do not fit each other or the system, or there is no validation
-            image to choose on.
+        InputError: The options do not fit each other or the system, or there is no validation image
+            to choose on.
 
     Example:
         cxr tune out/retinanet-predictions --data out/data --target opacity --reduction max

@@ -1,1 +1,1 @@
-"""Answers as a Secondary Capture overlay and a structured report."""
+"""Answers as DICOM objects: a Secondary Capture with the overlay, and a structured report."""

@@ -1,4 +1,4 @@
-"""Codes of findings in DICOM objects: DICOM's own, SNOMED CT's, or private ones."""
+"""Codes of findings for DICOM objects, from DICOM, from SNOMED CT, or private ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PRIVATE_SCHEME = "99CXRCOMPARE"
 # characters of a code and of its meaning
 _MOST_VALUE = 16
 _MOST_MEANING = 64
-# DICOM's own terms for chest X-rays (PS3.16, CID 6101 and 6104) come first, as they name what is
-# seen; where it has none, what SNOMED CT calls the disorder. Others get a private code: a wrong
-# code would be worse than none.
+# Terms of DICOM for chest X-rays (PS3.16, CID 6101 and 6104) come first, because they name what is
+# seen. If DICOM has no term, SNOMED CT's code of the disorder is used. All other findings get a
+# private code, because a wrong code would be worse than none.
 _FINDING_CODES: dict[str, tuple[str, str, str]] = {
     "atelectasis": ("46621007", "SCT", "Atelectasis"),
     "bacterial_pneumonia": ("53084003", "SCT", "Bacterial pneumonia"),
@@ -44,7 +44,14 @@ _FINDING_CODES: dict[str, tuple[str, str, str]] = {
 
 
 def private_code(name: str, meaning: str) -> hd.CodedConcept:
-    """Return a concept of the private scheme; a name that is too long keeps its start."""
+    """Return a concept of the private coding scheme.
+
+    A name that is longer than a DICOM code is shortened to its beginning and a digest.
+
+    Args:
+        name: Code value.
+        meaning: Text that is shown to people.
+    """
     value = name
     if len(value) > _MOST_VALUE or not value.isascii():
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -55,7 +62,11 @@ def private_code(name: str, meaning: str) -> hd.CodedConcept:
 
 
 def finding_code(finding: str) -> hd.CodedConcept:
-    """Return the coded concept of a finding, given by name or display name."""
+    """Return the coded concept of a finding.
+
+    Args:
+        finding: Name of the finding, such as ``lung_opacity``, or its display name.
+    """
     name = finding_name(finding)
     if name in _FINDING_CODES:
         return hd.CodedConcept(*_FINDING_CODES[name])

@@ -1,4 +1,4 @@
-"""Identity of a result object: its systems, UIDs, series, equipment and time."""
+"""Identity of a result object: its UIDs, its series, and the systems and program that made it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LONG_TEXT = 1024  # characters
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A system as its results name it; all of it tells one result from another."""
+    """A system as results name it. Results of different systems differ in one of these fields."""
 
     name: str
     model_id: str  # digest of all that decides a prediction
@@ -42,14 +42,14 @@ class Algorithm:
 
     @classmethod
     def from_run(cls, run: Run) -> Algorithm:
-        """Describe the system of a run or export; reads its weights once, for their digest."""
+        """Describe the system of a run or an export. The weights are read once for their digest."""
         chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
         engine = f"{run.model.backend} {run.model.precision}"
         return cls(run.name, run.model.inference_id(), engine, run.policy, chosen)
 
 
 def to_bytes(instance: Dataset) -> bytes:
-    """Return an object as the content of a DICOM file.
+    """Return a DICOM object as the content of a file.
 
     Args:
         instance: A complete DICOM object.
@@ -63,7 +63,13 @@ def to_bytes(instance: Dataset) -> bytes:
 
 
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
-    """Return series, instance and equipment as arguments of highdicom."""
+    """Return the series, instance and equipment of a result, as arguments of highdicom.
+
+    Args:
+        kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
+        source: Facts about the source image.
+        algorithms: Systems that answered.
+    """
     header = source.header
     names = ", ".join(algorithm.name for algorithm in algorithms)
     described = f"{SOFTWARE}, research use only: {names}"
@@ -81,7 +87,7 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
 
 
 def stamp(instance: Dataset, made: datetime) -> None:
-    """Say when an object was made."""
+    """Write the time at which an object was made into the object."""
     instance.InstanceCreationDate = DA(made.date())
     instance.InstanceCreationTime = TM(made.time())
     for software in instance.ContributingEquipmentSequence:
@@ -89,9 +95,15 @@ def stamp(instance: Dataset, made: datetime) -> None:
 
 
 def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> UID:
-    """Return the SOP Instance UID of a result: the same for the same image, systems and program.
+    """Return the SOP Instance UID of a result.
 
-    What is sent twice is so the same instance, which an archive keeps once.
+    The same image, systems and version of the program give the same UID. A result that is sent
+    twice is therefore the same instance, which an archive stores once.
+
+    Args:
+        source_uid: SOP Instance UID of the source image.
+        kind: ``sr`` or ``sc``.
+        algorithms: Systems that answered.
     """
     return derived_uid("instance", kind, str(source_uid), _as_json(algorithms))
 
@@ -101,7 +113,11 @@ def _as_json(algorithms: Sequence[Algorithm]) -> list[dict[str, Any]]:
 
 
 def derived_uid(*parts: Any) -> UID:
-    """Return a UID below 2.25 that follows from JSON-ready parts and the program's version."""
+    """Return a UID below 2.25 that depends only on the parts and on the version of the program.
+
+    Args:
+        parts: Values that JSON can hold.
+    """
     text = json.dumps([SOFTWARE, software_version(), *parts], sort_keys=True)
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}")
 
@@ -113,14 +129,22 @@ def software_version() -> str:
 
 
 def plain_text(text: str, most: int) -> str:
-    """Return printable text without backslashes, of at most `most` characters."""
+    """Return a text without backslashes and unprintable characters, cut to a length.
+
+    Args:
+        text: Any text.
+        most: Largest number of characters. A longer text ends with three dots.
+    """
     plain = "".join(c if c.isprintable() and c != "\\" else " " for c in text).strip()
     return plain if len(plain) <= most else plain[: most - 3].rstrip() + "..."
 
 
 @contextmanager
 def single_names_allowed() -> Iterator[None]:
-    """Silence highdicom's warning about names of one part, which anonymised images have."""
+    """Suppress highdicom's warning about names of one part within a ``with`` block.
+
+    Anonymised images have such names.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The string .* is unlikely to represent", UserWarning)
         yield

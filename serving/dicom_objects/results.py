@@ -21,10 +21,19 @@ def dicom_results(
     algorithms: Sequence[Algorithm],
     kinds: Iterable[Kind] = KINDS,
 ) -> dict[Kind, Dataset]:
-    """Return the answers for one image as DICOM objects, in the order of `algorithms`.
+    """Return the answers for one image as DICOM objects.
+
+    Args:
+        source: Facts about the source image.
+        answers: One answer for each system.
+        algorithms: Systems that answered, in the same order.
+        kinds: Kinds of objects to make, ``sr`` and ``sc``.
+
+    Returns:
+        The object of each kind.
 
     Raises:
-        InputError: Nothing was answered, or reports cannot refer to such an object.
+        InputError: There is no answer, or a report cannot refer to such a source image.
     """
     makers = {"sr": structured_report, "sc": overlay_capture}
     return {kind: makers[kind](source, answers, algorithms) for kind in kinds}

@@ -40,9 +40,16 @@ def overlay_capture(
     *,
     made: datetime | None = None,
 ) -> SCImage:
-    """Draw what systems answered for one image, with no name of a file: it may be a patient's.
+    """Draw the answers for one image as a DICOM Secondary Capture.
 
-    Of a doubtful answer nothing is drawn on the image: who sees a box there takes it for a finding.
+    The picture shows no file name, because a file name may contain a patient's name. It shows no
+    boxes or maps of a doubtful answer, because a reader would take them for findings.
+
+    Args:
+        source: Facts about the source image.
+        answers: One answer for each system.
+        algorithms: Systems that answered, in the same order.
+        made: Time of creation; None takes the present time.
     """
     titled = [replace(answer, image=_TITLE) for answer in answers]
     drawn = render_answers(titled, panel=_PANEL, draws_doubtful=False)
@@ -56,9 +63,19 @@ def secondary_capture(
     *,
     made: datetime | None = None,
 ) -> SCImage:
-    """Put an overlay, uint8 ``(h, w, 3)``, into a DICOM object of the same patient and study.
+    """Put an overlay into a DICOM object of the same patient and study.
 
-    Source: DICOM PS3.3, A.8.1 and C.8.6.
+    Args:
+        source: Facts about the source image.
+        rgb: The overlay, uint8 ``(h, w, 3)``.
+        algorithms: Systems that answered.
+        made: Time of creation; None takes the present time.
+
+    Raises:
+        InputError: The overlay has another shape or type.
+
+    Source:
+        DICOM PS3.3, A.8.1 and C.8.6.
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise InputError(f"overlay: expected uint8 (h, w, 3), but got {rgb.dtype} {rgb.shape}")

@@ -1,7 +1,7 @@
-"""The header of a source image, as result objects may copy it.
+"""The header of a source image, as far as result objects may copy it.
 
-Each attribute is checked. What the standard does not allow is left out, so that a damaged source
-does not damage what is filed beside it.
+Each attribute is checked. Values that the standard does not allow are left out, so that a damaged
+source image gives valid results.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UIDS = {
     "SOPInstanceUID": "instance",
     "SOPClassUID": "kind of object",
 }
-# Type 2 in what we write: there, but empty where the source says nothing that can be copied.
+# Attributes of type 2: results contain them, but empty if the source has no value to copy.
 _EMPTY_WHERE_UNKNOWN = (
     "PatientName",
     "PatientID",
@@ -63,7 +63,7 @@ _LOSSY = frozenset(
         uid.JPEG2000,
     }
 )
-# Of these the standard knows one frame, whatever a file says.
+# Objects of these classes have one frame by the standard, even if a file says otherwise.
 _SINGLE_FRAME = frozenset(
     {
         uid.ComputedRadiographyImageStorage,
@@ -79,13 +79,16 @@ _SINGLE_FRAME = frozenset(
 
 
 def read_source(path: Path | str) -> Dataset:
-    """Read the header of a DICOM file that `read_image` has accepted, without its pixels.
+    """Read the header of a DICOM file, without its pixels.
 
     Args:
-        path: A DICOM file.
+        path: A DICOM file that `read_image` has accepted.
 
     Returns:
-        Its data elements except for the pixels.
+        The data elements of the header.
+
+    Raises:
+        InputError: The header cannot be read.
     """
     with _source_may_be_odd():
         try:
@@ -97,7 +100,7 @@ def read_source(path: Path | str) -> Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """Facts that results take from their source image: UTF-8, and only what the standard allows."""
+    """Facts about a source image that results copy, in UTF-8 and as the standard allows them."""
 
     header: Dataset  # UIDs, patient, study, size and, where all is stated, the exposure's geometry
     instance_number: int  # of the image in its series, 1 where it has none
@@ -109,10 +112,11 @@ class Source:
 
     @classmethod
     def from_header(cls, source: Dataset) -> Source:
-        """Check a source's header and take from it what results need.
+        """Check the header of a source image, and take from it the facts that results need.
 
         Raises:
-            InputError: It has no UIDs to refer to, no size, or a PatientID that cannot be copied.
+            InputError: The header has no UIDs to refer to, no size, or a PatientID that cannot be
+                copied.
         """
         with _source_may_be_odd():
             header = _carried_header(source)
@@ -140,7 +144,7 @@ class Source:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return all facts, exactly, for another process."""
+        """Return all facts as values for JSON, so that another process can restore them."""
         buffer = io.BytesIO()
         self.header.save_as(buffer, implicit_vr=False, little_endian=True)
         header = base64.b64encode(buffer.getvalue()).decode()
@@ -156,7 +160,7 @@ class Source:
 
     @property
     def frame_numbers(self) -> list[int] | None:
-        """The frame that was read, where there are several."""
+        """Number of the frame that was read, if there are several; else None."""
         several = self.frames > 1 and self.header.SOPClassUID not in _SINGLE_FRAME
         return [1] if several else None
 

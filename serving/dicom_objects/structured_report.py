@@ -56,15 +56,26 @@ def structured_report(
     *,
     made: datetime | None = None,
 ) -> hd.ComprehensiveSR:
-    """Say in a structured report what systems answered for one image.
+    """Write the answers of systems for one image as a structured report.
 
-    Each system has a measurement group of the whole image, with what it was asked for, its score,
-    calibrated probability, threshold and decision, and one for each box that counts: a finding,
-    its place in pixels of the source, its score, and the decision on the image. An answer that a
-    warning speaks against is indeterminate, and has no boxes. It claims no diagnosis: it is
-    unverified and preliminary, and complete only where every system could decide.
+    For each system the report has one measurement group of the whole image: the target, its score,
+    calibrated probability, threshold and decision. It has another group for each box of a positive
+    answer: the finding, its position in pixels of the source, its score, and the decision on the
+    image. An answer with a warning is indeterminate and has no boxes. The report claims no
+    diagnosis: it is marked unverified and preliminary, and complete only if every system could
+    decide.
 
-    Source: DICOM PS3.16, TID 1500, 1501 and 1410.
+    Args:
+        source: Facts about the source image.
+        answers: One answer for each system.
+        algorithms: Systems that answered, in the same order.
+        made: Time of creation; None takes the present time.
+
+    Raises:
+        InputError: There is no answer, or the numbers of answers and systems differ.
+
+    Source:
+        DICOM PS3.16, TID 1500, 1501 and 1410.
     """
     if not answers or len(answers) != len(algorithms):
         raise InputError(

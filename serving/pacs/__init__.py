@@ -1,1 +1,1 @@
-"""Answers for images of an archive, sent back."""
+"""Answers for images of a hospital's archive, which are sent back to it."""

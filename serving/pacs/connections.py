@@ -1,4 +1,4 @@
-"""Connections of a station: the archive it fetches from, and the destination of its results."""
+"""Connections of `cxr pacs`: the archive with the images, and the destination of the results."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Connections(NamedTuple):
-    """The two ends of a station.
+    """The archive and the destination.
 
     Attributes:
-        archive: Archive from which images are fetched; None where they are received.
-        destination: Where results are sent; may be the same archive.
+        archive: Archive from which images are fetched; None if images are received.
+        destination: Archive to which results are sent. It may be the same one.
     """
 
     archive: DicomWebArchive | None
@@ -37,12 +37,12 @@ class Connections(NamedTuple):
 def open_connections(
     settings: StationSettings, progress: Progress, open_archives: ExitStack
 ) -> Connections:
-    """Open the archive and the destination, and warn where others could read along.
+    """Open the archive and the destination. A connection without encryption gets a warning.
 
     Args:
         settings: Addresses, certificates and AE titles.
         progress: Shows the warnings.
-        open_archives: Closes each archive when the station ends.
+        open_archives: Exit stack that closes the connections at the end of the program.
 
     Raises:
         InputError: An address, an AE title or a certificate is wrong.
@@ -81,13 +81,18 @@ def open_connections(
 def check_connections(
     settings: StationSettings, connections: Connections, progress: Progress
 ) -> None:
-    """Ask each end for a sign of life, so that a wrong address is reported before models load.
+    """Send a test request to the archive and the destination, before models are loaded.
 
-    A destination that does not answer is no error: results wait until it does. Neither is an
-    archive that is searched again and again.
+    It is no error if the destination does not answer: results wait until it does. Nor is it an
+    error for an archive that is searched repeatedly.
+
+    Args:
+        settings: Addresses, and whether the archive is searched repeatedly.
+        connections: The archive and the destination.
+        progress: Shows warnings.
 
     Raises:
-        InputError: The archive refuses the search, or does not answer and is searched only once.
+        InputError: The archive refuses the search, or it does not answer and is searched only once.
     """
     archive, destination = connections
     searches_once = settings.watch is None

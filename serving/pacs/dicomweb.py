@@ -1,7 +1,7 @@
-"""An archive by DICOMweb: lists of studies and images, fetching images, storing results.
+"""A DICOMweb archive: it lists studies and images, sends images, and stores results.
 
-These are QIDO-RS, WADO-RS and STOW-RS of PS3.18. What is shown of an error names the archive and
-the kind of request, never a UID or a header.
+The services are QIDO-RS, WADO-RS and STOW-RS of DICOM PS3.18. An error message names the archive
+and the kind of request, and never a UID or a header.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LATER = {408, 429, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Credentials:
-    """Credentials for an archive, read from the environment and never shown."""
+    """Credentials for an archive, which are read from the environment and never shown."""
 
     variables: str  # what their names begin with
     token: str | None = None  # sent as "Authorization: Bearer TOKEN"
@@ -50,7 +50,15 @@ class Credentials:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], prefix: str) -> Credentials:
-        """Read ``PREFIX_TOKEN``, or ``PREFIX_USER`` and ``PREFIX_PASSWORD``."""
+        """Read the variables ``PREFIX_TOKEN``, or ``PREFIX_USER`` and ``PREFIX_PASSWORD``.
+
+        Args:
+            environment: Environment variables.
+            prefix: Beginning of their names, such as ``CXR_PACS``.
+
+        Raises:
+            InputError: Only one of user and password is set, or both kinds of credentials are.
+        """
         token, user, password = (
             environment.get(f"{prefix}_{name}") or None for name in ("TOKEN", "USER", "PASSWORD")
         )
@@ -78,7 +86,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class ArchivedImage:
-    """An image of an archive, by the UIDs of study, series and instance."""
+    """An image of an archive: the UIDs of its study, series and instance."""
 
     study: str
     series: str
@@ -87,14 +95,18 @@ class ArchivedImage:
 
 @dataclass(frozen=True)
 class LeftOutImage:
-    """A series or an instance that is none to answer for, and why."""
+    """A series or an instance that gets no answer, with the reason."""
 
     uid: str
     reason: str
 
 
 class DicomWebArchive:
-    """An archive at a URL; one that holds credentials or is none of DICOMweb is an `InputError`."""
+    """A DICOMweb archive at a URL.
+
+    Raises:
+        InputError: The URL contains credentials, or is not that of a DICOMweb service.
+    """
 
     def __init__(self, url: str, credentials: Credentials, patience: Patience) -> None:
         _require_url(url)
@@ -113,17 +125,34 @@ class DicomWebArchive:
         self._variables = credentials.variables
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to the archive."""
         self._session.close()
 
     def echo(self, modality: str = "CR", since: str | None = None, *, waits: bool = False) -> None:
-        """Ask for one study, once, or as long as it `waits` for any other answer."""
+        """Ask the archive for one study, in order to learn whether it answers.
+
+        Args:
+            modality: Modality of the study, as a DICOM code.
+            since: First study date, ``YYYYMMDD``; None for any.
+            waits: True repeats the request until the archive answers or the patience ends.
+
+        Raises:
+            UnreachableError: The archive does not answer.
+        """
         with suppress(RefusedError):  # it answers
             search = partial(self._search(modality, since), limit=1)
             self._ask(search, "the list of studies", waits=waits)
 
     def studies(self, modalities: Sequence[str], since: str | None = None) -> dict[str, int | None]:
-        """Return the studies of modalities from a ``YYYYMMDD`` on, each with its count if known."""
+        """Return the studies that contain one of the modalities.
+
+        Args:
+            modalities: Modalities, as DICOM codes.
+            since: First study date, ``YYYYMMDD``; None for any.
+
+        Returns:
+            The number of images by UID of the study; None if the archive does not tell the number.
+        """
         studies: dict[str, int | None] = {}
         for modality in modalities:
             search = self._search(modality, since)
@@ -141,9 +170,13 @@ class DicomWebArchive:
     def images(
         self, study: str, modalities: Sequence[str]
     ) -> Iterator[ArchivedImage | LeftOutImage]:
-        """List the images of a study, and what is left out of it by what the list says.
+        """Yield the images of a study, and those series and images that are left out.
 
-        A series without a modality is taken; results of this program never are.
+        A series without a modality is included. Results of this program are always left out.
+
+        Args:
+            study: UID of the study.
+            modalities: Modalities to include, as DICOM codes.
         """
         search = partial(self._client.search_for_series, study, fields=[_MODALITY, _MANUFACTURER])
         for series, entry in self._list(search, _SERIES, "a list of series").items():
@@ -175,7 +208,7 @@ class DicomWebArchive:
         return dataset
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Store results; what the archive has already counts as stored."""
+        """Store results in the archive. A result that it already has counts as stored."""
         answer = self._ask(lambda: self._store(results), "results")
         failed = [
             int(item.get("FailureReason", 0))

@@ -1,4 +1,4 @@
-"""DICOM's own network: images are received, and results sent, by C-STORE (PS3.4, annex B)."""
+"""DICOM network services: images are received and results are sent by C-STORE (PS3.4, annex B)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _RESERVE = 1 << 17  # bytes that received images leave free, in which the journa
 
 @dataclass(frozen=True)
 class Address:
-    """A DICOM application entity."""
+    """Network address of a DICOM application entity: AE title, host and port."""
 
     title: str
     host: str
@@ -55,7 +55,16 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, option: str, *, host: str | None = None) -> Address:
-        """Read ``AE@host:port``, or ``AE:port`` where there is a usual host."""
+        """Read an address ``AE@host:port``, or ``AE:port`` if there is a default host.
+
+        Args:
+            text: The address.
+            option: Name of the option that gave it, for messages.
+            host: Default host; None requires a host in the text.
+
+        Raises:
+            InputError: The text has another form, or the title or the port is not valid.
+        """
         form = "AE@HOST:PORT" if host is None else "AE:PORT or AE@HOST:PORT"
         before, colon, port = text.rpartition(":")
         title, at, own = before.rpartition("@")
@@ -71,12 +80,20 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """The address as it is written, ``AE@host:port``."""
+        """The address as text, ``AE@host:port``."""
         return f"{self.title}@{self.host}:{self.port}"
 
 
 def require_title(title: str, option: str) -> str:
-    """Check an AE title (PS3.5, VR AE)."""
+    """Check an AE title (PS3.5, VR AE), and return it.
+
+    Args:
+        title: The AE title.
+        option: Name of the option that gave it, for messages.
+
+    Raises:
+        InputError: The title is too long, or has characters that are not allowed.
+    """
     if not _TITLE.fullmatch(title) or "\\" in title:
         raise InputError(
             f"{option} {title}: an AE title has 1 to 16 ASCII characters and no backslash"
@@ -103,22 +120,23 @@ class _Listening(ssl.SSLContext):
 
 @dataclass(frozen=True)
 class Tls:
-    """TLS 1.2 or later; both sides show a certificate, and check the other's.
+    """Files for TLS 1.2 or later, where both sides show a certificate and check the other's.
 
-    Source: DICOM PS3.15, B.9: the BCP 195 profile.
+    Source:
+        DICOM PS3.15, B.9: the BCP 195 profile.
     """
 
     own: Path  # PEM: our private key and certificate
     authority: Path  # PEM: certificates of who signs those of peers
 
     def receiving(self) -> ssl.SSLContext:
-        """Return the context for `listening`, which admits only certificates of the authority."""
+        """Return the TLS context for `listening`. It accepts only certificates of the authority."""
         context = self._filled(_Listening(ssl.PROTOCOL_TLS_SERVER))
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def sending(self) -> ssl.SSLContext:
-        """Return the context for `StorePeer`; the peer's certificate must hold its host name."""
+        """Return the TLS context for `StorePeer`. The peer's certificate must name its host."""
         return self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
     def _filled(self, context: ssl.SSLContext) -> ssl.SSLContext:
@@ -138,7 +156,7 @@ class Tls:
 
 
 class StorePeer:
-    """Sends results to an application entity, under our own AE title, with TLS or as they are."""
+    """Sender of results to an application entity by C-STORE, with or without TLS."""
 
     def __init__(
         self, address: Address, title: str, patience: Patience, tls: Tls | None = None
@@ -150,7 +168,11 @@ class StorePeer:
         self._tls = tls and (tls.sending(), address.host)
 
     def echo(self) -> None:
-        """Ask once whether somebody answers (C-ECHO)."""
+        """Ask the peer once whether it answers (C-ECHO).
+
+        Raises:
+            UnreachableError: The peer does not answer.
+        """
         try:
             with suppress(RefusedError), self._association([(Verification, None)]) as association:
                 association.send_c_echo()
@@ -158,7 +180,7 @@ class StorePeer:
             raise UnreachableError(f"{self.shown}: {outage.reason}") from None
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Store results; what the peer has already counts as stored."""
+        """Send results to the peer. A result that it already has counts as stored."""
         self._patience.run(lambda: self._store(results), self.shown)
 
     def _store(self, results: Sequence[Dataset]) -> None:
@@ -212,7 +234,10 @@ class StorePeer:
 
 
 class Inbox:
-    """A folder of received images, for this user alone: each is whole, and stays until done."""
+    """A folder of received images, which only this user can read.
+
+    An image appears in it complete, and stays until it is answered.
+    """
 
     def __init__(self, folder: Path) -> None:
         with writing(folder):
@@ -223,7 +248,18 @@ class Inbox:
         self.arrived = threading.Event()
 
     def put(self, uid: str, content: bytes) -> Path:
-        """Keep an image; on the disk when this returns."""
+        """Write an image to the folder. It is on the disk when this method returns.
+
+        Args:
+            uid: SOP Instance UID of the image.
+            content: Content of the DICOM file.
+
+        Returns:
+            Path of the file.
+
+        Raises:
+            OSError: The disk has too little space.
+        """
         path = self.folder / f"{digest(uid)}.dcm"
         # Two associations may bring the same image at the same time.
         temporary = path.with_suffix(f".{threading.get_ident()}{_TEMPORARY}")
@@ -247,7 +283,7 @@ class Inbox:
         return path
 
     def waiting(self) -> list[Path]:
-        """Return the images, the oldest first."""
+        """Return the files of the images that wait, the oldest first."""
         return sorted(self.folder.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
 
 
@@ -255,11 +291,20 @@ class Inbox:
 def listening(
     address: Address, inbox: Inbox, callers: Sequence[str], tls: Tls | None = None
 ) -> Iterator[Address]:
-    """Receive radiographs while the block runs.
+    """Receive radiographs during a ``with`` block.
 
-    Other kinds of objects are refused when an association is made, so that the sender knows. An
-    image is acknowledged when it is on the disk. We must be called by the title of the address;
-    any caller may send where `callers` is empty.
+    Objects of other kinds are refused when a sender connects, so that the sender learns it. An
+    image is acknowledged once it is on the disk. Senders must call this station by the AE title of
+    the address.
+
+    Args:
+        address: Address to listen on.
+        inbox: Folder for the images.
+        callers: AE titles that may send; empty allows every sender.
+        tls: Files for TLS; None listens without encryption.
+
+    Yields:
+        The address with the port that was opened.
     """
     entity = AE(ae_title=address.title)
     entity.require_called_aet = True

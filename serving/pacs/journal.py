@@ -1,6 +1,7 @@
-"""The journal of a station: one SQLite file with the state of each image, safe against a kill.
+"""The journal of `cxr pacs`: an SQLite file with the state of each image, also after a kill.
 
-It holds no text of a header. Images, studies and results go by digests of their UIDs.
+The journal contains no text of a header. Images, studies and results are named by digests of their
+UIDs.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CREATE TABLE results (result TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWI
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the disk or of a damaged journal into one line.
+    """Turn an error of the disk or of a damaged journal within a ``with`` block into one line.
 
     Raises:
         InputError: The journal is damaged.
@@ -71,7 +72,7 @@ def digest(uid: str) -> str:
         uid: A DICOM UID.
 
     Returns:
-        Hexadecimal SHA-256 digest.
+        The first 32 hexadecimal digits of the SHA-256 digest.
 
     Example:
         >>> digest("1.2.3")[:12]
@@ -81,21 +82,25 @@ def digest(uid: str) -> str:
 
 
 def job_id(systems: Sequence[dict[str, Any]], destination: str) -> str:
-    """Return the identity of a job: the same systems that send to the same destination.
+    """Return the identity of a job, which is a set of systems and the destination of their results.
 
-    Another job answers anew for all images.
+    If the systems or the destination change, all images are answered again.
+
+    Args:
+        systems: Facts about each system, as values for JSON.
+        destination: Address to which results are sent.
     """
     text = json.dumps([*systems, destination], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Journal:
-    """The state of each image of a job; one process opens it at a time.
+    """The state of each image of a job. Only one process can open a journal at a time.
 
-    An image is ``fetched``, then ``answered``, and at last ``sent``, or it is ``skipped`` or
-    ``failed`` for a reason. Each step is on the disk when its method returns. Results have UIDs
-    that follow from image and systems. An image that was answered but may not have been sent is
-    answered and sent again, and the archive keeps each result once.
+    The state of an image is first ``fetched``, then ``answered``, and finally ``sent``; or it is
+    ``skipped`` or ``failed`` with a reason. Each state is on the disk when its method returns. If
+    the program ends between ``answered`` and ``sent``, the image is answered and sent again. The
+    UIDs of results depend only on image and systems, so the archive stores each result once.
 
     Args:
         connection: Open SQLite database.
@@ -110,12 +115,12 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, job: str, *, dry_run: bool = False) -> Self:
-        """Open or begin a journal.
+        """Open a journal, or make a new one.
 
         Args:
-            path: The SQLite file.
+            path: SQLite file.
             job: Identity of the job, from `job_id`.
-            dry_run: True writes into a copy in memory.
+            dry_run: True writes to a copy in memory.
 
         Raises:
             InputError: The file is no journal, or another process uses it.
@@ -145,47 +150,75 @@ class Journal:
         self._connection.close()
 
     def state(self, image: str) -> State | None:
-        """Return the last state of an image; None for an unknown one."""
+        """Return the last state of an image; None if the job has not seen it."""
         rows = self._rows("SELECT state FROM images WHERE job = ? AND image = ?", self._job, image)
         return rows[0][0] if rows else None
 
     def is_result(self, image: str) -> bool:
-        """Return True for a result that a station with this journal made, in any job."""
+        """Return True if an image is a result that any job with this journal made."""
         return bool(self._rows("SELECT 1 FROM results WHERE result = ?", image))
 
     def record(self, image: str, state: State, reason: str | None = None) -> None:
-        """Record the state of an image, with the reason where it is skipped or failed."""
+        """Record the state of an image, with the reason if it was skipped or failed."""
         with writing(self._path), self._connection:
             self._write(image, state, reason)
 
     def record_answer(self, image: str, results: Sequence[str]) -> None:
-        """Record that an image is answered for and that its results are about to be sent."""
+        """Record that an image was answered, before its results are sent.
+
+        Args:
+            image: Digest of the image.
+            results: Digests of its results.
+        """
         rows = [(result, image) for result in results]
         with writing(self._path), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", rows)
             self._write(image, "answered", None)
 
     def forget_failures(self) -> None:
-        """Forget which images failed, so that this run of the program tries them again."""
+        """Forget the images that failed, so that they are tried again."""
         with writing(self._path), self._connection:
             self._connection.execute(
                 "DELETE FROM images WHERE job = ? AND state = 'failed'", (self._job,)
             )
 
     def images_of_study(self, study: str, modalities: str) -> set[str]:
-        """Return the images that a study had when it was listed last."""
+        """Return the images that a study had in the last search.
+
+        Args:
+            study: Digest of the study.
+            modalities: Modalities of the search.
+
+        Returns:
+            Digests of the images.
+        """
         query = "SELECT held FROM studies WHERE search = ? AND study = ?"
         rows = self._rows(query, f"{self._job} {modalities}", study)
         return set(rows[0][0].split()) if rows else set()
 
     def record_study(self, study: str, modalities: str, since: str, images: Iterable[str]) -> None:
-        """Record the images that a study has."""
+        """Record the images that a search found in a study.
+
+        Args:
+            study: Digest of the study.
+            modalities: Modalities of the search.
+            since: First study date of the search.
+            images: Digests of the images.
+        """
         row = (f"{self._job} {modalities}", study, since, " ".join(images))
         with writing(self._path), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?)", row)
 
     def listed_studies(self, modalities: str, since: str) -> set[str]:
-        """Return the studies with images that an equally wide or narrower search listed."""
+        """Return the studies with images that earlier searches found.
+
+        Args:
+            modalities: Modalities of the search.
+            since: First study date. Only searches from this date on or from a later one count.
+
+        Returns:
+            Digests of the studies.
+        """
         query = "SELECT study FROM studies WHERE search = ? AND since >= ? AND held != ''"
         return {study for (study,) in self._rows(query, f"{self._job} {modalities}", since)}
 

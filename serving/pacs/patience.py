@@ -1,4 +1,4 @@
-"""An archive that does not answer is waited for; what it refuses is told from that."""
+"""Waiting for an archive that does not answer, as opposed to one that refuses a request."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _FEW = 3  # times that a request is sent which breaks the archive rather than me
 
 
 class UnreachableError(InputError):
-    """The archive did not answer for as long as it was waited for, or a disk takes no more."""
+    """The archive did not answer within the allowed time, or a disk is full."""
 
 
 class RefusedError(InputError):
-    """The archive does not do what one image needs; others may go well."""
+    """The archive refused a request about one image. Requests about other images may succeed."""
 
 
 class OutageError(Exception):
-    """An attempt that may go well later; its reason holds no identifiers.
+    """A request that failed, but may succeed later. Its reason contains no identifiers.
 
-    The archive may ask to wait for some seconds, and may be down for other images as well.
+    The archive may say how many seconds to wait. Requests about other images may fail as well.
     """
 
     def __init__(
@@ -42,7 +42,10 @@ class OutageError(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """Rule for waiting while an archive does not answer; waits double from half a second to 16."""
+    """Rule for repeating a request to an archive that does not answer.
+
+    The waiting time doubles from half a second to 16 seconds.
+    """
 
     seconds: float  # that it may stay away
     say: Callable[[str], object]  # shows a line, once an outage
@@ -50,7 +53,18 @@ class Patience:
     clock: Callable[[], float] = time.monotonic
 
     def run(self, attempt: Callable[[], Result], archive: str) -> Result:
-        """Call `attempt` until it raises no `OutageError`."""
+        """Call a function again and again until it raises no `OutageError`.
+
+        Args:
+            attempt: Function that sends the request.
+            archive: Name of the archive, for messages.
+
+        Returns:
+            The value of the function.
+
+        Raises:
+            UnreachableError: The allowed time is over.
+        """
         end = self.clock() + self.seconds
         wait = _FIRST_WAIT
         count = 0

@@ -1,7 +1,7 @@
-"""A station of `cxr pacs`, which answers for the images of a hospital's archive.
+"""The main loop of `cxr pacs`, which answers for the images of a hospital's archive.
 
-It searches an archive once or again and again, or receives images that are sent to it. The journal
-records what is done, so that the same command continues after any interruption.
+It searches an archive once or repeatedly, or receives images that are sent to it. The journal
+records which images are done, so that the same command continues after any interruption.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def run_station(
     progress: Progress,
     emit: Callable[[str], object],
 ) -> Tally:
-    """Fetch or receive images, answer for them and send the results, until the source ends.
+    """Fetch or receive images, answer for them and send the results, until there are no more.
 
     Args:
         settings: Source of the images and destination of the results.
-        load: Loads the systems that answer; called once the addresses are known to be right.
-        progress: Shows lines to the user.
-        emit: Writes a line of each answer.
+        load: Function that loads the systems. It is called after the addresses were checked.
+        progress: Shows messages to the user.
+        emit: Function that prints one line for each answer.
 
     Returns:
-        What was answered, skipped and failed.
+        The numbers of images that were answered, were skipped and failed.
 
     Raises:
         InputError: An address is wrong, or an archive does not answer.

@@ -11,25 +11,26 @@ from cxr_compare.serving.pacs.dimse import Address, Tls
 
 @dataclass(frozen=True)
 class StationSettings:
-    """Source of the images, choice among them, and destination of the results.
+    """Source of the images, their selection, and destination of the results.
 
     Attributes:
-        url: DICOMweb service from which images are fetched; None where they are received.
-        listen: ``AE:PORT`` at which images are received; None where they are fetched.
+        url: URL of the DICOMweb service from which images are fetched; None if they are received.
+        listen: ``AE:PORT`` at which images are received; None if they are fetched.
         callers: AE titles that may send to `listen`; empty allows every sender.
-        send_to: Destination of the results, a URL or ``AE@HOST:PORT``; None sends to `url`.
-        title: AE title of the station as a sender, where there is no `listen`.
+        send_to: Destination of the results, a URL or ``AE@HOST:PORT``; None sends them to `url`.
+        title: AE title under which results are sent, if there is no `listen`.
         tls_cert: PEM file with the station's key and certificate.
         tls_ca: PEM file of the authority that signs the certificates of DICOM peers.
-        modalities: Modalities that are answered for.
+        modalities: Modalities of the images that are answered, as DICOM codes.
         since: First study date, ``YYYYMMDD``.
-        limit: Most images that one search fetches; None fetches all.
+        limit: Largest number of images that one search fetches; None fetches all.
         watch: Seconds between two searches; None searches once.
-        journal: File that records what is done.
-        patience: Seconds for which an archive may not answer.
+        journal: SQLite file that records which images are done.
+        patience: Seconds for which the archive may fail to answer.
         dry_run: True sends nothing and records nothing.
         strict: True skips an image with a warning.
-        log: Log of answers for `cxr monitor`, without images that their header excludes.
+        log: Log of answers for `cxr monitor`. Images that are skipped by their header are not in
+            it.
     """
 
     url: str | None
@@ -51,19 +52,19 @@ class StationSettings:
 
     @property
     def listening_address(self) -> Address | None:
-        """Address at which images are received; None where they are fetched."""
+        """Address at which images are received; None if they are fetched."""
         if self.listen is None:
             return None
         return Address.parse(self.listen, "--listen", host="127.0.0.1")
 
     @property
     def tls(self) -> Tls | None:
-        """TLS for DICOM's own network; None where the settings name no certificates."""
+        """Files for TLS of the DICOM network; None if the settings name no certificates."""
         if self.tls_cert is None or self.tls_ca is None:
             return None
         return Tls(self.tls_cert, self.tls_ca)
 
     @property
     def images_folder(self) -> Path:
-        """Folder of images while they are worked on; their headers name patients."""
+        """Folder of the images that are being answered. Their headers contain names of patients."""
         return self.journal.with_name(f"{self.journal.name}-images")

@@ -1,4 +1,4 @@
-"""Counts of what a station has done, for its summary line."""
+"""Numbers of images that `cxr pacs` has answered, skipped and failed, for its summary line."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cxr_compare.data_prep.contracts.errors import counted
 
 @dataclass(frozen=True)
 class Tally:
-    """Images, results and studies by what was done with them since the program began.
+    """Images, results and studies since the program began, by their outcome.
 
     All names are digests of UIDs.
 
     Attributes:
-        answered: Images that were answered for.
+        answered: Images that were answered.
         results: DICOM objects that were made.
-        done_before: Images that an earlier run of the program had dealt with.
-        unchanged: Studies in which nothing was left to do.
-        skipped: Images and series that are not answered for, each with the reason.
-        failed: Images without an answer, or whose results were refused.
+        done_before: Images that an earlier run of the program had finished.
+        unchanged: Studies without a new image.
+        skipped: Reason for each image or series that is not answered.
+        failed: Images that could not be answered, or whose results were refused.
 
     Example:
         >>> tally = Tally(answered={"a"}, results={"r", "s"}, skipped={"b": "its modality is CT"})
@@ -36,11 +36,11 @@ class Tally:
     failed: set[str] = field(default_factory=set)
 
     def line(self, destination: str, *, dry_run: bool = False) -> str:
-        """Return the summary in one line.
+        """Return the summary line.
 
         Args:
-            destination: Name of the archive that results are sent to.
-            dry_run: True where results were made and not sent.
+            destination: Name of the archive to which results are sent.
+            dry_run: True if results were made but not sent.
         """
         results = counted(len(self.results), "result")
         parts = [f"{counted(len(self.answered), 'image')} answered"]
@@ -60,5 +60,5 @@ class Tally:
         return "; ".join(parts)
 
     def mentions(self, image: str) -> bool:
-        """Return True for an image that this run has answered, skipped or failed."""
+        """Return True if this run of the program has answered, skipped or failed an image."""
         return image in self.answered or image in self.skipped or image in self.failed

@@ -1,6 +1,6 @@
-"""The work of a station: find new images, answer for them, send the results, record each step.
+"""The steps of `cxr pacs`: find new images, answer for them, send the results, record each step.
 
-Images, studies and results go by digests of their UIDs, in the journal and in all messages.
+In the journal and in all messages, images, studies and results are named by digests of their UIDs.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class _ReadableImage(NamedTuple):
 
 
 class Worker:
-    """Answers for DICOM files, sends the results, and records and counts each image.
+    """Answers DICOM files, sends the results, and records the state of each image.
 
     Attributes:
-        journal: The record of what was done with each image, which outlives the program.
-        tally: Counts since the program began.
+        journal: The state of each image, which outlives the program.
+        tally: Numbers of images since the program began.
     """
 
     def __init__(
@@ -96,13 +96,18 @@ class Worker:
         self._log_answers = partial(note_answers, settings.log, systems)
 
     def pull(self, archive: DicomWebArchive, folder: Path) -> None:
-        """Search an archive once, fetch what is new into a folder, and answer for it."""
+        """Search an archive once, and fetch and answer its new images.
+
+        Args:
+            archive: Archive to search.
+            folder: Folder for the images while they are answered.
+        """
         self._work_through(islice(self._fetch_new(archive, folder), self._settings.limit))
 
     def take_received(self, inbox: Inbox) -> None:
-        """Answer for the images that were received until now, the oldest first.
+        """Answer the images that have been received, the oldest first.
 
-        An image that failed stays in the inbox, to be tried by another run of the program.
+        An image that fails stays in the inbox, so that the next run of the program tries it again.
         """
         inbox.arrived.clear()
 

@@ -1,4 +1,4 @@
-"""Answers for uploads: they are decoded, answered for in batches, drawn, and counted."""
+"""Answers for uploads: an upload is decoded and predicted in a batch, and its answer is drawn."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def _too_busy(retry_after: int) -> Refused:
 
 
 class RequestPlaces:
-    """Bounds the requests that are worked on; those that still arrive are the gate's."""
+    """Limit on the number of requests that are worked on at the same time.
+
+    Requests whose body still arrives are limited by `serving.web.gate`.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -67,7 +70,7 @@ class RequestPlaces:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Take a place for a request, or refuse it where there is none."""
+        """Count a request during a ``with`` block; refuse it if there are too many."""
         if self._taken >= self._most:
             raise _too_busy(1)
         self._taken += 1
@@ -99,12 +102,13 @@ class _Waiting:
 
 
 class Batcher:
-    """Answers for images, several at a time where several wait.
+    """Predicts uploads in batches: images that wait at the same time are predicted together.
 
-    After each batch `on_batch` is called with its number of images and its duration in seconds.
+    After each batch the function `on_batch` is called with its number of images and its duration in
+    seconds.
 
     Attributes:
-        seconds_per_image: Moving average of the time that an image takes, in seconds.
+        seconds_per_image: Moving average of the time for one image, in seconds.
     """
 
     def __init__(
@@ -123,11 +127,11 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the thread that predicts."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the batch at hand; what waits is refused."""
+        """Stop after the present batch. Images that wait are refused."""
         self._ended.set()
         self._thread.join()
         while not self._queue.empty():
@@ -135,12 +139,12 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Images in the queue."""
+        """Number of images in the queue."""
         return self._queue.qsize()
 
     @contextmanager
     def coming(self) -> Iterator[None]:
-        """Let a batch wait for an image while it is made ready, but not for long."""
+        """Announce an image that is being decoded, so that a batch waits briefly for it."""
         self._coming += 1
         try:
             yield
@@ -150,7 +154,16 @@ class Batcher:
     async def answer(
         self, called: str, image: DecodedImage, of_file: tuple[Warned, ...] = ()
     ) -> list[Answer]:
-        """Return the answer of each system; a cancelled request leaves the queue."""
+        """Return the answer of each system for one image. A cancelled request leaves the queue.
+
+        Args:
+            called: Name of the image.
+            image: The decoded image.
+            of_file: Warnings about the file.
+
+        Raises:
+            Refused: The queue is full.
+        """
         loop = asyncio.get_running_loop()
         waiting = _Waiting(called, image, of_file, loop, loop.create_future())
         try:
@@ -237,7 +250,7 @@ class _Metrics:
 
 
 class Server:
-    """State of the server: its systems, queue, limits and metrics."""
+    """State of the server: its systems, its queue, its limits and its metrics."""
 
     def __init__(
         self,
@@ -290,7 +303,12 @@ class Server:
             self.status = "ok"
 
     def note_failure(self, content: bytes, start: float) -> None:
-        """Note in the log an upload that got no answer; it came at `start`, of `time.monotonic`."""
+        """Write an upload that got no answer into the log.
+
+        Args:
+            content: Bytes of the upload; the log names it by their digest.
+            start: Time at which it came, from `time.monotonic`.
+        """
         # Called by its content: clients may give one name to all that they send.
         name = hashlib.sha256(content).hexdigest()
         self._note(name, None, None, time.monotonic() - start)
@@ -317,7 +335,17 @@ class Server:
     async def analyze(
         self, request_id: str, name: str, content: bytes, include: frozenset[Include]
     ) -> AnalyzeAnswer:
-        """Answer for one upload."""
+        """Answer for one upload.
+
+        Args:
+            request_id: Identifier of the request in the log.
+            name: File name that the client gave.
+            content: Bytes of the upload.
+            include: Additional parts of the answer, such as maps or DICOM objects.
+
+        Raises:
+            Refused: The upload gets no answer; the error says why.
+        """
         formats = include & {"sr", "sc"}
         if formats and find_spec("highdicom") is None:
             raise Refused(

@@ -1,4 +1,4 @@
-"""The HTTP interface: its routes, and the files that it gives away."""
+"""The HTTP interface: its routes, and the files that it serves."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _KINDS = {
     ".dcm": "application/dicom",
 }
 _OF_REPORT = frozenset(_KINDS) - {".dcm", ".json"}
-# Its scripts and styles stand in its pages; they reach no address, this server's neither.
+# Scripts and styles of the report are inside its pages, and may connect to no address.
 _REPORT_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -98,11 +98,11 @@ _Visit = Annotated[
 
 
 class Files:
-    """The files that a server gives away, by the names that clients give, listed at its start.
+    """The files that a server sends, by name. The names are listed when the server starts.
 
     Args:
-        examples: Folder of example images; None: phantoms.
-        report: Report folder; None: there is no report.
+        examples: Folder of example images; None shows synthetic images.
+        report: Report folder; None if there is no report.
     """
 
     def __init__(self, examples: Path | None, report: Path | None) -> None:
@@ -160,7 +160,7 @@ def _files(request: Request) -> Files:
 
 @router.get("/v1/models", tags=["answers"])
 async def models(request: Request) -> ModelsAnswer:
-    """List the systems of this server, their operating points, and their figures."""
+    """List the systems of this server, with their operating points and their figures."""
     server = _server(request)
     facts = [system.facts for system in server.systems]
     settings = server.settings
@@ -183,7 +183,7 @@ async def analyze(
         Query(description="What else is sent; may be repeated, or have commas between."),
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> AnalyzeAnswer:
-    """Answer for one image by every system: decision, probability, boxes in its pixels."""
+    """Answer for one image with every system: decision, probability, and boxes in its pixels."""
     server = _server(request)
     if server.status != "ok":
         raise not_now(server)
@@ -208,7 +208,7 @@ async def analyze(
     responses={**ERRORS, 200: _PIXELS},
 )
 async def pixels(request: Request) -> Response:
-    """Send the image at full depth, before any window: rows of little-endian uint16."""
+    """Send the image at full depth, before any window, as rows of little-endian uint16."""
     server = _server(request)
     _, content = await _upload(request)
     with server.places.take():
@@ -234,7 +234,7 @@ async def pixels(request: Request) -> Response:
     responses={**ERRORS, 200: {"content": {"text/csv": {}}}},
 )
 async def report_csv(entries: _Visit) -> Response:
-    """Send the answers as a table: a row for each image and system. Nothing is kept."""
+    """Send answers as a CSV table with one row for each image and system. Nothing is stored."""
     sheet = io.StringIO(newline="")
     rows = csv.DictWriter(sheet, (*ANSWER_COLUMNS, *RESULT_FORMATS))
     rows.writeheader()
@@ -267,7 +267,7 @@ async def healthz() -> StateAnswer:
 
 @router.get("/readyz", tags=["state"], responses={503: {"model": StateAnswer}})
 async def readyz(request: Request, response: Response) -> StateAnswer:
-    """Report whether the server answers: 503 while it starts or stops."""
+    """Report whether the server can answer. The status is 503 while it starts or stops."""
     status = _server(request).status
     response.status_code = 200 if status == "ok" else 503
     return StateAnswer(status=status)
@@ -281,7 +281,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
-    """Send the page."""
+    """Send the reading page."""
     return _file(_files(request).page, "index.html")
 
 
@@ -301,14 +301,17 @@ async def report_file(request: Request, name: str) -> Response:
 
 @router.post("/report/open", include_in_schema=False, status_code=204)
 async def open_report(request: Request) -> Response:
-    """Let the browser of the page, which has sent the token, follow links to the report."""
+    """Set a cookie that lets the browser follow links to the report.
+
+    The browser has sent the token before; a link cannot send it.
+    """
     cookie = request.app.state.cookie.header(request.headers.get("Origin", ""))
     return Response(status_code=204, headers={"Set-Cookie": cookie})
 
 
 @router.get("/examples", tags=["state"])
 async def examples(request: Request) -> ExamplesAnswer:
-    """List the example images: phantoms, no patient."""
+    """List the example images, which are synthetic unless the server has a folder of its own."""
     names = _files(request).examples
     facts = [ExampleFacts(name=name, url=f"/examples/{name}") for name in names]
     return ExamplesAnswer(examples=facts)
@@ -380,6 +383,6 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def not_now(server: Server) -> Refused:
-    """Return the refusal while a server starts or stops."""
+    """Return the refusal of a request that comes while the server starts or stops."""
     message = f"the server is {server.status}; try again"
     return Refused(503, server.status, message, {"Retry-After": "5"})

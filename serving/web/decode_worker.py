@@ -1,9 +1,9 @@
-"""The process that decodes uploads: it has little memory and time, and ends without harm.
+"""The process that decodes uploads, with little memory and time, so that it can fail without harm.
 
-`serving.web.uploads` starts it, asks for each file on its stdin, and reads JSON from its stdout:
-nothing that a file could have turned into code. Files and pixels lie in memory that both have open,
-under no name; pipes would bring a large image in many small parts, each of which the server had to
-wait for. A process that holds on for too long ends itself, also where nobody is left to end it.
+`serving.web.uploads` starts the process, sends it requests on stdin, and reads JSON from its
+stdout, which no file can turn into code. Files and pixels are in anonymous memory that both
+processes have open, because a pipe would deliver a large image in many small parts. A process that
+takes too long ends itself, even if the server is gone.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _SPARE_SECONDS = 5
 
 
 def main(max_pixels: int, seconds: int, upload: int, pixels: int) -> None:
-    """Answer until stdin ends; files come in the descriptor ``upload``, pixels go to ``pixels``.
+    """Decode uploads until stdin ends.
 
     Args:
         max_pixels: Largest image to decode, in pixels.
         seconds: Processor seconds after which the process is ended.
-        upload: File descriptor from which uploads are read.
+        upload: File descriptor of the memory from which uploads are read.
         pixels: File descriptor of the memory into which pixels are written.
     """
     with os.fdopen(os.dup(0), "rb") as asked, os.fdopen(os.dup(1), "wb") as answers:

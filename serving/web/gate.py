@@ -1,7 +1,8 @@
-"""Checks of a request before a route sees it, and headers of every response.
+"""Checks of every request before a route sees it, and security headers of every response.
 
-Hosts and origins keep other pages of a browser out (DNS rebinding, cross-site posts); a token,
-rates, sizes and time limits keep strangers out and hold floods back. Nothing here is logged.
+Checks of host and origin stop other web pages in the same browser (DNS rebinding, cross-site
+posts). The token and the limits of rate, size and time stop strangers and floods of requests.
+Nothing is logged here.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cxr_compare.data_prep.work.network_addresses import is_loopback
 from cxr_compare.serving.web.limits import MEBIBYTE, ServeSettings
 from cxr_compare.serving.web.schemas import Refused
 
-# Paths that need no token, beside the files of the page: it asks for the token.
+# Paths that need no token, besides the files of the page, which asks the user for the token.
 _OPEN_PATHS = ("/", "/healthz", "/readyz")
 REPORT_FILES = "/report/"  # the only path that a cookie opens, and only to be read
 _PAGE_FILES = "/page/"
@@ -35,7 +36,7 @@ _MOST_CLIENTS = 4096
 _DRAIN_SECONDS = 2.0
 _DRAIN_BYTES = 256 << 20
 _MOST_BYTES = 512 << 20  # of all bodies that have come and are worked on
-# so much more of a body must come in this time
+# A body must grow by at least so many bytes in each interval of so many seconds.
 _LEAST_BYTES = 16 << 10
 _PACE_SECONDS = 5.0
 _BURST_SECONDS = 10.0  # of the rate, that a client may send at once
@@ -65,7 +66,7 @@ _HEADERS = (
 
 
 def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Add the headers that keep a browser from doing harm with a response.
+    """Return the headers of a response with security headers added.
 
     A response keeps its own ``Cache-Control`` and ``Content-Security-Policy``.
     """
@@ -78,7 +79,10 @@ def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
 
 
 class RateLimit:
-    """A token bucket for each client address; the table is bounded, the idlest is forgotten."""
+    """Limit on the requests of each client address: a token bucket for each.
+
+    The table of addresses is bounded; if it is full, the address that was idle longest is removed.
+    """
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
@@ -87,7 +91,10 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, address: str) -> float:
-        """Count a request; 0, or the seconds after which the next would be let in."""
+        """Count a request, and return the seconds after which the client may send the next one.
+
+        The value is 0 if the request is allowed.
+        """
         if self._rate <= 0:
             return 0.0
         key = _network(address)
@@ -123,10 +130,10 @@ class _Progress:
 
 
 class ReportCookie:
-    """Cookie for the files of the report, since a link of a page sends no token.
+    """Cookie that opens the files of the report, because a link cannot send the token.
 
-    It is no token: other servers of the same host see it, too, as cookies know no ports. It opens
-    nothing but the report, to readers, while this server lives.
+    The cookie is not the token: cookies do not distinguish ports, so other servers of the same host
+    see it as well. It opens only the report, only for reading, and only until this server ends.
     """
 
     def __init__(self) -> None:
@@ -134,28 +141,27 @@ class ReportCookie:
         self._value = secrets.token_urlsafe()
 
     def header(self, origin: str) -> str:
-        """Return ``Set-Cookie`` for a page of an origin."""
+        """Return the value of the header ``Set-Cookie`` for a page of an origin."""
         cookie = f"{self._name}={self._value}; Path={REPORT_FILES}; Max-Age={_COOKIE_SECONDS}"
         secure = "; Secure" if origin.lower().startswith("https://") else ""
         return f"{cookie}; HttpOnly; SameSite=Strict{secure}"
 
     def is_in(self, cookies: Iterable[bytes]) -> bool:
-        """Return True if a request's ``Cookie`` headers hold the cookie."""
+        """Return True if the ``Cookie`` headers of a request contain the cookie."""
         expected = f"{self._name}={self._value}".encode()
         pairs = [pair.strip() for line in cookies for pair in line.split(b";")]
         return any(hmac.compare_digest(pair, expected) for pair in pairs)
 
 
 class Gate:
-    """ASGI middleware that lets a request in, or answers why not.
+    """ASGI middleware that accepts a request, or refuses it with a reason.
 
-    Its answers have the status 400, 401, 403, 405, 408, 413, 429 or 504.
-    A body that grows too large or comes too slowly is cut off while it is read, whatever the
-    application makes of that. Where others than this machine can reach the server and it has no
-    token, nobody gets in.
+    Refusals have the status 400, 401, 403, 405, 408, 413, 429 or 504. A body that grows too large
+    or arrives too slowly is cut off, whatever the application does. If other machines can reach the
+    server and it has no token, every request is refused.
 
     Attributes:
-        bytes_in_memory: Bytes received so far of all request bodies that are in memory.
+        bytes_in_memory: Number of bytes of all request bodies that are in memory.
     """
 
     def __init__(
@@ -367,23 +373,23 @@ async def _drain(receive: Receive) -> None:
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP of uvicorn that closes connections whose headers come too slowly, or not at all."""
+    """HTTP protocol of uvicorn that closes a connection whose headers arrive too slowly."""
 
     header_seconds = 10.0
     _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Begin to wait for headers."""
+        """Start the timer for the headers."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and see whether a request is at hand."""
+        """Pass on the received bytes, and stop the timer if a request is complete."""
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop to wait."""
+        """Stop the timer."""
         self._unwatch()
         super().connection_lost(exc)
 

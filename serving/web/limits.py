@@ -1,4 +1,4 @@
-"""Limits of the server: sizes of uploads, time, queue and rate, with its address and token."""
+"""Settings of the server: address, token, and limits of size, time, queue and rate."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ class ServeSettings:
     Attributes:
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
-        token: The TOKEN that clients send as ``Authorization: Bearer TOKEN``; None asks for none.
-        allowed_hosts: Names of the server, beside its address and localhost.
+        token: Token that clients send as ``Authorization: Bearer TOKEN``; None requires none.
+        allowed_hosts: Host names by which clients may call the server, besides its address and
+            localhost.
         max_bytes: Largest request, in bytes.
         max_pixels: Largest image, in pixels.
-        seconds: Time limit of a request.
+        seconds: Time limit of a request, in seconds.
         strict: True refuses an image with a warning.
-        queue: Images that may wait; more are refused with status 429.
-        batch: Images that a system predicts at a time.
-        workers: Processes that decode uploads.
+        queue: Number of images that may wait. Further ones are refused with status 429.
+        batch: Number of images that a system predicts at a time.
+        workers: Number of processes that decode uploads.
         rate: Requests a second that one client may send; 0 sets no limit.
-        examples: Folder of example images; None shows phantoms.
+        examples: Folder of example images; None shows synthetic images.
         log: Log of answers for `cxr monitor`.
     """
 

@@ -1,4 +1,4 @@
-"""The answers of the HTTP interface, as its OpenAPI document describes them."""
+"""The JSON answers of the HTTP interface, as its OpenAPI document describes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _File = Annotated[str, Field(max_length=1 << 29)]  # base64
 
 
 class Refused(Exception):  # noqa: N818 - an answer
-    """A request that gets no answer."""
+    """A request that is refused, with HTTP status, code and message."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class _Model(BaseModel):
 
 
 class ErrorBody(_Model):
-    """Reason why there is no answer."""
+    """Reason why a request was refused."""
 
     code: str = Field(examples=["unreadable"])
     message: str = Field(
@@ -61,21 +61,21 @@ class ErrorBody(_Model):
 
 
 class ErrorAnswer(_Model):
-    """The body of every status from 400 on."""
+    """Body of every response with a status from 400 on."""
 
     request_id: str = Field(description="As the log names it.", examples=["5f0c9d1be0a4"])
     error: ErrorBody
 
 
 class FindingScore(_Model):
-    """The score of one finding that a system learnt."""
+    """Score of one finding that a system learned."""
 
     finding: str = Field(examples=["lung_opacity"])
     score: float = Field(examples=[0.81])
 
 
 class Frame(_Model):
-    """Edges in pixels of the original image; those of a map may lie outside of it."""
+    """Edges in pixels of the original image. Those of a map may lie outside the image."""
 
     x1: float = Field(examples=[312.0])
     y1: float = Field(examples=[401.5])
@@ -84,11 +84,11 @@ class Frame(_Model):
 
 
 class Box(FindingScore, Frame):
-    """A box that counts."""
+    """Box of a positive answer."""
 
 
 class ActivationMap(_Model):
-    """Map of where a classifier sees the finding."""
+    """Map that shows where a classifier sees the finding."""
 
     finding: str = Field(examples=["lung_opacity"])
     values: list[list[float]] = Field(
@@ -154,7 +154,7 @@ class SystemAnswer(_System):
 
 
 class ImageFacts(_Model):
-    """The image that was answered for."""
+    """Facts about the image that was answered."""
 
     name: str = Field(description="As the client called it.", examples=["chest.dcm"])
     width: int = Field(examples=[1024])
@@ -166,7 +166,7 @@ class ImageFacts(_Model):
 
 
 class DicomObjects(_Model):
-    """DICOM files for a PACS, base64."""
+    """DICOM files for an archive, in base64."""
 
     sr: _File | None = Field(description="Structured report, TID 1500.", examples=[None])
     sc: _File | None = Field(description="Secondary Capture with the overlay.", examples=[None])
@@ -202,7 +202,7 @@ class AnalyzeAnswer(_Model):
 
 
 class VisitEntry(AnalyzeAnswer):
-    """An answer that a client kept, and when it came; what else it sends along is ignored."""
+    """Answer that a client has kept, with its time. Unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -213,7 +213,7 @@ class VisitEntry(AnalyzeAnswer):
 
 
 class Figure(_Model):
-    """One figure of a system, with its 95 % interval where it has one."""
+    """One figure of a system, with its 95 % interval if it has one."""
 
     metric: str = Field(examples=["auroc"])
     title: str = Field(examples=["AUROC"])
@@ -242,7 +242,7 @@ class ReportFigures(_Model):
 
 
 class SystemFacts(_System):
-    """A system that this server answers with."""
+    """Facts about a system of this server."""
 
     findings: list[str] = Field(examples=[["lung_opacity"]])
     precision: str = Field(examples=["fp32"])
@@ -276,20 +276,20 @@ class ModelsAnswer(_Model):
 
 
 class StateAnswer(_Model):
-    """State of the server: alive, or ready to answer."""
+    """State of the server."""
 
     status: Literal["ok", "starting", "stopping"]
 
 
 class ExampleFacts(_Model):
-    """An example image."""
+    """Name and address of an example image."""
 
     name: str = Field(examples=["phantom-1.png"])
     url: str = Field(examples=["/examples/phantom-1.png"])
 
 
 class ExamplesAnswer(_Model):
-    """Example images: phantoms, no patient."""
+    """List of the example images."""
 
     examples: list[ExampleFacts]
 

@@ -1,4 +1,4 @@
-"""A server: its application, what holds for all routes, its log, and its end on a signal."""
+"""The server process: its application, its log, and its end on a signal."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ _IDLE = 20  # seconds that a connection without a request stays open
 def build_app(
     systems: Sequence[Run], settings: ServeSettings, *, report: Path | None = None
 ) -> FastAPI:
-    """Build the application that serves some systems.
+    """Build the web application that serves some systems.
 
     Args:
         systems: Loaded runs or exports.
         settings: Limits and addresses of the server.
-        report: Report of cxr compare on these systems, or None.
+        report: Report folder of cxr compare on these systems, or None.
 
     Returns:
-        The application, which has not begun to listen.
+        The application. It does not listen yet.
     """
     served = [
         ServedSystem(run, figures, _REPORT_URL if figures and figures.images == "test" else None)
@@ -197,21 +197,21 @@ def run_server(
     grace: int,  # seconds that requests under way get at the end
     on_start: Callable[[], object],  # called once it listens
 ) -> int:
-    """Serve on a bound socket until a signal ends it, and return the signal's number.
+    """Serve on a socket until a signal ends the server.
 
     Args:
         systems: Loaded runs or exports.
         settings: Limits and addresses of the server.
         listening: Socket that is bound to the address.
-        report: Report of cxr compare on these systems, or None.
-        grace: Seconds that requests get to finish at the end.
-        on_start: Called once requests are answered.
+        report: Report folder of cxr compare on these systems, or None.
+        grace: Seconds that requests get to finish after the signal.
+        on_start: Function that is called once the server listens.
 
     Returns:
         Number of the signal, such as 2 for Ctrl-C.
 
     Raises:
-        RuntimeError: It ended by itself; the log says why.
+        RuntimeError: The server ended by itself; the log says why.
     """
     handler = logging.StreamHandler()  # a line a request: its id, route, status and seconds
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

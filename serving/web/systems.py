@@ -1,4 +1,4 @@
-"""Systems of a server as its interface describes them: figures, answers, disagreement."""
+"""Facts about the systems of a server for its interface: figures, answers, disagreement."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
 class ServedSystem:
-    """A system with what never changes while it is served."""
+    """A system of the server, with the facts that do not change while it is served."""
 
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
         self.run = run
@@ -78,7 +78,12 @@ class ServedSystem:
         )
 
     def describe(self, answer: Answer, *, maps: bool) -> SystemAnswer:
-        """Return one answer as the interface gives it."""
+        """Return an answer in the form of the HTTP interface.
+
+        Args:
+            answer: Answer of this system.
+            maps: True includes the activation map of a classifier.
+        """
         shared = {k: v for k, v in answer.to_dict().items() if k in SystemAnswer.model_fields}
         scores = answer.finding_scores.items()
         return SystemAnswer(
@@ -108,13 +113,13 @@ class ServedSystem:
 
 
 def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
-    """Return True if systems decide differently; None with fewer than two decisions.
+    """Return True if the decisions of the systems differ.
 
     Args:
         answers: Answers of all systems for one image.
 
     Returns:
-        True, False, or None where fewer than two systems decide.
+        True or False; None if fewer than two systems decide.
     """
     decisions = [answer.decision for answer in answers if answer.decision is not None]
     return len(set(decisions)) > 1 if len(decisions) > 1 else None
@@ -122,14 +127,25 @@ def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
 
 @cache
 def versions_of(backends: frozenset[str]) -> dict[str, str]:
-    """Return the versions of the systems that answer."""
+    """Return the versions of Python, of this program and of the packages of the back ends."""
     packages = ["cxr-compare", "numpy", *(_PACKAGES[backend] for backend in sorted(backends))]
     versions = {"python": platform.python_version()}
     return versions | {package: metadata.version(package) for package in packages}
 
 
 def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFigures | None]:
-    """Return the figures of each system on a report's test images, or on validation images."""
+    """Return the figures of each system, from the report or from its validation images.
+
+    Args:
+        systems: Runs or exports.
+        folder: Report folder; None takes figures on validation images.
+
+    Returns:
+        The figures of each system; None for a system without figures.
+
+    Raises:
+        InputError: The report evaluates none of the systems.
+    """
     if folder is None:
         return [_validation_figures(run) for run in systems]
     content = read_json(folder / REPORT_MARKER, "metrics")
@@ -145,9 +161,14 @@ def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFi
 
 
 def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigures | None:
-    """Return the share of positives that no system found, on test or validation images.
+    """Return the share of positive images that no system found.
 
-    None where neither knows what all systems decide on the same images.
+    Args:
+        systems: Runs or exports.
+        folder: Report folder, for test images; None takes validation images.
+
+    Returns:
+        The share; None if not all systems have decided the same images.
     """
     if folder is not None:
         content = read_json(folder / REPORT_MARKER, "metrics")

@@ -1,7 +1,7 @@
-"""Uploads as images: what type they are by their content, and processes that decode them.
+"""Uploads as images: detection of their type, and the processes that decode them.
 
-Only pixels and a few facts ever come out of an upload; its bytes are never served back. What
-would be something else to another program, too, such as an archive or a page, is refused.
+Only pixels and a few facts come out of an upload; its bytes are never sent back. A file that other
+programs would read as something else, such as an archive or a web page, is refused.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _GIVE = "give a DICOM, PNG, JPEG or TIFF file"
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upload that was read."""
+    """An upload that was decoded."""
 
     image: DecodedImage
     format: str
@@ -78,7 +78,14 @@ class Decoded:
 
 
 def detect_format(content: bytes) -> str:
-    """Tell the type of an upload by its content alone; only still images of one type pass."""
+    """Return the type of an upload, which is detected from its content alone.
+
+    Args:
+        content: Bytes of the upload.
+
+    Raises:
+        Refused: The content is empty, is no still image, or could be read as another type as well.
+    """
     if not content:
         raise Refused(400, "empty", f"the file is empty; {_GIVE}")
     if starts_like_dicom(content[:132]):
@@ -241,7 +248,7 @@ class _Worker:
 
 
 class Decoder:
-    """Processes that decode uploads; one that takes too long or ends is replaced.
+    """Processes that decode uploads. A process that takes too long or ends is replaced.
 
     Attributes:
         seconds: Time limit for one file, in seconds.
@@ -258,7 +265,7 @@ class Decoder:
 
     @property
     def pids(self) -> list[int]:
-        """Ids of the processes, in rising order."""
+        """Ids of the processes, in ascending order."""
         return sorted(worker.pid for worker in self._all)
 
     @property
@@ -280,7 +287,16 @@ class Decoder:
         self._all.clear()
 
     async def decode(self, content: bytes, *, deep: bool = False, source: bool = False) -> Decoded:
-        """Read an upload as a viewer would show it, if wanted with its full depth or its source."""
+        """Decode an upload as a viewer would show it.
+
+        Args:
+            content: Bytes of the upload.
+            deep: True also returns the pixels at full depth.
+            source: True also returns the header facts that DICOM results need.
+
+        Raises:
+            Refused: The upload is too large, is no image, or takes too long.
+        """
         if len(content) > self._settings.max_bytes:
             limit = f"{self._settings.max_bytes / MEBIBYTE:,.4g} MiB"
             raise Refused(413, "too_large", f"the file is larger than the limit of {limit}")
