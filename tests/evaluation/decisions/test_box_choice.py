@@ -120,7 +120,7 @@ def test_a_detectors_decision_stores_its_overlap_and_gives_it_again(predict, tes
     decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
     read = Decision.from_dict(decision.to_dict())
     assert (read.overlap, read.box_cut) == (decision.overlap, decision.box_cut)
-    assert [row["boxes"] for row in read.boxes_tried][0] == OverlapRule().description
+    assert next(row["boxes"] for row in read.boxes_tried) == OverlapRule().description
     assert len(read.boxes_tried) == 7
 
 
