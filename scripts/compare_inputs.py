@@ -16,7 +16,7 @@ from cxr_compare.scripts.systems import (
     ComparedSystem,
     GivenSystem,
     GivenValues,
-    is_values,
+    names_path,
     values_caption,
 )
 
@@ -31,12 +31,12 @@ _GOAL_METRICS = {"sensitivity": "recall", "specificity": "specificity"}
 
 
 def _read_table(value: Any) -> Any:
-    """Return a table in memory as it is; take all else as the name of a file or a folder."""
-    return value if is_values(value) else as_path(value)
+    """Return a table in memory as it is, also a list of texts; take a text or folder as a path."""
+    return as_path(value) if value is None or names_path(value) else value
 
 
 def _table_texts(value: Any) -> list[str]:
-    return [values_caption(value) if is_values(value) else str(value)]
+    return [str(value) if names_path(value) else values_caption(value)]
 
 
 Table = Annotated[Any, Argument(read=_read_table, write=_table_texts, metavar="FILE")]

@@ -37,13 +37,21 @@ def is_values(value: Any) -> bool:
         >>> is_values([0.1, 0.9]), is_values("out/run"), is_values(["out/a", "out/b"])
         (True, False, False)
     """
-    if isinstance(value, str | Path) or hasattr(value, "folder"):
+    if names_path(value):
         return False
     if isinstance(value, Sequence):
-        return len(value) > 0 and not any(
-            isinstance(item, str | Path) or hasattr(item, "folder") for item in value
-        )
+        return len(value) > 0 and not any(names_path(item) for item in value)
     return True
+
+
+def names_path(value: Any) -> bool:
+    """Return True for a text, a path, or an object with a folder, such as an opened run.
+
+    Example:
+        >>> names_path("labels.csv"), names_path(["p1", "p2"])
+        (True, False)
+    """
+    return isinstance(value, str | Path) or hasattr(value, "folder")
 
 
 def values_caption(value: Any) -> str:

@@ -230,3 +230,16 @@ def test_outputs_of_a_detector_give_the_figures_of_their_table():
     assert ap50 == pytest.approx(direct)
     with pytest.raises(InputError, match=r"A: outputs: .*\b59\b.*\b60\b"):
         cxr_compare.compare({"A": outputs[1:]}, boxes=drawn, **options)
+
+
+def test_labels_scores_and_patients_may_be_lists(table):
+    columns = {name: table[name] for name in ("a", "label", "patient_id")}
+    lists = {name: column.tolist() for name, column in columns.items()}
+    frames = [
+        cxr_compare.compare(
+            {"A": given["a"]}, truth=given["label"], patients=given["patient_id"], replicates=100
+        ).to_frame()
+        for given in (lists, {name: column.to_numpy() for name, column in columns.items()})
+    ]
+    assert frames[0].equals(frames[1])
+    assert frames[0]["n_patients"].max() == table["patient_id"].nunique()
