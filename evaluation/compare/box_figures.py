@@ -95,8 +95,8 @@ def named_columns(metrics: Sequence[str], columns: Floats) -> dict[MetricKey, Fl
     """Name columns of figures without a policy, shape ``(R, metrics)``, or ``(R,)`` for one.
 
     Example:
-        >>> named_columns(["ap50"], np.array([0.5]))
-        {MetricKey(subgroup='all', policy='', metric='ap50'): array([0.5])}
+        >>> list(named_columns(["ap50"], np.array([0.5])).values())
+        [array([0.5])]
     """
     table = columns.reshape(len(columns), -1).T
     return {MetricKey(ALL, "", m): values for m, values in zip(metrics, table, strict=True)}

@@ -22,7 +22,7 @@ OPTIONS = [field.name for field in fields(ReadOptions)]
 
 def test_help_names_every_format():
     text = next(p.help for p in parameters_of(prepare) if p.option == "--format")
-    names = text.split("(")[0].replace(" or ", ", ").split(",")
+    names = text.partition(": ")[2].split("(")[0].replace(" or ", ", ").split(",")
     assert [name.strip() for name in names] == list(FORMATS), names
 
 
