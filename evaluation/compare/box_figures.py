@@ -95,6 +95,7 @@ def named_columns(metrics: Sequence[str], columns: Floats) -> dict[MetricKey, Fl
     """Name columns of figures without a policy, shape ``(R, metrics)``, or ``(R,)`` for one.
 
     Example:
+        >>> import numpy as np
         >>> list(named_columns(["ap50"], np.array([0.5])).values())
         [array([0.5])]
     """
