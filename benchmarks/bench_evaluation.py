@@ -20,7 +20,11 @@ from cxr_compare.evaluation.boxes.average_precision import (
     unchecked_average_precision,
 )
 from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
-from cxr_compare.evaluation.boxes.overlaps import OverlapRule, overlap_candidates, without_overlaps
+from cxr_compare.evaluation.boxes.overlaps import (
+    OverlappingBoxes,
+    OverlapRule,
+    overlap_candidates,
+)
 from cxr_compare.evaluation.compare.evaluated_models import Models
 from cxr_compare.evaluation.compare.failure_analysis import failure_table
 from cxr_compare.evaluation.compare.intervals import resampled_figures
@@ -317,7 +321,9 @@ def evaluate(
             policy: choose_threshold(kept.y_true, kept.scores, policy) for policy in POLICIES
         }
         choice = systems.choices.get(name)
-        by_rule = None if boxes is None else partial(_boxes_by_rule, boxes)
+        by_rule = None
+        if boxes is not None:
+            by_rule = partial(_boxes_by_rule, OverlappingBoxes.from_boxes(boxes))
         scorecard = Scorecard(
             evaluated,
             scores,
@@ -343,8 +349,8 @@ def evaluate(
     return pd.concat([figures, where], ignore_index=True)
 
 
-def _boxes_by_rule(boxes: pd.DataFrame, rule: BoxRule) -> pd.DataFrame:
-    return without_overlaps(boxes, rule.limit if isinstance(rule, OverlapRule) else None)
+def _boxes_by_rule(boxes: OverlappingBoxes, rule: BoxRule) -> pd.DataFrame:
+    return boxes.left(rule.limit if isinstance(rule, OverlapRule) else None)
 
 
 def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:

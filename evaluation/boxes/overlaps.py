@@ -68,6 +68,12 @@ class OverlappingBoxes:
             iou[by_rank],
         )
 
+    def left(self, limit: float | None) -> pd.DataFrame:
+        """Return the boxes that stay, in their order, see `kept`."""
+        if limit is None:
+            return self.boxes
+        return self.boxes[self.kept(limit)].reset_index(drop=True)
+
     def kept(self, limit: float | None) -> npt.NDArray[np.bool_]:
         """Find the boxes that stay: greedy non-maximum suppression, for all images at once.
 
@@ -123,7 +129,7 @@ def without_overlaps(boxes: pd.DataFrame, limit: float | None) -> pd.DataFrame:
     """
     if limit is None or boxes.empty:
         return boxes
-    return boxes[OverlappingBoxes.from_boxes(boxes).kept(limit)].reset_index(drop=True)
+    return OverlappingBoxes.from_boxes(boxes).left(limit)
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,4 @@ def overlap_candidates(boxes: pd.DataFrame) -> list[tuple[OverlapRule, pd.DataFr
         [2, 1, 1, 1, 1, 1, 1]
     """
     overlapping = OverlappingBoxes.from_boxes(boxes)
-    return [
-        (OverlapRule(limit), boxes[overlapping.kept(limit)].reset_index(drop=True))
-        for limit in _LARGEST_OVERLAPS
-    ]
+    return [(OverlapRule(limit), overlapping.left(limit)) for limit in _LARGEST_OVERLAPS]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -147,6 +148,7 @@ class Scorecard:
         self._decided: BoxFigures | None = None
         self._stored: BoxFigures | None = None
         self._by_rule: dict[int, BoxFigures] = {}
+        self._making_figures = Lock()
         if self.boxes is None:
             return
         self._decided = self._stored = self._box_figures(self.boxes)
@@ -160,11 +162,12 @@ class Scorecard:
 
     def _figures_of_rule(self, index: int) -> BoxFigures:
         """Return the figures of the boxes that a rule of the choice gives, made when needed."""
-        if index not in self._by_rule and self.box_choice and self._boxes_by_rule:
-            boxes = self._boxes_by_rule(self.box_choice.candidates[index].rule)
-            if boxes is not None:
-                self._by_rule[index] = self._box_figures(boxes)
-        return self._by_rule[index]
+        with self._making_figures:  # replicates are computed by several threads
+            if index not in self._by_rule and self.box_choice and self._boxes_by_rule:
+                boxes = self._boxes_by_rule(self.box_choice.candidates[index].rule)
+                if boxes is not None:
+                    self._by_rule[index] = self._box_figures(boxes)
+            return self._by_rule[index]
 
     @property
     def pairs(self) -> BoxPairs | None:
@@ -344,8 +347,12 @@ class Scorecard:
             return ScorecardReplicates({}, {})
         weight = np.asarray(weights, dtype=np.float64)
         once_chosen = np.full(len(weights), self.box_cut, dtype=np.float64)
-        of_stored = self._stored.precision(weights, family("coco"))
         ranked = self._decided.precision(weights, family("coco_decided"))
+        if self._stored is self._decided:
+            names = [MetricKey(ALL, "", metric) for metric in family("coco")]
+            of_stored = dict(zip(names, ranked.values(), strict=True))
+        else:
+            of_stored = self._stored.precision(weights, family("coco"))
         ranked |= self._decided.ranked(weights)
         called = self._decided.called(weight, once_chosen)
         figures = of_stored | ranked | called
@@ -361,11 +368,13 @@ class Scorecard:
             boxes = self._figures_of_rule(index)
             values = boxes.called(weight[rows], chosen[BOX_CUT][rows])
             if boxes is not self._decided:
-                values |= boxes.precision(weights[rows], family("coco_decided"))
-                values |= boxes.precision(weights[rows], family("coco"))
-                values |= boxes.ranked(weights[rows])
-            for key in values.keys() & refitted.keys():
-                refitted[key][rows] = values[key]
+                precision = boxes.precision(weights[rows], family("coco_decided"))
+                values |= precision | boxes.ranked(weights[rows])
+                if not self._is_of_stored("ap50"):  # boxes of maps: stored are the decided ones
+                    names = [MetricKey(ALL, "", metric) for metric in family("coco")]
+                    values |= dict(zip(names, precision.values(), strict=True))
+            for key, column in values.items():
+                refitted[key][rows] = column
         return ScorecardReplicates(figures | refitted, rests_on_rule)
 
     def _refitted_counts(

@@ -14,7 +14,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_peaks
-from cxr_compare.evaluation.boxes.overlaps import OverlapRule, without_overlaps
+from cxr_compare.evaluation.boxes.overlaps import OverlappingBoxes, OverlapRule
 from cxr_compare.evaluation.boxes.pointing import top_box_centres
 from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
 from cxr_compare.evaluation.metrics.notes import Note
@@ -117,6 +117,10 @@ class SystemOutput:
         return self.finding_boxes.drop(columns="finding")
 
     @cached_property
+    def _overlapping(self) -> OverlappingBoxes:
+        return OverlappingBoxes.from_boxes(self.predicted_boxes)
+
+    @cached_property
     def _finding_scores(self) -> pd.DataFrame:
         return self._rows(self.system.scores)
 
@@ -197,7 +201,7 @@ class SystemOutput:
         """
         if self.gives_boxes:
             limit = rule.limit if isinstance(rule, OverlapRule) else None
-            return without_overlaps(self.predicted_boxes, limit)
+            return self.predicted_boxes if limit is None else self._overlapping.left(limit)
         if self.maps is None or scale is None or not isinstance(rule, MapBoxRule):
             return None
         return rule.apply(self.maps, scores, scale)
