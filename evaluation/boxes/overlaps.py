@@ -141,7 +141,7 @@ class OverlapRule:
 
     Example:
         >>> OverlapRule(0.3).description
-        'without boxes that overlap a more confident one by an IoU above 0.3'
+        'after removal of those that overlap a more confident one by an IoU above 0.3'
     """
 
     limit: float | None = None
@@ -150,8 +150,9 @@ class OverlapRule:
     def description(self) -> str:
         """Rule in words, for the report and for progress messages."""
         if self.limit is None:
-            return "all stored boxes"
-        return f"without boxes that overlap a more confident one by an IoU above {self.limit:g}"
+            return "as they are stored"
+        overlapping = f"overlap a more confident one by an IoU above {self.limit:g}"
+        return f"after removal of those that {overlapping}"
 
     def apply(self, boxes: pd.DataFrame) -> pd.DataFrame:
         """Return the boxes that stay, see `without_overlaps`."""

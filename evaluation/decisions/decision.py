@@ -307,6 +307,8 @@ class Decision:
         derived_json["policies"] = derived_policies
         if self.box_cut is None:
             derived_json["box_cut"] = None
+        for in_words in ("box_rule", "boxes_tried"):  # the chosen values themselves are compared
+            derived_json[in_words] = stored_json[in_words]
         _keep_stored_figures(stored_json, derived_json)
         for name, spec in derived_policies.items():
             _keep_stored_figures(stored_policies[name], spec)

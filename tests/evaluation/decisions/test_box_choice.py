@@ -1,5 +1,7 @@
 """The choice of boxes on validation images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,7 +64,7 @@ def test_validation_leaves_out_the_boxes_that_are_false_positives_beside_a_lesio
     choice = choice_of(*images_with_duplicates())
     assert choice.rule == OverlapRule(0.1)
     tried = {row["boxes"]: row["froc_mean"] for row in choice.figures()}
-    assert tried[OverlapRule(0.1).description] > tried["all stored boxes"]
+    assert tried[OverlapRule(0.1).description] > tried[OverlapRule().description]
 
 
 def test_where_no_box_overlaps_all_stored_boxes_are_kept():
@@ -122,6 +124,10 @@ def test_a_detectors_decision_stores_its_overlap_and_gives_it_again(predict, tes
     assert (read.overlap, read.box_cut) == (decision.overlap, decision.box_cut)
     assert next(row["boxes"] for row in read.boxes_tried) == OverlapRule().description
     assert len(read.boxes_tried) == 7
+    worded_otherwise = replace(read, boxes_tried=[])
+    assert worded_otherwise.difference(decision) is None
+    chosen_otherwise = replace(read, overlap=0.05)
+    assert "overlap" in chosen_otherwise.difference(decision)
 
 
 def test_a_faint_map_gets_its_box_by_its_own_range_and_an_empty_map_none():
