@@ -88,7 +88,7 @@ class DrawnBy(Record):
 
 
 class SplitOrigin(Record):
-    """How the images of a split got their roles."""
+    """Method by which the images of a split got their roles."""
 
     method: str = ABSENT
     folds: str = ABSENT

@@ -131,6 +131,7 @@ class Estimate(Interval):
             score cut was chosen on; for a difference the smaller number. `None` without a choice.
         refitted: True if the resamples choose its threshold, or score cut of boxes, again.
         fixed_choices: Further choices of validation that no resample makes again.
+        refitted_choices: Names of the choices that the resamples make again.
 
     Example:
         >>> estimate = Estimate(0.9, 0.85, 0.95, method="clustered")
@@ -146,6 +147,7 @@ class Estimate(Interval):
     n_chosen_on: int | None = None
     refitted: bool = False
     fixed_choices: tuple[str, ...] = ()
+    refitted_choices: tuple[str, ...] = ()
 
     @property
     def effective_patients(self) -> float | None:

@@ -497,6 +497,7 @@ class _EstimateMaker:
             n_chosen_on=figure.n_chosen_on,
             refitted=refitted,
             fixed_choices=tuple(name for name, made_again in choices.items() if not made_again),
+            refitted_choices=tuple(name for name, made_again in choices.items() if made_again),
         )
 
     def _percentiles(

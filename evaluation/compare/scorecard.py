@@ -25,7 +25,14 @@ from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.compare.box_figures import BoxFigures
 from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen
-from cxr_compare.evaluation.decisions.box_choice import BOX_CUT, BOX_RULE, BoxChoice, BoxRule
+from cxr_compare.evaluation.decisions.box_choice import (
+    BOX_CUT,
+    BOX_RULE,
+    MAP_CUT,
+    OVERLAP,
+    BoxChoice,
+    BoxRule,
+)
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
@@ -239,18 +246,20 @@ class Scorecard:
         if is_chosen(key.policy):
             choices[THRESHOLDS] = key.policy in self.chosen_policies
         if "boxes" in metric.needs and self._rule_is_open and not self._is_of_stored(key.metric):
-            choices[BOX_RULE] = True
+            choices[OVERLAP if self._is_detector else MAP_CUT] = True
         if "box_cut" in metric.needs:
             choices[BOX_CUT] = self.box_choice is not None
         return choices
 
     def _is_of_stored(self, metric: str) -> bool:
         """Return True for a figure of all stored boxes of a detector, which no choice changes."""
-        return metric in family("coco") and isinstance(self._first_rule, OverlapRule)
+        return metric in family("coco") and self._is_detector
 
     @property
-    def _first_rule(self) -> BoxRule | None:
-        return None if self.box_choice is None else self.box_choice.candidates[0].rule
+    def _is_detector(self) -> bool:
+        """True if validation chose among overlaps of stored boxes, not among cuts of maps."""
+        choice = self.box_choice
+        return choice is not None and isinstance(choice.candidates[0].rule, OverlapRule)
 
     @property
     def chosen_policies(self) -> list[str]:

@@ -21,6 +21,7 @@ from cxr_compare.evaluation.compare.verdict_parts import (
     Statement,
     Verdict,
 )
+from cxr_compare.evaluation.decisions.box_choice import MAP_CUT
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
@@ -369,8 +370,12 @@ def _systems_with_map_boxes(figures: Estimates, claim: Claim) -> list[str]:
     """Return the systems whose boxes are cut out of maps, for a metric of boxes."""
     if not METRICS[claim.metric].boxed:
         return []
-    pair = (claim.first, claim.second)
-    return [name for name in pair if figures.get(name, *claim.key).fixed_choices]
+    systems = []
+    for name in (claim.first, claim.second):
+        figure = figures.get(name, *claim.key)
+        if MAP_CUT in (*figure.fixed_choices, *figure.refitted_choices):
+            systems.append(name)
+    return systems
 
 
 def _margin_conclusions(question: _Question) -> list[Conclusion]:

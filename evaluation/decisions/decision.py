@@ -14,7 +14,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
-from cxr_compare.evaluation.decisions.box_choice import BoxChoice, BoxRule
+from cxr_compare.evaluation.decisions.box_choice import MAP_CUT, BoxChoice, BoxRule
 from cxr_compare.evaluation.decisions.guarantees import (
     FALSE_POSITIVES,
     GuaranteedRate,
@@ -119,7 +119,7 @@ class Decision:
         """Choices of validation that no resample makes again, by the need of metrics for them."""
         choices: dict[Need, str] = {}
         if self.map_boxes and self.box_choice is None:
-            choices["boxes"] = "cut of map boxes"
+            choices["boxes"] = MAP_CUT
         if self.calibration is not None and self.calibration.to_dict()["method"] != "none":
             choices["probability"] = "calibration"
         if self.triage:

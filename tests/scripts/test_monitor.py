@@ -152,7 +152,7 @@ def test_validation_is_the_reference_of_audited_images(reference, tmp_path):
 def test_audited_positives_that_are_missing_for_sensitivity_are_counted(
     tmp_path, positives, missing
 ):
-    """Of the first 560 patients, 200 are audited, and so many of these are positive."""
+    """Make a log in which 200 of the first 560 patients are audited, so many of them positive."""
     log = pd.read_csv(write_log(tmp_path / "log.csv"))
     audited = pd.DataFrame({"image": log["image"].iloc[:200], "label": 0})
     audited.loc[: positives - 1, "label"] = 1

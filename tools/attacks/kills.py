@@ -127,7 +127,7 @@ def _fresh(disk: Path, copied: tuple[str, ...], work: Path) -> None:
 
 @dataclass
 class Plan:
-    """How often something is killed, and when.
+    """Number of kills, and the moments at which they come.
 
     Attributes:
         kills: Kills after which no further round begins.

@@ -59,7 +59,7 @@ _TRUTH_SETS = 1500
 
 @dataclass(frozen=True)
 class Population:
-    """Where images come from.
+    """Source of the images of a design.
 
     Attributes:
         prevalence: Share of positive images.

@@ -18,7 +18,7 @@ _CELLS = st.text("a15." + _SIGNS + _INVISIBLE + "=+-@;;,|: \t\n\r\x0b\x0c\u2028"
 
 
 def _is_formula(cell: str) -> bool:
-    """Whether a spreadsheet that strips what is not seen may take a cell for a formula."""
+    """Return True if a spreadsheet that strips invisible characters may read a formula."""
     bare = re.sub(f"^[\\s{_INVISIBLE.replace(chr(39), '')}]+", "", cell)
     number = re.fullmatch(r"[-+]?[\d.]+(?:[\s,:]+[-+]?[\d.]+)*[\s,\"]*", bare)
     return bare.startswith(tuple(_SIGNS)) and not number and len(bare.strip()) > 1

@@ -314,7 +314,7 @@ lines = st.lists(st.lists(cells, min_size=1, max_size=3).map(",".join), max_size
 
 
 def by_pandas(path: Path) -> pd.DataFrame:
-    """What `read_text_table` guarantees, by pandas alone."""
+    """Read a table as `read_text_table` must, by pandas alone."""
     frame = pd.read_csv(
         path, dtype=TEXT, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False
     )

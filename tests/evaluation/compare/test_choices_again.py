@@ -19,12 +19,19 @@ from cxr_compare.evaluation.compare.intervals import lower_for_bias, resampled_f
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.decisions.box_choice import BOX_CUT, BoxCandidate, BoxChoice
+from cxr_compare.evaluation.decisions.box_choice import (
+    BOX_CUT,
+    MAP_CUT,
+    OVERLAP,
+    BoxCandidate,
+    BoxChoice,
+)
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tools.simulation.box_designs import compute_scorecard, draw_images
 
 REPLICATES = 60
@@ -175,3 +182,12 @@ def test_a_decision_names_its_fixed_choices():
     fitted = replace(decision, map_boxes=None, calibration=fit_calibration("platt", [0, 1], [0, 1]))
     assert fitted.fixed_choices == {"probability": "calibration"}
     assert replace(fitted, calibration=fit_calibration("none", [0, 1], [0, 1])).fixed_choices == {}
+
+
+def test_figures_of_boxes_from_maps_name_the_cut_that_resamples_choose_again(predict, test_set):
+    systems = {"A": predict("A", "boxes", seed=1), "C": predict("C", maps=True, skill=2.5, seed=3)}
+    estimates = compare_predictions(systems, test_set, replicates=50).estimates
+    assert estimates.get("A", "froc_mean").refitted_choices == (OVERLAP,)
+    assert estimates.get("A", "ap50").refitted_choices == ()
+    assert estimates.get("C", "froc_mean").refitted_choices == (MAP_CUT,)
+    assert estimates.get("C", "ap50").refitted_choices == (MAP_CUT,)
