@@ -175,7 +175,7 @@ def unchecked_average_precision(
 ) -> dict[str, float | None]:
     """Compute `average_precision` without checks of the input, for tables that are valid already.
 
-    Training calls it after every epoch, on boxes that the network has just predicted.
+    Training calls it at each validation, on boxes that the network has just predicted.
 
     Args:
         boxes: Valid predicted boxes, as a table like that of `average_precision`.
