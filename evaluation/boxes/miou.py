@@ -1,4 +1,4 @@
-"""Mean IoU of called and true boxes, each taken as one region of an image."""
+"""Mean IoU (mIoU) of the region of all called boxes and the region of all true boxes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 
 class WeightedMeanIou:
-    """Mean IoU of regions at several score cuts, for many image weightings at once.
+    """Mean IoU of regions at given score cuts, for many weightings of the patients at once.
 
-    Boxes at or above the cut are called. In an image the called boxes together are one region, and
-    the true boxes together are another. The figure is the IoU of the two regions in px, averaged
-    over the images with a lesion. An image without a called box counts 0.
+    Boxes with a score of at least the cut are called. In each image, all called boxes together are
+    one region, and all true boxes together are another. The figure is the IoU of the two regions,
+    averaged over the images with a lesion. An image without a called box has an IoU of 0.
 
     Args:
-        pairs: Predicted with true boxes.
-        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
     Source:
@@ -51,7 +51,10 @@ class WeightedMeanIou:
         self._cached_sums = cache(self._sums)
 
     def _iou(self, position: int, n_called: int) -> float:
-        """Return the IoU of a positive image whose `n_called` most confident boxes are called."""
+        """Return the IoU of an image with a lesion if its `n_called` most confident boxes count.
+
+        `position` is the position of the image among the images with a lesion.
+        """
         known = self._ious[position]
         if n_called >= len(known):
             image = self._positive[position]
@@ -63,7 +66,7 @@ class WeightedMeanIou:
         return float(known[n_called])
 
     def _sums(self, cut: float) -> scipy.sparse.csr_matrix:
-        """Sum the IoU of each patient's positive images at a cut, shape ``(1, P)``."""
+        """Sum the IoU of the images with a lesion of each patient at a cut, shape ``(1, P)``."""
         called = self._pairs.boxes.image[self._pairs.boxes.score >= cut]
         n_called = np.bincount(called, minlength=len(self._pairs.truth.per_image))
         ious = [
@@ -74,14 +77,14 @@ class WeightedMeanIou:
         return scipy.sparse.csr_matrix(np.bincount(owners, ious, self._n_clusters)[None])
 
     def at(self, weight: Floats, cuts: Floats) -> Floats:
-        """Compute the figure of each row of weights at its own score cut.
+        """Compute the mean IoU for each row of weights at the row's own score cut.
 
         Args:
-            weight: Weights of patients, shape ``(R, P)``.
-            cuts: Score cut of each row, shape ``(R,)``; NaN where a row has none.
+            weight: Weights of P patients in R weightings, shape ``(R, P)``.
+            cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:
-            The mean IoU, shape ``(R,)``; NaN without a cut or without a lesion.
+            The mean IoU in [0, 1], shape ``(R,)``; NaN in rows without a cut or without a lesion.
         """
         sums = sums_at_row_cuts(self._cached_sums, 1, weight, cuts)[:, 0]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -89,17 +92,18 @@ class WeightedMeanIou:
 
 
 def region_ious(called: Floats, true: Floats) -> Floats:
-    """Compute the IoU of the true region with that of the first 0, 1, 2, ... called boxes.
+    """Compute the IoU of the true region with the region of the first 0, 1, 2, ... K called boxes.
 
-    The edges of all boxes divide the plane into cells, each of which lies in a box as a whole or
-    not at all.
+    The edges of all boxes divide the plane into cells. Each cell lies entirely inside or entirely
+    outside of every box, so the areas of the regions are sums of areas of cells.
 
     Args:
-        called: Called boxes xyxy in px, shape ``(K, 4)``.
-        true: True boxes xyxy in px, shape ``(T, 4)``.
+        called: Called boxes xyxy in px, in the order in which they are added, shape ``(K, 4)``.
+        true: True boxes xyxy in px, at least one, shape ``(T, 4)``.
 
     Returns:
-        IoU of the regions, shape ``(K + 1,)``.
+        IoU of the two regions in [0, 1], shape ``(K + 1,)``. Element k is that of the first k
+        called boxes; the first element is 0.
 
     Example:
         >>> true = np.array([[0.0, 0, 4, 2]])
@@ -111,7 +115,8 @@ def region_ious(called: Floats, true: Floats) -> Floats:
     rows = np.unique(boxes[:, [1, 3]])
     area = np.outer(np.diff(rows), np.diff(columns))
     n_called = len(called)
-    # Number of boxes that must be called before a cell is covered; one too many where none does.
+    # For each cell, the number of called boxes after which the cell is covered; K + 1 if no called
+    # box covers it.
     covered_by = np.full(area.shape, n_called + 1)
     is_true = np.zeros(area.shape, dtype=bool)
     left, right = np.searchsorted(columns, boxes[:, [0, 2]]).T

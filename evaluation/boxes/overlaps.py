@@ -1,4 +1,7 @@
-"""Overlapping boxes of an image: of those that overlap too much, only the most confident stays."""
+"""Removal of boxes that overlap a more confident box of the same image too much.
+
+The method is greedy non-maximum suppression.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,28 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _LEAST_OVERLAP = 0.1
 _LARGEST_OVERLAPS = (None, 0.6, 0.5, 0.4, 0.3, 0.2, _LEAST_OVERLAP)
-"""Largest IoU of two boxes that both stay, from which validation chooses; None keeps all boxes."""
+"""Limits from which validation chooses: largest IoU of two boxes that both stay; None keeps all."""
 
 
 @dataclass(frozen=True)
 class OverlappingBoxes:
-    """Boxes of many images, with every pair of boxes of an image that overlap.
+    """Predicted boxes of many images, with all pairs of boxes of one image whose IoU exceeds 0.1.
 
     Attributes:
         boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
-        stronger: Row of the more confident box of each pair, shape ``(pairs,)``; of equal scores
-            the earlier row. Pairs are ordered by the rank of this box within its image.
-        weaker: Row of the other box, shape ``(pairs,)``.
-        rank: Rank of the more confident box within its image, rising, shape ``(pairs,)``.
-        iou: IoU of each pair, shape ``(pairs,)``; pairs of at most 0.1 are left out.
+        stronger: Row in `boxes` of the more confident box of each pair, shape ``(pairs,)``; if the
+            scores are equal, the earlier row. Pairs are ordered by the rank of this box.
+        weaker: Row in `boxes` of the other box of each pair, shape ``(pairs,)``.
+        rank: Rank of the more confident box in its image, 0 for the highest score, rising, shape
+            ``(pairs,)``.
+        iou: IoU of the two boxes of each pair, in (0.1, 1], shape ``(pairs,)``.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": "a", "x1": [0.0, 1.0, 50.0], "y1": 0.0,
+        ...     "x2": [10.0, 10.0, 60.0], "y2": 10.0, "score": [0.9, 0.8, 0.3]})
+        >>> overlapping = OverlappingBoxes.from_boxes(boxes)
+        >>> overlapping.iou.tolist(), overlapping.kept(0.3).tolist()
+        ([0.9], [True, False, True])
     """
 
     boxes: pd.DataFrame
@@ -38,10 +49,14 @@ class OverlappingBoxes:
 
     @classmethod
     def from_boxes(cls, boxes: pd.DataFrame) -> OverlappingBoxes:
-        """Pair the boxes of each image.
+        """Find the pairs of boxes of the same image that overlap.
 
         Args:
-            boxes: Boxes with ``image_id``, corners in original px and ``score``; may be empty.
+            boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+                ``score``. The table may be empty.
+
+        Returns:
+            The boxes, with all pairs whose IoU exceeds 0.1.
         """
         image = pd.factorize(boxes["image_id"])[0]
         order = np.lexsort((-boxes["score"].to_numpy(np.float64), image))
@@ -69,22 +84,31 @@ class OverlappingBoxes:
         )
 
     def left(self, limit: float | None) -> pd.DataFrame:
-        """Return the boxes that stay, in their order, see `kept`."""
+        """Return the boxes that stay when those that overlap too much are removed.
+
+        Args:
+            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+                boxes.
+
+        Returns:
+            The rows of `boxes` that stay, in their order, see `kept`.
+        """
         if limit is None:
             return self.boxes
         return self.boxes[self.kept(limit)].reset_index(drop=True)
 
     def kept(self, limit: float | None) -> npt.NDArray[np.bool_]:
-        """Find the boxes that stay: greedy non-maximum suppression, for all images at once.
+        """Find the boxes that stay after greedy non-maximum suppression in all images.
 
-        Boxes choose in falling score. Each removes the less confident boxes of its image that
-        overlap it by more than the limit.
+        The boxes of an image are visited in the order of falling scores. A box that has not been
+        removed itself removes the less confident boxes whose IoU with it exceeds the limit.
 
         Args:
-            limit: Largest IoU of two boxes that both stay, 0.1 at least; None keeps all boxes.
+            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+                boxes.
 
         Returns:
-            True for boxes that stay, shape ``(boxes,)``.
+            True for the rows of `boxes` that stay, shape ``(boxes,)``.
         """
         stays = np.ones(len(self.boxes), dtype=bool)
         if limit is None:
@@ -108,12 +132,13 @@ def _share_pixels(corners: Floats, first: Integers, second: Integers) -> npt.NDA
 
 
 def without_overlaps(boxes: pd.DataFrame, limit: float | None) -> pd.DataFrame:
-    """Leave out boxes that overlap a more confident box of their image too much.
+    """Remove boxes that overlap a more confident box of the same image too much.
 
     Args:
-        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``;
-            may be empty. Boxes of different findings are treated alike.
-        limit: Largest IoU of two boxes that both stay, 0.1 at least; None keeps all boxes.
+        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
+            The table may be empty. A box can also be removed by a box of another finding.
+        limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+            boxes.
 
     Returns:
         The boxes that stay, in their order.
@@ -148,26 +173,36 @@ class OverlapRule:
 
     @property
     def description(self) -> str:
-        """Rule in words, for the report and for progress messages."""
+        """Description of the rule in words, for reports and progress messages."""
         if self.limit is None:
             return "as they are stored"
         overlapping = f"overlap a more confident one by an IoU above {self.limit:g}"
         return f"after removal of those that {overlapping}"
 
     def apply(self, boxes: pd.DataFrame) -> pd.DataFrame:
-        """Return the boxes that stay, see `without_overlaps`."""
+        """Remove the boxes that the rule does not keep.
+
+        Args:
+            boxes: Stored boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+                ``score``.
+
+        Returns:
+            The boxes that stay, in their order, see `without_overlaps`.
+        """
         return without_overlaps(boxes, self.limit)
 
 
 def overlap_candidates(boxes: pd.DataFrame) -> list[tuple[OverlapRule, pd.DataFrame]]:
-    """Apply every rule that validation chooses from to a detector's boxes.
+    """Apply every rule from which the validation images choose one to a detector's boxes.
 
     Args:
-        boxes: Stored boxes with ``image_id``, corners in original px and ``score``; may be empty.
+        boxes: Stored boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+            ``score``. The table may be empty.
 
     Returns:
-        Each rule with the boxes that stay. The first rule keeps all boxes; the others follow from
-        the largest overlap to the smallest. Among equally good rules the earlier is taken.
+        Each rule with the boxes that stay, in the order of preference: of equally good rules the
+        earlier one is chosen. The first rule keeps all boxes. The others follow from the largest
+        permitted overlap to the smallest.
 
     Example:
         >>> boxes = pd.DataFrame({"image_id": "a", "x1": [0.0, 1.0], "y1": 0.0, "x2": 10.0,
