@@ -62,8 +62,7 @@ class Comparison:
             images.
         patients_known: False if no patient is known, so that each image counts as a patient.
         by_reader: Primary difference by the labels of each reader; empty if it was not computed.
-        labelled: Labels and scores on which the answer is based; `None` where they are unknown, as
-            in a stored report.
+        labelled: Labels and scores on which the answer is based; `None` where they are unknown.
         reference: Stated error of the labels; `None` if none was stated.
 
     Example:
