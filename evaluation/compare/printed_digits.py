@@ -9,15 +9,15 @@ _MOST_DIGITS = 9
 
 
 def distinguishing_digits(ends: tuple[float, float], marks: tuple[float, ...]) -> int:
-    """Return the fewest decimals at which rounding does not move an end of an interval across a value.
+    """Return the fewest decimals at which rounded numbers keep their order.
 
     Args:
         ends: Lower and upper end of an interval.
         marks: Values with which the ends are compared, such as a goal or a margin.
 
     Returns:
-        Number of decimals, from 3 to 9. With so many decimals, each printed end lies on the same
-        side of each printed value as before rounding.
+        Number of decimals, at least 3, with which each rounded end lies on the same side of each
+        rounded value as before rounding; 9 if no smaller number suffices.
 
     Example:
         >>> distinguishing_digits((0.85004, 0.94), (0.85,))

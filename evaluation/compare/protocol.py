@@ -1,4 +1,4 @@
-"""Protocol of a comparison: the question that it answers, fixed beforehand if declared in a file."""
+"""Protocol of a comparison: the question that it answers, which a file can fix beforehand."""
 
 from __future__ import annotations
 
