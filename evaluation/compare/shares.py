@@ -217,7 +217,8 @@ class Shares:
     Example:
         >>> shares = Shares(n_patients=40)
         >>> patients = np.arange(40)
-        >>> shares.add("A", ShareName("sex", "F", "", "recall"), patients % 2, np.ones(40), patients)
+        >>> name = ShareName("sex", "F", "", "recall")
+        >>> shares.add("A", name, patients % 2, np.ones(40), patients)
         >>> table = shares.table(["A"], Resamples(40, 200, 0))
         >>> table.loc[0, ["estimate", "count", "of"]].tolist()
         [0.5, 20.0, 40.0]
