@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import pandas as pd
-
 from cxr_compare.evaluation.boxes.afroc import WeightedAfroc
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.froc import WeightedFroc
 from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, Hit, LesionHits, find_lesions
-from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs
 from cxr_compare.evaluation.boxes.miou import WeightedMeanIou
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
@@ -33,22 +31,22 @@ class BoxFigures:
     The others are of called boxes, whose score is at least a cut: the RSNA score, IoBB and mIoU.
 
     Args:
-        boxes: Predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
-            ``score``.
-        evaluated: The evaluated images. Only those whose lesions are all boxed are used.
+        pairs: Pairs of predicted and true boxes, on those evaluated images whose lesions are all
+            boxed.
+        evaluated: The evaluated images.
         called: True if the system has a score cut, so that the figures of called boxes are
             computed as well.
 
     Attributes:
-        pairs: Pairs of predicted and true boxes.
+        pairs: Pairs of predicted and true boxes, as given.
         finds: Lesions with the boxes that find them, by the name of the rule of a hit.
     """
 
-    def __init__(self, boxes: pd.DataFrame, evaluated: EvaluationSet, *, called: bool) -> None:
+    def __init__(self, pairs: BoxPairs, evaluated: EvaluationSet, *, called: bool) -> None:
         trusted = evaluated.boxes_trusted
         patients = evaluated.patients[trusted]
         n_patients = evaluated.n_patients
-        self.pairs: BoxPairs = pair_boxes(boxes, evaluated.truth, evaluated.image_ids[trusted])
+        self.pairs = pairs
         self.finds: dict[Hit, LesionHits] = {
             hit: find_lesions(self.pairs, rule) for hit, rule in HIT_RULES.items()
         }

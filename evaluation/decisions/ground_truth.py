@@ -143,6 +143,11 @@ class EvaluationSet:
     # may miss a lesion, original px, shape ``(N, 2)``; `None` without maps.
     tolerance: npt.NDArray[np.float64] | None = None
 
+    @property
+    def boxed_images(self) -> pd.Index:
+        """Ids of the images on which localisation can be evaluated, in order."""
+        return self.image_ids[self.boxes_trusted]
+
     @cached_property
     def versus_normal(self) -> npt.NDArray[np.bool_] | None:
         """True for positive and for normal images, shape ``(N,)``; `None` where unknown."""

@@ -1,4 +1,4 @@
-"""Plan how many validation patients give a guarantee its threshold."""
+"""Plan of a guarantee as a command gives it; the sizes are computed by `guarantee_size`."""
 
 from __future__ import annotations
 
