@@ -230,7 +230,7 @@ def coco_average_precision(pairs: BoxPairs) -> dict[str, float | None]:
 
 
 def _coco_hits(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
-    """Return True for the boxes that pycocotools matches, shape ``(thresholds, boxes)``."""
+    """Return True for the predicted boxes that pycocotools matches, ``(thresholds, boxes)``."""
     hit = np.zeros((len(IOU_THRESHOLDS), len(pairs.boxes.score)), dtype=bool)
     near = pairs.iou >= IOU_THRESHOLDS.min() - _MARGIN
     box = pairs.box[near]

@@ -85,7 +85,7 @@ class BoxArguments(NamedTuple):
 
 @dataclass(frozen=True)
 class _Output:
-    """Boxes of one image."""
+    """Boxes of one image, as they are read from the output of a library."""
 
     where: str  # name of the output in messages
     edges: np.ndarray  # (N, 4) xyxy
@@ -217,7 +217,7 @@ def box_arguments(
     ids = _numbers_of_outputs(boxes, truth) if image_ids is None else _index_of_ids(image_ids)
     predicted = _as_table(boxes, ids, "boxes")
     true = _as_table(truth, ids, "truth")
-    if "finding" not in predicted or "finding" not in true:  # one side alone tells nothing
+    if "finding" not in predicted or "finding" not in true:  # classes are comparable only if both have them
         predicted = predicted.drop(columns="finding", errors="ignore")
         true = true.drop(columns="finding", errors="ignore")
     if one_class:
@@ -372,7 +372,7 @@ def _is_ultralytics(output: Any) -> bool:
 
 
 def _read_one(output: Any, where: str, box_format: BoxFormat | None) -> _Output:
-    """Read the boxes of one image."""
+    """Read the boxes of one image from the output of any known library."""
     names: Mapping[int, str] | None = None
     if _is_detections(output):
         boxes = output.xyxy

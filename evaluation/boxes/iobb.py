@@ -100,7 +100,7 @@ class WeightedIobb:
 
 
 def _iobb(pairs: BoxPairs) -> Floats:
-    """Return the share of each pair's predicted box that lies on its true box, ``(pairs,)``."""
+    """Return the IoBB of each pair: the share of the predicted box's area on the true box."""
     box = pairs.boxes.corners[pairs.box]
     true = pairs.truth.corners[pairs.true]
     sides = np.minimum(box[:, 2:], true[:, 2:]) - np.maximum(box[:, :2], true[:, :2])

@@ -262,8 +262,8 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
     part_of_point = np.asarray(labels, np.int64)
     peaks = np.full(count, -np.inf)
     np.maximum.at(peaks, part_of_point[above], points[above])
-    # Position of the first point of each part. Points are assigned from the last to the first, so
-    # the first one is what remains.
+    # Position of the first point of each part. The points are assigned from the last to the first,
+    # and each assignment replaces the one before, so the first point remains.
     backwards = np.arange(points.size)[::-1]
     first_point = np.full(count, points.size)
     first_point[part_of_point.ravel()[backwards]] = backwards

@@ -388,7 +388,7 @@ def greedy_matches(
         number_of_box = np.cumsum(is_first_of_box) - 1
         is_best = is_free & (free_iou == best[number_of_box])
         pair = np.where(is_best, np.arange(len(box))[:, None], -1)
-        chosen = np.maximum.reduceat(pair, first, axis=0)  # the later of equal pairs
+        chosen = np.maximum.reduceat(pair, first, axis=0)  # of pairs of equal IoU the later one
         row, threshold = np.nonzero(chosen >= 0)
         hit[box[first][row], threshold] = True
         taken[true[chosen[row, threshold]], threshold] = True

@@ -116,7 +116,7 @@ class ProtocolEvaluator:
         evaluated = boxes.iloc[order[image[order] >= 0]].reset_index(drop=True)
         self._boxes = evaluated.assign(finding=evaluated.get("finding", "lesion"))
         true = truth[truth["image_id"].isin(image_ids)].reset_index(drop=True)
-        is_crowd = pd.Series(true.get("crowd", False), index=true.index).eq(True)  # empty: none
+        is_crowd = pd.Series(true.get("crowd", False), index=true.index).eq(True)  # a missing value is no crowd
         self._truth = true.assign(finding=true.get("finding", "lesion"), crowd=is_crowd)
         self._has_crowds = bool(self._truth["crowd"].any())
         if not len(self._boxes) or not len(self._truth):
@@ -300,7 +300,7 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
         return float(best_precision(called, n_true, true / n_true).sum() / n_true)
     if rule == "steps":
         return float((true / called).sum() / n_true)
-    if rule == "raw-trapezoids":  # from precision 1 at recall 0
+    if rule == "raw-trapezoids":  # the curve starts at precision 1 and recall 0
         before = np.divide(true - 1, called - 1, out=np.ones(len(true)), where=called > 1)
         return float((true / called + before).sum() / 2 / n_true)
     height = best_precision(called, n_true, points, beyond=True)
@@ -514,7 +514,11 @@ def _gives(
 
 
 def _chance(values: Floats, reported: Sequence[ReportedFigure]) -> float:
-    """Return the share of arbitrary figures near the reported ones that some protocol gives."""
+    """Return the share of arbitrary figures that at least one protocol gives.
+
+    The arbitrary figures are drawn at random from a range around the reported ones. `values` holds
+    the figures by each protocol, shape ``(protocols, F)``.
+    """
     rng = np.random.default_rng(0)
     low = np.array([max(0.0, one.value - _NEAR) for one in reported])
     high = np.array([min(1.0, one.value + _NEAR) for one in reported])

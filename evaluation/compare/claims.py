@@ -128,7 +128,7 @@ class Claim:
 
     @property
     def falling(self) -> Claim:
-        """The same claim with the system of the higher figure first."""
+        """The same claim, turned so that the system with the higher figure comes first."""
         if self.equal or not self.values[0] < self.values[1]:
             return self
         return replace(

@@ -126,7 +126,7 @@ def _cut(values: Floats, edges: Sequence[float], names: Sequence[str]) -> Groups
 
 
 def _images_of(evaluated: EvaluationSet, images: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the images table in the order of the evaluated images."""
+    """Return the rows of the table of images, in the order of the evaluated images."""
     rows = images.drop_duplicates("image_id").set_index("image_id")
     return rows.reindex(evaluated.image_ids).reset_index()
 
@@ -336,7 +336,7 @@ def _figures_of_images(
     calls = [called for scorecard in scorecards if (called := scorecard.called(policy)) is not None]
     if len(calls) < len(scorecards):
         return {}
-    positive = np.mean(calls, axis=0)  # over seeds
+    positive = np.mean(calls, axis=0)  # (N,), share of the seeds that call an image positive
     ones = np.ones(len(positive))
     figures: dict[str, tuple[Floats, _Rows, Floats | None]] = {
         "recall": (positive, evaluated.y_true, ones),

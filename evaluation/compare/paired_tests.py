@@ -362,7 +362,7 @@ class _Rows:
 
     target: str
     reference: str  # name of the reference system
-    level: float  # coverage of each interval for which all contrasts hold at once
+    level: float  # coverage of an interval if all differences from the reference are to hold
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, estimate: ClusteredEstimate, pair: tuple[str, str], **rest: Any) -> None:

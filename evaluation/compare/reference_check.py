@@ -149,7 +149,11 @@ def headline_labels(
 
 
 def _weakest_claim(claims: Sequence[Claim]) -> Claim | None:
-    """Return the shown difference of a leading system whose interval is nearest to 0."""
+    """Return the claim of the headline whose interval is nearest to 0; None if there is none.
+
+    Only differences in AUROC that are shown, and that involve a system with the highest AUROC, are
+    considered.
+    """
     of_auroc = [claim for claim in claims if claim.metric == "auroc"]
     if not of_auroc or len(of_auroc) < len(claims):
         return None  # the headline is about another figure

@@ -441,7 +441,7 @@ class Scorecard:
         normal = None
         figures = _of_ranking(ALL, ranked)
         if self._ranked_normal is not None:
-            normal = self._ranked_normal.sums(weights, beside=ranked)  # with the same positives
+            normal = self._ranked_normal.sums(weights, beside=ranked)  # the positives are the same
             figures |= _of_ranking(VERSUS_NORMAL, normal)
         if self._calibration is not None:
             calibration = self._calibration.figures(weights)
@@ -493,7 +493,7 @@ class Scorecard:
             if boxes is not self._decided:
                 precision = boxes.precision(weights[rows], family("coco_decided"))
                 values |= precision | boxes.ranked(weights[rows])
-                if not self._is_of_stored("ap50"):  # boxes of maps: stored are the decided ones
+                if not self._is_of_stored("ap50"):  # boxes of maps are not stored
                     names = [MetricKey(ALL, "", metric) for metric in family("coco")]
                     values |= dict(zip(names, precision.values(), strict=True))
             for key, column in values.items():
@@ -590,7 +590,7 @@ class Scorecard:
         """
         missing: dict[MetricKey, str] = {}
         if self.boxes is None:
-            # Figures of called boxes have no row where nothing chose a cut.
+            # Figures of called boxes are left out: without a score cut they get no row.
             missing |= _without(
                 "boxes", "", (metric for metric in METRICS if _needs(metric) == {"boxes"})
             )
@@ -618,7 +618,7 @@ class Scorecard:
             The reason as a phrase; empty if the figure is defined.
         """
         key = MetricKey(ALL, policy, metric)
-        figure = self.once.get(key)  # without pycocotools, which is slow and agrees
+        figure = self.once.get(key)  # without pycocotools, which is slow and gives the same
         if figure is not None and not np.isnan(figure[0]):
             return ""
         never = "nothing on validation gives it"

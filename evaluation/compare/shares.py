@@ -160,7 +160,7 @@ class _Share(NamedTuple):
 
     @property
     def counts(self) -> _Counts:
-        """Numerator, denominator and number of patients."""
+        """Numerator, denominator and number of patients of the share."""
         return _Counts(
             float(self.counted.sum()), float(self.of.sum()), int(np.count_nonzero(self.of))
         )
@@ -366,7 +366,7 @@ class Shares:
     def _replicates(
         self, counts: Floats, totals: Floats, of: Sequence[int], resamples: Resamples
     ) -> Floats:
-        """Compute every share on every resample, shape ``(R, shares)``."""
+        """Compute every share on every bootstrap resample, shape ``(R, shares)``."""
         # Single precision has enough digits for percentiles, and is twice as fast.
         table = counts.astype(np.float32)
         whole = totals.astype(np.float32)
@@ -436,7 +436,7 @@ class Shares:
 
 
 def _row(key: _Key, figure: _Figure) -> dict[str, Any]:
-    """Return a figure as a row of the table."""
+    """Return a figure as a row of the table of the failure analysis."""
     system, name = key
     interval = figure.interval
     return {

@@ -248,7 +248,7 @@ def _pair_headline(question: _Question, claim: Claim) -> _Headline:
         values |= {"leader": claim.first, "other": claim.second, "label": "difference"}
         return _Headline(Statement("pair_higher", values), "decided")
     if claim.standing == "second":
-        # The difference keeps the sign that it has in the tables.
+        # The difference is not turned round, so it has the same sign as in the tables.
         values |= {
             "leader": claim.second,
             "other": claim.first,

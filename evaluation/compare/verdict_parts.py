@@ -137,7 +137,7 @@ class Verdict:
 
     @property
     def chance(self) -> str:
-        """Sentence that no system was shown to be better than chance; empty if one was."""
+        """Sentence that no system was shown to be better than chance; empty if it does not hold."""
         return "" if self.better_than_chance is None else self.better_than_chance.text
 
     @property
