@@ -52,7 +52,8 @@ class WeightedAfroc:
             clusters: Patient of each image as a whole number from 0, shape ``(images,)``.
 
         Returns:
-            The area, in which each of the k lesions of an image has the weight 1 / k.
+            An object that computes the area, with the weight 1 / k for each of the k lesions of an
+            image.
 
         Source:
             Chakraborty and Zhai 2016.

@@ -217,7 +217,7 @@ def box_arguments(
     ids = _numbers_of_outputs(boxes, truth) if image_ids is None else _index_of_ids(image_ids)
     predicted = _as_table(boxes, ids, "boxes")
     true = _as_table(truth, ids, "truth")
-    if "finding" not in predicted or "finding" not in true:  # classes are comparable only if both have them
+    if "finding" not in predicted or "finding" not in true:  # classes of one table compare nothing
         predicted = predicted.drop(columns="finding", errors="ignore")
         true = true.drop(columns="finding", errors="ignore")
     if one_class:

@@ -116,7 +116,7 @@ class ProtocolEvaluator:
         evaluated = boxes.iloc[order[image[order] >= 0]].reset_index(drop=True)
         self._boxes = evaluated.assign(finding=evaluated.get("finding", "lesion"))
         true = truth[truth["image_id"].isin(image_ids)].reset_index(drop=True)
-        is_crowd = pd.Series(true.get("crowd", False), index=true.index).eq(True)  # a missing value is no crowd
+        is_crowd = pd.Series(true.get("crowd", False), index=true.index).eq(True)  # NaN: none
         self._truth = true.assign(finding=true.get("finding", "lesion"), crowd=is_crowd)
         self._has_crowds = bool(self._truth["crowd"].any())
         if not len(self._boxes) or not len(self._truth):

@@ -118,7 +118,7 @@ class Claim:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Metric and policy of the figure."""
+        """Metric and threshold policy of the figure; the policy is empty without a threshold."""
         return self.metric, self.policy
 
     @property

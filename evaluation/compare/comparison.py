@@ -216,7 +216,11 @@ class Comparison:
 
     @property
     def answer_estimates(self) -> Estimates:
-        """Figures on which the answer is based, by the unit of the protocol."""
+        """Figures on which the answer is based.
+
+        They are the figures by study or patient if the protocol has that unit, and otherwise the
+        figures by image.
+        """
         grouped = self.protocol.unit in ("study", "patient")
         return self.by_unit if grouped and self.by_unit is not None else self.estimates
 

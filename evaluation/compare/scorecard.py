@@ -242,7 +242,7 @@ class Scorecard:
 
     @property
     def pairs(self) -> BoxPairs | None:
-        """Pairs of decided and true boxes; None without boxes."""
+        """Pairs of the decided predicted boxes with the true boxes; None without boxes."""
         return None if self._decided is None else self._decided.pairs
 
     @property
