@@ -140,9 +140,10 @@ def check_inside(table: pd.DataFrame, where: str, sizes: np.ndarray, *, sides: s
             width, height"; empty if the source gives corners.
 
     Raises:
-        InputError: Many boxes reach far outside their images. If `sides` is given, the message asks
-            whether the boxes are corners; then boxes that pass the border a little count as well,
-            if nearly all boxes are valid as corners.
+        InputError: Many boxes reach far outside their images. If `sides` is given, it is enough
+            that a tenth of the boxes pass the border by more than 1 px while nearly all boxes would
+            be inside if their widths and heights were corners. The message then asks whether they
+            are corners.
 
     Example:
         >>> table = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [90], "y2": [90]})

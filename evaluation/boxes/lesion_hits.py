@@ -43,11 +43,13 @@ HIT_RULES: dict[Hit, HitRule] = {"iou": HitRule("iou", 0.2), "centre": HitRule("
 class AfrocCurve(NamedTuple):
     """Points of an alternative FROC (AFROC) curve, from (0, 0) to (1, 1).
 
+    Each point belongs to a score cut; only marks with a score of at least the cut count there.
+
     Attributes:
-        false_positive_fraction: Share of the images without a lesion that have a false mark with a
-            score at or above the cut, in [0, 1], shape ``(points,)``.
-        lesion_fraction: Weight of the lesions that are found at the cut, as a share of the weight
-            of all lesions, in [0, 1], shape ``(points,)``.
+        false_positive_fraction: Share of the images without a lesion that have a false mark, in
+            [0, 1], shape ``(points,)``.
+        lesion_fraction: Total weight of the found lesions, as a share of the weight of all lesions,
+            in [0, 1], shape ``(points,)``.
 
     Example:
         >>> AfrocCurve(np.array([0.0, 1.0]), np.array([0.0, 1.0])).lesion_fraction.tolist()

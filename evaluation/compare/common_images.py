@@ -110,10 +110,11 @@ def _count_assumed_patients(truth: GroundTruth, image_ids: pd.Index) -> int:
 def validation_learned_from(name: str, system: System, truth: GroundTruth) -> list[Note]:
     """Make a note if a system was fitted on some of the validation images.
 
-    The figures on test images are not affected. But a system's scores on images that it was fitted
-    on are more certain than on new images. Thresholds and calibration that are chosen on such
-    scores may miss the sensitivity or specificity that they were chosen for. An ensemble of the
-    models of a cross-validation always has such images, so they are noted and not refused.
+    The figures on test images are not affected. But the scores of a system separate the classes
+    better on images that it was fitted on than on new images. A threshold that is chosen on such
+    scores may therefore have another sensitivity or specificity on new images than it was chosen
+    for. An ensemble of the models of a cross-validation always has such validation images, so they
+    are noted and not refused.
 
     Args:
         name: Display name of the system.

@@ -38,7 +38,7 @@ class Comparison:
     Attributes:
         finding: Name of the finding that was evaluated.
         display_name: Name of the finding as it is shown to people.
-        findings: Names of the findings of which any makes an image positive.
+        findings: Names of the findings that count: an image is positive if any of them is present.
         systems: Output of each system by its display name, in the order of the report; the first is
             the reference system.
         estimates: All figures of systems and all paired differences, by image, with intervals.
@@ -112,7 +112,7 @@ class Comparison:
 
     @cached_property
     def policies(self) -> list[str]:
-        """Threshold policies for which at least one system has a confusion matrix, in order."""
+        """Threshold policies for which at least one system has a confusion matrix."""
         policies = [policy for result in self.systems.values() for policy in result.confusion]
         return list(dict.fromkeys(policies))
 

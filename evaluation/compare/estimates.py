@@ -344,7 +344,8 @@ class Estimates:
 
         Args:
             first: Display name of the first system.
-            second: Display name of the second system; the two may be given in either order.
+            second: Display name of the second system. The order in which the pair is stored does
+                not matter.
             metric: Short name of the metric, such as ``auroc``.
             policy: Rule by which the threshold was chosen; empty for a figure without a threshold.
             subgroup: Name of the group of images on which the figure is computed.

@@ -294,6 +294,26 @@ def failure_table(
     Returns:
         Table with the columns of `FAILURE_COLUMNS`, one row for each figure of a system or
         difference of two systems, by topic and group.
+
+    Example:
+        >>> from cxr_compare.evaluation.compare.common_images import common_test_images
+        >>> from cxr_compare.evaluation.compare.evaluated_models import evaluate_models
+        >>> from cxr_compare.evaluation.decisions.system_output import System
+        >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "sex": ["F", "F", "M"] * 26
+        ...     + ["F", "M"]})
+        >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
+        >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
+        >>> truth = GroundTruth(images, labels, roles)
+        >>> ran = images[["image_id"]].assign(status="ok")
+        >>> rows = ran[["image_id"]].assign(finding="label", score=[0.2, 0.7, 0.3, 0.4] * 20)
+        >>> systems = {"A": System("A", "scores", ran, rows)}
+        >>> evaluated, _ = common_test_images(systems, truth)
+        >>> models, _ = evaluate_models({"A": systems}, evaluated, truth, ["max_f1"])
+        >>> resamples = Resamples(evaluated.n_patients, 50, 0)
+        >>> table = failure_table(models, truth, Protocol(), None, resamples)
+        >>> sorted(set(table.loc[table["topic"] == "sex", "group"]))
+        ['F', 'F - rest', 'M', 'not F']
     """
     scorecards = scorecards_of(models)
     evaluated = evaluation_set_of(scorecards)

@@ -135,7 +135,8 @@ def resampled_tests(estimates: Estimates, differences: Differences) -> pd.DataFr
 
     Args:
         estimates: Figures and paired differences with intervals.
-        differences: Replicates of the differences, or estimates over training seeds.
+        differences: Replicates of the differences (their values on bootstrap resamples), or
+            estimates over training seeds.
 
     Returns:
         Table with the columns of `TEST_COLUMNS`: one row for the AUROC of each system, without a

@@ -586,7 +586,7 @@ class Scorecard:
         """List the figures that this model cannot have.
 
         Returns:
-            Reason by metric, as a phrase for tables.
+            Reason for each such figure by metric, as a phrase for tables.
         """
         missing: dict[MetricKey, str] = {}
         if self.boxes is None:

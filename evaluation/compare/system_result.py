@@ -17,7 +17,7 @@ from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 
 @dataclass(frozen=True)
 class SystemResult:
-    """Output of one system on the test images. If it has several training seeds, of the first one.
+    """Output of one system on the test images, from its first training seed if it has several.
 
     Attributes:
         thresholds: Threshold of each policy; `None` where the validation images give none.
