@@ -12,10 +12,11 @@ from cxr_compare.evaluation.statistics.ranking import FallingScores
 class WeightedAfroc:
     """Area under the AFROC curve, for many weightings of the patients at once.
 
-    The area is a mean over all pairs of a lesion and a normal image (an image without a lesion). A
-    pair counts 1 if the lesion is found with a higher score than that of the most confident false
-    mark on the normal image, 1/2 if the two scores are equal, and 0 otherwise. A lesion that no
-    mark finds and a normal image without a mark have the score minus infinity.
+    A mark is a predicted box, or a box or point that a reader set; a normal image is one without a
+    lesion. The area is a weighted mean over all pairs of a lesion and a normal image. A pair counts
+    1 if the lesion is found with a higher score than that of the most confident false mark on the
+    normal image, 1/2 if the two scores are equal, and 0 otherwise. A lesion that no mark finds and
+    a normal image without a mark have the score minus infinity.
 
     Args:
         hits: Lesions with the marks that find them, and false marks.

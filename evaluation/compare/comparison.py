@@ -260,8 +260,8 @@ class Comparison:
     def tests_with_holm(self) -> pd.DataFrame:
         """Table of tests with the column ``p_holm``, the p-values corrected by Holm's method.
 
-        The comparisons of the answer are corrected as one family, and those of the further
-        conclusions as another.
+        All comparisons of the answer are corrected together, and all comparisons of the further
+        conclusions are corrected together.
         """
         tests = self.tests.copy()
         tests_of_unit = self.tests_by(self.answer_estimates.unit)

@@ -268,7 +268,7 @@ def family_level(comparisons: int) -> float:
 
 
 def family_levels(n_systems: int) -> list[float]:
-    """Return the coverages of an interval as one of 1, 2, 3, ... comparisons.
+    """Return the coverage that each interval needs if 1, 2, 3, ... intervals are to hold at once.
 
     Args:
         n_systems: Number of systems in the comparison.

@@ -182,6 +182,8 @@ def evaluate_models(
 def scorecards_of(models: Models) -> Scorecards:
     """Collect the scorecards of the models of each system.
 
+    A scorecard computes all figures of one model.
+
     Args:
         models: Evaluated models of each system, one for each training seed.
 

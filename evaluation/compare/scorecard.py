@@ -663,7 +663,7 @@ Scorecards = Mapping[str, Sequence[Scorecard]]
 
 
 def evaluation_set_of(scorecards: Scorecards) -> EvaluationSet:
-    """Return the evaluated images, which are the same for all scorecards.
+    """Return the evaluated images, which are the same for all scorecards of a comparison.
 
     Args:
         scorecards: Scorecards of at least one system, one for each training seed.
