@@ -391,7 +391,7 @@ def _conclusion(
 
 
 def _systems_with_map_boxes(figures: Estimates, claim: Claim) -> list[str]:
-    """Return the systems of a claim about boxes whose boxes are cut out of activation maps."""
+    """Return the systems whose boxes are cut out of activation maps, for a claim about boxes."""
     if not METRICS[claim.metric].boxed:
         return []
     systems = []

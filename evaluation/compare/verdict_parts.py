@@ -142,7 +142,7 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        """Answer in one sentence. If no system was shown to beat chance, it says so first."""
+        """Answer in one sentence, which first says so if no system was shown to beat chance."""
         parts = [part for part in (self.chance, self.answer) if part]
         return f"{self.where}, {'; '.join(parts)}."
 
@@ -156,7 +156,7 @@ class Verdict:
 
     @property
     def further_claims(self) -> tuple[Claim, ...]:
-        """Differences in the sentences below the answer, which are corrected together by Holm."""
+        """Differences in the sentences below the answer, whose intervals hold together."""
         claims: list[Claim] = []
         for conclusion in self.conclusions:
             if conclusion.kind in ("pair", "operating_point"):
