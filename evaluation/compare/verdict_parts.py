@@ -191,8 +191,10 @@ class AnswerContext:
 
     Attributes:
         seeds: Number of training runs of each system, for the systems of which it is known.
-        same_training: Systems that come from the same training as an earlier one, such as a run and
-            its export: name of the earlier system by the name of the later one.
+        same_training: Systems that use the same training as an earlier one, such as a run and its
+            export: name of the earlier system by the name of the later one.
+        unequal: Training conditions that are not equal in all systems: for each condition, its
+            value by system, as `unequal_conditions` finds them.
         n_synthetic: Number of evaluated images that are synthetic.
         cautions: Notes on what may make the answer wrong, the most harmful first.
         uses_before: Number of uses of the test set before the protocol was first used; `None` if it
@@ -206,6 +208,7 @@ class AnswerContext:
 
     seeds: Mapping[str, int] = field(default_factory=dict)
     same_training: Mapping[str, str] = field(default_factory=dict)
+    unequal: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     n_synthetic: int = 0
     cautions: tuple[Note, ...] = ()
     uses_before: int | None = None
