@@ -201,9 +201,10 @@ def unchecked_average_precision(
 def coco_average_precision(pairs: BoxPairs) -> dict[str, float | None]:
     """Compute `average_precision` from pairs of predicted and true boxes.
 
-    A predicted box whose IoU with every true box is below 0.5 matches none. If a box and a true box
-    overlap nothing else, they match where their IoU reaches the threshold. Only the remaining boxes
-    are given to pycocotools, which is slow; the result equals that of pycocotools on all boxes.
+    A predicted box whose IoU with every true box is below 0.5 matches none. If a predicted and a
+    true box have an IoU of 0.5 or more with each other only, they match where this IoU reaches the
+    threshold. Only the remaining boxes are given to pycocotools, which is slow. The result equals
+    that of pycocotools on all boxes.
 
     Args:
         pairs: Pairs of predicted and true boxes, see `pair_boxes`.
@@ -236,7 +237,7 @@ def _coco_hits(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
     box = pairs.box[near]
     true = pairs.true[near]
     iou = pairs.iou[near]
-    # A predicted and a true box that overlap nothing else match if their IoU reaches the threshold.
+    # If two boxes reach an IoU of 0.5 with each other only, they match where it is high enough.
     plain = (np.bincount(box)[box] == 1) & (np.bincount(true)[true] == 1)
     plain &= np.abs(iou[:, None] - IOU_THRESHOLDS).min(axis=1) > _MARGIN
     hit[:, box[plain]] = iou[plain] >= IOU_THRESHOLDS[:, None]

@@ -87,7 +87,7 @@ class WeightedFroc:
 class FrocCurve(NamedTuple):
     """FROC curve: sensitivity per lesion against the mean number of false positives per image.
 
-    Both arrays rise from point to point. They are empty if there is no lesion.
+    From point to point, neither array falls. Both are empty if there is no lesion.
 
     Attributes:
         false_positives_per_image: Mean number of false positives per image, shape ``(points,)``.

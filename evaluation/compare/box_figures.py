@@ -114,7 +114,7 @@ def named_columns(metrics: Sequence[str], columns: Floats) -> dict[MetricKey, Fl
     """Split a table of figures into its columns, by the key of their metrics.
 
     Args:
-        metrics: Short name of the metric of each column. No metric has a threshold policy.
+        metrics: Short name of the metric of each column. The metrics have no threshold policy.
         columns: Figures, shape ``(R, metrics)``, or ``(R,)`` for a single metric.
 
     Returns:

@@ -210,8 +210,8 @@ def permuted_p_values(
     """Compute permutation p-values of the gaps between a group and the rest, for few patients.
 
     A p-value is computed for a figure only if the group or the rest has fewer than `FEW` patients
-    with images that the figure uses: positive images for sensitivity, negative images for
-    specificity, and each of both classes for AUROC. Thresholds are fixed.
+    with images that the figure uses: positive images for sensitivity and localised sensitivity,
+    negative images for specificity, and each of both classes for AUROC. Thresholds are fixed.
 
     Args:
         scorecards: Scorecards of each system, one for each training seed.
@@ -376,6 +376,10 @@ def add_groups(
     shares: Shares, scorecards: Scorecards, groups: Mapping[str, Groups], policy: str
 ) -> None:
     """Add sensitivity, specificity and AUROC of each group of images, and of the rest.
+
+    If all training seeds of a system show positions in the image, the localised sensitivity (the
+    share of positive images that are called positive and whose scored point is on a lesion) is
+    added as well.
 
     The rest of a group is all images of other groups. If there are two groups, the rest is added
     for the first one only, because the second one is its rest.

@@ -124,7 +124,7 @@ def estimate_figures(
 
     Args:
         target: Name of the target: the question that is evaluated, such as ``lung_opacity``.
-        replicates: Replicates of the figures of all systems.
+        replicates: Replicates of the figures of all systems: their values on bootstrap resamples.
         resamples: Number of patients, and number and seed of the resamples that gave `replicates`.
         unit: Unit of the scorecards: ``image``, ``study`` or ``patient``.
 
