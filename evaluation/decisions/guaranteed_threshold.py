@@ -247,7 +247,7 @@ class _Share:
 
     @cached_property
     def _by_patient(self) -> tuple[Integers, Integers]:
-        """Indices of the counted images, sorted by patient, and the number of each patient's images."""
+        """Indices of the counted images, sorted by patient, and their number for each patient."""
         image = np.flatnonzero(self.counts)
         _, owner, sizes = np.unique(self.patients[image], return_inverse=True, return_counts=True)
         return image[np.argsort(owner, kind="stable")], sizes

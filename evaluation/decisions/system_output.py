@@ -168,7 +168,7 @@ class SystemOutput:
 
     @cached_property
     def maps(self) -> pd.DataFrame | None:
-        """One activation map for each image: that of its highest-scoring finding; `None` without maps."""
+        """Map of each image: that of its highest-scoring finding; `None` without maps."""
         rows = self._rows(self.system.maps)
         if rows.empty:
             return None
