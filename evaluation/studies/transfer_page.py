@@ -47,13 +47,17 @@ _COMMON = (
 
 
 def drops(transfer: Transfer) -> list[Statement]:
-    """Return a statement on each drop: shown ones first, the largest first.
+    """Return a statement on each drop: first those that are shown, the largest first.
 
     Args:
-        transfer: The evaluated systems.
+        transfer: Figures of all systems on all data sets.
 
     Returns:
         The statements.
+
+    Example:
+        >>> drops(Transfer([], [], "max_f1", []))
+        []
     """
     return [statement for statement, _ in _sized_drops(transfer)]
 
@@ -83,7 +87,7 @@ def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
 
 
 def _headline(transfer: Transfer) -> str:
-    """Return the losses that were shown on each data set."""
+    """Return the losses that are shown on each data set."""
     sets = []
     for data in transfer.sets:
         cells = [cell for cell in transfer.cells if cell.data_set == data.name and cell.drop]
@@ -106,7 +110,10 @@ def _is_loss(cell: TransferCell) -> bool:
 
 
 def _standing(cell: TransferCell, n_drops: int) -> str:
-    """Return if a drop is shown: its interval is for it alone, its p-value for all drops."""
+    """Return a text that says whether a drop is shown.
+
+    The interval is for this drop alone, and the p-value is corrected for all drops.
+    """
     if cell.p_value is None or cell.drop is None:
         return _sentence("few_images", cell.n_images)
     p = p_equation(cell.p_value)
@@ -118,10 +125,10 @@ def _standing(cell: TransferCell, n_drops: int) -> str:
 
 
 def write_transfer(transfer: Transfer, out: Path) -> Path:
-    """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``; return the page.
+    """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``.
 
     Args:
-        transfer: The evaluated systems.
+        transfer: Figures of all systems on all data sets.
         out: Folder of the files.
 
     Returns:
@@ -147,7 +154,7 @@ def _transfer_dict(transfer: Transfer) -> dict[str, Any]:
 
 
 def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
-    """Return a cell as rows: figure, threshold, estimate and interval."""
+    """Return the figures of a cell as rows: figure, threshold, estimate and interval."""
     common = {name: getattr(cell, name) for name in _COMMON}
 
     def row(
@@ -267,7 +274,7 @@ def _shortcut_text(shortcut: Mapping[str, Any] | None) -> str:
 
 
 def _counted(transfer: Transfer, data_set: str) -> str:
-    """Return the number of images of a column, and of systems that are evaluated on fewer."""
+    """Return the number of images on a data set, and the systems that are evaluated on fewer."""
     cells = [cell for cell in transfer.cells if cell.data_set == data_set]
     most = max(cells, key=lambda cell: cell.n_images)
     fewer = [(cell.system, cell.n_images) for cell in cells if cell.n_images < most.n_images]
@@ -275,7 +282,7 @@ def _counted(transfer: Transfer, data_set: str) -> str:
 
 
 def _rate_table(transfer: Transfer, metric: str) -> Table:
-    """Return a figure at the threshold from home and at local ones, a row for each threshold."""
+    """Return a figure at the threshold from home and at local ones, one row for each threshold."""
     chosen = {refit.positives for cell in transfer.cells for refit in cell.refits}
     numbers = sorted(
         chosen, key=lambda positives: (positives is None, positives)
@@ -323,7 +330,7 @@ def _calibration_table(transfer: Transfer) -> Table:
 
 
 def _chart(transfer: Transfer) -> Chart:
-    """Chart the AUROC of each system on each data set, with its interval."""
+    """Draw the AUROC of each system on each data set, with its interval."""
     n = len(transfer.systems) + 1
     curves = []
     for at, system in enumerate(transfer.systems):
