@@ -170,7 +170,7 @@ def _splits(
 
 
 def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
-    """Return True if a run was trained on a data set; the data of its first weights do not count."""
+    """Return True if a run was trained on a data set; data of its first weights do not count."""
     made_on = info.get("data_set") or {}
     return bool(made_on.get("content_id") == dataset.ids["content_id"])
 
