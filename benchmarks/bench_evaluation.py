@@ -23,6 +23,7 @@ from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import (
     OverlappingBoxes,
     OverlapRule,
+    StoredPairs,
     overlap_candidates,
 )
 from cxr_compare.evaluation.compare.evaluated_models import Models
@@ -30,7 +31,7 @@ from cxr_compare.evaluation.compare.failure_analysis import failure_table
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.decisions.box_choice import BoxCandidate, BoxChoice, BoxRule
+from cxr_compare.evaluation.decisions.box_choice import BoxCandidate, BoxChoice
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
 from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
@@ -251,8 +252,14 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
     choices = {
         name: BoxChoice(
             [
-                BoxCandidate(rule, pair_boxes(left, evaluated.truth, ids[rows]))
-                for rule, left in overlap_candidates(found[found["image_id"].isin(ids[rows])])
+                BoxCandidate(*each)
+                for each in overlap_candidates(
+                    StoredPairs.on_images(
+                        OverlappingBoxes.from_boxes(found[found["image_id"].isin(ids[rows])]),
+                        evaluated.truth,
+                        ids[rows],
+                    )
+                )
             ],
             names,
         )
@@ -321,17 +328,17 @@ def evaluate(
             policy: choose_threshold(kept.y_true, kept.scores, policy) for policy in POLICIES
         }
         choice = systems.choices.get(name)
-        by_rule = None
-        if boxes is not None:
-            by_rule = partial(_boxes_by_rule, OverlappingBoxes.from_boxes(boxes))
+        stored = None if boxes is None else OverlappingBoxes.from_boxes(boxes)
+        rule = None if choice is None else choice.rule
+        overlap = rule.limit if isinstance(rule, OverlapRule) else None
         scorecard = Scorecard(
             evaluated,
             scores,
             choices,
             validation=kept,
-            boxes=by_rule(choice.rule) if by_rule and choice else None,
-            stored_boxes=boxes,
-            boxes_by_rule=by_rule,
+            boxes=None if stored is None else stored.left(overlap),
+            stored_boxes=stored,
+            overlap=overlap,
             box_cut=None if choice is None else choice.cut,
             box_choice=choice,
         )
@@ -347,10 +354,6 @@ def evaluate(
     truth = GroundTruth(systems.images, pd.Series(dtype=float), pd.Series(dtype=object), "lesion")
     where = failure_table(cast(Models, models), truth, Protocol(), None, resamples)
     return pd.concat([figures, where], ignore_index=True)
-
-
-def _boxes_by_rule(boxes: OverlappingBoxes, rule: BoxRule) -> pd.DataFrame:
-    return boxes.left(rule.limit if isinstance(rule, OverlapRule) else None)
 
 
 def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:

@@ -1,4 +1,4 @@
-"""Tables of a source before any pixel is decoded, and the builder with which formats make them."""
+"""The class of a format, the tables of a source before pixels are decoded, and their builder."""
 
 from __future__ import annotations
 

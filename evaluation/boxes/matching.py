@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -37,12 +38,19 @@ class RankedBoxes:
         rank: Rank within the image, 0 for the most confident, shape ``(N,)``.
         score: Score, shape ``(N,)``.
         corners: Corners xyxy in original px, shape ``(N, 4)``.
+        row: Row of each box in the table that it comes from, shape ``(N,)``.
     """
 
     image: npt.NDArray[np.int64]
     rank: npt.NDArray[np.int64]
     score: Floats
     corners: Floats
+    row: npt.NDArray[np.int64]
+
+    @cached_property
+    def falling(self) -> npt.NDArray[np.int64]:
+        """Positions of the boxes in falling score, equal scores in their order, shape ``(N,)``."""
+        return np.argsort(-self.score, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -78,17 +86,59 @@ class BoxPairs:
     true: npt.NDArray[np.int64]
     iou: Floats
 
+    def subset(self, kept: npt.NDArray[np.bool_], most: int | None = MAX_BOXES) -> BoxPairs:
+        """Return the pairs of some of the predicted boxes, without computing an IoU again.
+
+        Args:
+            kept: True for the predicted boxes that are kept, shape ``(N,)``.
+            most: Number of kept boxes of an image that count, the most confident; None for all.
+
+        Returns:
+            The pairs of the kept boxes, as `pair_boxes` makes them of these boxes alone.
+
+        Example:
+            >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+            ...     "y2": [2.0]})
+            >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(x2=3.0, score=0.4)])
+            >>> pairs = pair_boxes(boxes, truth, pd.Index(["a"]))
+            >>> pairs.subset(np.array([False, True])).iou.tolist()
+            [0.75]
+        """
+        boxes = self.boxes
+        chosen = np.flatnonzero(kept)
+        rank = _rank_within(boxes.image[chosen], len(self.truth.per_image))
+        if most is not None:
+            chosen = chosen[rank < most]
+            rank = rank[rank < most]
+        number = np.full(len(boxes.image), -1)
+        number[chosen] = np.arange(len(chosen))
+        of_chosen = number[self.box] >= 0
+        ranked = RankedBoxes(
+            boxes.image[chosen],
+            rank,
+            boxes.score[chosen],
+            boxes.corners[chosen],
+            boxes.row[chosen],
+        )
+        box = number[self.box[of_chosen]]
+        return BoxPairs(ranked, self.truth, box, self.true[of_chosen], self.iou[of_chosen])
+
 
 def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> RankedBoxes:
     """Order boxes by image (their labels; -1 is not evaluated) and falling score."""
     order = np.lexsort((-boxes.scores, boxes.labels))
     order = order[boxes.labels[order] >= 0]
     image = np.asarray(boxes.labels[order], dtype=np.int64)
-    counts = np.bincount(image, minlength=n_images)
-    rank = np.arange(len(image)) - (np.cumsum(counts) - counts)[image]
+    rank = _rank_within(image, n_images)
     counted = rank < (most or len(rank) + 1)
-    order = order[counted]
-    return RankedBoxes(image[counted], rank[counted], boxes.scores[order], boxes.corners[order])
+    row = order[counted]
+    return RankedBoxes(image[counted], rank[counted], boxes.scores[row], boxes.corners[row], row)
+
+
+def _rank_within(image: npt.NDArray[np.int64], n_images: int) -> npt.NDArray[np.int64]:
+    """Return the rank of each box within its image, for boxes that are ordered by image."""
+    counts = np.bincount(image, minlength=n_images)
+    return np.asarray(np.arange(len(image)) - (np.cumsum(counts) - counts)[image])
 
 
 def _true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
@@ -236,7 +286,7 @@ def match_pairs(
         order = np.lexsort((-pairs.iou, pairs.box))
         usable[order[1:][pairs.box[order[1:]] == pairs.box[order[:-1]]]] = False
     hit = greedy_matches(pairs, usable, thresholds).hit
-    falling = np.argsort(-boxes.score, kind="stable")
+    falling = boxes.falling
     return BoxMatches(
         hit[falling], boxes.image[falling], boxes.score[falling], pairs.truth.per_image
     )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
+from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _LEAST_OVERLAP = 0.1
@@ -50,13 +51,8 @@ class OverlappingBoxes:
         sizes = np.diff(np.append(first, len(image)))
         rank = np.arange(len(image)) - np.repeat(first, sizes)
         later = np.repeat(sizes, sizes) - rank - 1  # boxes of the image that follow each box
-        stronger = np.repeat(np.arange(len(image)), later)
-        first_pair = np.cumsum(later) - later
-        weaker = stronger + 1 + np.arange(len(stronger)) - np.repeat(first_pair, later)
         corners = boxes[EDGES].to_numpy(np.float64)[order]
-        meet = _share_pixels(corners, stronger, weaker)  # most pairs of an image lie apart
-        stronger = stronger[meet]
-        weaker = weaker[meet]
+        stronger, weaker = _meeting_pairs(corners, later)  # most pairs of an image lie apart
         iou = box_iou(corners[stronger], corners[weaker])
         overlapping = np.flatnonzero(iou > _LEAST_OVERLAP)
         by_rank = overlapping[np.argsort(rank[stronger[overlapping]], kind="stable")]
@@ -100,11 +96,31 @@ class OverlappingBoxes:
         return stays
 
 
-def _share_pixels(corners: Floats, first: Integers, second: Integers) -> npt.NDArray[np.bool_]:
-    """Return True for the pairs of boxes that have an area in common, shape ``(pairs,)``."""
+def _meeting_pairs(corners: Floats, later: Integers) -> tuple[Integers, Integers]:
+    """Find the pairs of boxes of an image that have an area in common.
+
+    Args:
+        corners: Boxes by image, xyxy in px, shape ``(N, 4)``.
+        later: Number of boxes of the same image that follow each box, shape ``(N,)``.
+
+    Returns:
+        Position of the earlier and of the later box of each pair, shape ``(pairs,)`` each.
+    """
     x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
-    share = (x1[first] < x2[second]) & (x1[second] < x2[first])
-    return np.asarray(share & (y1[first] < y2[second]) & (y1[second] < y2[first]))
+    earlier: list[Integers] = []
+    following: list[Integers] = []
+    first = np.arange(len(corners))
+    for distance in range(1, int(later.max(initial=0)) + 1):
+        first = first[later[first] >= distance]
+        second = first + distance
+        meet = (x1[first] < x2[second]) & (x1[second] < x2[first])
+        near = first[meet]
+        far = second[meet]
+        meet = (y1[near] < y2[far]) & (y1[far] < y2[near])
+        earlier.append(near[meet])
+        following.append(far[meet])
+    nothing = [np.empty(0, dtype=np.int64)]
+    return np.concatenate(earlier or nothing), np.concatenate(following or nothing)
 
 
 def without_overlaps(boxes: pd.DataFrame, limit: float | None) -> pd.DataFrame:
@@ -159,21 +175,62 @@ class OverlapRule:
         return without_overlaps(boxes, self.limit)
 
 
-def overlap_candidates(boxes: pd.DataFrame) -> list[tuple[OverlapRule, pd.DataFrame]]:
+@dataclass(frozen=True)
+class StoredPairs:
+    """Stored and true boxes of images, which are paired once for every rule of overlap.
+
+    Attributes:
+        stored: The stored boxes, with those that overlap.
+        pairs: All stored boxes with the true boxes of their image.
+
+    Example:
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0],
+        ...     "y2": [10.0]})
+        >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(x2=9.0, score=0.8)])
+        >>> stored = OverlappingBoxes.from_boxes(boxes)
+        >>> pairs = StoredPairs.on_images(stored, truth, pd.Index(["a"]))
+        >>> pairs.left(None).iou.tolist(), pairs.left(0.6).iou.tolist()
+        ([1.0, 0.9], [1.0])
+    """
+
+    stored: OverlappingBoxes
+    pairs: BoxPairs
+
+    @classmethod
+    def on_images(
+        cls, stored: OverlappingBoxes, truth: pd.DataFrame, image_ids: pd.Index
+    ) -> StoredPairs:
+        """Pair stored and true boxes; see `pair_boxes` for the arguments."""
+        return cls(stored, pair_boxes(stored.boxes, truth, image_ids, most=None))
+
+    def left(self, limit: float | None) -> BoxPairs:
+        """Return the pairs of the boxes that stay; the 100 most confident of an image count.
+
+        Args:
+            limit: Largest IoU of two boxes of an image that both stay, 0.1 at least; None keeps
+                all boxes.
+        """
+        return self.pairs.subset(self.stored.kept(limit)[self.pairs.boxes.row])
+
+
+def overlap_candidates(stored: StoredPairs) -> list[tuple[OverlapRule, BoxPairs]]:
     """Apply every rule that validation chooses from to a detector's boxes.
 
     Args:
-        boxes: Stored boxes with ``image_id``, corners in original px and ``score``; may be empty.
+        stored: Stored and true boxes of the validation images.
 
     Returns:
-        Each rule with the boxes that stay. The first rule keeps all boxes; the others follow from
-        the largest overlap to the smallest. Among equally good rules the earlier is taken.
+        Each rule with the pairs of the boxes that stay. The first rule keeps all boxes; the others
+        follow from the largest overlap to the smallest. Among equally good rules the earlier is
+        taken.
 
     Example:
-        >>> boxes = pd.DataFrame({"image_id": "a", "x1": [0.0, 1.0], "y1": 0.0, "x2": 10.0,
-        ...     "y2": 10.0, "score": [0.9, 0.8]})
-        >>> [len(left) for _, left in overlap_candidates(boxes)]
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0],
+        ...     "y2": [10.0]})
+        >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(x2=9.0, score=0.8)])
+        >>> stored = OverlappingBoxes.from_boxes(boxes)
+        >>> pairs = StoredPairs.on_images(stored, truth, pd.Index(["a"]))
+        >>> [len(left.boxes.score) for _, left in overlap_candidates(pairs)]
         [2, 1, 1, 1, 1, 1, 1]
     """
-    overlapping = OverlappingBoxes.from_boxes(boxes)
-    return [(OverlapRule(limit), overlapping.left(limit)) for limit in _LARGEST_OVERLAPS]
+    return [(OverlapRule(limit), stored.left(limit)) for limit in _LARGEST_OVERLAPS]

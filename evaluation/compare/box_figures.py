@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import pandas as pd
-
 from cxr_compare.evaluation.boxes.afroc import WeightedAfroc
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.froc import WeightedFroc
 from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, Hit, LesionHits, find_lesions
-from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs
 from cxr_compare.evaluation.boxes.miou import WeightedMeanIou
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
@@ -30,8 +28,8 @@ class BoxFigures:
     """Figures of boxes that are ranked by score, and of boxes called from a score on.
 
     Args:
-        boxes: Predicted boxes: ``image_id``, corners in original px, ``score``.
-        evaluated: The evaluated images; those whose lesions are not all boxed take no part.
+        pairs: Predicted and true boxes of the evaluated images whose lesions are all boxed.
+        evaluated: The evaluated images.
         called: Whether there is a score cut from which boxes are called.
 
     Attributes:
@@ -39,11 +37,11 @@ class BoxFigures:
         finds: Lesions that boxes find, by rule of a hit.
     """
 
-    def __init__(self, boxes: pd.DataFrame, evaluated: EvaluationSet, *, called: bool) -> None:
+    def __init__(self, pairs: BoxPairs, evaluated: EvaluationSet, *, called: bool) -> None:
         trusted = evaluated.boxes_trusted
         patients = evaluated.patients[trusted]
         n_patients = evaluated.n_patients
-        self.pairs: BoxPairs = pair_boxes(boxes, evaluated.truth, evaluated.image_ids[trusted])
+        self.pairs = pairs
         self.finds: dict[Hit, LesionHits] = {
             hit: find_lesions(self.pairs, rule) for hit, rule in HIT_RULES.items()
         }

@@ -20,8 +20,8 @@ import pandas as pd
 
 from cxr_compare.evaluation.boxes.average_precision import coco_average_precision
 from cxr_compare.evaluation.boxes.froc import FrocCurve, froc_curve
-from cxr_compare.evaluation.boxes.matching import BoxPairs
-from cxr_compare.evaluation.boxes.overlaps import OverlapRule
+from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
+from cxr_compare.evaluation.boxes.overlaps import OverlappingBoxes, OverlapRule, StoredPairs
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.compare.box_figures import BoxFigures
 from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen
@@ -74,9 +74,12 @@ class Scorecard:
             thresholds are fixed.
         points: Scored point of each image, ``point_x`` and ``point_y`` in px; `None` without.
         boxes: Predicted boxes as decided; `None` without.
-        stored_boxes: All stored boxes of a detector; `None` where these are the decided ones.
-        boxes_by_rule: Function from a rule of `box_choice` to the boxes that it gives on these
-            images. Without it the rule is fixed.
+        stored_boxes: All stored boxes of a detector, with those that overlap. Without them the
+            decided boxes count as the stored ones.
+        overlap: Largest IoU of two stored boxes that are both decided ones; `None` keeps all.
+        boxes_by_rule: Function from a rule of `box_choice` to the boxes that it cuts out of a
+            classifier's maps. A system with neither this function nor stored boxes has a fixed
+            rule.
         box_cut: Score from which boxes are called.
         box_choice: Choice of the rule of `boxes` and of `box_cut`, which resamples make again.
             Without it both are fixed.
@@ -95,7 +98,8 @@ class Scorecard:
         validation: ValidationScores | None = None,
         points: pd.DataFrame | None = None,
         boxes: pd.DataFrame | None = None,
-        stored_boxes: pd.DataFrame | None = None,
+        stored_boxes: OverlappingBoxes | None = None,
+        overlap: float | None = None,
         boxes_by_rule: Callable[[BoxRule], pd.DataFrame | None] | None = None,
         box_cut: float | None = None,
         box_choice: BoxChoice | None = None,
@@ -112,6 +116,7 @@ class Scorecard:
         self.box_cut = box_cut
         self.box_choice = box_choice
         self._stored_boxes = stored_boxes
+        self._overlap = overlap
         self._boxes_by_rule = boxes_by_rule
         self.probability = probability
         self._fixed_choices = fixed_choices or {}
@@ -158,23 +163,46 @@ class Scorecard:
         self._making_figures = Lock()
         if self.boxes is None:
             return
-        self._decided = self._stored = self._box_figures(self.boxes)
-        if self._stored_boxes is not None:
-            self._stored = self._box_figures(self._stored_boxes)
+        self._decided = self._stored = self._box_figures(self._decided_pairs(self.boxes))
+        if self._stored_pairs is not None and self._overlap is not None:
+            self._stored = self._box_figures(self._stored_pairs.left(None))
         if self.box_choice is not None:
             self._by_rule[self.box_choice.index] = self._decided
 
-    def _box_figures(self, boxes: pd.DataFrame) -> BoxFigures:
-        return BoxFigures(boxes, self.evaluated, called=self.box_cut is not None)
+    @cached_property
+    def _stored_pairs(self) -> StoredPairs | None:
+        """Stored boxes of a detector, paired with the true boxes once for all rules."""
+        if self._stored_boxes is None:
+            return None
+        return StoredPairs.on_images(
+            self._stored_boxes, self.evaluated.truth, self.evaluated.boxed_images
+        )
+
+    def _decided_pairs(self, boxes: pd.DataFrame) -> BoxPairs:
+        if self._stored_pairs is not None:
+            return self._stored_pairs.left(self._overlap)
+        return self._paired(boxes)
+
+    def _paired(self, boxes: pd.DataFrame) -> BoxPairs:
+        return pair_boxes(boxes, self.evaluated.truth, self.evaluated.boxed_images)
+
+    def _box_figures(self, pairs: BoxPairs) -> BoxFigures:
+        return BoxFigures(pairs, self.evaluated, called=self.box_cut is not None)
 
     def _figures_of_rule(self, index: int) -> BoxFigures:
         """Return the figures of the boxes that a rule of the choice gives, made when needed."""
         with self._making_figures:  # replicates are computed by several threads
-            if index not in self._by_rule and self.box_choice and self._boxes_by_rule:
-                boxes = self._boxes_by_rule(self.box_choice.candidates[index].rule)
-                if boxes is not None:
-                    self._by_rule[index] = self._box_figures(boxes)
+            if index not in self._by_rule and self.box_choice is not None:
+                pairs = self._pairs_by_rule(self.box_choice.candidates[index].rule)
+                if pairs is not None:
+                    self._by_rule[index] = self._box_figures(pairs)
             return self._by_rule[index]
+
+    def _pairs_by_rule(self, rule: BoxRule) -> BoxPairs | None:
+        if self._stored_pairs is not None and isinstance(rule, OverlapRule):
+            return self._stored_pairs.left(rule.limit)
+        boxes = None if self._boxes_by_rule is None else self._boxes_by_rule(rule)
+        return None if boxes is None else self._paired(boxes)
 
     @property
     def pairs(self) -> BoxPairs | None:
@@ -185,7 +213,9 @@ class Scorecard:
     def _rule_is_open(self) -> bool:
         """True if resamples choose the rule of the boxes again."""
         choice = self.box_choice
-        return choice is not None and choice.is_open and self._boxes_by_rule is not None
+        if choice is None or not choice.is_open:
+            return False
+        return self._boxes_by_rule is not None or self._stored_boxes is not None
 
     @classmethod
     def from_output(
@@ -201,8 +231,9 @@ class Scorecard:
             validation=decision.chosen_scores,
             points=output.points(),
             boxes=boxes_by_rule(decision.box_rule),
-            stored_boxes=output.predicted_boxes if decision.overlap is not None else None,
-            boxes_by_rule=boxes_by_rule,
+            stored_boxes=output.overlapping if output.gives_boxes else None,
+            overlap=decision.overlap,
+            boxes_by_rule=None if output.gives_boxes else boxes_by_rule,
             box_cut=decision.box_cut,
             box_choice=decision.box_choice,
             fixed_choices=decision.fixed_choices,

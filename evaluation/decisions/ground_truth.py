@@ -217,6 +217,11 @@ class EvaluationSet:
     x_class: pd.Series | None = None
     tolerance: npt.NDArray[np.float64] | None = None
 
+    @property
+    def boxed_images(self) -> pd.Index:
+        """Ids of the images on which localisation can be evaluated, in order."""
+        return self.image_ids[self.boxes_trusted]
+
     @cached_property
     def versus_normal(self) -> npt.NDArray[np.bool_] | None:
         """True for positive and normal images, shape ``(N,)``; `None` if no image is normal."""

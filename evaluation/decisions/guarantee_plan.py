@@ -1,4 +1,4 @@
-"""Plan how many validation patients are needed to find a threshold with a guarantee."""
+"""Plan of a guarantee as a command gives it; `guarantee_size` computes the numbers of patients."""
 
 from __future__ import annotations
 

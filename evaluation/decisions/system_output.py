@@ -159,7 +159,8 @@ class SystemOutput:
         return self.finding_boxes.drop(columns="finding")
 
     @cached_property
-    def _overlapping(self) -> OverlappingBoxes:
+    def overlapping(self) -> OverlappingBoxes:
+        """A detector's boxes, with those of an image that overlap."""
         return OverlappingBoxes.from_boxes(self.predicted_boxes)
 
     @cached_property
@@ -281,7 +282,7 @@ class SystemOutput:
         """
         if self.gives_boxes:
             limit = rule.limit if isinstance(rule, OverlapRule) else None
-            return self.predicted_boxes if limit is None else self._overlapping.left(limit)
+            return self.predicted_boxes if limit is None else self.overlapping.left(limit)
         if self.maps is None or scale is None or not isinstance(rule, MapBoxRule):
             return None
         return rule.apply(self.maps, scores, scale)

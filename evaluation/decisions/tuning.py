@@ -16,12 +16,11 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_box_candidates, map_scale
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.boxes.overlaps import OverlapRule, overlap_candidates
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule, StoredPairs, overlap_candidates
 from cxr_compare.evaluation.decisions.box_choice import (
     BOXES_BY,
     BoxCandidate,
     BoxChoice,
-    BoxRule,
 )
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
@@ -317,19 +316,17 @@ def _box_choice(
     metric: str,
 ) -> BoxChoice | None:
     """Prepare the choice of boxes; None for a system without boxes and maps."""
-    candidates: list[tuple[BoxRule, pd.DataFrame]] = []
+    evaluated = output.image_ids.intersection(truth.boxes_trusted).sort_values()
+    candidates: list[BoxCandidate] = []
     if output.gives_boxes:
-        candidates += overlap_candidates(output.predicted_boxes)
+        stored = StoredPairs.on_images(output.overlapping, truth.true_boxes, evaluated)
+        candidates += (BoxCandidate(*each) for each in overlap_candidates(stored))
     elif output.maps is not None and scale is not None:
-        candidates += map_box_candidates(output.maps, scores, scale)
+        for rule, boxes in map_box_candidates(output.maps, scores, scale):
+            candidates.append(BoxCandidate(rule, pair_boxes(boxes, truth.true_boxes, evaluated)))
     else:
         return None
-    evaluated = output.image_ids.intersection(truth.boxes_trusted).sort_values()
-    paired = [
-        BoxCandidate(rule, pair_boxes(boxes, truth.true_boxes, evaluated))
-        for rule, boxes in candidates
-    ]
-    return BoxChoice(paired, truth.patients(evaluated), metric)
+    return BoxChoice(candidates, truth.patients(evaluated), metric)
 
 
 def _calibrate(

@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import scipy  # its parts load when they are first used
+from threadpoolctl import threadpool_limits
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
@@ -135,7 +136,8 @@ def cluster_bootstrap(
             advance(n_rows)
 
     done = 0
-    with ThreadPoolExecutor(workers) as pool:
+    # Threads of matrix products beside these threads would be more threads than processors.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for weights in resamples.chunks():
             rest = [] if beside is None else [beside[done : done + len(weights)]]
             done += len(weights)
