@@ -66,7 +66,7 @@ class DecidedOutput:
     threshold: float | None = None
     above: float | None = None
 
-    # Pandas takes longer to find a row than everything that is then done with it.
+    # Tables are stored as arrays, since to find a row in pandas takes longer than all further work.
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray[Any]]:
         return {str(name): column.to_numpy() for name, column in self.decisions.items()}

@@ -281,8 +281,8 @@ def _chance_of_ppv(
     n_sets = 0
     for _ in range(_PPV_SETS):
         scores = rng.standard_normal(patients) + np.where(truth, shift_positive, shift_negative)
-        # Binormal: above 0 these shares are called. Rounded to tenths, since thousands of
-        # thresholds would take long.
+        # The scores are binormal and shifted such that the shares in `called` lie above 0. They
+        # are rounded to tenths, since thousands of thresholds would take long.
         images = GuaranteeImages(truth, np.floor(10 * scores), names)
         threshold = images.choose(guarantee).threshold
         n_sets += (threshold or 0.0) < 0

@@ -460,7 +460,7 @@ class GuaranteeImages:
         thresholds = threshold_candidates(np.concatenate([self.scores, share.change_scores]))
         if not share.falling:
             thresholds = thresholds[::-1]
-        # Among thresholds with no change between them, take the one nearest the other end.
+        # Of thresholds between which the share does not change, only the last one is tested.
         rank = np.searchsorted(np.sort(share.change_scores), thresholds)
         thresholds = thresholds[np.append(rank[1:] != rank[:-1], True)]
 
@@ -627,7 +627,8 @@ def _why_not_shown(
     elif needed > _MOST_PATIENTS:
         outlook = f"; more than {_MOST_PATIENTS:,} patients like these would be needed"
     elif beyond_bound:
-        # All patients together may exceed a predictive value that those who test do not reach.
+        # A predictive value may exceed its bound although one of the two tested shares lies below
+        # its floor.
         outlook = "; from these patients it cannot be said how many would suffice"
     else:
         outlook = ", which no number of patients like these would show"

@@ -126,7 +126,7 @@ def reduce_boxes(
         [0.75, 0.0]
     """
     rows, scores = _rows_and_scores(boxes, image_ids)
-    # Sorted by image, the most confident box first: the order of rows cannot matter.
+    # Boxes are sorted by image and score, so that the order of rows has no effect.
     order = np.lexsort((-scores, rows))
     reduced = (reduction or Reduction()).reduce_ranked(rows[order], scores[order], len(image_ids))
     return pd.Series(reduced, index=image_ids, name="score")

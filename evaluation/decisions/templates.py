@@ -64,7 +64,7 @@ class Templates:
     def _needed(self, kind: str) -> list[str]:
         """Return the names of a macro and of all macros that it calls."""
         needed = [kind]
-        for name in needed:  # grows while it is read
+        for name in needed:  # the loop also visits the names that it adds
             words = set(re.findall(r"\w+", self._sources[name]))
             needed += sorted(words & self._sources.keys() - set(needed))
         return needed
@@ -72,7 +72,7 @@ class Templates:
     @cache  # noqa: B019 - templates are constants of modules
     def _macro(self, kind: str) -> Any:
         """Return one compiled macro; to compile all macros takes ten times as long."""
-        import jinja2  # only now: most callers never need a sentence
+        import jinja2  # imported here, since most callers never need a sentence
 
         environment = jinja2.Environment(
             autoescape=False,  # noqa: S701 - plain text, which pages escape

@@ -407,14 +407,15 @@ def _choose_position(cuts: _Cuts, rule: Policy) -> _Position:
     if rule.kind == "cost":
         return _cheapest(cuts, rule)
     if rule.kind == "youden":
-        # Sensitivity + specificity - 1, times both class sizes: whole numbers have exact ties.
+        # Sensitivity + specificity - 1, multiplied by the sizes of both classes. The products are
+        # whole numbers, so equal values are recognised exactly.
         n_images = cuts.n_images.astype(np.int64)
         n_positive = cuts.n_positive.astype(np.int64)
         gain = cuts.tp * n_images - cuts.called * n_positive
     else:
         f1 = 2 * cuts.tp / (cuts.called + cuts.n_positive)
         gain = np.where(cuts.called < cuts.n_images, f1, 0)
-    index = gain.argmax(axis=1)  # the first of equals has the highest threshold
+    index = gain.argmax(axis=1)  # of equal values the first, which has the highest threshold
     exists = np.take_along_axis(gain, index[:, None], axis=1)[:, 0] > 0
     return _Position(index, exists, exists)
 
@@ -450,7 +451,7 @@ def _least(count: npt.NDArray[Any], floor: float) -> npt.NDArray[Any]:
 def _cheapest(cuts: _Cuts, rule: Policy) -> _Position:
     """Choose the cut of least expected cost; no cut if calling all images alike is cheaper."""
     costs = _costs(cuts, rule)
-    index = costs.cost.argmin(axis=1)  # the first of equals has the highest threshold
+    index = costs.cost.argmin(axis=1)  # of equal costs the first, which has the highest threshold
     least = np.take_along_axis(costs.cost, index[:, None], axis=1)
     cheaper = (least <= 1.0) & (least <= costs.all_missed)
     exists = cheaper[:, 0] & np.isfinite(least[:, 0])
@@ -478,7 +479,7 @@ def _costs(cuts: _Cuts, rule: Policy) -> _Costs:
         prevalence = np.float64(rule.prevalence)
     all_missed = (rule.value or 0.0) * prevalence / (1 - prevalence)
     specificity = (n_negative - (cuts.called - cuts.tp)) / n_negative
-    # Rounded: the last bit must not decide between equals.
+    # Costs are rounded, so that the last bit does not decide between equal costs.
     cost = np.round(all_missed * (1 - cuts.tp / n_positive) + 1 - specificity, 12)
     candidate = (cuts.called > 0) & (cuts.called < cuts.n_images)
     return _Costs(np.where(candidate & ~np.isnan(cost), cost, np.inf), all_missed)

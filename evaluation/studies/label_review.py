@@ -189,7 +189,7 @@ def _evaluate(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> _Evaluati
     truth = np.concatenate(labels) == 1
     patients = dataset.images.set_index("image_id")["patient_id"][scores.index]
     folds = np.repeat(np.arange(len(runs)), [len(run.output.image_ids) for run in runs])
-    # Only images of one run are compared.
+    # Scores are compared only between images of the same run.
     parts = auroc_parts(truth, scores, pd.factorize(patients)[0], len(scores), folds=folds)
     value = np.nan
     interval = None

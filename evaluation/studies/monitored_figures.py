@@ -161,14 +161,14 @@ def figure_blocks(
     images = log.drop_duplicates("image")
     for column, patients in first_weeks.patients.items():
         classes = list(patients.index)
-        # The share of one of two classes follows from that of the other.
+        # With two classes, the share of one follows from the share of the other.
         watched = classes[:1] if len(classes) == 2 else classes
         title = KINDS[column].title
         shares = {(f"={name}", f"{title} {name}"): images[column] == name for name in watched}
         if classes:
             new_title = f"{title} not seen in the first weeks"
-            # In the first weeks a class is new if no other patient has it: as often as a class is
-            # new later on if nothing changes.
+            # In the first weeks, a class counts as new if no other patient has it. If nothing
+            # changes, a class is new about as often later on.
             of_one_patient = images[column].isin(patients.index[patients == 1])
             is_new = of_one_patient if is_first_weeks else ~images[column].isin(classes)
             shares["=new", new_title] = is_new

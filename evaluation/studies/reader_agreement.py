@@ -64,7 +64,7 @@ class ReaderAgreement:
         per_image = counts.sum(axis=1)
         per_value = counts.sum()
         n_ratings = per_image.sum()
-        unlike = n_ratings**2 - (per_value**2).sum()  # pairs of ratings, whatever their images
+        unlike = n_ratings**2 - (per_value**2).sum()  # pairs of unequal ratings, of any images
         within = ((per_image**2 - (counts**2).sum(axis=1)) / (per_image - 1)).sum()
         return float(1 - (n_ratings - 1) * within / unlike) if unlike else None
 

@@ -175,7 +175,7 @@ def evaluate_shares(
             lacking = next(name for name in systems if name not in runs)
             raise InputError(f"{lacking} has no run of split '{split}', and others have")
         predictions = {name: run.predictions for name, run in runs.items()}
-        # After hours of training, one image that a model cannot answer must not end everything.
+        # An image that one model cannot answer is left out, so that hours of training are not lost.
         of_split = replace(test_set, split=split)
         evaluated, left_out = common_images_of_predictions(predictions, of_split, images="common")
         notes += [study_sentence("curve", "left_out", split, note.text) for note in left_out]

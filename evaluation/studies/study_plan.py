@@ -156,7 +156,7 @@ class StudyPlan(ShownAsText):
         of_difference = "power" in row
         if row["patients"] is None:
             return _sentence("never_shown" if of_difference else "never_short")
-        design = "" if row["plan"] else _design_text(row)  # the name of a plan has its design
+        design = "" if row["plan"] else _design_text(row)  # the name of a plan states its design
         patients = _sentence("patients", row["patients"], row["positives"], design)
         if of_difference:
             text = _sentence(

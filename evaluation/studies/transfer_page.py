@@ -286,7 +286,7 @@ def _rate_table(transfer: Transfer, metric: str) -> Table:
     chosen = {refit.positives for cell in transfer.cells for refit in cell.refits}
     numbers = sorted(
         chosen, key=lambda positives: (positives is None, positives)
-    )  # all of them last
+    )  # None, which means all local patients, comes last
     rows = []
     for system in transfer.systems:
         cells = [transfer.cell(system, data.name) for data in transfer.sets]
