@@ -160,7 +160,7 @@ class SystemOutput:
 
     @cached_property
     def overlapping(self) -> OverlappingBoxes:
-        """Boxes of a detector on these images, with the pairs of boxes of one image that overlap."""
+        """Boxes of a detector on these images, with the pairs of boxes that overlap."""
         return OverlappingBoxes.from_boxes(self.predicted_boxes)
 
     @cached_property
