@@ -113,6 +113,7 @@ class BoxChoice:
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
         """Prepare to choose the rule and the cut again on weighted patients.
 
+        The bootstrap weights each patient by the number of times that the patient was drawn.
         `ValidationChoice.refit` in `evaluation.decisions.refitted_choices` describes the protocol.
 
         Args:

@@ -33,7 +33,7 @@ NO_BOXES = pd.DataFrame(columns=["image_id", *EDGES, "score"])
 
 @dataclass(frozen=True)
 class DecidedOutput:
-    """Decided output of one system on all images, indexed by image for quick access.
+    """Output of one system on all images, after its decision rule was applied.
 
     Attributes:
         name: Name of the system for people.
@@ -227,6 +227,7 @@ def decide(
 def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
     """Compute the levels of a system's contours from all images that the system ran on.
 
+    A level is the value of an activation map at which the contour of a probability is drawn.
     The levels do not depend on which images are drawn, so the drawing of one image is always the
     same.
 
@@ -253,6 +254,8 @@ def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
 
 def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float, float]:
     """Compute the levels of a system's contours from the probabilities of images with maps.
+
+    A level is the value of an activation map at which the contour of a probability is drawn.
 
     Args:
         maps: Activation maps, see `map_peaks`; None for a system without maps.

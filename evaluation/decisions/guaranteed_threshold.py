@@ -1,9 +1,10 @@
 """Choose a threshold whose figure holds for new patients with a stated confidence.
 
 Images of one patient resemble each other, so every test treats patients as its units. Every figure
-is written as a share of good images that must not be below a floor. For a patient with n counted
-images, of which h are good, the value ``h - floor * n`` has a mean of at most 0 if the share lies
-below the floor.
+is written as a share of good images that must not be below a floor. For a sensitivity, the positive
+images are counted, and those that are called positive are good. For a patient with n counted
+images, h of them good, the value ``h - floor * n`` has a mean of at most 0 if the share lies below
+the floor.
 
 The guarantee is about images: among all images that the figure counts, at least the share ``floor``
 is good. Where each patient has one image, the share is tested by the binomial distribution. Where
@@ -118,6 +119,8 @@ class GuaranteedChoice(NamedTuple):
 class CountedImages(NamedTuple):
     """Images that a figure counts, by patient.
 
+    For a sensitivity, the positive images are counted, and those called positive are good.
+
     Attributes:
         good: Number of good images of each patient, shape ``(P,)``. For false positives it is the
             sum of the shares of possible false positives that did not occur.
@@ -159,7 +162,8 @@ def share_p_values(
 ) -> Floats:
     """Compute p-values of the hypothesis that the share of good images is below a floor.
 
-    The tests are by patient: images of one patient are not treated as independent.
+    For a sensitivity, the positive images are counted, and those called positive are good. Images
+    of one patient are not treated as independent.
 
     Args:
         good: Number of good images of each patient, shape ``(R, P)``, one sample in each row.
@@ -375,6 +379,9 @@ class GuaranteeImages:
     def good_images(self, figure: str, threshold: float) -> CountedImages | None:
         """Count the good images of each patient at a threshold.
 
+        For a sensitivity, the positive images are counted, and those called positive are good. For
+        a specificity, these are the negative images, and those called negative.
+
         Args:
             figure: Name of the figure, as `GuaranteedRate.figure`, but not ``ppv``, which is no
                 share of fixed images.
@@ -576,7 +583,10 @@ def _propose_thresholds(images: GuaranteeImages, ratio: float) -> tuple[Floats, 
 def patients_needed(
     good: Floats, images: Integers, floor: float, error: float, *, whole: bool = True
 ) -> float:
-    """Estimate how many patients like the given ones would show that the share reaches a floor.
+    """Estimate how many patients like the given ones would show that a share reaches a floor.
+
+    The share is that of the good images among the counted ones. For a sensitivity, the positive
+    images are counted, and those called positive are good.
 
     Args:
         good: Number of good images of each patient, shape ``(P,)``.

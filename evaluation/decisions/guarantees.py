@@ -58,6 +58,7 @@ class GuaranteedRate(NamedTuple):
     def floor(self) -> float:
         """Smallest share of good images that satisfies the bound.
 
+        For a sensitivity, good images are the positive ones that are called positive.
         For false positives per image, the good share is the part of the `MAX_FALSE_POSITIVES`
         possible false positives that does not occur.
         """

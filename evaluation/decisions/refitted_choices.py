@@ -32,6 +32,8 @@ class ValidationChoice(Protocol):
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
         """Prepare to make the choice again on weighted patients.
 
+        The bootstrap weights each patient by the number of times that the patient was drawn.
+
         Args:
             clusters: Patient of each row as an index from 0, shape ``(M,)``.
             n_clusters: Number of patients.

@@ -231,6 +231,8 @@ class ValidationScores:
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
         """Prepare to choose the thresholds again on weighted patients.
 
+        The bootstrap weights each patient by the number of times that the patient was drawn.
+
         Args:
             clusters: Patient of each row as an index from 0, shape ``(M,)``.
             n_clusters: Number of patients.

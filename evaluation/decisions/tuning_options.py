@@ -20,9 +20,10 @@ class TuningOptions:
             with the lowest log loss on held-out folds of patients. `None` takes Platt's method.
         reductions: Names of the rules to choose from that reduce boxes to an image score; empty for
             all rules.
-        rule_out: Guarantee whose threshold rules images out that score below it; `None` for none.
-        rule_in: Guarantee whose threshold rules images in that score at or above it; `None` for
-            none.
+        rule_out: Guarantee of sensitivity. Images that score below its threshold are ruled out;
+            `None` rules out no image.
+        rule_in: Guarantee of specificity or predictive value. Images that score at or above its
+            threshold are ruled in; `None` rules in no image.
         boxes_by: Figure by which the rule of the boxes is chosen, see `check_boxes_by`.
 
     Raises:

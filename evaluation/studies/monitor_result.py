@@ -126,7 +126,7 @@ class Change:
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """Mean per patient in [0, 1] with its 95 % interval; None if there is no patient.
+    """Mean over patients with its 95 % interval, in [0, 1]; None if there is no patient.
 
     Attributes:
         mean: The mean.

@@ -55,7 +55,8 @@ class FirstWeeks(NamedTuple):
 class FigureBlock(NamedTuple):
     """Figures that are known for the same images, with the days on which their patients count.
 
-    A patient who returns after the window counts as another patient.
+    A patient counts once in a window of days. A patient who returns after the window counts as
+    another patient.
 
     Attributes:
         kind_and_system: Kind of the figures, a key of `KINDS`, and name of the system or pair of

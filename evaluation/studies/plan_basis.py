@@ -26,6 +26,8 @@ _USUAL_READERS = (3, 5, 10)
 class PlanBasis:
     """Basis of a planned study: one plan or several, with their assumptions.
 
+    A plan computes the precision of the study for any number of patients.
+
     Attributes:
         plans: Plans by name; a single plan has an empty name.
         compares: True if two systems or two modalities are compared.

@@ -137,7 +137,7 @@ def evaluate_shares(
     replicates: int = 1000,
     advance: Callable[[], None] = lambda: None,
 ) -> ShareFigures:
-    """Evaluate systems by all metrics of `CURVE_METRICS`.
+    """Evaluate systems that were trained on shares of the data by all metrics of `CURVE_METRICS`.
 
     Figures at a threshold use the first policy of `evaluation.decisions.thresholds.POLICIES`.
 

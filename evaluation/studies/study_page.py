@@ -27,7 +27,7 @@ class Statement:
 
     Attributes:
         text: The sentence.
-        shown: True if the sentence states a difference that is shown.
+        shown: True if the sentence states a difference that is statistically shown.
         about: Subject of the sentence, such as ``difference``; empty if the page does not need it.
 
     Example:

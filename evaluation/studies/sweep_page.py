@@ -82,6 +82,8 @@ def _sentence(macro: str, *values: Any) -> str:
 def sentences(sweep: Mapping[str, Any]) -> list[str]:
     """Return the findings of a sweep, the answer first and the caution last.
 
+    A sweep trains with many settings, and looks for the one that validates best.
+
     Args:
         sweep: Content of ``sweep.json``.
 

@@ -42,11 +42,12 @@ _OF_LUNGS = ("picture", "siblings")
 
 @dataclass(frozen=True)
 class TransferOptions:
-    """Options of the evaluation.
+    """Options of an evaluation of systems on data sets that they were not trained on.
 
     Attributes:
-        policy: Threshold policy, at home and on local positive patients.
-        positives: Numbers of local positive patients on whom thresholds are chosen.
+        policy: Threshold policy of all thresholds.
+        positives: Numbers of positive patients of the other data set (local patients) on whom
+            thresholds are chosen.
         replicates: Number of bootstrap resamples.
         draws: Number of random draws of local patients for each number of positive patients.
         seed: Random seed of the resamples and draws.
@@ -91,6 +92,8 @@ class _Refit:
 class TransferCell:
     """Figures of one system on one data set.
 
+    The home of a system is the data set that it was trained on.
+
     Attributes:
         system: Name of the system.
         data_set: Name of the data set.
@@ -131,7 +134,10 @@ class TransferCell:
 
     @property
     def drop_shown(self) -> bool:
-        """True if the AUROC differs from that at home, with all drops of the table considered."""
+        """True if the AUROC is shown to differ from that on the system's training data set.
+
+        The p-value is corrected for the number of differences in the table.
+        """
         return self.p_value is not None and self.p_value < 0.05
 
 
@@ -143,6 +149,8 @@ def evaluate_cell(
     options: TransferOptions,
 ) -> TransferCell:
     """Compute the figures of one system on one data set; `add_drops` adds the drop.
+
+    The home of a system is the data set that it was trained on.
 
     Args:
         cell: Cell with the names of system and data set.
@@ -248,6 +256,9 @@ def _refit(
 
 def add_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
     """Add the drop from home to each cell, with a p-value that is corrected over all drops.
+
+    The home of a system is the data set that it was trained on. A drop is the AUROC at home minus
+    the AUROC on another data set.
 
     Args:
         cells: Cells of all systems and data sets.

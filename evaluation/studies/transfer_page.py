@@ -49,6 +49,8 @@ _COMMON = (
 def drops(transfer: Transfer) -> list[Statement]:
     """Return a statement on each drop: first those that are shown, the largest first.
 
+    A drop is the AUROC on the data set that a system was trained on, minus the AUROC on another.
+
     Args:
         transfer: Figures of all systems on all data sets.
 

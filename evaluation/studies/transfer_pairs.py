@@ -49,7 +49,7 @@ class Pair:
         home: True if the system was trained on this data set.
         names: For each finding that the system learned, its name in the data set.
         test_set: Test images with their truth.
-        decision: Decision from the home data set; None if there is none.
+        decision: Decision from the data set that it was trained on; None if there is none.
     """
 
     system: str
