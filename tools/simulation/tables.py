@@ -402,7 +402,19 @@ TABLES = (
 
 
 def with_tables(page: str, results: Results, name: str = "validity") -> str:
-    """The page of that name with every table between its two marks written again."""
+    """Write every table of a page again.
+
+    Args:
+        page: Text of the page, with two comments around each table.
+        results: Results of all cases, by column.
+        name: Name of the page, ``validity`` or ``guarantees``.
+
+    Returns:
+        The text with new tables.
+
+    Raises:
+        ValueError: The page lacks the comments of a table.
+    """
     cases = {(row["design"], row["case"]) for rows in results.values() for row in rows}
     for table in (each for each in TABLES if each.page == name):
         parts = table.rows.split("|")
@@ -421,7 +433,16 @@ def with_tables(page: str, results: Results, name: str = "validity") -> str:
 
 
 def every_row(results: Results) -> str:
-    """All that was found, a line a figure, as CSV: the page has the range over a design's cases."""
+    """Return all results as CSV, one line for each measured value.
+
+    The page shows only the range over the cases of a design.
+
+    Args:
+        results: Results of all cases, by column.
+
+    Returns:
+        The text of the file.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
