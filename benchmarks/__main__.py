@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: speed as ratios, ours and a peer side by side in one run."""
+"""``python -m benchmarks``: speed as ratios, ours and another program side by side in one run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GROUPS = {
     "data": "benchmarks.bench_data",
     "evaluation": "benchmarks.bench_evaluation",
 }
-"""The module of each group; its ``BLOCKS`` are functions that yield rows, one after the other."""
+"""Module of each group. Its ``BLOCKS`` are functions that yield rows, one after the other."""
 
 
 def bench(
@@ -106,7 +106,7 @@ def bench(
 
 
 def _measured(names: list[str], setting: Setting) -> Iterator[dict[str, Any]]:
-    """Rows of all groups, one after the other."""
+    """Yield the rows of all groups, one after the other."""
     for name in names:
         for block in importlib.import_module(GROUPS[name]).BLOCKS[name]:
             yield from _block(name, block, setting)
@@ -115,7 +115,7 @@ def _measured(names: list[str], setting: Setting) -> Iterator[dict[str, Any]]:
 def _block(
     group: str, block: Callable[[Setting], Iterator[dict[str, Any]]], setting: Setting
 ) -> Iterator[dict[str, Any]]:
-    """Rows of one function; what goes wrong in it is a row, and the others go on."""
+    """Yield the rows of one function; an error in it becomes a row, and other functions go on."""
     from benchmarks.bench import Row
 
     try:
