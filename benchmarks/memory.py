@@ -150,7 +150,7 @@ def peak_mib(command: list[str]) -> float:
 
 
 def _write_source(folder: Path, count: int, seed: int) -> None:
-    """Write images of noise, a third with a box, and the output of two systems and three readers."""
+    """Write images of noise, a third with a box, and outputs of two systems and three readers."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     ids = [f"image-{number:07d}" for number in range(count)]
