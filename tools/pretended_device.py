@@ -1,4 +1,4 @@
-"""A pretended GPU: it computes on the CPU, and behaves like ``cuda:0`` in every exchange of data."""
+"""A pretended GPU: it computes on the CPU, and behaves like ``cuda:0`` when data is exchanged."""
 
 from __future__ import annotations
 
