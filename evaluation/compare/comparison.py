@@ -23,6 +23,7 @@ from cxr_compare.evaluation.compare.reference_check import (
 )
 from cxr_compare.evaluation.compare.sentences import sentence
 from cxr_compare.evaluation.compare.system_result import SystemResult
+from cxr_compare.evaluation.compare.unequal_recipes import unequal_conditions
 from cxr_compare.evaluation.compare.uses import TestSetUses
 from cxr_compare.evaluation.compare.verdict import state_verdict
 from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Verdict
@@ -126,20 +127,29 @@ class Comparison:
 
     @property
     def same_training(self) -> dict[str, str]:
-        """Name of the first system of the same training, by the others, such as a run's export."""
-        ids = {name: result.training_id for name, result in self.systems.items()}
-        exported = {ids[name] for name, result in self.systems.items() if result.exported}
-        first_of: dict[str | None, str] = {}
+        """Name of the first system of the same training, by the others.
+
+        A run and its export come from one training, and so do the predictions of a run with and
+        without test-time views.
+        """
         same: dict[str, str] = {}
-        for name in self.names:
-            training = ids[name]
-            if training not in exported:
-                continue
-            if training in first_of:
-                same[name] = first_of[training]
-            else:
-                first_of[training] = name
+        for position, name in enumerate(self.names):
+            for earlier in self.names[:position]:
+                if earlier not in same and self._of_one_training(earlier, name):
+                    same[name] = earlier
+                    break
         return same
+
+    def _of_one_training(self, first: str, second: str) -> bool:
+        """Return True if two systems predict with the same trained network.
+
+        The id of a training includes test-time views. The record of the run does not.
+        """
+        ids = [self.systems[name].training_id for name in (first, second)]
+        runs = [
+            (self.records.get(name, {}).get("recipe") or {}).get("run") for name in (first, second)
+        ]
+        return (ids[0] is not None and ids[0] == ids[1]) or (bool(runs[0]) and runs[0] == runs[1])
 
     @property
     def triage(self) -> list[str]:
@@ -190,6 +200,13 @@ class Comparison:
         context = AnswerContext(
             seeds=self.seeds,
             same_training=self.same_training,
+            unequal=unequal_conditions(
+                {
+                    name: self.records[name]
+                    for name in self.records
+                    if name not in self.same_training
+                }
+            ),
             n_synthetic=self.background.synthetic,
             cautions=list_cautions(self.background, estimates, self.failures, self.notes),
             uses_before=None if self.uses is None else self.uses.before_protocol,

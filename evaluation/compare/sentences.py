@@ -276,8 +276,19 @@ The number of training runs behind {{ systems|listing }} is unknown; another run
 {%- endmacro %}
 
 {% macro same_training(system, original) -%}
-{{ system }} and {{ original }} come from one training run: their difference is an effect of the
-export alone.
+{{ system }} and {{ original }} come from one training run: they differ only in how it predicts,
+such as by an export or with test-time views.
+{%- endmacro %}
+
+{% macro unequal_conditions(conditions) -%}
+{% set parts = [] -%}
+{%- for condition, values in conditions.items() -%}
+{%- set texts = [] -%}
+{%- for name, value in values.items() %}{{ texts.append(name ~ ": " ~ value) or "" }}{% endfor -%}
+{{- parts.append(condition ~ " (" ~ texts|join(", ") ~ ")") or "" }}
+{%- endfor -%}
+Trainings differed in {{ parts|listing }}: a difference between these systems is one of their whole
+recipes, not of detector against classifier alone.
 {%- endmacro %}
 
 {% macro exploratory() -%}
@@ -304,8 +315,8 @@ before the protocol was first used.
 
 {% macro widened(families) -%}
 {% for family, size in families.items() -%}
-{{ " and " if not loop.first }}{{ {"answer": "the answer", "findings": "the findings below"}[family]
-}} ({{ size }} comparisons)
+{{ " and the " if not loop.first else "The " }}
+{{- {"answer": "answer", "findings": "findings below"}[family] }} ({{ size }} comparisons)
 {%- endfor %}
 {%- set verb = "use" if families|length > 1 or "findings" in families else "uses" %}
 {{ verb }} intervals that Holm's method widens for several comparisons; tables give the interval of

@@ -432,6 +432,8 @@ def _training_scope(systems: Sequence[str], context: AnswerContext) -> ScopePart
             for name, original in originals.items()
         ),
     ]
+    if context.unequal:
+        statements.append(Statement("unequal_conditions", {"conditions": context.unequal}))
     return ScopePart(brief, tuple(statements))
 
 

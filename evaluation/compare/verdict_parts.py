@@ -154,8 +154,9 @@ class AnswerContext:
 
     Attributes:
         seeds: Number of training runs of each system, where known.
-        same_training: Systems that are a run, or an export of it, whose other form is named before:
-            the name of that one.
+        same_training: Name of the first system of the same training, by the others of it.
+        unequal: Training conditions that are not equal in all systems, with the value of each
+            system, as `unequal_conditions` finds them.
         n_synthetic: Number of evaluated images that are synthetic.
         cautions: What may make the answer wrong, the most harmful first.
         uses_before: Number of test-set uses before the protocol was first used; `None`: unknown.
@@ -164,6 +165,7 @@ class AnswerContext:
 
     seeds: Mapping[str, int] = field(default_factory=dict)
     same_training: Mapping[str, str] = field(default_factory=dict)
+    unequal: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     n_synthetic: int = 0
     cautions: tuple[Note, ...] = ()
     uses_before: int | None = None
