@@ -124,6 +124,17 @@ class BoxChoice:
             A function of whole-number patient weights, shape ``(R, P)``. It returns two arrays,
             each of shape ``(R,)``: under `BOX_RULE` the index of the chosen candidate, and under
             `BOX_CUT` the chosen cut (NaN if no image with a weight above 0 has a lesion).
+
+        Example:
+            >>> import pandas as pd
+            >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
+            >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+            ...     "y2": [2.0]})
+            >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
+            >>> choice = BoxChoice([BoxCandidate(OverlapRule(None), pairs)], np.array(["p", "q"]))
+            >>> choose = choice.refit(np.array([0, 1]), 2)
+            >>> choose(np.array([[1, 1], [2, 0]]))[BOX_RULE].tolist()
+            [0.0, 0.0]
         """
         best_of = self._best_rule(clusters, n_clusters)
         scores: dict[int, WeightedRsnaScore] = {}
@@ -200,6 +211,16 @@ class BoxChoice:
             One row for each candidate: under ``boxes`` the rule in words, under the name of each
             figure its value. The figures are the one that chooses and AP50; an undefined figure is
             None.
+
+        Example:
+            >>> import pandas as pd
+            >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
+            >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+            ...     "y2": [2.0]})
+            >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
+            >>> choice = BoxChoice([BoxCandidate(OverlapRule(None), pairs)], np.array(["p", "q"]))
+            >>> list(choice.figures()[0])
+            ['boxes', 'froc_mean', 'ap50']
         """
         together = np.zeros(len(self.patients), dtype=np.int64)
         once = np.ones((1, 1), dtype=np.int64)

@@ -100,6 +100,12 @@ class DecidedOutput:
         Returns:
             Score, decision, boxes, map and point of the image. Everything is empty if the system
             gave nothing for this image.
+
+        Example:
+            >>> table = pd.DataFrame({"score": [0.8], "decision": [True]}, index=["a"])
+            >>> output = DecidedOutput("RetinaNet", table, NO_BOXES, threshold=0.5)
+            >>> output.prediction("a", "#1f77b4").score
+            0.8
         """
         row: dict[str, Any] = {}
         if image_id in self.decisions.index:
@@ -141,6 +147,13 @@ class DecidedOutput:
             Names of findings, shape ``(boxes,)``, in the order of the image's boxes. Boxes that
             were cut out of an activation map have the finding of this map; it is ``""`` if it is
             unknown.
+
+        Example:
+            >>> table = pd.DataFrame({"score": [0.8]}, index=["a"])
+            >>> boxes = pd.DataFrame({"image_id": ["a"], "finding": ["opacity"], "x1": [0.0],
+            ...     "y1": [0.0], "x2": [4.0], "y2": [2.0], "score": [0.8]})
+            >>> DecidedOutput("RetinaNet", table, boxes).findings_of("a").tolist()
+            ['opacity']
         """
         rows = self._box_rows.get(image_id, np.zeros(0, np.intp))
         if "finding" in self.boxes:

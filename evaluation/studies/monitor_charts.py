@@ -27,6 +27,26 @@ def bound_text(row: MonitoredFigure) -> str:
 
     Returns:
         The text, such as "from 48"; "not monitored" without a bound.
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.monitor_result import MeanInterval
+        >>> row = MonitoredFigure(
+        ...     key="call_rate",
+        ...     kind="call_rate",
+        ...     title="Call rate",
+        ...     share=0.005,
+        ...     source="first weeks",
+        ...     n_reference=2,
+        ...     was=MeanInterval(0.5),
+        ...     n_stream=0,
+        ...     now=MeanInterval(),
+        ...     evidence=1.0,
+        ...     change=None,
+        ...     course=(),
+        ...     values=np.array([0.0, 1.0]),
+        ... )
+        >>> bound_text(row)
+        'from 200'
     """
     return study_sentence("monitor", "bound", row.bound)
 

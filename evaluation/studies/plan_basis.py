@@ -196,6 +196,18 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
 
     Raises:
         InputError: The pilot has no variance components, or a number of readers is below 2.
+
+    Example:
+        >>> import tempfile
+        >>> from cxr_compare.data_prep.contracts.json_files import write_json
+        >>> components = dict.fromkeys(("reader", "interaction", "cov1", "cov2", "cov3"), 0.0003)
+        >>> pilot = {"primary": "auroc", "n_cases": 100, "n_positive": 40}
+        >>> pilot["crossed"] = {"auroc": {"components": {**components, "error": 0.0009}}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / "readers.json", "readers", pilot)
+        ...     basis = plans_of_readers(Path(folder), [5])
+        >>> list(basis.plans)
+        ['5 readers']
     """
     if readers and min(readers) < 2:
         raise InputError("plan --readers: give 2 or more")
@@ -231,6 +243,16 @@ def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> Plan
 
     Returns:
         The plans and facts of the pilot.
+
+    Example:
+        >>> from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
+        >>> truth = [0, 0, 0, 1, 1, 1]
+        >>> parts = {
+        ...     "A": [auroc_parts(truth, [0.1, 0.4, 0.3, 0.2, 0.8, 0.9], range(6), 6)],
+        ...     "B": [auroc_parts(truth, [0.2, 0.1, 0.6, 0.5, 0.7, 0.9], range(6), 6)],
+        ... }
+        >>> plans_of_predictions(parts, []).compares
+        True
     """
     systems = list(parts.values())
     plans = {

@@ -79,6 +79,14 @@ class ReaderAgreement:
 
         Source:
             Cohen 1960 (kappa).
+
+        Example:
+            >>> ratings = pd.DataFrame({"R1": [1.0, 0.0], "R2": [1.0, 1.0]}, index=["a", "b"])
+            >>> boxes = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+            ...     "y2": [2.0]})
+            >>> (pair,) = ReaderAgreement(ratings, {"R1": boxes, "R2": boxes}).pairs()
+            >>> pair["images"], pair["positive"], float(pair["mean_iou"])
+            (2, 1, 1.0)
         """
         for one, other in combinations(map(str, self.ratings), 2):
             both = self.ratings[[one, other]].dropna()
@@ -107,6 +115,14 @@ class ReaderAgreement:
             The boxes with ``image_id``, ``reader`` and corners in original px. The column
             ``lesion`` numbers the lesions that the boxes outline, and ``drawn_by`` is the number of
             readers who outlined this lesion.
+
+        Example:
+            >>> ratings = pd.DataFrame({"R1": [1.0], "R2": [1.0]}, index=["a"])
+            >>> boxes = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+            ...     "y2": [2.0]})
+            >>> agreement = ReaderAgreement(ratings, {"R1": boxes, "R2": boxes})
+            >>> agreement.lesions(["R1", "R2"])["drawn_by"].tolist()
+            [2, 2]
         """
         parts = [self.boxes[reader].assign(reader=reader, finding="") for reader in readers]
         none = pd.DataFrame(columns=["image_id", "finding", "reader", *EDGES])

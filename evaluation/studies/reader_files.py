@@ -74,7 +74,7 @@ def read_truth(path: Path) -> pd.DataFrame:
 
 
 def read_lesions(path: Path) -> pd.DataFrame:
-    """Read the lesions of the cases from a CSV file.
+    r"""Read the lesions of the cases from a CSV file.
 
     Args:
         path: File with the column ``case`` and, if known, ``lesion`` (its name within the case),
@@ -87,6 +87,15 @@ def read_lesions(path: Path) -> pd.DataFrame:
     Raises:
         InputError: A column is missing, a value is not allowed, a lesion appears twice, or the
             weights of a case do not add up to 1.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "lesions.csv"
+        ...     _ = path.write_text("case,x1,y1,x2,y2\na,10,20,50,60\na,70,20,90,40\n")
+        ...     lesions = read_lesions(path)
+        >>> lesions["lesion"].tolist()
+        ['1', '2']
     """
     table = _read_csv(path, ["case"], ["lesion", "weight", *EDGES])
     if "lesion" not in table:
@@ -104,7 +113,7 @@ def read_lesions(path: Path) -> pd.DataFrame:
 def read_readings(
     path: Path, name: str | None, key: Path | None, findings: Sequence[str]
 ) -> pd.DataFrame:
-    """Read a table of readings, or the readings of one reader.
+    r"""Read a table of readings, or the readings of one reader.
 
     Args:
         path: Table of readings; or, for one reader, the filled-in form of a blind study, COCO
@@ -118,6 +127,15 @@ def read_readings(
 
     Raises:
         InputError: The file is damaged, or no reader is named where the file names none.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "readings.csv"
+        ...     _ = path.write_text("reader,case,decision\nR1,a,1\nR1,b,0\n")
+        ...     table = read_readings(path, None, None, ())
+        >>> table["modality"].tolist()
+        ['reading', 'reading']
     """
     folder = is_predictions_folder(path)
     if key is None and not folder and path.suffix != ".json":
@@ -141,7 +159,7 @@ def read_readings(
 
 
 def read_reading_table(path: Path, system: str | None = None) -> pd.DataFrame:
-    """Read a CSV table of readings, or the results of a stand-alone system.
+    r"""Read a CSV table of readings, or the results of a stand-alone system.
 
     A row whose rating and decision are both empty was not read, and is left out. A row is a mark if
     it has a rating and a location: ``x, y``, four edges in px, or ``lesion`` (name of the lesion
@@ -159,6 +177,15 @@ def read_reading_table(path: Path, system: str | None = None) -> pd.DataFrame:
 
     Raises:
         InputError: A column is missing, a value is not allowed, or a reading appears twice.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "readings.csv"
+        ...     _ = path.write_text("reader,case,rating\nR1,a,4\nR1,b,1\n")
+        ...     table = read_reading_table(path)
+        >>> table["rating"].tolist()
+        [4.0, 1.0]
     """
     keys = ["reader", "case"] if system is None else ["case"]
     table = _read_csv(path, keys, ["modality", *VALUES, *_PLACES])

@@ -156,6 +156,18 @@ class MarkedStudy(ReaderStudy):
             case add up to 1) and four edges in px.
         hit: Rule by which a mark with edges hits a lesion.
         false_marks: Number of false positives per image at which FROC gives the sensitivity.
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.readings import join_marks
+        >>> cases = pd.Index(list("abcd"), name="case")
+        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
+        >>> lesions = pd.DataFrame({"case": ["a", "b"], "lesion": ["1", "1"]})
+        >>> marks = pd.DataFrame({"reader": "R1", "modality": "CT", "case": ["a", "c"],
+        ...     "rating": [4.0, 2.0], "lesion": ["1", ""]})
+        >>> study = join_marks(truth, [marks], {}, lesions, all_read=True)
+        >>> found, weights = study.finds(study.readings)
+        >>> found.best.tolist(), weights.tolist()
+        ([4.0, -inf], [1.0, 1.0])
     """
 
     marks: pd.DataFrame

@@ -132,6 +132,11 @@ class StudyPage:
 
         Returns:
             The HTML text.
+
+        Example:
+            >>> page = StudyPage("Monitor", "Monitor", "Quiet.", provenance={})
+            >>> "Quiet." in page.render()
+            True
         """
         return render(_HERE / template, page=self, **values)
 

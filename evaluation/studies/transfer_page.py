@@ -135,6 +135,19 @@ def write_transfer(transfer: Transfer, out: Path) -> Path:
 
     Returns:
         Path of the page.
+
+    Example:
+        >>> import tempfile
+        >>> from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+        >>> from cxr_compare.evaluation.studies.transfer_analysis import EvaluatedSet
+        >>> auroc = ClusteredEstimate(0.8, 0.02, bounded=True)
+        >>> counts = {"n_images": 100, "n_patients": 80, "n_positive": 30}
+        >>> cell = TransferCell("CheXNet", "NIH", home=True, auroc=auroc, **counts)
+        >>> transfer = Transfer([EvaluatedSet("NIH", "opacity", None)], [cell], "max_f1", [])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = write_transfer(transfer, Path(folder))
+        >>> page.name
+        'transfer.html'
     """
     stored = _transfer_dict(transfer)
     return write_study(out, "transfer", stored["figures"], stored, _page(transfer).render())
