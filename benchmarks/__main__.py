@@ -60,11 +60,11 @@ def bench(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Measure speed side by side with what others would write; record machine and versions.
+    """Measure speed side by side with other programs; record machine and versions.
 
-    A sample counts only while other programs use less than a tenth of the processors; waits ten
-    minutes for that, in all. Without --data or --source the images are synthetic. Takes about a
-    quarter of an hour.
+    A sample counts only while other programs use less than a tenth of the processors. The program
+    waits up to ten minutes for that, in all. Without --data or --source the images are synthetic.
+    It takes about a quarter of an hour.
 
     Example: python -m benchmarks data --source ~/rsna --out bench.json
     """

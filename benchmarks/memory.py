@@ -424,7 +424,7 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Measure this command only.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of images and scores.")] = 0,
 ) -> None:
-    """Measure each command's peak memory at two numbers of images; fail where it exceeds its bound.
+    """Measure each command's peak memory at two numbers of images; fail if it exceeds its bound.
 
     Example: python -m benchmarks.memory --out memory.json
     """

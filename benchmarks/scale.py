@@ -111,7 +111,7 @@ def memory(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     rows: Annotated[list[int] | None, typer.Option(help="Numbers of rows.")] = None,
 ) -> None:
-    """The driver's peak memory by the number of rows, with each engine.
+    """Measure the driver's peak memory by the number of rows, with each engine.
 
     Example: python -m benchmarks.scale memory --out memory.json
     """

@@ -95,7 +95,7 @@ def growth(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     most: Annotated[int, typer.Option(min=_FIRST, help="Images of the largest set.")] = 1_000_000,
 ) -> None:
-    """Time and memory of prepare and predict by the number of images, with each engine.
+    """Measure time and memory of prepare and predict by the number of images, with each engine.
 
     Example: python -m benchmarks.scale growth --out growth.json
     """

@@ -59,7 +59,7 @@ def stages(
     size: Annotated[int, typer.Option(min=16, help="Pixels that prepare writes, px.")] = 512,
     images: Annotated[int, typer.Option(min=64, help="Files and images, at most.")] = 600,
 ) -> None:
-    """Stage times of prepare and predict, and rates with one and two workers.
+    """Measure the stage times of prepare and predict, and the speed with one and two workers.
 
     Example: python -m benchmarks.scale stages --out stages.json --source rsna --run run --data data
     """

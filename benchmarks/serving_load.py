@@ -229,7 +229,7 @@ def measure(
     option: Annotated[list[str] | None, typer.Option(help="Of cxr serve and predict.")] = None,
     endurance: Annotated[int, typer.Option(help="Requests by 8 clients, for the memory.")] = 0,
 ) -> None:
-    """Measure a server; exit 1 if an answer was lost or mixed up."""
+    """Measure a server under load; exit with 1 if an answer was lost or mixed up."""
     options = list(option or [])
     files = find_image_files([images])[:most]
     contents = [(f"{place}-{path.name}", path.read_bytes()) for place, path in enumerate(files)]

@@ -145,7 +145,7 @@ def measure(
     guarded: Annotated[bool, typer.Option(help="Wait for a quiet machine.")] = True,
     share: Annotated[float, typer.Option(help="Of the usual time of a sample.")] = 1.0,
 ) -> None:
-    """Measure all networks; the figures of those that were measured are kept at every step."""
+    """Measure all networks; the figures so far are stored after every network."""
     machine = ProcessorTime()
     began = time.perf_counter()
     names = network or [name for name in NETWORKS if (graphs / name).is_dir()]

@@ -193,7 +193,12 @@ class EpochRecord(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the figures of the epoch, and write its weights if they are the best so far.
 
-        If there is a moving average of the weights, the averaged weights are written.
+        With several processes, the figures are of the batches of all of them. If the training
+        averages weights, the averaged weights are written.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
         """
         share = _EpochShare(
             _Means(self._train_batches),

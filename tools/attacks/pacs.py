@@ -77,14 +77,37 @@ class Bench:
         return as_file(image)
 
     def add(self, *contents: bytes) -> list[str]:
+        """Send images to the archive, and return the archive's ids of them.
+
+        Args:
+            *contents: Contents of DICOM files.
+
+        Returns:
+            One id for each image.
+        """
         return [self.archive.post("/instances", content)["ID"] for content in contents]
 
     def remove(self, identifier: str) -> None:
+        """Delete an image from the archive.
+
+        Args:
+            identifier: The archive's id of the image.
+        """
         requests.delete(
             f"{self.archive.url}/instances/{identifier}", auth=(USER, PASSWORD), timeout=60
         )
 
     def pacs(self, name: str, *options: object, journal: Path | None = None) -> Pacs:
+        """Prepare a `cxr pacs` that reads from this archive or listens.
+
+        Args:
+            name: Name of its folder.
+            *options: Words of the command line.
+            journal: File of the journal; None for the usual one.
+
+        Returns:
+            The command, which is not started yet.
+        """
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         if "--listen" not in options:
@@ -107,6 +130,13 @@ class Bench:
         return len(found)
 
     def row(self, case: str, said: str, is_well: bool) -> None:
+        """Print a row of the table, and store it.
+
+        Args:
+            case: Name of the case.
+            said: Description of what was seen.
+            is_well: True if the case passed.
+        """
         self.rows.append((case, said, is_well))
         print(f"{'ok  ' if is_well else 'FELL'}  {case:44s} {said}", flush=True)
 
@@ -211,6 +241,15 @@ def watched(bench: Bench) -> None:
 
 
 def mounted(folder: Path, size: str) -> Path:
+    """Mount a disk of a given size, and return its folder.
+
+    Args:
+        folder: Folder of the disk.
+        size: Size, such as ``200k``.
+
+    Returns:
+        The folder.
+    """
     folder.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     return folder

@@ -74,7 +74,15 @@ def _alarms(
 
 
 def first_alarm(log: pd.DataFrame, validation: pd.DataFrame | None = None) -> float:
-    """Return the day of the first alarm, counted from the first day of the log; inf: never."""
+    """Return the day of the first alarm of the monitor.
+
+    Args:
+        log: Log of answers.
+        validation: Validation images as a reference; None for none.
+
+    Returns:
+        Day counted from the first day of the log; infinity without an alarm.
+    """
     begin = log["time"].min().normalize()
     days = [
         float((pd.Timestamp(row.change.on, tz="UTC") - begin).days)
