@@ -74,8 +74,7 @@ def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDela
 
     Patients of the reference are drawn with replacement: first 500 unchanged ones, then changed
     ones. For a mean score, each changed score is 0.3 standard deviations higher. For any other
-    figure, the values of randomly chosen patients are set to 1 (or to 0), until the mean has
-    changed as stated.
+    figure, so many randomly chosen patients get the value 1 (or 0) that the mean changes as stated.
 
     Args:
         monitoring: Result of `evaluation.studies.monitoring.monitor_log`.
