@@ -502,7 +502,7 @@ def open_store(folder: str, seed: int, how: str) -> Run:
 
 
 def _write_empty_store(folder: Path, ids: pd.Series) -> None:
-    """A store of black images; its shards are holes that take no room on the disk."""
+    """Write a pixel store of black images, whose files take no space on the disk."""
     with PixelStoreWriter(folder, _STORE_SIZE) as writer:
         black = np.zeros((_STORE_SIZE, _STORE_SIZE), np.uint8)
         writer.add(ids.iloc[0], *letterbox(black, _STORE_SIZE))

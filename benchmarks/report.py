@@ -63,7 +63,13 @@ def _work(row: Mapping[str, Any]) -> str:
 
 
 def as_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    r"""Measured rows as a plain table; what was not measured stays empty.
+    r"""Return measured rows as a plain table; cells that were not measured stay empty.
+
+    Args:
+        rows: Measured rows.
+
+    Returns:
+        Lines of the table.
 
     Example:
         >>> from benchmarks.bench import Row, Sample

@@ -77,7 +77,7 @@ def is_copyleft(licence: str) -> bool:
 
 
 def required_extras(config: configparser.ConfigParser) -> dict[str, list[str]]:
-    """Requirements by extra, as setup.cfg lists them; those of the core under an empty name."""
+    """Return the requirements of each extra in setup.cfg; those of the core have an empty name."""
     extras = dict(config["options.extras_require"])
     listed = {name: text for name, text in extras.items() if name not in FOR_DEVELOPERS}
     listed[""] = config["options"]["install_requires"]

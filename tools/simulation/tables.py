@@ -15,7 +15,15 @@ Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class Column(NamedTuple):
-    """A column: its title, what was found, whether that is a share (in percent), and when."""
+    """A column of a table.
+
+    Attributes:
+        title: Title of the column.
+        key: Name of the measured value.
+        share: True if the value is a share, which is shown in percent.
+        when: ``before`` or ``after``; only tables with a row for each case have columns of
+            ``before``.
+    """
 
     title: str
     key: str
@@ -24,11 +32,17 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table: its place in the page, the design, its columns, and a part of its rows' names.
+    """A table of a page.
 
-    With `cases`, the title of its first column, it has a line a case, else a line a figure. Of
-    several kinds of rows the beginnings are joined by ``|``, and remain in their names. With
-    `ranged`, cases that differ in the last part of their names alone share a line.
+    Attributes:
+        name: Name in the comments around the table.
+        design: Name of the design.
+        columns: Columns of the table.
+        rows: Part of the names of the cases that are shown; several are joined by ``|``.
+        page: Name of the page.
+        cases: Title of the first column of a table with a row for each case; empty for a table with
+            a row for each value.
+        ranged: True if cases whose names differ only in the last part share a row.
     """
 
     name: str
@@ -457,7 +471,7 @@ def every_row(results: Results) -> str:
 
 
 def _written(table: Table, results: Results) -> str:
-    """A line a figure: its range over the cases of the design, and the largest standard error."""
+    """Return a table with a row for each value: its range over the cases of the design."""
     rows = [
         row
         for row in results["after"]
@@ -477,7 +491,7 @@ def _written(table: Table, results: Results) -> str:
 
 
 def _by_case(table: Table, results: Results) -> str:
-    """A line a case of the design, and the largest standard error of a share."""
+    """Return a table with a row for each case of the design."""
     chosen = [
         row
         for row in results["after"]
@@ -511,7 +525,7 @@ def _by_case(table: Table, results: Results) -> str:
 
 
 def _cell(found: Sequence[Mapping[str, float]], column: Column) -> str:
-    """The range of several means; empty if nothing was measured before a change."""
+    """Return the range of several means; empty if nothing was measured before a change."""
     return _range(found, column) if found or column.when == "after" else ""
 
 
@@ -521,7 +535,7 @@ def _title(case: str, table: Table) -> str:
 
 
 def _range(found: Sequence[Mapping[str, float]], column: Column) -> str:
-    """The least and the greatest of several means."""
+    """Return the lowest and the highest of several means as text."""
     digits, factor = (1, 100) if column.share else (3, 1)
     if column.key.startswith("median"):
         digits = 0
