@@ -208,9 +208,9 @@ class BoxChoice:
         """Return the figures of each candidate on these images, as a record of what was tried.
 
         Returns:
-            One row for each candidate: under ``boxes`` the rule in words, under the name of each
-            figure its value. The figures are the one that chooses and AP50; an undefined figure is
-            None.
+            One row for each candidate. ``boxes`` is the rule in words. The value of each figure has
+            the name of the figure as its key, and is None if it is undefined. The figures are the
+            one that chooses the rule, and AP50.
 
         Example:
             >>> import pandas as pd

@@ -45,7 +45,8 @@ class GuaranteePlan(ShownAsText):
     Attributes:
         guarantee: Guarantee as text, such as ``sensitivity>=0.90@0.90``.
         power: Share of validation sets on which a threshold shall be found, in (0, 1).
-        shares: Shares that must be shown, by a description of the patients who show them.
+        shares: Shares of images that validation must show to be high enough, each by a description
+            of the patients whose images count.
         figures: Files of the figures that were drawn.
 
     Example:

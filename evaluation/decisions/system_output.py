@@ -169,7 +169,7 @@ class SystemOutput:
 
     @cached_property
     def maps(self) -> pd.DataFrame | None:
-        """Map of each image: that of its highest-scoring finding; `None` without maps."""
+        """Activation map of each image for its highest-scoring finding; `None` without maps."""
         rows = self._rows(self.system.maps)
         if rows.empty:
             return None

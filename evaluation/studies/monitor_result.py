@@ -170,7 +170,7 @@ class MeanInterval:
 
 @dataclass(frozen=True)
 class CoursePart:
-    """One of the successive parts into which the course of a figure is divided.
+    """One of the successive periods into which the days of a log are divided.
 
     Attributes:
         end: Last day of the part, such as ``2026-01-31``.

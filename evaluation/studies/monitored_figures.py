@@ -102,7 +102,9 @@ class FigureBlock(NamedTuple):
 
 
 def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
-    """Learn the classes, quantiles and systems of the first weeks of a log.
+    """Determine the classes, quantiles and systems of the first weeks of a log.
+
+    They define the figures that are monitored in the whole log.
 
     Args:
         weeks: Rows of the first weeks.
