@@ -97,7 +97,7 @@ def _claimed(differences: Sequence[Estimate]) -> float:
 
 def _held(differences: Sequence[Estimate]) -> float:
     """Return 1 if an interval with fixed thresholds excludes 0, else 0; NaN without any."""
-    ends = [getattr(each, "held", None) for each in differences]
+    ends = [getattr(each, "fixed_choice_interval", None) for each in differences]
     if all(end is None for end in ends):
         return np.nan
     return float(any(end is not None and (end[0] > 0 or end[1] < 0) for end in ends))
@@ -158,7 +158,7 @@ def _threshold_case(
             )
             figure = found.estimates.get("A", "recall", "max_f1")
             threshold = found.thresholds["A"][0]["max_f1"]
-            held = getattr(figure, "held", None) or (figure.low, figure.high)
+            held = getattr(figure, "fixed_choice_interval", None) or (figure.low, figure.high)
             at_this = np.nan if threshold is None else recall_at(skill, threshold)
             return {
                 **_sentences(found),
