@@ -18,6 +18,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.scripts.launched import below
 
 _FORK = multiprocessing.get_context("fork")
 _PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl.h
+_POLL = 0.02  # s
 
 
 class ForkedCommand:
@@ -55,8 +57,10 @@ class ForkedCommand:
             output: File for all that it prints. None keeps it for `communicate`.
             own_group: True starts a process group.
         """
-        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the command is asked
-        arguments = (list(words), dict(environment), output or self._printed, own_group)
+        self._printed = None
+        if output is None:
+            self._printed = output = tempfile.TemporaryFile()  # noqa: SIM115 - `communicate` does
+        arguments = (list(words), dict(environment), output, own_group)
         self._process = _FORK.Process(target=_run, args=arguments)
         self._process.start()
 
@@ -80,17 +84,22 @@ class ForkedCommand:
         Raises:
             subprocess.TimeoutExpired: It runs for longer than `timeout` seconds.
         """
-        self._process.join(timeout)
-        status = self.poll()
-        if status is None:
-            raise subprocess.TimeoutExpired("cxr", timeout or 0.0)
+        began = time.monotonic()
+        # `Process.join` would also wait for the processes that the command has forked.
+        while (status := self.poll()) is None:
+            if timeout is not None and time.monotonic() - began > timeout:
+                raise subprocess.TimeoutExpired("cxr", timeout)
+            time.sleep(_POLL)
         return status
 
     def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
         """Wait for the end; nothing, and all that it printed unless that went to a file."""
         self.wait(timeout)
-        self._printed.seek(0)
-        return b"", self._printed.read()
+        if self._printed is None:
+            return b"", b""
+        with self._printed as file:
+            file.seek(0)
+            return b"", file.read()
 
     def send_signal(self, number: int) -> None:
         """Send a signal, if it runs."""
@@ -103,13 +112,16 @@ class ForkedCommand:
 
 
 def import_everything() -> None:
-    """Import every module of the program whose packages are installed; adopt orphans."""
+    """Import every module of the program whose packages are installed."""
     import cxr_compare
 
     for module in pkgutil.walk_packages(cxr_compare.__path__, "cxr_compare."):
         with suppress(ImportError):
             importlib.import_module(module.name)
-    # What a killed command leaves running then belongs to this process: see `orphans`.
+
+
+def adopt_orphans() -> None:
+    """Let processes whose parent was killed become children of this one, for `orphans`."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

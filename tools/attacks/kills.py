@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 from tests.scripts.launched import command_line, naming, workers_below
 from tools.attacks import material
-from tools.attacks.forked import ForkedCommand, import_everything, orphans
+from tools.attacks.forked import ForkedCommand, adopt_orphans, import_everything, orphans
 
 WORKERS = {
     "workers of predict": "CXR_ENGINE=ray predict",
@@ -386,6 +386,7 @@ def main() -> int:
         if any("ray" in name or name in WORKERS for name in given.names or NAMES):
             parser.error("--forked: name the commands, of those without Ray")
         import_everything()
+        adopt_orphans()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="cxr-kills-") as folder:
         work = material.make((given.work or Path(folder) / "inputs").resolve())
