@@ -160,7 +160,7 @@ def _run(words: list[str], environment: dict[str, str], output: IO[bytes], own_g
     os.dup2(output.fileno(), 2)
     _close_files()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    child_processes.start = _start  # type: ignore[assignment]
+    child_processes.start = _start
     from cxr_compare.scripts.cli import main
 
     sys.argv = ["cxr", *words]
