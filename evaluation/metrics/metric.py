@@ -28,7 +28,7 @@ VERSUS_NORMAL = "vs_normal"
 NEEDS: dict[Need, str] = {
     "threshold": "the system has no threshold for the policy",
     "boxes": (
-        "the system predicts no boxes, and validation did not choose how to cut boxes out of its "
+        "the system gives no boxes, and validation did not choose how to cut boxes out of its "
         "maps"
     ),
     "box_cut": "validation images chose no score from which boxes count",
