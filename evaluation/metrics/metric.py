@@ -28,8 +28,7 @@ VERSUS_NORMAL = "vs_normal"
 NEEDS: dict[Need, str] = {
     "threshold": "the system has no threshold for the policy",
     "boxes": (
-        "the system gives no boxes, and validation did not choose how to cut boxes out of its "
-        "maps"
+        "the system gives no boxes, and validation did not choose how to cut boxes out of its maps"
     ),
     "box_cut": "validation images chose no score from which boxes count",
     "point": "the system gives neither boxes nor maps",
