@@ -1,4 +1,4 @@
-"""Equal detectors that box one lesion several times: what is said of the boxes that validation left.
+"""Equal detectors that box one lesion several times: claims about the boxes that validation left.
 
 Validation images choose the largest overlap of two boxes and the score cut of those that stay. Each
 resample chooses both again. The true figures are those of many images, averaged over the choices of
@@ -48,7 +48,7 @@ def draw_doubled(rng: np.random.Generator, n_patients: int, clusters: str) -> Bo
 
 
 def _with_doubles(rng: np.random.Generator, boxes: pd.DataFrame) -> pd.DataFrame:
-    """Add boxes of lower scores around each box; overlaps above 0.6 are left out, as by networks."""
+    """Add boxes of lower scores around each box, without overlaps above 0.6, as networks give."""
     rows = np.repeat(np.arange(len(boxes)), rng.poisson(_DOUBLES, len(boxes)))
     doubles = boxes.iloc[rows].reset_index(drop=True)
     corners = doubles[EDGES].to_numpy(np.float64)
