@@ -8,6 +8,9 @@ many validation sets.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +27,16 @@ from cxr_compare.evaluation.boxes.overlaps import (
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.decisions.box_choice import BoxCandidate, BoxChoice, box_figure
+from cxr_compare.evaluation.decisions.box_choice import (
+    BoxCandidate,
+    BoxChoice,
+    BoxRule,
+    box_figure,
+)
+from cxr_compare.evaluation.decisions.guarantee_results import locate_predictions
+from cxr_compare.evaluation.decisions.guaranteed_threshold import GuaranteeImages, Localisation
+from cxr_compare.evaluation.decisions.guarantees import MAX_FALSE_POSITIVES, read_guarantee
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from tools.simulation.box_designs import WEAK, BoxedImages, draw_images
 
@@ -152,3 +164,83 @@ def overlap_measure(
         held = gap.fixed_choice_interval
         each[f"{metric}|held"] = np.nan if held is None else float(held[0] > 0 or held[1] < 0)
     return each
+
+
+@dataclass(frozen=True)
+class ShownFalseBoxes:
+    """Mean number of false boxes shown on an image of a large population, by threshold.
+
+    Attributes:
+        thresholds: Rising thresholds, shape ``(T,)``.
+        means: Means by the largest overlap that stays, shape ``(T,)`` each. At most
+            `MAX_FALSE_POSITIVES` boxes of an image count.
+    """
+
+    thresholds: Floats
+    means: dict[float | None, Floats]
+
+    @classmethod
+    def draw(cls, clusters: str) -> ShownFalseBoxes:
+        """Draw the population and count its boxes under every rule of overlap."""
+        many = draw_doubled(np.random.default_rng(0), 20_000, clusters)
+        thresholds = np.linspace(0.05, 0.95, 181)
+        means: dict[float | None, Floats] = {}
+        for candidate in overlap_choice(many, 0).candidates:
+            rule: Any = candidate.rule
+            false = _located(many, rule).false_boxes
+            assert false is not None
+            counts = [
+                np.bincount(false.image[false.shown_up_to >= threshold]).clip(
+                    max=MAX_FALSE_POSITIVES
+                )
+                for threshold in thresholds
+            ]
+            n_images = len(many.evaluated.image_ids)
+            means[rule.limit] = np.array([each.sum() / n_images for each in counts])
+        return cls(thresholds, means)
+
+
+def _located(images: BoxedImages, rule: BoxRule) -> Localisation:
+    output: Any = SimpleNamespace(
+        image_ids=images.evaluated.image_ids,
+        points=lambda: None,
+        gives_boxes=True,
+        predicted_boxes=images.boxes[0],
+    )
+    truth: Any = SimpleNamespace(
+        boxes_trusted=images.evaluated.image_ids, true_boxes=images.evaluated.truth
+    )
+    return locate_predictions(output, images.scores(0).to_numpy(), truth, rule)
+
+
+@cache
+def _population(clusters: str) -> ShownFalseBoxes:
+    return ShownFalseBoxes.draw(clusters)
+
+
+def guaranteed_false_boxes(
+    rng: np.random.Generator, n_patients: int, clusters: str
+) -> dict[str, float]:
+    """Guarantee the mean number of false boxes, where the same images choose the overlap.
+
+    Args:
+        rng: Source of the validation images.
+        n_patients: Number of validation patients.
+        clusters: How many images the patients have; see `tools.simulation.makers.draw`.
+
+    Returns:
+        Whether the guarantee is violated, whether there is a threshold, and the true mean.
+    """
+    images = draw_doubled(rng, n_patients, clusters)
+    rule: Any = overlap_choice(images, 0).rule
+    guarantee = read_guarantee("false_positives_per_image<=0.5@0.90")
+    assert guarantee is not None
+    known = GuaranteeImages(
+        images.evaluated.y_true, images.scores(0).to_numpy(), images.owners, _located(images, rule)
+    )
+    threshold, _ = known.choose(guarantee)
+    if threshold is None:
+        return {"marks|broken": 0.0, "marks|given": 0.0, "marks|mean": np.nan}
+    population = _population(clusters)
+    true = float(np.interp(threshold, population.thresholds, population.means[rule.limit]))
+    return {"marks|broken": float(true > 0.5), "marks|given": 1.0, "marks|mean": true}
