@@ -1,4 +1,4 @@
-"""Mean IoU of called and true boxes, each taken as one region of an image."""
+"""Mean IoU (mIoU) of the region of all called boxes and the region of all true boxes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _CELLS_AT_ONCE = 1_000_000
-"""Number of cells between the edges of boxes that are held in memory together."""
+"""Largest number of cells between the edges of boxes that are in memory at once."""
 
 
 class WeightedMeanIou:
-    """Mean IoU of regions at several score cuts, for many image weightings at once.
+    """Mean IoU of regions at given score cuts, for many weightings of the patients at once.
 
-    Boxes at or above the cut are called. In an image the called boxes together are one region, and
-    the true boxes together are another. The figure is the IoU of the two regions in px, averaged
-    over the images with a lesion. An image without a called box counts 0.
+    Boxes with a score of at least the cut are called. In each image, all called boxes together are
+    one region, and all true boxes together are another. The figure is the IoU of the two regions,
+    averaged over the images with a lesion. An image without a called box has an IoU of 0.
 
     Args:
-        pairs: Predicted with true boxes.
-        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
     Source:
@@ -50,13 +50,13 @@ class WeightedMeanIou:
         self._n_positive = np.bincount(self._owners, minlength=n_clusters)
         self._first_box = np.searchsorted(pairs.boxes.image, np.arange(n_images))[self._positive]
         self._first_true = np.searchsorted(pairs.truth.image, self._positive)
-        # IoU of each positive image by its number of called boxes, as far as a cut has asked.
+        # IoU of each image with a lesion by its number of called boxes, as far as it was computed.
         self._ious = np.zeros((len(self._positive), 1))
         self._known = np.zeros(len(self._positive), dtype=np.int64)
         self._cached_sums = cache(self._sums)
 
     def _sums(self, cut: float) -> scipy.sparse.csr_matrix:
-        """Sum the IoU of each patient's positive images at a cut, shape ``(1, P)``."""
+        """Sum the IoU of the images with a lesion of each patient at a cut, shape ``(1, P)``."""
         called = self._pairs.boxes.image[self._pairs.boxes.score >= cut]
         n_called = np.bincount(called, minlength=len(self._pairs.truth.per_image))[self._positive]
         self._compute_ious(n_called)
@@ -64,7 +64,10 @@ class WeightedMeanIou:
         return scipy.sparse.csr_matrix(np.bincount(self._owners, ious, self._n_clusters)[None])
 
     def _compute_ious(self, n_called: Integers) -> None:
-        """Compute the IoU of images of which more boxes are called than at any cut before."""
+        """Compute the IoU of images of which more boxes are called than at every earlier cut.
+
+        `n_called` is the number of called boxes of each image with a lesion.
+        """
         most = int(n_called.max(initial=0))
         if most >= self._ious.shape[1]:
             wider = np.zeros((len(self._ious), most + 1))
@@ -73,7 +76,7 @@ class WeightedMeanIou:
         n_true = self._pairs.truth.per_image[self._positive]
         new = np.flatnonzero(n_called > self._known)
         new = new[np.argsort(n_called[new] + n_true[new], kind="stable")]
-        # Images of similar numbers of boxes are computed together, as many as fit the memory.
+        # Images with similar numbers of boxes are computed together, as many as memory allows.
         cells = 4 * (n_called[new] + n_true[new]) ** 2
         chunk = np.cumsum(cells) // _CELLS_AT_ONCE
         for images in np.split(new, np.flatnonzero(np.diff(chunk)) + 1):
@@ -87,14 +90,14 @@ class WeightedMeanIou:
         self._known = np.maximum(self._known, n_called)
 
     def at(self, weight: Floats, cuts: Floats) -> Floats:
-        """Compute the figure of each row of weights at its own score cut.
+        """Compute the mean IoU for each row of weights at the row's own score cut.
 
         Args:
-            weight: Weights of patients, shape ``(R, P)``.
-            cuts: Score cut of each row, shape ``(R,)``; NaN where a row has none.
+            weight: Weights of P patients in R weightings, shape ``(R, P)``.
+            cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:
-            The mean IoU, shape ``(R,)``; NaN without a cut or without a lesion.
+            The mean IoU in [0, 1], shape ``(R,)``; NaN in rows without a cut or without a lesion.
         """
         sums = sums_at_row_cuts(self._cached_sums, 1, weight, cuts)[:, 0]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -102,15 +105,15 @@ class WeightedMeanIou:
 
 
 def _padded(corners: Floats, first: Integers, counts: Integers) -> Floats:
-    """Return the boxes of some images, padded with boxes without area.
+    """Return the boxes of M images in one array, filled up with boxes without area.
 
     Args:
         corners: Boxes of all images, one image after the other, xyxy in px, shape ``(N, 4)``.
-        first: Row of each image's first box, shape ``(M,)``.
-        counts: Number of boxes of each image, shape ``(M,)``; n is the largest.
+        first: Row in `corners` of the first box of each of the M images, shape ``(M,)``.
+        counts: Number of boxes of each of the M images, shape ``(M,)``; the largest is n.
 
     Returns:
-        Boxes, shape ``(M, n, 4)``.
+        Boxes xyxy in px, shape ``(M, n, 4)``.
     """
     number = np.arange(counts.max(initial=0))
     exists = number < counts[:, None]
@@ -121,19 +124,20 @@ def _padded(corners: Floats, first: Integers, counts: Integers) -> Floats:
 
 
 def region_ious(called: Floats, true: Floats) -> Floats:
-    """Compute the IoU of the true region with that of the first 0, 1, 2, ... called boxes.
+    """Compute the IoU of the true region with the region of the first 0, 1, 2, ... K called boxes.
 
-    The edges of all boxes of an image divide the plane into cells. Each cell lies in a box as a
-    whole or not at all.
+    In each image, the edges of all boxes divide the plane into cells. Each cell lies entirely
+    inside or entirely outside of every box, so the areas of the regions are sums of areas of cells.
 
     Args:
-        called: Called boxes of M images, xyxy in px, shape ``(M, K, 4)``. An image with fewer than
-            K boxes has boxes without area at its end.
-        true: True boxes of the images, the same, shape ``(M, T, 4)``. Each image has at least one
-            box with an area.
+        called: Called boxes of M images, xyxy in px, in the order in which they are added, shape
+            ``(M, K, 4)``. An image with fewer than K boxes is filled up with boxes without area.
+        true: True boxes of these images, xyxy in px, filled up likewise, shape ``(M, T, 4)``. Each
+            image has at least one box with an area.
 
     Returns:
-        IoU of the regions, shape ``(M, K + 1)``.
+        IoU of the two regions in [0, 1], shape ``(M, K + 1)``. Column k is that of the first k
+        called boxes; the first column is 0.
 
     Example:
         >>> true = np.array([[[0.0, 0, 4, 2]]])
@@ -147,7 +151,8 @@ def region_ious(called: Floats, true: Floats) -> Floats:
     area = np.diff(rows)[:, :, None] * np.diff(columns)[:, None, :]
     in_columns = _between(columns, boxes[:, :, 0], boxes[:, :, 2])
     in_rows = _between(rows, boxes[:, :, 1], boxes[:, :, 3])
-    # Number of boxes that must be called before a cell is covered; one too many where none does.
+    # For each cell, the number of called boxes after which the cell is covered; K + 1 if no called
+    # box covers it.
     covered_by = np.full(area.shape, n_called + 1)
     is_true = np.zeros(area.shape, dtype=bool)
     for number in range(n_called + true.shape[1], 0, -1):
@@ -169,15 +174,15 @@ def region_ious(called: Floats, true: Floats) -> Floats:
 
 
 def _between(edges: Floats, first: Floats, last: Floats) -> npt.NDArray[np.bool_]:
-    """Return True where the interval from one edge to the next lies within a box.
+    """Return True where the interval from one edge to the next lies inside a box, along one axis.
 
     Args:
-        edges: Rising edges of each image, shape ``(M, E)``.
+        edges: Edges of all boxes of each image in rising order, shape ``(M, E)``.
         first: Lower edge of each box, shape ``(M, n)``.
         last: Upper edge of each box, shape ``(M, n)``.
 
     Returns:
-        The answers, shape ``(M, n, E - 1)``.
+        True for the intervals inside each box, shape ``(M, n, E - 1)``.
     """
     starts = edges[:, None, :-1]
     return np.asarray((first[:, :, None] <= starts) & (starts < last[:, :, None]))

@@ -1,4 +1,7 @@
-"""Overlapping boxes of an image: of those that overlap too much, only the most confident stays."""
+"""Removal of boxes that overlap a more confident box of the same image too much.
+
+The method is greedy non-maximum suppression.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,28 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _LEAST_OVERLAP = 0.1
 _LARGEST_OVERLAPS = (None, 0.6, 0.5, 0.4, 0.3, 0.2, _LEAST_OVERLAP)
-"""Largest IoU of two boxes that both stay, from which validation chooses; None keeps all boxes."""
+"""Limits from which validation chooses: largest IoU of two boxes that both stay; None keeps all."""
 
 
 @dataclass(frozen=True)
 class OverlappingBoxes:
-    """Boxes of many images, with every pair of boxes of an image that overlap.
+    """Predicted boxes of many images, with all pairs of boxes of one image whose IoU exceeds 0.1.
 
     Attributes:
         boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
-        stronger: Row of the more confident box of each pair, shape ``(pairs,)``; of equal scores
-            the earlier row. Pairs are ordered by the rank of this box within its image.
-        weaker: Row of the other box, shape ``(pairs,)``.
-        rank: Rank of the more confident box within its image, rising, shape ``(pairs,)``.
-        iou: IoU of each pair, shape ``(pairs,)``; pairs of at most 0.1 are left out.
+        stronger: Row in `boxes` of the more confident box of each pair, shape ``(pairs,)``; if the
+            scores are equal, the earlier row. Pairs are ordered by the rank of this box.
+        weaker: Row in `boxes` of the other box of each pair, shape ``(pairs,)``.
+        rank: Rank of the more confident box in its image, 0 for the highest score, rising, shape
+            ``(pairs,)``.
+        iou: IoU of the two boxes of each pair, in (0.1, 1], shape ``(pairs,)``.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": "a", "x1": [0.0, 1.0, 50.0], "y1": 0.0,
+        ...     "x2": [10.0, 10.0, 60.0], "y2": 10.0, "score": [0.9, 0.8, 0.3]})
+        >>> overlapping = OverlappingBoxes.from_boxes(boxes)
+        >>> overlapping.iou.tolist(), overlapping.kept(0.3).tolist()
+        ([0.9], [True, False, True])
     """
 
     boxes: pd.DataFrame
@@ -39,10 +50,14 @@ class OverlappingBoxes:
 
     @classmethod
     def from_boxes(cls, boxes: pd.DataFrame) -> OverlappingBoxes:
-        """Pair the boxes of each image.
+        """Find the pairs of boxes of the same image that overlap.
 
         Args:
-            boxes: Boxes with ``image_id``, corners in original px and ``score``; may be empty.
+            boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+                ``score``. The table may be empty.
+
+        Returns:
+            The boxes, with all pairs whose IoU exceeds 0.1.
         """
         image = pd.factorize(boxes["image_id"])[0]
         order = np.lexsort((-boxes["score"].to_numpy(np.float64), image))
@@ -65,22 +80,31 @@ class OverlappingBoxes:
         )
 
     def left(self, limit: float | None) -> pd.DataFrame:
-        """Return the boxes that stay, in their order, see `kept`."""
+        """Return the boxes that stay when those that overlap too much are removed.
+
+        Args:
+            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+                boxes.
+
+        Returns:
+            The rows of `boxes` that stay, in their order, see `kept`.
+        """
         if limit is None:
             return self.boxes
         return self.boxes[self.kept(limit)].reset_index(drop=True)
 
     def kept(self, limit: float | None) -> npt.NDArray[np.bool_]:
-        """Find the boxes that stay: greedy non-maximum suppression, for all images at once.
+        """Find the boxes that stay after greedy non-maximum suppression in all images.
 
-        Boxes choose in falling score. Each removes the less confident boxes of its image that
-        overlap it by more than the limit.
+        The boxes of an image are visited in the order of falling scores. A box that has not been
+        removed itself removes the less confident boxes whose IoU with it exceeds the limit.
 
         Args:
-            limit: Largest IoU of two boxes that both stay, 0.1 at least; None keeps all boxes.
+            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+                boxes.
 
         Returns:
-            True for boxes that stay, shape ``(boxes,)``.
+            True for the rows of `boxes` that stay, shape ``(boxes,)``.
         """
         stays = np.ones(len(self.boxes), dtype=bool)
         if limit is None:
@@ -97,10 +121,10 @@ class OverlappingBoxes:
 
 
 def _meeting_pairs(corners: Floats, later: Integers) -> tuple[Integers, Integers]:
-    """Find the pairs of boxes of an image that have an area in common.
+    """Find the pairs of boxes of the same image that have an area in common.
 
     Args:
-        corners: Boxes by image, xyxy in px, shape ``(N, 4)``.
+        corners: Boxes xyxy in px, one image after the other, shape ``(N, 4)``.
         later: Number of boxes of the same image that follow each box, shape ``(N,)``.
 
     Returns:
@@ -124,12 +148,13 @@ def _meeting_pairs(corners: Floats, later: Integers) -> tuple[Integers, Integers
 
 
 def without_overlaps(boxes: pd.DataFrame, limit: float | None) -> pd.DataFrame:
-    """Leave out boxes that overlap a more confident box of their image too much.
+    """Remove boxes that overlap a more confident box of the same image too much.
 
     Args:
-        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``;
-            may be empty. Boxes of different findings are treated alike.
-        limit: Largest IoU of two boxes that both stay, 0.1 at least; None keeps all boxes.
+        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
+            The table may be empty. A box can also be removed by a box of another finding.
+        limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+            boxes.
 
     Returns:
         The boxes that stay, in their order.
@@ -164,24 +189,32 @@ class OverlapRule:
 
     @property
     def description(self) -> str:
-        """Rule in words, for the report and for progress messages."""
+        """Description of the rule in words, for reports and progress messages."""
         if self.limit is None:
             return "as they are stored"
         overlapping = f"overlap a more confident one by an IoU above {self.limit:g}"
         return f"after removal of those that {overlapping}"
 
     def apply(self, boxes: pd.DataFrame) -> pd.DataFrame:
-        """Return the boxes that stay, see `without_overlaps`."""
+        """Remove the boxes that the rule does not keep.
+
+        Args:
+            boxes: Stored boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+                ``score``.
+
+        Returns:
+            The boxes that stay, in their order, see `without_overlaps`.
+        """
         return without_overlaps(boxes, self.limit)
 
 
 @dataclass(frozen=True)
 class StoredPairs:
-    """Stored and true boxes of images, which are paired once for every rule of overlap.
+    """Stored boxes of a detector, paired with the true boxes once for all limits of overlap.
 
     Attributes:
-        stored: The stored boxes, with those that overlap.
-        pairs: All stored boxes with the true boxes of their image.
+        stored: The stored boxes, with the pairs of them that overlap each other.
+        pairs: Pairs of each stored box with the true boxes of its image.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0],
@@ -200,29 +233,42 @@ class StoredPairs:
     def on_images(
         cls, stored: OverlappingBoxes, truth: pd.DataFrame, image_ids: pd.Index
     ) -> StoredPairs:
-        """Pair stored and true boxes; see `pair_boxes` for the arguments."""
+        """Pair the stored boxes with the true boxes of their images.
+
+        Args:
+            stored: The stored boxes, with the pairs of them that overlap each other.
+            truth: True boxes with ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` (original px).
+            image_ids: Ids of all images that are evaluated, each once, shape ``(images,)``.
+
+        Returns:
+            The pairs of all stored boxes, not only of the 100 most confident of an image.
+        """
         return cls(stored, pair_boxes(stored.boxes, truth, image_ids, most=None))
 
     def left(self, limit: float | None) -> BoxPairs:
-        """Return the pairs of the boxes that stay; the 100 most confident of an image count.
+        """Select the pairs of the boxes that stay when those that overlap too much are removed.
 
         Args:
-            limit: Largest IoU of two boxes of an image that both stay, 0.1 at least; None keeps
-                all boxes.
+            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+                boxes.
+
+        Returns:
+            Pairs of the boxes that stay, see `OverlappingBoxes.kept`. Of these, the 100 most
+            confident of each image count.
         """
         return self.pairs.subset(self.stored.kept(limit)[self.pairs.boxes.row])
 
 
 def overlap_candidates(stored: StoredPairs) -> list[tuple[OverlapRule, BoxPairs]]:
-    """Apply every rule that validation chooses from to a detector's boxes.
+    """Apply every rule from which the validation images choose one to a detector's boxes.
 
     Args:
-        stored: Stored and true boxes of the validation images.
+        stored: Stored boxes of the validation images, paired with the true boxes.
 
     Returns:
-        Each rule with the pairs of the boxes that stay. The first rule keeps all boxes; the others
-        follow from the largest overlap to the smallest. Among equally good rules the earlier is
-        taken.
+        Each rule with the pairs of the boxes that stay, in the order of preference: of equally good
+        rules the earlier one is chosen. The first rule keeps all boxes. The others follow from the
+        largest permitted overlap to the smallest.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0],

@@ -1,7 +1,7 @@
-"""All sentences about a comparison: a template for each kind of statement and of note.
+"""Templates of all sentences about a comparison, one for each kind of statement and of note.
 
 `evaluation.compare.verdict` and `evaluation.compare.cautions` decide which kind applies and with
-which values. Only this module words them, so that a sentence can be changed here alone.
+which values. The wording is in this module only.
 """
 
 from __future__ import annotations
@@ -513,8 +513,11 @@ def sentence(kind: str, /, **values: Any) -> str:
     """Return the sentence of a kind, filled in with its values.
 
     Args:
-        kind: Name of the template.
-        **values: Values that the template names.
+        kind: Name of the template (macro) in this module.
+        **values: Values of the arguments of the template.
+
+    Returns:
+        The text, on one line.
 
     Example:
         >>> sentence("uses", count=3, n_sets=2)
@@ -527,9 +530,13 @@ def note(kind: NoteKind, template: str = "", /, **values: Any) -> Note:
     """Return a note with its sentence and its values.
 
     Args:
-        kind: Kind of the note, by which reports place it.
-        template: Name of the template, without ``note_``; by default the kind.
-        **values: Values that the template names.
+        kind: Kind of the note, which decides where a report shows it.
+        template: Name of the template in this module without its beginning ``note_``; by default
+            the kind.
+        **values: Values of the arguments of the template.
+
+    Returns:
+        The note.
 
     Example:
         >>> note("seeds", system="A", n_seeds=3).values

@@ -1,4 +1,4 @@
-"""Training conditions in which compared systems differ, apart from their approach."""
+"""Conditions of training, such as the input size, in which the compared systems differ."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from cxr_compare.data_prep.contracts.errors import counted
 
 
 def unequal_conditions(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Find the training conditions in which systems differ.
+    """Find the conditions of training in which systems differ.
 
-    A difference between a detector and a classifier that were trained under unequal conditions is
-    one of the whole recipes, not of the two approaches alone.
+    If a detector and a classifier were trained under unequal conditions, their difference may come
+    from the conditions, and not only from the two approaches.
 
     Args:
-        records: Records of each system. The record of a system that this program trained has its
-            ``recipe``: ``config``, ``preprocess`` and ``run``. Other systems are left out.
+        records: Record of each system by its display name. The record of a system that cxr-compare
+            trained has the key ``recipe``, a dictionary with ``config``, ``preprocess`` and
+            ``run``. Systems without it are left out.
 
     Returns:
-        For each condition that is known of at least two systems and not equal in all of them, its
-        value by system.
+        The value of each system in words, by condition and display name. A condition is included if
+        it is known for at least two systems and not equal for all of them.
 
     Example:
         >>> def record(size):
@@ -45,7 +46,7 @@ def unequal_conditions(records: Mapping[str, Mapping[str, Any]]) -> dict[str, di
 
 
 def _conditions(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """Return the conditions of one training in words, without those that are unknown."""
+    """Return the known conditions of one training, each in words."""
     conditions: dict[str, str] = {}
     size = (recipe.get("preprocess") or {}).get("size")
     if size is not None:
