@@ -446,6 +446,17 @@ class PairTests:
         """Return Holm's p-value over all pairs of one metric and policy, where it is known."""
         return self._tested(first, second, key, "p_holm_pairs")
 
+    def single_p_value(
+        self, first: str, second: str, key: tuple[str, str], subgroup: str = ALL
+    ) -> float | None:
+        """Return the p-value of one difference alone, where it is known.
+
+        It belongs to the interval of this difference alone, so it is not adjusted for the number
+        of comparisons.
+        """
+        values = self.rows_of(first, second, key, subgroup=subgroup)
+        return float(values.iloc[0]) if len(values) else None
+
     def detectable(self, first: str, second: str, key: tuple[str, str]) -> float | None:
         """Return the smallest difference of a figure that the test set could have shown."""
         return self._tested(first, second, key, "detectable")
@@ -455,15 +466,22 @@ class PairTests:
         return float(values.iloc[0]) if len(values) else None
 
     def rows_of(
-        self, first: str, second: str, key: tuple[str, str], column: str = "p_value"
+        self,
+        first: str,
+        second: str,
+        key: tuple[str, str],
+        column: str = "p_value",
+        *,
+        subgroup: str = ALL,
     ) -> pd.Series:
-        """Return a column of the tests of a pair, where known, on all images and by patient.
+        """Return a column of the tests of a pair, where known, by patient.
 
         Args:
             first: One system.
             second: The other system.
             key: Metric and policy.
             column: Name of the column.
+            subgroup: Subgroup of the images; all images by default.
 
         Returns:
             The values; the metric's own test comes first.
@@ -474,5 +492,5 @@ class PairTests:
         pair = [first, second]
         rows = table["first"].isin(pair) & table["second"].isin(pair)
         rows &= (table["metric"] == key[0]) & (table["policy"] == key[1])
-        rows &= (table["subgroup"] == ALL) & (table["independent"] == "patients")
+        rows &= (table["subgroup"] == subgroup) & (table["independent"] == "patients")
         return table.loc[rows, column].dropna()

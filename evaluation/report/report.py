@@ -26,6 +26,7 @@ from cxr_compare.evaluation.report.charts import (
     cost_charts,
     policy_markers,
     report_charts,
+    without_decision_curve,
 )
 from cxr_compare.evaluation.report.cost_table import cost_rows
 from cxr_compare.evaluation.report.figure_files import save_figures
@@ -140,7 +141,7 @@ def write_report(
         markers=policy_markers(comparison.policies),
         confusion=confusion,
         cases=[out / files.OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples],
-        maps=galleries[0].map_legend,
+        maps=[key.text for key in galleries[0].map_legend],
     )
     write_images_page(
         comparison,
@@ -226,6 +227,7 @@ def _render_report(
         gallery=galleries[0],
         further_charts=draw([chart for chart in charts if chart not in first]),
         cost_charts=draw(cost_charts(comparison)),
+        without_decision_curve=without_decision_curve(comparison),
         exploration=exploration(comparison)[0],
         cost=Table.from_rows(
             sentence("costs_title", template=TABLES),

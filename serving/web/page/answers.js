@@ -132,7 +132,7 @@ function boxes(each, place, lookAt) {
       onclick: () => lookAt(place, number) }, share(box.score))))));
 }
 
-const FIRST = ["auroc", "average_precision", "recall", "specificity", "precision", "localised_sensitivity", "ece"];
+const FIRST = ["auroc", "average_precision", "recall", "specificity", "precision", "localised_sensitivity", "localised_sensitivity_tolerant", "ece"];
 
 /** How the systems did on their test sets, and what they learned from; `failure` stands for links to the report. */
 export function systemsPage(systems, failure) {
