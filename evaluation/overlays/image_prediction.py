@@ -70,10 +70,7 @@ class ImageTruth:
             requests += [LabelRequest("truth", box, reader, colour) for box in boxes]
         return [
             *(Shape("truth", (rectangle(one.box),), one.colour, width=1.5) for one in requests),
-            *(
-                Shape("truth", corner_brackets(box), TRUTH_COLOUR, closed=False)
-                for box in lesions
-            ),
+            *(Shape("truth", corner_brackets(box), TRUTH_COLOUR, closed=False) for box in lesions),
             *place_labels(requests, size, max(size) * line),
         ]
 
