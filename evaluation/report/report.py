@@ -36,6 +36,7 @@ from cxr_compare.evaluation.report.images_page import write_images_page
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.label_error_chart import label_error_charts
 from cxr_compare.evaluation.report.methods import UNKNOWN, methods
+from cxr_compare.evaluation.report.model_card import card_files
 from cxr_compare.evaluation.report.paper_files import write_paper_files
 from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.summary_table import TableRow
@@ -219,6 +220,7 @@ def _render_report(
     return render(
         "report.html.jinja",
         details=files.DETAILS,
+        cards=card_files(comparison.names),
         verdict=comparison.answer,
         notes=[note for note in comparison.notes if not (note.caution or note.about_decisions)],
         derived=[note for note in comparison.notes if note.about_decisions],

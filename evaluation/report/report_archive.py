@@ -31,6 +31,7 @@ def write_archive(out: Path) -> None:
     readme = "\n".join(lines)
     # Files to which the pages link.
     linked = f"{files.FIGURES}/*", files.CASES_PAGES, files.IMAGES_TABLE, f"{files.THUMBNAILS}/*"
+    linked += (f"{files.CARDS}/*",)
     further = [path for pattern in linked for path in sorted(out.glob(pattern))]
     contents = {str(path.relative_to(out)): path.read_bytes() for path in (*contained, *further)}
     with atomic_path(out / files.ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
