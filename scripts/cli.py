@@ -165,7 +165,9 @@ def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
         for p in also_options:
             named = values.pop(_option_name(p), None)
             if named is not None and p.name in values:
-                raise typer.BadParameter(f"{p.option} {named}: was given by position already; give it once")
+                raise typer.BadParameter(
+                    f"{p.option} {named}: was given by position already; give it once"
+                )
             if named is not None:
                 values[p.name] = named
         positional = [item for p in parameters if p.variadic for item in values.pop(p.name, [])]
@@ -178,9 +180,7 @@ def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
         declared.append(inspect.Parameter(p.name, kind, default=default, annotation=_annotation(p)))
     for p in also_options:
         option = Annotated[p.type | None, typer.Option(p.option, help=p.help)]
-        declared.append(
-            inspect.Parameter(_option_name(p), kind, default=None, annotation=option)
-        )
+        declared.append(inspect.Parameter(_option_name(p), kind, default=None, annotation=option))
     as_json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
     declared.append(inspect.Parameter("as_json", kind, default=False, annotation=as_json))
     body, examples = description(function)

@@ -57,11 +57,11 @@ def read_image_options(value: Any) -> ImageOptions:
     """Return the values of ``--images``: ``all`` or ``common``, a folder, or both.
 
     Raises:
-        ValueError: Two rules or two folders are given.
+        ValueError: Two rules or two folders are given, or a value is neither a rule nor a folder.
 
     Example:
-        >>> read_image_options("common").rule, read_image_options(["films"]).folder
-        ('common', PosixPath('films'))
+        >>> read_image_options(["common", "."])
+        ImageOptions(rule='common', folder=PosixPath('.'))
     """
     if isinstance(value, ImageOptions):
         return value
@@ -70,6 +70,8 @@ def read_image_options(value: Any) -> ImageOptions:
     folders = [Path(item) for item in values if item not in _IMAGE_RULES]
     if len(rules) > 1 or len(folders) > 1:
         raise ValueError("give all or common once, and one folder of image files")
+    if any(not path.is_dir() for path in folders):
+        raise ValueError("is neither all nor common, nor a folder of image files")
     return ImageOptions(*rules or ["all"], *folders)
 
 

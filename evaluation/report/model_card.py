@@ -305,9 +305,7 @@ def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
         },
         figures=sections,
         groups=groups,
-        errors=[
-            (str(row[0]), str(row[1 + position])) for row in (errors.rows if errors else ())
-        ],
+        errors=[(str(row[0]), str(row[1 + position])) for row in (errors.rows if errors else ())],
         hub=hub,
         synthetic=comparison.background.synthetic,
     )

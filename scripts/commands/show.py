@@ -39,7 +39,7 @@ def show(
     card: bool = False,
     report: Annotated[AnyPath | None, Argument(folder_kind="report")] = None,
 ) -> Outcome:
-    """Say what a folder holds, with --card as a model card, or with --machine what this machine is.
+    """Describe a folder, print its model card, or describe this machine.
 
     Args:
         folder: Folder to describe: a data set, run, export, predictions or report.

@@ -53,6 +53,13 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(
     assert not (report / "opacity").exists()  # one target named: the report itself
 
 
+def test_images_of_a_data_set_are_its_own(data, system, tmp_path):
+    with pytest.raises(InputError, match=r"--images .*: is for --truth"):
+        compare({"R": system}, data=data, images=tmp_path)
+    with pytest.raises(InputError, match=r"--images some: is neither all nor common"):
+        compare({"R": system}, data=data, images="some")
+
+
 def test_other_rows_of_a_finished_report_are_written_without_another_question(
     data, system, tmp_path, capsys
 ):
