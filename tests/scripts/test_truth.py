@@ -21,7 +21,7 @@ from cxr_compare.scripts.commands.prepare import prepare
 from tests.scripts.small_sets import cxr, refusal
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions" / "my-two-result-files.md"
-PYTHON, SHELL = re.findall(r"```(?:python|bash)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+PYTHON, SHELL, WITH_IMAGES = re.findall(r"```(?:python|bash)\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,10 @@ def test_bad_input_is_refused_by_file_and_position(change, message, tmp_path, ca
     assert message in line
 
 
-def test_folder_of_images_gives_the_report_its_pictures(folder, tmp_path):
+def test_folder_of_images_gives_the_report_its_pictures(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert cxr(*shlex.split(WITH_IMAGES)[1:]) == 0  # what the page says
+    assert list((folder / "pictures" / "overlays").glob("*.png"))
     options = {"policy": ["threshold=0.5"], "out": tmp_path / "report"}
     compare_files(folder, **options)
     page = tmp_path / "report" / "report.html"
