@@ -179,7 +179,8 @@ def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
         default = None if p.several and not p.is_required else p.default
         declared.append(inspect.Parameter(p.name, kind, default=default, annotation=_annotation(p)))
     for p in also_options:
-        option = Annotated[p.type | None, typer.Option(p.option, help=p.help)]
+        value_type: Any = p.type | None
+        option: Any = Annotated[value_type, typer.Option(p.option, help=p.help)]
         declared.append(inspect.Parameter(_option_name(p), kind, default=None, annotation=option))
     as_json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
     declared.append(inspect.Parameter("as_json", kind, default=False, annotation=as_json))

@@ -49,7 +49,8 @@ def with_image_files(dataset: DataSet, folder: Path, say: Callable[[str], None])
             f"{counted(len(absent), 'image')} of {len(paths):,} without a file in {folder}, "
             f"evaluated but not drawn: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}"
         )
-    with_files = typed_table(images.assign(path=paths), "images")
+    with_files = images.assign(path=pd.Series(paths, index=images.index, dtype=object))
+    with_files = typed_table(with_files, "images")
     _check_sizes(dataset, with_files, folder)
     return DataSet(
         dataset.folder,
@@ -81,20 +82,20 @@ def _file_of(image_id: str, index: ImageIndex, folder: Path) -> str | None:
 def _check_sizes(dataset: DataSet, images: pd.DataFrame, folder: Path) -> None:
     """Refuse files whose pixels are not those that the true boxes were drawn on."""
     boxes = dataset.boxes
-    far_edges = boxes.groupby("image_id")[["x2", "y2"]].max()
-    boxed = images[images["path"].notna() & images["image_id"].isin(far_edges.index)]
-    for row in boxed.itertuples():
-        width, height = image_size(folder / str(row.path))
-        stated = (row.width, row.height)
-        if not any(map(pd.isna, stated)) and stated != (width, height):
+    far_edges = boxes.groupby("image_id", as_index=False)[["x2", "y2"]].max()
+    boxed = images[images["path"].notna()].merge(far_edges, on="image_id")
+    for row in boxed.to_dict("records"):
+        path = str(row["path"])
+        width, height = image_size(folder / path)
+        is_stated = pd.notna(row["width"]) and pd.notna(row["height"])
+        if is_stated and (row["width"], row["height"]) != (width, height):
             raise InputError(
-                f"--images {folder}: {row.path} has {width} x {height} px, but the labels say "
-                f"{row.width} x {row.height} px; give the images that the boxes were drawn on"
+                f"--images {folder}: {path} has {width} x {height} px, but the labels say "
+                f"{row['width']} x {row['height']} px; give the images that the boxes were drawn on"
             )
-        x2, y2 = far_edges.loc[row.image_id]
-        if x2 > width + 1 or y2 > height + 1:
+        if row["x2"] > width + 1 or row["y2"] > height + 1:
             raise InputError(
-                f"--images {folder}: a true box of '{row.image_id}' ends at x={x2:g}, y={y2:g}, "
-                f"beyond the {width} x {height} px of {row.path}; give the images that the boxes "
-                "were drawn on"
+                f"--images {folder}: a true box of '{row['image_id']}' ends at x={row['x2']:g}, "
+                f"y={row['y2']:g}, beyond the {width} x {height} px of {path}; give the images "
+                "that the boxes were drawn on"
             )

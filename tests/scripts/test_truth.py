@@ -21,7 +21,8 @@ from cxr_compare.scripts.commands.prepare import prepare
 from tests.scripts.small_sets import cxr, refusal
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions" / "my-two-result-files.md"
-PYTHON, SHELL, WITH_IMAGES = re.findall(r"```(?:python|bash)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+BLOCK = re.compile(r"```(?:python|bash)\n(.*?)```", re.DOTALL)
+PYTHON, SHELL, WITH_IMAGES = BLOCK.findall(PAGE.read_text())
 
 
 @pytest.fixture(scope="module")
