@@ -334,8 +334,8 @@ def description(function: Callable[..., Any]) -> tuple[str, list[str]]:
 
     Example:
         >>> from cxr_compare.scripts.commands.show import show
-        >>> description(show)[1]
-        ['cxr show out/data']
+        >>> description(show)[1][0]
+        'cxr show out/data'
     """
     text = inspect.getdoc(function) or ""
     body = text.partition("\nArgs:\n")[0].strip()
