@@ -39,7 +39,7 @@ in turns by cxr-compare and by the fastest other program that was measured. The 
 ratio of the two speeds: above 1 cxr-compare is faster. It is the median over several rounds, and
 the brackets hold the lowest and the highest ratio.
 
-A bold line names the work, and its last cell is the unit of the speeds below it. `prepare` and
+A bold line names the work, and its last cell is the unit of the figures below it. `prepare` and
 `predict` are compared with simple loops, which do less: they apply no window to the grey values and
 check nothing.
 
