@@ -117,7 +117,9 @@ def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
         bars.TimeElapsedColumn(),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+    # What goes into a pipe stays there: rich would write it to stderr, above the bar.
+    redirects = sys.stdout.isatty()
+    with bars.Progress(*columns, console=Console(stderr=True), redirect_stdout=redirects) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(n: int = 1) -> None:

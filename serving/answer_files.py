@@ -9,10 +9,10 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import IO, Any, overload
 
@@ -22,15 +22,17 @@ from cxr_compare.data_prep.contracts.atomic_files import atomic_path, remove_old
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.data_prep.store.loose_images import LooseImage, read_loose_images
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.image_files import open_image
-from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
+from cxr_compare.serving.answer_summary import SystemTally, summary_frame, summary_lines
 from cxr_compare.serving.dicom_objects.result_identity import Algorithm, to_bytes
 from cxr_compare.serving.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.image_files import (
@@ -42,6 +44,8 @@ from cxr_compare.serving.image_files import (
 )
 from cxr_compare.serving.run import Run, answers_by_image
 
+MOST_LINES = 10
+"""Number of images up to which each of them has its own line in a text."""
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 
 
@@ -65,12 +69,17 @@ class Answers(Sequence[Answer]):
         left_out: Reason for each file that could not be answered, by path.
         exit_status: Exit status of the command: 1 if files were left out.
         printed: True if the answers were printed one by one. They are then not kept in `answers`.
+        tallies: Numbers of positive and other answers of each system, and what limits them.
+
+    The text of a few answers has a line for each. That of more than 10 images has a table with one
+    row for each system; `to_frame` then gives the single answers.
     """
 
     answers: tuple[Answer, ...]  # of each image one a system
     left_out: dict[str, str] = field(default_factory=dict)  # why, of each file without an answer
     exit_status: int = 0  # 1 where files were left out
     printed: bool = False  # whether they were printed as they came; none is then kept
+    tallies: tuple[SystemTally, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Answer: ...
@@ -84,9 +93,30 @@ class Answers(Sequence[Answer]):
 
     def __str__(self) -> str:
         left_out = [f"left out: {problem}" for problem in self.left_out.values()]
-        return "\n".join(
-            [*map(str, self.answers), *Answer.guarantee_lines(self.answers), *left_out]
-        )
+        guarantees = Answer.guarantee_lines(self.answers)
+        if self.is_many:
+            return "\n".join([*summary_lines(self.tallies), *guarantees, *left_out])
+        by_image = groupby(self.answers, key=lambda answer: answer.image)
+        lines = [line for _, of_image in by_image for line in _lines_of_image([*of_image])]
+        return "\n".join([*lines, *_run_lines(self.answers), *guarantees, *left_out])
+
+    @property
+    def is_many(self) -> bool:
+        """True if there are so many images that the text is a summary."""
+        return any(tally.images > MOST_LINES for tally in self.tallies)
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Table with one row for each system: numbers of images and answers, and seconds."""
+        return summary_frame(self.tallies)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the answers as a table with one row for each image and system.
+
+        The columns are those of ``cxr predict --csv``.
+        """
+        rows = [answer_row(answer.to_dict()) for answer in self.answers]
+        return pd.DataFrame(rows, columns=list(ANSWER_COLUMNS))
 
     def __repr__(self) -> str:
         without = f", {counted(len(self.left_out), 'file')} left out" if self.left_out else ""
@@ -98,8 +128,9 @@ class Answers(Sequence[Answer]):
         return [*(answer.to_dict() for answer in self.answers), *problems]
 
     def _repr_html_(self) -> str:
-        rows = [answer_row(answer.to_dict()) for answer in self.answers]
-        table: str = pd.DataFrame(rows, columns=ANSWER_COLUMNS).to_html(index=False)
+        if self.is_many:
+            return html_lines(str(self))
+        table: str = self.to_frame().to_html(index=False)
         return table
 
 
@@ -143,22 +174,40 @@ def answer_files(
     if output.dicom is not None:
         make_folder(output.dicom)
         objects = _DicomWriter(output.dicom, [Algorithm.from_run(run) for run in runs], progress)
-    with _Writer(output, progress, runs, objects) as writer:
+    count = len(begun) + len(others)
+    # Lines and JSON on a terminal show the progress themselves, and a bar would get between them.
+    on_terminal = output.printed_as is not None and sys.stdout.isatty()
+    shows_itself = output.has_lines if output.printed_as == "text" else on_terminal
+    bar = Silence() if shows_itself else progress
+    writer = _Writer(output, progress, runs, objects)
+    with bar.track("Predicting images", count) as advance, writer:
         _write_batch(begun[:-1], [], 0.0, writer, strict=strict)
+        advance(len(begun) - 1)
         batches = _batches(chain(begun[-1:], stream), batch_size)
-        answered = ((batch, *_answer(runs, batch)) for batch in batches)
-        write_behind(lambda batch: _write_batch(*batch, writer, strict=strict), answered)
+        answered = ((batch, *_answer(runs, batch, writer.tallies)) for batch in batches)
+
+        def write(part: tuple[list[LooseImage], list[list[Answer] | InputError], float]) -> None:
+            _write_batch(*part, writer, strict=strict)
+            advance(len(part[0]))
+
+        write_behind(write, answered)
     for folder in made:
         with suppress(OSError):  # what was written stays
             folder.rmdir()
-    count = len(begun) + len(others)
     if not writer.answered:
         raise InputError(f"none of {counted(count, 'file')} was answered; see above")
     if writer.left_out:
         left_out = counted(len(writer.left_out), "file")
         progress.say(f"{left_out} left out of {count}, see above")
+    writer.print_summary()
     status = int(bool(writer.left_out or (objects is not None and objects.refused)))
-    return Answers(tuple(writer.kept), writer.left_out, status, output.printed_as is not None)
+    return Answers(
+        tuple(writer.kept),
+        writer.left_out,
+        status,
+        output.printed_as is not None,
+        tuple(writer.tallies),
+    )
 
 
 def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage]]:
@@ -169,12 +218,16 @@ def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage
 
 
 def _answer(
-    runs: Sequence[Run], files: Sequence[LooseImage]
+    runs: Sequence[Run], files: Sequence[LooseImage], tallies: Sequence[SystemTally]
 ) -> tuple[list[list[Answer] | InputError], float]:
     """Answer for each file that could be read; with the seconds that one file took."""
     images = [(str(file.path), file.image) for file in files if file.image is not None]
+
+    def add_seconds(position: int, seconds: float) -> None:
+        tallies[position].seconds += seconds
+
     start = time.monotonic()
-    answered = answers_by_image(runs, images) if images else []
+    answered = answers_by_image(runs, images, on_run=add_seconds) if images else []
     return answered, (time.monotonic() - start) / max(1, len(images))
 
 
@@ -218,6 +271,10 @@ class _Writer:
     _table: IO[str] | None = None
     _rows: Any = None
     _is_first: bool = True
+    tallies: list[SystemTally] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tallies = [SystemTally(run.name, run_cautions=run.cautions) for run in self.runs]
 
     def __enter__(self) -> _Writer:
         if self.output.overlays is not None:
@@ -231,6 +288,8 @@ class _Writer:
 
     def write(self, answers: Sequence[Answer]) -> None:
         """Write the answers for one image."""
+        for tally, answer in zip(self.tallies, answers, strict=True):
+            tally.count(answer)
         if self.output.printed_as is None:
             self.kept += answers
         else:
@@ -260,24 +319,29 @@ class _Writer:
         self.left_out[str(path)] = problem
 
     def _print(self, answers: Sequence[Answer]) -> None:
-        """Print what belongs to all systems, then a line for each answer; or only JSON."""
-        remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
-        remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
-        for remark in dict.fromkeys(remarks):
-            line = f"{answers[0].image}  {remark}"
-            if self.output.printed_as == "json":
-                self.progress.say(line)
-            else:
-                sys.stdout.write(with_store_addresses(line) + "\n")
+        """Print the answers of all systems for an image, as lines or as JSON.
+
+        Guarantees and cautions of the runs are the same for all images, and are printed once.
+        """
         if self.output.printed_as == "json":
+            for line in _remarks(answers):
+                self.progress.say(line)
             self._emit([answer.to_dict() for answer in answers])
-            return
-        sys.stdout.writelines(with_store_addresses(str(answer)) + "\n" for answer in answers)
-        if not self.answered:  # they are the same of all images
-            sys.stdout.writelines(
-                with_store_addresses(line) + "\n" for line in Answer.guarantee_lines(answers)
-            )
-        sys.stdout.flush()
+        elif self.output.has_lines:
+            _print_lines(_lines_of_image(answers))
+            if not self.answered:
+                _print_lines([*_run_lines(answers), *Answer.guarantee_lines(answers)])
+        elif not self.answered:
+            _print_lines(Answer.guarantee_lines(answers))
+
+    def print_summary(self) -> None:
+        """Print the table of all systems if there are many images; as JSON only the cautions."""
+        if self.output.printed_as == "json":
+            for tally in self.tallies:
+                for caution in tally.cautions:
+                    self.progress.say(f"CAUTION: {caution}")
+        elif self.output.printed_as == "text" and self.output.has_summary:
+            _print_lines(summary_lines(self.tallies))
 
     def _emit(self, entries: Sequence[dict[str, Any]]) -> None:
         """Append to the JSON list on stdout, if JSON is printed."""
@@ -362,6 +426,32 @@ class _DicomWriter:
         images = counted(self.written, "image")
         if self.written or note:
             self.progress.say(f"DICOM objects of {images}: {self.folder}{note}")
+
+
+def _remarks(answers: Sequence[Answer]) -> list[str]:
+    """Return a line for each warning, note and caution about an image."""
+    remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
+    remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
+    of_runs = {text for answer in answers for text in answer.run_cautions}
+    cautions = (text for text in Answer.joint_cautions(answers) if text not in of_runs)
+    remarks += [f"CAUTION: {text}" for text in cautions]
+    return [f"{answers[0].image}  {remark}" for remark in dict.fromkeys(remarks)]
+
+
+def _lines_of_image(answers: Sequence[Answer]) -> list[str]:
+    """Return what is said about an image, followed by a line for each system."""
+    return [*_remarks(answers), *map(str, answers)]
+
+
+def _run_lines(answers: Iterable[Answer]) -> list[str]:
+    """Return a line for each caution about a run, without repetition."""
+    cautions = (text for answer in answers for text in answer.run_cautions)
+    return [f"CAUTION: {text}" for text in dict.fromkeys(cautions)]
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    sys.stdout.writelines(with_store_addresses(line) + "\n" for line in lines)
+    sys.stdout.flush()
 
 
 def _unfinished(table: Path) -> Path:

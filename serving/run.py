@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.work.progress import Silence
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
@@ -31,8 +33,10 @@ from cxr_compare.serving.export_spec import EXPORT_FILE, ExportSpec, is_export, 
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.given_images import GivenImage, is_several, read_given
 from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
+from cxr_compare.serving.known_limits import MeasuredAuroc, TrainingImages, validation_auroc
 
 if TYPE_CHECKING:
+    from cxr_compare.serving.answer_files import Answers
     from cxr_compare.serving.backends import Model
     from cxr_compare.training.run_folder import RunFolder
 
@@ -67,6 +71,7 @@ class Run:
             images stay undecided. An export ignores it: it has its own format, and was checked
             against the run.
         next_steps: Commands that usually follow.
+        test_auroc: AUROC on the test images of a report; None if no report is given.
 
     Example:
         >>> Run.open("no-such-folder")
@@ -81,6 +86,7 @@ class Run:
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     next_steps: tuple[str, ...] = ()
+    test_auroc: MeasuredAuroc | None = None
 
     @classmethod
     def open(
@@ -118,6 +124,7 @@ class Run:
             InputError: A file is damaged, or the decision does not have the chosen policy.
         """
         _ = self.model, self.operating_point, self.map_levels, self.guard, self.synthetic
+        _ = self.validation_auroc, self.training_images
         return self
 
     @cached_property
@@ -227,6 +234,27 @@ class Run:
         path = self.folder / GUARD_NAME
         return Guard.read(path) if path.is_file() else None
 
+    @cached_property
+    def validation_auroc(self) -> MeasuredAuroc | None:
+        """AUROC on the run's validation images; None if it is unknown."""
+        return validation_auroc(self.folder)
+
+    @cached_property
+    def training_images(self) -> TrainingImages:
+        """Images that trained the run, as far as they are known."""
+        return TrainingImages.of_run(self.folder, self.model.info)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Sentences on what limits all answers of the run; empty if nothing is known to do so.
+
+        A run is named here that was not shown to be better than guessing, on the test images of a
+        report or else on its validation images.
+        """
+        measured = self.test_auroc or self.validation_auroc
+        caution = None if measured is None else measured.caution(self.name)
+        return () if caution is None else (caution,)
+
     def _repr_html_(self) -> str:
         return html_lines(str(self))
 
@@ -253,26 +281,38 @@ class Run:
     @overload
     def predict(self, image: Iterable[GivenImage]) -> list[Answer]: ...
 
-    def predict(self, image: Any) -> Answer | list[Answer]:
-        """Answer for one image or for several.
+    def predict(self, image: Any) -> Answer | list[Answer] | Answers:
+        """Answer for one image, for several, or for all images of a folder.
 
         Args:
             image: An image, or a list or another iterable of images. An image is a file (DICOM,
                 PNG, JPEG, TIFF, ...), a PIL image, a pydicom data set, or pixels as displayed,
                 where 0 is black and air is dark. Pixels are an array or torch tensor, uint8 or
-                float in [0, 1], of shape (H, W), (H, W, 3) or (3, H, W).
+                float in [0, 1], of shape (H, W), (H, W, 3) or (3, H, W). A folder stands for all
+                image files below it.
 
         Returns:
-            One answer, or a list of answers in the order of the images.
+            One answer, or a list of answers in the order of the images. For a folder these are
+            `Answers`, which also list the files that could not be read.
 
         Raises:
             InputError: An image cannot be read, or needs a conversion that the message names, or
                 the network's output is not finite. For several images the message names the first
-                such image, and no answer is given.
+                such image, and no answer is given. A folder holds no image that can be read.
         """
+        if isinstance(image, str | Path) and Path(image).is_dir():
+            return self._predict_folder(Path(image))
         if is_several(image):
             return list(self.predict_many(image))
         return next(self.predict_many([image]))
+
+    def _predict_folder(self, folder: Path) -> Answers:
+        from cxr_compare.serving.answer_files import answer_files
+        from cxr_compare.serving.image_files import AnswerOutput, find_images
+
+        output = AnswerOutput(overlays=None)
+        files = find_images([folder], output)
+        return answer_files([self.load()], files, output, Silence(), batch_size=None, strict=False)
 
     def predict_many(self, images: Iterable[GivenImage]) -> Iterator[Answer]:
         """Yield the answer for each image when it is requested.
@@ -322,6 +362,7 @@ class Run:
             warnings = of_files[row] + warned
             if self.synthetic and not image.header.get("synthetic"):
                 warnings += (Warned(_SYNTHETIC.format(system=self.name), "synthetic_run"),)
+            seen = self.training_images.find(image)
             answers.append(
                 Answer.of_prediction(
                     output.prediction(key, COLOUR),
@@ -333,6 +374,9 @@ class Run:
                     policy=self.policy,
                     warnings=warnings,
                     guarantees=self.guarantees,
+                    run_cautions=self.cautions,
+                    seen=seen,
+                    seen_in_training=self.training_images.state(seen),
                     triage_rule="" if self.triage is None else self.triage.rule,
                     undecided_because=self.undecided_because,
                     notes=image_notes(image),
@@ -423,6 +467,7 @@ def answers_by_image(
     runs: Sequence[Run],
     images: Sequence[tuple[str, DecodedImage]],
     of_files: Sequence[tuple[Warned, ...]] | None = None,
+    on_run: Callable[[int, float], object] = lambda run, seconds: None,
 ) -> list[list[Answer] | InputError]:
     """Return the answers of all runs for each image.
 
@@ -430,13 +475,20 @@ def answers_by_image(
         runs: Runs that answer.
         images: Name and decoded image of each.
         of_files: Warnings of `file_warnings` for each image, if they were made before.
+        on_run: Function that is called with the position of each run in `runs` and the seconds that
+            it took for these images.
 
     Returns:
         For each image a list with one answer of each run, or the first error.
     """
     outcomes: list[list[Answer] | InputError] = []
     of_files = _warnings_of(images) if of_files is None else of_files  # once for all runs
-    for of_image in zip(*(run.answer(images, of_files) for run in runs), strict=True):
+    of_runs = []
+    for position, run in enumerate(runs):
+        start = time.monotonic()
+        of_runs.append(run.answer(images, of_files))
+        on_run(position, time.monotonic() - start)
+    for of_image in zip(*of_runs, strict=True):
         failed = [answer for answer in of_image if isinstance(answer, InputError)]
         answers = [answer for answer in of_image if not isinstance(answer, InputError)]
         outcomes.append(failed[0] if failed else answers)

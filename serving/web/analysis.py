@@ -375,6 +375,7 @@ class Server:
             status="doubtful" if warnings else "ok",
             warnings=list(warnings),
             warning_kinds=[warned.kind for warned in warnings],
+            cautions=Answer.joint_cautions(answers),
             notes=list(dict.fromkeys(text for answer in answers for text in answer.notes)),
             disagreement=disagreement(described),
             systems=described,
