@@ -74,7 +74,8 @@ class Run:
         test_auroc: AUROC on the test images of a report; None if no report is given.
 
     Example:
-        >>> Run.open("no-such-folder")
+        >>> import cxr_compare
+        >>> cxr_compare.Run.open("no-such-folder")
         Traceback (most recent call last):
         ...
         cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
