@@ -8,21 +8,17 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain, groupby, islice
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any, overload
-
-import pandas as pd
+from typing import IO, TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path, remove_old_temporary_files
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.data_prep.store.loose_images import LooseImage, read_loose_images
@@ -32,7 +28,8 @@ from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
-from cxr_compare.serving.answer_summary import SystemTally, summary_frame, summary_lines
+from cxr_compare.serving.answer_summary import SystemTally, summary_lines
+from cxr_compare.serving.answers import Answers, lines_of_image, remarks, run_lines
 from cxr_compare.serving.dicom_objects.result_identity import Algorithm, to_bytes
 from cxr_compare.serving.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.image_files import (
@@ -42,10 +39,11 @@ from cxr_compare.serving.image_files import (
     AnswerOutput,
     note_answers,
 )
-from cxr_compare.serving.run import Run, answers_by_image
+from cxr_compare.serving.joint_answers import AnsweredBatch, answered_batches
 
-MOST_LINES = 10
-"""Number of images up to which each of them has its own line in a text."""
+if TYPE_CHECKING:
+    from cxr_compare.serving.run import Run
+
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 
 
@@ -58,80 +56,6 @@ def _free_stem(stem: str, taken: set[str]) -> str:
         free = f"{stem}-{number}"
     taken.add(free)
     return free
-
-
-@dataclass(frozen=True)
-class Answers(Sequence[Answer]):
-    """Answers of one or more systems, image by image.
-
-    Attributes:
-        answers: Answers in the order of the images; one for each system on each image.
-        left_out: Reason for each file that could not be answered, by path.
-        exit_status: Exit status of the command: 1 if files were left out.
-        printed: True if the answers were printed one by one. They are then not kept in `answers`.
-        tallies: Numbers of positive and other answers of each system, and what limits them.
-
-    The text of a few answers has a line for each. That of more than 10 images has a table with one
-    row for each system; `to_frame` then gives the single answers.
-    """
-
-    answers: tuple[Answer, ...]  # of each image one a system
-    left_out: dict[str, str] = field(default_factory=dict)  # why, of each file without an answer
-    exit_status: int = 0  # 1 where files were left out
-    printed: bool = False  # whether they were printed as they came; none is then kept
-    tallies: tuple[SystemTally, ...] = ()
-
-    @overload
-    def __getitem__(self, index: int) -> Answer: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Answer, ...]: ...
-    def __getitem__(self, index: int | slice) -> Answer | tuple[Answer, ...]:
-        return self.answers[index]
-
-    def __len__(self) -> int:
-        return len(self.answers)
-
-    def __str__(self) -> str:
-        left_out = [f"left out: {problem}" for problem in self.left_out.values()]
-        guarantees = Answer.guarantee_lines(self.answers)
-        if self.is_many:
-            return "\n".join([*summary_lines(self.tallies), *guarantees, *left_out])
-        by_image = groupby(self.answers, key=lambda answer: answer.image)
-        lines = [line for _, of_image in by_image for line in _lines_of_image([*of_image])]
-        return "\n".join([*lines, *_run_lines(self.answers), *guarantees, *left_out])
-
-    @property
-    def is_many(self) -> bool:
-        """True if there are so many images that the text is a summary."""
-        return any(tally.images > MOST_LINES for tally in self.tallies)
-
-    @property
-    def summary(self) -> pd.DataFrame:
-        """Table with one row for each system: numbers of images and answers, and seconds."""
-        return summary_frame(self.tallies)
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the answers as a table with one row for each image and system.
-
-        The columns are those of ``cxr predict --csv``.
-        """
-        rows = [answer_row(answer.to_dict()) for answer in self.answers]
-        return pd.DataFrame(rows, columns=list(ANSWER_COLUMNS))
-
-    def __repr__(self) -> str:
-        without = f", {counted(len(self.left_out), 'file')} left out" if self.left_out else ""
-        return f"<{counted(len(self), 'answer')}{without}>"
-
-    def to_dict(self) -> list[dict[str, Any]]:
-        """Return all answers, followed by the files without an answer, for JSON."""
-        problems = [Answer.refused(path, why) for path, why in self.left_out.items()]
-        return [*(answer.to_dict() for answer in self.answers), *problems]
-
-    def _repr_html_(self) -> str:
-        if self.is_many:
-            return html_lines(str(self))
-        table: str = self.to_frame().to_html(index=False)
-        return table
 
 
 def answer_files(
@@ -183,12 +107,16 @@ def answer_files(
     with bar.track("Predicting images", count) as advance, writer:
         _write_batch(begun[:-1], [], 0.0, writer, strict=strict)
         advance(len(begun) - 1)
-        batches = _batches(chain(begun[-1:], stream), batch_size)
-        answered = ((batch, *_answer(runs, batch, writer.tallies)) for batch in batches)
 
-        def write(part: tuple[list[LooseImage], list[list[Answer] | InputError], float]) -> None:
-            _write_batch(*part, writer, strict=strict)
-            advance(len(part[0]))
+        def add_seconds(position: int, seconds: float) -> None:
+            writer.tallies[position].seconds += seconds
+
+        files_left = chain(begun[-1:], stream)
+        answered = answered_batches(runs, files_left, batch_size, add_seconds)
+
+        def write(batch: AnsweredBatch) -> None:
+            _write_batch(*batch, writer, strict=strict)
+            advance(len(batch.files))
 
         write_behind(write, answered)
     for folder in made:
@@ -208,27 +136,6 @@ def answer_files(
         output.printed_as is not None,
         tuple(writer.tallies),
     )
-
-
-def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage]]:
-    # The first alone: its answer need not wait until others are read.
-    yield list(islice(files, 1))
-    while some := list(islice(files, size)):
-        yield some
-
-
-def _answer(
-    runs: Sequence[Run], files: Sequence[LooseImage], tallies: Sequence[SystemTally]
-) -> tuple[list[list[Answer] | InputError], float]:
-    """Answer for each file that could be read; with the seconds that one file took."""
-    images = [(str(file.path), file.image) for file in files if file.image is not None]
-
-    def add_seconds(position: int, seconds: float) -> None:
-        tallies[position].seconds += seconds
-
-    start = time.monotonic()
-    answered = answers_by_image(runs, images, on_run=add_seconds) if images else []
-    return answered, (time.monotonic() - start) / max(1, len(images))
 
 
 def _write_batch(
@@ -324,13 +231,13 @@ class _Writer:
         Guarantees and cautions of the runs are the same for all images, and are printed once.
         """
         if self.output.printed_as == "json":
-            for line in _remarks(answers):
+            for line in remarks(answers):
                 self.progress.say(line)
             self._emit([answer.to_dict() for answer in answers])
         elif self.output.has_lines:
-            _print_lines(_lines_of_image(answers))
+            _print_lines(lines_of_image(answers))
             if not self.answered:
-                _print_lines([*_run_lines(answers), *Answer.guarantee_lines(answers)])
+                _print_lines([*run_lines(answers), *Answer.guarantee_lines(answers)])
         elif not self.answered:
             _print_lines(Answer.guarantee_lines(answers))
 
@@ -426,27 +333,6 @@ class _DicomWriter:
         images = counted(self.written, "image")
         if self.written or note:
             self.progress.say(f"DICOM objects of {images}: {self.folder}{note}")
-
-
-def _remarks(answers: Sequence[Answer]) -> list[str]:
-    """Return a line for each warning, note and caution about an image."""
-    remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
-    remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
-    of_runs = {text for answer in answers for text in answer.run_cautions}
-    cautions = (text for text in Answer.joint_cautions(answers) if text not in of_runs)
-    remarks += [f"CAUTION: {text}" for text in cautions]
-    return [f"{answers[0].image}  {remark}" for remark in dict.fromkeys(remarks)]
-
-
-def _lines_of_image(answers: Sequence[Answer]) -> list[str]:
-    """Return what is said about an image, followed by a line for each system."""
-    return [*_remarks(answers), *map(str, answers)]
-
-
-def _run_lines(answers: Iterable[Answer]) -> list[str]:
-    """Return a line for each caution about a run, without repetition."""
-    cautions = (text for answer in answers for text in answer.run_cautions)
-    return [f"CAUTION: {text}" for text in dict.fromkeys(cautions)]
 
 
 def _print_lines(lines: Iterable[str]) -> None:

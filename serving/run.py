@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,30 +12,32 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.store.loose_images import find_image_files, read_loose_images
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.data_prep.work.progress import Silence
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.systems.stored_predictions import read_output, read_system
-from cxr_compare.serving.answer import ARRAY, COLOUR, Answer
+from cxr_compare.serving.answer import COLOUR, Answer
+from cxr_compare.serving.answer_summary import SystemTally
+from cxr_compare.serving.answers import Answers
 from cxr_compare.serving.backends import open_model, require_torch
 from cxr_compare.serving.export_spec import EXPORT_FILE, ExportSpec, is_export, validation_folder
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.given_images import GivenImage, is_several, read_given
-from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
+from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, image_notes
+from cxr_compare.serving.joint_answers import answered_batches, warnings_of_files
 from cxr_compare.serving.known_limits import MeasuredAuroc, TrainingImages, validation_auroc
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.answer_files import Answers
     from cxr_compare.serving.backends import Model
     from cxr_compare.training.run_folder import RunFolder
 
@@ -274,6 +275,9 @@ class Run:
             return read_json(self.folder / EXPORT_FILE, "export")
         return _run_folder(self.folder).info
 
+    @overload  # an answer, or `Answers` if it is a folder, which no type can tell
+    def predict(self, image: str | Path) -> Answer | Any: ...
+
     @overload  # a text is an iterable of texts, too
     def predict(  # type: ignore[overload-overlap]
         self, image: GivenImage
@@ -308,12 +312,30 @@ class Run:
         return next(self.predict_many([image]))
 
     def _predict_folder(self, folder: Path) -> Answers:
-        from cxr_compare.serving.answer_files import answer_files
-        from cxr_compare.serving.image_files import AnswerOutput, find_images
+        """Answer for all image files below a folder."""
+        self.load()
+        tally = SystemTally(self.name, run_cautions=self.cautions)
 
-        output = AnswerOutput(overlays=None)
-        files = find_images([folder], output)
-        return answer_files([self.load()], files, output, Silence(), batch_size=None, strict=False)
+        def add_seconds(run: int, seconds: float) -> None:
+            tally.seconds += seconds
+
+        answers: list[Answer] = []
+        left_out: dict[str, str] = {}
+        files = read_loose_images(find_image_files([folder]))
+        for batch in answered_batches([self], files, self.model.batch_size, add_seconds):
+            answered = iter(batch.answered)
+            for file in batch.files:
+                outcome = InputError(str(file.problem)) if file.image is None else next(answered)
+                if isinstance(outcome, InputError):
+                    left_out[str(file.path)] = str(outcome)
+                    continue
+                answers += outcome
+                tally.count(outcome[0])
+        if not answers:
+            count = counted(len(left_out), "file")
+            first = next(iter(left_out.values()))
+            raise InputError(f"{folder}: none of {count} was answered; the first: {first}")
+        return Answers(tuple(answers), left_out, int(bool(left_out)), tallies=(tally,))
 
     def predict_many(self, images: Iterable[GivenImage]) -> Iterator[Answer]:
         """Yield the answer for each image when it is requested.
@@ -347,7 +369,7 @@ class Run:
             One answer for each image, or an error for an image on which the network fails.
         """
         model = self.model
-        of_files = _warnings_of(images) if of_files is None else of_files
+        of_files = warnings_of_files(images) if of_files is None else of_files
         originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
         source = LoosePixels.from_arrays(originals, model.preprocess.size)
         (part,) = model.predict(source, source.ids, source.sizes, len(source.ids))
@@ -458,42 +480,6 @@ class Run:
             "status": "failed",
             "decision": None,
         }
-
-
-def _warnings_of(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[Warned, ...]]:
-    return [file_warnings(None if name == ARRAY else name, image) for name, image in images]
-
-
-def answers_by_image(
-    runs: Sequence[Run],
-    images: Sequence[tuple[str, DecodedImage]],
-    of_files: Sequence[tuple[Warned, ...]] | None = None,
-    on_run: Callable[[int, float], object] = lambda run, seconds: None,
-) -> list[list[Answer] | InputError]:
-    """Return the answers of all runs for each image.
-
-    Args:
-        runs: Runs that answer.
-        images: Name and decoded image of each.
-        of_files: Warnings of `file_warnings` for each image, if they were made before.
-        on_run: Function that is called with the position of each run in `runs` and the seconds that
-            it took for these images.
-
-    Returns:
-        For each image a list with one answer of each run, or the first error.
-    """
-    outcomes: list[list[Answer] | InputError] = []
-    of_files = _warnings_of(images) if of_files is None else of_files  # once for all runs
-    of_runs = []
-    for position, run in enumerate(runs):
-        start = time.monotonic()
-        of_runs.append(run.answer(images, of_files))
-        on_run(position, time.monotonic() - start)
-    for of_image in zip(*of_runs, strict=True):
-        failed = [answer for answer in of_image if isinstance(answer, InputError)]
-        answers = [answer for answer in of_image if not isinstance(answer, InputError)]
-        outcomes.append(failed[0] if failed else answers)
-    return outcomes
 
 
 def _run_folder(folder: Path) -> RunFolder:

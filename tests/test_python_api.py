@@ -46,7 +46,7 @@ def test_every_path_argument_takes_text():
 
 SHOWN = {
     ("check", "data"): {"str", "Path", "HasFolder"},
-    ("compare", "systems"): {"str", "Path", "Sequence", "Mapping"},
+    ("compare", "systems"): {"str", "Path", "HasFolder", "Sequence", "Mapping"},
     ("serve", "runs"): {"str", "Path", "HasFolder", "Sequence"},
     ("train", "set_"): {"str", "Sequence", "Mapping", "NoneType"},
 }

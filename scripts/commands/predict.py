@@ -35,7 +35,7 @@ from cxr_compare.serving.backends import ChosenBackend, choose_backend
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
-    from cxr_compare.serving.answer_files import Answers
+    from cxr_compare.serving.answers import Answers
     from cxr_compare.serving.exported_model import ExportedModel
     from cxr_compare.serving.trained_model import TrainedModel
 
@@ -139,9 +139,12 @@ def predict(
         with opened_log(log) as noted, reserved_table(csv):
             output = AnswerOutput(overlays if overlay else None, csv, dicom, noted, printed)
             files = find_images(sources, output)
-            from cxr_compare.serving.answer_files import MOST_LINES, answer_files
+            from cxr_compare.serving.answer_files import answer_files
+            from cxr_compare.serving.answers import MOST_LINES
 
-            is_many = sum(map(len, files)) > MOST_LINES or any(path.is_dir() for path in sources)
+            begun, others = files
+            n_files = len(begun) + len(others)
+            is_many = n_files > MOST_LINES or any(path.is_dir() for path in sources)
             output = replace(output, has_lines=verbose or not is_many, has_summary=is_many)
             loaded = open_runs(runs, {**how, "policy": policy})
             return answer_files(

@@ -28,7 +28,8 @@ from cxr_compare.serving.answer import Answer, render_answers
 from cxr_compare.serving.dicom_objects.result_identity import RESEARCH_USE, to_bytes
 from cxr_compare.serving.guard import Warned
 from cxr_compare.serving.image_files import note_answers
-from cxr_compare.serving.run import Run, answers_by_image
+from cxr_compare.serving.joint_answers import answers_by_image
+from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.schemas import (
     AnalyzeAnswer,
