@@ -70,7 +70,7 @@ def data_set_steps(
     """
     folder = _word(dataset.folder)
     again = _word(_free(dataset.folder, f"{dataset.folder.name}-2"))
-    prepared_from = " ".join(map(_word, [*(tables or ["LABELS.csv"]), source or "IMAGES"]))
+    prepared_from = " ".join(_word(path) for path in [*tables, source or "IMAGES"])
     if not len(dataset.targets):
         return [f"cxr prepare LABELS.csv {_word(source or 'IMAGES')} {again}"]
     if not dataset.has_pixels:

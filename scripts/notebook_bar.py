@@ -14,7 +14,7 @@ def in_notebook() -> bool:
     """Return True in a kernel of Jupyter, Colab or Kaggle, whose cells show HTML."""
     if "IPython" not in sys.modules:
         return False
-    from IPython import get_ipython  # type: ignore[attr-defined]
+    from IPython import get_ipython
 
     return hasattr(get_ipython(), "kernel")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
@@ -150,8 +150,10 @@ def read_systems(value: SystemsGiven) -> list[System]:
     """
     if isinstance(value, Mapping):
         return [System(name, _folders(source)) for name, source in value.items()]
-    is_one = isinstance(value, str | Path) or hasattr(value, "folder")
-    return [_read_system(word) for word in ([value] if is_one else cast("Sequence[Any]", value))]
+    words: Any = value
+    if isinstance(value, str | Path) or hasattr(value, "folder"):
+        words = [value]
+    return [_read_system(word) for word in words]
 
 
 def _read_system(word: AnyPath | System) -> System:

@@ -109,7 +109,7 @@ def summary_lines(tallies: Sequence[SystemTally]) -> list[str]:
         system   images  positive  negative  no answer  warnings   time
         CheXNet       3         1         2          0         0  0.5 s
     """
-    rows = [_HEADINGS]
+    rows: list[tuple[str, ...]] = [_HEADINGS]
     for tally in tallies:
         name, *counts, seconds = tally.row
         rows.append((str(name), *(f"{count:,}" for count in counts), f"{seconds:.1f} s"))

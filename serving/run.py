@@ -276,7 +276,9 @@ class Run:
         return _run_folder(self.folder).info
 
     @overload  # an answer, or `Answers` if it is a folder, which no type can tell
-    def predict(self, image: str | Path) -> Answer | Any: ...
+    def predict(  # type: ignore[overload-overlap]
+        self, image: str | Path
+    ) -> Answer | Any: ...
 
     @overload  # a text is an iterable of texts, too
     def predict(  # type: ignore[overload-overlap]
