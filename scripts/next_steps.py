@@ -134,13 +134,23 @@ def _after_run(folder: Path, data: Path | None) -> list[str]:
     facts = read_marker(folder)
     alike = [run for run in _beside(folder, "run") if _question(run) == _question(folder)]
     rivals = [run for run in alike if read_marker(run).get("model_kind") != facts.get("model_kind")]
+    answer = f"cxr predict {_word(folder)} IMAGE"
     if rivals:
-        first = _comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)
-    else:
-        other = _OTHER_MODEL[str(facts.get("model_kind"))]
-        out = _free(folder, other.removesuffix("_small"))
-        first = f"cxr train {other} --data {_word(data or 'DATA')} --out {_word(out)}"
-    return [first, f"cxr predict {_word(folder)} IMAGE"]
+        return [_comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data), answer]
+    other = _OTHER_MODEL[str(facts.get("model_kind"))]
+    if other.startswith("retinanet") and _is_without_boxes(data):
+        return [answer]
+    out = _free(folder, other.removesuffix("_small"))
+    return [f"cxr train {other} --data {_word(data or 'DATA')} --out {_word(out)}", answer]
+
+
+def _is_without_boxes(data: Path | None) -> bool:
+    """Return True for a data set that is known to have no boxes, so that no detector can learn."""
+    if data is None or not (data / "boxes.parquet").exists():
+        return False
+    from cxr_compare.data_prep.store.dataset import DataSet
+
+    return not len(DataSet.open(data).boxes)
 
 
 def _after_sweep(folder: Path, data: Path | None) -> list[str]:

@@ -13,6 +13,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts import cli
 from cxr_compare.scripts.commands.prepare import prepare
+from cxr_compare.scripts.next_steps import next_steps
 from tests.scripts.small_sets import table_set
 from tests.small_dicom import chest
 
@@ -79,6 +80,10 @@ def test_labels_patients_and_boxes_of_two_files_are_joined(films, tmp_path):
 def test_without_boxes_only_a_classifier_follows(films, tmp_path):
     (step,) = steps_of(films, tmp_path / "out", "labels.csv")
     assert step.startswith("cxr train chexnet_small ")
+    run = tmp_path / "chexnet"
+    run.mkdir()
+    (run / "run.json").write_text('{"model_kind": "classifier"}')
+    assert next_steps(run, tmp_path / "out") == [f"cxr predict {run} IMAGE"]
 
 
 def test_without_patients_the_last_command_adds_them(films, tmp_path):
