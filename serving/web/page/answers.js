@@ -69,12 +69,12 @@ export function opening(answer, missed) {
 /** The same for a screen reader. */
 export function spoken(answer, missed) {
   const { kind, title, lines } = verdict(answer);
-  return [answer.warnings.length ? `${counted(answer.warnings.length, "warning")}: ${answer.warnings.join("; ")}.` : "", `${title}.`, ...lines, ...answer.cautions.map((text) => `${capital(text)}.`),
+  return [answer.warnings.length ? `${counted(answer.warnings.length, "warning")}: ${answer.warnings.join("; ")}.` : "", `${title}.`, ...lines, ...(answer.cautions ?? []).map((text) => `${capital(text)}.`),
     kind === "negative" ? missedWords(answer.systems.length, missed) : ""].join(" ");
 }
 
 /** What limits the answers without speaking against the image: that it trained a system, or that a system may guess. */
-function cautionList(cautions) {
+function cautionList(cautions = []) {
   return cautions.length ? h("ul", { class: "cautions" }, cautions.map((text) => h("li", {}, `${capital(text)}.`))) : null;
 }
 
