@@ -9,7 +9,7 @@ from torch import Tensor
 from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.frames import scores_frames
 from cxr_compare.classification.loss import sigmoid_scores
-from cxr_compare.classification.model import ImageClassifier
+from cxr_compare.classification.model import NO_MAPS, ImageClassifier
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.networks.store_model import evaluation_mode, require_findings
@@ -40,7 +40,8 @@ def predict_scores(
         maps: Method of the maps, a `MapMethod`. The scores are the same for all methods.
 
     Yields:
-        The tables ``scores`` and ``maps`` of each batch, in original px.
+        The tables ``scores`` and ``maps`` of each batch, in original px; only ``scores`` if the
+        classifier reads features of whole images.
 
     Raises:
         InputError: The model has another number of findings, or the method is unknown.
@@ -56,7 +57,7 @@ def predict_scores(
             # Joined, so that the host waits for the device once.
             columns = [mapped.logits[..., None], mapped.maps.flatten(2)]
             rows = torch.cat(columns, dim=2).cpu()  # (B, K, 1 + h * w)
-            yield scores_frames(
+            part = scores_frames(
                 image_ids,
                 sigmoid_scores(rows[..., 0].contiguous()).numpy(),
                 rows[..., 1:].reshape(mapped.maps.shape).numpy(),
@@ -64,3 +65,4 @@ def predict_scores(
                 findings,
                 [placement(image_id).frame_to_original(mapped.frame) for image_id in image_ids],
             )
+            yield part if model.map_method(maps) != NO_MAPS else part.without("maps")

@@ -45,6 +45,10 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
         return trainings(DataSet.open(folder))
     if kind.name == "report":
         return [f"open {_word(folder / PAGE)} in a browser"]
+    if kind.name == "features":
+        out = _word(_free(folder, "probe"))
+        source = f"--set model.features={_word(folder)}"
+        return [f"cxr train probe --data {_word(data or 'DATA')} --out {out} {source}"]
     steps = {"run": _after_run, "sweep": _after_sweep, "predictions": _after_predictions}
     return steps[kind.name](folder, data) if kind.name in steps else []
 
@@ -89,6 +93,8 @@ def _after_run(folder: Path, data: Path | None) -> list[str]:
         other = _OTHER_MODEL[str(facts.get("model_kind"))]
         out = _free(folder, other.removesuffix("_small"))
         first = f"cxr train {other} --data {_word(data or 'DATA')} --out {_word(out)}"
+    if facts.get("features"):  # it answers for no new image
+        return [first]
     return [first, f"cxr predict {_word(folder)} IMAGE"]
 
 

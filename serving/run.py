@@ -115,8 +115,11 @@ class Run:
             The run itself.
 
         Raises:
-            InputError: A file is damaged, or the decision does not have the chosen policy.
+            InputError: A file is damaged, the decision does not have the chosen policy, or the run
+                reads features that were computed elsewhere.
         """
+        if not is_export(self.folder):
+            require_reads_images(_run_folder(self.folder))
         _ = self.model, self.operating_point, self.map_levels, self.guard, self.synthetic
         return self
 
@@ -305,6 +308,8 @@ class Run:
         Returns:
             One answer for each image, or an error for an image on which the network fails.
         """
+        if not is_export(self.folder):
+            require_reads_images(_run_folder(self.folder))
         model = self.model
         of_files = _warnings_of(images) if of_files is None else of_files
         originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
@@ -449,6 +454,25 @@ def _run_folder(folder: Path) -> RunFolder:
     from cxr_compare.training.run_folder import RunFolder
 
     return RunFolder.open(folder)
+
+
+def require_reads_images(run: RunFolder) -> None:
+    """Check that a run answers for images, unlike a probe of given features.
+
+    Args:
+        run: Folder of a complete run.
+
+    Raises:
+        InputError: The run reads features that another program computed.
+    """
+    given = run.info.get("features")
+    if given:
+        raise InputError(
+            f"{run.folder}: is a probe of the features of {given['encoder']['name']}, which were "
+            "computed elsewhere, so it cannot answer for new images; it predicts the data set that "
+            "the features are of (cxr predict RUN --data DATA --out OUT), and a probe of a network "
+            "(cxr train probe --set model.backbone=NAME) answers for any image"
+        )
 
 
 def _finding_scores(

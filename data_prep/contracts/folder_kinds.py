@@ -12,6 +12,7 @@ KindName = Literal[
     "audit",
     "run",
     "export",
+    "features",
     "predictions",
     "decision",
     "report",
@@ -51,7 +52,7 @@ class FolderKind:
     @property
     def with_article(self) -> str:
         """Name with its article, for a sentence."""
-        article = {"predictions": "", "export": "an "}.get(self.name, "a ")
+        article = {"predictions": "", "features": "", "export": "an "}.get(self.name, "a ")
         return f"{article}{self.name}"
 
 
@@ -106,6 +107,13 @@ FOLDER_KINDS = (
             "predicted_boxes",
             "maps",
         ),
+    ),
+    FolderKind(
+        "features",
+        command="import",
+        marker="features.json",
+        first_files=("feature_index.parquet",),
+        files=("features", "feature_index"),
     ),
     FolderKind("decision", command="tune", files=("decision",)),
     FolderKind(
