@@ -24,7 +24,7 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.features import FEATURES_RECORD, Features
-from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelStore
+from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelSource, PixelStore
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter, concat_parts
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.work.background_threads import write_behind
@@ -62,7 +62,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     image_ids: Sequence[str] | None = None,
     made_before: Predictions | None = None,
     engine: Engine | None = None,
-    on_part: Callable[[Part, PixelStore, float], object] | None = None,
+    on_part: Callable[[Part, PixelSource, float], object] | None = None,
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen images, into a predictions folder.
 
@@ -99,7 +99,6 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     store = open_source(model, dataset, progress, engine)
     if isinstance(store, Features):
         store.require(dataset.ids["content_id"], pd.Index(predicted_ids))
-        engine = None  # a last layer alone: sending the features would take longer
     sizes = dataset.images[["image_id", "width", "height"]]
     info = describe_system(model, name) | {
         "data_set": {
@@ -122,7 +121,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             at_once = batch_size or model.batch_size
             parts = (
                 model.predict(store, todo, sizes, at_once)
-                if engine is None
+                if engine is None or isinstance(store, Features)  # not worth sending
                 else predict_parts(engine, model, store, todo, sizes, at_once)
             )
             if on_part is not None:
@@ -299,16 +298,18 @@ def _recipe_of(run: Path | None) -> dict[str, Any]:
     facts = read_json(run / "run.json", "run")
     if "features" in model:
         model["features"] = Path(model["features"]).name
-        preprocess = {}
+        reads = {"encoder": facts["features"]["encoder"]}
     else:
         facts["pretrained"] = model["weights"] = Path(model["weights"]).name
-        preprocess = {"preprocess": read_json(run / PREPROCESS_FILE, "preprocess")}
+        reads = {"preprocess": read_json(run / PREPROCESS_FILE, "preprocess")}
     return {
-        "network": model.get("backbone") or model.get("architecture") or GIVEN_FEATURES,
+        "network": model.get("backbone") or model.get("architecture") or "given features",
         "config": config,
-        **preprocess,
+        **reads,
         "run": {
-            k: v for k, v in facts.items() if isinstance(v, str | int | float) and k != "command"
+            k: v
+            for k, v in facts.items()
+            if k == "penalties" or (isinstance(v, str | int | float) and k != "command")
         },
     }
 
@@ -390,7 +391,9 @@ def write_parts(
 
 
 def _told(
-    parts: Iterable[Part], store: PixelStore, on_part: Callable[[Part, PixelStore, float], object]
+    parts: Iterable[Part],
+    store: PixelSource,
+    on_part: Callable[[Part, PixelSource, float], object],
 ) -> Iterator[Part]:
     start = time.monotonic()
     for part in parts:

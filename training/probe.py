@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -155,9 +156,9 @@ def complete_probe(
     seconds_features = time.perf_counter() - began
     layer = fit_layer(train, validation, training.penalties)
     _load_layer(model.classifier, layer)
-    for finding in layer.constant:
+    for number in layer.constant:
         progress.say(
-            f"note: all known training labels of {task.findings[finding]} are equal, so every "
+            f"note: all known training labels of {task.findings[number]} are equal, so every "
             "image gets the same score for it"
         )
     figures = _figures(model.classifier.cpu(), validation)
@@ -243,7 +244,7 @@ def _figures(layer: nn.Linear, validation: LabelledFeatures) -> dict[str, float 
     return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
-def _kept_line(finding: str, penalty: float, val_loss: float, penalties: list[float]) -> str:
+def _kept_line(finding: str, penalty: float, val_loss: float, penalties: Sequence[float]) -> str:
     """Return the line that the user sees about the penalty of a finding."""
     loss = "unknown" if math.isnan(val_loss) else f"{val_loss:.3f}"
     line = f"{finding}: penalty {penalty:g} kept, loss {loss} of the validation patients"

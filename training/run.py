@@ -155,7 +155,7 @@ def _complete_training(
 
 
 def _fit(
-    settings: Config,
+    settings: DetectorConfig | ClassifierConfig,
     task: TrainingTask,
     run: RunFolder,
     hardware: Hardware,

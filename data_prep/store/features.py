@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ FEATURES_RECORD = "features.json"
 """File that marks a features folder complete."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Features:
     """Features of the images of a data set; `Features.open` opens the folder.
 
@@ -42,10 +42,9 @@ class Features:
         info: Content of ``features.json``.
     """
 
-    size: ClassVar[int] = 1  # the grid fills a square of side 1
-
     folder: Path
     info: dict[str, Any]
+    size: int = 1  # the grid of an image fills a square of side 1
 
     @classmethod
     def open(cls, folder: str | Path) -> Features:

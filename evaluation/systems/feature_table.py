@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,7 +230,7 @@ def _value_columns(
     return tuple(lists)
 
 
-def _has_all(kinds: Mapping[str, pa.DataType], names: tuple[str, ...], source: Path) -> bool:
+def _has_all(kinds: Mapping[str, pa.DataType], names: Sequence[str], source: Path) -> bool:
     """Return True if a file has all of some columns, and False if it has none of them."""
     present = [name for name in names if name in kinds]
     if present and len(present) < len(names):
