@@ -1,4 +1,4 @@
-"""A classifier of given features, which another program computed: its only layer is the last one."""
+"""A classifier of given features, which another program computed: it has only a last layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class FeatureClassifier(ImageClassifier):
     def __init__(self, channels: int, n_findings: int, has_maps: bool) -> None:
         # The normalisation of pixels has no effect, because no pixel is read.
         preprocess = Preprocess(MIN_SIZE, 0.0, 1.0)
-        super().__init__(Trunk(nn.Identity(), channels, Grid()), n_findings, preprocess, 0.0, "same")
+        super().__init__(
+            Trunk(nn.Identity(), channels, Grid()), n_findings, preprocess, 0.0, "same"
+        )
         self._channels = channels
         self._has_maps = has_maps
 

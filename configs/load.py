@@ -191,9 +191,10 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
         content["model"] = {k: v for k, v in model.items() if k in settings.model_fields}
         if architecture != old_architecture:
             content["name"] = architecture  # else a report would show the old name
-    if content.get("kind") == "classifier" and isinstance(model, dict):
-        if values.get("model.trainable") == "none" or values.get("model.features") is not None:
-            _keep_keys_of_a_probe(content, "model.features" in values)
+    features_are_given = values.get("model.features") is not None
+    becomes_probe = features_are_given or values.get("model.trainable") == "none"
+    if becomes_probe and content.get("kind") == "classifier" and isinstance(model, dict):
+        _keep_keys_of_a_probe(content, features_are_given)
     for key, value in values.items():
         *sections, leaf = key.split(".")
         table = content

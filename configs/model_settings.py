@@ -310,7 +310,7 @@ class ProbeModelSettings(Section):
         if self.features is not None:
             if given := [key for key, value in of_network.items() if value is not None]:
                 raise ValueError(
-                    f"features are given, and {given[0]} belongs to a network; leave one of them out"
+                    f"features are given, and {given[0]} belongs to a network; leave one out"
                 )
             return self
         if self.backbone is None:

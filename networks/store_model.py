@@ -61,9 +61,9 @@ class StoreModel(nn.Module, ABC):
 
         Args:
             trainable: Stages that learn. ``all``: all stages. ``head`` and ``none``: none.
-                ``head_first``: none in the first epoch, then all. ``stages``: one more in each epoch, from the deepest
-                on (the gradual unfreezing of ULMFiT, Howard and Ruder 2018). A number: this many of
-                the deepest stages.
+                ``head_first``: none in the first epoch, then all. ``stages``: one more in each
+                epoch, from the deepest on (the gradual unfreezing of ULMFiT, Howard and Ruder
+                2018). A number: this many of the deepest stages.
             epoch: Number of the epoch, from 0.
         """
         stages = self.stages

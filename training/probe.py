@@ -15,18 +15,18 @@ from torch import nn
 
 from cxr_compare.classification.dataset import ImageLabelDataset, collate
 from cxr_compare.classification.given_features import build_feature_classifier
+from cxr_compare.classification.inference import compute_features
 from cxr_compare.classification.loss import sigmoid_scores
 from cxr_compare.classification.model import build_classifier, start_from
 from cxr_compare.classification.probe import FittedLayer, LabelledFeatures, fit_layer
 from cxr_compare.configs.settings import ProbeConfig
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.features import Features
 from cxr_compare.data_prep.store.pixel_store import PixelSource
 from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.data_prep.work.store_addresses import path_to_record
-from cxr_compare.networks.store_model import evaluation_mode
 from cxr_compare.training.classifier import (
     ScoredBatch,
     labelled_images,
@@ -92,31 +92,20 @@ class ProbeTask(ModelTask):
         Raises:
             InputError: A feature is not finite; the message names the image.
         """
-        device = torch.device(hardware.device)
-        bf16 = hardware.precision == "bf16"
-        parts = []
-        starts = range(0, len(images), batch_size)
-        batches = read_ahead(
+        samples = (
             collate([images[row] for row in range(start, min(start + batch_size, len(images)))])
-            for start in starts
+            for start in range(0, len(images), batch_size)
         )
-        with evaluation_mode(self.model):
-            for batch in batches:
-                with (
-                    torch.inference_mode(),
-                    torch.autocast(device.type, torch.bfloat16, enabled=bf16),
-                ):
-                    maps = self.model.features(batch.images.to(device))  # (B, C, h, w)
-                pooled = maps.float().mean(dim=(2, 3)).cpu().numpy()  # (B, C)
-                finite = np.isfinite(pooled).all(axis=1)
-                if not finite.all():
-                    image_id = batch.image_ids[int((~finite).argmax())]
-                    raise InputError(
-                        f"probe: a feature of image '{image_id}' is not finite; look at the image, "
-                        "or choose other weights"
-                    )
-                parts.append(pooled)
-                advance(len(batch))
+        batches = read_ahead((batch.image_ids, batch.images) for batch in samples)
+        parts = []
+        for features in compute_features(
+            self.model,
+            batches,
+            device=hardware.device,
+            precision="bf16" if hardware.precision == "bf16" else "fp32",
+        ):
+            parts.append(features)
+            advance(len(features))
         patients = self._patients.reindex(images.image_ids).astype(str).tolist()
         return LabelledFeatures(np.concatenate(parts), images.targets, patients)
 

@@ -51,7 +51,8 @@ class RunFolder:
         """Summary of a complete run: the kept epoch, and the figures to look at."""
         info = self.info
         if "penalties" in info:
-            return f"{_probe_line(info)}\nRun:      {self.folder}\nFigures:  {self.folder / 'curves.png'}"
+            figure = self.folder / "curves.png"
+            return f"{_probe_line(info)}\nRun:      {self.folder}\nFigures:  {figure}"
         if info["monitor"] == "epoch":  # the last epoch counts as the best, or images are too few
             kept = f"Kept the weights of the last epoch, {info['best_epoch']}"
         else:

@@ -122,8 +122,8 @@ def import_predictions(
         }
         if given := [option for option, value in of_predictions.items() if value]:
             raise InputError(
-                f"import --{given[0]}: is for predictions, and {file} is taken as features, as every "
-                "Parquet file is; leave the option out, or write predictions as CSV"
+                f"import --{given[0]}: is for predictions, and {file} is taken as features, as is "
+                "every Parquet file; leave the option out, or write predictions as CSV"
             )
         encoder = (name, revision, licence)
         return _import_features(file, data, out, encoder, columns, split, ignore_unknown)
@@ -176,7 +176,7 @@ def _import_features(
             "if nobody knows it)"
         )
     names = _column_names(columns)
-    features = import_features(
+    return import_features(
         file,
         DataSet.open(data),
         out,
@@ -185,7 +185,6 @@ def _import_features(
         split=split,
         ignore_unknown=ignore_unknown,
     )
-    return features
 
 
 def _column_names(roles: Sequence[str]) -> ColumnNames:

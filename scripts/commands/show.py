@@ -243,10 +243,11 @@ def _features(folder: Path) -> dict[str, Any]:
 
     features = Features.open(folder)
     rows, columns = features.grid
+    cells = f", {rows} x {columns} cells" if features.has_grid else ""
     return {
         "encoder": features.encoder,
         "images": f"{len(features.ids):,}",
-        "features": f"{features.channels:,}" + (f", {rows} x {columns} cells" if features.has_grid else ""),
+        "features": f"{features.channels:,}{cells}",
         "data set": features.info["data_set"],
         "features_id": features.features_id,
     }

@@ -1,4 +1,4 @@
-"""A classifier of given features: its maps add up to its logits, and features without cells have none."""
+"""A classifier of given features: maps add up to logits, and whole images have no map."""
 
 import pandas as pd
 import pytest
@@ -38,7 +38,8 @@ def test_maps_have_the_frame_of_their_grid_in_the_original():
 def test_features_of_whole_images_give_scores_and_no_map():
     part = _part(build_feature_classifier(5), torch.randn(2, 1, 5, 1, 1))
     assert list(part.tables) == ["scores"]
-    assert isinstance(part.tables["scores"], pd.DataFrame) and len(part.tables["scores"]) == 2
+    assert isinstance(part.tables["scores"], pd.DataFrame)
+    assert len(part.tables["scores"]) == 2
 
 
 def test_features_of_another_encoder_are_refused():

@@ -94,7 +94,8 @@ def test_a_finding_without_a_negative_gives_every_image_the_same_score():
     assert layer.constant == (0,)
     assert np.allclose(_scores(layer, val.features), 19.5 / 20)
     (trial,) = layer.trials
-    assert trial.kept and np.isnan(trial.val_loss)
+    assert trial.kept
+    assert np.isnan(trial.val_loss)
 
 
 def test_a_constant_feature_has_no_effect():

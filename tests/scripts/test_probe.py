@@ -88,7 +88,9 @@ def test_only_the_last_layer_of_a_probe_is_fitted(probe, weights):
 def _aurocs(report: Any) -> pd.DataFrame:
     """The AUROC of all test images of each system and each pair."""
     figures = report.to_frame()
-    return figures[(figures["metric"] == "auroc") & (figures["subgroup"] == "all")].set_index("system")
+    return figures[(figures["metric"] == "auroc") & (figures["subgroup"] == "all")].set_index(
+        "system"
+    )
 
 
 def test_a_probe_equals_a_trained_head_within_its_interval(
@@ -201,7 +203,9 @@ def test_given_features_of_whole_images_give_the_same_scores_and_no_map(
     assert whole.decision(DataSet.open(probe_set).target().name) is not None
 
 
-def test_a_probe_of_given_features_is_compared_as_a_run(predicted, probe_of_cells, probe_set, tmp_path):
+def test_a_probe_of_given_features_is_compared_as_a_run(
+    predicted, probe_of_cells, probe_set, tmp_path
+):
     run = probe_of_cells.folder.parent / "run"
     report = compare(
         [f"Network={predicted.folder}", f"Table={run}"],
@@ -224,7 +228,8 @@ def test_a_probe_of_given_features_answers_for_no_new_image(
         ("serve", run),
     ):
         line = refusal(capsys, *words)
-        assert "cannot answer for new images" in line and "ResNet-18" in line
+        assert "cannot answer for new images" in line
+        assert "ResNet-18" in line
     assert not (tmp_path / "onnx").exists()
 
 

@@ -91,7 +91,8 @@ def test_cells_come_row_by_row_and_cover_the_image(tmp_path, dataset):
 def test_a_grid_of_a_part_of_the_image_has_its_position(tmp_path, dataset):
     table = {"image_id": IDS, "v": _as_lists(_values(numbers=8)),
              "grid_h": [2] * 20, "grid_w": [2] * 20,
-             "x1": [50.0] * 20, "y1": [0.0] * 20, "x2": [150.0] * 20, "y2": [100.0] * 20}  # fmt: skip
+             "x1": [50.0] * 20, "y1": [0.0] * 20,
+             "x2": [150.0] * 20, "y2": [100.0] * 20}  # fmt: skip
     features = _imported(tmp_path, dataset, table)
     frame = features.placement("i05").frame_to_original((0.0, 0.0, 1.0, 1.0))
     assert frame == pytest.approx((50, 0, 150, 100))
