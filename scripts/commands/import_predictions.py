@@ -104,8 +104,8 @@ def import_predictions(
         cxr import results.json --data out/data --out out/other --name Other --explain 0.4712
         --explain ap75=0.3127
 
-        cxr import features.parquet --data out/data --out out/features --name "RAD-DINO"
-        --revision 3d9b2e1 --licence MSRLA
+        cxr import features.parquet --data out/data --out out/features --name RAD-DINO
+        --revision COMMIT --licence MIT
     """
     data = as_path(data)
     out = as_path(out)
