@@ -42,7 +42,7 @@ def import_predictions(
     revision: str | None = None,
     licence: str | None = None,
 ) -> Predictions | Features:
-    """Import predictions of other software, a radiologist's readings, or features of an encoder.
+    """Import predictions of other software, readings, or features.
 
     A CSV has the columns image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], with
     boxes in px of the original image. The columns x,y,width,height and other usual names (filename,

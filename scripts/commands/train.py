@@ -39,10 +39,11 @@ def train(
     device: Device = "auto",
     devices: Devices = 1,
 ) -> Run:
-    """Train a detector or a classifier, whose best epoch is kept, or fit a probe.
+    """Train a detector or a classifier, or fit a probe.
 
-    If the command is interrupted, run it again: it continues after the last complete epoch. A probe
-    (configuration probe) is a classifier of frozen features, whose last layer is fitted in seconds.
+    The best epoch is kept. If the command is interrupted, run it again: it continues after the last
+    complete epoch. A probe (configuration probe) is a classifier of frozen features, whose last
+    layer is fitted in seconds.
 
     Args:
         config: Training configuration: a name that cxr configs lists, or a TOML file.
