@@ -118,8 +118,7 @@ class Run:
             InputError: A file is damaged, the decision does not have the chosen policy, or the run
                 reads features that were computed elsewhere.
         """
-        if not is_export(self.folder):
-            require_reads_images(_run_folder(self.folder))
+        require_reads_images(self.folder, getattr(self.model, "given_features", None))
         _ = self.model, self.operating_point, self.map_levels, self.guard, self.synthetic
         return self
 
@@ -308,8 +307,7 @@ class Run:
         Returns:
             One answer for each image, or an error for an image on which the network fails.
         """
-        if not is_export(self.folder):
-            require_reads_images(_run_folder(self.folder))
+        require_reads_images(self.folder, getattr(self.model, "given_features", None))
         model = self.model
         of_files = _warnings_of(images) if of_files is None else of_files
         originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
@@ -456,22 +454,24 @@ def _run_folder(folder: Path) -> RunFolder:
     return RunFolder.open(folder)
 
 
-def require_reads_images(run: RunFolder) -> None:
+def require_reads_images(run: Path, given_features: Mapping[str, Any] | None) -> None:
     """Check that a run answers for images, unlike a probe of given features.
 
     Args:
-        run: Folder of a complete run.
+        run: Folder of the run.
+        given_features: Facts about given features in ``run.json``; None for a run that reads
+            pixels.
 
     Raises:
         InputError: The run reads features that another program computed.
     """
-    given = run.info.get("features")
-    if given:
+    if given_features is not None:
+        encoder = given_features["encoder"]["name"]
         raise InputError(
-            f"{run.folder}: is a probe of the features of {given['encoder']['name']}, which were "
-            "computed elsewhere, so it cannot answer for new images; it predicts the data set that "
-            "the features are of (cxr predict RUN --data DATA --out OUT), and a probe of a network "
-            "(cxr train probe --set model.backbone=NAME) answers for any image"
+            f"{run}: is a probe of the features of {encoder}, which were computed elsewhere, so it "
+            "cannot answer for new images; it predicts the data set that the features are of (cxr "
+            "predict RUN --data DATA --out OUT), and a probe of a network (cxr train probe --set "
+            "model.backbone=NAME) answers for any image"
         )
 
 

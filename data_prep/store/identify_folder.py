@@ -130,7 +130,8 @@ def _explanation(folder: Path, required: FolderKind) -> str:
     if required.name == "predictions":
         general_advice = "give a run, or a folder that cxr predict or cxr import made"
     else:
-        general_advice = f"give {required.with_article} folder that {required.command_line} made"
+        article = "an" if required.name == "export" else "a"
+        general_advice = f"give {article} {required.name} folder that {required.command_line} made"
     if not folder.exists():
         similar = _similar_folder(folder, required)
         return f"no such folder; {f'did you mean {similar}?' if similar else general_advice}"

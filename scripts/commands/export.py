@@ -138,7 +138,7 @@ def _export_run(
     from cxr_compare.serving.run import require_reads_images
     from cxr_compare.training.run_folder import RunFolder
 
-    require_reads_images(RunFolder.open(run))
+    require_reads_images(run, RunFolder.open(run).info.get("features"))
 
     out = out or export_folder(run, format, precision)
     dataset = None if data is None else DataSet.open(data)

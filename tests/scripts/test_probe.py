@@ -248,6 +248,25 @@ def test_features_that_are_gone_or_changed_are_refused(given, probe_set, tmp_pat
     assert "other features" in refusal(capsys, *words)
 
 
+def test_an_interrupted_probe_is_fitted_by_the_same_command(given, probe_set, tmp_path):
+    features = tmp_path / "features"
+    import_predictions(
+        given["whole"], data=probe_set, out=features, name="R", revision="1", licence="MIT"
+    )
+    words = ("train", "probe", "--data", probe_set, "--out", tmp_path / "run",
+             "--set", f"model.features={features}")  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cxr_compare.training.probe.fit_layer", _interrupt)
+        assert cxr(*words) == 130
+    assert not (tmp_path / "run" / "run.json").exists()
+    assert cxr(*words) == 0
+    assert RunFolder.open(tmp_path / "run").info["features"]["encoder"]["name"] == "R"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -280,3 +299,18 @@ def test_a_probe_is_fitted_by_one_process_and_is_no_sweep_or_curve(probe_set, tm
     curve_words = ("curve", "--detector", "retinanet_small", "--classifier", "probe",
                    "--data", probe_set, "--out", tmp_path / "c")  # fmt: skip
     assert "--classifier probe" in refusal(capsys, *curve_words)
+
+
+def test_a_transformer_of_timm_from_a_local_file_is_probed(probe_set, tmp_path):
+    torch.manual_seed(0)
+    name = "timm:vit_tiny_patch16_224"
+    model = build_classifier(name, image_size=SIZE)
+    state = {key.removeprefix("trunk.network."): v for key, v in model.state_dict().items()}
+    torch.save(state, tmp_path / "vit.pth")
+    keys = [f"data.image_size={SIZE}", f"model.backbone={name}",
+            f"model.weights={tmp_path / 'vit.pth'}"]  # fmt: skip
+    run_command(train, "probe", data=probe_set, out=tmp_path / "run", set_=keys, device="cpu")
+    run_command(predict, str(tmp_path / "run"), data=probe_set, out=tmp_path / "p", device="cpu")
+    predictions = Predictions.open(tmp_path / "p")
+    assert set(predictions.maps["method"]) == {"token_gradcam"}  # its head reads a class token
+    assert set(predictions.maps["grid_h"]) == {SIZE // 16}
