@@ -270,9 +270,14 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses, ``classification`` and ``bbox_regression``.
+        """Compute torchvision's losses.
 
-        Each is a mean over the images.
+        Args:
+            passed: Output of `run`.
+            targets: True boxes and labels of each image.
+
+        Returns:
+            Losses ``classification`` and ``bbox_regression``, each a mean over the images.
         """
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
             return self.compute_loss(targets, passed.outputs, passed.anchors)

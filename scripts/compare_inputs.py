@@ -148,7 +148,16 @@ def open_result_files(
 
 
 def open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSystem:
-    """Return a system whose values in memory have become predictions; folders stay unchanged."""
+    """Turn values in memory into predictions; folders stay unchanged.
+
+    Args:
+        system: System as it was given to the command.
+        dataset: Data set that the values belong to.
+        split: Name of the split.
+
+    Returns:
+        The system, whose members are folders or predictions.
+    """
     from cxr_compare.evaluation.systems.from_frames import predictions_from_values
 
     members: list[Path | Predictions] = [
@@ -183,7 +192,18 @@ def _caption(table: Any) -> str:
 
 
 def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
-    """Return the targets with these names without repetition; ``all`` means all of the data set."""
+    """Return the targets that a command is to evaluate.
+
+    Args:
+        dataset: Data set with its targets.
+        names: Names of targets; ``all`` means all of the data set, None the only one.
+
+    Returns:
+        The targets without repetition, in the order of the names.
+
+    Raises:
+        InputError: There is no such target, or there are several and `names` is None.
+    """
     if names and _ALL in names and _ALL not in dataset.targets:
         return list(dataset.targets.values())
     if not names:

@@ -104,7 +104,12 @@ def export_run(
 
 
 def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
-    """Write ``requirements.txt``: installed versions of the packages that an export needs."""
+    """Write ``requirements.txt``: installed versions of the packages that an export needs.
+
+    Args:
+        folder: Folder of the export.
+        format: Format of the network: ``onnx`` or ``openvino``.
+    """
     lines = []
     for name in (*_PREDICTS_WITH, PACKAGES[format]):
         try:

@@ -128,7 +128,14 @@ class ExportSpec:
         write_json(folder / EXPORT_FILE, "export", {**asdict(self), "files": files})
 
     def file(self, folder: Path, name: str) -> Path:
-        """Return the path of a file of the network.
+        """Return the path of a file of the network, after a check of its content.
+
+        Args:
+            folder: Folder of the export.
+            name: Name of the file.
+
+        Returns:
+            The path.
 
         Raises:
             InputError: The file is missing, or has changed since the export.

@@ -1,8 +1,8 @@
-"""The parts of the documents that follow from the code.
+"""Generate the parts of the documents that follow from the code.
 
     python tools/documents.py        writes all of them
 
-`tests/test_documents.py` holds the documents to them.
+`tests/test_documents.py` checks that the documents are up to date.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCHEMA = "docs/metrics.schema.json"
 
 
 def generated() -> dict[str, str]:
-    """Every generated document as it should be, by its path below the checkout."""
+    """Return the text of every generated document, by its path below the checkout."""
     parts: dict[str, dict[str, Callable[[], str]]] = {
         "docs/architecture.md": {"tree": tree, "modules": modules},
         "docs/formats.md": {"formats": formats_table},
@@ -84,7 +84,18 @@ def _read(path: str) -> str:
 
 
 def with_parts(page: str, parts: dict[str, str]) -> str:
-    """The page with each part between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` replaced."""
+    """Replace each part of a page that is between ``<!-- NAME -->`` and ``<!-- end of NAME -->``.
+
+    Args:
+        page: Text of the page.
+        parts: New text of each part, by name.
+
+    Returns:
+        Text of the page with the new parts.
+
+    Raises:
+        SystemExit: The page lacks one of the comments.
+    """
     for name, text in parts.items():
         start = f"<!-- {name} -->\n"
         end = f"<!-- end of {name} -->"
@@ -164,7 +175,7 @@ def needed_table() -> str:
 
 
 def formats_table() -> str:
-    """The formats that ``cxr prepare`` reads."""
+    """Return a table of the formats that ``cxr prepare`` reads."""
     lines = ["| `--format` | the folder holds |", "|---|---|"]
     for name, known in FORMATS.items():
         labels = (known.title, *range(2, len(known.sources) + 1))
@@ -175,7 +186,15 @@ def formats_table() -> str:
 
 
 def key_block(kind: Literal["detector", "classifier"], *sections: str) -> str:
-    """The keys of a configuration as TOML, with defaults, meaning and values."""
+    """Return the keys of a configuration as TOML, with defaults, meaning and values.
+
+    Args:
+        kind: ``detector`` or ``classifier``.
+        *sections: Names of the sections to return; all if none is named.
+
+    Returns:
+        A Markdown block of TOML.
+    """
     lines: list[str] = []
     for key in _keys(config_class(kind, "retinanet")):
         if not sections or key.section in sections:
@@ -186,7 +205,7 @@ def key_block(kind: Literal["detector", "classifier"], *sections: str) -> str:
 
 
 def _key_lines(key: _Key) -> list[str]:
-    """A key as TOML, its comment beside it or, where that is long, above it."""
+    """Return a key as TOML, with its comment beside it or, if the comment is long, above it."""
     default = key.default
     if default is not None and default[0].isalpha() and default not in ("true", "false", "null"):
         default = f'"{default}"'
@@ -212,7 +231,7 @@ def other_keys() -> str:
 
 
 def networks_table() -> str:
-    """The registry of networks, by what may stand on them."""
+    """Return a table of all networks, by the models that can be built on them."""
     groups = {
         "detector and classifier": [n for n in NETWORKS.values() if n.detector and n.classifier],
         "classifier": [n for n in NETWORKS.values() if not n.detector],
@@ -253,7 +272,7 @@ _SAID_ABOVE = ("there is no image", Metric.undefined)
 
 
 def metrics_page() -> str:
-    """``docs/metrics.md``: a row a metric, one for all that differ in a number alone."""
+    """Return ``docs/metrics.md``, in which metrics that differ only in a number share a row."""
     alike: dict[tuple[str, ...], list[Metric]] = {}
     for metric in in_reading_order():
         alike.setdefault(_cells(metric, anonymous=True), []).append(metric)
@@ -276,7 +295,7 @@ def metrics_page() -> str:
 
 
 def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
-    """A metric's row without its name; if anonymous, with N for each number of its name."""
+    """Return the cells of a metric without its name; if `anonymous`, with N for each number."""
     images = (metric.share_of or "all").replace("called", "called positive")
     images = images.replace("not_called positive", "called negative")
     undefined = metric.undefined * (metric.undefined not in _SAID_ABOVE)
@@ -295,7 +314,7 @@ def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
 
 
 def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of ``metrics.json`` with the names of all metrics in it."""
+    """Return the JSON schema of ``metrics.json`` with the names of all metrics."""
     written: dict[str, Any] = json.loads(json.dumps(schema))
     for table in ("metrics", "tests"):
         written["properties"][table]["items"]["properties"]["metric"] = {
@@ -327,7 +346,7 @@ _HEADER = ["| argument | default | meaning |", "|---|---|---|"]
 
 
 def reference_page() -> str:
-    """``docs/reference.md``: every command with its arguments; shared ones are described once."""
+    """Return ``docs/reference.md``, which describes every command with its arguments."""
     functions = [command_function(name) for name in COMMANDS]
     overview = []
     for title, names in COMMAND_GROUPS.items():
@@ -353,7 +372,7 @@ names: build the site, or use `help()`, to read the docstrings.
 
 
 def api_page() -> str:
-    """``docs/api.md``: the exported names, whose docstrings the site's build reads."""
+    """Return ``docs/api.md``: the exported names, whose docstrings the site shows."""
     names = [name for name in cxr_compare.__all__ if not name.startswith("_")]
     sections = {
         "Commands": [name for name in names if name in COMMANDS],
@@ -414,7 +433,7 @@ def _cell(text: str) -> str:
 
 
 def stale() -> Iterator[str]:
-    """Documents that are not as they should be."""
+    """Return the documents that are out of date."""
     for path, text in generated().items():
         if not (ROOT / path).is_file() or _read(path) != text:
             yield path

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.processors import processor_name
 
 _WARM_UP = 3  # runs before the first timed one
@@ -147,4 +148,4 @@ def describe_device(device: torch.device) -> str:
         return str(torch.cuda.get_device_name(device))
     if device.type != "cpu":
         return device.type
-    return f"{processor_name()}, {torch.get_num_threads()} threads"
+    return f"{processor_name()}, {counted(torch.get_num_threads(), 'thread')}"

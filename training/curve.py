@@ -88,7 +88,15 @@ class CurvePlan:
     equal: Literal["steps", "epochs"]  # what all shares have the same number of
 
     def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
-        """Return the settings that must be unchanged when another call continues the curve."""
+        """Return the settings that must be unchanged when another call continues the curve.
+
+        Args:
+            dataset: Data set of the curve.
+            splits: Names of its splits.
+
+        Returns:
+            Settings by name, ready for JSON.
+        """
         ids = dataset.ids
         return {
             "detector": dump_config(self.detector),

@@ -1,4 +1,4 @@
-"""Names of findings, as tables store them and as people read them."""
+"""Names of findings, as tables store them (`pleural_effusion`) and as people read them."""
 
 from __future__ import annotations
 

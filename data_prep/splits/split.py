@@ -1,4 +1,4 @@
-"""Splits by patient: train, validation, test, and folds for cross-validation.
+"""Assignment of each patient to train, validation, test or a fold, by a seeded hash.
 
 All images of a patient have the same role and fold.
 """

@@ -1,1 +1,1 @@
-"""Hits, average precision, FROC, error types, fusion, boxes from maps."""
+"""Evaluation of boxes: matching, average precision, FROC, error types, and boxes from maps."""

@@ -1,4 +1,4 @@
-"""Area under the alternative FROC curve: lesions against images without one."""
+"""Area under the alternative FROC (AFROC) curve: found lesions against images without a lesion."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from cxr_compare.evaluation.statistics.ranking import FallingScores
 
 
 class WeightedAfroc:
-    """Area under the AFROC curve, for many image weightings at once.
+    """Area under the AFROC curve, for many weightings of the patients at once.
 
-    A lesion that is found with a higher score than the most confident false mark of a normal image
-    counts 1, with an equal one 1/2. A lesion that no mark finds and a normal image without a mark
-    rank lowest.
+    A mark is a predicted box, or a box or point that a reader set; a normal image is one without a
+    lesion. The area is a weighted mean over all pairs of a lesion and a normal image. A pair counts
+    1 if the lesion is found with a higher score than that of the most confident false mark on the
+    normal image, 1/2 if the two scores are equal, and 0 otherwise. A lesion that no mark finds and
+    a normal image without a mark have the score minus infinity.
 
     Args:
-        hits: Lesions and marks.
-        worth: Weight of each lesion, shape ``(lesions,)``; ones give the AFROC, in which every
-            lesion counts alike.
-        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        hits: Lesions with the marks that find them, and false marks.
+        worth: Weight of each lesion, at least 0, shape ``(lesions,)``. If all weights are 1, the
+            area is that of the AFROC, in which every lesion counts alike.
+        clusters: Patient of each image as a whole number from 0, shape ``(images,)``.
 
     Source:
         Chakraborty and Berbaum 2004 (JAFROC); Chakraborty and Zhai 2016 (weights).
@@ -38,23 +40,37 @@ class WeightedAfroc:
         self._normals = FallingScores(hits.highest_false[normal], patients[normal])
         self._patient_of_lesion = patients[hits.lesion_image]
         self._worth = worth
-        # How many normal images rank strictly above, or at least as high as, each lesion.
+        # Number of normal images that rank above each lesion, and that rank at least as high.
         self._above = np.searchsorted(self._normals.negated, -hits.best, side="left")
         self._upto = np.searchsorted(self._normals.negated, -hits.best, side="right")
 
     @classmethod
     def shared(cls, hits: LesionHits, clusters: Integers) -> WeightedAfroc:
-        """Build the weighted AFROC, in which all lesions of an image share its weight alike.
+        """Build the weighted AFROC, in which the lesions of an image have the total weight 1.
 
         Args:
-            hits: Lesions and marks.
-            clusters: Number of each image's patient from 0, shape ``(images,)``.
+            hits: Lesions with the marks that find them, and false marks.
+            clusters: Patient of each image as a whole number from 0, shape ``(images,)``.
+
+        Returns:
+            An object that computes the area, with the weight 1 / k for each of the k lesions of an
+            image.
+
+        Source:
+            Chakraborty and Zhai 2016.
         """
         lesions_of_image = np.bincount(hits.lesion_image)
         return cls(hits, 1 / lesions_of_image[hits.lesion_image], clusters)
 
     def __call__(self, weights: Integers) -> Floats:
-        """Return the area per weighting, ``(R,)``; NaN without a lesion or a normal image."""
+        """Compute the area under the curve for each weighting.
+
+        Args:
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+
+        Returns:
+            Areas in [0, 1], shape ``(R,)``; NaN where no lesion or no normal image has a weight.
+        """
         normals = self._normals.sums(weights)
         on_lesion = np.take(weights, self._patient_of_lesion, axis=1) * self._worth
         lost = np.take(normals, self._above, axis=1) + np.take(normals, self._upto, axis=1)

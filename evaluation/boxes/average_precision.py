@@ -1,8 +1,10 @@
-"""COCO average precision of boxes: of one set of images, and for many image weightings at once.
+"""COCO average precision of boxes, for one set of images or for many weightings of the patients.
 
-Boxes of an image choose in falling score (equal scores in the order of their rows). Each takes the
-free true box of highest IoU if that reaches the threshold (among equal IoU the later true box).
-Images without lesions take part. Average precision is COCO's 101-point interpolation.
+The predicted boxes of an image are matched in the order of falling scores; equal scores keep the
+order of their rows. Each predicted box is matched to the unmatched true box with which its IoU is
+highest, if that IoU reaches the threshold. Among true boxes of equal IoU the later one is matched.
+Boxes on images without lesions count as false positives. Average precision is the mean of the
+interpolated precision at COCO's 101 recall levels 0, 0.01, ... 1.
 """
 
 from __future__ import annotations
@@ -31,22 +33,22 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
-_MARGIN = 1e-6  # pairs with an IoU this near to a threshold are left to pycocotools
+_MARGIN = 1e-6  # pycocotools decides on pairs whose IoU is this near to a threshold
 
 
 class WeightedAveragePrecision:
-    """COCO average precision of matched boxes, for many image weightings at once.
+    """COCO average precision of matched boxes, for many weightings of the patients at once.
 
-    Precision matters only where a true box is found, so the boxes that find none at any threshold,
-    most of them, are summed per patient beforehand.
+    Average precision needs the precision only at the boxes that match a true box. Most boxes match
+    none at any threshold; they are counted for each patient once, before any weighting.
 
     Args:
-        matches: Predicted boxes with the thresholds at which they match.
-        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        matches: Predicted boxes with the IoU thresholds at which they match.
+        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
     Source:
-        Lin et al. 2014.
+        Lin et al. 2014 (COCO).
 
     Example:
         >>> from cxr_compare.evaluation.boxes.matching import match_boxes
@@ -66,7 +68,8 @@ class WeightedAveragePrecision:
         finds = matches.hit.any(axis=1)
         self._patient_of_finder = patient_of_box[finds]
         self._hits = [np.flatnonzero(hit) for hit in matches.hit[finds].T]
-        # Boxes that find nothing: above the first find, between the first and the second, ...
+        # Boxes that match no true box, counted in segments: before the first matching box, between
+        # the first and the second, and so on. Those after the last one change no precision.
         segment: npt.NDArray[np.int64] = np.cumsum(finds) - finds
         counted = ~finds & (segment < finds.sum())
         self._others = SegmentSums(
@@ -74,13 +77,14 @@ class WeightedAveragePrecision:
         )
 
     def __call__(self, weights: Integers) -> Floats:
-        """Return the average precision of each weighting.
+        """Compute the average precision for each weighting and each IoU threshold.
 
         Args:
-            weights: Whole-number weights of patients, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
 
         Returns:
-            Average precision in [0, 1], shape ``(R, thresholds)``; NaN where a row has no true box.
+            Average precision in [0, 1], shape ``(R, thresholds)``; NaN where no patient with a true
+            box has a weight.
         """
         n_true = np.asarray(weights, dtype=np.float64) @ self._n_true  # (R,)
         finder = np.take(weights, self._patient_of_finder, axis=1)  # (R, finds)
@@ -96,15 +100,15 @@ class WeightedAveragePrecision:
 
 
 def _interpolated(true: RunningRows, called: Floats, needed: Floats) -> Floats:
-    """Average the best precision at each of 101 recall levels or beyond, shape ``(R,)``."""
+    """Average the highest precision at or beyond each of the 101 recall levels, shape ``(R,)``."""
     n_finds = called.shape[1]
     if not n_finds:
         return np.zeros(len(called))
-    precision = np.zeros(called.size + 1)  # the rows one after the other, and an end
+    precision = np.zeros(called.size + 1)  # all rows, one after the other, and a 0 at the end
     np.divide(true.sums, called, out=precision[:-1].reshape(called.shape))
     position = true.search(needed)  # (R, 101), rising
-    # The best between one recall level and the next, then the best from there on. The first level
-    # is at the start of its row, so that no stretch runs into the next row.
+    # First the highest precision between one recall level and the next, then the highest from each
+    # level to the end of its row. The first level starts a row, so no section crosses two rows.
     starts = (position + true.starts).ravel()
     best = np.maximum.reduceat(precision, starts).reshape(position.shape)
     best[position == n_finds] = 0.0
@@ -113,7 +117,10 @@ def _interpolated(true: RunningRows, called: Floats, needed: Floats) -> Floats:
 
 
 def _finds_needed(n_true: Floats) -> Floats:
-    """Return the fewest finds whose recall, as a float, reaches each recall point, ``(R, 101)``."""
+    """Return the fewest matched true boxes that reach each recall level, shape ``(R, 101)``.
+
+    Recall is compared as a float, as pycocotools does.
+    """
     total = np.maximum(n_true, 1.0)[:, None]
     needed = np.ceil(_RECALL_POINTS * total)
     needed = np.where((needed - 1) / total >= _RECALL_POINTS, needed - 1, needed)
@@ -123,27 +130,32 @@ def _finds_needed(n_true: Floats) -> Floats:
 def average_precision(
     boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None
 ) -> dict[str, float | None]:
-    """Compute COCO's AP50 and AP[.5:.95] of one class, by pycocotools itself.
+    """Compute COCO's AP50 and AP of the boxes of one class, with the result of pycocotools.
 
-    Images without lesions take part, no prediction at all scores 0, and the 100 most confident
-    boxes of an image count. Equal scores are ranked in the order of `image_ids`.
+    AP50 is the average precision at an IoU threshold of 0.5; AP is its mean over the thresholds
+    0.50, 0.55, ... 0.95. Boxes on images without lesions count as false positives. Both figures are
+    0 if nothing is predicted. The 100 most confident boxes of each image count. Boxes of equal
+    score are ranked in the order of `image_ids`.
 
     Args:
-        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score``; or outputs of a detection library, as `cxr_compare.boxes_table` takes them,
-            one for each of `image_ids`. May be empty; boxes of other images are ignored.
-        truth: True boxes, the same without scores.
-        image_ids: Every image evaluated, with and without boxes, unique; any sequence. Left out:
-            boxes and truth are lists with an output for each image, in the same order.
+        boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
+            ``y2`` (original px) and ``score`` (in [0, 1]), or as the outputs of a detection library
+            that `cxr_compare.boxes_table` reads, one for each image. The table may be empty. Boxes
+            of images that are not in `image_ids` are ignored.
+        truth: True boxes, in one of the same two forms, without scores.
+        image_ids: Ids of all images that are evaluated, with and without boxes, each once. The ids
+            may be left out if `boxes` and `truth` are lists that hold one output for each image, in
+            the same order.
 
     Returns:
-        ``ap50`` and ``ap`` in [0, 1]; None where no image has a true box.
+        The figures ``ap50`` and ``ap`` in [0, 1]; both are None if no image has a true box.
 
     Raises:
-        InputError: A value is no box or no score, an id repeats, or ids match nothing.
+        InputError: A box or a score is invalid, an id repeats, or the ids of boxes, truth and
+            images do not belong together.
 
     Source:
-        Lin et al. 2014, as computed by pycocotools.
+        Lin et al. 2014 (COCO), as computed by pycocotools.
 
     Example:
         >>> from cxr_compare import metrics
@@ -161,18 +173,20 @@ def average_precision(
 def unchecked_average_precision(
     boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index
 ) -> dict[str, float | None]:
-    """Compute `average_precision` of boxes that a network of ours has just made.
+    """Compute `average_precision` without checks of the input, for tables that are valid already.
+
+    Training calls it at each validation, on boxes that the network has just predicted.
 
     Args:
-        boxes: Valid predicted boxes, see `average_precision`.
-        truth: Valid true boxes.
-        image_ids: Every image evaluated, unique.
+        boxes: Valid predicted boxes, as a table like that of `average_precision`.
+        truth: Valid true boxes, as such a table without scores.
+        image_ids: Ids of all images that are evaluated, each once, shape ``(images,)``.
 
     Returns:
-        ``ap50`` and ``ap`` in [0, 1]; None where no image has a true box.
+        The figures ``ap50`` and ``ap`` in [0, 1]; both are None if no image has a true box.
 
     Source:
-        Lin et al. 2014, as computed by pycocotools.
+        Lin et al. 2014 (COCO), as computed by pycocotools.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
@@ -185,20 +199,21 @@ def unchecked_average_precision(
 
 
 def coco_average_precision(pairs: BoxPairs) -> dict[str, float | None]:
-    """Compute `average_precision` of boxes that are paired already.
+    """Compute `average_precision` from pairs of predicted and true boxes.
 
-    A box that overlaps no true box by half can match none, so pycocotools is asked only about the
-    others, and only where two compete. Its loop over all boxes is replaced; the result is the same
-    to the last digit.
+    A predicted box whose IoU with every true box is below 0.5 matches none. If a predicted and a
+    true box have an IoU of 0.5 or more with each other only, they match where this IoU reaches the
+    threshold. Only the remaining boxes are given to pycocotools, which is slow. The result equals
+    that of pycocotools on all boxes.
 
     Args:
-        pairs: Predicted with true boxes.
+        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
 
     Returns:
-        ``ap50`` and ``ap`` in [0, 1]; None where no image has a true box.
+        The figures ``ap50`` and ``ap`` in [0, 1]; both are None if there is no true box.
 
     Source:
-        Lin et al. 2014, as computed by pycocotools.
+        Lin et al. 2014 (COCO), as computed by pycocotools.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
@@ -216,13 +231,13 @@ def coco_average_precision(pairs: BoxPairs) -> dict[str, float | None]:
 
 
 def _coco_hits(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
-    """Return True for the boxes that pycocotools matches, shape ``(thresholds, boxes)``."""
+    """Return True for the predicted boxes that pycocotools matches, ``(thresholds, boxes)``."""
     hit = np.zeros((len(IOU_THRESHOLDS), len(pairs.boxes.score)), dtype=bool)
     near = pairs.iou >= IOU_THRESHOLDS.min() - _MARGIN
     box = pairs.box[near]
     true = pairs.true[near]
     iou = pairs.iou[near]
-    # A box and a true box with no other near either of them match where they overlap enough.
+    # If two boxes reach an IoU of 0.5 with each other only, they match where it is high enough.
     plain = (np.bincount(box)[box] == 1) & (np.bincount(true)[true] == 1)
     plain &= np.abs(iou[:, None] - IOU_THRESHOLDS).min(axis=1) > _MARGIN
     hit[:, box[plain]] = iou[plain] >= IOU_THRESHOLDS[:, None]
@@ -240,7 +255,7 @@ def _coco_hits(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
         evaluator = COCOeval(_coco(truth, images), _coco(predicted, images), "bbox")
         parameters = evaluator.params
         parameters.maxDets = [MAX_BOXES]
-        # Without the three ranges of sizes, which would take three times as long again.
+        # All sizes together: COCO's three ranges of sizes would take three times as long again.
         parameters.areaRng = parameters.areaRng[:1]
         parameters.areaRngLbl = ["all"]
         evaluator.evaluate()
@@ -251,7 +266,7 @@ def _coco_hits(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
 
 
 def _precision(hit: npt.NDArray[np.bool_], scores: Floats, n_true: int) -> Floats:
-    """Compute precision as pycocotools does, shape ``(thresholds, recall points)``."""
+    """Compute the interpolated precision of pycocotools, shape ``(thresholds, recall levels)``."""
     falling = np.argsort(-scores, kind="stable")
     ranks = [np.flatnonzero(at_threshold[falling]) + 1 for at_threshold in hit]
     return np.array([best_precision(called, n_true, _RECALL_POINTS) for called in ranks])
@@ -260,19 +275,20 @@ def _precision(hit: npt.NDArray[np.bool_], scores: Floats, n_true: int) -> Float
 def best_precision(
     called: Integers, n_true: int, recall: Floats, *, beyond: bool = False
 ) -> Floats:
-    """Find the best precision at each recall or above it; 0 past the last hit.
+    """Find the highest precision at or above each recall level.
 
     Args:
-        called: Ranks of the hits, from 1, among the boxes in falling score, shape ``(hits,)``.
-        n_true: Number of true boxes.
+        called: Rank of each box that matches a true box, among all boxes in the order of falling
+            scores, from 1, rising, shape ``(hits,)``.
+        n_true: Number of true boxes, at least 1.
         recall: Recall levels in [0, 1], shape ``(levels,)``.
-        beyond: Take the best precision strictly above each recall.
+        beyond: If True, only precision at a recall strictly above the level counts.
 
     Returns:
-        Precision, shape ``(levels,)``.
+        Precision in [0, 1], shape ``(levels,)``; 0 at levels above the highest recall.
 
     Source:
-        Everingham et al. 2010; Lin et al. 2014.
+        Everingham et al. 2010 (Pascal VOC); Lin et al. 2014 (COCO).
 
     Example:
         >>> best_precision(np.array([2, 3]), 2, np.array([0.5, 1.0])).round(3).tolist()
@@ -287,15 +303,16 @@ def best_precision(
 def coco_annotations(
     image: Integers, corners: Floats, scores: Floats | None = None
 ) -> list[dict[str, Any]]:
-    """Convert boxes to annotations or results of COCO.
+    """Convert boxes to the dictionaries of COCO's annotations and results.
 
     Args:
-        image: Number of each box's image, shape ``(N,)``.
+        image: Number of the image of each box, shape ``(N,)``.
         corners: Corners xyxy in original px, shape ``(N, 4)``.
-        scores: Scores, shape ``(N,)``; left out for true boxes, which get 1.
+        scores: Scores, shape ``(N,)``. They are left out for true boxes, whose score is set to 1.
 
     Returns:
-        One dict per box. Ids start at 1, since pycocotools takes 0 for "not matched".
+        One dictionary for each box. Its ids start at 1, because pycocotools uses 0 for "not
+        matched".
 
     Example:
         >>> (box,) = coco_annotations(np.array([7]), np.array([[1.0, 2.0, 4.0, 8.0]]))

@@ -1,8 +1,8 @@
 """Checks of predicted and true boxes, which refuse input that would give a wrong figure.
 
-The box metrics of `cxr_compare.metrics`, ``cxr import``, ``cxr compare --truth`` and true boxes in
-memory all call them. A message names the table, the row, the image and the value, and how the value
-could be read.
+The box metrics of `cxr_compare.metrics`, ``cxr import``, ``cxr compare --truth`` and the reader of
+true boxes that are given from Python call these checks. An error message names the table, the row,
+the image and the value. Where the values suggest another unit or format, it asks about that one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
 
 MANY = 0.1
-"""Share of the boxes from which an oddity is a misread column and not a single bad row."""
-_FAR = 0.1  # share of the image's side by which a box in other pixels reaches beyond it
-_MOST = 0.9  # share of the boxes that must fit another reading before it is suggested
-_SLACK = 1.0  # px by which whole-number edges may pass the border
-_PERCENT = (20.0, 100.0)  # range of the highest score where scores are in percent
+"""Share of wrong boxes from which a column was probably misread, and not just single rows wrong."""
+_FAR = 0.1  # a box is far outside if it passes the border by more than this share of the side
+_MOST = 0.9  # share of the boxes that must be valid in another format before it is suggested
+_SLACK = 1.0  # px by which edges may pass the border, since some programs write whole numbers
+_PERCENT = (20.0, 100.0)  # range of the highest score if scores are probably in percent
 _ENDING = re.compile(r"\.(?:png|jpe?g|tiff?|bmp|webp|dcm|dicom|npy|txt)$", re.IGNORECASE)
 _WIDTHS = (
     "are these x, y, width and height? Give x2 = x1 + width and y2 = y1 + height, or call the "
@@ -37,16 +37,16 @@ _SHARES = (
 
 
 def check_scores(table: pd.DataFrame, where: str) -> None:
-    """Refuse scores that are no number in [0, 1].
+    """Refuse scores that are not numbers in [0, 1].
 
     Args:
-        table: Rows with ``image_id`` and ``score`` and, where a file has lines, ``place``: the line
-            of each row, for the message.
-        where: File or argument that holds the rows, for the message.
+        table: Table with the columns ``image_id`` and ``score``. An optional column ``place`` holds
+            a text for each row that says where it is in its file, such as "line 3".
+        where: Name of the file or argument that holds the rows. The message starts with it.
 
     Raises:
-        InputError: A score is NaN or outside [0, 1]. The message asks whether scores outside are
-            logits or percent.
+        InputError: A score is NaN or outside [0, 1]. If scores are outside, the message asks
+            whether they are logits or percent.
 
     Example:
         >>> table = pd.DataFrame({"image_id": ["a"], "score": [85.0]})
@@ -76,15 +76,17 @@ def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = N
     """Refuse boxes whose edges are not ``x1 < x2`` and ``y1 < y2`` in px.
 
     Args:
-        table: Rows with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` and, where a file has lines,
-            ``place``.
-        where: File or argument that holds the rows, for the message.
-        sizes: Width and height of each row's image, px, shape ``(N, 2)``; NaN where unknown.
+        table: Table with the columns ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` and N rows. An
+            optional column ``place`` holds a text for each row that says where it is in its file,
+            such as "line 3".
+        where: Name of the file or argument that holds the rows. The message starts with it.
+        sizes: Width and height in px of the image of each row, shape ``(N, 2)``; NaN where they are
+            unknown. They decide which question the message asks.
 
     Raises:
-        InputError: An edge is NaN or infinite; all boxes lie within 1 px, as shares of the image's
-            size do; or an edge does not exceed the opposite one. Where many do not, the message
-            asks whether ``x2, y2`` are width and height.
+        InputError: An edge is NaN or infinite, or a box has no positive width and height. If many
+            boxes have none, the message asks whether ``x2, y2`` are width and height. Boxes that
+            all lie within 1 px are refused as well, because they are shares of the image's size.
 
     Example:
         >>> table = pd.DataFrame({"image_id": ["a"], "x1": [40], "y1": [5], "x2": [40], "y2": [9]})
@@ -122,21 +124,26 @@ def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = N
 
 
 def check_inside(table: pd.DataFrame, where: str, sizes: np.ndarray, *, sides: str = "") -> None:
-    """Refuse boxes many of which lie beyond their images: they are in other units.
+    """Refuse a table of boxes if many of them reach far outside their images.
 
-    A single box beyond its image is accepted, to be clipped later. Detectors that do not clip give
-    boxes that reach a few px beyond. Where a tenth of all boxes reach a tenth of the image's side
-    beyond it, they are of a resized image, or were read as sides and are corners.
+    A few boxes may pass the border of the image, because some detectors do not clip their boxes;
+    they are clipped later. But if at least a tenth of all boxes pass the border by more than a
+    tenth of the image's side, the boxes are in pixels of a resized image, or their corners were
+    read as widths and heights.
 
     Args:
-        table: Rows as for `check_edges`, edges in px.
-        where: File or argument that holds the rows, for the message.
-        sizes: Width and height of each row's image, px, shape ``(N, 2)``; NaN where unknown.
-        sides: Statement that the source holds sides, such as "COCO's bbox is x, y, width, height";
-            empty where the source holds corners.
+        table: Table of N boxes with the columns of `check_edges`, edges in px.
+        where: Name of the file or argument that holds the rows. The message starts with it.
+        sizes: Width and height in px of the image of each row, shape ``(N, 2)``; NaN where they are
+            unknown.
+        sides: Statement that the source gives widths and heights, such as "COCO's bbox is x, y,
+            width, height"; empty if the source gives corners.
 
     Raises:
-        InputError: Many boxes lie beyond their images; the message asks whether they are corners.
+        InputError: Many boxes reach far outside their images. If `sides` is given, it is enough
+            that a tenth of the boxes pass the border by more than 1 px while nearly all boxes would
+            be inside if their widths and heights were corners. The message then asks whether they
+            are corners.
 
     Example:
         >>> table = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [90], "y2": [90]})
@@ -173,14 +180,15 @@ def check_inside(table: pd.DataFrame, where: str, sizes: np.ndarray, *, sides: s
 
 
 def check_shares(table: pd.DataFrame, where: str) -> None:
-    """Refuse pixels where shares of the image's size are expected, as in YOLO files.
+    """Refuse boxes in pixels where a format has shares of the image's size, as YOLO files do.
 
     Args:
-        table: Rows as for `check_edges`, edges in shares of the image's size.
-        where: File or folder that holds the rows, for the message.
+        table: Table with the columns of `check_edges`; the edges are shares of the image's width
+            and height, in [0, 1].
+        where: Name of the file or folder that holds the rows. The message starts with it.
 
     Raises:
-        InputError: A tenth of the boxes or more reach far beyond 1.
+        InputError: At least a tenth of the boxes have an edge below -0.1 or above 1.1.
 
     Example:
         >>> shares = pd.DataFrame({"image_id": ["a"], "x1": [0.1], "y1": [0.1], "x2": [0.5],
@@ -199,16 +207,18 @@ def check_shares(table: pd.DataFrame, where: str) -> None:
 
 
 def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series) -> None:
-    """Refuse rows that call one image by two names, such as ``a.png`` and ``a``.
+    """Refuse a table that calls one image by two names, such as ``a.png`` and ``a``.
 
     Args:
-        names: Name of the image in each row.
-        ids: Id of that image.
-        where: File that holds the rows, for the message.
-        places: Row, entry or line of each row, for the message.
+        names: Name of the image in each row of the table, shape ``(N,)``.
+        ids: Id of the image in each row, shape ``(N,)``, with the index of `names`.
+        where: Name of the file that holds the rows. The message starts with it.
+        places: Text for each row that says where it is in its file, such as "row 3" or "line 3",
+            shape ``(N,)``, with the index of `names`.
 
     Raises:
-        InputError: Two names are of one image, whose boxes would count twice.
+        InputError: Two different names belong to the same image id. Boxes under both names would
+            count twice.
 
     Example:
         >>> names, ids = pd.Series(["a.png", "a"]), pd.Series(["a", "a"])
@@ -234,14 +244,15 @@ def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series)
 
 
 def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """Find ids that differ from a known one in case or path ending only.
+    """Find ids that differ from a known id only in upper or lower case or in the file's ending.
 
     Args:
         ids: Ids to look up.
         known: Known ids.
 
     Returns:
-        The known id by each such id; ids that are known themselves are left out.
+        A dictionary from each such id to the known id that it resembles. Ids that equal a known
+        id, or resemble none, are not in it.
 
     Example:
         >>> near_ids(["A.png", "b", "c"], ["a", "b"])
@@ -256,21 +267,23 @@ def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
 def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Index:
     """Check the arguments of a box metric: predicted boxes, true boxes and image ids.
 
-    Boxes of images that are not evaluated are allowed. Ids that match nothing at all, or match but
-    for case or path ending, are not.
+    Boxes of images that are not in `image_ids` are allowed. But if none of a table's images is in
+    `image_ids`, the table is refused, unless the other table has images in common with both. An id
+    that equals one of `image_ids` except for upper or lower case or the file's ending is refused as
+    well.
 
     Args:
-        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
-            ``score``.
-        truth: True boxes, the same without scores.
-        image_ids: Every image evaluated, unique.
+        boxes: Predicted boxes with the columns ``image_id``, ``x1``, ``y1``, ``x2``, ``y2``
+            (original px) and ``score`` (in [0, 1]).
+        truth: True boxes with the same columns except ``score``.
+        image_ids: Ids of all images that are evaluated, each once.
 
     Returns:
-        The image ids as an index.
+        The image ids as an index, in the given order.
 
     Raises:
-        InputError: A column is missing, a value is no box or no score, an id repeats, or the ids of
-            the three do not fit each other.
+        InputError: A column is missing, a box or a score is invalid, an id repeats, or the ids of
+            boxes, truth and images do not belong together.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
@@ -317,7 +330,7 @@ def _require_columns(table: Any, where: str, columns: list[str]) -> None:
 
 
 def _check_ids(boxes: pd.Series, truth: pd.Series, image_ids: pd.Index) -> None:
-    """Refuse ids that match nothing, or an image that has two of them."""
+    """Refuse tables whose ids are not in `image_ids`, and images that have two ids."""
     tables = (("boxes", boxes, truth), ("truth", truth, boxes))
     evaluated = set(image_ids)
     for name, own, _ in tables:
@@ -343,10 +356,10 @@ def _check_ids(boxes: pd.Series, truth: pd.Series, image_ids: pd.Index) -> None:
 
 
 def _check_twins(boxes: pd.Series, truth: pd.Series, image_ids: pd.Index) -> None:
-    """Refuse an image that is in `image_ids` twice, as a union of two spellings contains it.
+    """Refuse `image_ids` that hold one image under two spellings.
 
-    Ids that differ in case alone may be two images. They are one image where predicted boxes have
-    one of the ids and true boxes the other.
+    Two ids that differ only in upper and lower case may be two images. They are taken as one image
+    if the predicted boxes use one of the ids and the true boxes use the other.
     """
     table = pd.DataFrame({"id": list(image_ids)})
     table["key"] = [_key(name) for name in image_ids]
@@ -368,14 +381,14 @@ def _check_twins(boxes: pd.Series, truth: pd.Series, image_ids: pd.Index) -> Non
 
 
 def _key(name: str) -> str:
-    """Return the image id without case and path ending."""
+    """Return the image id in lower case and without the file's ending."""
     return _ENDING.sub("", str(name)).casefold()
 
 
 def _fits(corners: np.ndarray, sizes: np.ndarray | None) -> np.ndarray:
-    """Return True for boxes with x1 < x2 and y1 < y2 that lie in their images, ``(N,)``.
+    """Return True for boxes with x1 < x2 and y1 < y2 that lie inside their images, ``(N,)``.
 
-    An image of unknown size has no limit.
+    Where the size of the image is unknown, any box with x1 >= 0 and y1 >= 0 is inside.
     """
     fits = (corners[:, :2] < corners[:, 2:]).all(axis=1) & (corners[:, :2] >= -_SLACK).all(axis=1)
     if sizes is not None:
@@ -385,7 +398,7 @@ def _fits(corners: np.ndarray, sizes: np.ndarray | None) -> np.ndarray:
 
 
 def _row(table: pd.DataFrame, row: int, where: str) -> str:
-    """Name the table, the row and the image, for a message."""
+    """Return the start of a message: the names of the table, the row and the image."""
     place = table["place"].iloc[row] if "place" in table else f"row {table.index[row]}"
     return f"{where}: {place}, image '{table['image_id'].iloc[row]}'"
 

@@ -1,7 +1,7 @@
 """Conversion of the outputs of detection libraries to one table of boxes.
 
-Torch is never imported: an output is recognised by its attributes and keys, and a tensor on any
-device becomes an array by its own methods.
+The module imports neither torch nor any detection library. It recognises an output by its
+attributes and keys, and turns a tensor on any device into an array with the tensor's own methods.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.box_checks import check_edges, check_inside, check_scores
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
-"""Format of boxes: corners; left, top, width and height; or centre, width and height."""
+"""Format of boxes: ``xyxy``, two corners; ``xywh``, left, top, width and height; or ``cxcywh``,
+centre, width and height."""
 _ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp", ".npy")
-_FEWEST_TO_ASK = 10  # with fewer boxes an odd pattern may be chance
+_FEWEST_TO_ASK = 10  # in fewer boxes the pattern that `_ask_if_corners` looks for may be chance
 _KINDS = "expected a DataFrame of boxes, a list with an output for each image, or COCO results"
 _SIDES_TEXT = 'box_format "xywh" is x, y, width, height, and "xyxy" is corners'
 _SIDES = {"width": "float64", "height": "float64"}
 
 
 def is_detector_output(value: Any) -> bool:
-    """Return True for a list of outputs, one for each image, or of COCO results.
+    """Return True if a value is a list of a detector's outputs or of COCO results.
 
     Args:
-        value: Any value, such as what a user gave as predictions.
+        value: Any value, such as the predictions that a user gives.
 
     Returns:
-        True for a list that `boxes_table` takes.
+        True if the value is a list or tuple whose first item is the output of a detection library
+        or a COCO result, which `boxes_table` reads; False otherwise.
 
     Example:
         >>> is_detector_output([{"boxes": []}]), is_detector_output([0.1, 0.9])
@@ -50,13 +52,14 @@ def is_detector_output(value: Any) -> bool:
 
 
 def is_coco(value: Any) -> bool:
-    """Return True for COCO results or annotations, a dict for each box, which name their images.
+    """Return True if a value is a list of COCO results or annotations.
 
     Args:
-        value: Any value, such as what a user gave as predictions.
+        value: Any value, such as the predictions that a user gives.
 
     Returns:
-        True for a list of dictionaries with ``bbox``.
+        True if the first item of the list is a dictionary with the key ``bbox``; False otherwise.
+        Such a list has one dictionary for each box, which names its image.
 
     Example:
         >>> is_coco([{"image_id": 7, "bbox": [0, 0, 4, 2]}]), is_coco([{"boxes": []}])
@@ -66,7 +69,14 @@ def is_coco(value: Any) -> bool:
 
 
 class BoxArguments(NamedTuple):
-    """Arguments of a box metric as tables."""
+    """Arguments of a box metric, converted to tables by `box_arguments`.
+
+    Attributes:
+        boxes: Predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+            ``score``.
+        truth: True boxes with the same columns except ``score``.
+        image_ids: Ids of all images that are evaluated, as texts.
+    """
 
     boxes: pd.DataFrame
     truth: pd.DataFrame
@@ -75,7 +85,7 @@ class BoxArguments(NamedTuple):
 
 @dataclass(frozen=True)
 class _Output:
-    """Boxes of one image."""
+    """Boxes of one image, as they are read from the output of a library."""
 
     where: str  # name of the output in messages
     edges: np.ndarray  # (N, 4) xyxy
@@ -85,10 +95,10 @@ class _Output:
 
 @dataclass(frozen=True)
 class _Meaning:
-    """Format of the boxes of an output."""
+    """Format in which the boxes of an output are read."""
 
     box_format: BoxFormat
-    assumed: bool  # the format is the usual one of the library, and nobody stated it
+    assumed: bool  # True if nobody stated the format, so that the usual one of the source is taken
 
 
 def boxes_table(
@@ -100,37 +110,45 @@ def boxes_table(
     in_shares: bool = False,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
-    """Return one table of boxes from the outputs of a detector, or from true boxes.
+    """Convert the outputs of a detection library, or true boxes, to one table of boxes.
 
     Args:
         outputs: One of these:
 
-            - a list with a dict for each image, with ``boxes`` and maybe ``scores`` and ``labels``,
-              as torchvision's detectors return it and torchmetrics takes it;
+            - a list with a dictionary for each image, with the key ``boxes`` and, if there are any,
+              ``scores`` and ``labels``, as torchvision's detectors return it;
             - a list of Ultralytics results, one for each image;
             - a list of `supervision.Detections`, one for each image;
-            - COCO results or annotations: a list of dicts with ``image_id`` and ``bbox``;
-            - a DataFrame with a row for each box, under the usual names of columns, such as
-              ``filename, xmin, ymin, xmax, ymax, confidence`` or ``image_id, x, y, w, h, score``;
-              rows without any number, of images that have no box, are left out.
-        image_ids: Id of each image, in the order of the outputs. COCO results and DataFrames name
-            their images; Ultralytics results without ids are named by their files.
-        box_format: ``xyxy``, ``xywh`` (left, top, width, height) or ``cxcywh`` (centre, width,
-            height). Left out: COCO's ``bbox`` is ``xywh``, a DataFrame's columns say it, the rest
-            is ``xyxy``.
-        image_sizes: Width and height of each image in px, by image id, or a DataFrame ``image_id,
-            width, height``. Given, boxes that lie far beyond their images are refused.
-        in_shares: Whether boxes are shares of the image's size; needs `image_sizes`.
-        class_names: Names of the class numbers, in their order or by number.
+            - COCO results or annotations: a list of dictionaries with ``image_id`` and ``bbox``;
+            - a DataFrame with one row for each box and columns of usual names, such as
+              ``filename, xmin, ymin, xmax, ymax, confidence`` or ``image_id, x, y, w, h, score``.
+              Rows whose edges and score are all empty stand for images without boxes and give no
+              box.
+        image_ids: Id of each image, in the order of the outputs. COCO results and DataFrames need
+            no ids, because they name their images. Ultralytics results need none if they hold the
+            paths of their images; the file names without their endings are then the ids.
+        box_format: Format of the boxes: ``xyxy`` (two corners), ``xywh`` (left, top, width,
+            height) or ``cxcywh`` (centre, width, height). None takes the usual format: ``xywh`` for
+            COCO's ``bbox``, the format that a DataFrame's column names or a torchvision
+            ``BoundingBoxes`` tensor state, and ``xyxy`` for everything else.
+        image_sizes: Width and height of each image in px, as a dictionary by image id or as a
+            DataFrame with ``image_id``, ``width`` and ``height``. If sizes are given, boxes that
+            reach far outside their images are refused.
+        in_shares: True if the boxes are shares of the image's width and height, in [0, 1]. They are
+            converted to px, so `image_sizes` is needed.
+        class_names: Names of the class numbers, as a sequence from class 0 or as a dictionary by
+            number.
 
     Returns:
-        ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original image, ``score`` where
-        the outputs have scores, and ``finding`` where they have classes; ``crowd`` where COCO
-        annotations mark crowds. One row for each box, images in their order.
+        One row for each box, with ``image_id`` and ``x1``, ``y1``, ``x2``, ``y2`` in px of the
+        original image. If the outputs have scores, there is a column ``score``; if they have
+        classes, ``finding``; if COCO annotations mark crowds, ``crowd``. The order is that of the
+        outputs.
 
     Raises:
-        InputError: The outputs are of no such kind, their number is not that of the images, or a
-            box or a score cannot be right. The message names output, image and value.
+        InputError: The outputs are of none of these kinds, their number is not that of
+            `image_ids`, or a box or a score is invalid. The message names the output, the image and
+            the value.
 
     Example:
         >>> import cxr_compare
@@ -154,7 +172,7 @@ def boxes_table(
 def _checked(
     table: pd.DataFrame, meant: _Meaning, where: str, sizes: np.ndarray | None
 ) -> pd.DataFrame:
-    """Return the table without its column ``place`` after its scores and boxes are checked."""
+    """Check scores and boxes of a table, and return it without its column ``place``."""
     if "score" in table:
         check_scores(table, where)
     if meant.assumed and meant.box_format == "xywh" and sizes is None:
@@ -169,23 +187,26 @@ def _checked(
 def box_arguments(
     boxes: Any, truth: Any, image_ids: Any, *, one_class: bool = True
 ) -> BoxArguments:
-    """Convert the arguments of a box metric to tables, from outputs of any kind.
+    """Convert the arguments of a box metric to two tables and an index of image ids.
 
-    Frames that have the names of our columns stay as they are. Ids become texts. Without ids, two
-    lists with an output for each image are aligned by position.
+    A DataFrame that already has the columns ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` is
+    returned with its ids as texts and otherwise unchanged. The column ``finding`` is removed unless
+    both tables have it. If no ids are given, the two lists must hold one output for each image in
+    the same order, and the positions become the ids.
 
     Args:
-        boxes: Predicted boxes, as `boxes_table` takes them.
-        truth: True boxes, the same without scores.
-        image_ids: Every image evaluated; None for two lists with an output for each image.
-        one_class: Refuse tables with several classes.
+        boxes: Predicted boxes, in a form that `boxes_table` reads.
+        truth: True boxes, in a form that `boxes_table` reads, without scores.
+        image_ids: Ids of all images that are evaluated, or None if `boxes` and `truth` are lists
+            that hold one output for each image.
+        one_class: If True, tables with several classes are refused.
 
     Returns:
-        Both tables and the image ids.
+        The table of predicted boxes, the table of true boxes, and the image ids.
 
     Raises:
-        InputError: An argument is of no known kind, see `boxes_table`, or one of the two tables
-            has several classes.
+        InputError: An argument has no form that `boxes_table` reads, or a table has several classes
+            although `one_class` is True.
 
     Example:
         >>> outputs = [{"boxes": [[0, 0, 4, 2]], "scores": [0.9]}]
@@ -196,7 +217,7 @@ def box_arguments(
     ids = _numbers_of_outputs(boxes, truth) if image_ids is None else _index_of_ids(image_ids)
     predicted = _as_table(boxes, ids, "boxes")
     true = _as_table(truth, ids, "truth")
-    if "finding" not in predicted or "finding" not in true:  # one side alone tells nothing
+    if "finding" not in predicted or "finding" not in true:  # classes of one table compare nothing
         predicted = predicted.drop(columns="finding", errors="ignore")
         true = true.drop(columns="finding", errors="ignore")
     if one_class:
@@ -205,7 +226,7 @@ def box_arguments(
 
 
 def _numbers_of_outputs(boxes: Any, truth: Any) -> pd.Index:
-    """Return numbers as ids of images that two lists of outputs have in the same order."""
+    """Return positions as image ids, for two lists that hold one output for each image."""
     for where, value in (("boxes", boxes), ("truth", truth)):
         if not is_detector_output(value) or is_coco(value):
             raise InputError(
@@ -246,7 +267,7 @@ def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
 
 
 def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
-    """Refuse two tables of several classes, which a metric of one class would mix."""
+    """Refuse tables with boxes of several classes, which a metric of one class would mix."""
     for where, table in (("boxes", boxes), ("truth", truth)):
         kinds = sorted(map(str, table["finding"].dropna().unique())) if "finding" in table else []
         if len(kinds) > 1:
@@ -259,7 +280,10 @@ def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
 def _read(
     outputs: Any, image_ids: Iterable[Any] | None, box_format: BoxFormat | None, where: str
 ) -> tuple[pd.DataFrame, _Meaning]:
-    """Return the rows with their positions (column ``place``) and the format of the boxes."""
+    """Read outputs of any kind into a table of boxes, and return it with the format of the boxes.
+
+    The column ``place`` of the table says where each box is in the outputs, for messages.
+    """
     if isinstance(outputs, pd.DataFrame):
         return _read_frame(outputs, box_format, where)
     if isinstance(outputs, Mapping) and "annotations" in outputs:
@@ -291,7 +315,7 @@ def _as_list(outputs: Any, where: str) -> list[Any]:
 def _read_images(
     images: list[Any], image_ids: Iterable[Any] | None, box_format: BoxFormat | None, where: str
 ) -> tuple[pd.DataFrame, _Meaning]:
-    """Read one output for each image."""
+    """Read a list that holds one output for each image."""
     ids = _ids_of_outputs(images, image_ids, where)
     read = [_read_one(output, f"{where}[{n}]", box_format) for n, output in enumerate(images)]
     counts = [len(output.edges) for output in read]
@@ -338,17 +362,17 @@ def _ids_of_outputs(images: list[Any], image_ids: Iterable[Any] | None, where: s
 
 
 def _is_detections(output: Any) -> bool:
-    """Return True for a `supervision.Detections` or an object with its attributes."""
+    """Return True for a `supervision.Detections`, or an object with the same attributes."""
     return hasattr(output, "xyxy") and hasattr(output, "confidence")
 
 
 def _is_ultralytics(output: Any) -> bool:
-    """Return True for a result of Ultralytics or an object with its attributes."""
+    """Return True for a result of Ultralytics, or an object with the same attributes."""
     return hasattr(getattr(output, "boxes", None), "xyxy")
 
 
 def _read_one(output: Any, where: str, box_format: BoxFormat | None) -> _Output:
-    """Read the boxes of one image."""
+    """Read the boxes of one image from the output of any known library."""
     names: Mapping[int, str] | None = None
     if _is_detections(output):
         boxes = output.xyxy
@@ -388,7 +412,7 @@ def _read_one(output: Any, where: str, box_format: BoxFormat | None) -> _Output:
 
 
 def _stated_format(boxes: Any) -> BoxFormat | None:
-    """Return the format that a BoundingBoxes tensor of torchvision states; None for others."""
+    """Return the format that a torchvision BoundingBoxes tensor states; None for other values."""
     name = str(getattr(getattr(boxes, "format", None), "name", "")).lower()
     formats: dict[str, BoxFormat] = {form: form for form in get_args(BoxFormat)}
     return formats.get(name)
@@ -411,7 +435,7 @@ def _class_text(kind: Any, names: Mapping[int, str] | None) -> str:
 def _read_coco(
     entries: list[Any], box_format: BoxFormat | None, where: str
 ) -> tuple[pd.DataFrame, _Meaning]:
-    """Read COCO results or annotations: a dict for each box."""
+    """Read COCO results or annotations, which have one dictionary for each box."""
     numbers = []
     for number, entry in enumerate(entries):
         try:
@@ -445,7 +469,7 @@ def _read_coco(
 def _read_frame(
     frame: pd.DataFrame, box_format: BoxFormat | None, where: str
 ) -> tuple[pd.DataFrame, _Meaning]:
-    """Read a frame under the usual names of columns."""
+    """Read a DataFrame whose columns have usual names."""
     columns = [str(column) for column in frame.columns]
     frame = frame.set_axis(columns, axis=1)
 
@@ -482,7 +506,7 @@ def _read_frame(
 
 
 def _edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]:
-    """Return the four columns of the boxes, and their format."""
+    """Return the names of the four columns that hold the boxes, and the format of the boxes."""
     if set(EDGES) <= set(columns):
         return EDGES, "xyxy"
 
@@ -530,7 +554,7 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _corners(edges: np.ndarray, form: BoxFormat) -> np.ndarray:
-    """Return boxes of any format as corners, shape ``(N, 4)``."""
+    """Convert boxes of any format to corners xyxy, shape ``(N, 4)``."""
     first = edges[:, :2]
     second = edges[:, 2:]
     if form == "xyxy":
@@ -541,7 +565,7 @@ def _corners(edges: np.ndarray, form: BoxFormat) -> np.ndarray:
 
 
 def _values(values: Any) -> np.ndarray:
-    """Return an array of a tensor on any device, a list or an array."""
+    """Convert a tensor on any device, a list or an array to an array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         if str(values.dtype) == "torch.bfloat16":  # numpy has no such type
@@ -577,7 +601,7 @@ def _named_classes(
 def _sizes_of(
     table: pd.DataFrame, image_sizes: Mapping[Any, tuple[float, float]] | pd.DataFrame
 ) -> np.ndarray:
-    """Return width and height of each row's image, px, shape ``(N, 2)``; NaN where unknown."""
+    """Return width and height in px of the image of each row, ``(N, 2)``; NaN where unknown."""
     if isinstance(image_sizes, pd.DataFrame):
         missing = [c for c in ("image_id", "width", "height") if c not in image_sizes]
         if missing:
@@ -607,10 +631,11 @@ def _in_px(table: pd.DataFrame, sizes: np.ndarray | None, where: str) -> pd.Data
 
 
 def _ask_if_corners(table: pd.DataFrame, where: str) -> None:
-    """Refuse widths and heights that look like corners, where no image's size is known.
+    """Refuse boxes that were read as x, y, width and height but are probably two corners.
 
-    Corners always have x2 > x1 and y2 > y1. That each of ten boxes or more is wider than its
-    distance from the left and higher than its distance from the top is rare.
+    Of two corners, the second always exceeds the first: x2 > x1 and y2 > y1. If at least ten boxes
+    are read as widths and heights, it is rare that every width exceeds its x and every height its
+    y. The function is called where no image's size is known.
     """
     edges = table[EDGES].to_numpy(np.float64)
     sides = edges[:, 2:] - edges[:, :2]

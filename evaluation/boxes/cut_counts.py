@@ -1,4 +1,4 @@
-"""Counts of called boxes where every resample has a score cut of its own."""
+"""Weighted sums of counts of called boxes, where each bootstrap resample has its own score cut."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 def sums_at_row_cuts(
     count: Callable[[float], scipy.sparse.csr_matrix], kinds: int, weight: Floats, cuts: Floats
 ) -> Floats:
-    """Sum counts over weighted patients, each row at its own score cut.
+    """Sum counts over weighted patients, where each row of weights has its own score cut.
 
     Args:
-        count: Function from a cut to the counts of each patient, sparse, shape ``(kinds, P)``.
-        kinds: Number of counts.
-        weight: Weights of patients, shape ``(R, P)``.
-        cuts: Score cut of each row, shape ``(R,)``; NaN where a row has none.
+        count: Function that takes a score cut and returns the counts of each of P patients at this
+            cut, as a sparse matrix of shape ``(kinds, P)``.
+        kinds: Number of kinds of counts that `count` returns.
+        weight: Weights of P patients in R weightings, shape ``(R, P)``.
+        cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
 
     Returns:
-        Sums, shape ``(R, kinds)``; NaN without a cut.
+        Weighted sums of the counts, shape ``(R, kinds)``; NaN in rows without a cut.
 
     Example:
         >>> boxes = np.array([[0.4, 0.9]])  # one box per patient

@@ -1,4 +1,4 @@
-"""Types of errors of predicted boxes: missed, poorly boxed, duplicate, background."""
+"""Types of errors of predicted boxes: missed or poorly boxed lesions, duplicates, background."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ _BACKGROUND_IOU = 0.1
 
 
 def count_error_types(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
-    """Count lesions and called boxes by outcome, image by image.
+    """Count the lesions and the called boxes of each image by outcome.
 
-    Called boxes choose in falling score, each the unmatched lesion of highest IoU of at least 0.5.
-    Of the other called boxes, one that overlaps a lesion by at least 0.5 is a duplicate, one
-    between 0.1 and 0.5 is a poor box, and the rest are background. A lesion that no box matches is
-    missed, unless it is the one that a poor box overlaps most.
+    A box is called if its score is at least the cut. Called boxes are matched in the order of
+    falling scores, each to the unmatched lesion with which its IoU is highest, if that IoU is at
+    least 0.5. A called box that matches no lesion is one of three errors, by its highest IoU with
+    any lesion: a duplicate from 0.5, a poor box from 0.1 to 0.5, or background below 0.1.
+
+    A lesion that a box matches is found. A lesion that no box matches is poorly boxed if some poor
+    box has its highest IoU with it; otherwise it is missed.
 
     Args:
-        pairs: Predicted with true boxes.
-        cut: Score from which boxes are called.
+        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        cut: Score from which on boxes are called.
 
     Returns:
-        Counts of ``lesions`` (the sum of ``found``, ``poorly_boxed`` and ``missed``) and of the
-        boxes ``poor_box``, ``duplicate`` and ``background``, shape ``(images,)`` each.
+        Counts for each image, shape ``(images,)``, by these names: ``lesions`` is the number of
+        lesions, which are ``found``, ``poorly_boxed`` or ``missed``; ``poor_box``, ``duplicate``
+        and ``background`` are numbers of boxes.
 
     Source:
-        Bolya et al. 2020, TIDE, for one class: there are no classification errors.
+        Bolya et al. 2020 (TIDE), restricted to one class, so without classification errors.
 
     Example:
         >>> import pandas as pd

@@ -1,4 +1,4 @@
-"""FROC: sensitivity per lesion against false positives per image."""
+"""Free-response ROC (FROC) curve: sensitivity per lesion against false positives per image."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
 FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
-"""False positives per image at which sensitivity is given and averaged."""
+"""Numbers of false positives per image at which the sensitivity is reported and averaged."""
 
 
 class WeightedFroc:
-    """Sensitivity per lesion at 1/8 to 8 false positives per image, for many image weightings.
+    """Sensitivity per lesion at given false positives per image, for many weightings of patients.
 
-    A lesion is found by any mark that hits it. A mark that hits no lesion is a false positive;
-    further marks on a lesion are neither. Of the operating points within a rate (marks from a score
-    up, equal scores together), the most sensitive counts: a step, never a line between points.
+    A mark is a predicted box, or a box or point that a reader set. A lesion is found if at least
+    one mark hits it; further marks on it change nothing. A mark that hits no lesion is a false
+    positive. Each score is an operating point, at which the marks of this score or a higher one
+    count. The sensitivity at a rate of false positives is the highest one among the operating
+    points that do not exceed the rate. There is no interpolation between operating points.
 
     Args:
-        hits: Lesions and marks.
-        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        hits: Lesions with the marks that find them, and false marks.
+        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
     Source:
@@ -46,7 +48,8 @@ class WeightedFroc:
         found = np.flatnonzero(hits.best > -np.inf)
         found = found[np.argsort(-hits.best[found], kind="stable")]
         self._patient_of_found = patients[hits.lesion_image[found]]
-        # A false mark is called wherever a lesion of no higher score is: add up over lesions.
+        # Lesions are ordered by falling score. A false mark counts at the scores of all lesions
+        # that do not exceed its own score, so running sums over the lesions give its counts.
         false_scores = hits.mark_score[hits.false]
         segment = np.searchsorted(-hits.best[found], -false_scores, side="left")
         patient_of_false = patients[hits.mark_image[hits.false]]
@@ -58,15 +61,15 @@ class WeightedFroc:
         self._n_lesions = np.bincount(patients[hits.lesion_image], minlength=n_clusters)
 
     def figures(self, weights: Integers, rates: Sequence[float] = FROC_RATES) -> Floats:
-        """Compute the mean sensitivity and the sensitivity at each rate.
+        """Compute the sensitivity at each rate of false positives, and the mean over the rates.
 
         Args:
-            weights: Whole-number weights of patients, shape ``(R, P)``.
-            rates: False positives per image.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            rates: Numbers of false positives per image, each at least 0.
 
         Returns:
-            The mean, then the sensitivity at each rate, shape ``(R, 1 + rates)``; NaN where a row
-            has no lesion.
+            The mean in the first column and the sensitivity at each rate in the others, in [0, 1],
+            shape ``(R, 1 + rates)``; NaN where no patient with a lesion has a weight.
         """
         weight = np.asarray(weights, dtype=np.float64)
         n_images = weight @ self._n_images
@@ -82,11 +85,13 @@ class WeightedFroc:
 
 
 class FrocCurve(NamedTuple):
-    """FROC curve; both figures rise, and both are empty without lesions.
+    """FROC curve: sensitivity per lesion against the mean number of false positives per image.
+
+    From point to point, neither array falls. Both are empty if there is no lesion.
 
     Attributes:
         false_positives_per_image: Mean number of false positives per image, shape ``(points,)``.
-        sensitivity: Share of the lesions that is found, shape ``(points,)``.
+        sensitivity: Share of the lesions that are found, in [0, 1], shape ``(points,)``.
 
     Example:
         >>> curve = FrocCurve(np.array([0.0, 0.5]), np.array([0.4, 0.8]))
@@ -110,24 +115,31 @@ class FrocCurve(NamedTuple):
 def froc(
     boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None, *, hit: Hit = "iou"
 ) -> FrocCurve:
-    """Compute sensitivity against false positives per image, a point per score that adds a lesion.
+    """Compute the FROC curve of predicted boxes.
+
+    The curve gives the share of lesions that are found against the mean number of false positives
+    per image. A lesion is found if at least one box hits it. A box that hits no lesion is a false
+    positive. The curve has one point for each score at which a further lesion is found.
 
     Args:
-        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score``; or outputs of a detection library, as `cxr_compare.boxes_table` takes them.
-            The 100 most confident of an image count. Other images are ignored.
-        truth: True boxes, the same without scores.
-        image_ids: Every image evaluated, with and without boxes, unique; any sequence. Left out:
-            boxes and truth are lists with an output for each image, in the same order.
-        hit: Rule by which a box finds a lesion: ``iou``, an overlap of at least 0.2; ``centre``,
-            the centre of the box lies in the lesion.
+        boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
+            ``y2`` (original px) and ``score`` (in [0, 1]), or as the outputs of a detection library
+            that `cxr_compare.boxes_table` reads, one for each image. The 100 most confident boxes
+            of each image count. Boxes of images that are not in `image_ids` are ignored.
+        truth: True boxes, in one of the same two forms, without scores.
+        image_ids: Ids of all images that are evaluated, with and without boxes, each once. The ids
+            may be left out if `boxes` and `truth` are lists that hold one output for each image, in
+            the same order.
+        hit: Rule by which a box hits a lesion. With ``iou``, the IoU of the two must be at least
+            0.2; with ``centre``, the centre of the box must lie in the lesion's box.
 
     Returns:
-        The curve. Both figures start at 0, and the last point calls every box. Empty where no
-        image has a true box.
+        The curve. Its first point is (0, 0), and at its last point every box counts. The curve is
+        empty if no image has a true box.
 
     Raises:
-        InputError: A value is no box or no score, an id repeats, or ids match nothing.
+        InputError: A box or a score is invalid, an id repeats, or the ids of boxes, truth and
+            images do not belong together.
 
     Source:
         Chakraborty 1989.
@@ -147,13 +159,13 @@ def froc(
 
 
 def froc_curve(hits: LesionHits) -> FrocCurve:
-    """Compute the curve of `froc` from lesions and marks.
+    """Compute the FROC curve from lesions and the marks that find them.
 
     Args:
-        hits: Lesions and marks, see `find_lesions`.
+        hits: Lesions with the marks that find them, and false marks, see `find_lesions`.
 
     Returns:
-        The curve; empty without lesions.
+        The curve of `froc`; empty if there is no lesion.
 
     Source:
         Chakraborty 1989.

@@ -1,4 +1,7 @@
-"""IoBB accuracy: true boxes found by the share of a called box that lies on them."""
+"""IoBB: lesions are found if a large enough share of a called box's area lies on them.
+
+IoBB is the intersection of a predicted and a true box over the area of the predicted bounding box.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,26 @@ from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
-"""Shares of a called box's own area that must lie on a true box."""
+"""IoBB thresholds: least share of a called box's area that must lie on a true box."""
 
 
 class WeightedIobb:
-    """Share of true boxes found and false positives per image by IoBB, for many image weightings.
+    """Share of true boxes found by IoBB and false positives per image, for many weightings.
 
-    Boxes at or above the cut are called. A true box is found where a called box has at least a
-    share of its own area on it. A called box that has that share on no true box is false. The share
-    of found boxes alone would reward marking everything, so it is always given with the false
-    positives.
+    IoBB is the share of a predicted box's area that lies on a true box. Boxes with a score of at
+    least the cut are called. A true box is found if the IoBB of some called box with it reaches the
+    threshold. A called box whose IoBB with every true box is below the threshold is a false
+    positive. Both figures are reported together, because a system that marks everything finds
+    every true box.
 
     Args:
-        pairs: Predicted with true boxes.
-        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
     Source:
-        Wang et al. 2017, ChestX-ray8, section 4.3 (accuracy and average false positives at
-        T(IoBB)).
+        Wang et al. 2017 (ChestX-ray8), section 4.3: accuracy and average number of false positives
+        at T(IoBB).
 
     Example:
         >>> import pandas as pd
@@ -52,7 +56,7 @@ class WeightedIobb:
         np.maximum.at(self._highest_iobb, pairs.box, iobb)
         self._patient_of_box = owner[pairs.boxes.image]
         self._patient_of_lesion = owner[pairs.truth.image]
-        # The highest score of a box that lies on each lesion, at each threshold.
+        # Highest score of a box that finds each lesion, one row for each threshold.
         self._best_score = np.full((len(IOBB_THRESHOLDS), len(pairs.truth.image)), -np.inf)
         for best_score, threshold in zip(self._best_score, IOBB_THRESHOLDS, strict=True):
             on_lesion = iobb >= threshold
@@ -63,7 +67,11 @@ class WeightedIobb:
         self._cached_counts = cache(self._counts)
 
     def _counts(self, cut: float) -> scipy.sparse.csr_matrix:
-        """Count found lesions and false boxes of each patient at a cut, shape ``(2 x 3, P)``."""
+        """Count found lesions and false boxes of each patient at a cut.
+
+        The result has the shape ``(6, P)``: found lesions at each of the three thresholds, then
+        false boxes at each of them.
+        """
         called = np.flatnonzero(self._score >= cut)
         patients = [self._patient_of_lesion[best >= cut] for best in self._best_score]
         for threshold in IOBB_THRESHOLDS:
@@ -73,15 +81,16 @@ class WeightedIobb:
         return scipy.sparse.csr_matrix(np.array(counts, dtype=np.float64))
 
     def at(self, weight: Floats, cuts: Floats) -> Floats:
-        """Compute the figures of each row of weights at its own score cut.
+        """Compute the figures for each row of weights at the row's own score cut.
 
         Args:
-            weight: Weights of patients, shape ``(R, P)``.
-            cuts: Score cut of each row, shape ``(R,)``; NaN where a row has none.
+            weight: Weights of P patients in R weightings, shape ``(R, P)``.
+            cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:
-            Share of lesions found, then false positives per image, at each of `IOBB_THRESHOLDS`,
-            shape ``(R, 6)``; NaN without a cut or without a lesion.
+            The share of lesions found at each of the three `IOBB_THRESHOLDS`, then the false
+            positives per image at each of them, shape ``(R, 6)``. All are NaN in rows without a
+            cut; the shares are NaN in rows without a lesion.
         """
         n_thresholds = len(IOBB_THRESHOLDS)
         sums = sums_at_row_cuts(self._cached_counts, 2 * n_thresholds, weight, cuts)
@@ -91,7 +100,7 @@ class WeightedIobb:
 
 
 def _iobb(pairs: BoxPairs) -> Floats:
-    """Return the share of each pair's predicted box that lies on its true box, ``(pairs,)``."""
+    """Return the IoBB of each pair: the share of the predicted box's area on the true box."""
     box = pairs.boxes.corners[pairs.box]
     true = pairs.truth.corners[pairs.true]
     sides = np.minimum(box[:, 2:], true[:, 2:]) - np.maximum(box[:, :2], true[:, :2])

@@ -1,6 +1,6 @@
-"""Lesions that marks find, and marks that find none, by one of three rules of a hit.
+"""Lesions that are found by marks, and false marks, by one of three rules of a hit.
 
-A mark is a predicted box, or a box or point that a reader set.
+A mark is a predicted box, or a box or point that a reader set. A mark that hits no lesion is false.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 Hit = Literal["iou", "centre"]
-"""Name of a rule in `HIT_RULES`."""
+"""Name of a rule in `HIT_RULES`: ``iou`` or ``centre``."""
 
 
 class HitRule(NamedTuple):
-    """Rule by which a mark finds a lesion.
+    """Rule by which a mark hits a lesion.
 
     Attributes:
-        kind: ``iou``: overlap of at least the limit; ``centre``: the mark's centre lies in the
-            lesion, borders included; ``distance``: the two centres are at most the limit apart.
-        limit: Least IoU, or largest distance in original px; unused for ``centre``.
+        kind: Kind of the rule. With ``iou``, the IoU of mark and lesion must be at least `limit`.
+            With ``centre``, the centre of the mark must lie in the lesion's box or on its border.
+            With ``distance``, the centres of mark and lesion must be at most `limit` apart.
+        limit: Least IoU in (0, 1] for ``iou``, largest distance in original px for ``distance``;
+            unused for ``centre``.
 
     Example:
         >>> HitRule("iou", 0.2)
@@ -35,16 +37,23 @@ class HitRule(NamedTuple):
 
 
 HIT_RULES: dict[Hit, HitRule] = {"iou": HitRule("iou", 0.2), "centre": HitRule("centre")}
-"""Rules for the boxes of systems."""
+"""Rules by which the predicted boxes of a system hit lesions, by name."""
 
 
 class AfrocCurve(NamedTuple):
-    """AFROC curve from (0, 0) to (1, 1).
+    """Points of an alternative FROC (AFROC) curve, from (0, 0) to (1, 1).
+
+    Each point belongs to a score cut; only marks with a score of at least the cut count there.
 
     Attributes:
-        false_positive_fraction: Share of images without a lesion that have a false mark at or
-            above the cut, shape ``(points,)``.
-        lesion_fraction: Share of the lesions' weight that is found, shape ``(points,)``.
+        false_positive_fraction: Share of the images without a lesion that have a false mark, in
+            [0, 1], shape ``(points,)``.
+        lesion_fraction: Total weight of the found lesions, as a share of the weight of all lesions,
+            in [0, 1], shape ``(points,)``.
+
+    Example:
+        >>> AfrocCurve(np.array([0.0, 1.0]), np.array([0.0, 1.0])).lesion_fraction.tolist()
+        [0.0, 1.0]
     """
 
     false_positive_fraction: Floats
@@ -52,17 +61,25 @@ class AfrocCurve(NamedTuple):
 
 
 class LesionHits(NamedTuple):
-    """Lesions with the marks that find them, of readers as of systems.
+    """Lesions with the scores of the marks that find them, and the marks of all images.
 
-    A mark that hits no lesion is false.
+    The marks are the predicted boxes of a system, or the boxes or points that a reader set. A mark
+    that hits no lesion is false.
 
     Attributes:
-        lesion_image: Position of each lesion's image, shape ``(lesions,)``.
-        best: Highest score of a mark that finds the lesion, -inf where none does, ``(lesions,)``.
-        mark_image: Position of each mark's image, shape ``(marks,)``.
+        lesion_image: Position of the image of each lesion, shape ``(lesions,)``.
+        best: Highest score of a mark that hits each lesion, minus infinity where no mark does,
+            shape ``(lesions,)``.
+        mark_image: Position of the image of each mark, shape ``(marks,)``.
         mark_score: Score of each mark, shape ``(marks,)``.
         false: True for marks that hit no lesion, shape ``(marks,)``.
-        n_images: Number of images.
+        n_images: Number of images, with and without lesions.
+
+    Example:
+        >>> hits = LesionHits(np.array([0]), np.array([0.9]), np.array([0, 1]),
+        ...     np.array([0.9, 0.4]), np.array([False, True]), 2)
+        >>> hits.normal.tolist(), hits.highest_false.tolist()
+        ([False, True], [-inf, 0.4])
     """
 
     lesion_image: Integers
@@ -74,7 +91,10 @@ class LesionHits(NamedTuple):
 
     @property
     def highest_false(self) -> Floats:
-        """Highest score of a false mark of each image, -inf without one, shape ``(images,)``."""
+        """Highest score of a false mark on each image, shape ``(images,)``.
+
+        The value is minus infinity for images without a false mark.
+        """
         highest = np.full(self.n_images, -np.inf)
         np.maximum.at(highest, self.mark_image[self.false], self.mark_score[self.false])
         return highest
@@ -85,14 +105,17 @@ class LesionHits(NamedTuple):
         return np.bincount(self.lesion_image, minlength=self.n_images) == 0
 
     def afroc_curve(self, worth: Floats) -> AfrocCurve:
-        """Compute the AFROC curve.
+        """Compute the AFROC curve: found lesions against images with a false mark.
+
+        Only false marks on images without a lesion count.
 
         Args:
-            worth: Weight of each lesion, shape ``(lesions,)``; ones give the AFROC in which every
-                lesion counts alike.
+            worth: Weight of each lesion, at least 0, shape ``(lesions,)``. If all weights are 1,
+                every lesion counts alike.
 
         Returns:
-            The curve, one point per distinct score.
+            The curve, with the point (0, 0), one point for each distinct score in falling order,
+            and the point (1, 1).
 
         Source:
             Chakraborty and Winter 1990.
@@ -108,14 +131,17 @@ class LesionHits(NamedTuple):
 
 
 def find_lesions(pairs: BoxPairs, rule: HitRule = HIT_RULES["iou"]) -> LesionHits:
-    """Find the lesions that boxes hit, and the boxes that hit none.
+    """Find the lesions that predicted boxes hit, and the predicted boxes that hit no lesion.
+
+    A lesion may be hit by several boxes, and a box may hit several lesions.
 
     Args:
-        pairs: Predicted with true boxes.
-        rule: Rule of a hit. A lesion may be hit by several boxes, and a box may hit several.
+        pairs: Pairs of predicted and true boxes, see `pair_boxes`. Each true box is a lesion.
+        rule: Rule by which a predicted box hits a lesion.
 
     Returns:
-        Lesions and marks.
+        The lesions, each with the highest score of a box that hits it, and the predicted boxes as
+        marks.
 
     Source:
         Chakraborty 1989 (free-response marks).
@@ -146,7 +172,7 @@ def find_lesions(pairs: BoxPairs, rule: HitRule = HIT_RULES["iou"]) -> LesionHit
 
 
 def _is_hit(pairs: BoxPairs, rule: HitRule) -> npt.NDArray[np.bool_]:
-    """Return True for the pairs whose mark finds the lesion, shape ``(pairs,)``."""
+    """Return True for the pairs whose mark hits the lesion, shape ``(pairs,)``."""
     if rule.kind == "iou":
         return np.asarray(pairs.iou >= rule.limit)
     mark = pairs.boxes.corners[pairs.box]

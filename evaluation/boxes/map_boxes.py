@@ -1,4 +1,8 @@
-"""Boxes and points from a classifier's activation maps, and the rules that cut maps into boxes."""
+"""Boxes and points from a classifier's activation maps, and the rules that cut maps into boxes.
+
+An activation map is a coarse grid of raw values (evidence for a finding) over a part of the image,
+whose outer frame is given in px of the original image.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,18 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _UPSAMPLING = 8
 _LEAST_EVIDENCE = 0.02
-"""A map whose peak is lower, as a share of the map scale, gives no box."""
+"""Share of the map scale below which the highest value of a map is too low to give a box."""
 
 
 class MapFrame(NamedTuple):
-    """Outer frame of a map in original px."""
+    """Outer frame of an activation map.
+
+    Attributes:
+        x1: Left edge in original px.
+        y1: Upper edge in original px.
+        x2: Right edge in original px.
+        y2: Lower edge in original px.
+    """
 
     x1: float
     y1: float
@@ -31,7 +42,7 @@ class MapFrame(NamedTuple):
 
 
 class _Map(NamedTuple):
-    """One row of a table of maps: raw values, shape ``(grid_h, grid_w)``, and their frame."""
+    """One map of a table: its image, its raw values, shape ``(grid_h, grid_w)``, and its frame."""
 
     image_id: str
     grid: Floats
@@ -39,11 +50,15 @@ class _Map(NamedTuple):
 
 
 class CutBoxes(NamedTuple):
-    """Boxes cut out of one map.
+    """Boxes that are cut out of one activation map.
 
     Attributes:
         corners: Corners xyxy in original px, not clipped to the image, shape ``(N, 4)``.
-        scores: Scores in [0, 1], shape ``(N,)``.
+        scores: Score of each box in [0, 1], shape ``(N,)``.
+
+    Example:
+        >>> CutBoxes(np.array([[0.0, 0.0, 4.0, 2.0]]), np.array([0.8])).scores.tolist()
+        [0.8]
     """
 
     corners: Floats
@@ -51,13 +66,14 @@ class CutBoxes(NamedTuple):
 
 
 def map_grid(row: Mapping[str, Any]) -> Floats:
-    """Return the raw values of one row of a table of maps.
+    """Return the raw values of one activation map as an array of two dimensions.
 
     Args:
-        row: ``grid_h``, ``grid_w`` and ``values``, row by row.
+        row: One row of a table of maps: ``grid_h`` and ``grid_w``, the numbers of cells down and
+            across, and ``values``, the flat list of raw values, one row of cells after the other.
 
     Returns:
-        Values, shape ``(grid_h, grid_w)``.
+        Raw values, shape ``(grid_h, grid_w)``.
 
     Example:
         >>> map_grid({"grid_h": 1, "grid_w": 2, "values": [0.5, 1.0]}).tolist()
@@ -68,14 +84,16 @@ def map_grid(row: Mapping[str, Any]) -> Floats:
 
 
 def upsample(grid: Floats, factor: int = _UPSAMPLING) -> Floats:
-    """Upsample a map bilinearly; cell centres stay in position, and values are level beyond them.
+    """Upsample a map by bilinear interpolation between the centres of its cells.
+
+    Between the outermost cell centres and the border of the map, the values are constant.
 
     Args:
         grid: Values of the cells, shape ``(H, W)``.
-        factor: Points per cell along each side.
+        factor: Number of points for each cell along each side, at least 1.
 
     Returns:
-        Values of the points, shape ``(H x factor, W x factor)``.
+        Values at the points, shape ``(H x factor, W x factor)``.
 
     Example:
         >>> upsample(np.array([[0.0, 1.0]]), factor=2).tolist()
@@ -86,7 +104,10 @@ def upsample(grid: Floats, factor: int = _UPSAMPLING) -> Floats:
 
 @lru_cache(maxsize=16)
 def _interpolation(cells: int, factor: int) -> Floats:
-    """Return weights of linear interpolation along a side, shape ``(cells * factor, cells)``."""
+    """Return the weights of linear interpolation along one side of a map.
+
+    The shape is ``(cells * factor, cells)``: one row of weights of the cells for each point.
+    """
     n_points = cells * factor
     position = np.clip((np.arange(n_points) + 0.5) / factor - 0.5, 0, cells - 1)
     lower = np.minimum(np.floor(position).astype(int), max(cells - 2, 0))
@@ -98,7 +119,7 @@ def _interpolation(cells: int, factor: int) -> Floats:
 
 
 class _Peak(NamedTuple):
-    """Position in original px and raw value of a map's highest point; NaN without a map."""
+    """Position in original px and raw value of the highest point of a map; NaN without a map."""
 
     point_x: float
     point_y: float
@@ -106,10 +127,10 @@ class _Peak(NamedTuple):
 
 
 def _map_peak(grid: Floats, frame: MapFrame) -> _Peak:
-    """Find where the bilinearly interpolated map is highest.
+    """Find the point at which the bilinearly interpolated map is highest.
 
-    Bilinear interpolation never exceeds its cells, so the peak is the centre of the highest cell;
-    among equal cells the first in reading order.
+    No interpolated value exceeds the values of the cells around it, so the highest point is the
+    centre of the highest cell. Among equal cells the first in reading order is taken.
     """
     row, column = np.unravel_index(int(np.argmax(grid)), grid.shape)
     x = frame.x1 + (float(column) + 0.5) * (frame.x2 - frame.x1) / grid.shape[1]
@@ -125,19 +146,21 @@ def _read_maps(maps: pd.DataFrame) -> Iterator[_Map]:
 
 
 def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
-    """Find the highest point of each image's map.
+    """Find the highest point of the activation map of each image.
 
     Args:
-        maps: Maps with ``image_id``, ``grid_h``, ``grid_w``, ``values`` (raw) and the frame ``x1``,
-            ``y1``, ``x2``, ``y2`` (original px).
-        image_ids: All images, unique, shape ``(images,)``.
+        maps: Table of maps, one row for each image that has one. Its columns are ``image_id``;
+            ``grid_h`` and ``grid_w``, the numbers of cells down and across; ``values``, the flat
+            list of raw values; and ``x1``, ``y1``, ``x2``, ``y2``, the outer frame in original px.
+        image_ids: Ids of all images, each once, shape ``(images,)``.
 
     Returns:
-        ``point_x``, ``point_y`` in original px and ``peak`` (raw), one row per image in the order
-        of `image_ids`; NaN where an image has no map.
+        Table with ``point_x`` and ``point_y`` in original px and ``peak``, the raw value at this
+        point. It has one row for each image in the order of `image_ids`; all three values are NaN
+        for an image without a map.
 
     Source:
-        Zhou et al. 2016, class activation maps; Zhang et al. 2018, the pointing game.
+        Zhou et al. 2016 (class activation maps); Zhang et al. 2018 (the pointing game).
 
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
@@ -155,10 +178,11 @@ def cell_size_text(maps: pd.DataFrame) -> str:
     """Describe how many cells a system's maps have and how large one cell is.
 
     Args:
-        maps: Maps, see `map_peaks`.
+        maps: Table of maps with at least one row, see `map_peaks`; ``values`` are not needed.
 
     Returns:
-        A phrase; with a range where the cells differ in width.
+        A phrase for reports. Where the cells of the maps differ in width, it gives the smallest and
+        the largest width.
 
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [8],
@@ -176,13 +200,17 @@ def cell_size_text(maps: pd.DataFrame) -> str:
 
 
 def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
-    """Compute the scale on which all maps of a system are drawn and cut.
+    """Compute the map scale: the range of raw values on which all maps of a system are shown.
+
+    The same range is used for every map, so a faint map stays faint when it is drawn or cut.
 
     Args:
-        maps: Maps of the validation images, see `map_peaks`.
+        maps: Table of the maps of the validation images, see `map_peaks`.
 
     Returns:
-        0 (no evidence) and the 99th percentile of the maps' peaks, in raw values.
+        The lower end, which is 0 (no evidence), and the upper end, which is the 99th percentile of
+        the highest values of the maps, in raw values. If that percentile is not positive, or there
+        is no map, the upper end is 1.
 
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
@@ -192,7 +220,7 @@ def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
     """
     peaks = [float(one.grid.max()) for one in _read_maps(maps)]
     high = float(np.quantile(peaks, 0.99)) if peaks else 1.0
-    # Where no map of the validation set is evidence for the target, any positive end serves.
+    # If no validation map has a positive value, any positive upper end will do.
     return 0.0, high if high > 0 else 1.0
 
 
@@ -200,8 +228,8 @@ class MapParts(NamedTuple):
     """Connected parts of a map, in the reading order of their first points.
 
     Attributes:
-        edges: x1, y1, x2, y2 in points of the upsampled map, shape ``(N, 4)``.
-        peaks: Highest raw value of each part, shape ``(N,)``.
+        edges: Bounding box of each part, xyxy in points of the upsampled map, shape ``(N, 4)``.
+        peaks: Highest raw value in each part, shape ``(N,)``.
     """
 
     edges: Integers
@@ -209,16 +237,17 @@ class MapParts(NamedTuple):
 
 
 def map_parts(grid: Floats, cut: float) -> MapParts:
-    """Find the connected parts of an upsampled map at or above a value.
+    """Find the connected parts of a map in which its values are at or above a cut.
 
-    Parts that touch at a corner are one.
+    The map is upsampled to 8 x 8 points for each cell. Points that touch at a side or a corner
+    belong to one part.
 
     Args:
         grid: Raw values of the map, shape ``(H, W)``.
-        cut: Least raw value of a part.
+        cut: Least raw value of the points of a part.
 
     Returns:
-        The parts; none where the map stays below the value.
+        The parts; none if all values of the map are below the cut.
 
     Example:
         >>> parts = map_parts(np.array([[0.0, 2.0]]), cut=1.0)
@@ -233,7 +262,8 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
     part_of_point = np.asarray(labels, np.int64)
     peaks = np.full(count, -np.inf)
     np.maximum.at(peaks, part_of_point[above], points[above])
-    # The first point of each part: written last, so it stays.
+    # Position of the first point of each part. The points are assigned from the last to the first,
+    # and each assignment replaces the one before, so the first point remains.
     backwards = np.arange(points.size)[::-1]
     first_point = np.full(count, points.size)
     first_point[part_of_point.ravel()[backwards]] = backwards
@@ -244,20 +274,22 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
 
 @dataclass(frozen=True)
 class MapBoxRule:
-    """Rule by which a map is cut into boxes: its connected parts at or above a level.
+    """Rule by which a map is cut into boxes, one around each connected part at or above a level.
 
-    An absolute level is the same raw value for all maps, so a faint map gives no box. A relative
-    level lies between the lowest and the highest value of the map itself. In either case a map that
-    stays below a fiftieth of the map scale gives no box, nor does a map of one value.
+    An absolute level is the same raw value for all maps of a system, so a faint map gives no box.
+    A relative level lies between the lowest and the highest value of each map. With either kind, a
+    map whose highest value is below 2 % of the map scale gives no box. With a relative level, a map
+    whose values are all equal gives none.
 
     Attributes:
         level: Level of the cut, in (0, 1).
-        relative: True if the level is a share of each map's own range, False if it is a share of
-            the map scale of all maps.
-        most: Largest number of boxes of an image, those with the highest peaks; None for all.
+        relative: True if the level is a share of the range of each single map, False if it is a
+            share of the map scale, which is the same for all maps (see `map_scale`).
+        most: Largest number of boxes of an image. If there are more parts, those with the highest
+            values are taken. None takes all parts.
 
     Source:
-        Zhou et al. 2016 and Saporta et al. 2022 cut each map by its own range.
+        Zhou et al. 2016 and Saporta et al. 2022, who cut each map by its own range.
 
     Example:
         >>> MapBoxRule(0.5).description
@@ -272,7 +304,7 @@ class MapBoxRule:
 
     @property
     def description(self) -> str:
-        """Rule in words, for the report and for progress messages."""
+        """Description of the rule in words, for reports and progress messages."""
         scale = "each map's own range" if self.relative else "the full scale"
         text = f"at {100 * self.level:.0f} % of {scale}"
         if self.most is None:
@@ -282,7 +314,14 @@ class MapBoxRule:
 
     @classmethod
     def from_dict(cls, payload: Mapping[str, Any] | None) -> MapBoxRule | None:
-        """Read it from ``decisions/<target>.json``; None where a system has no maps.
+        """Read the rule from the dictionary that a decision stores.
+
+        Args:
+            payload: Dictionary with ``level``, ``relative`` and ``most``, as it is stored in
+                ``decisions/<target>.json``; None for a system without maps.
+
+        Returns:
+            The rule, or None if `payload` is None.
 
         Example:
             >>> MapBoxRule.from_dict({"level": 0.5, "relative": False, "most": None})
@@ -297,15 +336,19 @@ class MapBoxRule:
     ) -> CutBoxes:
         """Cut one map into boxes.
 
+        The score of a box is the score of the image, times the highest value of the part as a
+        share of the map scale (at most 1). Boxes with a score below 0.001 are left out.
+
         Args:
             grid: Raw values of the map, shape ``(H, W)``.
             frame: Outer frame of the map in original px.
             score: Score of the image, in [0, 1].
-            scale: Ends of the map scale in raw values, see `map_scale`.
+            scale: Lower and upper end of the map scale in raw values, see `map_scale`.
 
         Returns:
-            The boxes, the highest peak first where their number is limited; none where the map
-            stays below the level, or shows too little evidence.
+            The boxes in the reading order of their parts, or from the highest value to the lowest
+            if the rule limits their number. There are none if no value reaches the level, or if the
+            map is too faint or constant as described at the class.
         """
         low, high = scale
         lowest = float(grid.min())
@@ -333,19 +376,19 @@ class MapBoxRule:
     def apply(
         self, maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
     ) -> pd.DataFrame:
-        """Cut maps into the boxes that are evaluated.
+        """Cut all maps of a system into the boxes that are evaluated.
 
-        A map is upsampled bilinearly; parts that touch at a corner are one. A box's score is the
-        image's score times the part's peak on the map scale (at most 1), so that a box in a
-        doubtful image ranks below one in a certain image.
+        Each map is cut as by `cut`. The score of a box contains the score of its image, so that
+        boxes of images with a low score rank below those of images with a high score.
 
         Args:
-            maps: Maps, see `map_peaks`.
-            scores: Score of each image in [0, 1], by image id.
-            scale: Ends of the map scale in raw values, see `map_scale`.
+            maps: Table of maps, see `map_peaks`.
+            scores: Score of each image in [0, 1], indexed by image id.
+            scale: Lower and upper end of the map scale in raw values, see `map_scale`.
 
         Returns:
-            Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
+            Table of boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+            ``score`` (in [0, 1]).
 
         Example:
             >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
@@ -375,16 +418,17 @@ _ABSOLUTE_LEVELS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 def map_box_candidates(
     maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
 ) -> list[tuple[MapBoxRule, pd.DataFrame]]:
-    """Cut maps by every rule that validation chooses from.
+    """Cut maps by every rule from which the validation images choose one.
 
     Args:
-        maps: Maps, see `map_peaks`.
-        scores: Score of each image in [0, 1], by image id.
-        scale: Ends of the map scale in raw values, see `map_scale`.
+        maps: Table of maps, see `map_peaks`.
+        scores: Score of each image in [0, 1], indexed by image id.
+        scale: Lower and upper end of the map scale in raw values, see `map_scale`.
 
     Returns:
-        Each rule with its boxes. Among equally good rules the earlier is taken: relative levels
-        with one box an image come first, then those with two, then absolute levels.
+        Each rule with its boxes, in the order of preference: of equally good rules the earlier one
+        is chosen. Relative levels with at most one box an image come first, then relative levels
+        with at most two boxes, then absolute levels.
 
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],

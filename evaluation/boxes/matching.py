@@ -1,12 +1,13 @@
 """Matching of predicted to true boxes: all pairs of an image once, then greedy matching by IoU.
 
-Average precision, FROC, the RSNA score and the types of errors all start from these pairs.
+Average precision, FROC, the RSNA score and the types of errors are all computed from these pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -21,36 +22,48 @@ from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 MAX_BOXES = 100
-"""Number of predicted boxes of an image that count, the most confident."""
+"""Largest number of predicted boxes of an image that count; these are the most confident ones."""
 LEAST_SCORE = 0.001
-"""Boxes with a lower score are not stored, as in every predictions folder."""
+"""Lowest score of a box that is stored in a predictions folder."""
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""IoU thresholds of COCO's average precision."""
+"""IoU thresholds over which COCO averages: 0.50, 0.55, ... 0.95."""
 
 
 @dataclass(frozen=True)
 class RankedBoxes:
-    """Predicted boxes by image and falling score; equal scores in the order of their rows.
+    """Predicted boxes, ordered by image and then by falling score.
+
+    Boxes of equal score keep the order of their rows.
 
     Attributes:
-        image: Position of each box's image in the image ids, rising, shape ``(N,)``.
-        rank: Rank within the image, 0 for the most confident, shape ``(N,)``.
-        score: Score, shape ``(N,)``.
+        image: Position of the image of each box in the image ids, rising, shape ``(N,)``.
+        rank: Rank of each box in its image, 0 for the most confident, shape ``(N,)``.
+        score: Score of each box, shape ``(N,)``.
         corners: Corners xyxy in original px, shape ``(N, 4)``.
+        row: Row of each box in the table from which it was read, shape ``(N,)``.
     """
 
     image: npt.NDArray[np.int64]
     rank: npt.NDArray[np.int64]
     score: Floats
     corners: Floats
+    row: npt.NDArray[np.int64]
+
+    @cached_property
+    def falling(self) -> npt.NDArray[np.int64]:
+        """Positions of the boxes in the order of falling scores, shape ``(N,)``.
+
+        Boxes of equal score keep their order.
+        """
+        return np.argsort(-self.score, kind="stable")
 
 
 @dataclass(frozen=True)
 class TrueBoxes:
-    """True boxes by image.
+    """True boxes, ordered by image.
 
     Attributes:
-        image: Position of each box's image in the image ids, rising, shape ``(T,)``.
+        image: Position of the image of each box in the image ids, rising, shape ``(T,)``.
         corners: Corners xyxy in original px, shape ``(T, 4)``.
         per_image: Number of true boxes of each image, shape ``(images,)``.
     """
@@ -62,14 +75,21 @@ class TrueBoxes:
 
 @dataclass(frozen=True)
 class BoxPairs:
-    """Every predicted box with every true box of its image, P pairs in all.
+    """Pairs of every predicted box with every true box of the same image.
 
     Attributes:
-        boxes: The predicted boxes.
-        truth: The true boxes.
-        box: Predicted box of each pair, rising, shape ``(P,)``.
-        true: True box of each pair, shape ``(P,)``.
-        iou: IoU of each pair, shape ``(P,)``.
+        boxes: The N predicted boxes.
+        truth: The T true boxes.
+        box: Position in `boxes` of the predicted box of each pair, rising, shape ``(pairs,)``.
+        true: Position in `truth` of the true box of each pair, shape ``(pairs,)``.
+        iou: IoU of the two boxes of each pair, in [0, 1], shape ``(pairs,)``.
+
+    Example:
+        >>> truth = pd.DataFrame({"image_id": ["a", "a"], "x1": [0.0, 2.0], "y1": [0.0, 0.0],
+        ...     "x2": [4.0, 6.0], "y2": [2.0, 2.0]})
+        >>> pairs = pair_boxes(truth[:1].assign(score=0.9), truth, pd.Index(["a"]))
+        >>> pairs.box.tolist(), pairs.true.tolist(), pairs.iou.round(3).tolist()
+        ([0, 0], [0, 1], [1.0, 0.333])
     """
 
     boxes: RankedBoxes
@@ -78,21 +98,68 @@ class BoxPairs:
     true: npt.NDArray[np.int64]
     iou: Floats
 
+    def subset(self, kept: npt.NDArray[np.bool_], most: int | None = MAX_BOXES) -> BoxPairs:
+        """Select the pairs of some of the predicted boxes, without computing an IoU again.
+
+        Args:
+            kept: True for the predicted boxes that are kept, shape ``(N,)``.
+            most: Largest number of kept boxes of an image that count; these are the most confident
+                ones. None counts all kept boxes.
+
+        Returns:
+            The same pairs as `pair_boxes` makes from the kept boxes alone.
+
+        Example:
+            >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+            ...     "y2": [2.0]})
+            >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(x2=3.0, score=0.4)])
+            >>> pairs = pair_boxes(boxes, truth, pd.Index(["a"]))
+            >>> pairs.subset(np.array([False, True])).iou.tolist()
+            [0.75]
+        """
+        boxes = self.boxes
+        chosen = np.flatnonzero(kept)
+        rank = _rank_within(boxes.image[chosen], len(self.truth.per_image))
+        if most is not None:
+            chosen = chosen[rank < most]
+            rank = rank[rank < most]
+        number = np.full(len(boxes.image), -1)
+        number[chosen] = np.arange(len(chosen))
+        of_chosen = number[self.box] >= 0
+        ranked = RankedBoxes(
+            boxes.image[chosen],
+            rank,
+            boxes.score[chosen],
+            boxes.corners[chosen],
+            boxes.row[chosen],
+        )
+        box = number[self.box[of_chosen]]
+        return BoxPairs(ranked, self.truth, box, self.true[of_chosen], self.iou[of_chosen])
+
 
 def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> RankedBoxes:
-    """Order boxes by image (their labels; -1 is not evaluated) and falling score."""
+    """Order predicted boxes by image and falling score, at most `most` of each image.
+
+    The labels of `boxes` are the positions of their images; boxes with the label -1 are of images
+    that are not evaluated, and are left out.
+    """
     order = np.lexsort((-boxes.scores, boxes.labels))
     order = order[boxes.labels[order] >= 0]
     image = np.asarray(boxes.labels[order], dtype=np.int64)
-    counts = np.bincount(image, minlength=n_images)
-    rank = np.arange(len(image)) - (np.cumsum(counts) - counts)[image]
+    rank = _rank_within(image, n_images)
     counted = rank < (most or len(rank) + 1)
-    order = order[counted]
-    return RankedBoxes(image[counted], rank[counted], boxes.scores[order], boxes.corners[order])
+    row = order[counted]
+    return RankedBoxes(image[counted], rank[counted], boxes.scores[row], boxes.corners[row], row)
+
+
+def _rank_within(image: npt.NDArray[np.int64], n_images: int) -> npt.NDArray[np.int64]:
+    """Return the rank of each box in its image, from 0, for boxes that are ordered by image."""
+    counts = np.bincount(image, minlength=n_images)
+    return np.asarray(np.arange(len(image)) - (np.cumsum(counts) - counts)[image])
 
 
 def _true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
-    """Order true boxes by image; those of other images are left out."""
+    """Order true boxes by image, and leave out those of images that are not in `image_ids`."""
     image = positions(truth["image_id"], image_ids)
     evaluated = image >= 0
     order = np.argsort(image[evaluated], kind="stable")
@@ -104,17 +171,19 @@ def _true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
 def pair_boxes(
     boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index, most: int | None = MAX_BOXES
 ) -> BoxPairs:
-    """Pair the predicted and true boxes of each image and compute their IoU.
+    """Pair each predicted box with all true boxes of its image, and compute their IoU.
 
     Args:
         boxes: Predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
-            ``score``. May be empty; boxes of other images are ignored.
-        truth: True boxes, the same without scores.
-        image_ids: Every image evaluated, unique, shape ``(images,)``.
-        most: Number of predicted boxes of an image that count, the most confident; None for all.
+            ``score``. The table may be empty. Boxes of images that are not in `image_ids` are
+            ignored.
+        truth: True boxes with the same columns except ``score``.
+        image_ids: Ids of all images that are evaluated, each once, shape ``(images,)``.
+        most: Largest number of predicted boxes of an image that count; these are the most confident
+            ones. None counts all boxes.
 
     Returns:
-        All pairs.
+        The predicted boxes, the true boxes and all pairs of them.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
@@ -136,13 +205,18 @@ def pair_boxes(
 
 @dataclass(frozen=True)
 class BoxMatches:
-    """Predicted boxes in falling score, each with the IoU thresholds at which it matches.
+    """Predicted boxes, ordered by falling score, and the IoU thresholds at which each one matches.
 
     Attributes:
-        hit: True where a box matches a true box, shape ``(boxes, thresholds)``.
-        image: Position of each box's image in the image ids, shape ``(boxes,)``.
-        score: Falling scores, shape ``(boxes,)``.
+        hit: True where a box matches a true box at an IoU threshold, shape
+            ``(boxes, thresholds)``.
+        image: Position of the image of each box in the image ids, shape ``(boxes,)``.
+        score: Score of each box, falling, shape ``(boxes,)``.
         n_true: Number of true boxes of each image, shape ``(images,)``.
+
+    Example:
+        >>> BoxMatches(np.array([[True]]), np.array([0]), np.array([0.9]), np.array([2]))
+        <Matches of 1 predicted and 2 true boxes: 1 found, by IoU threshold>
     """
 
     hit: npt.NDArray[np.bool_]
@@ -166,24 +240,27 @@ def match_boxes(
 ) -> BoxMatches:
     """Match predicted to true boxes image by image, at several IoU thresholds at once.
 
-    Boxes choose in falling score. Each takes the free true box of highest IoU if that reaches the
-    threshold.
+    The predicted boxes of an image are matched in the order of falling scores. Each is matched to
+    the unmatched true box with which its IoU is highest, if that IoU reaches the threshold.
 
     Args:
-        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score``; or outputs of a detection library, as `cxr_compare.boxes_table` takes them.
-            The 100 most confident of an image count. Other images are ignored.
-        truth: True boxes, the same without scores. Other images are ignored.
-        image_ids: Every image evaluated, with and without boxes, unique, in the order in which
-            equal scores of different images are ranked. Left out: boxes and truth are lists with an
-            output for each image, in the same order.
+        boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
+            ``y2`` (original px) and ``score`` (in [0, 1]), or as the outputs of a detection library
+            that `cxr_compare.boxes_table` reads, one for each image. The 100 most confident boxes
+            of each image count. Boxes of images that are not in `image_ids` are ignored.
+        truth: True boxes, in one of the same two forms, without scores.
+        image_ids: Ids of all images that are evaluated, with and without boxes, each once. Boxes of
+            equal score on different images are ranked in this order. The ids may be left out if
+            `boxes` and `truth` are lists that hold one output for each image, in the same order.
         iou_thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
 
     Returns:
-        The matches.
+        The predicted boxes in the order of falling scores, and whether each one matches a true box
+        at each threshold.
 
     Raises:
-        InputError: A value is no box or no score, an id repeats, or ids match nothing.
+        InputError: A box or a score is invalid, an id repeats, or the ids of boxes, truth and
+            images do not belong together.
 
     Source:
         Lin et al. 2014 (COCO).
@@ -208,19 +285,21 @@ def match_pairs(
     *,
     best_only: bool = False,
 ) -> BoxMatches:
-    """Match boxes that are paired already, see `match_boxes`.
+    """Match predicted to true boxes as `match_boxes` does, from pairs of them.
 
     Args:
-        pairs: Predicted with true boxes.
-        iou_thresholds: Least IoU of a match, shape ``(thresholds,)``.
-        best_only: Let a box take the true box that it overlaps most, or none if that is taken: the
-            rule of Pascal VOC.
+        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        iou_thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
+        best_only: If True, a predicted box can match only the true box with which its IoU is
+            highest, and matches none if that true box is matched already. This is the rule of
+            Pascal VOC. If False, it can match any unmatched true box.
 
     Returns:
-        The matches.
+        The predicted boxes in the order of falling scores, and whether each one matches a true box
+        at each threshold.
 
     Source:
-        Lin et al. 2014; Everingham et al. 2010 for `best_only`.
+        Lin et al. 2014 (COCO); Everingham et al. 2010 (Pascal VOC) for `best_only`.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
@@ -232,18 +311,18 @@ def match_pairs(
     thresholds = np.asarray(iou_thresholds, dtype=np.float64)
     boxes = pairs.boxes
     usable = pairs.iou >= thresholds.min(initial=1.0)
-    if best_only:  # the best pair of each box, the first of equals
+    if best_only:  # of each predicted box only the pair of highest IoU, the first of equal ones
         order = np.lexsort((-pairs.iou, pairs.box))
         usable[order[1:][pairs.box[order[1:]] == pairs.box[order[:-1]]]] = False
     hit = greedy_matches(pairs, usable, thresholds).hit
-    falling = np.argsort(-boxes.score, kind="stable")
+    falling = boxes.falling
     return BoxMatches(
         hit[falling], boxes.image[falling], boxes.score[falling], pairs.truth.per_image
     )
 
 
 class GreedyMatches(NamedTuple):
-    """Boxes that match and true boxes that are taken, at each IoU threshold.
+    """Predicted boxes that match a true box, and true boxes that are matched, at each threshold.
 
     Attributes:
         hit: True for predicted boxes that match, shape ``(boxes, thresholds)``.
@@ -257,18 +336,32 @@ class GreedyMatches(NamedTuple):
 def greedy_matches(
     pairs: BoxPairs, usable: npt.NDArray[np.bool_], thresholds: Floats
 ) -> GreedyMatches:
-    """Let boxes choose true boxes in falling score, one rank at a time but all images at once.
+    """Match predicted boxes to true boxes in the order of falling scores.
+
+    The most confident boxes of all images are matched first, all at once, then the second most
+    confident boxes, and so on. Each box is matched to the unmatched true box with which its IoU is
+    highest, if that IoU reaches the threshold. Among true boxes of equal IoU the later one is
+    matched, as pycocotools does.
 
     Args:
-        pairs: Predicted with true boxes.
+        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
         usable: True for the pairs that may match, shape ``(pairs,)``.
-        thresholds: Least IoU of a match, shape ``(thresholds,)``.
+        thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
 
     Returns:
-        The boxes that match, and the true boxes that are taken.
+        The predicted boxes that match, and the true boxes that are matched, at each threshold.
 
     Source:
-        Lin et al. 2014; among equal IoU the later true box is taken, as by pycocotools.
+        Lin et al. 2014 (COCO).
+
+    Example:
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(score=0.8)])
+        >>> pairs = pair_boxes(boxes, truth, pd.Index(["a"]))
+        >>> matches = greedy_matches(pairs, np.array([True, True]), np.array([0.5]))
+        >>> matches.hit.tolist(), matches.taken.tolist()
+        ([[True], [False]], [[True]])
     """
     rank = pairs.boxes.rank
     hit = np.zeros((len(rank), len(thresholds)), dtype=bool)
@@ -295,7 +388,7 @@ def greedy_matches(
         number_of_box = np.cumsum(is_first_of_box) - 1
         is_best = is_free & (free_iou == best[number_of_box])
         pair = np.where(is_best, np.arange(len(box))[:, None], -1)
-        chosen = np.maximum.reduceat(pair, first, axis=0)  # the later of equal pairs
+        chosen = np.maximum.reduceat(pair, first, axis=0)  # of pairs of equal IoU the later one
         row, threshold = np.nonzero(chosen >= 0)
         hit[box[first][row], threshold] = True
         taken[true[chosen[row, threshold]], threshold] = True

@@ -1,4 +1,7 @@
-"""Overlapping boxes of an image: of those that overlap too much, only the most confident stays."""
+"""Removal of boxes that overlap a more confident box of the same image too much.
+
+The method is greedy non-maximum suppression.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,33 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
+from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _LEAST_OVERLAP = 0.1
 _LARGEST_OVERLAPS = (None, 0.6, 0.5, 0.4, 0.3, 0.2, _LEAST_OVERLAP)
-"""Largest IoU of two boxes that both stay, from which validation chooses; None keeps all boxes."""
+"""Limits from which validation chooses: largest IoU of two boxes that both stay; None keeps all."""
 
 
 @dataclass(frozen=True)
 class OverlappingBoxes:
-    """Boxes of many images, with every pair of boxes of an image that overlap.
+    """Predicted boxes of many images, with all pairs of boxes of one image whose IoU exceeds 0.1.
 
     Attributes:
         boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
-        stronger: Row of the more confident box of each pair, shape ``(pairs,)``; of equal scores
-            the earlier row. Pairs are ordered by the rank of this box within its image.
-        weaker: Row of the other box, shape ``(pairs,)``.
-        rank: Rank of the more confident box within its image, rising, shape ``(pairs,)``.
-        iou: IoU of each pair, shape ``(pairs,)``; pairs of at most 0.1 are left out.
+        stronger: Row in `boxes` of the more confident box of each pair, shape ``(pairs,)``; if the
+            scores are equal, the earlier row. Pairs are ordered by the rank of this box.
+        weaker: Row in `boxes` of the other box of each pair, shape ``(pairs,)``.
+        rank: Rank of the more confident box in its image, 0 for the highest score, rising, shape
+            ``(pairs,)``.
+        iou: IoU of the two boxes of each pair, in (0.1, 1], shape ``(pairs,)``.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": "a", "x1": [0.0, 1.0, 50.0], "y1": 0.0,
+        ...     "x2": [10.0, 10.0, 60.0], "y2": 10.0, "score": [0.9, 0.8, 0.3]})
+        >>> overlapping = OverlappingBoxes.from_boxes(boxes)
+        >>> overlapping.iou.tolist(), overlapping.kept(0.3).tolist()
+        ([0.9], [True, False, True])
     """
 
     boxes: pd.DataFrame
@@ -38,10 +50,14 @@ class OverlappingBoxes:
 
     @classmethod
     def from_boxes(cls, boxes: pd.DataFrame) -> OverlappingBoxes:
-        """Pair the boxes of each image.
+        """Find the pairs of boxes of the same image that overlap.
 
         Args:
-            boxes: Boxes with ``image_id``, corners in original px and ``score``; may be empty.
+            boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+                ``score``. The table may be empty.
+
+        Returns:
+            The boxes, with all pairs whose IoU exceeds 0.1.
         """
         image = pd.factorize(boxes["image_id"])[0]
         order = np.lexsort((-boxes["score"].to_numpy(np.float64), image))
@@ -50,13 +66,8 @@ class OverlappingBoxes:
         sizes = np.diff(np.append(first, len(image)))
         rank = np.arange(len(image)) - np.repeat(first, sizes)
         later = np.repeat(sizes, sizes) - rank - 1  # boxes of the image that follow each box
-        stronger = np.repeat(np.arange(len(image)), later)
-        first_pair = np.cumsum(later) - later
-        weaker = stronger + 1 + np.arange(len(stronger)) - np.repeat(first_pair, later)
         corners = boxes[EDGES].to_numpy(np.float64)[order]
-        meet = _share_pixels(corners, stronger, weaker)  # most pairs of an image lie apart
-        stronger = stronger[meet]
-        weaker = weaker[meet]
+        stronger, weaker = _meeting_pairs(corners, later)  # most pairs of an image lie apart
         iou = box_iou(corners[stronger], corners[weaker])
         overlapping = np.flatnonzero(iou > _LEAST_OVERLAP)
         by_rank = overlapping[np.argsort(rank[stronger[overlapping]], kind="stable")]
@@ -69,22 +80,31 @@ class OverlappingBoxes:
         )
 
     def left(self, limit: float | None) -> pd.DataFrame:
-        """Return the boxes that stay, in their order, see `kept`."""
+        """Return the boxes that stay when those that overlap too much are removed.
+
+        Args:
+            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+                boxes.
+
+        Returns:
+            The rows of `boxes` that stay, in their order, see `kept`.
+        """
         if limit is None:
             return self.boxes
         return self.boxes[self.kept(limit)].reset_index(drop=True)
 
     def kept(self, limit: float | None) -> npt.NDArray[np.bool_]:
-        """Find the boxes that stay: greedy non-maximum suppression, for all images at once.
+        """Find the boxes that stay after greedy non-maximum suppression in all images.
 
-        Boxes choose in falling score. Each removes the less confident boxes of its image that
-        overlap it by more than the limit.
+        The boxes of an image are visited in the order of falling scores. A box that has not been
+        removed itself removes the less confident boxes whose IoU with it exceeds the limit.
 
         Args:
-            limit: Largest IoU of two boxes that both stay, 0.1 at least; None keeps all boxes.
+            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+                boxes.
 
         Returns:
-            True for boxes that stay, shape ``(boxes,)``.
+            True for the rows of `boxes` that stay, shape ``(boxes,)``.
         """
         stays = np.ones(len(self.boxes), dtype=bool)
         if limit is None:
@@ -100,20 +120,41 @@ class OverlappingBoxes:
         return stays
 
 
-def _share_pixels(corners: Floats, first: Integers, second: Integers) -> npt.NDArray[np.bool_]:
-    """Return True for the pairs of boxes that have an area in common, shape ``(pairs,)``."""
+def _meeting_pairs(corners: Floats, later: Integers) -> tuple[Integers, Integers]:
+    """Find the pairs of boxes of the same image that have an area in common.
+
+    Args:
+        corners: Boxes xyxy in px, one image after the other, shape ``(N, 4)``.
+        later: Number of boxes of the same image that follow each box, shape ``(N,)``.
+
+    Returns:
+        Position of the earlier and of the later box of each pair, shape ``(pairs,)`` each.
+    """
     x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
-    share = (x1[first] < x2[second]) & (x1[second] < x2[first])
-    return np.asarray(share & (y1[first] < y2[second]) & (y1[second] < y2[first]))
+    earlier: list[Integers] = []
+    following: list[Integers] = []
+    first = np.arange(len(corners))
+    for distance in range(1, int(later.max(initial=0)) + 1):
+        first = first[later[first] >= distance]
+        second = first + distance
+        meet = (x1[first] < x2[second]) & (x1[second] < x2[first])
+        near = first[meet]
+        far = second[meet]
+        meet = (y1[near] < y2[far]) & (y1[far] < y2[near])
+        earlier.append(near[meet])
+        following.append(far[meet])
+    nothing = [np.empty(0, dtype=np.int64)]
+    return np.concatenate(earlier or nothing), np.concatenate(following or nothing)
 
 
 def without_overlaps(boxes: pd.DataFrame, limit: float | None) -> pd.DataFrame:
-    """Leave out boxes that overlap a more confident box of their image too much.
+    """Remove boxes that overlap a more confident box of the same image too much.
 
     Args:
-        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``;
-            may be empty. Boxes of different findings are treated alike.
-        limit: Largest IoU of two boxes that both stay, 0.1 at least; None keeps all boxes.
+        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
+            The table may be empty. A box can also be removed by a box of another finding.
+        limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+            boxes.
 
     Returns:
         The boxes that stay, in their order.
@@ -148,32 +189,94 @@ class OverlapRule:
 
     @property
     def description(self) -> str:
-        """Rule in words, for the report and for progress messages."""
+        """Description of the rule in words, for reports and progress messages."""
         if self.limit is None:
             return "as they are stored"
         overlapping = f"overlap a more confident one by an IoU above {self.limit:g}"
         return f"after removal of those that {overlapping}"
 
     def apply(self, boxes: pd.DataFrame) -> pd.DataFrame:
-        """Return the boxes that stay, see `without_overlaps`."""
+        """Remove the boxes that the rule does not keep.
+
+        Args:
+            boxes: Stored boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+                ``score``.
+
+        Returns:
+            The boxes that stay, in their order, see `without_overlaps`.
+        """
         return without_overlaps(boxes, self.limit)
 
 
-def overlap_candidates(boxes: pd.DataFrame) -> list[tuple[OverlapRule, pd.DataFrame]]:
-    """Apply every rule that validation chooses from to a detector's boxes.
+@dataclass(frozen=True)
+class StoredPairs:
+    """Stored boxes of a detector, paired with the true boxes once for all limits of overlap.
 
-    Args:
-        boxes: Stored boxes with ``image_id``, corners in original px and ``score``; may be empty.
-
-    Returns:
-        Each rule with the boxes that stay. The first rule keeps all boxes; the others follow from
-        the largest overlap to the smallest. Among equally good rules the earlier is taken.
+    Attributes:
+        stored: The stored boxes, with the pairs of them that overlap each other.
+        pairs: Pairs of each stored box with the true boxes of its image.
 
     Example:
-        >>> boxes = pd.DataFrame({"image_id": "a", "x1": [0.0, 1.0], "y1": 0.0, "x2": 10.0,
-        ...     "y2": 10.0, "score": [0.9, 0.8]})
-        >>> [len(left) for _, left in overlap_candidates(boxes)]
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0],
+        ...     "y2": [10.0]})
+        >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(x2=9.0, score=0.8)])
+        >>> stored = OverlappingBoxes.from_boxes(boxes)
+        >>> pairs = StoredPairs.on_images(stored, truth, pd.Index(["a"]))
+        >>> pairs.left(None).iou.tolist(), pairs.left(0.6).iou.tolist()
+        ([1.0, 0.9], [1.0])
+    """
+
+    stored: OverlappingBoxes
+    pairs: BoxPairs
+
+    @classmethod
+    def on_images(
+        cls, stored: OverlappingBoxes, truth: pd.DataFrame, image_ids: pd.Index
+    ) -> StoredPairs:
+        """Pair the stored boxes with the true boxes of their images.
+
+        Args:
+            stored: The stored boxes, with the pairs of them that overlap each other.
+            truth: True boxes with ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` (original px).
+            image_ids: Ids of all images that are evaluated, each once, shape ``(images,)``.
+
+        Returns:
+            The pairs of all stored boxes, not only of the 100 most confident of an image.
+        """
+        return cls(stored, pair_boxes(stored.boxes, truth, image_ids, most=None))
+
+    def left(self, limit: float | None) -> BoxPairs:
+        """Select the pairs of the boxes that stay when those that overlap too much are removed.
+
+        Args:
+            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
+                boxes.
+
+        Returns:
+            Pairs of the boxes that stay, see `OverlappingBoxes.kept`. Of these, the 100 most
+            confident of each image count.
+        """
+        return self.pairs.subset(self.stored.kept(limit)[self.pairs.boxes.row])
+
+
+def overlap_candidates(stored: StoredPairs) -> list[tuple[OverlapRule, BoxPairs]]:
+    """Apply every rule from which the validation images choose one to a detector's boxes.
+
+    Args:
+        stored: Stored boxes of the validation images, paired with the true boxes.
+
+    Returns:
+        Each rule with the pairs of the boxes that stay, in the order of preference: of equally good
+        rules the earlier one is chosen. The first rule keeps all boxes. The others follow from the
+        largest permitted overlap to the smallest.
+
+    Example:
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [10.0],
+        ...     "y2": [10.0]})
+        >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(x2=9.0, score=0.8)])
+        >>> stored = OverlappingBoxes.from_boxes(boxes)
+        >>> pairs = StoredPairs.on_images(stored, truth, pd.Index(["a"]))
+        >>> [len(left.boxes.score) for _, left in overlap_candidates(pairs)]
         [2, 1, 1, 1, 1, 1, 1]
     """
-    overlapping = OverlappingBoxes.from_boxes(boxes)
-    return [(OverlapRule(limit), overlapping.left(limit)) for limit in _LARGEST_OVERLAPS]
+    return [(OverlapRule(limit), stored.left(limit)) for limit in _LARGEST_OVERLAPS]

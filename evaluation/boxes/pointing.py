@@ -1,4 +1,4 @@
-"""Localisation by one point an image: the point, and the true boxes that it lies in."""
+"""Localisation by one point in each image: choosing the point, and testing if it is on a lesion."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 
 
 def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
-    """Compute the centre of each image's most confident box.
+    """Compute the centre of the most confident box of each image.
 
-    Among equal scores the box nearest the top left decides, whatever the order of the rows.
+    If several boxes share the highest score, the uppermost of them is taken, and of equally high
+    ones the leftmost. The order of the rows has no effect.
 
     Args:
         boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
-        image_ids: All images, unique, shape ``(images,)``.
+        image_ids: Ids of all images, each once, shape ``(images,)``.
 
     Returns:
-        ``point_x`` and ``point_y`` in original px, one row per image in the order of `image_ids`;
-        NaN where an image has no box.
+        Table with ``point_x`` and ``point_y`` in original px. It has one row for each image in the
+        order of `image_ids`; both are NaN for an image without a box.
 
     Example:
         >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "x1": [0, 8], "y1": [0, 4],
@@ -41,17 +42,18 @@ def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 def points_in_boxes(
     points: pd.DataFrame, truth: pd.DataFrame, tolerance: Floats | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Test whether each image's point lies in one of its true boxes, borders included.
+    """Test for each image if its point lies in one of its true boxes or on the border of one.
 
     Args:
-        points: ``point_x`` and ``point_y`` in original px, one row per image, indexed by image id;
-            NaN is a miss.
+        points: Table with ``point_x`` and ``point_y`` in original px, one row for each image,
+            indexed by image id. A NaN lies in no box.
         truth: True boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px).
-        tolerance: Width that is added on each side of the boxes of each image, across and down,
-            original px, shape ``(images, 2)``.
+        tolerance: Width in original px by which the true boxes of each image are enlarged on every
+            side, shape ``(images, 2)``: horizontally in the first column, vertically in the second.
+            None enlarges no box.
 
     Returns:
-        True where the point lies in a box, shape ``(images,)``.
+        True where the point of the image lies in a true box, shape ``(images,)``.
 
     Source:
         Zhang et al. 2018, the pointing game.

@@ -1,7 +1,9 @@
-"""Search for the protocol by which boxes have the figure that another program reports.
+"""Search for the rules by which another program computed the figure that it reports for boxes.
 
-Programs differ in few rules, which protocols.toml lists. `explain` tries the protocols that
-programs are known to use, and those that differ from one of them in one or two rules.
+A protocol is a set of rules by which a program evaluates boxes, such as the IoU threshold or the
+images that count. The file ``protocols.toml`` lists the rules, their values, and the protocols that
+programs are known to use. `explain` tries these protocols, and those that differ from one of them
+in one or two rules.
 """
 
 from __future__ import annotations
@@ -35,41 +37,46 @@ from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-_RULES: dict[str, dict[str, str]] = _TABLE["rules"]  # text of each value of each rule
+_RULES: dict[str, dict[str, str]] = _TABLE["rules"]  # by rule: the text that explains each value
 KNOWN_PROTOCOLS: dict[str, dict[str, str]] = {rules["name"]: rules for rules in _TABLE["known"]}
-"""Rules of the protocols that programs are known to use, by name; others take their first value."""
+"""Protocols that programs are known to use: values of rules, by the name of the protocol.
+
+A rule that a protocol does not name has its first value in ``protocols.toml``.
+"""
 _FORMS = {name: np.array(rows) for name, rows in _TABLE["forms"].items()}
 Protocol = namedtuple(
     "Protocol", "area iou match corners floor most images repeats classes crowd form"
 )
-"""The value of each rule in protocols.toml."""
-_RSNA_RULES = ("corners", "floor", "images", "form")  # rules in which its score may differ
+"""Protocol of an evaluation of boxes: one value for each rule in ``protocols.toml``."""
+_RSNA_RULES = ("corners", "floor", "images", "form")  # rules that can be changed for the RSNA score
 _IOUS = np.concatenate([np.linspace(0.1, 0.45, 8), IOU_THRESHOLDS])
-_MOST_CHANGES = 2  # rules in which a protocol may differ from a known one
-_FLOAT_DIFFERENCE = 1e-4  # largest difference of two programs with the same protocol
-_NEAR = 0.15  # distance within which arbitrary figures are drawn
+_MOST_CHANGES = 2  # largest number of rules in which a protocol may differ from a known one
+_FLOAT_DIFFERENCE = 1e-4  # largest difference between two programs with the same protocol
+_NEAR = 0.15  # arbitrary figures are drawn at most this far from the reported one
 _ARBITRARY_FIGURES = 4000
-# Share of arbitrary figures below which a protocol with changed rules counts as found.
+# A protocol with changed rules counts as found if a smaller share of arbitrary figures would be
+# explained by as few changes.
 _MOST_CHANCE = 0.05
-_FAR = 9  # changes of a protocol that does not give the figure, for sorting
+_FAR = 9  # stands for the number of changes of protocols that do not give the figure, to sort last
 
 
 class _ClassMatches(NamedTuple):
-    """Predicted boxes of one class in falling score with their matches; arrays ``(boxes,)``."""
+    """Predicted boxes of one class in the order of falling scores, with their matches."""
 
     matches: BoxMatches
-    overlap: Floats  # the largest IoU with a true box
-    on_crowd: Floats  # the largest share of the box that lies on a crowd
-    rank: Integers  # within the image, 0 for the most confident
+    overlap: Floats  # (boxes,), the largest IoU with a true box
+    on_crowd: Floats  # (boxes,), the largest share of the box's area that lies on a crowd
+    rank: Integers  # (boxes,), rank in the image, 0 for the most confident
 
 
 class KnownProtocol(NamedTuple):
-    """The known protocol from which a protocol differs in the fewest rules.
+    """The known protocol from which a tried protocol differs in the fewest rules.
 
     Attributes:
-        n_changes: Number of rules in which the two differ; a wrong format of boxes counts twice.
+        n_changes: Number of rules in which the two protocols differ; a wrong format of the boxes
+            counts as two.
         name: Name of the known protocol.
-        rules: Its rules.
+        rules: Rules of the known protocol.
     """
 
     n_changes: int
@@ -78,16 +85,19 @@ class KnownProtocol(NamedTuple):
 
 
 class ProtocolEvaluator:
-    """Figures of the same boxes by any protocol; each matching is computed once.
+    """Evaluator that computes the figure of one set of boxes by any protocol.
+
+    Boxes are matched once for each combination of rules that affects the matching.
 
     Args:
-        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score`` and, for several classes, ``finding``.
-        truth: True boxes, the same without scores; ``crowd`` marks COCO's crowds.
-        image_ids: Every image evaluated, unique.
+        boxes: Predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
+            ``score`` and, if there are several classes, ``finding``.
+        truth: True boxes with the same columns except ``score``. An optional column ``crowd`` is
+            True for COCO's crowds: boxes around groups of objects that were not boxed singly.
+        image_ids: Ids of all images that are evaluated, each once.
 
     Raises:
-        InputError: The images have no predicted, or no true box.
+        InputError: There is no predicted box or no true box on these images.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
@@ -102,11 +112,11 @@ class ProtocolEvaluator:
 
     def __init__(self, boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> None:
         image = image_ids.get_indexer(pd.Index(boxes["image_id"]))
-        order = np.lexsort((-boxes["score"].to_numpy(), image))  # so that no matching sorts again
+        order = np.lexsort((-boxes["score"].to_numpy(), image))  # sorted once, for every matching
         evaluated = boxes.iloc[order[image[order] >= 0]].reset_index(drop=True)
         self._boxes = evaluated.assign(finding=evaluated.get("finding", "lesion"))
         true = truth[truth["image_id"].isin(image_ids)].reset_index(drop=True)
-        is_crowd = pd.Series(true.get("crowd", False), index=true.index).eq(True)  # empty: none
+        is_crowd = pd.Series(true.get("crowd", False), index=true.index).eq(True)  # NaN: none
         self._truth = true.assign(finding=true.get("finding", "lesion"), crowd=is_crowd)
         self._has_crowds = bool(self._truth["crowd"].any())
         if not len(self._boxes) or not len(self._truth):
@@ -122,7 +132,7 @@ class ProtocolEvaluator:
         self.value = cache(self._value)
 
     def _useful_options(self, most_boxes: int) -> dict[str, list[str]]:
-        """Return the values of each rule, without those that make no difference on these boxes."""
+        """Return the values of each rule that can make a difference on these boxes."""
         options = {name: [*texts] for name, texts in _RULES.items()}
         lowest = self._boxes["score"].min()
         options["floor"] = [v for v in options["floor"] if v == "0" or float(v) > lowest]
@@ -133,10 +143,16 @@ class ProtocolEvaluator:
         return options
 
     def complete(self, rules: Mapping[str, str]) -> Protocol:
-        """Complete a protocol with the first value of each rule that is left out or useless here.
+        """Build a protocol from the values of some rules.
+
+        A rule takes its first value if it is not given, or if its value makes no difference on
+        these boxes.
 
         Args:
-            rules: Values by the name of the rule, as in protocols.toml.
+            rules: Values by the name of the rule, as in ``protocols.toml``.
+
+        Returns:
+            The protocol, with a value for every rule.
         """
         values = []
         for name, options in self._options.items():
@@ -145,7 +161,12 @@ class ProtocolEvaluator:
         return Protocol(*values)
 
     def protocols(self) -> dict[Protocol, KnownProtocol]:
-        """List the protocols to try, each with the known one that needs the fewest changes."""
+        """List the protocols to try: the known ones, and those with one or two changed rules.
+
+        Returns:
+            A dictionary from each protocol to the known protocol from which it differs in the
+            fewest rules.
+        """
         nearest: dict[Protocol, KnownProtocol] = {}
         for name, known in KNOWN_PROTOCOLS.items():
             rules = self.complete(known)
@@ -162,7 +183,7 @@ class ProtocolEvaluator:
         """Yield the protocols that differ in one more rule, with their number of changes."""
         for name in _RSNA_RULES if rules.area == "rsna" else _RULES:
             n = n_changes + 1
-            if name == "form":  # a wrong format is rarer than the rest
+            if name == "form":  # a wrong format of boxes is rarer than another rule
                 n += 1
             if n > _MOST_CHANGES:
                 continue
@@ -173,7 +194,11 @@ class ProtocolEvaluator:
     def _pair(
         self, corners: str, form: str, kind: str | None, crowds: tuple[bool, ...]
     ) -> BoxPairs:
-        """Pair predicted with true boxes (crowds, others or both) as a program reads them."""
+        """Pair predicted and true boxes as a program with these rules reads them.
+
+        `kind` is the class whose boxes are paired, or None for all classes as one. `crowds` says
+        which true boxes are used: True stands for crowds, False for all other true boxes.
+        """
 
         def read(table: pd.DataFrame, form_name: str) -> pd.DataFrame:
             of_kind = table if kind is None else table[table["finding"] == kind]
@@ -212,7 +237,10 @@ class ProtocolEvaluator:
         return np.ones(len(self._image_ids), dtype=bool)
 
     def _average_precision(self, rules: Protocol, kind: str | None) -> float:
-        """Return the mean over IoU thresholds of one class; NaN without a true box."""
+        """Return the average precision of one class, averaged over the IoU thresholds of the rules.
+
+        The result is NaN if the class has no true box on the images that count.
+        """
         of_class = self._class_matches(rules.match, rules.corners, rules.crowd, rules.form, kind)
         matches = of_class.matches
         images = self._images(rules)
@@ -240,7 +268,7 @@ class ProtocolEvaluator:
         return float(np.mean(areas)) if areas else np.nan
 
     def _value(self, rules: Protocol) -> float:
-        """Compute the figure by a protocol; NaN where there is none."""
+        """Compute the figure by a protocol; NaN where it is undefined."""
         if rules.area == "rsna":
             pairs = self._pairs(rules.corners, rules.form, None, (False,))
             n_images = len(self._image_ids)
@@ -258,7 +286,11 @@ def _areas(corners: Floats) -> Floats:
 
 
 def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
-    """Compute average precision from the ranks of the hits (from 1) among the boxes."""
+    """Compute the average precision by the rule ``area`` of ``protocols.toml``.
+
+    `called` holds the ranks, from 1, of the boxes that match, among all `n_boxes` boxes in the
+    order of falling scores.
+    """
     true = np.arange(1, len(called) + 1)
     last_recall = len(called) / n_true
     points = np.linspace(0, 1, 11 if rule == "11" else 101)
@@ -268,7 +300,7 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
         return float(best_precision(called, n_true, true / n_true).sum() / n_true)
     if rule == "steps":
         return float((true / called).sum() / n_true)
-    if rule == "raw-trapezoids":  # from precision 1 at recall 0
+    if rule == "raw-trapezoids":  # the curve starts at precision 1 and recall 0
         before = np.divide(true - 1, called - 1, out=np.ones(len(true)), where=called > 1)
         return float((true / called + before).sum() / 2 / n_true)
     height = best_precision(called, n_true, points, beyond=True)
@@ -279,12 +311,13 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
 
 
 class ReportedFigure(NamedTuple):
-    """A figure that another program reports for the boxes.
+    """Figure that another program reports for the boxes.
 
     Attributes:
         value: The figure, in [0, 1].
-        tolerance: Largest distance of a protocol's figure that is taken as equal.
-        changed: Rules in which it differs from the first figure of the same program.
+        tolerance: Largest difference at which the figure by a protocol counts as equal.
+        changed: Rules with another value than for the first figure of the same program, by the name
+            of the rule; empty for the first figure itself.
     """
 
     value: float
@@ -293,7 +326,15 @@ class ReportedFigure(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str) -> ReportedFigure:
-        """Read ``0.4712``, ``ap75=0.31`` (at IoU 0.75) or ``score0.3=0.44`` (boxes from score 0.3).
+        """Read a reported figure from a text.
+
+        Args:
+            text: The figure, such as ``0.4712``; or the figure at the IoU threshold 0.75, such as
+                ``ap75=0.31``; or the figure of the boxes with a score of at least 0.3, such as
+                ``score0.3=0.44``.
+
+        Returns:
+            The figure, with a tolerance of half of the last digit in the text, but at least 0.0001.
 
         Raises:
             InputError: The text has none of these forms, or the figure lies outside [0, 1].
@@ -323,7 +364,16 @@ class ReportedFigure(NamedTuple):
         return cls(value, tolerance, changed)
 
     def value_by(self, rules: Protocol, evaluator: ProtocolEvaluator) -> float:
-        """Compute this figure by a protocol of the first one; NaN where there is none."""
+        """Compute this figure on the evaluator's boxes, by a protocol of the first figure.
+
+        Args:
+            rules: Protocol by which the first figure of the same program is computed.
+            evaluator: Evaluator of the boxes for which the figure is reported.
+
+        Returns:
+            The figure by this protocol, with the rules in `changed` applied; NaN where it is
+            undefined.
+        """
         if rules.area == "rsna" and "iou" in self.changed:
             return np.nan
         return evaluator.value(rules._replace(**self.changed))
@@ -335,50 +385,60 @@ def explain(
     truth: Any,
     image_ids: Iterable[Any] | None = None,
 ) -> dict[str, Any]:
-    """Find the protocol by which these boxes have the figure that another program reports.
+    """Find the protocol by which these boxes give the figure that another program reports.
 
-    About 2,500 protocols are tried, so an arbitrary figure is often met by one of them. The share
-    of arbitrary figures that as few changed rules would meet is computed, too: a protocol with
-    changed rules counts as found only where that share is below 5 %.
+    A protocol is a set of rules by which a program evaluates boxes. About 2,500 protocols are
+    tried: those that programs are known to use, and those that differ from one of them in one or
+    two rules. With so many, even an arbitrary figure is often given by some protocol. Therefore the
+    share of arbitrary figures that would be given with as few changed rules is computed as well. A
+    protocol with changed rules counts as found only if that share is below 5 %.
 
     Args:
-        figure: The figure, in [0, 1], or several of the same program: after the first one, the
-            texts ``ap75=F`` (at IoU 0.75) and ``score0.3=F`` (boxes from score 0.3). As a text
-            ``"0.470"`` keeps its last digit. A protocol gives a figure that it meets within half
-            of its last digit, and within 0.0001 at least.
-        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score`` and, for several classes, ``finding``; or outputs of a detection library, as
-            `cxr_compare.boxes_table` takes them.
-        truth: True boxes, the same without scores; ``crowd`` marks COCO's crowds.
-        image_ids: Every image evaluated, unique; any sequence. Left out: boxes and truth are lists
-            with an output for each image, in the same order.
+        figure: The reported figure, in [0, 1], as a number or a text; or a list of figures of the
+            same program. In a list, the first item is the figure itself. The others are texts:
+            ``ap75=0.31`` for a figure of 0.31 at the IoU threshold 0.75, and ``score0.3=0.44`` for
+            a figure of 0.44 of the boxes with a score of at least 0.3. A protocol gives a figure if
+            the two differ by at most half of the figure's last digit, or by at most 0.0001 if that
+            is larger. A text such as ``"0.470"`` keeps its last digit; a number does not.
+        boxes: Predicted boxes, as a table with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2``
+            (original px), ``score`` (in [0, 1]) and, if there are several classes, ``finding``; or
+            as the outputs of a detection library that `cxr_compare.boxes_table` reads.
+        truth: True boxes, in one of the same two forms, without scores. An optional column
+            ``crowd`` is True for COCO's crowds.
+        image_ids: Ids of all images that are evaluated, with and without boxes, each once. The ids
+            may be left out if `boxes` and `truth` are lists that hold one output for each image, in
+            the same order.
 
     Returns:
-        A dict with these keys:
+        A dictionary with these keys:
 
-        - ``best``: the protocol with the fewest changes to a known one that gives all figures, or
-          the nearest: ``value`` (of the first figure), ``protocol`` (name of the known one),
-          ``changes`` and ``rules`` in words;
-        - ``next_best``: up to four further protocols, the same;
-        - ``within``: True if the best gives every figure within its tolerance;
-        - ``found``: True if the best counts as found;
-        - ``chance``: share of arbitrary figures within 0.15 that would be given with as many
-          changes as the best, or fewer;
-        - ``figure``, ``further`` and ``tolerance``: the first figure, the others, and the tolerance
-          of the first;
-        - ``n_tried`` and ``n_within``: protocols tried, and those that give the figures with 0, 1
-          and 2 changes;
-        - ``cxr``: the figure of this program, and ``main_rule``, the one rule that moves it nearest
-          to the best protocol;
+        - ``best``: the best protocol: of those that give all figures, the one with the fewest
+          changes to a known protocol, or the nearest one if none gives them. It is a dictionary
+          with ``value`` (the first figure by this protocol), ``protocol`` (name of the known
+          protocol), ``changes`` (list of the changed rules in words) and ``rules`` (all rules in
+          words);
+        - ``next_best``: a list of up to four further protocols, in the same form;
+        - ``within``: True if the best protocol gives every figure within its tolerance;
+        - ``found``: True if the best protocol counts as found;
+        - ``chance``: share of arbitrary figures, at most 0.15 from the reported ones, that some
+          protocol with at most as many changes as the best one would give;
+        - ``figure``, ``further`` and ``tolerance``: the first figure, the further figures, and the
+          tolerance of the first figure;
+        - ``n_tried``: number of protocols that were tried;
+        - ``n_within``: numbers of protocols that give the figures with 0, 1 and 2 changes;
+        - ``cxr``: name and value of the figure that cxr-compare itself computes;
+        - ``main_rule``: the rule of the best protocol that, applied alone, brings the figure of
+          cxr-compare nearest to that of the best protocol. It is None if no rule differs, or if the
+          best protocol is the RSNA score;
         - ``text``: the answer in words.
 
     Raises:
-        InputError: The images have no predicted, or no true box, or a value is no box, score or
-            figure.
+        InputError: There is no predicted box or no true box on the images, a box or a score is
+            invalid, or a figure cannot be read.
 
     Source:
-        Everingham et al. 2010 and 2015; Lin et al. 2014; the sources of Ultralytics, scikit-learn
-        and the RSNA challenge, see protocols.toml.
+        Everingham et al. 2010 and 2015 (Pascal VOC); Lin et al. 2014 (COCO); the source code of
+        Ultralytics, scikit-learn and the RSNA challenge, see ``protocols.toml``.
 
     Example:
         >>> import pandas as pd
@@ -439,12 +499,12 @@ def _as_text(figure: float | str) -> str:
 def _gives(
     values: Floats, figures: Floats, reported: Sequence[ReportedFigure]
 ) -> npt.NDArray[np.bool_]:
-    """Return True where a protocol gives all figures, shape ``(rows of figures, protocols)``.
+    """Return True where a protocol gives all figures of a row, shape ``(rows, protocols)``.
 
     Args:
         values: Figures by each protocol, shape ``(protocols, F)``.
-        figures: Figures that a program might report, shape ``(rows, F)``.
-        reported: The reported figures, whose tolerances count.
+        figures: Figures that a program might report, F in each row, shape ``(rows, F)``.
+        reported: The F reported figures, whose tolerances are used.
     """
     gives = np.ones((len(figures), len(values)), dtype=bool)
     for column, one in enumerate(reported):
@@ -454,7 +514,11 @@ def _gives(
 
 
 def _chance(values: Floats, reported: Sequence[ReportedFigure]) -> float:
-    """Return the share of arbitrary figures near the reported ones that some protocol gives."""
+    """Return the share of arbitrary figures that at least one protocol gives.
+
+    The arbitrary figures are drawn at random from a range around the reported ones. `values` holds
+    the figures by each protocol, shape ``(protocols, F)``.
+    """
     rng = np.random.default_rng(0)
     low = np.array([max(0.0, one.value - _NEAR) for one in reported])
     high = np.array([min(1.0, one.value + _NEAR) for one in reported])
@@ -464,7 +528,7 @@ def _chance(values: Floats, reported: Sequence[ReportedFigure]) -> float:
 
 
 def _description(rules: Protocol, known: KnownProtocol, value: float) -> dict[str, Any]:
-    """Describe a protocol in words."""
+    """Describe a protocol in words, as `explain` returns it."""
     texts = {
         name: _RULES[name].get(choice, f"the class {choice} alone")
         for name, choice in rules._asdict().items()
@@ -483,7 +547,10 @@ def _description(rules: Protocol, known: KnownProtocol, value: float) -> dict[st
 
 
 def _figure_of_cxr(evaluator: ProtocolEvaluator, best: Protocol) -> dict[str, Any]:
-    """Return the AP50 or AP of cxr, and the one rule that moves it nearest to the best protocol."""
+    """Return cxr-compare's own figure, and the one rule that moves it nearest to the best protocol.
+
+    The figure is AP if the best protocol averages over IoU 0.5 to 0.95, and AP50 otherwise.
+    """
     iou = best.iou if best.iou == "0.5:0.95" else "0.5"
     own = evaluator.complete({"iou": iou, "floor": "0.001", "most": "100"})
     changes = []

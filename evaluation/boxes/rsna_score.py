@@ -14,24 +14,27 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 
 _IOU_THRESHOLDS = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
-"""IoU thresholds of the score; just above, since an IoU must exceed them."""
+"""IoU thresholds 0.40, 0.45, ... 0.75, as the next larger floats, since an IoU must exceed them."""
 
 
 class WeightedRsnaScore:
-    """RSNA 2018 score at several score cuts, for many image weightings at once.
+    """RSNA 2018 score at given score cuts, for many weightings of the patients at once.
 
-    Boxes at or above the cut are called. An image scores the mean over IoU thresholds of
-    ``TP / (TP + FP + FN)``. An image with a called box and no lesion scores 0; one without called
-    boxes and lesions is left out. The score is the mean over images.
+    Boxes with a score of at least the cut are called. At one IoU threshold, an image has the value
+    ``TP / (TP + FP + FN)``, from its numbers of true positives, false positives and missed lesions.
+    The value of the image is the mean over the thresholds 0.40, 0.45, ... 0.75, and the RSNA score
+    is the mean over the images. An image with called boxes but no lesion has the value 0; an image
+    with neither is left out.
 
     Args:
-        pairs: Predicted with true boxes.
-        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
-        cuts: Score cuts, shape ``(cuts,)``, for calling the object and `best_cut`.
+        cuts: Score cuts at which a call of the object computes the RSNA score, and from which
+            `best_cut` chooses, shape ``(cuts,)``.
 
     Attributes:
-        cuts: The score cuts, shape ``(cuts,)``.
+        cuts: The score cuts as an array, shape ``(cuts,)``.
 
     Source:
         RSNA Pneumonia Detection Challenge 2018, evaluation page.
@@ -59,7 +62,7 @@ class WeightedRsnaScore:
         self._cached_counts = cache(self._counts)
 
     def _counts(self, cut: float) -> scipy.sparse.csr_matrix:
-        """Sum scores and count images of each patient at a cut, shape ``(2, P)``."""
+        """Sum the values of each patient's images at a cut, and count the images, ``(2, P)``."""
         called = slice(np.searchsorted(-self._matches.score, -cut, side="right"))
         image = self._matches.image[called]
         hits = self._matches.hit[called]
@@ -78,37 +81,47 @@ class WeightedRsnaScore:
 
     @cached_property
     def _tables(self) -> Floats:
-        """Counts at all cuts, shape ``(2, cuts, P)``."""
+        """Sums and counts of `_counts` at all cuts, shape ``(2, cuts, P)``."""
         return np.stack([self._counts(cut).toarray() for cut in self.cuts.tolist()], axis=1)
 
     def __call__(self, weights: Integers) -> Floats:
-        """Return the score per weighting and cut, ``(R, cuts)``; NaN if every image is left out."""
+        """Compute the RSNA score for each weighting at each of the score cuts.
+
+        Args:
+            weights: Weights of P patients in R weightings, shape ``(R, P)``.
+
+        Returns:
+            RSNA scores in [0, 1], shape ``(R, cuts)``; NaN where every image is left out.
+        """
         weight = np.asarray(weights, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((weight @ self._tables[0].T) / (weight @ self._tables[1].T))
 
     def at(self, weight: Floats, cuts: Floats) -> Floats:
-        """Compute the score of each row of weights at its own score cut.
+        """Compute the RSNA score for each row of weights at the row's own score cut.
 
         Args:
-            weight: Weights of patients, shape ``(R, P)``.
-            cuts: Score cut of each row, shape ``(R,)``; NaN where a row has none.
+            weight: Weights of P patients in R weightings, shape ``(R, P)``.
+            cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:
-            Scores, shape ``(R,)``; NaN without a cut.
+            RSNA scores in [0, 1], shape ``(R,)``; NaN in rows without a cut, and where every image
+            is left out.
         """
         score_sum, n_images = sums_at_row_cuts(self._cached_counts, 2, weight, cuts).T
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(score_sum / n_images)
 
     def best_cut(self, weights: Integers) -> Floats:
-        """Choose the cut of the highest score of each row, the lowest of equals.
+        """Choose the score cut with the highest RSNA score for each row of weights.
+
+        Of several cuts with the same RSNA score, the first in `cuts` is chosen.
 
         Args:
-            weights: Weights of patients, shape ``(R, P)``.
+            weights: Weights of P patients in R weightings, shape ``(R, P)``.
 
         Returns:
-            Cuts, shape ``(R,)``; NaN where a row has no lesion.
+            Chosen cuts, shape ``(R,)``; NaN in rows without a lesion.
         """
         scores = self(weights)
         best = self.cuts[np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)]

@@ -1,4 +1,4 @@
-"""Background of a comparison: the data set, its audit, and what systems were trained on."""
+"""Background of a comparison: the data set, its audit, and the training data of the systems."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ class Background:
     """Facts about the data behind a comparison.
 
     Attributes:
-        data_name: Name of the data set that the systems are evaluated on.
+        data_name: Name of the data set on which the systems are evaluated; empty if there is none.
         synthetic: Number of evaluated images that are synthetic.
-        audit: Errors that ``cxr check`` found, in the whole set or in the split under evaluation;
-            `None` if that split was not checked.
-        elsewhere: Other data sets that each system was trained on; a system without any is absent.
+        audit: Errors that ``cxr check`` found in the whole data set or in the evaluated split;
+            empty if it found none, and `None` if the split was not checked.
+        elsewhere: Names of the other data sets on which a system was trained, by the name of the
+            system. Systems that were trained on this data set only are not in it.
+
+    Example:
+        >>> Background("RSNA", audit=()).audit_text
+        'each patient has one role (cxr check found no error)'
     """
 
     data_name: str = ""
@@ -30,12 +35,17 @@ class Background:
 
     @classmethod
     def from_truth(cls, truth: GroundTruth, image_ids: pd.Index, models: Models) -> Background:
-        """Collect what ground truth and systems say; the audit is added by its reader.
+        """Collect the facts that the ground truth and the systems state.
+
+        The audit is not among them; the function that reads the data set's audit adds it.
 
         Args:
-            truth: Ground truth.
-            image_ids: The evaluated images.
-            models: Trained models of each system.
+            truth: Ground truth of the data set.
+            image_ids: Ids of the evaluated images, shape ``(N,)``.
+            models: Evaluated models of each system, one for each training seed.
+
+        Returns:
+            The facts, with an unknown audit.
         """
         content_id = truth.ids.get("content_id")
         elsewhere = {}
@@ -56,7 +66,7 @@ class Background:
 
     @property
     def audit_text(self) -> str:
-        """Result of the audit about the roles of patients and images, in words."""
+        """Clause for reports on what the audit found about the roles of patients."""
         if self.audit is None:
             return "whether each patient has one role was not checked (run cxr check)"
         if not self.audit:

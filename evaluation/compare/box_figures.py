@@ -1,17 +1,15 @@
-"""Figures of one set of boxes of a system on the evaluated images, for any weights of patients."""
+"""Figures of one set of predicted boxes on the evaluated images, for any weights of patients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
-import pandas as pd
 
 from cxr_compare.evaluation.boxes.afroc import WeightedAfroc
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.froc import WeightedFroc
 from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, Hit, LesionHits, find_lesions
-from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs
 from cxr_compare.evaluation.boxes.miou import WeightedMeanIou
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
@@ -27,23 +25,28 @@ _CALLED_FAMILIES = (
 
 
 class BoxFigures:
-    """Figures of boxes that are ranked by score, and of boxes called from a score on.
+    """All figures of one set of predicted boxes, for many weightings of the patients at once.
+
+    Some figures depend on the ranking of the boxes by score: average precision, FROC and AFROC.
+    The others are of called boxes, whose score is at least a cut: the RSNA score, IoBB and mIoU.
 
     Args:
-        boxes: Predicted boxes: ``image_id``, corners in original px, ``score``.
-        evaluated: The evaluated images; those whose lesions are not all boxed take no part.
-        called: Whether there is a score cut from which boxes are called.
+        pairs: Pairs of predicted and true boxes, on those evaluated images whose lesions are all
+            boxed.
+        evaluated: The evaluated images.
+        called: True if the system has a score cut, so that the figures of called boxes are
+            computed as well.
 
     Attributes:
-        pairs: Predicted and true boxes.
-        finds: Lesions that boxes find, by rule of a hit.
+        pairs: Pairs of predicted and true boxes, as given.
+        finds: Lesions with the boxes that find them, by the name of the rule of a hit.
     """
 
-    def __init__(self, boxes: pd.DataFrame, evaluated: EvaluationSet, *, called: bool) -> None:
+    def __init__(self, pairs: BoxPairs, evaluated: EvaluationSet, *, called: bool) -> None:
         trusted = evaluated.boxes_trusted
         patients = evaluated.patients[trusted]
         n_patients = evaluated.n_patients
-        self.pairs: BoxPairs = pair_boxes(boxes, evaluated.truth, evaluated.image_ids[trusted])
+        self.pairs = pairs
         self.finds: dict[Hit, LesionHits] = {
             hit: find_lesions(self.pairs, rule) for hit, rule in HIT_RULES.items()
         }
@@ -61,14 +64,14 @@ class BoxFigures:
             ]
 
     def precision(self, weights: Integers, names: Sequence[str]) -> dict[MetricKey, Floats]:
-        """Compute AP50 and AP of each row of weights.
+        """Compute AP50 and AP for each row of weights.
 
         Args:
-            weights: How often each patient counts, shape ``(R, patients)``.
-            names: Names for AP50 and AP.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            names: Short names under which AP50 and AP are returned, in this order.
 
         Returns:
-            Both figures, shape ``(R,)`` each.
+            AP50 and AP in [0, 1] by metric, shape ``(R,)`` each.
         """
         at_iou = self._precision(weights)
         values = (at_iou[:, 0], at_iou.mean(axis=1))
@@ -77,14 +80,30 @@ class BoxFigures:
         }
 
     def ranked(self, weights: Integers) -> dict[MetricKey, Floats]:
-        """Compute the figures of ranked boxes other than average precision, shape ``(R,)`` each."""
+        """Compute the figures of ranked boxes other than average precision: FROC and AFROC.
+
+        Args:
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+
+        Returns:
+            Figures by metric, shape ``(R,)`` each; NaN where a figure is undefined.
+        """
         figures: dict[MetricKey, Floats] = {}
         for names, evaluate in self._ranked:
             figures |= named_columns(names, evaluate(weights))
         return figures
 
     def called(self, weights: Floats, cuts: Floats) -> dict[MetricKey, Floats]:
-        """Compute the figures of called boxes, each row at its own score cut, shape ``(R,)``."""
+        """Compute the figures of called boxes for each row of weights at the row's own score cut.
+
+        Args:
+            weights: Weights of P patients in R weightings, shape ``(R, P)``.
+            cuts: Score cut of each row of `weights`, shape ``(R,)``; NaN where a row has no cut.
+
+        Returns:
+            Figures by metric, shape ``(R,)`` each; NaN where a figure is undefined. There are none
+            if the object was made with `called` False.
+        """
         figures: dict[MetricKey, Floats] = {}
         for names, evaluate in self._called:
             figures |= named_columns(names, evaluate(weights, cuts))
@@ -92,7 +111,14 @@ class BoxFigures:
 
 
 def named_columns(metrics: Sequence[str], columns: Floats) -> dict[MetricKey, Floats]:
-    """Name columns of figures without a policy, shape ``(R, metrics)``, or ``(R,)`` for one.
+    """Split a table of figures into its columns, by the key of their metrics.
+
+    Args:
+        metrics: Short name of the metric of each column. The metrics have no threshold policy.
+        columns: Figures, shape ``(R, metrics)``, or ``(R,)`` for a single metric.
+
+    Returns:
+        Figures by metric, shape ``(R,)`` each, with the keys of figures on all images.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Cautions: what may make the answer of a comparison wrong."""
+"""Cautions: notes on what may make the answer of a comparison wrong."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cxr_compare.evaluation.statistics.clustered_variance import effective_patie
 _FEW_PATIENTS = 20
 """Effective number of patients of a class below which a comparison carries a caution."""
 _LARGE_SHARE = 0.1
-"""Share of a class's images in one patient from which a comparison carries a caution."""
+"""Share of the images of a class from which a caution says that they are of one patient."""
 _FIRST: tuple[NoteKind, ...] = ("by_image", "copies")
-"""Notes that are the most harmful cautions."""
+"""Kinds of notes that are listed before all other cautions, because they are the most harmful."""
 
 
 def list_cautions(
@@ -31,16 +31,23 @@ def list_cautions(
     failures: pd.DataFrame,
     notes: Sequence[Note] = (),
 ) -> tuple[Note, ...]:
-    """List what may make the answer wrong, the most harmful first.
+    """List what may make the answer of a comparison wrong, the most harmful first.
 
     Args:
-        background: Facts about the data.
-        figures: Estimates of all systems.
-        failures: Where systems fail, with the guesses without the lungs; may be empty.
-        notes: Notes of the comparison, of which some are cautions.
+        background: Facts about the data set and the training of the systems.
+        figures: Figures of all systems with their intervals.
+        failures: Table of `failure_table`, which also has the prediction of the label from metadata
+            and image borders alone. The table may be empty.
+        notes: Notes of the comparison. Those that are cautions are included.
 
     Returns:
-        The cautions.
+        The cautions, the most harmful first.
+
+    Example:
+        >>> figures = Estimates("opacity", "image", systems={}, differences={})
+        >>> cautions = list_cautions(Background("RSNA"), figures, pd.DataFrame())
+        >>> cautions[0].text
+        'Whether a patient is in both training and test data was not checked (run cxr check).'
     """
     cautions = [item for item in notes if item.kind in _FIRST]
     cautions += [note("audit", error=error) for error in background.audit or ()]
@@ -56,10 +63,26 @@ def list_cautions(
 
 
 def few_patients(evaluated: EvaluationSet) -> list[Note]:
-    """Note classes with few effective patients, or with one patient who has much of the images.
+    """Make a note if a class has few patients, or if one patient has many of its images.
+
+    The classes are the positive and the negative images. A class has few patients if its effective
+    number of patients is below 20, see `effective_patients`. One patient has many images if they
+    are at least a tenth of the class.
+
+    Args:
+        evaluated: The evaluated images.
 
     Returns:
-        One note for both classes, or none.
+        A list with one note that covers both classes, or an empty list.
+
+    Example:
+        >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
+        >>> labels = np.array([True] * 2 + [False] * 40)
+        >>> patients = np.arange(42)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(patients), labels, patients, 42, np.zeros(42, dtype=bool), no_boxes())
+        >>> [row["name"] for row in few_patients(evaluated)[0].values["classes"]]
+        ['positive']
     """
     classes = []
     for name, of_class in (("positive", evaluated.y_true), ("negative", ~evaluated.y_true)):
@@ -76,7 +99,7 @@ def few_patients(evaluated: EvaluationSet) -> list[Note]:
                 "n_patients": int(np.count_nonzero(images)),
                 "effective": effective,
                 "few": effective < _FEW_PATIENTS,
-                # Images of one patient, if they are a large share of the class.
+                # Number of images of the patient with the most, if this is a large share; else 0.
                 "largest": largest if largest > 1 and largest >= _LARGE_SHARE * n_images else 0,
             }
         )
@@ -89,7 +112,7 @@ def _interval_values(figure: Estimate) -> dict[str, Any]:
 
 
 def _chance_cautions(figures: Estimates) -> list[Note]:
-    """Note systems whose AUROC's interval includes 0.5, or lies below it."""
+    """Note systems whose interval of the AUROC includes 0.5, and those whose interval is below."""
     aurocs = {name: figures.get(name, "auroc") for name in figures.systems}
     bounded = {name: auroc for name, auroc in aurocs.items() if auroc.bounded}
     uncertain = {
@@ -109,7 +132,7 @@ def _chance_cautions(figures: Estimates) -> list[Note]:
 
 
 def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
-    """Note systems not shown to exceed the label predicted from metadata and image borders."""
+    """Note systems that were not shown to exceed the prediction from metadata and image borders."""
     if failures.empty:
         return []
     gaps = failures[failures["topic"] == BEYOND_SHORTCUT]
@@ -136,7 +159,7 @@ def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
 
 
 def _training_cautions(background: Background) -> list[Note]:
-    """Note systems that were trained on other data than they are evaluated on."""
+    """Note systems that were trained on other data sets than the one that they are evaluated on."""
     systems_of: dict[tuple[str, ...], list[str]] = {}
     for name, data_sets in background.elsewhere.items():
         systems_of.setdefault(data_sets, []).append(name)

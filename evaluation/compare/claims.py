@@ -1,4 +1,4 @@
-"""Claims about differences of two systems, each with the interval that it rests on."""
+"""Claims about the difference of two systems in one figure, with the interval that decides them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ from cxr_compare.evaluation.compare.holm import step_down
 _ROUNDING = 1e-9
 
 Standing = Literal["first", "second", "same", "open", "unknown"]
-"""Result of a comparison: the first or the second system has more, the figures are equal, no
-difference was shown, or there is no interval."""
+"""Result of a comparison of two systems in one figure.
+
+``first`` or ``second``: this system was shown to have the higher figure. ``same``: the figures are
+equal. ``open``: no difference was shown. ``unknown``: the difference has no interval.
+"""
 
 
 def same(one: float, other: float) -> bool:
-    """Return True if two figures are equal, apart from rounding of their sums.
+    """Return True if two figures are equal, apart from rounding errors of their computation.
+
+    Args:
+        one: The first figure.
+        other: The second figure.
+
+    Returns:
+        True if the two differ by less than 1e-9.
 
     Example:
         >>> same(0.1 + 0.2, 0.3)
@@ -28,16 +38,24 @@ def same(one: float, other: float) -> bool:
 
 @dataclass(frozen=True)
 class Claim:
-    """A difference of two systems in one figure, and the interval that decides about it.
+    """Difference of two systems in one figure, with the interval that decides if it is shown.
 
     Attributes:
         first: Name of the first system.
         second: Name of the second system.
-        metric: Short name of the metric.
-        policy: Threshold policy; empty without one.
-        values: Figures of both systems.
-        difference: First - second, with the interval for `comparisons` comparisons.
-        comparisons: Number of comparisons that the interval is widened for.
+        metric: Short name of the metric, such as ``auroc``.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+            without a threshold.
+        values: Figure of the first and of the second system.
+        difference: Figure of the first system minus that of the second, with the interval for
+            `comparisons` comparisons.
+        comparisons: Number of comparisons for which the interval is widened; 1 for a difference
+            that is considered alone.
+
+    Example:
+        >>> claim = Claim("A", "B", "auroc", "", (0.9, 0.8), Estimate(0.1, 0.04, 0.16))
+        >>> claim.standing, claim.leader
+        ('first', 'A')
     """
 
     first: str
@@ -52,7 +70,18 @@ class Claim:
     def from_estimates(
         cls, estimates: Estimates, first: str, second: str, metric: str, policy: str = ""
     ) -> Claim:
-        """Make the claim about one figure of two systems as a single comparison."""
+        """Make the claim about one figure of two systems, as a single comparison.
+
+        Args:
+            estimates: Figures and paired differences of a comparison.
+            first: Name of the first system.
+            second: Name of the second system.
+            metric: Short name of the metric.
+            policy: Rule by which the threshold was chosen; empty for a figure without a threshold.
+
+        Returns:
+            The claim, with an interval that is not widened for further comparisons.
+        """
         values = (
             estimates.get(first, metric, policy).estimate,
             estimates.get(second, metric, policy).estimate,
@@ -62,7 +91,10 @@ class Claim:
 
     @property
     def standing(self) -> Standing:
-        """Result: a system has more only if the interval, as printed, excludes 0."""
+        """Result of the comparison; a difference is shown only if the printed interval excludes 0.
+
+        See `Standing` for the values.
+        """
         if self.difference.excludes_zero:
             return "first" if self.difference.estimate > 0 else "second"
         if self.equal:
@@ -71,7 +103,7 @@ class Claim:
 
     @property
     def equal(self) -> bool:
-        """True if both systems have the same figure."""
+        """True if the figures of both systems are equal."""
         return same(*self.values)
 
     @property
@@ -81,22 +113,22 @@ class Claim:
 
     @property
     def leader(self) -> str:
-        """Name of the system that was shown to have more; empty if none was."""
+        """Name of the system that was shown to have the higher figure; empty if none was."""
         return {"first": self.first, "second": self.second}.get(self.standing, "")
 
     @property
     def key(self) -> tuple[str, str]:
-        """Metric and policy."""
+        """Metric and threshold policy of the figure; the policy is empty without a threshold."""
         return self.metric, self.policy
 
     @property
     def level(self) -> float:
-        """Coverage of the interval."""
+        """Coverage of the interval, such as 0.95 for a single comparison."""
         return family_level(self.comparisons)
 
     @property
     def falling(self) -> Claim:
-        """The same claim with the system of the higher figure first."""
+        """The same claim, turned so that the system with the higher figure comes first."""
         if self.equal or not self.values[0] < self.values[1]:
             return self
         return replace(
@@ -109,7 +141,11 @@ class Claim:
 
     @property
     def difference_values(self) -> dict[str, Any]:
-        """Difference, interval and level, or the reason why there is no interval, for sentences."""
+        """Values that sentences about the difference need.
+
+        They are the difference, its interval and coverage, the number of comparisons, and the
+        reason if there is no interval.
+        """
         return {
             "estimate": self.difference.estimate,
             "low": self.difference.low,
@@ -122,16 +158,31 @@ class Claim:
 
 
 def decide_together(claims: Sequence[Claim]) -> list[Claim]:
-    """Give each claim of a family the interval by which Holm's method decides it.
+    """Widen the intervals of several claims by Holm's method, so that they hold together.
 
-    A claim is shown if its interval excludes 0. A sentence and the interval beside it therefore
-    never contradict each other, and with 95 % probability no claim of the family is false.
+    A family is a set of claims that are corrected together for their number. With 95 % probability
+    no claim of the family is shown falsely. A claim is shown if its widened interval excludes 0, so
+    a sentence about a claim always agrees with the interval that is printed beside it.
 
     Args:
-        claims: Claims of one family; those without an interval do not count.
+        claims: Claims of one family. Those without an interval are not counted and stay as they
+            are.
 
     Returns:
-        The claims in the same order.
+        The claims in the same order, with widened intervals.
+
+    Source:
+        Holm 1979.
+
+    Example:
+        >>> narrow = Estimate(0.1, 0.04, 0.16, family=((0.04, 0.16), (0.03, 0.17)))
+        >>> wide = Estimate(0.1, 0.01, 0.19, family=((0.01, 0.19), (-0.01, 0.21)))
+        >>> claims = [
+        ...     Claim("A", "B", "auroc", "", (0.9, 0.8), narrow),
+        ...     Claim("A", "C", "auroc", "", (0.9, 0.8), wide),
+        ... ]
+        >>> [(claim.standing, claim.comparisons) for claim in decide_together(claims)]
+        [('first', 2), ('first', 1)]
     """
     bounded = [position for position, claim in enumerate(claims) if claim.difference.bounded]
 

@@ -1,4 +1,4 @@
-"""Test images that several systems are scored on, the same for all."""
+"""Selection of the test images on which several systems are compared, the same for all."""
 
 from __future__ import annotations
 
@@ -25,19 +25,29 @@ _SHOWN = 5
 def common_test_images(
     systems: Mapping[str, System], truth: GroundTruth, *, images: Images = "all"
 ) -> tuple[EvaluationSet, list[Note]]:
-    """Return the test images of known label that all systems are scored on, and what to note.
+    """Select the test images with a known label on which all systems are evaluated.
 
     Args:
         systems: Systems by display name.
-        truth: Ground truth, whose ``test`` images count.
-        images: ``all`` refuses systems that ran on different test images, or failed on some;
-            ``common`` takes the images that all ran on.
+        truth: Ground truth. The images with the role ``test`` are used.
+        images: With ``all``, systems are refused that ran on different test images or failed on
+            some of them. With ``common``, the images on which all systems ran are taken.
 
     Returns:
-        The images with their truth, and notes on images that are left out.
+        The selected images with their ground truth, and notes on images that are left out.
 
     Raises:
-        InputError: The systems' images differ, or there is no common image.
+        InputError: With ``all``, the systems' images differ or a system failed on an image. With
+            either, no test image is left.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
+        >>> labels = pd.Series([1.0, 0.0], index=["a", "b"])
+        >>> truth = GroundTruth(images, labels, pd.Series("test", index=["a", "b"]))
+        >>> ran = pd.DataFrame({"image_id": ["a", "b"], "status": "ok"})
+        >>> evaluated, notes = common_test_images({"A": System("A", "scores", ran)}, truth)
+        >>> evaluated.image_ids.tolist(), evaluated.y_true.tolist(), notes
+        (['a', 'b'], [True, False], [])
     """
     labels = truth.labels_of("test")
     known = labels.dropna()
@@ -90,7 +100,7 @@ def common_test_images(
 
 
 def _count_assumed_patients(truth: GroundTruth, image_ids: pd.Index) -> int:
-    """Count the images whose patient is not known, so that each counts as its own patient."""
+    """Count the images of unknown patient, each of which counts as a patient of its own."""
     if "patient_id_source" not in truth.images:
         return 0
     sources = truth.images.set_index("image_id")["patient_id_source"].reindex(image_ids)
@@ -98,20 +108,31 @@ def _count_assumed_patients(truth: GroundTruth, image_ids: pd.Index) -> int:
 
 
 def validation_learned_from(name: str, system: System, truth: GroundTruth) -> list[Note]:
-    """Note validation images that a system was fitted on, since it knows them too well to choose.
+    """Make a note if a system was fitted on some of the validation images.
 
-    The figures on test stay honest. Thresholds and calibration, however, come from scores that are
-    surer than those of new images, and miss the sensitivity or specificity that they were chosen
-    for. An ensemble of the models of a cross-validation has such images by its construction, so
-    this is noted and not refused.
+    The figures on test images are not affected. But the scores of a system separate the classes
+    better on images that it was fitted on than on new images. A threshold that is chosen on such
+    scores may therefore have another sensitivity or specificity on new images than it was chosen
+    for. An ensemble of the models of a cross-validation always has such validation images, so they
+    are noted and not refused.
 
     Args:
         name: Display name of the system.
         system: The system.
-        truth: Ground truth.
+        truth: Ground truth, with the role and the label of each image.
 
     Returns:
-        One note, or none.
+        A list with one note, or an empty list.
+
+    Example:
+        >>> from cxr_compare.evaluation.decisions.system_output import SystemFacts
+        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
+        >>> labels = pd.Series([1.0, 0.0], index=["a", "b"])
+        >>> truth = GroundTruth(images, labels, pd.Series("val", index=["a", "b"]))
+        >>> ran = pd.DataFrame({"image_id": ["a", "b"], "status": "ok"})
+        >>> system = System("A", "scores", ran, facts=SystemFacts(fitted_on=pd.Index(["a"])))
+        >>> validation_learned_from("A", system, truth)[0].values["n_learned"]
+        1
     """
     labelled = truth.labels_of("val").dropna().index
     n_learned = len(labelled.intersection(system.facts.fitted_on))
@@ -130,7 +151,7 @@ def validation_learned_from(name: str, system: System, truth: GroundTruth) -> li
 
 
 def _difference_line(ran: Mapping[str, pd.Index]) -> str:
-    """Explain which images the systems do not share, up to five for each system."""
+    """Return the message that names the images which a system lacks, up to five for each system."""
     union = pd.Index(sorted(set().union(*ran.values())))
     sides = []
     for name, ids in ran.items():
@@ -146,7 +167,10 @@ def _difference_line(ran: Mapping[str, pd.Index]) -> str:
 
 
 def _refuse_failures(systems: Mapping[str, System], known: pd.Index) -> None:
-    """Refuse images that every system failed on; those of some are refused as different."""
+    """Refuse labelled test images on which the systems failed.
+
+    Images on which only some of the systems failed have been refused before, as a difference.
+    """
     for name, system in systems.items():
         rows = system.images[system.images["status"] == "failed"]
         rows = rows[rows["image_id"].isin(known)]

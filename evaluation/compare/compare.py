@@ -1,4 +1,4 @@
-"""Compare systems on the same test images: every figure, its interval, and every difference."""
+"""Comparison of systems on the same test images: all figures, intervals and paired differences."""
 
 from __future__ import annotations
 
@@ -66,37 +66,61 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     advance: Callable[[int], None] | None = None,
     first: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """Score systems on the same test images, with paired patient-cluster bootstrap intervals.
+    """Evaluate systems on the same test images, and compare them with intervals by patient.
 
-    Each system's decision is derived again from its validation images; one that `cxr tune` has
-    stored must agree with it.
+    The decision of each system (its thresholds, calibration and rule for boxes) is chosen on the
+    validation images. If ``cxr tune`` has stored a decision before, the two must agree. Intervals
+    come from a bootstrap in which all systems share the resampled patients.
 
     Args:
-        systems: Systems by display name, in the order to show them, the reference system first;
-            several training seeds of one system as a sequence.
-        truth: Ground truth of the images; figures are of its ``test`` images.
-        images: ``all`` refuses systems that ran on different test images; ``common`` takes the
-            images that all ran on.
-        policies: Policies for systems that are not tuned yet.
-        replicates: Bootstrap resamples.
+        systems: Systems by display name, in the order in which they are shown. The first is the
+            reference system, unless the protocol names another. A system with several training
+            seeds is a sequence of them.
+        truth: Ground truth of the images. Decisions are chosen on the images with the role ``val``,
+            and figures are computed on those with the role ``test``.
+        images: With ``all``, systems are refused that ran on different test images. With
+            ``common``, the images on which all systems ran are taken.
+        policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems that were
+            not tuned before.
+        replicates: Number of bootstrap resamples.
         seed: Random seed of the bootstrap.
-        protocol: The question: primary figure, margin, reference system, subgroups.
-        prevalence: Prevalence at the place of use, for PPV and NPV there; see `Prevalence` for its
-            forms with an interval.
-        reference_error: Error of the labels, for figures that are corrected for it; see
-            `ReferenceAccuracy.from_text` for its forms.
-        unit: ``study`` or ``patient`` to add the image-level figures by these.
-        extra_policies: Policies in addition to those that systems are tuned for.
-        advance: Called with the number of replicates done in each step.
-        first: Called before the resamples with the first figures, a line for each model.
+        protocol: The question of the comparison: primary figure, margin, reference system,
+            subgroups and so on.
+        prevalence: Share of positive images at the place of use, for which the positive and
+            negative predictive values are computed; see `Prevalence.parse` for its forms. `None`
+            leaves them out.
+        reference_error: Error of the labels for which figures are corrected; see
+            `ReferenceAccuracy.from_text` for its forms. `None` corrects nothing.
+        unit: With ``study`` or ``patient``, the image-level figures are computed by these as well.
+        extra_policies: Rules for thresholds in addition to those for which systems are tuned.
+        advance: Function that is called after each step with the number of resamples in it, for a
+            progress bar.
+        first: Function that is called before the bootstrap with a text that has one line of figures
+            for each model.
 
     Returns:
-        The comparison.
+        All figures, intervals, tests and notes of the comparison, from which a report is made.
 
     Raises:
-        InputError: The systems' images differ, a decision was chosen on other rows than the
-            validation rows at hand, a system has seen test patients, or one lacks the figure that
-            a protocol named.
+        InputError: The systems' images differ, a stored decision was chosen on other validation
+            images, a system lacks the primary figure of a declared protocol, or an option cannot be
+            read.
+
+    Example:
+        >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids})
+        >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
+        >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
+        >>> truth = GroundTruth(images, labels, roles)
+        >>> ran = images[["image_id"]].assign(status="ok")
+        >>> rows = ran[["image_id"]].assign(finding="label")
+        >>> good = System("good", "scores", ran, rows.assign(score=[0.2, 0.7] * 40))
+        >>> poor = System("poor", "scores", ran, rows.assign(score=[0.2, 0.7, 0.7, 0.2] * 20))
+        >>> comparison = compare_systems({"good": good, "poor": poor}, truth, replicates=50)
+        >>> comparison
+        <Comparison of good and poor on label: 40 test images>
+        >>> comparison.estimates.difference("good", "poor", "auroc").estimate
+        0.5
     """
     if not systems:
         raise InputError("compare needs at least one system")
@@ -105,7 +129,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     unit = protocol.unit_of(unit)
     of_use = None if prevalence is None else Prevalence.parse(prevalence)
     labels = None if reference_error is None else ReferenceAccuracy.from_text(str(reference_error))
-    image_groups(truth.images, protocol.subgroups)  # refuses what cannot be analysed
+    image_groups(truth.images, protocol.subgroups)  # refuses subgroups that cannot be formed
     named = name_models(systems)
     for name, members in named.items():
         _check_seeds(name, list(members.values()))
@@ -167,17 +191,33 @@ def pilot_parts(
     systems: Mapping[str, System | Sequence[System]],
     truth: GroundTruth,
 ) -> dict[str, list[AurocParts]]:
-    """Return what each test patient adds to the AUROC of each system, for planning a study.
+    """Compute the contribution of each test patient to the AUROC of each system.
+
+    The planning of a study estimates from them how precise the AUROC of another number of patients
+    would be.
 
     Args:
-        systems: Systems by display name; several training seeds of one as a sequence.
-        truth: Ground truth; its ``test`` images are used.
+        systems: Systems by display name. A system with several training seeds is a sequence of
+            them.
+        truth: Ground truth. The images with the role ``test`` are used.
 
     Returns:
-        Contributions to the AUROC for each training seed of each system.
+        Contributions of the patients by system, one item for each training seed.
 
     Raises:
-        InputError: As `compare_systems`, or all images are of one class.
+        InputError: The systems' images differ, or all test images are of one class.
+
+    Example:
+        >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids})
+        >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
+        >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
+        >>> truth = GroundTruth(images, labels, roles)
+        >>> ran = images[["image_id"]].assign(status="ok")
+        >>> scores = ran[["image_id"]].assign(finding="label", score=[0.2, 0.7] * 40)
+        >>> parts = pilot_parts({"A": System("A", "scores", ran, scores)}, truth)
+        >>> parts["A"][0].value
+        1.0
     """
     named = name_models(systems)
     for name, members in named.items():
@@ -201,16 +241,20 @@ _Model = TypeVar("_Model")
 def name_models(
     systems: Mapping[str, _Model | Sequence[_Model]],
 ) -> dict[str, dict[str, _Model]]:
-    """Name every model of every system; of several training seeds ``NAME #1`` and so on.
+    """Give every model of every system a name of its own.
+
+    The only model of a system has the name of the system. If there are several training seeds, the
+    models are called ``NAME #1``, ``NAME #2`` and so on.
 
     Args:
-        systems: Models by the display name of their system; several training seeds as a sequence.
+        systems: Model of each system by its display name, or a sequence of models, one for each
+            training seed.
 
     Returns:
-        Models by their own name, by the name of their system.
+        For each system, a dictionary from the name of a model to the model.
 
     Raises:
-        InputError: A system has no model, or is called as a seed of another.
+        InputError: A system has no model, or its name is that of another system's seed.
 
     Example:
         >>> name_models({"A": ["first", "second"]})
@@ -235,10 +279,10 @@ def name_models(
 
 
 def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Model]:
-    """Return all models of all systems by their names.
+    """Collect the models of all systems in one dictionary.
 
     Args:
-        named: Result of `name_models`.
+        named: Models by the name of their system and by their own name, from `name_models`.
 
     Returns:
         Models by their own name, in the order of the systems.
@@ -251,9 +295,20 @@ def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Mod
 
 
 def check_protocol(protocol: Protocol, models: Models) -> None:
-    """Refuse models that lack the protocol's policy or, where it is declared, the primary figure.
+    """Refuse models that cannot answer the question of a protocol.
 
-    An exploratory comparison is not refused for a figure: its answer says that there is none.
+    Every model must have a threshold for the policy of the protocol. If the protocol was declared
+    beforehand, every model must also have the primary figure. An exploratory comparison is not
+    refused for an undefined figure; its answer says that the figure is undefined.
+
+    Args:
+        protocol: The question of the comparison.
+        models: Evaluated models of each system, one for each training seed.
+
+    Raises:
+        InputError: A model lacks the policy or the primary figure, the primary figure depends on a
+            validation choice that the bootstrap does not repeat, or the protocol has goals and
+            there is more than one model.
     """
     if protocol.goals and (len(models) > 1 or len(next(iter(models.values()))) > 1):
         raise InputError(
@@ -288,7 +343,7 @@ def check_protocol(protocol: Protocol, models: Models) -> None:
 
 
 def _seed_notes(systems: Models) -> list[Note]:
-    """Note the systems with several training seeds."""
+    """Make a note for each system with several training seeds."""
     return [
         note("seeds", system=name, n_seeds=len(models))
         for name, models in systems.items()
@@ -297,7 +352,10 @@ def _seed_notes(systems: Models) -> list[Note]:
 
 
 def _check_seeds(name: str, members: Sequence[System]) -> None:
-    """Refuse the same training twice, which would hide the variation between trainings."""
+    """Refuse a system whose seeds are of different kinds, or of which two are the same training.
+
+    The same training twice would hide the variation between trainings.
+    """
     first_of: dict[str, System] = {}
     for member in members:
         training = member.facts.training_id
@@ -318,14 +376,14 @@ def _check_seeds(name: str, members: Sequence[System]) -> None:
 
 
 def _decisions_table(models: Models, images: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each image and system, with the first seed of each system."""
+    """Return one row for each image and system, from the first seed of each system."""
     tables = [members[0].decisions(name) for name, members in models.items()]
     table = pd.concat(tables, ignore_index=True)
     return table.merge(images[["image_id", "patient_id"]], on="image_id", how="left")
 
 
 def _record(models: Models, protocol: Protocol, resamples: Resamples) -> dict[str, Any]:
-    """Return the settings of a comparison for its provenance."""
+    """Return the settings of a comparison, which are stored in its provenance."""
     seeds = {
         name: [model.system.facts.seed for model in members] for name, members in models.items()
     }

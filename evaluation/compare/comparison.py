@@ -1,4 +1,4 @@
-"""Everything that a report of a comparison needs."""
+"""Result of a comparison: all figures, tests and facts from which a report is made."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from cxr_compare.evaluation.compare.reference_check import (
 )
 from cxr_compare.evaluation.compare.sentences import sentence
 from cxr_compare.evaluation.compare.system_result import SystemResult
+from cxr_compare.evaluation.compare.unequal_recipes import unequal_conditions
 from cxr_compare.evaluation.compare.uses import TestSetUses
 from cxr_compare.evaluation.compare.verdict import state_verdict
 from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Verdict
@@ -33,35 +34,48 @@ from cxr_compare.evaluation.statistics.reference_error import ReferenceAccuracy
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a report needs.
+    """Result of a comparison: all figures, tests and facts from which a report is made.
 
     Attributes:
         finding: Name of the finding that was evaluated.
-        display_name: Its name for people.
-        findings: The findings of which any makes an image positive.
-        systems: By display name, in the order given; the first is the reference.
-        estimates: Every figure with its interval, of systems and paired differences.
-        tests: Paired tests and intervals by other methods, see `evaluation.compare.paired_tests`.
-        failures: Groups of images and kinds of error in which each system fails, see
-            `evaluation.compare.failure_analysis`.
-        decisions: One row per image and system: ``label``, ``score``, ``probability``,
-            ``decision_<policy>``, ``localised`` (positive images with trusted boxes only),
-            ``point_x``, ``point_y`` (original px), ``x_class``, ``patient_id``.
-        notes: Things that a reader must know, such as images left out.
-        provenance: Ids, seeds, versions, commands: written into the report, never read for a fact.
-        records: Records of each system, such as its recipe, for the methods section.
+        display_name: Name of the finding as it is shown to people.
+        findings: Names of the findings that count: an image is positive if any of them is present.
+        systems: Output of each system by its display name, in the order of the report; the first is
+            the reference system.
+        estimates: All figures of systems and all paired differences, by image, with intervals.
+        tests: Table of paired tests, see `evaluation.compare.paired_tests`.
+        failures: Table of the failure analysis, see `evaluation.compare.failure_analysis`.
+        decisions: Table with one row for each image and system: ``image_id``, ``system``,
+            ``label``, ``score``, ``probability``, ``decision_<policy>``, ``localised`` (known only
+            for positive images whose lesions are all boxed), ``point_x`` and ``point_y`` (original
+            px), ``x_class`` and ``patient_id``.
+        notes: Notes that a reader must know, such as a number of images that are left out.
+        provenance: Ids, seeds, versions and commands, which are written into the report.
+        records: Records of each system for the methods section, such as its training recipe.
         split: Name of the split that gave the images their roles.
-        replicates: Number of resamples; `None` where unknown.
-        protocol: The question.
-        by_unit: The image-level figures by study or patient; `None` where images are the unit.
-        uses: Uses of the test images, where these are logged.
-        background: Facts about the data.
+        replicates: Number of bootstrap resamples; `None` where it is unknown.
+        protocol: The question of the comparison.
+        by_unit: Image-level figures by study or patient; `None` if images are the only unit.
+        uses: Logged uses of the test images; `None` if no log was read.
+        background: Facts about the data set and the training of the systems.
         goals: Results of the protocol's goals.
-        guarantees: Guarantees of thresholds on validation, and what was observed on test.
-        patients_known: False if no patient is known, so that each image counts by itself.
-        by_reader: The primary difference by each reader's labels; empty where not asked for.
-        labelled: Labels and scores that the answer rests on; `None` where unknown.
-        reference: The stated error of the labels; `None` where none was stated.
+        guarantees: Guarantees of the thresholds, each with the rates that were observed on the test
+            images.
+        patients_known: False if no patient is known, so that each image counts as a patient.
+        by_reader: Primary difference by the labels of each reader; empty if it was not computed.
+        labelled: Labels and scores on which the answer is based; `None` where they are unknown.
+        reference: Stated error of the labels; `None` if none was stated.
+
+    Example:
+        >>> from cxr_compare.evaluation.compare.estimates import Estimate
+        >>> from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+        >>> estimates = Estimates("opacity", "image",
+        ...     systems={"A": {MetricKey(ALL, "", "auroc"): Estimate(0.9, 0.85, 0.95)}},
+        ...     differences={})
+        >>> decisions = pd.DataFrame({"image_id": ["a", "b"], "system": "A"})
+        >>> Comparison("opacity", "opacity", ("opacity",), {"A": SystemResult()}, estimates,
+        ...     decisions)
+        <Comparison of A on opacity: 2 test images>
     """
 
     finding: str
@@ -94,56 +108,72 @@ class Comparison:
 
     @property
     def names(self) -> list[str]:
-        """Display names of the systems, in the order given."""
+        """Display names of the systems, the reference system first."""
         return list(self.systems)
 
     @cached_property
     def policies(self) -> list[str]:
-        """Every policy that any system has a confusion matrix for, in order."""
+        """Threshold policies for which at least one system has a confusion matrix."""
         policies = [policy for result in self.systems.values() for policy in result.confusion]
         return list(dict.fromkeys(policies))
 
     @property
     def main_policy(self) -> str:
-        """Policy of everything that is shown at one threshold; empty without one."""
+        """Threshold policy of all results that are shown at one threshold only; empty if none."""
         return self.protocol.main_policy(self.policies)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """Tidy table by image, a row for each figure; a paired difference has system ``A - B``."""
+        """Tidy table of all figures by image, one row each, with the columns of `COLUMNS`.
+
+        In the row of a paired difference, the system is called ``A - B``.
+        """
         return self.estimates.table()
 
     @property
     def effective_patients(self) -> float | None:
-        """Effective number of patients of the rarer class; `None` where unknown."""
+        """Effective number of patients of the rarer class; `None` where it is unknown."""
         return self.estimates.get(self.names[0], "auroc").effective_patients
 
     @property
     def seeds(self) -> dict[str, int]:
-        """Number of training runs behind each system, where known."""
+        """Number of training runs behind each system, for the systems of which it is known."""
         seeds = {name: result.seeds for name, result in self.systems.items()}
         return {name: count for name, count in seeds.items() if count is not None}
 
     @property
     def same_training(self) -> dict[str, str]:
-        """Name of the first system of the same training, by the others, such as a run's export."""
-        ids = {name: result.training_id for name, result in self.systems.items()}
-        exported = {ids[name] for name, result in self.systems.items() if result.exported}
-        first_of: dict[str | None, str] = {}
+        """Systems that use the same training as an earlier one, by the name of the earlier one.
+
+        A run and its export use one training, and so do the predictions of a run with and without
+        test-time views. The dictionary maps the name of the later system to that of the earlier.
+        """
         same: dict[str, str] = {}
-        for name in self.names:
-            training = ids[name]
-            if training not in exported:
-                continue
-            if training in first_of:
-                same[name] = first_of[training]
-            else:
-                first_of[training] = name
+        for position, name in enumerate(self.names):
+            for earlier in self.names[:position]:
+                if earlier not in same and self._of_one_training(earlier, name):
+                    same[name] = earlier
+                    break
         return same
+
+    def _of_one_training(self, first: str, second: str) -> bool:
+        """Return True if two systems predict with the same trained network.
+
+        With test-time views, a run has another training id than without them, but the same record
+        of the run. So both are compared.
+        """
+        ids = [self.systems[name].training_id for name in (first, second)]
+        runs = [
+            (self.records.get(name, {}).get("recipe") or {}).get("run") for name in (first, second)
+        ]
+        return (ids[0] is not None and ids[0] == ids[1]) or (bool(runs[0]) and runs[0] == runs[1])
 
     @property
     def triage(self) -> list[str]:
-        """Results of triage on the test images, a sentence for each system that has it."""
+        """Results of triage on the test images, one sentence for each system with triage.
+
+        Triage rules images out or in by score, and refers the others to a reader.
+        """
         sentences = []
         for name, result in self.systems.items():
             triage = result.decisions[0].triage if result.decisions else None
@@ -165,12 +195,27 @@ class Comparison:
         return sentences
 
     def tests_by(self, unit: str) -> PairTests:
-        """Return the tests of pairs of systems by image, study or patient."""
+        """Return the paired tests by one unit.
+
+        Args:
+            unit: ``image``, ``study`` or ``patient``.
+
+        Returns:
+            The tests of all pairs of systems by this unit.
+        """
         tests = self.tests
         return PairTests(tests[tests["unit"] == unit] if "unit" in tests else tests)
 
     def with_uses(self, uses: TestSetUses) -> Comparison:
-        """Return the comparison with the uses of the test images, noted where they are unknown."""
+        """Return a copy of the comparison with the logged uses of the test images.
+
+        Args:
+            uses: Uses of the test images, or the reason why they are unknown.
+
+        Returns:
+            The comparison with `uses` and its provenance set, and with a note if the uses are
+            unknown.
+        """
         notes = list(self.notes)
         if uses.problem:
             notes.append(Note("uses", uses.problem))
@@ -179,17 +224,28 @@ class Comparison:
 
     @property
     def answer_estimates(self) -> Estimates:
-        """Figures that the answer rests on, by the protocol's unit."""
+        """Figures on which the answer is based.
+
+        They are the figures by study or patient if the protocol has that unit, and otherwise the
+        figures by image.
+        """
         grouped = self.protocol.unit in ("study", "patient")
         return self.by_unit if grouped and self.by_unit is not None else self.estimates
 
     @cached_property
     def answer(self) -> Verdict:
-        """Answer with its scope and the further comparisons, by the protocol's unit."""
+        """Answer of the comparison with its limits, further conclusions and cautions."""
         estimates = self.answer_estimates
         context = AnswerContext(
             seeds=self.seeds,
             same_training=self.same_training,
+            unequal=unequal_conditions(
+                {
+                    name: self.records[name]
+                    for name in self.records
+                    if name not in self.same_training
+                }
+            ),
             n_synthetic=self.background.synthetic,
             cautions=list_cautions(self.background, estimates, self.failures, self.notes),
             uses_before=None if self.uses is None else self.uses.before_protocol,
@@ -206,7 +262,10 @@ class Comparison:
 
     @cached_property
     def wrong_labels(self) -> HeadlineLabels | None:
-        """Labels that must be wrong to overturn the headline; `None` if it shows no difference."""
+        """Labels that must be wrong for the headline's difference in AUROC to be no longer shown.
+
+        The value is `None` if the headline claims no difference in AUROC.
+        """
         if self.labelled is None or self.protocol.goals:
             return None
         estimates = self.answer_estimates
@@ -214,7 +273,11 @@ class Comparison:
 
     @cached_property
     def tests_with_holm(self) -> pd.DataFrame:
-        """Tests with ``p_holm`` over the family of the answer, or of the findings below it."""
+        """Table of tests with the column ``p_holm``, the p-values corrected by Holm's method.
+
+        All comparisons of the answer are corrected together, and all comparisons of the further
+        conclusions are corrected together.
+        """
         tests = self.tests.copy()
         tests_of_unit = self.tests_by(self.answer_estimates.unit)
         for family in (self.answer.claims, self.answer.further_claims):

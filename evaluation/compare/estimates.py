@@ -1,4 +1,4 @@
-"""Estimates: every figure of the systems and of their differences, and the tidy table of them."""
+"""Estimates: all figures of systems and their differences with intervals, and their tidy table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COLUMNS = (
     "effective_patients",
     "note",
 )
-"""Columns of `Estimates.table`."""
+"""Columns of the tidy table of `Estimates.table`."""
 TIDY_COLUMNS = (
     "system",
     "metric",
@@ -53,17 +53,20 @@ TIDY_COLUMNS = (
     "n_patients",
     "n_positive",
 )
-"""Columns of `to_frame` of every result."""
+"""Columns of the table that ``to_frame`` of every result returns."""
 AGAINST, FOR = "all_against", "all_for"
-"""Subgroups of all images that any system should have run on: one without a result or a known
-label counts against each system, or for it."""
+"""Subgroups of all test images, including those without a result or a known label.
+
+Such images are left out of all other figures. In the first subgroup they count against each system,
+in the second for it.
+"""
 CORRECTED = "all_corrected"
 """Subgroup of all images, with figures that are corrected for a stated error of the labels."""
 _LAST = (AGAINST, FOR, CORRECTED)
 OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
 REFITTED = "refitted on resampled validation patients"
 FIXED_CHOICE = "fixed choice"
-"""Words in the method of an interval or test: choices of validation made again, or fixed."""
+"""Words in the name of a method, for validation choices that are made again or that are fixed."""
 THRESHOLDS = "thresholds"
 _BETWEEN = " - "
 _UNKNOWN_ENDS = (np.nan, np.nan)
@@ -75,15 +78,24 @@ _NAMED_FIRST: dict[str, IntervalKind] = {
     "Obuchowski-Rockette,": "seeds",
     "exact": "exact",
 }
-"""First word of ``ci_method`` in a stored table, for methods other than the bootstrap."""
+"""Kind of an interval by the first word of ``ci_method``; all other words mean the bootstrap."""
 
 
 class SampleSize(NamedTuple):
-    """Number of images and patients that a figure is computed on.
+    """Number of images and patients on which a figure is computed.
 
-    By study or patient, ``n_images`` counts studies or patients. ``effective_patients`` counts
-    those of the class that the figure is a share of, otherwise of the rarer class; see
-    `evaluation.statistics.clustered_variance.effective_patients`.
+    Attributes:
+        n_images: Number of images; if studies or patients are the unit, number of these.
+        n_patients: Number of patients who have them.
+        n_positive: Number of positive images (studies, patients).
+        effective_patients: Effective number of patients, see `effective_patients` of
+            `evaluation.statistics.clustered_variance`: of the positive or negative class if the
+            figure is a share of that class, otherwise of the class with fewer. `None` where it is
+            unknown.
+
+    Example:
+        >>> SampleSize(n_images=40, n_patients=30, n_positive=10).n_patients
+        30
     """
 
     n_images: int = 0
@@ -95,12 +107,16 @@ class SampleSize(NamedTuple):
     def from_images(
         cls, evaluated: EvaluationSet, chosen: npt.NDArray[np.bool_], of_class: str
     ) -> SampleSize:
-        """Count chosen images of an evaluation.
+        """Count the images and patients of a part of the evaluated images.
 
         Args:
-            evaluated: The evaluated images.
-            chosen: True for the images that count, shape ``(N,)``.
-            of_class: ``positive`` or ``negative`` for a share of these; empty for another figure.
+            evaluated: The N evaluated images.
+            chosen: True for the images on which the figure is computed, shape ``(N,)``.
+            of_class: ``positive`` or ``negative`` if the figure is a share of this class; empty
+                for any other figure.
+
+        Returns:
+            The counts, with the effective number of patients of the class.
         """
         classes = {"positive": chosen & evaluated.y_true, "negative": chosen & ~evaluated.y_true}
         effective = {
@@ -117,21 +133,26 @@ class SampleSize(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate(Interval):
-    """One figure of one system, or of the difference of two.
+    """One figure of a system, or the difference of two systems in one figure, with its interval.
+
+    A figure may depend on choices that were made on validation images, such as a threshold. The
+    bootstrap then resamples validation patients as well, and each resample makes the choice again,
+    so that the interval includes the uncertainty of the choice.
 
     Attributes:
-        method: Method of the interval, as in ``ci_method``.
-        kind: Kind of that method; `None` without an interval.
-        counts: Number of images and patients that it is computed on.
-        family: For a difference, the ends of its interval as one of 1, 2, 3, ... comparisons: the
-            ``k``-th pair covers `family_level` ``(k)``.
-        fixed_choice_interval: Ends of the interval with fixed choices, where resamples of
-            validation make the choices again for the interval itself; else `None`.
-        n_chosen_on: Number of positive validation images (studies, patients) that its threshold or
-            score cut was chosen on; for a difference the smaller number. `None` without a choice.
-        refitted: True if the resamples choose its threshold, or score cut of boxes, again.
-        fixed_choices: Further choices of validation that no resample makes again.
-        refitted_choices: Names of the choices that the resamples make again.
+        method: Name of the method of the interval, as in the column ``ci_method``.
+        kind: Kind of that method; `None` if there is no interval.
+        counts: Number of images and patients on which the figure is computed.
+        family: For a difference, both ends of its interval as one of 1, 2, 3, ... comparisons. The
+            interval for k comparisons has the coverage ``family_level(k)``.
+        fixed_choice_interval: Ends of the interval with validation choices fixed, if the resamples
+            make them again for the interval itself; otherwise `None`.
+        n_chosen_on: Number of positive validation images (studies, patients) on which the threshold
+            or score cut was chosen; for a difference the smaller number. `None` if nothing was
+            chosen.
+        refitted: True if the resamples choose the threshold, or the score cut of boxes, again.
+        fixed_choices: Names of the validation choices that no resample makes again.
+        refitted_choices: Names of the validation choices that the resamples make again.
 
     Example:
         >>> estimate = Estimate(0.9, 0.85, 0.95, method="clustered")
@@ -151,11 +172,11 @@ class Estimate(Interval):
 
     @property
     def effective_patients(self) -> float | None:
-        """Effective number of patients, see `SampleSize`; `None` where unknown."""
+        """Effective number of patients, see `SampleSize`; `None` where it is unknown."""
         return self.counts.effective_patients
 
     def reversed(self) -> Estimate:
-        """Return the same difference, taken the other way round."""
+        """Return the difference with the two systems exchanged: B - A instead of A - B."""
         ends = self.fixed_choice_interval
         return replace(
             self,
@@ -167,7 +188,15 @@ class Estimate(Interval):
         )
 
     def within(self, comparisons: int) -> Estimate:
-        """Return the figure with its interval as one of several comparisons; none where unknown."""
+        """Return the difference with the interval that it has as one of several comparisons.
+
+        Args:
+            comparisons: Number of comparisons, at least 1.
+
+        Returns:
+            The difference with the wider interval. It has no interval if the one for this number of
+            comparisons is unknown.
+        """
         if comparisons == 1 or not self.bounded:
             return self
         known = comparisons <= len(self.family)
@@ -176,13 +205,24 @@ class Estimate(Interval):
 
 
 Differences = Mapping[tuple[str, str], Mapping[MetricKey, Floats | ClusteredEstimate]]
-"""Replicates of the difference by pair and figure; with several seeds, its estimate."""
+"""Replicates of paired differences, by pair of systems and figure.
+
+A replicate is the value on one bootstrap resample; the shape is ``(R,)``. If a system has several
+training seeds, the estimate over seeds takes the place of the replicates.
+"""
 
 
 def is_chosen(policy: str) -> bool:
-    """Return True if another validation set may choose another threshold for a policy.
+    """Return True if other validation images might choose another threshold for a policy.
 
-    A declared threshold is no choice, and a guarantee is about the threshold as it is.
+    A threshold that is declared, such as ``threshold=0.5``, is not chosen. A guarantee is a
+    statement about the threshold as it is, so it counts as not chosen as well.
+
+    Args:
+        policy: Rule for the threshold, such as ``max_f1``; empty for a figure without a threshold.
+
+    Returns:
+        True if the threshold is chosen on validation images and has no guarantee.
 
     Example:
         >>> is_chosen("max_f1"), is_chosen("threshold=0.5")
@@ -192,10 +232,14 @@ def is_chosen(policy: str) -> bool:
 
 
 def choices_text(choices: Mapping[str, bool]) -> str:
-    """Return the end of a method's name, on the choices of validation behind a figure.
+    """Return the end of a method's name, which names the validation choices behind a figure.
 
     Args:
-        choices: Names of the choices: True for those that resamples make again.
+        choices: For each choice by its name, True if the resamples make it again and False if it
+            is fixed.
+
+    Returns:
+        A text that begins with a comma, or an empty text if there is no choice.
 
     Example:
         >>> choices_text({"thresholds": True, "calibration": False})
@@ -208,7 +252,13 @@ def choices_text(choices: Mapping[str, bool]) -> str:
 
 
 def family_level(comparisons: int) -> float:
-    """Return the coverage of each interval if several shall hold at once with 95 % (Bonferroni).
+    """Return the coverage that each of several intervals needs if all are to hold with 95 %.
+
+    Args:
+        comparisons: Number of intervals that are to hold at once.
+
+    Returns:
+        ``1 - 0.05 / comparisons``, which is the Bonferroni correction.
 
     Example:
         >>> family_level(1), family_level(2)
@@ -218,7 +268,19 @@ def family_level(comparisons: int) -> float:
 
 
 def family_levels(n_systems: int) -> list[float]:
-    """Return the levels of a difference as one of 1, 2, 3, ... comparisons, for all claims."""
+    """Return the coverage that each interval needs if 1, 2, 3, ... intervals are to hold at once.
+
+    Args:
+        n_systems: Number of systems in the comparison.
+
+    Returns:
+        `family_level` of 1, 2, 3, ..., up to the largest number of claims that a verdict about this
+        number of systems can make.
+
+    Example:
+        >>> family_levels(2)[:2], len(family_levels(2))
+        ([0.95, 0.975], 10)
+    """
     return [family_level(size) for size in range(1, max(10, n_systems) * (n_systems - 1) + 1)]
 
 
@@ -227,13 +289,15 @@ _ByKey = Mapping[MetricKey, Estimate]
 
 @dataclass(frozen=True)
 class Estimates:
-    """Every figure of a comparison by image, study or patient.
+    """All figures and paired differences of a comparison, by image, study or patient.
 
     Attributes:
-        target: Name of the target.
-        unit: ``image``, ``study`` or ``patient``.
-        systems: By display name and metric, the reference system first.
-        differences: By first and second system and metric.
+        target: Name of the target: the question that is evaluated, such as ``lung_opacity``.
+        unit: Unit that is counted: ``image``, ``study`` or ``patient``.
+        systems: Figures of each system by its display name and by metric, the reference system
+            first.
+        differences: Paired differences, first minus second system, by the names of both systems and
+            by metric.
 
     Example:
         >>> Estimates("opacity", "study", systems={"A": {}}, differences={}).plural_unit
@@ -256,24 +320,39 @@ class Estimates:
 
     @property
     def contrast_level(self) -> float:
-        """Coverage of each interval for which all contrasts with the reference hold at once."""
+        """Coverage of each interval if all differences from the reference system are to hold."""
         return family_level(len(self.systems) - 1)
 
     def get(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Estimate:
-        """Return a figure of a system; an undefined one where there is none.
+        """Return one figure of a system.
 
         Args:
-            system: Display name.
-            metric: Short name of the metric.
-            policy: Threshold policy; empty for a figure without a threshold.
-            subgroup: Images that it is computed on.
+            system: Display name of the system.
+            metric: Short name of the metric, such as ``auroc``.
+            policy: Rule by which the threshold was chosen; empty for a figure without a threshold.
+            subgroup: Name of the group of images on which the figure is computed.
+
+        Returns:
+            The figure with its interval; an estimate of NaN if there is no such figure.
         """
         return self.systems.get(system, {}).get(MetricKey(subgroup, policy, metric), Estimate())
 
     def difference(
         self, first: str, second: str, metric: str, policy: str = "", *, subgroup: str = ALL
     ) -> Estimate:
-        """Return the paired difference first - second, in whichever order it is stored."""
+        """Return the paired difference of two systems in one figure, first minus second.
+
+        Args:
+            first: Display name of the first system.
+            second: Display name of the second system. The order in which the pair is stored does
+                not matter.
+            metric: Short name of the metric, such as ``auroc``.
+            policy: Rule by which the threshold was chosen; empty for a figure without a threshold.
+            subgroup: Name of the group of images on which the figure is computed.
+
+        Returns:
+            The difference with its interval; an estimate of NaN if there is no such difference.
+        """
         key = MetricKey(subgroup, policy, metric)
         stored = self.differences.get((first, second), {}).get(key, Estimate())
         if stored.known or stored.note:
@@ -281,7 +360,10 @@ class Estimates:
         return self.differences.get((second, first), {}).get(key, Estimate()).reversed()
 
     def __iter__(self) -> Iterator[tuple[str, MetricKey, Estimate]]:
-        """Iterate over all figures with their display names, systems before differences."""
+        """Iterate over all figures: display name, metric and estimate, systems before differences.
+
+        The display name of a difference is ``A - B``.
+        """
         for name, estimates in self.systems.items():
             for key, estimate in estimates.items():
                 yield name, key, estimate
@@ -292,11 +374,14 @@ class Estimates:
     def changed(
         self, change: Callable[[tuple[str, ...], MetricKey, Estimate], Estimate | None]
     ) -> Estimates:
-        """Return the estimates after a change of each.
+        """Return a copy of the estimates in which every estimate is changed by a function.
 
         Args:
-            change: Function of one or two system names, the metric and the estimate; it returns the
-                new estimate, or `None` to drop it.
+            change: Function of the names (of one system, or of the two systems of a difference),
+                the metric and the estimate. It returns the new estimate, or `None` to drop it.
+
+        Returns:
+            The changed estimates.
         """
 
         def changed_ones(names: tuple[str, ...], estimates: _ByKey) -> dict[MetricKey, Estimate]:
@@ -317,8 +402,11 @@ class Estimates:
         """Add the estimates of the same systems on other images, as a subgroup.
 
         Args:
-            other: Estimates on the other images.
-            subgroup: Name of the subgroup.
+            other: Estimates of the same systems and pairs on the other images.
+            subgroup: Name under which they are added.
+
+        Returns:
+            The estimates, with those of the subgroup in addition.
         """
 
         def joined(estimates: _ByKey, more: _ByKey) -> dict[MetricKey, Estimate]:
@@ -338,7 +426,10 @@ class Estimates:
         )
 
     def table(self) -> pd.DataFrame:
-        """Return the tidy table with the columns of `COLUMNS`; an undefined figure is NaN."""
+        """Return the tidy table of all figures, one row each, with the columns of `COLUMNS`.
+
+        An undefined figure is NaN. Figures on further images and thresholds come last.
+        """
         rows = [
             {
                 "target": self.target,
@@ -361,7 +452,7 @@ class Estimates:
             }
             for name, key, figure in self
         ]
-        # Estimates on other images, and thresholds, come after all others.
+        # Estimates on further images, and thresholds, come after all others.
         rows.sort(
             key=lambda row: (
                 row["subgroup"] in (AGAINST, FOR, CORRECTED) or row["metric"] == "threshold"
@@ -372,7 +463,15 @@ class Estimates:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Estimates:
-        """Read estimates from the tidy table of one target and unit, as a report stores it."""
+        """Read estimates from a tidy table, as a report stores it.
+
+        Args:
+            table: Table with the columns of `COLUMNS`, of one target and one unit.
+
+        Returns:
+            The estimates. The wider intervals for several comparisons are not stored, so they are
+            missing.
+        """
         rows: list[dict[str, Any]] = [
             {str(key): value for key, value in row.items() if not pd.isna(value)}
             for row in table.to_dict("records")
@@ -399,7 +498,7 @@ class Estimates:
 
 
 def _from_row(row: Mapping[str, Any]) -> Estimate:
-    """Read an estimate from a row of a stored table without its missing values."""
+    """Read an estimate from a row of a stored table, from which missing values are left out."""
     method = str(row.get("ci_method", ""))
     kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
     ends = [row.get(f"ci_{end}_fixed_choice", row.get(f"ci_{end}_held")) for end in ("low", "high")]
@@ -421,7 +520,7 @@ def _from_row(row: Mapping[str, Any]) -> Estimate:
 
 
 def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
-    """Return the two systems of a difference; None for the name of one system."""
+    """Return the two systems if a name is that of a difference, ``A - B``; None otherwise."""
     parts = name.split(_BETWEEN)
     for end in range(1, len(parts)):
         first = _BETWEEN.join(parts[:end])
@@ -433,21 +532,47 @@ def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class PairTests:
-    """Tests of pairs of systems on all images, as `paired_tests` gives them."""
+    """Look-up in a table of paired tests, for the tests on all images by patient.
+
+    Attributes:
+        table: Table of tests from `paired_tests`, by one unit; empty if there are none.
+
+    Example:
+        >>> PairTests().p_value("A", "B", ("auroc", "")) is None
+        True
+    """
 
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def known(self) -> bool:
-        """True if there are tests."""
+        """True if the table has at least one test."""
         return len(self.table) > 0
 
     def p_value(self, first: str, second: str, key: tuple[str, str]) -> float | None:
-        """Return Holm's p-value over all pairs of one metric and policy, where it is known."""
+        """Return the p-value of a pair, corrected by Holm's method over all pairs of systems.
+
+        Args:
+            first: Name of one system.
+            second: Name of the other system.
+            key: Metric and policy; the policy is empty for a figure without a threshold.
+
+        Returns:
+            The p-value in [0, 1]; None where there is no test.
+        """
         return self._tested(first, second, key, "p_holm_pairs")
 
     def detectable(self, first: str, second: str, key: tuple[str, str]) -> float | None:
-        """Return the smallest difference of a figure that the test set could have shown."""
+        """Return the smallest true difference that a test set of this size shows with 80 % power.
+
+        Args:
+            first: Name of one system.
+            second: Name of the other system.
+            key: Metric and policy; the policy is empty for a figure without a threshold.
+
+        Returns:
+            The difference, above 0; None where it is unknown.
+        """
         return self._tested(first, second, key, "detectable")
 
     def _tested(self, first: str, second: str, key: tuple[str, str], column: str) -> float | None:
@@ -457,16 +582,17 @@ class PairTests:
     def rows_of(
         self, first: str, second: str, key: tuple[str, str], column: str = "p_value"
     ) -> pd.Series:
-        """Return a column of the tests of a pair, where known, on all images and by patient.
+        """Return one column of all tests of a pair on all images by patient.
 
         Args:
-            first: One system.
-            second: The other system.
-            key: Metric and policy.
-            column: Name of the column.
+            first: Name of one system.
+            second: Name of the other system.
+            key: Metric and policy; the policy is empty for a figure without a threshold.
+            column: Name of the column, one of `TEST_COLUMNS` of `paired_tests`.
 
         Returns:
-            The values; the metric's own test comes first.
+            The known values, shape ``(tests,)``, in the order of the table: the test that decides
+            comes first.
         """
         table = self.table
         if column not in table:

@@ -1,4 +1,8 @@
-"""Trained models on the test images: by image, by study or patient, and with failures counted."""
+"""Evaluation of trained models on the test images, by image and by study or patient.
+
+The module also counts images without a result or a known label, once against each system and once
+for it.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +43,17 @@ _FIRST = ("auroc", "average_precision", "ap50", "ap", "froc_mean", "wafroc", "po
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A trained model on the evaluated images: its decision rule, its output and its figures."""
+    """Trained model with its decision, its output and its figures on the evaluated images.
 
-    name: str  # name of its system, with the number of the seed where there are several
+    Attributes:
+        name: Name of the system, with the number of the training seed if there are several.
+        system: The system with all its stored output.
+        decision: Thresholds, calibration and rules that were chosen on the validation images.
+        output: Output of the system on the evaluated images.
+        scorecard: All figures of the model on the evaluated images.
+    """
+
+    name: str
     system: System
     decision: Decision
     output: SystemOutput
@@ -49,7 +61,7 @@ class EvaluatedModel:
 
     @property
     def first_line(self) -> str:
-        """Line of figures that need no threshold, without intervals."""
+        """Line of text with the figures that need no threshold, without intervals."""
         once = {
             key.metric: figure for key, figure in self.scorecard.once.items() if key.subgroup == ALL
         }
@@ -58,13 +70,28 @@ class EvaluatedModel:
         return f"{self.name}: {', '.join(told)}"
 
     def guarantees(self, truth: GroundTruth) -> list[GuaranteeResult]:
-        """Return the guarantees of its thresholds, and what was observed on test images."""
+        """Compare the guarantees of the model's thresholds with the rates on the test images.
+
+        Args:
+            truth: Ground truth of the data set.
+
+        Returns:
+            One result for each guarantee; empty if no threshold has one.
+        """
         return guarantee_results(
             self.name, self.decision, self.output, truth, self.scorecard.evaluated
         )
 
     def decisions(self, system: str) -> pd.DataFrame:
-        """Return a row for each image, see `Comparison.decisions`."""
+        """Return a table with the scores and decisions of the model, one row for each image.
+
+        Args:
+            system: Display name of the system, for the column ``system``.
+
+        Returns:
+            The columns of `Comparison.decisions` except ``patient_id``. If the model has triage,
+            there is a column ``triage``.
+        """
         scorecard = self.scorecard
         evaluated = scorecard.evaluated
         calibration = self.decision.calibration
@@ -90,11 +117,11 @@ class EvaluatedModel:
 
 
 Models = Mapping[str, Sequence[EvaluatedModel]]
-"""Models of each system, one for each training seed."""
+"""Evaluated models of each system by its display name, one for each training seed."""
 
 
 def _on_lesion(evaluated: EvaluationSet, hit: npt.NDArray[np.bool_] | None) -> pd.Series:
-    """Return hits as a column that is known only for positive images whose boxes are trusted."""
+    """Return hits as a column, missing for all but positive images whose lesions are all boxed."""
     column = pd.Series(pd.array([pd.NA] * len(evaluated.image_ids), dtype="boolean"))
     if hit is not None:
         boxed = evaluated.y_true & evaluated.boxes_trusted
@@ -111,21 +138,26 @@ def evaluate_models(
     *,
     boxes_by: str = BOXES_BY,
 ) -> tuple[Models, list[Note]]:
-    """Derive every model's decision, and score the model on the evaluated images.
+    """Choose the decision of every model, and compute its figures on the evaluated images.
 
-    Localisation figures with the tolerance of one map cell have the same tolerance for all models:
-    the cell of the coarsest map on each image.
+    Some localisation figures tolerate a miss by one cell of an activation map. The tolerance is the
+    same for all models: on each image, the cell of the coarsest map.
 
     Args:
-        systems: Systems by name; the models of each by name, one for each training seed.
+        systems: Models by the name of their system and by their own name, one for each training
+            seed, from `name_models`.
         evaluated: The evaluated images.
-        truth: Ground truth.
-        policies: Policies of systems that were not tuned before.
-        extra_policies: Policies in addition to those that systems are tuned for.
-        boxes_by: Figure that chooses the boxes of systems that were not tuned before.
+        truth: Ground truth, on whose validation images decisions are chosen.
+        policies: Rules by which thresholds are chosen for systems that were not tuned before.
+        extra_policies: Rules for thresholds in addition to those for which systems are tuned.
+        boxes_by: Short name of the metric by which boxes are chosen for systems that were not tuned
+            before.
 
     Returns:
-        The evaluated models, and notes.
+        The evaluated models of each system, and notes on their decisions.
+
+    Raises:
+        InputError: A stored decision differs from the one that the validation images give.
     """
     notes: list[Note] = []
     chosen: dict[str, tuple[SystemOutput, Decision]] = {}
@@ -148,19 +180,29 @@ def evaluate_models(
 
 
 def scorecards_of(models: Models) -> Scorecards:
-    """Return the scorecards of each system, one for each training seed."""
+    """Collect the scorecards of the models of each system.
+
+    A scorecard computes all figures of one model.
+
+    Args:
+        models: Evaluated models of each system, one for each training seed.
+
+    Returns:
+        Scorecards by display name of the system, one for each training seed.
+    """
     return {name: [model.scorecard for model in members] for name, members in models.items()}
 
 
 @dataclass(frozen=True)
 class UnitEvaluation:
-    """Figures by study or patient.
+    """Figures of all systems by study or patient.
 
     Attributes:
-        estimates: The figures; `None` if images are the only unit.
-        scorecards: Their scorecards.
-        notes: Notes about the units.
-        tests: The bootstrap's tests of paired differences; `None` if images are the only unit.
+        estimates: Figures and differences with intervals; `None` if images are the only unit.
+        scorecards: Scorecards of each system, by study or patient; empty if images are the only
+            unit.
+        notes: Notes about the studies or patients.
+        tests: Bootstrap tests of the paired differences; `None` if images are the only unit.
     """
 
     estimates: Estimates | None = None
@@ -179,11 +221,14 @@ def evaluate_by_unit(
     """Evaluate models by study or patient, with thresholds that are chosen by the same unit.
 
     Args:
-        models: Models of each system.
+        models: Evaluated models of each system, one for each training seed.
         evaluated: The evaluated images.
-        truth: Ground truth.
-        unit: ``image`` evaluates nothing; ``study`` or ``patient``.
-        resamples: Number and seed of the resamples.
+        truth: Ground truth, which names the study and patient of each image.
+        unit: ``study`` or ``patient``. With ``image``, nothing is computed.
+        resamples: Number of patients, and number and seed of the bootstrap resamples.
+
+    Returns:
+        The figures, tests and notes by study or patient; empty for ``image``.
     """
     if unit == "image":
         return UnitEvaluation()
@@ -193,7 +238,7 @@ def evaluate_by_unit(
         for name, members in models.items()
     }
     resampled = resampled_figures(truth.finding, scorecards, resamples, unit=unit)
-    # Localisation figures have no row by unit, not even one that says why.
+    # Localisation is evaluated by image only, so its figures get no row, not even one with a note.
     metrics = set()
     for members in scorecards.values():
         for scorecard in members:
@@ -231,7 +276,7 @@ def _unit_scorecard(
 
 
 def _decision_by(unit: Unit, model: EvaluatedModel, truth: GroundTruth) -> Decision:
-    """Return the decision rule; for studies and patients it is chosen again."""
+    """Return the decision of a model; for studies and patients it is chosen again by this unit."""
     chosen = model.decision
     if unit == "image":
         return chosen
@@ -240,7 +285,7 @@ def _decision_by(unit: Unit, model: EvaluatedModel, truth: GroundTruth) -> Decis
 
 
 def _with_thresholds(figures: Estimates, scorecards: Scorecards) -> Estimates:
-    """Add the thresholds, which differ from those by image; with several seeds, the first's."""
+    """Add the thresholds of the first seed as figures, because they differ from those by image."""
     counts = next(iter(next(iter(figures.systems.values())).values())).counts
     systems = {
         name: {
@@ -278,18 +323,26 @@ def with_uncounted_images(
     protocol: Protocol,
     resamples: Resamples,
 ) -> tuple[Estimates, dict[str, Scorecards]]:
-    """Add the main figures on every test image that any model should have run on.
+    """Add the main figures on all test images, including those that are not counted otherwise.
 
-    Images without a result of a model, or without a known label, are not counted otherwise. Here
-    they count once against each system and once for it, as two subgroups. If they count against
-    it, an image without a result is called and ranked the wrong way, and an image of unknown label
-    has the opposite of the label that the system gives it at the main threshold. If they count for
-    it, both are the other way round. An image with neither result nor label counts as positive.
-    Studies and patients with such an image are treated alike.
+    An image that a model did not run on, or whose label is unknown, is left out of all other
+    figures. Here such images count once against each system and once for it, in two subgroups. In
+    the subgroup against it, an image without a result gets the wrong decision and the worst rank,
+    and an image of unknown label gets the opposite of what the system decides at the main
+    threshold. In the subgroup for it, both are the other way round. An image with neither a result
+    nor a label counts as positive. Studies and patients with such an image are treated alike.
+
+    Args:
+        estimates: Figures by image, without these images.
+        models: Evaluated models of each system, one for each training seed.
+        truth: Ground truth, which gives the label of every test image.
+        protocol: The question of the comparison, which gives the main threshold and the goals.
+        resamples: Number and seed of the bootstrap resamples.
 
     Returns:
-        The estimates with both subgroups, and the scorecards of each subgroup for goals, by the
-        unit of the protocol; unchanged and empty if there is no such image.
+        The estimates with both subgroups, and the scorecards of each subgroup by the unit of the
+        protocol, from which goals are evaluated. If there is no such image, the estimates are
+        unchanged and there are no scorecards.
     """
     systems = [model.system for members in models.values() for model in members]
     tried = pd.Index(np.concatenate([system.images["image_id"] for system in systems]))
@@ -316,7 +369,7 @@ def with_uncounted_images(
     def kept(key: MetricKey) -> bool:
         return key.metric in _WITH_UNCOUNTED and key.subgroup == ALL
 
-    # Unknown labels are each system's own: a difference would compare other labels.
+    # An unknown label is set differently for each system, so differences would mix two labels.
     most_names = 2 if labels.notna().all() else 1
     for subgroup, of_case in scorecards.items():
         of_patients = replace(resamples, n_clusters=evaluation_set_of(of_case).n_patients)
@@ -338,15 +391,19 @@ def uncounted_scorecard(
     against: bool,
     unit: Unit,
 ) -> Scorecard:
-    """Make the scorecard of a model on every test image that any model should have run on.
+    """Make the scorecard of a model on all test images, including those not counted otherwise.
 
     Args:
-        model: The model.
-        labels: Label of each image, NaN where unknown.
-        truth: Ground truth.
-        policy: Policy whose threshold decides on images of unknown label.
-        against: Let uncounted images count against the system; otherwise for it.
-        unit: ``image``, ``study`` or ``patient``.
+        model: The evaluated model.
+        labels: Label of each image (1.0, 0.0, or NaN if it is unknown) by image id.
+        truth: Ground truth of the data set.
+        policy: Policy whose threshold decides which label an image of unknown label gets.
+        against: True if images without a result or a label count against the system, False if they
+            count for it, see `with_uncounted_images`.
+        unit: Unit of the scorecard: ``image``, ``study`` or ``patient``.
+
+    Returns:
+        The scorecard, with a score and a label for every image (study, patient).
     """
     system = model.system
     decision = _decision_by(unit, model, truth)
@@ -355,7 +412,7 @@ def uncounted_scorecard(
     thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
     chosen = decision.thresholds.get(policy)
     at = np.inf if chosen is None or chosen.threshold is None else chosen.threshold
-    if decision.chosen_scores is not None:  # between these every refitted threshold lies
+    if decision.chosen_scores is not None:  # every threshold of a resample lies among these scores
         thresholds += decision.chosen_scores.scores.tolist()
     lowest = min([*scored, *thresholds, 0.0]) - 1.0
     highest = max([*scored, *thresholds, 1.0]) + 1.0

@@ -1,4 +1,8 @@
-"""Failure analysis: groups of images, kinds of error and kinds of lesion, with intervals."""
+"""Failure analysis: figures by group of images, kind of error and kind of lesion, with intervals.
+
+The table also has the agreement of systems, decision and cost curves, and the prediction of the
+label from metadata and image borders alone.
+"""
 
 from __future__ import annotations
 
@@ -43,24 +47,27 @@ _SIZE_NAMES = ("up to 2 % of the image", "2 to 6 % of the image", "over 6 % of t
 _SHORTCUT_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
 _LEFT_OUT = "siblings"
 _WHOLE_IMAGE = "picture"
-"""Kind of facts of the whole image, which disease changes, too."""
+"""Kind of facts about the whole image, such as its mean brightness, which disease changes too."""
 RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Risks from which a user would act, at which the decision curve is computed."""
+"""Threshold risks of the decision curve: risks of disease from which a user would act."""
 COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
-"""Share of the cost that missed positives would cause if every image were wrong."""
+"""Points of the cost curve: share of missed positives in the total cost if every image is wrong."""
 TREAT_ALL = "call every image positive"
+"""Name under which the decision curve of this strategy is listed like a system."""
 
 
 def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
-    """Group true lesions by size, number in the image, position and view.
+    """Group true lesions by size, number in the image, position and view of the image.
 
     Args:
-        pairs: Predicted with true boxes.
-        images: Images table in the order of the pairs' images; sizes in px, spacing in mm.
+        pairs: Pairs of predicted and true boxes. Each true box is a lesion.
+        images: Table of images in the order of the images of `pairs`, with ``height`` and ``width``
+            in px and, where they are known, ``spacing_col_mm``, ``spacing_row_mm`` and ``view``.
 
     Returns:
-        The group of each lesion by topic, shape ``(lesions,)``, "" where it is unknown. Topics in
-        which all lesions are of one group are left out.
+        For each topic, such as ``lesion_size``, the name of the group of each lesion, shape
+        ``(lesions,)``; an empty name where it is unknown. A topic is left out if all lesions are in
+        one group.
     """
     corners = pairs.truth.corners
     image = pairs.truth.image
@@ -87,7 +94,15 @@ def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
 
 
 def trusted_spacing(images: pd.DataFrame) -> Floats:
-    """Return the pixel spacing of each image in mm (column, row), NaN where it cannot be right."""
+    """Return the pixel spacing of each image, if it gives a plausible size of the whole image.
+
+    Args:
+        images: Table of images with ``width`` in px, ``spacing_col_mm`` and ``spacing_row_mm``.
+
+    Returns:
+        Width and height of a pixel in mm, shape ``(images, 2)``. Both are NaN where the spacing is
+        unknown, or where the width of the image in mm is outside `FIELD_WIDTH_MM`.
+    """
     names = ["spacing_col_mm", "spacing_row_mm"]
     if not set(names) <= set(images):
         return np.full((len(images), 2), np.nan)
@@ -98,20 +113,20 @@ def trusted_spacing(images: pd.DataFrame) -> Floats:
 
 
 def _numbers(images: pd.DataFrame, name: str) -> Floats:
-    """Return a column of the images as numbers, NaN where it is unknown or not there."""
+    """Return a column of the table as numbers; NaN where a value or the whole column is missing."""
     if name not in images:
         return np.full(len(images), np.nan)
     return images[name].to_numpy(np.float64, na_value=np.nan)
 
 
 def _cut(values: Floats, edges: Sequence[float], names: Sequence[str]) -> Groups:
-    """Return the name of the interval that each value lies in; "" where it is unknown."""
+    """Return the name of the range in which each value lies; an empty name for NaN."""
     groups = np.array(names, dtype=object)[np.digitize(values, edges, right=True)]
     return np.where(np.isnan(values), "", groups).astype(object)
 
 
 def _images_of(evaluated: EvaluationSet, images: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the images table in the order of the evaluated images."""
+    """Return the rows of the table of images, in the order of the evaluated images."""
     rows = images.drop_duplicates("image_id").set_index("image_id")
     return rows.reindex(evaluated.image_ids).reset_index()
 
@@ -120,11 +135,11 @@ _Rows = npt.NDArray[np.bool_]
 
 
 class _GroupRows(NamedTuple):
-    """Rows of a group, and the rows of all other groups, shape ``(N,)``."""
+    """Rows of a group, and rows of all other groups."""
 
     name: str
-    inside: _Rows
-    outside: _Rows
+    inside: _Rows  # (N,), True for rows of the group
+    outside: _Rows  # (N,), True for rows of other groups
 
 
 def _split_groups(groups: Groups) -> Iterator[_GroupRows]:
@@ -136,9 +151,38 @@ def _split_groups(groups: Groups) -> Iterator[_GroupRows]:
 def with_tests(
     table: pd.DataFrame, scorecards: Scorecards, groups: Mapping[str, Groups], policy: str
 ) -> pd.DataFrame:
-    """Replace p-values of gaps with few patients by permutation, and add Holm's over all.
+    """Complete the p-values of the gaps between groups.
 
-    With several training seeds, which are random, too, the larger p-value counts.
+    A gap is the difference between a group and the rest of the images. If the group or the rest has
+    few patients, its p-value is replaced by that of a permutation test. A permutation test does not
+    show the variation between training seeds, so if a system has several seeds, the larger of the
+    two p-values is taken. At last all p-values are corrected together by Holm's method.
+
+    Args:
+        table: Table of shares from `Shares.table`; it is changed in place.
+        scorecards: Scorecards of each system, one for each training seed.
+        groups: Name of the group of each image by topic, shape ``(N,)``; empty where it is unknown.
+        policy: Policy of the threshold at which images are called positive.
+
+    Returns:
+        The table, with ``p_value`` replaced and ``p_holm`` filled in the rows of gaps.
+
+    Example:
+        >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
+        >>> from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+        >>> n = np.arange(60)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n % 3 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> chosen = {"threshold=0.5": ThresholdChoice("threshold=0.5", 0.5)}
+        >>> scorecards = {"A": [Scorecard(evaluated, pd.Series(n % 4 / 4), chosen)]}
+        >>> resamples = Resamples(60, 100, 0)
+        >>> groups = {"sex": np.array(["F", "M"] * 30, dtype=object)}
+        >>> shares = Shares.from_scorecards(scorecards, "threshold=0.5", resamples, {"sex"})
+        >>> add_groups(shares, scorecards, groups, "threshold=0.5")
+        >>> table = shares.table(["A"], resamples)
+        >>> table = with_tests(table, scorecards, groups, "threshold=0.5")
+        >>> bool((table["p_holm"].dropna() >= table["p_value"].dropna()).all())
+        True
     """
     is_gap = table["p_value"].notna()
     has_seeds = max(map(len, scorecards.values())) > 1
@@ -163,20 +207,21 @@ def with_tests(
 def permuted_p_values(
     scorecards: Scorecards, policy: str, inside: _Rows, outside: _Rows
 ) -> dict[tuple[str, str], float]:
-    """Compute permutation p-values of gaps between a group and the rest, for few patients.
+    """Compute permutation p-values of the gaps between a group and the rest, for few patients.
 
-    A p-value is computed for a figure only if the group, or the rest, has fewer than `FEW` patients
-    whose images the figure uses: positive images for sensitivity, negative images for specificity,
-    and both for AUROC. Thresholds stay fixed.
+    A p-value is computed for a figure only if the group or the rest has fewer than `FEW` patients
+    with images that the figure uses: positive images for sensitivity and localised sensitivity,
+    negative images for specificity, and each of both classes for AUROC. Thresholds are fixed.
 
     Args:
-        scorecards: Scorecards of each system.
-        policy: Threshold policy.
-        inside: True for images of the group, shape ``(N,)``.
-        outside: True for images of the rest, shape ``(N,)``.
+        scorecards: Scorecards of each system, one for each training seed.
+        policy: Policy of the threshold at which images are called positive.
+        inside: True for the images of the group, shape ``(N,)``.
+        outside: True for the images of the rest, shape ``(N,)``.
 
     Returns:
-        P-values by metric and system, or ``FIRST - OTHER`` for differences.
+        P-values in [0, 1] by metric and name of the system. The name is ``FIRST - OTHER`` for the
+        difference between the gaps of two systems.
     """
     evaluated = evaluation_set_of(scorecards)
     p_values: dict[tuple[str, str], float] = {}
@@ -191,7 +236,7 @@ def permuted_p_values(
         if not 0 < min((len(np.unique(side)) for side in sides), default=0) < FEW:
             continue
         rows = np.flatnonzero(of & known)
-        side = inside[rows] ^ (inside[rows].mean() > 0.5)  # the smaller takes less time
+        side = inside[rows] ^ (inside[rows].mean() > 0.5)  # the smaller side, which is faster
         exchanged = ExchangedPatients(side, truth[rows], patients[rows])
         gaps = {
             name: [exchanged.auroc_gap(scorecard.scores[rows]) for scorecard in members]
@@ -205,7 +250,7 @@ def permuted_p_values(
 
 
 def _add_combined_auroc(shares: Shares, scorecards: Scorecards) -> None:
-    """Add the AUROC of the mean probability of two systems, and what it gains over each of them."""
+    """Add the AUROC of the mean probability of two systems, and its gain over each of the two."""
     evaluated = evaluation_set_of(scorecards)
     name = ShareName("combined", "", "", "auroc")
 
@@ -237,17 +282,38 @@ def failure_table(
     prevalence: Prevalence | None,
     resamples: Resamples,
 ) -> pd.DataFrame:
-    """Tabulate in which groups and ways each system fails, with the shortcut baseline.
+    """Make the table of the failure analysis: where and how each system fails.
 
     Args:
-        models: Models of each system.
-        truth: Ground truth.
-        protocol: The question, which names subgroups.
-        prevalence: Prevalence at the place of use; `None` without.
-        resamples: Number and seed of the resamples.
+        models: Evaluated models of each system, one for each training seed.
+        truth: Ground truth of the data set.
+        protocol: The question of the comparison, which names the subgroups and the main threshold.
+        prevalence: Share of positives at the place of use; `None` if it was not given.
+        resamples: Number of patients, and number and seed of the bootstrap resamples.
 
     Returns:
-        Rows with the columns of `FAILURE_COLUMNS`.
+        Table with the columns of `FAILURE_COLUMNS`, one row for each figure of a system or
+        difference of two systems, by topic and group.
+
+    Example:
+        >>> from cxr_compare.evaluation.compare.common_images import common_test_images
+        >>> from cxr_compare.evaluation.compare.evaluated_models import evaluate_models
+        >>> from cxr_compare.evaluation.decisions.system_output import System
+        >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "sex": ["F", "F", "M"] * 26
+        ...     + ["F", "M"]})
+        >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
+        >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
+        >>> truth = GroundTruth(images, labels, roles)
+        >>> ran = images[["image_id"]].assign(status="ok")
+        >>> rows = ran[["image_id"]].assign(finding="label", score=[0.2, 0.7, 0.3, 0.4] * 20)
+        >>> systems = {"A": System("A", "scores", ran, rows)}
+        >>> evaluated, _ = common_test_images(systems, truth)
+        >>> models, _ = evaluate_models({"A": systems}, evaluated, truth, ["max_f1"])
+        >>> resamples = Resamples(evaluated.n_patients, 50, 0)
+        >>> table = failure_table(models, truth, Protocol(), None, resamples)
+        >>> sorted(set(table.loc[table["topic"] == "sex", "group"]))
+        ['F', 'F - rest', 'M', 'not F']
     """
     scorecards = scorecards_of(models)
     evaluated = evaluation_set_of(scorecards)
@@ -275,18 +341,22 @@ def failure_table(
 
 
 _Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64], npt.ArrayLike | None]
-"""Arguments of `Shares.add` after the system."""
+"""Arguments of `Shares.add` that follow the name of the system."""
 
 
 def _figures_of_images(
     scorecards: Sequence[Scorecard], policy: str
 ) -> dict[str, tuple[Floats, _Rows, Floats | None]]:
-    """Return figures at a policy: for each image its value, if it counts, and what a call adds."""
+    """Return the figures at a policy by metric, each as three values for every image.
+
+    They are the value of the image, whether the image counts, and what a positive call adds to the
+    value (None if that is not fixed).
+    """
     evaluated = scorecards[0].evaluated
     calls = [called for scorecard in scorecards if (called := scorecard.called(policy)) is not None]
     if len(calls) < len(scorecards):
         return {}
-    positive = np.mean(calls, axis=0)  # over seeds
+    positive = np.mean(calls, axis=0)  # (N,), share of the seeds that call an image positive
     ones = np.ones(len(positive))
     figures: dict[str, tuple[Floats, _Rows, Floats | None]] = {
         "recall": (positive, evaluated.y_true, ones),
@@ -295,7 +365,7 @@ def _figures_of_images(
     on_lesion = [scorecard.localised for scorecard in scorecards if scorecard.localised is not None]
     if len(on_lesion) == len(scorecards):
         hits = [called & hit for called, hit in zip(calls, on_lesion, strict=True)]
-        # Only of one seed does a call add a fixed share: the points of seeds differ.
+        # Seeds have different points, so only with one seed does a positive call add a fixed value.
         per_call = on_lesion[0].astype(np.float64) if len(scorecards) == 1 else None
         boxed = evaluated.y_true & evaluated.boxes_trusted
         figures["localised_sensitivity"] = (np.mean(hits, axis=0), boxed, per_call)
@@ -305,7 +375,36 @@ def _figures_of_images(
 def add_groups(
     shares: Shares, scorecards: Scorecards, groups: Mapping[str, Groups], policy: str
 ) -> None:
-    """Add the figures of every group and of all others; of two groups the first has the others."""
+    """Add sensitivity, specificity and AUROC of each group of images, and of the rest.
+
+    If all training seeds of a system show positions in the image, the localised sensitivity (the
+    share of positive images that are called positive and whose scored point is on a lesion) is
+    added as well.
+
+    The rest of a group is all images of other groups. If there are two groups, the rest is added
+    for the first one only, because the second one is its rest.
+
+    Args:
+        shares: Collection to which the figures are added.
+        scorecards: Scorecards of each system, one for each training seed.
+        groups: Name of the group of each image by topic, shape ``(N,)``; empty where it is unknown.
+        policy: Policy of the threshold at which images are called positive.
+
+    Example:
+        >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
+        >>> from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+        >>> n = np.arange(60)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n % 3 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> chosen = {"threshold=0.5": ThresholdChoice("threshold=0.5", 0.5)}
+        >>> scorecards = {"A": [Scorecard(evaluated, pd.Series(n % 4 / 4), chosen)]}
+        >>> resamples = Resamples(60, 100, 0)
+        >>> groups = {"sex": np.array(["F", "M"] * 30, dtype=object)}
+        >>> shares = Shares.from_scorecards(scorecards, "threshold=0.5", resamples, {"sex"})
+        >>> add_groups(shares, scorecards, groups, "threshold=0.5")
+        >>> sorted(set(shares.table(["A"], resamples)["group"]))
+        ['F', 'F - rest', 'M', 'not F']
+    """
     for name, members in scorecards.items():
         figures = _figures_of_images(members, policy)
         patients = members[0].evaluated.patients
@@ -327,7 +426,10 @@ def add_groups(
 
 
 def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iterator[_Share]:
-    """Yield kinds of error, and lesions reached by kind of lesion, means over seeds."""
+    """Yield the shares of each kind of error, and of found lesions by kind of lesion.
+
+    If there are several training seeds, the shares are means over them.
+    """
     evaluated = members[0].evaluated
     matched = [
         (scorecard.pairs, scorecard.box_cut)
@@ -357,10 +459,11 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
 def _shortcut_rows(
     truth: GroundTruth, evaluated: EvaluationSet, scorecards: Scorecards
 ) -> pd.DataFrame:
-    """Guess the label of the evaluated images from view, sex, age, file, grey level and edge alone.
+    """Return rows on how well metadata and image borders alone predict the label.
 
-    Each guess is learned on four fifths of these images' patients and evaluated on the rest, in
-    turn. A system that does not beat the guess has not shown that it reads the lungs.
+    The models that predict the label from facts such as view, sex, age or file size are fitted on
+    four fifths of the patients of the evaluated images, and evaluated on the others, in turn. A
+    system that is not better than the strongest of them has not shown that it uses the lungs.
     """
     images = _images_of(evaluated, truth.images)
     positive = evaluated.y_true.astype(np.float64)
@@ -414,23 +517,26 @@ def _shortcut_rows(
 def cohen_kappa(
     both: npt.ArrayLike, only_first: npt.ArrayLike, only_second: npt.ArrayLike, n: npt.ArrayLike
 ) -> Floats:
-    """Compute Cohen's kappa of the calls of two systems.
+    """Compute Cohen's kappa: the agreement of two systems' decisions beyond chance.
+
+    All four arguments are counts of images, or all are shares; single numbers or arrays of one
+    shape.
 
     Args:
-        both: Images called positive by both, counts or shares.
-        only_first: Images called positive by the first only.
-        only_second: Images called positive by the second only.
-        n: All images.
+        both: Images that both systems call positive.
+        only_first: Images that only the first system calls positive.
+        only_second: Images that only the second system calls positive.
+        n: All images; 1 for shares.
 
     Returns:
-        Kappa, NaN where chance alone agrees on everything.
+        Kappa, at most 1; NaN if agreement by chance is already complete.
+
+    Source:
+        Cohen 1960.
 
     Example:
         >>> float(cohen_kappa(5, 0, 0, 10))
         1.0
-
-    Source:
-        Cohen 1960.
     """
     a, b, c, total = (np.asarray(x, np.float64) for x in (both, only_first, only_second, n))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -442,11 +548,12 @@ def cohen_kappa(
 
 
 def _add_agreement(shares: Shares, scorecards: Scorecards, policy: str) -> None:
-    """Add the agreement of every pair of systems, with the first seed of each.
+    """Add the agreement of every pair of systems, from the first seed of each system.
 
-    Images that both, one or none gets right (topic ``right_wrong``; all images, positive ones,
-    negative ones), Cohen's kappa of the calls (topic ``agreement``), and sensitivity and
-    specificity if an image were called positive by either or by both (topic ``combined``).
+    The topic ``right_wrong`` has the shares of images that both systems, one or neither decides
+    correctly, of all, positive and negative images. The topic ``agreement`` has Cohen's kappa. The
+    topic ``combined`` has the sensitivity and specificity of two combined systems: one that calls
+    an image positive if either system does, and one that does so if both do.
     """
     evaluated = evaluation_set_of(scorecards)
     truth = evaluated.y_true
@@ -484,7 +591,11 @@ def _add_agreement(shares: Shares, scorecards: Scorecards, policy: str) -> None:
 
 
 def _add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> None:
-    """Add the decision curve of a system, and that of calling every image positive."""
+    """Add the decision curve (net benefit) of a system, and that of calling every image positive.
+
+    Source:
+        Vickers and Elkin 2006.
+    """
     evaluated = members[0].evaluated
     ones = np.ones(len(evaluated.y_true))
     calibrated = [
@@ -506,15 +617,23 @@ def _add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) ->
 def predictive_values(
     recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: npt.ArrayLike
 ) -> dict[str, Floats]:
-    """Compute PPV and NPV at a prevalence, if sensitivity and specificity hold there.
+    """Compute the positive and the negative predictive value at a prevalence by Bayes' rule.
+
+    The sensitivity and the specificity are assumed to be the same at this prevalence.
 
     Args:
-        recall: Sensitivity.
-        specificity: Specificity.
-        prevalence: Share of positives.
+        recall: Sensitivity in [0, 1], a number or an array.
+        specificity: Specificity in [0, 1], a number or an array of the same shape.
+        prevalence: Share of positives in [0, 1], a number or an array of the same shape.
 
-    Source:
-        Bayes' rule.
+    Returns:
+        ``ppv``, the share of positives among the images that are called positive, and ``npv``, the
+        share of negatives among the others; NaN where there is no such image.
+
+    Example:
+        >>> values = predictive_values(0.9, 0.8, 0.1)
+        >>> {name: round(float(value), 3) for name, value in values.items()}
+        {'ppv': 0.333, 'npv': 0.986}
     """
     hit, kept, ill = (np.asarray(x, np.float64) for x in (recall, specificity, prevalence))
     well = 1 - ill
@@ -528,10 +647,35 @@ def predictive_values(
 def add_at_prevalence(
     shares: Shares, scorecards: Scorecards, policy: str, prevalence: Prevalence | None
 ) -> None:
-    """Add PPV and NPV at the user's prevalence, and the cost curve, of each system.
+    """Add the predictive values at a prevalence, and the cost curve, of each system.
+
+    The expected cost at a point of the cost curve is ``(1 - sensitivity) x share + (1 -
+    specificity) x (1 - share)`` with the shares of `COST_SHARES`.
+
+    Args:
+        shares: Collection to which the figures are added.
+        scorecards: Scorecards of each system, one for each training seed.
+        policy: Policy of the threshold at which images are called positive.
+        prevalence: Share of positives at the place of use; with `None`, only the cost curve is
+            added.
 
     Source:
-        Drummond and Holte 2006, cost curves.
+        Drummond and Holte 2006 (cost curves).
+
+    Example:
+        >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
+        >>> from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+        >>> n = np.arange(60)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n % 3 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> chosen = {"threshold=0.5": ThresholdChoice("threshold=0.5", 0.5)}
+        >>> scorecards = {"A": [Scorecard(evaluated, pd.Series(1 - n % 3 / 3), chosen)]}
+        >>> resamples = Resamples(60, 100, 0)
+        >>> shares = Shares.from_scorecards(scorecards, "threshold=0.5", resamples, set())
+        >>> add_at_prevalence(shares, scorecards, "threshold=0.5", Prevalence.parse("0.1"))
+        >>> table = shares.table(["A"], resamples).set_index("metric")
+        >>> round(float(table.loc["ppv", "estimate"]), 3)
+        0.182
     """
     for name, members in scorecards.items():
         calls = [

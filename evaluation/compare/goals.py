@@ -1,4 +1,4 @@
-"""Goals of a protocol, compared with the exact intervals of one system's figures."""
+"""Goals of a protocol: bounds that the sensitivity or specificity of one system must exceed."""
 
 from __future__ import annotations
 
@@ -22,19 +22,24 @@ GoalStanding = Literal["met", "missed", "open"]
 
 @dataclass(frozen=True)
 class GoalResult:
-    """A goal of a protocol, and a system's figure with its exact interval at a fixed threshold.
+    """Goal of a protocol, and the system's figure with its exact interval at a fixed threshold.
 
     Attributes:
-        metric: ``recall`` or ``specificity``.
-        at_least: The goal.
-        case: Empty, or ``all_against`` or ``all_for`` if images that are not counted otherwise
-            count against the system or for it.
-        n_images: Number of images that the figure counts; of studies or patients if these are the
-            unit.
-        n_patients: Number of patients who have them.
-        estimate: The figure.
-        ci_low: Lower end of its 95 % interval.
-        ci_high: Upper end.
+        metric: Metric of the goal: ``recall`` (sensitivity) or ``specificity``.
+        at_least: Bound that the true figure must exceed, in (0, 1).
+        case: Empty for the images that are counted in all figures; ``all_against`` or ``all_for``
+            if images without a result or a label count as well, against the system or for it.
+        n_images: Number of images of which the figure is a share; number of studies or patients if
+            these are the unit.
+        n_patients: Number of patients who have these images.
+        estimate: The figure, in [0, 1].
+        ci_low: Lower end of the 95 % interval of the figure.
+        ci_high: Upper end of the 95 % interval of the figure.
+
+    Example:
+        >>> goal = GoalResult("recall", 0.85, "", 100, 90, 0.94, 0.88, 0.98)
+        >>> goal.standing
+        'met'
     """
 
     metric: str
@@ -52,8 +57,20 @@ class GoalResult:
     ) -> GoalResult:
         """Compare a figure at the protocol's threshold with its goal.
 
+        Args:
+            scorecard: Figures of the system.
+            metric: Metric of the goal: ``recall`` or ``specificity``.
+            protocol: Protocol with the goals and the policy of the threshold.
+            case: Empty, ``all_against`` or ``all_for``, see the attribute of the class.
+
+        Returns:
+            The figure with its exact interval, and the goal.
+
         Raises:
             InputError: The figure is undefined.
+
+        Source:
+            Clopper and Pearson 1934; Korn and Graubard 1998 for patients with several images.
         """
         if reason := scorecard.why_undefined(metric, protocol.policy):
             raise InputError(f"protocol: the goal of '{metric}' cannot be evaluated: {reason}")
@@ -76,14 +93,18 @@ class GoalResult:
 
     @property
     def standing(self) -> GoalStanding:
-        """``met`` if the interval lies above the goal, ``missed`` if below, both unrounded."""
+        """Result of the comparison of the unrounded interval with the goal.
+
+        It is ``met`` if the whole interval lies above the goal, ``missed`` if the whole interval
+        lies below it, and ``open`` otherwise.
+        """
         if self.ci_low > self.at_least:
             return "met"
         return "missed" if self.ci_high < self.at_least else "open"
 
     @property
     def method(self) -> str:
-        """Method of the interval."""
+        """Name of the method of the interval."""
         method = "exact (Clopper-Pearson)"
         if self.n_images > self.n_patients:
             method += " of the effective number of images by patient (Korn and Graubard)"
@@ -91,7 +112,11 @@ class GoalResult:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Values for sentences, with enough decimals to show on which side of the goal they lie."""
+        """Values that a sentence about the goal needs.
+
+        ``digits`` is a number of decimals at which the printed ends of the interval lie on the same
+        side of the goal as the unrounded ones.
+        """
         return {
             "figure": METRICS[self.metric].title_in_sentence,
             "estimate": self.estimate,
@@ -104,16 +129,27 @@ class GoalResult:
 
     @property
     def text(self) -> str:
-        """Figure, interval and goal in words."""
+        """Phrase with the figure, its interval and the goal."""
         return sentence("goal", **self.values)
 
 
 def standing_together(
     results: Sequence[GoalResult],
 ) -> Literal["met", "missed", "partly", "open"]:
-    """Return the standing of several goals, which are met only together.
+    """Return the common result of several goals, which count as met only if all of them are met.
 
-    ``partly`` means that at least one goal was missed, but not all of them.
+    Args:
+        results: Results of the goals of one protocol, at least one.
+
+    Returns:
+        ``met`` if all goals are met, ``missed`` if all are missed, ``partly`` if at least one but
+        not all are missed, and ``open`` otherwise.
+
+    Example:
+        >>> met = GoalResult("recall", 0.85, "", 100, 90, 0.94, 0.88, 0.98)
+        >>> missed = GoalResult("specificity", 0.85, "", 100, 90, 0.7, 0.6, 0.8)
+        >>> standing_together([met, missed])
+        'partly'
     """
     standings = {result.standing for result in results}
     if standings == {"met"}:

@@ -1,4 +1,4 @@
-"""Holm's method for families of comparisons, in p-values and in intervals."""
+"""Holm's method, which corrects p-values and intervals for the number of comparisons."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust the p-values of a family of tests by Holm's method.
+    """Adjust the p-values of several tests by Holm's method.
+
+    If every adjusted p-value below 0.05 is called significant, the chance of any false one among
+    the tests is at most 5 %.
 
     Args:
-        p_values: P-values; `None` for a test without one, which does not count.
+        p_values: P-values in [0, 1]. A `None` stands for a test without a p-value, which is not
+            counted.
 
     Returns:
-        Adjusted p-values in the same order.
+        Adjusted p-values in [0, 1] in the same order; `None` stays `None`.
 
     Source:
         Holm 1979.
@@ -31,22 +35,23 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def step_down(count: int, is_shown: Callable[[int, int], bool]) -> list[int]:
-    """Find for how many comparisons the interval of each claim of a family is widened.
+    """Find the number of comparisons for which the interval of each of several claims is widened.
 
-    All open claims are tested with intervals of level ``1 - 0.05 / number open``. Claims that are
-    shown with them leave the family. The others are tested again with narrower intervals, until
-    none is shown.
+    In the first step all k claims are tested with intervals of coverage ``1 - 0.05 / k``. Claims
+    that are shown with these intervals are settled. The remaining m claims are tested again with
+    the narrower intervals of coverage ``1 - 0.05 / m``, and so on, until a step shows none.
 
     Args:
-        count: Number of claims.
-        is_shown: Function of a claim's position and of a number of comparisons; True if the claim
-            is shown with the interval for that number.
+        count: Number of claims, k.
+        is_shown: Function of the position of a claim, from 0, and a number of comparisons. It
+            returns True if the claim is shown with its interval for that number.
 
     Returns:
-        Number of comparisons of each claim.
+        Number of comparisons for which the interval of each claim is widened, in the order of the
+        claims.
 
     Source:
-        Holm 1979, written in intervals.
+        Holm 1979, applied to intervals instead of p-values.
 
     Example:
         >>> step_down(3, lambda claim, comparisons: claim == 0)

@@ -1,16 +1,17 @@
-"""Estimates, intervals and paired differences of every figure, and why one is missing.
+"""Estimates, intervals and paired differences of all figures, and reasons for missing ones.
 
-Every resample draws validation patients as well as test patients, the same for all systems. It
-makes every choice again on them, such as a threshold or the score cut of boxes. The interval of a
-figure that rests on such a choice therefore includes the uncertainty of the choice. Beside it
-stands the interval with the choice fixed.
+The intervals come from a bootstrap. Each resample draws test patients with replacement, the same
+for all systems; the value of a figure on one resample is called a replicate. Each resample also
+draws validation patients, and makes all choices again on them, such as a threshold or the score cut
+of boxes. The interval of a figure that depends on such a choice therefore includes the uncertainty
+of the choice. A second interval is computed with the choice fixed.
 
-If systems have several training seeds, figures are means over the seeds. Intervals are then those
-of Obuchowski and Rockette, with the covariances of the replicates between all seeds of all systems.
+If systems have several training seeds, figures are means over the seeds. The intervals are then
+those of Obuchowski and Rockette 1995, with the covariances of the replicates between all seeds of
+all systems.
 
 The steps are: `_draw_replicates` resamples patients; `Replicates` gives the replicates of one
-figure, by system or as a difference; `_estimate` makes the interval of one figure, in the order in
-which a statistician would describe it.
+figure, of a system or of a difference; `_EstimateMaker` makes the interval of one figure.
 """
 
 from __future__ import annotations
@@ -64,7 +65,12 @@ _BIAS_CORRECTED = ", lower end bias-corrected"
 
 
 class ResampledFigures(NamedTuple):
-    """Estimates, and the replicates of their paired differences."""
+    """Estimates of all figures, and the replicates of their paired differences.
+
+    Attributes:
+        estimates: Figures of all systems and pairs of systems, with intervals.
+        differences: Replicates of the differences, from which tests are computed.
+    """
 
     estimates: Estimates
     differences: Differences
@@ -79,18 +85,33 @@ def resampled_figures(
     kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
     advance: Callable[[int], None] | None = None,
 ) -> ResampledFigures:
-    """Estimate every figure and paired difference, with intervals from resampled patients.
+    """Estimate all figures and paired differences, with intervals from resampled patients.
 
     Args:
-        target: Name of the target.
+        target: Name of the target: the question that is evaluated, such as ``lung_opacity``.
         scorecards: Scorecards of each system, one for each training seed.
-        resamples: Number and seed of the resamples.
-        unit: ``image``, ``study`` or ``patient``.
-        kept: Figures that are resampled; all of them have an estimate.
-        advance: Called with the number of replicates done in each step.
+        resamples: Number of patients, and number and seed of the bootstrap resamples.
+        unit: Unit of the scorecards: ``image``, ``study`` or ``patient``.
+        kept: Function that returns True for the metrics whose replicates are computed. The other
+            metrics have an estimate without an interval.
+        advance: Function that is called after each step with the number of resamples in it, for a
+            progress bar.
 
     Returns:
         Estimates of all systems and pairs, and the replicates of the differences.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxes
+        >>> n = np.arange(60)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> scores = pd.Series((n * 7 % 10 + 3 * (n % 2 == 0)) / 20)
+        >>> scorecards = {"A": [Scorecard(evaluated, scores, {})]}
+        >>> auroc = resampled_figures("opacity", scorecards, Resamples(60, 200, 0)).estimates.get(
+        ...     "A", "auroc")
+        >>> auroc.low < auroc.estimate < auroc.high
+        True
     """
     replicates = Replicates.draw(scorecards, resamples, kept=kept, advance=advance)
     return estimate_figures(target, replicates, resamples, unit=unit)
@@ -99,13 +120,29 @@ def resampled_figures(
 def estimate_figures(
     target: str, replicates: Replicates, resamples: Resamples, *, unit: str = "image"
 ) -> ResampledFigures:
-    """Estimate every figure and paired difference from drawn replicates.
+    """Estimate all figures and paired differences from replicates that are drawn already.
 
     Args:
-        target: Name of the target.
-        replicates: Replicates of all systems.
-        resamples: The resamples that the replicates come from.
-        unit: ``image``, ``study`` or ``patient``.
+        target: Name of the target: the question that is evaluated, such as ``lung_opacity``.
+        replicates: Replicates of the figures of all systems: their values on bootstrap resamples.
+        resamples: Number of patients, and number and seed of the resamples that gave `replicates`.
+        unit: Unit of the scorecards: ``image``, ``study`` or ``patient``.
+
+    Returns:
+        Estimates of all systems and pairs, and the replicates of the differences.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxes
+        >>> n = np.arange(60)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> scorecards = {"A": [Scorecard(evaluated, pd.Series(n / 60), {})]}
+        >>> resamples = Resamples(60, 200, 0)
+        >>> replicates = Replicates.draw(scorecards, resamples)
+        >>> estimates = estimate_figures("opacity", replicates, resamples).estimates
+        >>> round(estimates.get("A", "auroc").estimate, 3)
+        0.483
     """
     maker = _EstimateMaker(replicates, resamples)
     of_systems = {
@@ -134,22 +171,34 @@ def estimate_figures(
 
 @dataclass(frozen=True)
 class SystemFigures:
-    """Figures of one system on the images as they are, means over its training seeds.
+    """Figures of one system on the evaluated images, without resampling.
+
+    If the system has several training seeds, its figures are means over them.
 
     Attributes:
         scorecards: One scorecard for each training seed, all on the same images.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxes
+        >>> n = np.arange(4)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n > 1, n, 4, np.zeros(4, dtype=bool), no_boxes())
+        >>> figures = SystemFigures([Scorecard(evaluated, pd.Series(n / 4), {})])
+        >>> figures.values[MetricKey("all", "", "auroc")]
+        1.0
     """
 
     scorecards: Sequence[Scorecard]
 
     @cached_property
     def by_seed(self) -> list[dict[MetricKey, float | None]]:
-        """Figures of each seed."""
+        """Figures of each training seed by metric; `None` where a figure is undefined."""
         return [scorecard.estimates() for scorecard in self.scorecards]
 
     @cached_property
     def values(self) -> dict[MetricKey, float | None]:
-        """Mean of each figure over the seeds; `None` if any seed's figure is undefined."""
+        """Mean of each figure over the training seeds; `None` if it is undefined for any seed."""
         means: dict[MetricKey, float | None] = {}
         for key in dict.fromkeys(key for figures in self.by_seed for key in figures):
             values = [figures.get(key) for figures in self.by_seed]
@@ -159,7 +208,7 @@ class SystemFigures:
 
     @cached_property
     def reasons(self) -> dict[MetricKey, str]:
-        """Reasons for the figures that a seed cannot have."""
+        """Reason for each figure that the system, or one of its training seeds, cannot have."""
         if len(self.scorecards) == 1:
             return self.scorecards[0].missing()
         return {
@@ -169,24 +218,44 @@ class SystemFigures:
         }
 
     def why_undefined(self, key: MetricKey) -> str:
-        """Return why a figure is undefined."""
+        """Return the reason why a figure is undefined.
+
+        Args:
+            key: Metric, policy and subgroup of an undefined figure.
+
+        Returns:
+            The reason as a phrase for tables.
+        """
         if key in self.reasons:
             return self.reasons[key]
         return why_undefined(key.metric) if key in self.values else _NOT_TUNED
 
 
 _Drawn = Mapping[tuple[str, int, MetricKey, bool], Floats]
-"""Replicates, shape ``(R,)``, by system, seed and figure, and whether choices are fixed."""
+"""Replicates, shape ``(R,)``, by system, position of the seed, figure, and True for fixed choices.
+"""
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """Replicates of the figures of all systems.
+    """Replicates of the figures of all systems: their values on R bootstrap resamples.
 
     Attributes:
-        systems: Figures of each system.
-        drawn: Replicates by system, seed, figure, and whether choices are fixed.
-        fixed: True to read the replicates with fixed choices.
+        systems: Figures of each system without resampling, by display name.
+        drawn: Replicates, shape ``(R,)``, by name of the system, position of the training seed,
+            metric, and True for the replicates with validation choices fixed.
+        fixed: True if the methods read the replicates with validation choices fixed.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxes
+        >>> n = np.arange(60)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> scorecards = {"A": [Scorecard(evaluated, pd.Series(n / 60), {})]}
+        >>> replicates = Replicates.draw(scorecards, Resamples(60, 200, 0))
+        >>> replicates.mean(["A"], MetricKey("all", "", "auroc")).shape
+        (200,)
     """
 
     systems: Mapping[str, SystemFigures]
@@ -202,31 +271,55 @@ class Replicates:
         kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
         advance: Callable[[int], None] | None = None,
     ) -> Replicates:
-        """Resample the patients of all systems at once; see `resampled_figures`."""
+        """Compute the figures of all systems on resampled patients, the same for all systems.
+
+        Args:
+            scorecards: Scorecards of each system, one for each training seed.
+            resamples: Number of patients, and number and seed of the bootstrap resamples.
+            kept: Function that returns True for the metrics whose replicates are computed.
+            advance: Function that is called after each step with the number of resamples in it, for
+                a progress bar.
+
+        Returns:
+            The replicates, with validation choices made again and with these choices fixed.
+        """
         systems = {name: SystemFigures(members) for name, members in scorecards.items()}
         return cls(systems, _draw_replicates(scorecards, resamples, kept, advance))
 
     @property
     def with_fixed_choices(self) -> Replicates:
-        """The replicates of figures whose choices are made again, with these choices fixed."""
+        """The same replicates, of which the methods read those with validation choices fixed.
+
+        Only figures that depend on such a choice have them.
+        """
         return replace(self, fixed=True)
 
     def by_seed(self, name: str, key: MetricKey) -> list[Floats] | None:
-        """Return the replicates of each seed, shape ``(R,)`` each; None if a seed has none."""
+        """Return the replicates of one figure for each training seed of a system.
+
+        Args:
+            name: Display name of the system.
+            key: Metric, policy and subgroup of the figure.
+
+        Returns:
+            One array of shape ``(R,)`` for each seed; None if a seed has no replicates of it.
+        """
         seeds = range(len(self.systems[name].scorecards))
         columns = [self.drawn.get((name, seed, key, self.fixed)) for seed in seeds]
         known = [column for column in columns if column is not None]
         return known if len(known) == len(columns) else None
 
     def mean(self, names: Sequence[str], key: MetricKey) -> Floats | None:
-        """Return the replicates of a mean over seeds, or of the difference of two systems.
+        """Return the replicates of a figure, or of the difference of two systems in it.
+
+        If a system has several training seeds, its replicates are means over them.
 
         Args:
-            names: One system, or two.
-            key: The figure.
+            names: Display name of one system, or of the two systems of a difference.
+            key: Metric, policy and subgroup of the figure.
 
         Returns:
-            Replicates, shape ``(R,)``; `None` where there are none.
+            Replicates, shape ``(R,)``; `None` if there are none.
         """
         means = []
         for name in names:
@@ -239,19 +332,23 @@ class Replicates:
     def over_seeds(
         self, names: Sequence[str], key: MetricKey, effective_patients: float | None
     ) -> ClusteredEstimate | None:
-        """Estimate a figure, or a difference, after Obuchowski and Rockette.
+        """Estimate a figure, or a difference, over several training seeds.
 
-        The covariances over patients are those of the replicates. Where thresholds are chosen
-        again, these include the uncertainty of the choice, which leaving out test patients one
-        after another would not show.
+        The method is that of Obuchowski and Rockette, with the seeds as random. The covariances
+        between seeds are those of the replicates. If thresholds are chosen again in each resample,
+        these covariances include the uncertainty of the choice; a jackknife of the test patients
+        would not.
 
         Args:
-            names: One system, or two.
-            key: The figure.
-            effective_patients: Effective number of patients; `None` where unknown.
+            names: Display name of one system, or of the two systems of a difference.
+            key: Metric, policy and subgroup of the figure.
+            effective_patients: Effective number of patients; `None` where it is unknown.
 
         Returns:
             The estimate; `None` if no system has several seeds, or if a seed lacks the figure.
+
+        Source:
+            Obuchowski and Rockette 1995; Hillis 2007 for the degrees of freedom.
         """
         if all(len(self.systems[name].scorecards) == 1 for name in names):
             return None
@@ -280,7 +377,17 @@ class Replicates:
     def difference(
         self, pair: Sequence[str], key: MetricKey, effective_patients: float | None
     ) -> Floats | ClusteredEstimate | None:
-        """Return what a test of a difference needs: its replicates, or its estimate over seeds."""
+        """Return what a difference is tested with: its replicates or its estimate over seeds.
+
+        Args:
+            pair: Display names of the first and the second system.
+            key: Metric, policy and subgroup of the figure.
+            effective_patients: Effective number of patients; `None` where it is unknown.
+
+        Returns:
+            The estimate over seeds if a system has several training seeds; otherwise the
+            replicates, shape ``(R,)``, or `None` if there are none.
+        """
         estimate = self.over_seeds(pair, key, effective_patients)
         return self.mean(pair, key) if estimate is None else estimate
 
@@ -291,7 +398,10 @@ def _draw_replicates(
     kept: Callable[[MetricKey], bool],
     advance: Callable[[int], None] | None,
 ) -> _Drawn:
-    """Draw every figure with choices made again and, where it has such choices, fixed."""
+    """Compute all figures on the resamples, with validation choices made again and fixed.
+
+    Only figures that depend on such a choice are computed twice.
+    """
     models = {
         (name, seed): scorecard
         for name, members in scorecards.items()
@@ -324,9 +434,9 @@ def _draw_replicates(
 
 @dataclass(frozen=True)
 class _Figure:
-    """One figure of one system, or the difference of two, with all that its interval depends on."""
+    """One figure of a system or of a difference, with everything that its interval depends on."""
 
-    names: Sequence[str]  # one system, or two
+    names: Sequence[str]  # one system, or the two systems of a difference
     key: MetricKey
     value: float
     size: SampleSize
@@ -344,25 +454,25 @@ class _Figure:
 
     @property
     def is_precision(self) -> bool:
-        """True for an average precision of one system, which few lesions bias upwards."""
+        """True for the average precision of one system, which is biased upwards by few lesions."""
         precision = (*family("coco"), *family("coco_decided"))
         return not self.is_difference and self.key.metric in precision
 
     @property
     def is_bias_corrected(self) -> bool:
-        """True if the lower half of the replicates is corrected for bias."""
+        """True if the lower half of the replicates is lowered to correct a bias."""
         return self.is_precision and not self.has_seeds
 
     @property
     def choices(self) -> dict[str, bool]:
-        """Choices that the figure rests on: True for those that all models make again."""
+        """Validation choices behind the figure: True if the resamples make them for all models."""
         by_model = [model.choices_of(self.key) for model in self.models]
         names = dict.fromkeys(name for choices in by_model for name in choices)
         return {name: all(choices.get(name, True) for choices in by_model) for name in names}
 
     @property
     def n_chosen_on(self) -> int | None:
-        """Fewest validation positives that a threshold or score cut was chosen on."""
+        """Smallest number of validation positives on which a threshold or score cut was chosen."""
         if "box_cut" in METRICS[self.key.metric].needs:
             counts = [model.box_choice.n_positive for model in self.models if model.box_choice]
         elif is_chosen(self.key.policy):
@@ -373,9 +483,10 @@ class _Figure:
 
     @property
     def patients_of_choice(self) -> float | None:
-        """Effective patients that percentiles are expanded for at a floor or cost, else `None`.
+        """Effective number of patients for which percentiles are expanded; `None` for none.
 
-        The fewest of validation and test count. Differences of systems are covered as they are.
+        It is the smaller one of validation and test, for a threshold that a required sensitivity or
+        specificity, or a cost, has chosen. The intervals of differences need no expansion.
         """
         if self.is_difference or not is_chosen(self.key.policy):
             return None
@@ -392,7 +503,7 @@ class _Figure:
 
     @property
     def too_few_misses(self) -> str:
-        """Reason why resamples cannot say how far the threshold varies; empty if they can."""
+        """Reason why resamples do not show how much the threshold varies; empty if they do."""
         if not is_chosen(self.key.policy):
             return ""
         for model in self.models:
@@ -404,7 +515,7 @@ class _Figure:
 
 @dataclass(frozen=True)
 class _BoundedFigure:
-    """Interval of a figure, how it was made, and the interval with fixed choices."""
+    """Interval of a figure with its method, and the interval with validation choices fixed."""
 
     interval: Interval
     fixed_interval: Interval
@@ -414,18 +525,18 @@ class _BoundedFigure:
 
 @dataclass
 class _EstimateMaker:
-    """Makes the estimate of one system's figure, or of the difference of two systems."""
+    """Maker of the estimate of one system's figure, or of the difference of two systems."""
 
     replicates: Replicates
     resamples: Resamples
     _sizes: dict[tuple[int, bytes, str], SampleSize] = field(default_factory=dict)
 
     def estimate(self, names: Sequence[str], key: MetricKey) -> Estimate:
-        """Estimate a figure with its interval, or say why it is undefined.
+        """Estimate a figure with its interval; if it is undefined, the note says why.
 
         Args:
-            names: One system, or the two systems of a difference.
-            key: The figure.
+            names: Display name of one system, or of the two systems of a difference.
+            key: Metric, policy and subgroup of the figure.
         """
         systems = [self.replicates.systems[name] for name in names]
         values = [system.values.get(key) for system in systems]
@@ -449,15 +560,17 @@ class _EstimateMaker:
         return "; ".join(reasons)
 
     def _bound(self, figure: _Figure) -> Estimate:
-        """Give a figure its interval.
+        """Compute the interval of a figure, in these steps.
 
-        1. Percentiles of the replicates, expanded for few patients. Replicates in which a threshold
-           or score cut is chosen again are already wider than that, except at a floor or by costs:
-           then the threshold lies among the scores of few validation patients.
-        2. Several seeds: the interval of Obuchowski and Rockette takes their place.
-        3. A note where average precision is biased by few positive images.
-        4. A share of 0 or 1 that no resample moves: the exact interval.
-        5. A difference: its intervals as one of several comparisons.
+        1. The interval is the percentiles of the replicates, which are expanded for few patients.
+           If a threshold or score cut is chosen again in each resample, the replicates are wide
+           enough without that. An exception are thresholds that a required sensitivity or
+           specificity, or a cost, has chosen: they depend on the scores of few validation patients.
+        2. If a system has several training seeds, the interval of Obuchowski and Rockette takes the
+           place of the percentiles.
+        3. If few positive images bias average precision, a note says so.
+        4. A share of 0 or 1 that no resample changes gets the exact interval.
+        5. A difference also gets its intervals as one of several comparisons.
         """
         drawn = self.replicates.mean(figure.names, figure.key)
         fixed_drawn = self.replicates.with_fixed_choices.mean(figure.names, figure.key)
@@ -540,7 +653,7 @@ class _EstimateMaker:
     def _over_seeds(
         self, figure: _Figure, bounded: _BoundedFigure
     ) -> tuple[_BoundedFigure, ClusteredEstimate | None]:
-        """Replace percentiles by the interval over seeds, where the replicates have one."""
+        """Replace the percentile intervals by those over training seeds, where there are any."""
         interval, estimate = _interval_over_seeds(self.replicates, figure, bounded.interval)
         fixed_replicates = self.replicates.with_fixed_choices
         fixed, _ = _interval_over_seeds(fixed_replicates, figure, bounded.fixed_interval)
@@ -551,7 +664,7 @@ class _EstimateMaker:
     def _family_ends(
         self, drawn: Floats, patients: float | None
     ) -> tuple[tuple[float, float], ...]:
-        """Return percentile intervals of a difference as one of 1, 2, 3, ... comparisons."""
+        """Return the percentile intervals of a difference as one of 1, 2, 3, ... comparisons."""
         levels = family_levels(len(self.replicates.systems))
         tails = [(1 - expanded_level(level, patients)) / 2 for level in levels]
         known = drawn[~np.isnan(drawn)]
@@ -561,7 +674,11 @@ class _EstimateMaker:
         return tuple(zip(low, high, strict=True))
 
     def _size(self, name: str, key: MetricKey) -> SampleSize:
-        """Return the sample size of a system's figure, whose unknown labels may be its own."""
+        """Return the sample size of a figure of a system.
+
+        It is computed for each system, because images of unknown label may have another label for
+        each system (see `uncounted_scorecard`).
+        """
         evaluated = self.replicates.systems[name].scorecards[0].evaluated
         chosen = evaluated.population(key)
         share_of = METRICS[key.metric].share_of if key.metric in METRICS else None
@@ -575,7 +692,10 @@ class _EstimateMaker:
 def _interval_over_seeds(
     replicates: Replicates, figure: _Figure, interval: Interval
 ) -> tuple[Interval, ClusteredEstimate | None]:
-    """Return the interval over seeds, within the range of shares; as it is without replicates."""
+    """Return the interval over training seeds, clipped to [0, 1] for a figure in that range.
+
+    Without replicates, the given interval is returned unchanged.
+    """
     drawn = replicates.mean(figure.names, figure.key)
     if drawn is None or not interval.bounded:
         return interval, None
@@ -594,16 +714,19 @@ def _interval_over_seeds(
 def lower_for_bias(drawn: Floats, value: float) -> Floats:
     """Lower the lower half of the replicates of an average precision by twice their bias.
 
-    The figure itself is too high by the bias, and the replicates are too high by it once more. The
-    replicates do not always show the whole bias, so their upper half stays as it is. The interval
-    then covers both the percentile interval and the corrected one.
+    With few lesions, an average precision is too high on average. The replicates are too high by
+    the same bias once more, so the bias is estimated by their mean minus the figure, and twice the
+    bias is subtracted. The upper half of the replicates stays as it is, because the replicates do
+    not always show the whole bias. The resulting interval contains both the usual percentile
+    interval and the corrected one.
 
     Args:
-        drawn: Replicates, shape ``(R,)``; NaN where undefined.
-        value: The figure on the images as they are.
+        drawn: Replicates in [0, 1], shape ``(R,)``; NaN where they are undefined.
+        value: The figure on the evaluated images, without resampling.
 
     Returns:
-        The replicates, shape ``(R,)``.
+        The replicates, shape ``(R,)``, of which those below the median are lowered, but not below
+        0.
 
     Example:
         >>> lower_for_bias(np.array([0.25, 0.5, 0.75]), 0.25).tolist()
@@ -624,7 +747,7 @@ def _note_bias(figure: _Figure, bounded: _BoundedFigure) -> _BoundedFigure:
 
 
 def _with_exact_interval(figure: _Figure, bounded: _BoundedFigure) -> _BoundedFigure:
-    """Use the exact interval for a share of 0 or 1 that no resample of test patients moves."""
+    """Use the exact interval for a share of 0 or 1 that no resample of test patients changes."""
     exact = _exact_interval(figure.models[0], figure.key, figure.value)
     if exact is None:
         return bounded
@@ -636,16 +759,17 @@ def _with_exact_interval(figure: _Figure, bounded: _BoundedFigure) -> _BoundedFi
     interval = bounded.interval
     if not interval.bounded:
         return replace(bounded, fixed_interval=exact)
-    # Only the choice of the threshold moved the figure: the interval is not that narrow.
+    # Only the choice of the threshold changed the figure in the resamples, so their interval is too
+    # narrow and is joined with the exact one.
     hull = replace(interval, low=min(interval.low, exact.low), high=max(interval.high, exact.high))
     return _BoundedFigure(hull, exact, f"{bounded.method}; {EXACT_METHOD}", bounded.kind)
 
 
 def _exact_interval(scorecard: Scorecard, key: MetricKey, value: float) -> Interval | None:
-    """Return the interval of a proportion that is 0 or 1; None for any other figure.
+    """Return the exact interval of a share of images that is 0 or 1; None for any other figure.
 
-    All images that count are then decided alike, so a patient is one trial, right or wrong with
-    all of them. More trials than patients would claim more than was seen.
+    All images of which it is a share have the same result, so each patient is one trial, however
+    many images the patient has. More trials than patients would make the interval too narrow.
     """
     evaluated = scorecard.evaluated
     called = scorecard.called(key.policy) if key.policy else None
@@ -662,6 +786,6 @@ def _exact_interval(scorecard: Scorecard, key: MetricKey, value: float) -> Inter
     if counted is None:
         return None
     patients = np.unique(evaluated.patients[counted & evaluated.population(key)])
-    if len(patients) < 2:  # one patient gives no interval here, by any method
+    if len(patients) < 2:  # no method gives an interval for one patient
         return None
     return Interval.from_share(value, len(patients))

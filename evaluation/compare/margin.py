@@ -1,4 +1,4 @@
-"""Differences compared with a margin: equivalence and non-inferiority."""
+"""Comparison of a difference with a margin, for equivalence and non-inferiority."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ MarginStanding = Literal["equivalent", "non-inferior", "worse", "open", "unknown
 
 
 def against_margin(difference: Interval, margin: float) -> MarginStanding:
-    """Compare the interval of a difference, other - reference, with a margin, unrounded.
+    """Compare the unrounded interval of a difference with a margin.
+
+    The margin states how much worse than the reference system another system may be and still count
+    as not worse.
 
     Args:
-        difference: The difference with its interval.
-        margin: The margin, above 0.
+        difference: Figure of the other system minus that of the reference system, with its
+            interval.
+        margin: The margin, in the unit of the figure, above 0.
 
     Returns:
-        ``equivalent`` if the interval lies wholly between -margin and margin (both one-sided
-        tests), ``non-inferior`` if it lies above -margin (a one-sided test at half of the error of
-        the interval), ``worse`` if it lies below -margin, ``unknown`` without an interval, else
-        ``open``. An end equal to the margin shows nothing.
+        ``equivalent`` if the whole interval lies between -margin and margin, ``non-inferior`` if
+        its lower end lies above -margin, ``worse`` if its upper end lies below -margin, ``open``
+        otherwise, and ``unknown`` if there is no interval. An end that equals -margin or margin
+        shows nothing.
 
     Source:
-        Schuirmann 1987, the two one-sided tests; ICH E9.
+        Schuirmann 1987 (two one-sided tests); ICH E9.
 
     Example:
         >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
@@ -49,15 +53,19 @@ def margin_statement(
     margin: float,
     contrasts: int = 1,
 ) -> Statement:
-    """State whether a system is non-inferior or equivalent to the reference.
+    """State if a system was shown to be non-inferior or equivalent to the reference system.
 
     Args:
         reference: Name of the reference system.
         other: Name of the other system.
-        figure: The figure inside a sentence.
-        difference: Other - reference, with its interval for all contrasts at once.
-        margin: The margin, above 0.
-        contrasts: Number of contrasts that the interval is widened for.
+        figure: Name of the figure as it is written inside a sentence.
+        difference: Figure of the other system minus that of the reference system, with an interval
+            that is widened for the number of contrasts.
+        margin: The margin, in the unit of the figure, above 0.
+        contrasts: Number of comparisons with the reference for which the interval is widened.
+
+    Returns:
+        The statement, with the result of `against_margin` and the values for its sentence.
 
     Example:
         >>> statement = margin_statement("A", "B", "AUROC", Interval(0.0, -0.02, 0.03), 0.05)

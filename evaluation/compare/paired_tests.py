@@ -1,4 +1,8 @@
-"""Tests of paired differences: AUROC and decisions, by patient and, beside it, by image."""
+"""Tests of the paired differences between systems in all figures.
+
+Patients are taken as independent. For AUROC and decisions, tests that take images as independent
+are listed as well.
+"""
 
 from __future__ import annotations
 
@@ -67,6 +71,15 @@ TEST_COLUMNS = (
     "n_patients",
     "note",
 )
+"""Columns of the table of tests.
+
+``independent`` says if patients or images are taken as independent. ``ci_low_all`` and
+``ci_high_all`` are the ends of the interval that holds for all differences from the reference
+system at once. ``p_holm_pairs`` is corrected over all pairs of systems, ``p_holm`` over all
+comparisons of an answer. ``detectable`` is the smallest true difference that such a test set shows
+with 80 % power. ``first_only`` and ``second_only`` count the images that only one system decides
+correctly.
+"""
 _FAMILY = ["unit", "subgroup", "policy", "metric", "method"]
 _NUMBERS = (
     "ci_low",
@@ -84,15 +97,27 @@ _NUMBERS = (
 
 
 def bootstrap_p_value(replicates: Floats, patients: float | None = None) -> float | None:
-    """Compute the two-sided p-value of a difference of 0 from the bootstrap's replicates.
+    """Compute the two-sided p-value of a difference of 0 from its bootstrap replicates.
 
-    It is twice the share of replicates on the smaller side of 0, where replicates at 0 count on
-    both sides. 1 is added to both counts, so that no number of replicates gives a p-value of 0.
-    With the effective number of patients it is the p-value of the expanded percentiles of
-    `expanded_level`.
+    The p-value is twice the share of replicates on that side of 0 which has fewer; replicates of
+    exactly 0 count on both sides. 1 is added to both counts, so that the p-value is never 0. If the
+    effective number of patients is given, the p-value is enlarged so that it agrees with an
+    interval whose percentiles are expanded by `expanded_level`.
+
+    Args:
+        replicates: Values of the difference on R bootstrap resamples, shape ``(R,)``; NaN where it
+            is undefined.
+        patients: Effective number of patients; None enlarges nothing.
+
+    Returns:
+        The p-value in (0, 1]; None if every replicate is undefined.
 
     Source:
-        Efron and Tibshirani 1993, section 15.4 and 16.4; Davison and Hinkley 1997, section 4.2.
+        Efron and Tibshirani 1993, sections 15.4 and 16.4; Davison and Hinkley 1997, section 4.2.
+
+    Example:
+        >>> bootstrap_p_value(np.array([0.1] * 97 + [-0.1] * 2))
+        0.06
     """
     defined = replicates[~np.isnan(replicates)]
     if not len(defined):
@@ -106,7 +131,17 @@ def bootstrap_p_value(replicates: Floats, patients: float | None = None) -> floa
 
 
 def resampled_tests(estimates: Estimates, differences: Differences) -> pd.DataFrame:
-    """Test every paired difference that the bootstrap has replicates of."""
+    """Test all paired differences with the replicates of the bootstrap.
+
+    Args:
+        estimates: Figures and paired differences with intervals.
+        differences: Replicates of the differences (their values on bootstrap resamples), or
+            estimates over training seeds.
+
+    Returns:
+        Table with the columns of `TEST_COLUMNS`: one row for the AUROC of each system, without a
+        p-value, and one for each difference.
+    """
     rows = [
         _resampled_test(estimates, (name, ""), key, estimate)
         for name, of_system in estimates.systems.items()
@@ -172,9 +207,10 @@ def _resampled_test(
 
 
 def _adjusted(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Join tests, with Holm's p-values over the pairs of a unit, subgroup, policy, metric, method.
+    """Join tables of tests, and correct the p-values of all pairs of systems by Holm's method.
 
-    ``p_holm``, over all that an answer mentions, follows later: `Comparison.tests_with_holm`.
+    The pairs with the same unit, subgroup, policy, metric and method are corrected together, in the
+    column ``p_holm_pairs``. The column ``p_holm`` is filled by `Comparison.tests_with_holm`.
     """
     rows: list[dict[Any, Any]] = [row for table in tables for row in table.to_dict("records")]
     families: dict[tuple[str, ...], list[dict[Any, Any]]] = {}
@@ -193,9 +229,10 @@ DELONG = "DeLong 1988, images taken as independent"
 MCNEMAR = "Obuchowski 1998, McNemar clustered by patient"
 EXACT = "exact McNemar, images taken as independent"
 REFITTED_TEST = f"{BOOTSTRAP}, choices {REFITTED}"
-"""The test that decides where validation chose a threshold, or a score cut of boxes."""
+"""Name of the test that decides if a threshold, or a score cut of boxes, was chosen on validation.
+"""
 SEEDS_TEST = f"{OVER_SEEDS}; covariances of the {BOOTSTRAP.removesuffix(' percentile')}"
-"""The test of a figure other than AUROC where a system has several seeds."""
+"""Name of the test of a figure other than AUROC if a system has several training seeds."""
 
 
 def paired_tests(
@@ -204,23 +241,40 @@ def paired_tests(
     differences: Differences | None = None,
     more: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Test every pair of systems on every figure.
+    """Test the difference of every pair of systems in every figure.
 
-    AUROC, accuracy, sensitivity and specificity have tests of their own, by patient and by image.
-    They come first, and the bootstrap's p-values of all figures after them. Where resamples choose
-    thresholds again, the bootstrap's test comes first, since McNemar's test keeps thresholds fixed.
+    All figures have a test by the bootstrap. AUROC is also tested by Obuchowski's and DeLong's
+    methods, and accuracy, sensitivity and specificity by McNemar's test, clustered by patient and
+    exact. Of several tests of one figure, the one that decides comes first: these methods come
+    before the bootstrap, unless the bootstrap chooses the threshold again in each resample, because
+    McNemar's test keeps thresholds fixed.
 
     Args:
-        estimates: Estimates with the bootstrap's intervals.
+        estimates: Figures and paired differences with bootstrap intervals.
         scorecards: Scorecards of each system, one for each training seed.
-        differences: Replicates of the paired differences.
-        more: Further tests, such as those by study or patient.
+        differences: Replicates of the paired differences, or estimates over training seeds. Without
+            them, the rows of the bootstrap have no p-value.
+        more: Table of further tests, such as those by study or patient.
 
     Returns:
-        The tests with the columns of `TEST_COLUMNS`.
+        Table of tests with the columns of `TEST_COLUMNS`.
 
     Source:
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
+
+    Example:
+        >>> from cxr_compare.evaluation.compare.intervals import resampled_figures
+        >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
+        >>> from cxr_compare.evaluation.statistics.bootstrap import Resamples
+        >>> n = np.arange(60)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> scores = {"A": pd.Series((n * 7 % 10 + 6 * (n % 2 == 0)) / 20), "B": pd.Series(n / 60)}
+        >>> scorecards = {name: [Scorecard(evaluated, scores[name], {})] for name in scores}
+        >>> drawn = resampled_figures("opacity", scorecards, Resamples(60, 200, 0))
+        >>> tests = paired_tests(drawn.estimates, scorecards, drawn.differences)
+        >>> tests[(tests["metric"] == "auroc") & (tests["second"] == "B")]["method"].tolist()[0]
+        'Obuchowski 1997, clustered by patient'
     """
     evaluated = evaluation_set_of(scorecards)
     rows = _Rows(estimates.target, next(iter(scorecards)), estimates.contrast_level)
@@ -244,11 +298,11 @@ def _subgroups(evaluated: EvaluationSet) -> dict[str, np.ndarray]:
 
 
 _ClusteredAuroc = Mapping[str, Mapping[tuple[str, str], ClusteredEstimate]]
-"""Obuchowski's estimates by subgroup and pair; for one system the second name is empty."""
+"""AUROC and its differences by subgroup and pair; for one system the second name is empty."""
 
 
 def _clustered_auroc(scorecards: Scorecards) -> _ClusteredAuroc:
-    """Estimate every AUROC and its paired differences by Obuchowski, clustered by patient."""
+    """Estimate every AUROC and its paired differences by Obuchowski's method, by patient."""
     subgroups = _subgroups(evaluation_set_of(scorecards))
     return {subgroup: _aurocs(scorecards, chosen) for subgroup, chosen in subgroups.items()}
 
@@ -256,7 +310,10 @@ def _clustered_auroc(scorecards: Scorecards) -> _ClusteredAuroc:
 def _aurocs(
     scorecards: Scorecards, chosen: np.ndarray, *, by_image: bool = False
 ) -> dict[tuple[str, str], ClusteredEstimate]:
-    """Estimate the AUROC of every system and every pair; a system that lacks it is left out."""
+    """Estimate the AUROC of every system and the difference of every pair.
+
+    Systems whose AUROC is undefined are left out.
+    """
     of_systems = {
         name: seed_parts(members, chosen, by_image=by_image) for name, members in scorecards.items()
     }
@@ -264,7 +321,7 @@ def _aurocs(
     aurocs = {(name, ""): auroc_over_seeds(part) for name, part in parts.items()}
     for pair in combinations(parts, 2):
         aurocs[pair] = auroc_over_seeds(parts[pair[0]], parts[pair[1]])
-    if by_image:  # DeLong's own: normal, and without a logit
+    if by_image:  # DeLong's interval: by the normal distribution, and not on the logit
         aurocs = {
             names: replace(auroc, freedom=np.inf, bounded=False) for names, auroc in aurocs.items()
         }
@@ -274,15 +331,17 @@ def _aurocs(
 def seed_parts(
     members: Sequence[Scorecard], chosen: np.ndarray, *, by_image: bool = False
 ) -> list[AurocParts] | None:
-    """Return what patients, or images, add to the AUROC of each seed.
+    """Compute the contributions of patients, or of images, to the AUROC of each training seed.
+
+    The variance of the AUROC and the covariance between seeds and systems are computed from them.
 
     Args:
         members: Scorecards of one system, one for each training seed.
-        chosen: True for the images that count, shape ``(N,)``.
-        by_image: Let images count as independent.
+        chosen: True for the images on which the AUROC is computed, shape ``(N,)``.
+        by_image: If True, images are taken as independent instead of patients.
 
     Returns:
-        Contributions for each seed; `None` where a class is absent.
+        Contributions for each seed; `None` if all these images are of one class.
     """
     evaluated = members[0].evaluated
     clusters = evaluated.patients[chosen]
@@ -300,15 +359,15 @@ def seed_parts(
 
 @dataclass
 class _Rows:
-    """Rows of tests by other methods than the bootstrap."""
+    """Rows of the table of tests, for methods other than the bootstrap."""
 
     target: str
     reference: str  # name of the reference system
-    level: float  # coverage of each interval for which all contrasts hold at once
+    level: float  # coverage of an interval if all differences from the reference are to hold
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, estimate: ClusteredEstimate, pair: tuple[str, str], **rest: Any) -> None:
-        """Add a row: an estimate with what follows from it, and its further columns."""
+        """Add the row of one estimate; `rest` holds the values of further columns."""
         low, high = estimate.interval or (None, None)
         of_two = bool(pair[1])
         wide = estimate.interval_at(self.level) if of_two and pair[0] == self.reference else None
@@ -356,7 +415,10 @@ def _auroc_rows(
 def _decision_rows(
     rows: _Rows, subgroup: str, scorecards: Scorecards, evaluated_on: np.ndarray
 ) -> None:
-    """Add McNemar's tests, clustered and exact, at every policy with a threshold for both."""
+    """Add McNemar's tests, clustered by patient and exact, at every policy.
+
+    A pair is tested at a policy if both systems have a threshold for it.
+    """
     evaluated = evaluation_set_of(scorecards)
     policies = dict.fromkeys(p for members in scorecards.values() for p in members[0].thresholds)
     refitted = {
@@ -407,7 +469,10 @@ def _decision_rows(
 
 
 def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
-    """Return 1 where a seed decides an image correctly at a policy, shape ``(seeds, N)``."""
+    """Return 1 where a seed decides an image correctly at a policy and else 0, ``(seeds, N)``.
+
+    The result is None if a seed has no threshold for the policy.
+    """
     right = []
     for scorecard in members:
         called = scorecard.called(policy)
@@ -418,7 +483,33 @@ def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
 
 
 def with_clustered_auroc(estimates: Estimates, scorecards: Scorecards) -> Estimates:
-    """Give every AUROC Obuchowski's interval; without one it has no interval at all."""
+    """Replace the interval of every AUROC, and of its differences, by that of Obuchowski's method.
+
+    If the method gives no interval, the AUROC has none. If a system has several training seeds, the
+    interval is that of Obuchowski and Rockette.
+
+    Args:
+        estimates: Figures and paired differences with bootstrap intervals.
+        scorecards: Scorecards of each system, one for each training seed.
+
+    Returns:
+        The estimates, in which the intervals of the AUROC are replaced.
+
+    Source:
+        Obuchowski 1997; Obuchowski and Rockette 1995.
+
+    Example:
+        >>> from cxr_compare.evaluation.compare.intervals import resampled_figures
+        >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
+        >>> from cxr_compare.evaluation.statistics.bootstrap import Resamples
+        >>> n = np.arange(60)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> scorecards = {"A": [Scorecard(evaluated, pd.Series(n / 60), {})]}
+        >>> drawn = resampled_figures("opacity", scorecards, Resamples(60, 200, 0))
+        >>> with_clustered_auroc(drawn.estimates, scorecards).get("A", "auroc").method
+        'Obuchowski 1997, clustered by patient (on the logit)'
+    """
     clustered = _clustered_auroc(scorecards)
     levels = family_levels(len(scorecards))
 

@@ -1,4 +1,4 @@
-"""Prevalence at the place of use, with its own uncertainty."""
+"""Prevalence of the disease at the place of use of a system, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ class Prevalence:
     """Share of positives at the place of use, with its 95 % interval.
 
     Attributes:
-        text: The prevalence as the user gave it.
+        text: Text of the prevalence as the user gave it.
         value: The share, in (0, 1).
-        low: Lower end of its interval; the share itself if it counts as known.
-        high: Upper end.
+        low: Lower end of the 95 % interval; equal to `value` if the share is taken as known.
+        high: Upper end of the 95 % interval; equal to `value` if the share is taken as known.
+
+    Example:
+        >>> prevalence = Prevalence("0.05:0.03-0.08", 0.05, 0.03, 0.08)
+        >>> float(prevalence.like(np.float64(0.9)))
+        0.05
     """
 
     text: str
@@ -31,11 +36,15 @@ class Prevalence:
 
     @classmethod
     def parse(cls, text: str | float) -> Prevalence:
-        """Read a prevalence.
+        """Read a prevalence from a text or a number.
 
         Args:
-            text: ``0.05``, taken as known; ``0.05:0.03-0.08`` with its interval; or counts such
-                as ``12/240``, which get the interval of Clopper and Pearson.
+            text: A share such as ``0.05``, which is taken as known; a share with its 95 % interval
+                such as ``0.05:0.03-0.08``; or counts such as ``12/240``, for which the interval of
+                Clopper and Pearson is computed.
+
+        Returns:
+            The prevalence with its interval.
 
         Raises:
             InputError: The text has none of these forms, or a number lies outside (0, 1).
@@ -68,13 +77,17 @@ class Prevalence:
         return cls(str(text), value, float(low), float(high))
 
     def like(self, figures: Floats) -> Floats:
-        """Draw a prevalence for each replicate of a figure, normal on the logit.
+        """Draw a prevalence for each bootstrap replicate of a figure.
+
+        The prevalences are normally distributed on the logit scale, with the 2.5th and the 97.5th
+        percentile at the ends of the interval. The random seed is fixed.
 
         Args:
-            figures: Replicates of a figure, shape ``(R,)``, or the figure itself, a scalar.
+            figures: Replicates of a figure, shape ``(R,)``, or the figure itself as a scalar.
 
         Returns:
-            Prevalences of the same shape; the value itself for a scalar.
+            Drawn prevalences in (0, 1), shape ``(R,)``; for a scalar, the prevalence without
+            drawing.
         """
         if not np.ndim(figures):
             return np.asarray(self.value)

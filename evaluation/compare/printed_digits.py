@@ -1,4 +1,4 @@
-"""Number of decimals at which printed figures keep their order."""
+"""Number of decimals at which rounded figures keep their order."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ _MOST_DIGITS = 9
 
 
 def distinguishing_digits(ends: tuple[float, float], marks: tuple[float, ...]) -> int:
-    """Return the number of decimals at which ends lie on the same side of marks as unrounded.
+    """Return the fewest decimals at which rounded numbers keep their order.
 
     Args:
-        ends: Ends of an interval.
-        marks: Values that the ends are compared with.
+        ends: Lower and upper end of an interval.
+        marks: Values with which the ends are compared, such as a goal or a margin.
 
     Returns:
-        Number of decimals, from 3 to 9.
+        Number of decimals, at least 3, with which each rounded end lies on the same side of each
+        rounded value as before rounding; 9 if no smaller number suffices.
 
     Example:
         >>> distinguishing_digits((0.85004, 0.94), (0.85,))

@@ -1,4 +1,4 @@
-"""Protocol: the question of a comparison, fixed beforehand."""
+"""Protocol of a comparison: the question that it answers, which a file can fix beforehand."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ from cxr_compare.evaluation.metrics.registry import METRICS
 
 @dataclass(frozen=True)
 class Protocol:
-    """The question of a comparison.
+    """Question of a comparison: which figure decides, at which threshold, and on which unit.
 
     Attributes:
-        metric: The primary figure, by its short name; more must be better.
-        partner: The other half of its operating point, as a second primary figure: a system is
-            better only if it is better in both. Empty: there is one primary figure.
-        policy: The threshold policy they are taken at; empty for a figure without a threshold.
-        margin: How much worse still counts as not worse: a difference in the metric, above 0.
-        subgroups: Columns of the images table whose groups are reported.
-        reference: Name of the reference system; `None`: the first one given.
-        target: Name of the target; `None`: the one that the command names.
-        unit: Unit of the answer; `None`: images, with tables by another unit beside.
-        goals: Bounds that the true ``recall`` and ``specificity`` must both exceed. They are then
-            the question, and the primary figure is compared beside it.
-        declared: True if a protocol file fixed this beforehand.
-        file_sha256: SHA-256 of that file.
+        metric: Short name of the primary figure, by which systems are compared. Higher values of it
+            must be better.
+        partner: Short name of a second primary figure, which is the other half of an operating
+            point, such as ``specificity`` for ``recall``. A system is better only if it is better
+            in both. Empty if there is one primary figure.
+        policy: Rule for the threshold at which the primary figures are computed, such as
+            ``max_f1``; empty for a figure without a threshold.
+        margin: Difference in the primary figure, in (0, 1), by which a system may be worse than the
+            reference and still count as not worse. `None` compares with no margin.
+        subgroups: Names of columns of the images table by whose values figures are reported.
+        reference: Name of the reference system; `None` takes the first system.
+        target: Name of the target; `None` takes the one that the command names.
+        unit: Unit of the answer: ``image``, ``study`` or ``patient``. `None` answers by image.
+        goals: Bounds in (0, 1) that the true ``recall`` and ``specificity`` must exceed, by metric.
+            If there are goals, the answer is about them.
+        declared: True if a protocol file fixed the question beforehand.
+        file_sha256: SHA-256 of the protocol file; `None` without one.
 
     Example:
         >>> Protocol(metric="auroc", margin=0.02, subgroups=("view",)).subgroups
@@ -83,7 +87,7 @@ class Protocol:
             )
 
     def _check_halves(self) -> None:
-        """Refuse one half of an operating point alone, and two figures that are no such halves."""
+        """Refuse half of an operating point alone, and pairs of figures that are not two halves."""
         if not self.partner:
             if why := _why_not_alone(self.metric):
                 raise InputError(f"protocol: metric '{self.metric}': {why}")
@@ -97,7 +101,7 @@ class Protocol:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The primary figures: one, or both halves of an operating point."""
+        """Short names of the primary figures: one, or both halves of an operating point."""
         return (self.metric, self.partner) if self.partner else (self.metric,)
 
     @property
@@ -110,16 +114,20 @@ class Protocol:
 
     @property
     def title(self) -> str:
-        """Primary figure in words, inside a sentence."""
+        """Name of the primary figures with their threshold, as it is written inside a sentence."""
         _, policy = self.keys[0]
         at = f" at the threshold for {policy_text(policy)}" if policy else ""
         return listing([METRICS[metric].title_in_sentence for metric in self.metrics]) + at
 
     def main_policy(self, policies: Sequence[str]) -> str:
-        """Return the policy of everything that is shown at one threshold only.
+        """Return the policy for all results that are shown at one threshold only.
 
         Args:
-            policies: Policies to choose from.
+            policies: Policies for which there are thresholds.
+
+        Returns:
+            The policy of the protocol if it has one; otherwise ``max_f1`` if it is among
+            `policies`, or else the first of them. Empty if there is none.
 
         Example:
             >>> EXPLORATORY.main_policy(["youden", "max_f1"]), EXPLORATORY.main_policy(["youden"])
@@ -128,7 +136,13 @@ class Protocol:
         return self.policy or ("max_f1" if "max_f1" in policies else next(iter(policies), ""))
 
     def in_order(self, systems: Mapping[str, Any]) -> list[str]:
-        """Return the systems' names with the reference first.
+        """Return the names of the systems with the reference system first.
+
+        Args:
+            systems: Systems by display name.
+
+        Returns:
+            The names. Those of the other systems follow in the given order.
 
         Raises:
             InputError: The reference is none of the systems.
@@ -144,7 +158,13 @@ class Protocol:
         return [self.reference, *(name for name in names if name != self.reference)]
 
     def unit_of(self, requested: Unit) -> Unit:
-        """Return the unit of decisions: as the protocol fixed it, else as requested.
+        """Return the unit by which figures are computed beside those by image.
+
+        Args:
+            requested: Unit that the user requests: ``image``, ``study`` or ``patient``.
+
+        Returns:
+            The unit of the protocol if it has one, and otherwise the requested unit.
 
         Raises:
             InputError: The protocol fixed another unit than the requested one.
@@ -159,13 +179,16 @@ class Protocol:
         return self.unit
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the protocol for the report's provenance."""
+        """Return the protocol as a dictionary for the provenance of a report."""
         kind = "confirmatory" if self.declared else "exploratory"
         return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
 
 
 def _why_not_alone(metric: str) -> str:
-    """Return why a metric cannot decide alone which system is better, and what to write instead."""
+    """Return why a metric alone cannot decide which system is better; empty if it can.
+
+    The text also says what to write in the protocol instead.
+    """
     record = METRICS[metric]
     if record.why_not_primary or not record.partners:
         return record.why_not_primary
@@ -180,4 +203,4 @@ def _why_not_alone(metric: str) -> str:
 
 
 EXPLORATORY = Protocol()
-"""No protocol: AUROC decides, nothing was fixed beforehand."""
+"""Question of a comparison without a protocol: AUROC decides, and nothing was fixed beforehand."""

@@ -1,4 +1,4 @@
-"""Error of the reference labels: figures corrected for it, and how much of it a headline bears."""
+"""Errors of the test labels: corrected figures, and wrong labels that would change the headline."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ class LabelledScores:
     """Labels and scores of all systems on the images, studies or patients of the answer.
 
     Attributes:
-        names: Name of each image (study, patient), shape ``(N,)``.
-        y_true: Labels, shape ``(N,)``.
-        patients: Patient of each as an index from 0, shape ``(N,)``.
-        scores: Scores by system, one array of shape ``(N,)`` for each training seed.
+        names: Id of each image (study, patient), shape ``(N,)``.
+        y_true: Label of each image, True for positive, shape ``(N,)``.
+        patients: Patient of each image as a whole number from 0, shape ``(N,)``.
+        scores: Scores by display name of the system, one array of shape ``(N,)`` for each training
+            seed.
     """
 
     names: Sequence[str]
@@ -47,7 +48,15 @@ class LabelledScores:
 
     @classmethod
     def from_scorecards(cls, scorecards: Scorecards) -> LabelledScores:
-        """Collect labels and scores of the scorecards of a comparison."""
+        """Collect the labels and scores from the scorecards of a comparison.
+
+        Args:
+            scorecards: Scorecards of each system, one for each training seed, all on the same
+                images.
+
+        Returns:
+            The labels, and the scores of all systems.
+        """
         evaluated = next(iter(scorecards.values()))[0].evaluated
         scores = {name: [card.scores for card in cards] for name, cards in scorecards.items()}
         names = [str(name) for name in evaluated.image_ids]
@@ -56,13 +65,14 @@ class LabelledScores:
 
 @dataclass(frozen=True)
 class HeadlineLabels:
-    """Wrong test labels that overturn the difference in AUROC that a headline claims.
+    """Number of wrong test labels with which the headline's difference in AUROC is no longer shown.
 
     Attributes:
-        claim: The difference. Of several in a headline, the one with its interval nearest to 0.
-        unit: Plural of the unit of the answer.
-        names: Names of the images (studies, patients), in the order of their labels.
-        found: How many labels must be wrong.
+        claim: The difference. If the headline claims several, it is the one whose interval is
+            nearest to 0.
+        unit: Plural of the unit of the answer, such as ``images``.
+        names: Ids of the images (studies, patients), in the order of the labels.
+        found: Numbers of wrong labels, and the most harmful labels.
     """
 
     claim: Claim
@@ -72,7 +82,7 @@ class HeadlineLabels:
 
     @property
     def text(self) -> str:
-        """The result as a sentence."""
+        """Result in sentences for the report."""
         return sentence(
             "wrong_labels",
             systems=[self.claim.first, self.claim.second],
@@ -85,7 +95,7 @@ class HeadlineLabels:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result for ``metrics.json``; an unknown number is null."""
+        """Return the result as a dictionary for ``metrics.json``; an unknown number is None."""
         rows = self.found.most_harmful
         return {
             "first": self.claim.first,
@@ -113,15 +123,15 @@ class HeadlineLabels:
 def headline_labels(
     labelled: LabelledScores, claims: Sequence[Claim], unit: str
 ) -> HeadlineLabels | None:
-    """Find how many test labels must be wrong to overturn the headline's difference in AUROC.
+    """Find how many test labels must be wrong until the headline's difference is no longer shown.
 
     Args:
-        labelled: Labels and scores that the claims rest on.
-        claims: All claims about the primary figure.
-        unit: Plural of the unit of the answer.
+        labelled: Labels and scores on which the claims are based.
+        claims: All claims about the primary figure, for all pairs of systems.
+        unit: Plural of the unit of the answer, such as ``images``.
 
     Returns:
-        The result; `None` where the headline claims no difference in AUROC.
+        The numbers of wrong labels; `None` if the headline claims no difference in AUROC.
     """
     claim = _weakest_claim(claims)
     if claim is None:
@@ -139,10 +149,14 @@ def headline_labels(
 
 
 def _weakest_claim(claims: Sequence[Claim]) -> Claim | None:
-    """Return the shown difference of a leading system whose interval is nearest to 0."""
+    """Return the claim of the headline whose interval is nearest to 0; None if there is none.
+
+    Only differences in AUROC that are shown, and that involve a system with the highest AUROC, are
+    considered.
+    """
     of_auroc = [claim for claim in claims if claim.metric == "auroc"]
     if not of_auroc or len(of_auroc) < len(claims):
-        return None  # the headline rests on another figure
+        return None  # the headline is about another figure
     highest = max(max(claim.values) for claim in of_auroc)
     shown = [claim for claim in of_auroc if claim.decided and max(claim.values) == highest]
     return min(
@@ -155,16 +169,19 @@ def _weakest_claim(claims: Sequence[Claim]) -> Claim | None:
 def with_corrected_figures(
     estimates: Estimates, scorecards: Scorecards, reference: ReferenceAccuracy
 ) -> Estimates:
-    """Add AUROC, sensitivity and specificity corrected for a known error of the labels.
+    """Add AUROC, sensitivity and specificity that are corrected for a stated error of the labels.
 
-    They are the figures of the subgroup ``all_corrected``: the same images against the true
-    disease. Thresholds are fixed. A figure that cannot be corrected is undefined, and its note
-    says why.
+    The corrected figures are estimates against the true disease instead of the labels, on the same
+    images. They are added as the subgroup ``all_corrected``. Thresholds are fixed. A figure that
+    cannot be corrected is undefined, and its note gives the reason.
 
     Args:
-        estimates: Figures by image.
+        estimates: Figures and paired differences by image, against the labels.
         scorecards: Scorecards of each system, one for each training seed.
-        reference: Sensitivity and specificity of the labels.
+        reference: Sensitivity and specificity of the labels against the true disease.
+
+    Returns:
+        The estimates with the corrected figures and the corrected differences in AUROC.
     """
     systems = {
         name: {
@@ -189,7 +206,10 @@ def with_corrected_figures(
 def _corrected_of(
     cards: Sequence[Scorecard], reference: ReferenceAccuracy
 ) -> dict[MetricKey, ClusteredEstimate | str]:
-    """Return the corrected figures of a system, or why there is none."""
+    """Return the corrected figures of a system by metric.
+
+    If a figure cannot be corrected, a text with the reason takes its place.
+    """
     card = cards[0]
     evaluated = card.evaluated
     corrected: dict[MetricKey, ClusteredEstimate | str] = {}
@@ -222,7 +242,7 @@ def _corrected_difference(
 
 
 def _as_estimate(corrected: ClusteredEstimate | str, as_labelled: Estimate) -> Estimate:
-    """Return a corrected figure with the counts of the figure by the labels as they are."""
+    """Return a corrected figure with the counts of images of the uncorrected one."""
     if isinstance(corrected, str):
         return Estimate(note=corrected, counts=as_labelled.counts)
     limits = (0.0, 1.0) if corrected.bounded else (-1.0, 1.0)

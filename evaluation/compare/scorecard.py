@@ -1,9 +1,12 @@
-"""All figures of a system on the evaluated images, for any weights of the patients.
+"""Scorecard: all figures of one trained model on the evaluated images, for any patient weights.
 
-With all weights 1 a scorecard gives the estimates, with the weights of a resample a replicate: one
-definition of each figure serves both. A figure that rests on a choice of validation, such as a
-threshold, has two replicates. One takes the choice that its own resample of validation patients
-makes, the other keeps the choice fixed.
+If all weights are 1, the figures are the estimates. If the weight of a patient is the number of
+times that a bootstrap resample draws the patient, the figures are the replicates of this resample.
+So each figure is defined once for both.
+
+A figure may depend on a choice that was made on validation images, such as a threshold. Such a
+figure has two replicates for each resample: one with the choice that is made again on resampled
+validation patients, and one with the choice fixed.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ import pandas as pd
 
 from cxr_compare.evaluation.boxes.average_precision import coco_average_precision
 from cxr_compare.evaluation.boxes.froc import FrocCurve, froc_curve
-from cxr_compare.evaluation.boxes.matching import BoxPairs
-from cxr_compare.evaluation.boxes.overlaps import OverlapRule
+from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
+from cxr_compare.evaluation.boxes.overlaps import OverlappingBoxes, OverlapRule, StoredPairs
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.compare.box_figures import BoxFigures
 from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen
@@ -48,42 +51,78 @@ from cxr_compare.evaluation.statistics.ranking import FallingScores, RankedScore
 
 
 class ScorecardReplicates(NamedTuple):
-    """Figures on resamples of patients, each shape ``(R,)``."""
+    """Figures of one model on R resamples of patients.
+
+    Attributes:
+        figures: All figures by metric, shape ``(R,)`` each, with the validation choices that each
+            resample makes.
+        fixed: Figures that depend on such a choice, shape ``(R,)`` each, with the choice fixed.
+    """
 
     figures: dict[MetricKey, Floats]
-    """Every figure, with the choice that each resample makes where it makes one."""
     fixed: dict[MetricKey, Floats]
-    """Figures that rest on a choice that resamples make, with that choice fixed."""
 
 
 _Counts = dict[tuple[str, str], Floats]
-"""Counts by policy (empty without one) and by name, shape ``(R,)``."""
+"""Counts by policy (empty for those without one) and by name, shape ``(R,)``."""
 
 _TOLERANT = "_tolerant"
-"""End of the names of localisation figures that tolerate one map cell."""
+"""End of the names of localisation figures that tolerate a miss by one cell of a map."""
 
 
 class Scorecard:
-    """Every figure of one trained model on the evaluated images.
+    """All figures of one trained model on the evaluated images, for any patient weights.
 
     Args:
-        evaluated: The evaluated images.
-        scores: Image scores, shape ``(N,)``.
-        thresholds: Threshold of each policy.
-        validation: Validation scores on which resamples choose thresholds again. Without them
-            thresholds are fixed.
-        points: Scored point of each image, ``point_x`` and ``point_y`` in px; `None` without.
-        boxes: Predicted boxes as decided; `None` without.
-        stored_boxes: All stored boxes of a detector; `None` where these are the decided ones.
-        boxes_by_rule: Function from a rule of `box_choice` to the boxes that it gives on these
-            images. Without it the rule is fixed.
-        box_cut: Score from which boxes are called.
+        evaluated: The N evaluated images with their ground truth.
+        scores: Score of each image, shape ``(N,)``, in the order of the evaluated images.
+        thresholds: Threshold of each policy, such as ``max_f1``, on the image scores.
+        validation: Scores and labels of the validation images, on which resamples choose thresholds
+            again. `None` fixes the thresholds.
+        points: Scored point of each image, with columns ``point_x`` and ``point_y`` in original px.
+            It is the centre of the most confident box or the peak of the activation map. `None`
+            without points.
+        boxes: Decided boxes: the predicted boxes that the rule of the decision keeps, or cuts out
+            of activation maps; `None` without boxes.
+        stored_boxes: All stored boxes of a detector, with the pairs of them that overlap each
+            other. `None` for a classifier, whose decided boxes count as the stored ones.
+        overlap: Largest IoU of two stored boxes of an image that are both decided boxes; `None`
+            keeps all stored boxes.
+        boxes_by_rule: Function that takes a rule among the candidates of `box_choice` and returns
+            the boxes that it cuts out of a classifier's activation maps. If both this function and
+            `stored_boxes` are `None`, the rule is fixed.
+        box_cut: Score from which on boxes are called; `None` without such a cut.
         box_choice: Choice of the rule of `boxes` and of `box_cut`, which resamples make again.
-            Without it both are fixed.
-        fixed_choices: Further choices that no resample makes again, by the need of metrics for
-            them.
-        probability: Calibrated probability of each image, shape ``(N,)``; `None` without.
-        triage: Rule of triage; `None` without.
+            `None` fixes both.
+        fixed_choices: Names of further validation choices that no resample makes again, by the need
+            of metrics that depends on them.
+        probability: Calibrated probability of each image in [0, 1], shape ``(N,)``; `None` without
+            calibration.
+        triage: Rule that rules images out or in by score; `None` without triage.
+
+    Attributes:
+        evaluated: The evaluated images, as given.
+        scores: Score of each image as an array, shape ``(N,)``.
+        thresholds: Threshold of each policy, as given.
+        validation: Scores and labels of the validation images, as given.
+        points: Scored points, as given.
+        boxes: Decided boxes, as given.
+        box_cut: Score from which on boxes are called, as given.
+        box_choice: Choice of the rule of the boxes and of the cut, as given.
+        probability: Calibrated probabilities, as given.
+
+    Example:
+        >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
+        >>> n = np.arange(4)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n > 1, n, 4, np.zeros(4, dtype=bool), no_boxes())
+        >>> chosen = {"threshold=0.3": ThresholdChoice("threshold=0.3", 0.3)}
+        >>> scorecard = Scorecard(evaluated, pd.Series([0.1, 0.4, 0.6, 0.9]), chosen)
+        >>> figures = scorecard.estimates()
+        >>> figures[MetricKey("all", "", "auroc")]
+        1.0
+        >>> figures[MetricKey("all", "threshold=0.3", "specificity")]
+        0.5
     """
 
     def __init__(  # noqa: PLR0913 - what each kind of system has
@@ -95,7 +134,8 @@ class Scorecard:
         validation: ValidationScores | None = None,
         points: pd.DataFrame | None = None,
         boxes: pd.DataFrame | None = None,
-        stored_boxes: pd.DataFrame | None = None,
+        stored_boxes: OverlappingBoxes | None = None,
+        overlap: float | None = None,
         boxes_by_rule: Callable[[BoxRule], pd.DataFrame | None] | None = None,
         box_cut: float | None = None,
         box_choice: BoxChoice | None = None,
@@ -112,6 +152,7 @@ class Scorecard:
         self.box_cut = box_cut
         self.box_choice = box_choice
         self._stored_boxes = stored_boxes
+        self._overlap = overlap
         self._boxes_by_rule = boxes_by_rule
         self.probability = probability
         self._fixed_choices = fixed_choices or {}
@@ -137,7 +178,7 @@ class Scorecard:
             )
 
     def _locate_points(self) -> None:
-        """Find the images whose scored point lies on a lesion, and rank those by score."""
+        """Find the images whose scored point lies on a lesion, and rank these images by score."""
         evaluated = self.evaluated
         self._on_lesion: dict[str, npt.NDArray[np.bool_]] = {}
         if self.points is not None:
@@ -151,47 +192,81 @@ class Scorecard:
             self._hits[kind] = FallingScores(self.scores[hits], evaluated.patients[hits])
 
     def _match_boxes(self) -> None:
-        """Match predicted and true boxes, for figures of ranked and of called boxes."""
+        """Match predicted and true boxes, for all figures of boxes."""
         self._decided: BoxFigures | None = None
         self._stored: BoxFigures | None = None
         self._by_rule: dict[int, BoxFigures] = {}
         self._making_figures = Lock()
         if self.boxes is None:
             return
-        self._decided = self._stored = self._box_figures(self.boxes)
-        if self._stored_boxes is not None:
-            self._stored = self._box_figures(self._stored_boxes)
+        self._decided = self._stored = self._box_figures(self._decided_pairs(self.boxes))
+        if self._stored_pairs is not None and self._overlap is not None:
+            self._stored = self._box_figures(self._stored_pairs.left(None))
         if self.box_choice is not None:
             self._by_rule[self.box_choice.index] = self._decided
 
-    def _box_figures(self, boxes: pd.DataFrame) -> BoxFigures:
-        return BoxFigures(boxes, self.evaluated, called=self.box_cut is not None)
+    @cached_property
+    def _stored_pairs(self) -> StoredPairs | None:
+        """Stored boxes of a detector, paired with the true boxes once for all rules; or None."""
+        if self._stored_boxes is None:
+            return None
+        return StoredPairs.on_images(
+            self._stored_boxes, self.evaluated.truth, self.evaluated.boxed_images
+        )
+
+    def _decided_pairs(self, boxes: pd.DataFrame) -> BoxPairs:
+        if self._stored_pairs is not None:
+            return self._stored_pairs.left(self._overlap)
+        return self._paired(boxes)
+
+    def _paired(self, boxes: pd.DataFrame) -> BoxPairs:
+        return pair_boxes(boxes, self.evaluated.truth, self.evaluated.boxed_images)
+
+    def _box_figures(self, pairs: BoxPairs) -> BoxFigures:
+        return BoxFigures(pairs, self.evaluated, called=self.box_cut is not None)
 
     def _figures_of_rule(self, index: int) -> BoxFigures:
-        """Return the figures of the boxes that a rule of the choice gives, made when needed."""
+        """Return the figures of the boxes that a candidate rule gives; they are kept for reuse."""
         with self._making_figures:  # replicates are computed by several threads
-            if index not in self._by_rule and self.box_choice and self._boxes_by_rule:
-                boxes = self._boxes_by_rule(self.box_choice.candidates[index].rule)
-                if boxes is not None:
-                    self._by_rule[index] = self._box_figures(boxes)
+            if index not in self._by_rule and self.box_choice is not None:
+                pairs = self._pairs_by_rule(self.box_choice.candidates[index].rule)
+                if pairs is not None:
+                    self._by_rule[index] = self._box_figures(pairs)
             return self._by_rule[index]
+
+    def _pairs_by_rule(self, rule: BoxRule) -> BoxPairs | None:
+        if self._stored_pairs is not None and isinstance(rule, OverlapRule):
+            return self._stored_pairs.left(rule.limit)
+        boxes = None if self._boxes_by_rule is None else self._boxes_by_rule(rule)
+        return None if boxes is None else self._paired(boxes)
 
     @property
     def pairs(self) -> BoxPairs | None:
-        """Decided and true boxes; None without boxes."""
+        """Pairs of the decided predicted boxes with the true boxes; None without boxes."""
         return None if self._decided is None else self._decided.pairs
 
     @property
     def _rule_is_open(self) -> bool:
         """True if resamples choose the rule of the boxes again."""
         choice = self.box_choice
-        return choice is not None and choice.is_open and self._boxes_by_rule is not None
+        if choice is None or not choice.is_open:
+            return False
+        return self._boxes_by_rule is not None or self._stored_boxes is not None
 
     @classmethod
     def from_output(
         cls, output: SystemOutput, decision: Decision, evaluated: EvaluationSet
     ) -> Scorecard:
-        """Make the scorecard of a system's output under its decision."""
+        """Make the scorecard of a model from its output and its decision.
+
+        Args:
+            output: Output of the model on the evaluated images.
+            decision: Thresholds, calibration and rules that were chosen on the validation images.
+            evaluated: The evaluated images with their ground truth.
+
+        Returns:
+            The scorecard.
+        """
         scores = output.scores(decision.reduction)
         boxes_by_rule = partial(output.boxes, scores, decision.map_scale)
         return cls(
@@ -201,8 +276,9 @@ class Scorecard:
             validation=decision.chosen_scores,
             points=output.points(),
             boxes=boxes_by_rule(decision.box_rule),
-            stored_boxes=output.predicted_boxes if decision.overlap is not None else None,
-            boxes_by_rule=boxes_by_rule,
+            stored_boxes=output.overlapping if output.gives_boxes else None,
+            overlap=decision.overlap,
+            boxes_by_rule=None if output.gives_boxes else boxes_by_rule,
             box_cut=decision.box_cut,
             box_choice=decision.box_choice,
             fixed_choices=decision.fixed_choices,
@@ -212,23 +288,34 @@ class Scorecard:
 
     @property
     def localised(self) -> npt.NDArray[np.bool_] | None:
-        """True where the scored point lies on a lesion, shape ``(N,)``; `None` without points."""
+        """True for images whose scored point is on a lesion, ``(N,)``; `None` without points."""
         return self._on_lesion.get("")
 
     @property
     def localised_tolerant(self) -> npt.NDArray[np.bool_] | None:
-        """The same with a tolerance of one map cell; `None` where no system has maps."""
+        """True for images whose scored point is on a lesion or misses it by at most one map cell.
+
+        The shape is ``(N,)``. The value is `None` if no system has activation maps.
+        """
         return self._on_lesion.get(_TOLERANT)
 
     def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
-        """Return True where an image is called positive, shape ``(N,)``; None without threshold."""
+        """Return True for the images that are called positive at a policy's threshold.
+
+        Args:
+            policy: Rule of the threshold, such as ``max_f1``.
+
+        Returns:
+            True for the images whose score is at least the threshold, shape ``(N,)``; None if the
+            policy has no threshold.
+        """
         choice = self.thresholds.get(policy)
         threshold = None if choice is None else choice.threshold
         return None if threshold is None else is_positive(self.scores, threshold)
 
     @property
     def choices(self) -> list[ValidationScores | BoxChoice]:
-        """Choices that every resample of validation patients makes again."""
+        """Validation choices that every resample of validation patients makes again."""
         choices: list[ValidationScores | BoxChoice] = []
         policies = self.chosen_policies
         if self.validation is not None and policies:
@@ -238,7 +325,15 @@ class Scorecard:
         return choices
 
     def choices_of(self, key: MetricKey) -> dict[str, bool]:
-        """Return the choices that a figure rests on: True for those that resamples make again."""
+        """Return the validation choices on which a figure depends.
+
+        Args:
+            key: Metric, policy and subgroup of the figure.
+
+        Returns:
+            For each choice by its name, True if the resamples make it again and False if it is
+            fixed.
+        """
         metric = METRICS[key.metric]
         choices = {
             name: False for need, name in self._fixed_choices.items() if need in metric.needs
@@ -252,18 +347,18 @@ class Scorecard:
         return choices
 
     def _is_of_stored(self, metric: str) -> bool:
-        """Return True for a figure of all stored boxes of a detector, which no choice changes."""
+        """Return True for figures of all stored boxes of a detector, which depend on no choice."""
         return metric in family("coco") and self._is_detector
 
     @property
     def _is_detector(self) -> bool:
-        """True if validation chose among overlaps of stored boxes, not among cuts of maps."""
+        """True if the rule of the boxes is a limit of overlaps, and not a cut of maps."""
         choice = self.box_choice
         return choice is not None and isinstance(choice.candidates[0].rule, OverlapRule)
 
     @property
     def chosen_policies(self) -> list[str]:
-        """Policies whose threshold validation chose, so that resamples of it give another one."""
+        """Policies whose threshold was chosen on validation images, and is chosen in resamples."""
         if self.validation is None:
             return []
         return [
@@ -273,14 +368,26 @@ class Scorecard:
         ]
 
     def confusion(self, policy: str) -> dict[str, int] | None:
-        """Return ``tp``, ``fp``, ``tn``, ``fn`` at a policy's threshold; None without one."""
+        """Count true and false decisions at the threshold of a policy.
+
+        Args:
+            policy: Rule of the threshold, such as ``max_f1``; one of `thresholds`.
+
+        Returns:
+            Numbers of images ``tp``, ``fp``, ``tn`` and ``fn``; None if the policy has no
+            threshold.
+        """
         threshold = self.thresholds[policy].threshold
         if threshold is None:
             return None
         return confusion_counts(self.evaluated.y_true, self.scores, threshold)
 
     def _patient_counts(self) -> tuple[list[tuple[str, str]], Floats]:
-        """Count everything by patient, under the names of policy and count."""
+        """Count decisions and hits of each patient.
+
+        Returns:
+            Policy and name of each count, and the counts, shape ``(patients, counts)``.
+        """
         evaluated = self.evaluated
         columns: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
         boxed = evaluated.y_true & evaluated.boxes_trusted
@@ -307,27 +414,34 @@ class Scorecard:
         return list(columns), per_cluster(table, evaluated.patients, evaluated.n_patients)
 
     def __call__(self, weights: Integers) -> dict[MetricKey, Floats]:
-        """Compute every figure for every row of patient weights, with fixed thresholds."""
+        """Compute all figures for each row of patient weights, with all choices fixed.
+
+        Args:
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+
+        Returns:
+            Figures by metric, shape ``(R,)`` each; NaN where a figure is undefined.
+        """
         return self.replicates(weights, {}).figures
 
     def replicates(self, weights: Integers, chosen: Mapping[str, Floats]) -> ScorecardReplicates:
-        """Compute every figure for every row of patient weights.
+        """Compute all figures for each row of patient weights, with the choices of each row.
 
         Args:
-            weights: How often each patient counts, shape ``(R, patients)``.
-            chosen: Thresholds by policy, and the score cut of boxes, that each row chose, shape
-                ``(R,)``, NaN where it chose none. All other choices are fixed.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            chosen: Choices that each row makes on its validation patients, shape ``(R,)`` each:
+                thresholds by policy, and the rule and the score cut of boxes by their names. NaN
+                where a row chooses none. All other choices are fixed.
 
         Returns:
-            Every figure, shape ``(R,)``, and those that rest on `chosen` once more with the choice
-            fixed.
+            All figures, and those that depend on `chosen` a second time with the choice fixed.
         """
         thresholds = {what: values for what, values in chosen.items() if what in self.thresholds}
         ranked = self._ranked.sums(weights)
         normal = None
         figures = _of_ranking(ALL, ranked)
         if self._ranked_normal is not None:
-            normal = self._ranked_normal.sums(weights, beside=ranked)  # with the same positives
+            normal = self._ranked_normal.sums(weights, beside=ranked)  # the positives are the same
             figures |= _of_ranking(VERSUS_NORMAL, normal)
         if self._calibration is not None:
             calibration = self._calibration.figures(weights)
@@ -351,7 +465,7 @@ class Scorecard:
         return ScorecardReplicates(figures, fixed)
 
     def _of_boxes(self, weights: Integers, chosen: Mapping[str, Floats]) -> ScorecardReplicates:
-        """Compute the figures of boxes; see `replicates`."""
+        """Compute the figures of boxes as described at `replicates`."""
         if self._decided is None or self._stored is None:
             return ScorecardReplicates({}, {})
         weight = np.asarray(weights, dtype=np.float64)
@@ -379,7 +493,7 @@ class Scorecard:
             if boxes is not self._decided:
                 precision = boxes.precision(weights[rows], family("coco_decided"))
                 values |= precision | boxes.ranked(weights[rows])
-                if not self._is_of_stored("ap50"):  # boxes of maps: stored are the decided ones
+                if not self._is_of_stored("ap50"):  # boxes of maps are not stored
                     names = [MetricKey(ALL, "", metric) for metric in family("coco")]
                     values |= dict(zip(names, precision.values(), strict=True))
             for key, column in values.items():
@@ -393,7 +507,7 @@ class Scorecard:
         ranked: RankingSums,
         normal: RankingSums | None,
     ) -> _Counts:
-        """Count at the thresholds of each row, looked up in running sums along the scores."""
+        """Count decisions and hits for each row of weights at the row's own thresholds."""
         counts: _Counts = {}
         if not thresholds:
             return counts
@@ -408,7 +522,7 @@ class Scorecard:
         return counts
 
     def _at_thresholds(self, counts: _Counts, policies: Iterable[str]) -> dict[MetricKey, Floats]:
-        """Compute every figure that follows from counts at the thresholds of policies."""
+        """Compute all figures that follow from counts at the thresholds of policies."""
         figures: dict[MetricKey, Floats] = {}
         for policy in policies:
             if (policy, "tp") not in counts:
@@ -426,19 +540,25 @@ class Scorecard:
         return figures
 
     def estimates(self) -> dict[MetricKey, float | None]:
-        """Return every figure on the images as they are; COCO's are those of pycocotools."""
+        """Compute all figures on the evaluated images, without resampling.
+
+        Average precision of boxes is computed by pycocotools.
+
+        Returns:
+            Figures by metric; `None` where a figure is undefined.
+        """
         return dict(self._estimates)
 
     @cached_property
     def once(self) -> dict[MetricKey, Floats]:
-        """Figures on the images as they are, shape ``(1,)``, without pycocotools."""
+        """Figures on the evaluated images by metric, shape ``(1,)`` each, without pycocotools."""
         return self(np.ones((1, self.evaluated.n_patients), dtype=np.int16))
 
     @cached_property
     def _estimates(self) -> dict[MetricKey, float | None]:
         once = dict(self.once)
         if self._calibration is not None:
-            exact = self._calibration.figures()  # replicates are fitted on knots
+            exact = self._calibration.figures()  # without the knots that approximate replicates
             once |= {MetricKey(ALL, "", metric): value for metric, value in exact.items()}
         figures = {name: None if np.isnan(v[0]) else float(v[0]) for name, v in once.items()}
         if self._decided is not None and self._stored is not None:
@@ -452,16 +572,25 @@ class Scorecard:
         return figures
 
     def froc(self) -> dict[str, FrocCurve]:
-        """Return the FROC curve of each hit rule; none without boxes."""
+        """Compute the FROC curves of the decided boxes.
+
+        Returns:
+            Curves by name of the rule by which a box hits a lesion, ``iou`` and ``centre``; empty
+            without boxes.
+        """
         if self._decided is None:
             return {}
         return {hit: froc_curve(finds) for hit, finds in self._decided.finds.items()}
 
     def missing(self) -> dict[MetricKey, str]:
-        """Return the figures that this system cannot have, with the reason."""
+        """List the figures that this model cannot have.
+
+        Returns:
+            Reason for each such figure by metric, as a phrase for tables.
+        """
         missing: dict[MetricKey, str] = {}
         if self.boxes is None:
-            # Figures of called boxes have no row where nothing chose a cut.
+            # Figures of called boxes are left out: without a score cut they get no row.
             missing |= _without(
                 "boxes", "", (metric for metric in METRICS if _needs(metric) == {"boxes"})
             )
@@ -479,9 +608,17 @@ class Scorecard:
         return missing
 
     def why_undefined(self, metric: str, policy: str) -> str:
-        """Return why a figure on all images is not defined; empty if it is defined."""
+        """Return the reason why a figure on all images is undefined.
+
+        Args:
+            metric: Short name of the metric.
+            policy: Rule of the threshold; empty for a figure without a threshold.
+
+        Returns:
+            The reason as a phrase; empty if the figure is defined.
+        """
         key = MetricKey(ALL, policy, metric)
-        figure = self.once.get(key)  # without pycocotools, which is slow and agrees
+        figure = self.once.get(key)  # without pycocotools, which is slow and gives the same
         if figure is not None and not np.isnan(figure[0]):
             return ""
         never = "nothing on validation gives it"
@@ -496,7 +633,7 @@ class Scorecard:
 
 
 def _of_ranking(subgroup: str, sums: RankingSums) -> dict[MetricKey, Floats]:
-    """Return the figures that follow from a ranking alone, without a chosen threshold."""
+    """Return the figures that follow from the ranking of the images, without a chosen threshold."""
     values = sums.figures()
     for percent in MATCHED_PERCENT:
         for name, value in sums.matched(percent / 100).items():
@@ -522,9 +659,16 @@ def _share(part: Floats, whole: Floats) -> Floats:
 
 
 Scorecards = Mapping[str, Sequence[Scorecard]]
-"""Scorecards of each system, one for each training seed."""
+"""Scorecards of each system by its display name, one for each training seed."""
 
 
 def evaluation_set_of(scorecards: Scorecards) -> EvaluationSet:
-    """Return the images that all scorecards are about."""
+    """Return the evaluated images, which are the same for all scorecards of a comparison.
+
+    Args:
+        scorecards: Scorecards of at least one system, one for each training seed.
+
+    Returns:
+        The evaluated images of the first scorecard.
+    """
     return next(iter(scorecards.values()))[0].evaluated

@@ -1,7 +1,7 @@
-"""All sentences about a comparison: a template for each kind of statement and of note.
+"""Templates of all sentences about a comparison, one for each kind of statement and of note.
 
 `evaluation.compare.verdict` and `evaluation.compare.cautions` decide which kind applies and with
-which values. Only this module words them, so that a sentence can be changed here alone.
+which values. The wording is in this module only.
 """
 
 from __future__ import annotations
@@ -276,8 +276,19 @@ The number of training runs behind {{ systems|listing }} is unknown; another run
 {%- endmacro %}
 
 {% macro same_training(system, original) -%}
-{{ system }} and {{ original }} come from one training run: their difference is an effect of the
-export alone.
+{{ system }} and {{ original }} come from one training run: they differ only in how it predicts,
+such as by an export or with test-time views.
+{%- endmacro %}
+
+{% macro unequal_conditions(conditions) -%}
+{% set parts = [] -%}
+{%- for condition, values in conditions.items() -%}
+{%- set texts = [] -%}
+{%- for name, value in values.items() %}{{ texts.append(name ~ ": " ~ value) or "" }}{% endfor -%}
+{{- parts.append(condition ~ " (" ~ texts|join(", ") ~ ")") or "" }}
+{%- endfor -%}
+Trainings differed in {{ parts|listing }}: a difference between these systems is one of their whole
+recipes, not of detector against classifier alone.
 {%- endmacro %}
 
 {% macro exploratory() -%}
@@ -304,8 +315,8 @@ before the protocol was first used.
 
 {% macro widened(families) -%}
 {% for family, size in families.items() -%}
-{{ " and " if not loop.first }}{{ {"answer": "the answer", "findings": "the findings below"}[family]
-}} ({{ size }} comparisons)
+{{ " and the " if not loop.first else "The " }}
+{{- {"answer": "answer", "findings": "findings below"}[family] }} ({{ size }} comparisons)
 {%- endfor %}
 {%- set verb = "use" if families|length > 1 or "findings" in families else "uses" %}
 {{ verb }} intervals that Holm's method widens for several comparisons; tables give the interval of
@@ -502,8 +513,11 @@ def sentence(kind: str, /, **values: Any) -> str:
     """Return the sentence of a kind, filled in with its values.
 
     Args:
-        kind: Name of the template.
-        **values: Values that the template names.
+        kind: Name of the template (macro) in this module.
+        **values: Values of the arguments of the template.
+
+    Returns:
+        The text, on one line.
 
     Example:
         >>> sentence("uses", count=3, n_sets=2)
@@ -516,9 +530,13 @@ def note(kind: NoteKind, template: str = "", /, **values: Any) -> Note:
     """Return a note with its sentence and its values.
 
     Args:
-        kind: Kind of the note, by which reports place it.
-        template: Name of the template, without ``note_``; by default the kind.
-        **values: Values that the template names.
+        kind: Kind of the note, which decides where a report shows it.
+        template: Name of the template in this module without its beginning ``note_``; by default
+            the kind.
+        **values: Values of the arguments of the template.
+
+    Returns:
+        The note.
 
     Example:
         >>> note("seeds", system="A", n_seeds=3).values

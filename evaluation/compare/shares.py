@@ -1,8 +1,8 @@
 """Shares of images or lesions, and AUROC, by group and system, with intervals, gaps and tests.
 
-Counts are summed by patient once. Every resample is then one product of matrices, however many
-shares there are. Shares of called images are taken at thresholds that are
-refitted on resampled validation patients.
+The counts of all shares are summed for each patient once, so that a product of two matrices gives
+all shares on all bootstrap resamples. Shares that depend on a chosen threshold use the threshold
+that each resample chooses again on resampled validation patients.
 """
 
 from __future__ import annotations
@@ -49,17 +49,29 @@ FAILURE_COLUMNS = (
     "p_value",
     "p_holm",
 )
+"""Columns of the table of the failure analysis."""
 NONE_OF_THEM = "there is none of them"
+"""Note of a share whose denominator is 0."""
 FEWEST = 5
-"""A group with fewer patients has counts only."""
+"""Number of patients of a group below which its figures have no interval."""
 FEW = 30
-"""A group with fewer patients has permutation tests."""
+"""Number of patients of a group below which its gap is tested by permutation."""
 TOO_FEW = f"fewer than {FEWEST} patients: counts only"
+"""Note of a figure without an interval in a group with few patients."""
 MOVER = "MOVER (Newcombe 1998) of both intervals: "
+"""Start of the method's name of a difference whose interval follows from two intervals."""
 
 
 class ShareName(NamedTuple):
-    """Name of a share: topic, group (such as ``F``), policy and metric."""
+    """Name of a share or AUROC in the table of the failure analysis.
+
+    Attributes:
+        topic: Subject of the figure, such as ``sex`` or ``errors``; empty for a share from which
+            only other figures are computed.
+        group: Group of images within the topic, such as ``F``; empty for all images.
+        policy: Rule of the threshold; empty for a figure without a threshold.
+        metric: Short name of the metric, such as ``recall``.
+    """
 
     topic: str
     group: str
@@ -68,32 +80,32 @@ class ShareName(NamedTuple):
 
 
 _Key = tuple[str, ShareName]
-"""A system and the name of a share. A share without a topic only serves to derive others."""
+"""Display name of a system, and name of a share."""
 _Values = Mapping[_Key, tuple[float, Floats]]
-"""Estimate and replicates of each share."""
+"""Estimate and replicates of each share; a replicate is its value on one bootstrap resample."""
 
 
 class _Derived(NamedTuple):
-    """A figure that follows from shares: its key, the shares, and the function of them."""
+    """Figure that is computed from shares."""
 
     key: _Key
-    of: Sequence[_Key]
+    of: Sequence[_Key]  # the shares that are the arguments of the function
     compute: Callable[..., Floats]
 
 
 class _Calls:
-    """Images that each system calls positive, with fixed thresholds and in each resample.
+    """Images that systems call positive, at the fixed threshold and at those of the resamples.
 
-    Validation patients are resampled beside the test patients, as for every figure.
+    Each resample draws validation patients, and chooses the threshold again on them.
 
     Attributes:
         patients: Patient of each image, shape ``(N,)``.
-        fixed: For each system whose thresholds are chosen again: share of its seeds that call an
-            image positive at the fixed threshold, shape ``(N,)``.
-        unsure: Reason why resamples cannot say how far a system's threshold varies; empty if they
-            can.
-        thresholds: Thresholds chosen again, a column for each seed of these systems; `None` without
-            any.
+        fixed: For each system whose threshold is chosen again, the share of its training seeds that
+            call an image positive at the fixed threshold, shape ``(N,)``.
+        unsure: Reason by system why resamples do not show how much its threshold varies; empty if
+            they do.
+        thresholds: Threshold that each resample chooses, shape ``(R, seeds)``, with one column for
+            each training seed of these systems; `None` if no threshold is chosen again.
     """
 
     def __init__(self, scorecards: Scorecards, policy: str, resamples: Resamples) -> None:
@@ -117,7 +129,10 @@ class _Calls:
         self.thresholds = np.column_stack(refitted) if refitted else None
 
     def called(self, system: str, thresholds: Floats) -> npt.NDArray[np.float32]:
-        """Return the share of a system's seeds that call each image positive, shape ``(R, N)``."""
+        """Return the share of a system's training seeds that call each image positive.
+
+        The shape is ``(R, N)``; rows without a threshold are NaN.
+        """
         of_seeds = thresholds[:, [name == system for name in self._columns]]
         calls = [
             is_positive(scores, column[:, None])
@@ -129,7 +144,7 @@ class _Calls:
 
 
 class _Counts(NamedTuple):
-    """Numerator, denominator and number of patients of a share; `None` where unknown."""
+    """Numerator, denominator and number of patients of a share; `None` where they are unknown."""
 
     numerator: float | None = None
     denominator: float | None = None
@@ -137,46 +152,49 @@ class _Counts(NamedTuple):
 
 
 class _Share(NamedTuple):
-    """Counts of a share by patient, and what an image adds if it is called positive."""
+    """Counts of a share by patient."""
 
-    counted: Floats
-    of: Floats
-    per_call: Floats | None
+    counted: Floats  # (patients,), numerator
+    of: Floats  # (patients,), denominator
+    per_call: Floats | None  # (N,), what each image adds to the numerator if called positive
 
     @property
     def counts(self) -> _Counts:
-        """Numerator, denominator and number of patients."""
+        """Numerator, denominator and number of patients of the share."""
         return _Counts(
             float(self.counted.sum()), float(self.of.sum()), int(np.count_nonzero(self.of))
         )
 
     @property
     def of_patients(self) -> int:
-        """Number of patients with images or lesions that count."""
+        """Number of patients with images or lesions in the denominator."""
         return int(np.count_nonzero(self.of))
 
     @property
     def is_proportion(self) -> bool:
-        """True if no patient adds less than 0, or more than all of its images or lesions."""
+        """True if the numerator of each patient lies between 0 and the denominator."""
         return bool(((self.counted >= 0) & (self.counted <= self.of)).all())
 
 
 class _Figure(NamedTuple):
-    """A figure with its interval, or the difference of two."""
+    """Figure or difference of two figures, with its interval."""
 
     interval: Interval
-    varied: Floats  # replicates, or what each patient adds, for correlations
+    varied: Floats  # replicates, or contributions of the patients, for the correlation of figures
     method: str
     counts: _Counts = _Counts()
 
     def minus(self, other: _Figure) -> _Figure:
-        """Return the difference of two figures, see `Interval.minus`."""
+        """Return the difference of two figures, whose interval follows from both intervals.
+
+        See `Interval.minus`.
+        """
         gap = self.interval.minus(other.interval, _correlation(self.varied, other.varied))
         return _Figure(gap, self.varied - other.varied, MOVER + self.method.removeprefix(MOVER))
 
 
 def _correlation(first: Floats, second: Floats) -> float:
-    """Compute Pearson's correlation where both are known; 0 where either does not vary."""
+    """Compute Pearson's correlation over the known values; 0 if either does not vary."""
     known = ~(np.isnan(first) | np.isnan(second))
     if not known.any() or min(np.ptp(first[known]), np.ptp(second[known])) == 0:
         return 0.0
@@ -185,12 +203,25 @@ def _correlation(first: Floats, second: Floats) -> float:
 
 @dataclass
 class Shares:
-    """Counts over counts, by patient, of several systems.
+    """Collection of shares and AUROCs of several systems, from which one table is made.
+
+    A share is a count over another count, such as the found lesions over all lesions.
 
     Attributes:
         n_patients: Number of patients that are resampled.
-        calls: Called images at thresholds that resamples choose again; `None` keeps them fixed.
-        gaps: Topics whose groups are also compared with the rest, ``not GROUP`` in the same topic.
+        calls: Images that are called positive at thresholds that the resamples choose again; `None`
+            fixes the thresholds.
+        gaps: Topics whose groups are also compared with the rest of the images. The rest of a group
+            is added under the name ``not GROUP`` of the same topic.
+
+    Example:
+        >>> shares = Shares(n_patients=40)
+        >>> patients = np.arange(40)
+        >>> name = ShareName("sex", "F", "", "recall")
+        >>> shares.add("A", name, patients % 2, np.ones(40), patients)
+        >>> table = shares.table(["A"], Resamples(40, 200, 0))
+        >>> table.loc[0, ["estimate", "count", "of"]].tolist()
+        [0.5, 20.0, 40.0]
     """
 
     n_patients: int
@@ -204,7 +235,18 @@ class Shares:
     def from_scorecards(
         cls, scorecards: Scorecards, policy: str, resamples: Resamples, gaps: set[str]
     ) -> Shares:
-        """Make an empty collection for these systems' calls at a policy."""
+        """Make an empty collection for the decisions of systems at a policy.
+
+        Args:
+            scorecards: Scorecards of each system, one for each training seed.
+            policy: Policy of the threshold at which images are called positive.
+            resamples: Number and seed of the bootstrap resamples, in each of which the threshold
+                is chosen again.
+            gaps: Topics whose groups are also compared with the rest of the images.
+
+        Returns:
+            The collection without any share.
+        """
         return cls(
             evaluation_set_of(scorecards).n_patients, _Calls(scorecards, policy, resamples), gaps
         )
@@ -221,13 +263,13 @@ class Shares:
         """Add a share of images or lesions.
 
         Args:
-            system: Name of the system.
+            system: Display name of the system.
             name: Name of the share.
-            counted: What each image or lesion adds to the numerator, shape ``(N,)``.
-            of: What it adds to the denominator, shape ``(N,)``.
-            patients: Patient of each image or lesion, shape ``(N,)``.
-            per_call: What an image adds to the numerator if it is called positive; `None` for a
-                share that does not depend on calls.
+            counted: Amount that each image or lesion adds to the numerator, shape ``(N,)``.
+            of: Amount that each image or lesion adds to the denominator, shape ``(N,)``.
+            patients: Patient of each image or lesion as a whole number from 0, shape ``(N,)``.
+            per_call: Amount that each image adds to the numerator if it is called positive, shape
+                ``(N,)``; `None` for a share that does not depend on decisions.
         """
         if self.calls is None or system not in self.calls.fixed:
             per_call = None
@@ -242,19 +284,26 @@ class Shares:
         self._shares[system, name] = _Share(by_patient, total, added)
 
     def derive(self, key: _Key, of: Sequence[_Key], compute: Callable[..., Floats]) -> None:
-        """Add a figure that is computed from shares."""
+        """Add a figure that is computed from shares.
+
+        Args:
+            key: Display name of the system, and name of the figure.
+            of: Keys of the shares that are the arguments of the function.
+            compute: Function of these shares, as numbers or as arrays of replicates, that returns
+                the figure in the same shape.
+        """
         self._derived.append(_Derived(key, of, compute))
 
     def add_auroc(
         self, system: str, name: ShareName, estimate: ClusteredEstimate, parts: AurocParts
     ) -> None:
-        """Add an AUROC, or a difference of two on the same images.
+        """Add an AUROC, or a difference of two AUROCs on the same images.
 
         Args:
-            system: Name of the system.
+            system: Display name of the system.
             name: Name of the figure.
-            estimate: The AUROC with its interval.
-            parts: What each patient adds to it.
+            estimate: The AUROC or the difference, with its interval.
+            parts: Contribution of each patient to the AUROC or the difference.
         """
         interval = estimate.as_interval
         images = parts.images
@@ -269,7 +318,17 @@ class Shares:
         )
 
     def table(self, systems: Sequence[str], resamples: Resamples) -> pd.DataFrame:
-        """Return every figure, its difference from the first system, and gaps between groups."""
+        """Make the table of all figures, differences between systems and gaps between groups.
+
+        Args:
+            systems: Display names of the systems. The first one is compared with each of the
+                others.
+            resamples: Number of patients, and number and seed of the bootstrap resamples.
+
+        Returns:
+            Table with the columns of `FAILURE_COLUMNS`. A difference has the system ``A - B``, and
+            the gap between a group and the rest has the group ``GROUP - rest`` and a p-value.
+        """
         values = self._values(resamples) if self._shares else {}
         figures = {key: self._figure(key, *of, resamples) for key, of in values.items()}
         figures |= self._aurocs
@@ -287,10 +346,10 @@ class Shares:
         return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
     def _values(self, resamples: Resamples) -> _Values:
-        """Compute estimate and replicates of every share, and of what follows from them."""
+        """Compute the estimate and the replicates of every share and of every derived figure."""
         shares = list(self._shares.values())
         counts = np.stack([share.counted for share in shares], axis=1)
-        # Many shares are of the same images: every distinct denominator is summed once.
+        # Many shares have the same denominator, and each distinct denominator is summed once.
         columns: dict[bytes, int] = {}
         of = [columns.setdefault(share.of.tobytes(), len(columns)) for share in shares]
         totals = np.stack([np.frombuffer(column) for column in columns], axis=1)
@@ -307,8 +366,8 @@ class Shares:
     def _replicates(
         self, counts: Floats, totals: Floats, of: Sequence[int], resamples: Resamples
     ) -> Floats:
-        """Compute every share on every resample, shape ``(R, shares)``."""
-        # Percentiles need no more digits than single precision has, and come twice as fast.
+        """Compute every share on every bootstrap resample, shape ``(R, shares)``."""
+        # Single precision has enough digits for percentiles, and is twice as fast.
         table = counts.astype(np.float32)
         whole = totals.astype(np.float32)
         calls = self.calls
@@ -324,7 +383,7 @@ class Shares:
                     continue
                 table_of_images = np.stack(list(added.values()), axis=1)  # (N, K)
                 per_call[system] = list(added), table_of_images.astype(np.float32)
-                for column, values in added.items():  # only what no call adds remains
+                for column, values in added.items():  # subtracts the part that decisions add
                     table[:, column] -= np.bincount(
                         calls.patients, values * fixed, minlength=self.n_patients
                     )
@@ -351,7 +410,7 @@ class Shares:
         return any(d.key == key and all(map(self._refitted, d.of)) for d in self._derived)
 
     def _figure(self, key: _Key, estimate: float, drawn: Floats, resamples: Resamples) -> _Figure:
-        """Give a share its interval, which reaches as far as the exact one for few patients."""
+        """Compute the interval of a share; for few patients it contains the exact interval."""
         system, name = key
         share = self._shares.get(key)
         refitted = self._refitted(key)
@@ -377,7 +436,7 @@ class Shares:
 
 
 def _row(key: _Key, figure: _Figure) -> dict[str, Any]:
-    """Return a figure as a row of the table."""
+    """Return a figure as a row of the table of the failure analysis."""
     system, name = key
     interval = figure.interval
     return {
@@ -397,7 +456,7 @@ def _row(key: _Key, figure: _Figure) -> dict[str, Any]:
 def _against_first(
     figures: Mapping[_Key, _Figure], systems: Sequence[str]
 ) -> Iterator[tuple[_Key, _Figure]]:
-    """Yield the paired differences of the first system from each other one."""
+    """Yield the paired differences between the first system and each of the others."""
     for (system, name), figure in figures.items():
         for other in systems[1:] if system == systems[0] else ():
             if (other, name) in figures:
@@ -405,7 +464,7 @@ def _against_first(
 
 
 def _choices(name: ShareName, *, refitted: bool) -> dict[str, bool]:
-    """Return the choices that a share rests on: True for those that resamples make again."""
+    """Return the validation choices on which a share depends: True if resamples make them again."""
     if is_chosen(name.policy):
         return {THRESHOLDS: refitted}
     if name.topic == "errors" or name.topic.startswith("lesions by "):

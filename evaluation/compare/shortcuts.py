@@ -1,4 +1,9 @@
-"""Shortcuts: prediction of the label from metadata and image borders alone, as a baseline."""
+"""Shortcuts: predictions of the label from metadata and image borders alone, as a baseline.
+
+A fact is something that is known about an image apart from the lungs, such as the view or the grey
+levels at its border. If a fact predicts the label, a system may have learned the fact instead of
+the disease.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +26,16 @@ from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
 from cxr_compare.evaluation.statistics.logistic_regression import fit_logistic
 
 SHORTCUT = "shortcut"
-"""Topic of a guess without the lungs in the failure table, and its name as a system."""
+"""Topic in the failure table of the AUROC of facts, and name under which it has its rows."""
 BEYOND_SHORTCUT = "beyond shortcut"
-"""Topic of a system's AUROC minus that of the strongest guess without the lungs, paired."""
+"""Topic in the failure table of a system's AUROC minus that of the strongest fact."""
 
 _RARE_IMAGES = 20
 _MIN_IMAGES = 20
 _LEVELS = 256
 _RIDGE = 1.0
 _INTERCEPT_RIDGE = 1e-6
-_SPREAD = 3**0.5  # ranks from -1 to 1 times this have a standard deviation of 1
+_SPREAD = 3**0.5  # factor that gives ranks from -1 to 1 a standard deviation of 1
 _FIT_ROWS = 30_000
 _PERSON = {"view": "view", "sex": "sex", "age_years": "age"}
 _FILE = {
@@ -42,7 +47,8 @@ _FILE = {
     "bits": "bits",
     "spacing_col_mm": "pixel spacing",
 }
-# Facts of the whole image, which disease changes, too: shown, but no metadata or borders.
+# Facts about the whole image, which disease changes too. They are shown, but they count neither as
+# metadata nor as borders.
 _WHOLE_IMAGE = {
     "mean_grey": "mean brightness",
     "file_bytes": "file size",
@@ -50,25 +56,47 @@ _WHOLE_IMAGE = {
 }
 _BORDER = "outer tenth of the image"
 BORDER_GREY = "border_grey_"
-"""Start of the names of columns with border greys."""
+"""Start of the names of columns that hold grey levels at the border of the image."""
 _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact about each image."""
+    """One fact about each image, as predictors of a logistic model.
 
-    name: str  # name for people
-    codes: np.ndarray  # row of the table for each image, int, shape `(N,)`
-    table: np.ndarray  # predictors, float64, shape `(levels, columns)`
-    known: np.ndarray  # True where the fact is known, shape `(N,)`
+    Attributes:
+        name: Name of the fact as it is shown to people.
+        codes: Row of `table` that holds for each image, int, shape ``(N,)``.
+        table: Predictors for each distinct value of the fact, float64, shape
+            ``(values, predictors)``.
+        known: True for the images for which the fact is known, shape ``(N,)``.
+
+    Example:
+        >>> fact = Fact.from_values("view", pd.Series(["AP", "PA"] * 20))
+        >>> fact.table.shape
+        (2, 2)
+    """
+
+    name: str
+    codes: np.ndarray
+    table: np.ndarray
+    known: np.ndarray
 
     @classmethod
     def from_values(cls, name: str, values: pd.Series) -> Fact | None:
-        """Make a fact from numbers or categories; None if it is the same for all images.
+        """Make a fact from numbers or categories.
 
-        For numbers, the logistic model bends at the terciles. Categories with fewer than 20 images
-        are merged into one. A missing value is a category of its own.
+        For numbers, the logistic model is a line in the ranks that bends at both terciles. For
+        categories, each one has a weight; categories with fewer than 20 images are merged into
+        one. Missing values are a category of their own.
+
+        Args:
+            name: Name of the fact as it is shown to people.
+            values: Value of the fact for each image, shape ``(N,)``: floats for numbers, any other
+                type for categories.
+
+        Returns:
+            The fact; None if it is known for fewer than 20 images, or the same for all images.
         """
         known = values.notna().to_numpy(dtype=bool)
         if known.sum() < _RARE_IMAGES:
@@ -82,24 +110,56 @@ class Fact:
 
 @dataclass(frozen=True)
 class TargetLabels:
-    """Labels of a target, with the fold and patient of each image."""
+    """Labels of a target, with the fold and the patient of each image.
 
-    positive: np.ndarray  # bool, shape `(N,)`
-    fold: np.ndarray  # 0 to `MOST_FOLDS - 1`, the same for all images of a patient, shape `(N,)`
-    patient: np.ndarray  # codes from 0, shape `(N,)`
+    Attributes:
+        positive: True for positive images, shape ``(N,)``.
+        fold: Fold of each image, from 0 to ``MOST_FOLDS - 1``, the same for all images of a
+            patient, shape ``(N,)``.
+        patient: Patient of each image as a whole number from 0, shape ``(N,)``.
+    """
+
+    positive: np.ndarray
+    fold: np.ndarray
+    patient: np.ndarray
 
     def select(self, rows: np.ndarray) -> TargetLabels:
-        """Return the labels of some of the images."""
+        """Select the labels of some of the images.
+
+        Args:
+            rows: Positions of these images, shape ``(M,)``.
+
+        Returns:
+            Their labels, folds and patients, in the order of `rows`.
+        """
         return TargetLabels(self.positive[rows], self.fold[rows], self.patient[rows])
 
     def auroc(self, scores: np.ndarray, folds: Integers | None) -> AurocParts | None:
-        """Compute the AUROC over pairs of images in one fold; None if no fold has both classes."""
+        """Compute the AUROC of scores, over pairs of images that are in the same fold.
+
+        Args:
+            scores: Score of each image, shape ``(N,)``.
+            folds: Fold of each image, shape ``(N,)``; None compares all pairs of images.
+
+        Returns:
+            The AUROC with the contribution of each patient; None if no fold has both classes.
+        """
         n_patients = int(self.patient.max()) + 1
         return auroc_parts(self.positive, scores, self.patient, n_patients, folds=folds)
 
 
 def auroc_of_fact(fact: Fact, truth: TargetLabels) -> AurocParts | None:
-    """Compute the AUROC of a label guessed from one fact, by a model of the other folds."""
+    """Compute the AUROC with which one fact predicts the label.
+
+    A logistic model that is fitted on the other folds predicts the labels of each fold.
+
+    Args:
+        fact: The fact, for the N images.
+        truth: Labels, folds and patients of the N images.
+
+    Returns:
+        The AUROC over pairs of images in the same fold; None if no fold has both classes.
+    """
     levels = len(fact.table)
     cells = truth.fold.astype(np.int64) * levels + fact.codes
     n, hits = (
@@ -111,9 +171,17 @@ def auroc_of_fact(fact: Fact, truth: TargetLabels) -> AurocParts | None:
 
 
 def auroc_of_facts(facts: Sequence[Fact], truth: TargetLabels) -> AurocParts | None:
-    """Compute the AUROC of a label guessed from several facts in one logistic model.
+    """Compute the AUROC with which several facts together predict the label.
 
-    The model of each fold is fitted to a sample of at most 30,000 images.
+    A logistic model that is fitted on the other folds predicts the labels of each fold. It is
+    fitted to a random sample of at most 30,000 images.
+
+    Args:
+        facts: The facts, at least one, each for the N images.
+        truth: Labels, folds and patients of the N images.
+
+    Returns:
+        The AUROC over pairs of images in the same fold; None if no fold has both classes.
     """
     scores = np.zeros(len(truth.positive))
     rng = np.random.default_rng(0)
@@ -134,7 +202,7 @@ def _categorical(values: pd.Series, known: np.ndarray) -> tuple[np.ndarray, np.n
     codes, names = pd.factorize(values)
     codes = np.where(known, codes, len(names))
     counts = np.bincount(codes, minlength=len(names) + 1)
-    # Rare categories would each predict their own few images by chance.
+    # A rare category would predict the labels of its few images by chance.
     rare = counts < _RARE_IMAGES
     rare[-1] &= counts[-1] == 0
     target = np.where(rare, len(counts), np.arange(len(counts)))
@@ -151,7 +219,8 @@ def _numeric(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
     levels = len(edges) + 1
     codes = np.where(known, codes, levels)
     counts = np.bincount(codes[known], minlength=levels)
-    # Ranks, not values: one image of another size would else press all others together.
+    # Ranks are used instead of values, because a single extreme value would make all other values
+    # nearly equal.
     rank = _SPREAD * ((np.cumsum(counts) - counts / 2) / known.sum() * 2 - 1)
     rank = np.append(rank, 0.0)
     bends = (-_SPREAD / 3, _SPREAD / 3)
@@ -164,7 +233,7 @@ def _numeric(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _fit(design: Floats, n: np.ndarray, hits: np.ndarray) -> Floats:
-    """Fit logistic regressions with a ridge that decides what the data leave open."""
+    """Fit logistic regressions with a ridge penalty, so that every coefficient is determined."""
     design = np.column_stack([np.ones(len(design)), design])
     ridge = np.append(_INTERCEPT_RIDGE, np.full(design.shape[1] - 1, _RIDGE))
     start = np.zeros((len(n), design.shape[1]))
@@ -181,26 +250,32 @@ def measure_shortcuts(
     *,
     systems: Mapping[str, Sequence[Floats]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure how well single facts, and all of them together, predict each target.
+    """Measure how well single facts, and several facts together, predict each target.
 
-    The model of each fact is fitted on four fifths of the patients and evaluated on the rest, in
-    turn; only pairs of images of one fold are compared. Sibling images need no model: the guess is
-    the mean label of the same patient's other images, or the overall mean without any.
+    The logistic model of a fact is fitted on four fifths of the patients and evaluated on the
+    others, in turn. The AUROC compares only pairs of images of the same fold. Sibling images, which
+    are the other images of the same patient, need no model: the prediction is their mean label, or
+    the overall mean if the patient has no other image.
 
     Args:
-        images: A row for each image: ``image_id``, ``patient_id``, and facts about the person and
-            the file (``view``, ``sex``, ``age_years``, ``source``, ``width``, ``height``, ...).
-        facts: Further facts by image id, which replace columns of `images` of the same name. Those
-            whose names begin with ``border_grey_`` are the greys around the image. May be empty.
-        labels: A column for each target (1.0, 0.0, NaN), by image id.
-        systems: Scores of the images by each training seed of systems to compare with the facts.
+        images: Table with one row for each image: ``image_id``, ``patient_id``, and columns of
+            facts about the person and the file, such as ``view``, ``sex``, ``age_years``,
+            ``source``, ``width`` and ``height``.
+        facts: Table of further facts, indexed by image id. A column replaces the column of `images`
+            of the same name. Columns whose names begin with ``border_grey_`` are grey levels at the
+            border of the image. The table may be empty.
+        labels: Table with one column for each target, indexed by image id: 1.0 for positive, 0.0
+            for negative, NaN for unknown.
+        systems: Scores of systems that are compared with the facts, by name of the system: one
+            array of shape ``(images,)`` for each training seed. `None` compares no system.
 
     Returns:
-        A row for each target and fact, the strongest first: ``target, fact, kind, auroc, ci_low,
-        ci_high, n_images, n_positive, n_known`` (images on which the fact is known). Facts that
-        are the same everywhere are left out, as are targets with fewer than 20 images a class.
-        With systems also ``beyond``: by system the paired difference of its AUROC, over the same
-        pairs of images, from that of the fact.
+        One dictionary for each target and fact, the highest AUROC first, with the keys ``target``,
+        ``fact``, ``kind``, ``auroc``, ``ci_low``, ``ci_high``, ``n_images``, ``n_positive`` and
+        ``n_known``, the number of images for which the fact is known. Facts that are the same for
+        all images are left out, and so are targets with fewer than 20 images of a class. If systems
+        are given, most dictionaries also have ``beyond``: by system, the AUROC of the system minus
+        that of the fact on the same pairs of images.
 
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],
@@ -247,7 +322,8 @@ def measure_shortcuts(
                 "n_positive": int(positive.sum()),
                 "n_known": n_known,
             }
-            # Siblings are compared over all pairs of images, the border on some images only.
+            # Systems are not compared with siblings, whose AUROC is over all pairs of images, nor
+            # with the border if it is known for some images only.
             everywhere = kind != "siblings" and (kind != "border" or n_known == len(known))
             if systems is not None and everywhere:
                 row["beyond"] = _beyond(systems, parts, known, evaluated)
@@ -259,12 +335,13 @@ def measure_shortcuts(
 def _add_fold_variance(
     estimate: ClusteredEstimate, guess: ClusteredEstimate | None = None
 ) -> ClusteredEstimate:
-    """Add the variance that the models of five folds contribute.
+    """Add the variance that comes from fitting a model for each of the five folds.
 
-    Each model learns from the images of the other folds, so the folds are not independent. For the
-    difference of a system and a guess, the variance is that of the guess. The number of folds is
-    five even if fewer have both classes: counting only these called noise a shortcut more often (in
-    17 instead of 15 % of sets with 3 positive patients; with 20 never above 2 %).
+    Each model is fitted on the images of the other folds, so the folds are not independent. For the
+    difference of a system and a fact, the added variance is that of the fact. The number of folds
+    is taken as five even if fewer folds have both classes. If only those were counted, noise was
+    called a shortcut more often: in 17 instead of 15 % of simulated sets with 3 positive patients.
+    With 20 positive patients it was never above 2 %.
 
     Source:
         Nadeau and Bengio 2003: the variance grows by ``folds x test share / training share``.
@@ -282,7 +359,7 @@ def _beyond(
     known: np.ndarray,
     truth: TargetLabels,
 ) -> dict[str, ClusteredEstimate]:
-    """Estimate how far each system's AUROC, the mean over its seeds, exceeds that of a guess."""
+    """Estimate the AUROC of each system, as the mean over its seeds, minus that of a fact."""
     differences = {}
     for name, seeds in systems.items():
         parts = [truth.auroc(np.asarray(scores)[known], truth.fold) for scores in seeds]
@@ -293,7 +370,7 @@ def _beyond(
 
 
 def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, Fact]]:
-    """Return the facts that differ between images, each with its kind."""
+    """Return the kind and the values of each fact that differs between images."""
     table: dict[str, pd.Series] = {str(c): images[c] for c in (*_PERSON, *_FILE) if c in images}
     table |= {str(c): decoded[c] for c in decoded if not str(c).startswith(BORDER_GREY)}
     if {"width", "height"} <= set(images.columns):
@@ -314,30 +391,30 @@ def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, Fact]
 
 
 def _border_facts(decoded: pd.DataFrame) -> list[Fact]:
-    """Return the greys around each image, a fact for each piece; none where not measured."""
+    """Return the grey levels at the image border as facts, one for each piece of the border."""
     pieces = [name for name in decoded if str(name).startswith(BORDER_GREY)]
     facts = [Fact.from_values(_BORDER, decoded[name].astype("float64")) for name in pieces]
     return [fact for fact in facts if fact is not None]
 
 
 def _select(fact: Fact, rows: np.ndarray) -> Fact:
-    """Return a fact about some of the images."""
+    """Return a fact for some of the images."""
     return Fact(fact.name, fact.codes[rows], fact.table, fact.known[rows])
 
 
 class _EvaluatedFact(NamedTuple):
-    """A fact, or several together, and the AUROC of the label guessed from it."""
+    """Fact, or several facts together, with the AUROC with which the label is predicted."""
 
     kind: str
     name: str
-    n_known: int  # number of images on which it is known
+    n_known: int  # number of images for which the fact is known
     parts: AurocParts | None
 
 
 def _evaluate(
     facts: list[tuple[str, Fact]], border: list[Fact], known: np.ndarray, truth: TargetLabels
 ) -> list[_EvaluatedFact]:
-    """Evaluate each fact, facts together, the border and sibling images."""
+    """Evaluate each fact, facts together, the image border and sibling images."""
     chosen = [(kind, _select(fact, known)) for kind, fact in facts]
     evaluated = [
         _EvaluatedFact(kind, fact.name, int(fact.known.sum()), auroc_of_fact(fact, truth))
@@ -354,7 +431,7 @@ def _evaluate(
     edge = _auroc_of_edge(border, known[measured], truth.select(measured))
     if edge is not None:
         evaluated.append(_EvaluatedFact("border", _BORDER, len(measured), edge))
-        if len(measured) == n_images:  # else a missing border would tell when it was prepared
+        if len(measured) == n_images:  # a missing border shows when an image was prepared
             combined += [_select(piece, known) for piece in border]
             n_kinds += 1
     if n_kinds > max(len(person), 1):
@@ -371,14 +448,14 @@ def _evaluate(
 
 
 def _auroc_of_edge(border: list[Fact], rows: np.ndarray, truth: TargetLabels) -> AurocParts | None:
-    """Compute the AUROC of a label guessed from the greys around the measured images."""
+    """Compute the AUROC of the grey levels at the border, on images for which they are known."""
     if min(truth.positive.sum(), (~truth.positive).sum()) < _MIN_IMAGES:
         return None
     return auroc_of_facts([_select(piece, rows) for piece in border], truth)
 
 
 def _sibling_means(truth: TargetLabels) -> np.ndarray:
-    """Compute the mean label of the same patient's other images; NaN without any."""
+    """Compute the mean label of the other images of the same patient; NaN if there are none."""
     count = np.bincount(truth.patient)[truth.patient] - 1
     total = np.bincount(truth.patient, weights=truth.positive)[truth.patient] - truth.positive
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)

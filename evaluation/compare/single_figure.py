@@ -1,4 +1,4 @@
-"""One figure of one system with its interval, from arrays: the same statistics as a comparison."""
+"""One figure of one system with its interval, from arrays, by the statistics of a comparison."""
 
 from __future__ import annotations
 
@@ -34,24 +34,29 @@ _OF_VALIDATION = {
     "triage": "follows from a guarantee that validation images chose",
     "threshold": "is what validation images chose",
 }
-"""Why no single figure of a family can be computed, by family."""
+"""Families of metrics that cannot be computed as a single figure, with the reason."""
 
 
 @dataclass(frozen=True, repr=False)
 class FigureEstimate:
-    """One figure with its 95 % interval.
+    """One figure of one system with its 95 % interval.
 
     Attributes:
         metric: Short name of the metric.
-        value: The figure; `None` where it is undefined.
-        interval: Both ends of the 95 % interval; `None` where there is none.
-        method: What gave the interval.
-        note: Why the figure or its interval is missing, or what to know about it.
-        n_images: Number of images that it is computed on.
-        n_patients: Number of patients of these; `None` where no patient was given.
+        value: The figure; `None` if it is undefined.
+        interval: Lower and upper end of the 95 % interval; `None` if there is none.
+        method: Name of the method of the interval; empty if there is none.
+        note: Reason why the figure or its interval is missing, or a limitation of the figure; empty
+            if there is nothing to say.
+        n_images: Number of images on which the figure is computed.
+        n_patients: Number of patients of these images; `None` if no patients were given.
         n_positive: Number of positive images among them.
-        policy: ``threshold=T`` of a figure at a threshold, else empty.
-        system: Name of the system, for `to_frame`.
+        policy: ``threshold=T`` for a figure at the threshold T; empty for other figures.
+        system: Name of the system in the table of `to_frame`.
+
+    Example:
+        >>> FigureEstimate("auroc", 0.9, (0.85, 0.95), "", "", 200, 180, 50)
+        auroc 0.900 (95 % CI 0.850 to 0.950), 200 images of 180 patients
     """
 
     metric: str
@@ -87,7 +92,11 @@ class FigureEstimate:
         return html_table({name: text for name, text in rows.items() if text})
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the figure as a table of one row, as the tables of a comparison have it."""
+        """Return the figure as a table of one row, in the form of the tables of a comparison.
+
+        Returns:
+            Table with the columns of `TIDY_COLUMNS`; unknown values are NaN or missing.
+        """
         low, high = self.interval or (np.nan, np.nan)
         row = {
             "system": self.system,
@@ -119,15 +128,15 @@ class FigureEstimate:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Images that a figure is computed on, in the order of their ids."""
+    """Images on which a figure is computed, in the order of their ids."""
 
-    ids: pd.Index
-    y_true: npt.NDArray[np.bool_]
-    scores: npt.NDArray[np.float64]
-    owners: npt.NDArray[np.int64]  # patient of each image as an index from 0
+    ids: pd.Index  # (N,)
+    y_true: npt.NDArray[np.bool_]  # (N,)
+    scores: npt.NDArray[np.float64]  # (N,)
+    owners: npt.NDArray[np.int64]  # (N,), patient of each image as a whole number from 0
     n_patients: int
-    true_boxes: pd.DataFrame
-    boxes: pd.DataFrame | None
+    true_boxes: pd.DataFrame  # original px
+    boxes: pd.DataFrame | None  # predicted boxes in original px; None for image-level metrics
 
 
 def estimate(
@@ -141,36 +150,40 @@ def estimate(
     replicates: int = 2000,
     seed: int = 0,
 ) -> FigureEstimate:
-    """Estimate one figure with its 95 % interval, as a comparison of systems would.
+    """Estimate one figure of one system with its 95 % interval, as a comparison of systems does.
 
-    An image of a patient says less than an image of somebody else, so give `patients` where there
-    are several images of one.
+    Several images of one patient carry less information than images of as many patients. So if
+    patients have several images, give `patients`; otherwise the interval is too narrow.
 
     Args:
-        metric: Short name of a metric, as `docs/metrics.md` lists them, such as ``auroc``,
-            ``recall`` (sensitivity), ``brier`` or ``ap50``.
-        y_true: Labels, 0 or 1, shape ``(N,)``. Of a metric of boxes: true boxes, as
-            `cxr_compare.boxes_table` takes them; every lesion on the images must be boxed.
-        y_score: Scores, shape ``(N,)``; of a metric of calibration these are probabilities. Of a
-            metric of boxes: predicted boxes, likewise.
-        patients: Patient of each image, shape ``(N,)``. Left out: images count as independent.
-        image_ids: Id of each image, shape ``(N,)``; needed for boxes, but for lists with an
-            output for each image.
-        threshold: Score from which an image, or of a metric of called boxes a box, is positive;
-            fixed beforehand, not chosen on these images. Needed for metrics at a threshold.
+        metric: Short name of a metric, such as ``auroc``, ``recall`` (sensitivity), ``brier`` or
+            ``ap50``; ``docs/metrics.md`` lists all.
+        y_true: Labels of the images, 0 or 1, shape ``(N,)``. For a metric of boxes, the true boxes
+            in a form that `cxr_compare.boxes_table` reads; every lesion must have a box.
+        y_score: Scores of the images, shape ``(N,)``; for a metric of calibration, probabilities in
+            [0, 1]. For a metric of boxes, the predicted boxes in a form that
+            `cxr_compare.boxes_table` reads.
+        patients: Patient of each image, any names, shape ``(N,)``. Without them, images are taken
+            as independent.
+        image_ids: Id of each image, each once, shape ``(N,)``. For a metric of boxes they are
+            needed, unless both arguments are lists that hold one output for each image.
+        threshold: Score from which on an image (or a box, for a metric of called boxes) is called
+            positive, in [0, 1]. Metrics at a threshold need it. It must not have been chosen on
+            these images.
         replicates: Number of bootstrap resamples.
         seed: Random seed of the bootstrap.
 
     Returns:
-        The figure. It prints itself in one line, and has ``value``, ``interval`` and ``to_frame``.
+        The figure with its interval. It is printed as one line, and has the attributes ``value``
+        and ``interval`` and the method ``to_frame``.
 
     Raises:
-        InputError: There is no such metric, it needs what is not given, or labels, scores or boxes
-            are not valid.
+        InputError: There is no such metric, an argument that it needs is missing, or labels, scores
+            or boxes are invalid.
 
     Source:
-        Obuchowski 1997 for the AUROC; patient-cluster bootstrap for other figures, and the exact
-        interval where no resample moves a share of 0 or 1 (Clopper and Pearson 1934).
+        Obuchowski 1997 for the AUROC; a bootstrap of patients for other figures; Clopper and
+        Pearson 1934 for a share of 0 or 1 that no resample changes.
 
     Example:
         >>> from cxr_compare import metrics
@@ -188,7 +201,7 @@ def estimate(
         _check_probabilities(inputs)
     key = MetricKey(ALL, _policy(record, threshold), metric)
     scorecard = _scorecard(record, inputs, key.policy, threshold)
-    # The interval of an AUROC comes from no resample, unless there is none.
+    # The interval of an AUROC needs no resamples, unless Obuchowski's method gives none.
     few = min(replicates, 50) if metric == "auroc" else replicates
     figure = _resampled(scorecard, key, Resamples(inputs.n_patients, few, seed))
     if not figure.bounded and few < replicates:
@@ -225,7 +238,7 @@ def _as_result(metric: str, policy: str, figure: Estimate, knows_patients: bool)
 
 
 def _by_image(text: str) -> str:
-    """Return a sentence about patients for images that each count by themselves."""
+    """Change a sentence about patients into one about images, if no patients are known."""
     return text.replace("patient", "image").replace("with images of each class", "of each class")
 
 

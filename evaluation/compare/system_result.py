@@ -1,4 +1,4 @@
-"""Output of one system on the test images, as a report draws and lists it."""
+"""Output of one system on the test images, from which a report draws its curves and images."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 
 @dataclass(frozen=True)
 class SystemResult:
-    """Output of one system on the test images; with several training seeds, of the first one.
+    """Output of one system on the test images, from its first training seed if it has several.
 
     Attributes:
-        thresholds: Threshold of each policy; `None` where validation gives none.
-        curve: ``threshold``, ``fpr``, ``tpr``, ``precision``, ``recall``; empty where unknown.
-        confusion: ``tp``, ``fp``, ``tn``, ``fn`` of each policy with a threshold.
-        boxes: Boxes on the test images; those of a classifier are cut out of its maps. `None`
-            without boxes.
-        maps: Activation maps, one for each image; `None` without maps.
-        map_scale: Fixed low and high end of the maps.
-        cost: Parameters, FLOPs, latency; values may be `None`.
-        froc: FROC curve of each hit rule (``iou``, ``centre``); empty without boxes.
-        seeds: Number of training runs behind the system; `None` where unknown (other software,
-            readers).
-        decisions: What validation chose, for each training seed.
-        training_id: Id that tells one training from another; `None` where unknown.
+        thresholds: Threshold of each policy; `None` where the validation images give none.
+        curve: Points of the ROC and precision-recall curves by name: ``threshold``, ``fpr`` (false
+            positive rate), ``tpr`` (true positive rate), ``precision`` and ``recall``, shape
+            ``(points,)`` each; empty where they are unknown.
+        confusion: Numbers of images ``tp``, ``fp``, ``tn`` and ``fn`` for each policy with a
+            threshold.
+        boxes: Table of the decided boxes on the test images, in original px. Those of a classifier
+            are cut out of its activation maps. `None` without boxes.
+        maps: Table of activation maps, one row for each image; `None` without maps.
+        map_scale: Lower and upper end of the scale on which all maps are drawn, in raw values;
+            `None` without maps.
+        cost: Parameters, FLOPs and latency by name; values may be `None`.
+        froc: FROC curve by name of the rule of a hit, ``iou`` and ``centre``; empty without boxes.
+        seeds: Number of training runs behind the system; `None` where it is unknown, as for other
+            software and readers.
+        decisions: Thresholds, calibration and rules that were chosen on validation images, for each
+            training seed.
+        training_id: Id of the training, which a run and its export share; `None` where it is
+            unknown.
         exported: True if the system is an export of a run.
 
     Example:
@@ -55,7 +61,14 @@ class SystemResult:
 
     @classmethod
     def from_models(cls, models: Sequence[EvaluatedModel]) -> SystemResult:
-        """Collect the output of a system from its models, one for each training seed."""
+        """Collect the output of a system from its evaluated models.
+
+        Args:
+            models: Evaluated models of the system, one for each training seed.
+
+        Returns:
+            The output of the first seed, with the decisions of all seeds.
+        """
         first = models[0]
         scorecard = first.scorecard
         facts = first.system.facts
@@ -84,5 +97,5 @@ class SystemResult:
 
     @property
     def points(self) -> bool:
-        """True if the system points at positions in the image, with boxes or maps."""
+        """True if the system shows positions in the image, by boxes or activation maps."""
         return self.boxes is not None or self.maps is not None

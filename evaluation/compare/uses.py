@@ -1,4 +1,4 @@
-"""Uses of the test images of a split, as they were logged."""
+"""Logged uses of the test images of a split: how often systems were evaluated on them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from cxr_compare.evaluation.compare.sentences import sentence
 
 @dataclass(frozen=True)
 class TestSetUses:
-    """Uses of the test images of a split.
+    """Logged uses of the test images of a split.
 
     Attributes:
-        entries: Every use, the present one last: ``when``, ``split_id``, ``target``, ``systems``,
-            ``protocol``.
-        problem: Reason why the uses are unknown; empty where they are known.
-        protocol: SHA-256 of the protocol of the present use; `None` without one.
+        entries: All uses from the first to the present one, each with ``when``, ``split_id``,
+            ``target``, ``systems`` and ``protocol``.
+        problem: Reason why the uses are unknown; empty if they are known.
+        protocol: SHA-256 of the protocol file of the present use; `None` without a protocol.
+
+    Example:
+        >>> TestSetUses([{"systems": ["A"]}, {"systems": ["A", "B"]}]).text
+        'The test images of this split were used 2 times, with 2 different sets of systems.'
     """
 
     __test__ = False  # pytest would collect a class of this name
@@ -29,7 +33,7 @@ class TestSetUses:
 
     @property
     def before_protocol(self) -> int | None:
-        """Number of uses before the present protocol was first used; `None` where unknown."""
+        """Number of uses before the present protocol was first used; `None` if it is unknown."""
         if self.problem:
             return None
         protocols = [entry.get("protocol") for entry in self.entries]
@@ -37,14 +41,14 @@ class TestSetUses:
 
     @property
     def text(self) -> str:
-        """Number of uses in a sentence, or why it is unknown."""
+        """Sentence with the number of uses, or with the reason why it is unknown."""
         if self.problem:
             return self.problem
         systems = {json.dumps(entry.get("systems"), sort_keys=True) for entry in self.entries}
         return sentence("uses", count=len(self.entries), n_sets=len(systems))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the uses as the report's provenance holds them."""
+        """Return the numbers of uses as a dictionary for the provenance of a report."""
         return {
             "count": None if self.problem else len(self.entries),
             "before_protocol": self.before_protocol if self.protocol else None,

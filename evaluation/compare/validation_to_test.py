@@ -1,4 +1,4 @@
-"""Figures on validation compared with those on test, and where those on test were expected."""
+"""Comparison of figures on validation images with those on test images, and expected ranges."""
 
 from __future__ import annotations
 
@@ -19,28 +19,46 @@ from cxr_compare.evaluation.statistics.patient_exchange import ExchangedPatients
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 VALIDATION = "validation to test"
-"""Topic of figures at a chosen threshold on validation and on test."""
+"""Topic in the failure table of figures at a chosen threshold, on validation and on test images."""
 _METRICS = ("recall", "specificity", "accuracy")
 _EXCHANGES = 1000
 _CELLS = 2_000_000
-"""Number of image decisions that are computed at once."""
+"""Largest number of image decisions that are computed at once, which limits the memory."""
 _EXPECTED = "expected: validation and test patients exchanged, threshold chosen again; all at once"
 
 
 def validation_to_test(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
-    """Compare figures on validation with those on test, and with where these were expected.
+    """Compare figures at a chosen threshold on validation with those on test images.
 
-    A threshold does well on the images that chose it. Patients of validation and test are therefore
-    exchanged 1,000 times at random, and the threshold is chosen again each time. The ranges of the
-    figures at one threshold hold at once in 95 % of equal populations. With several training seeds,
-    the first one is taken.
+    A threshold does better on the images on which it was chosen than on others. To find out what is
+    to be expected on test images, patients of validation and test are exchanged 1,000 times at
+    random, and each time the threshold is chosen again. From this follows a range for each figure
+    on test. If validation and test patients come from the same population, the ranges of all
+    figures at one threshold hold together with 95 % probability. If a system has several training
+    seeds, the first one is taken.
 
     Args:
         scorecards: Scorecards of each system, one for each training seed.
         seed: Random seed of the exchanges.
 
     Returns:
-        Rows with the columns of `FAILURE_COLUMNS`.
+        Table with the columns of `FAILURE_COLUMNS`. There are two rows for each system, policy and
+        metric: one with the figure on validation, and one with the figure on test, whose
+        ``ci_low`` and ``ci_high`` are the ends of the expected range.
+
+    Example:
+        >>> from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxes
+        >>> from cxr_compare.evaluation.decisions.thresholds import choose_threshold
+        >>> n = np.arange(60)
+        >>> evaluated = EvaluationSet(
+        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> scores = (n * 7 % 10 + 6 * (n % 2 == 0)) / 20
+        >>> chosen = {"max_f1": choose_threshold(n % 2 == 0, scores, "max_f1")}
+        >>> validation = ValidationScores(n % 2 == 0, scores, n.astype(str), ("max_f1",))
+        >>> scorecard = Scorecard(evaluated, pd.Series(scores), chosen, validation=validation)
+        >>> table = validation_to_test({"A": [scorecard]})
+        >>> table[table["metric"] == "recall"]["group"].tolist()
+        ['validation', 'test']
     """
     rows: list[dict[str, Any]] = []
     for name, (scorecard, *_) in scorecards.items():
@@ -74,10 +92,11 @@ def validation_to_test(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
 def _exchanged_figures(
     scorecard: Scorecard, validation: ValidationScores, policies: Sequence[str], seed: int
 ) -> Floats:
-    """Compute figures on both sides, first as they are, then with patients exchanged.
+    """Compute the figures on validation and on test, first as they are, then with exchanges.
 
     Returns:
-        Figures, shape ``(policies, 2, 1 + exchanges, metrics)``; side 0 is validation.
+        Figures, shape ``(policies, 2, 1 + exchanges, metrics)``. On the second axis, validation
+        comes first. On the third axis, the figures without an exchange come first.
     """
     evaluated = scorecard.evaluated
     _, owner = np.unique(validation.patients, return_inverse=True)
@@ -100,7 +119,11 @@ def _exchanged_figures(
 def _figures_of_both_sides(
     pooled: ValidationScores,
 ) -> Callable[[npt.NDArray[np.bool_]], Floats]:
-    """Return a function of members ``(R, N)`` that gives ``(policies, 2, R, metrics)``."""
+    """Return a function that computes the figures of both sides.
+
+    Its argument is True for the images of the first side, shape ``(R, N)``. Its result has the
+    shape ``(policies, 2, R, metrics)``.
+    """
     n_images = len(pooled.y_true)
     ranked = RankedScores(pooled.y_true, pooled.scores)
     refit = pooled.refit(np.arange(n_images), n_images)
@@ -122,14 +145,18 @@ def _figures_of_both_sides(
 
 
 class _Expected(NamedTuple):
-    """Range in which each figure on test was expected, shape ``(metrics,)``."""
+    """Range in which each figure on test was expected."""
 
-    low: Floats
-    high: Floats
+    low: Floats  # (metrics,)
+    high: Floats  # (metrics,)
 
 
 def _expected_on_test(on_validation: Floats, on_test: Floats) -> _Expected:
-    """Return the expected range of the first row on test, from all rows ``(R, metrics)``."""
+    """Compute the expected range of each figure on test.
+
+    Both arguments have the shape ``(1 + exchanges, metrics)``; their first rows are the figures
+    without an exchange.
+    """
     falls = on_test - on_validation
     known = falls[~np.isnan(falls).any(axis=1)]
     if len(known) < (1 - MOST_UNDEFINED) * len(falls):

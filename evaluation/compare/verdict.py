@@ -1,4 +1,4 @@
-"""Decide what the figures of a comparison support, and state it, never more than that."""
+"""Verdict of a comparison: what its figures and intervals show, and how far that reaches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 
 CHANCE = 0.5
-"""AUROC of a system that guesses."""
+"""AUROC of a system whose scores are random."""
 _ERROR = 0.05
 
 
@@ -40,22 +40,39 @@ def state_verdict(
     tests: PairTests | None = None,
     context: AnswerContext | None = None,
 ) -> Verdict:
-    """State which system has more of the primary figure, as far as the intervals show it.
+    """State which system has the higher primary figure, as far as the intervals show it.
 
-    Two systems differ only if the interval of their paired difference excludes 0. Otherwise they
-    are "not shown to differ", which does not mean equal. All pairs on the primary figure are one
-    family of comparisons, all further conclusions another; see `decide_together`.
+    Two systems are said to differ only if the interval of their paired difference excludes 0.
+    Otherwise they are "not shown to differ", which does not mean that they are equal. The intervals
+    are widened for the number of comparisons by `decide_together`: all pairs of systems in the
+    primary figure are corrected together, and all further conclusions are corrected together.
 
     Args:
-        figures: Estimates of all systems and pairs.
-        systems: Names of the systems, the reference first.
+        figures: Figures of all systems and paired differences, with intervals.
+        systems: Display names of the systems, the reference system first.
         finding: Display name of the finding.
-        protocol: The question.
-        tests: Tests of pairs, which also say what differences could have been shown.
-        context: Further facts that the verdict mentions.
+        protocol: The question of the comparison.
+        tests: Tests of pairs of systems, from which follows how large a difference a next study of
+            this size would show.
+        context: Further facts that the verdict mentions, such as the number of training seeds.
 
     Returns:
-        The verdict.
+        The answer with its limits, the further conclusions and the cautions.
+
+    Example:
+        >>> from cxr_compare.evaluation.compare.estimates import Estimate
+        >>> from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+        >>> auroc = MetricKey(ALL, "", "auroc")
+        >>> figures = Estimates("opacity", "image",
+        ...     systems={
+        ...         "A": {auroc: Estimate(0.9, 0.86, 0.94)}, "B": {auroc: Estimate(0.8, 0.75, 0.85)}
+        ...     },
+        ...     differences={
+        ...         ("A", "B"): {auroc: Estimate(0.1, 0.04, 0.16, family=((0.04, 0.16),))}
+        ...     })
+        >>> verdict = state_verdict(figures, ["A", "B"], "opacity")
+        >>> verdict.kind, verdict.claims[0].leader
+        ('decided', 'A')
     """
     context = context or AnswerContext()
     question = _Question(figures, systems, protocol, inside_sentence(finding))
@@ -88,20 +105,20 @@ def state_verdict(
 
 @dataclass(frozen=True)
 class _Question:
-    """Figures, systems, protocol and finding that a verdict is about."""
+    """Figures, systems, protocol and finding of a verdict."""
 
     figures: Estimates
     systems: list[str]
     protocol: Protocol
-    finding: str  # as it stands inside a sentence
+    finding: str  # as it is written inside a sentence
 
     @property
     def figure_names(self) -> list[str]:
-        """Names of the primary figures inside a sentence."""
+        """Names of the primary figures as they are written inside a sentence."""
         return [METRICS[metric].title_in_sentence for metric in self.protocol.metrics]
 
     def threshold(self, systems: Sequence[str], key: tuple[str, str]) -> dict[str, Any]:
-        """Policy of a figure, and the numbers of validation positives that chose its threshold."""
+        """Return the policy of a figure, and how many validation positives chose its threshold."""
         counts = {self.figures.get(name, *key).n_chosen_on for name in systems}
         known = sorted(count for count in counts if count)
         return {
@@ -127,7 +144,10 @@ class _Headline:
 
 
 def _chance_statement(figures: Estimates, systems: Sequence[str]) -> Statement | None:
-    """State that no system was shown to be better than chance; None if one was, or is unknown."""
+    """State that no system was shown to be better than chance by AUROC.
+
+    The result is None if a system was shown to be better, or if a system has no interval.
+    """
     if all(figures.get(name, "auroc").low <= CHANCE for name in systems):
         return Statement("chance", {"systems": list(systems)})
     return None
@@ -228,7 +248,7 @@ def _pair_headline(question: _Question, claim: Claim) -> _Headline:
         values |= {"leader": claim.first, "other": claim.second, "label": "difference"}
         return _Headline(Statement("pair_higher", values), "decided")
     if claim.standing == "second":
-        # The difference keeps the sign that it has in the tables.
+        # The difference is not turned round, so it has the same sign as in the tables.
         values |= {
             "leader": claim.second,
             "other": claim.first,
@@ -242,7 +262,7 @@ def _pair_headline(question: _Question, claim: Claim) -> _Headline:
 
 
 def _ranked_headline(question: _Question, claims: list[Claim]) -> _Headline:
-    """Name the highest system, or several equal ones, and which others they exceed."""
+    """Name the system or systems with the highest figure, and the others that they exceed."""
     key = question.protocol.keys[0]
     scores = {name: question.figures.get(name, *key).estimate for name in question.systems}
     ranked = sorted(question.systems, key=lambda name: -scores[name])
@@ -274,7 +294,7 @@ def _ranked_headline(question: _Question, claims: list[Claim]) -> _Headline:
 
 
 def _halves_headline(question: _Question, claims: list[Claim]) -> _Headline:
-    """Call a system better only if it was shown to have more of both halves."""
+    """Call a system better only if both of its primary figures were shown to be higher."""
     ahead: dict[str, list[str]] = {}
     for one, other in zip(claims[::2], claims[1::2], strict=True):
         if one.decided and one.leader == other.leader:
@@ -294,7 +314,10 @@ def _halves_headline(question: _Question, claims: list[Claim]) -> _Headline:
 
 
 def _group_values(claims: Sequence[Claim]) -> dict[str, Any]:
-    """Return values of several figures of one pair; a level that all intervals share is common."""
+    """Return values for a sentence about several figures of one pair of systems.
+
+    ``common_level`` is the coverage of the intervals if all have the same, and otherwise None.
+    """
     levels = {claim.level for claim in claims if claim.difference.bounded}
     rows = [
         {
@@ -310,7 +333,7 @@ def _group_values(claims: Sequence[Claim]) -> dict[str, Any]:
 
 
 def _further_conclusions(question: _Question) -> list[Conclusion]:
-    """Conclude about the figures beside the primary one, as one family."""
+    """Conclude about figures other than the primary one, with intervals that hold together."""
     reference = question.systems[0]
     claims: list[Claim] = []
     for metric in highlighted("verdict"):
@@ -322,7 +345,8 @@ def _further_conclusions(question: _Question) -> list[Conclusion]:
             for other in question.systems[1:]
             if question.figures.difference(reference, other, *key).known
         ]
-    # Halves of one operating point stand in one sentence: each alone would praise a threshold.
+    # Both halves of an operating point, such as sensitivity and specificity, get one sentence: one
+    # half alone is higher merely because of another threshold.
     groups: dict[tuple[str, str, str], list[Claim]] = {}
     for claim in decide_together(claims):
         alone = "" if METRICS[claim.metric].partners else claim.metric
@@ -335,7 +359,7 @@ def _further_conclusions(question: _Question) -> list[Conclusion]:
 
 
 def _primary_conclusions(question: _Question, claims: list[Claim]) -> list[Conclusion]:
-    """Conclude about every pair on the primary figure, with both halves in one sentence."""
+    """Conclude about the primary figure of every pair, with both halves in one sentence."""
     size = len(question.protocol.metrics)
     groups = [claims[start : start + size] for start in range(0, len(claims), size)]
     return [_conclusion(question, group, "primary") for group in groups]
@@ -367,7 +391,7 @@ def _conclusion(
 
 
 def _systems_with_map_boxes(figures: Estimates, claim: Claim) -> list[str]:
-    """Return the systems whose boxes are cut out of maps, for a metric of boxes."""
+    """Return the systems whose boxes are cut out of activation maps, for a claim about boxes."""
     if not METRICS[claim.metric].boxed:
         return []
     systems = []
@@ -379,7 +403,10 @@ def _systems_with_map_boxes(figures: Estimates, claim: Claim) -> list[str]:
 
 
 def _margin_conclusions(question: _Question) -> list[Conclusion]:
-    """Compare each other system with the first, on each primary figure, all at once in 95 %."""
+    """Compare each other system with the reference system and the margin, in each primary figure.
+
+    The intervals are widened so that all of them hold together with 95 % probability.
+    """
     margin = question.protocol.margin
     if margin is None:
         return []
@@ -407,7 +434,7 @@ def _scope(
     claims: Sequence[Claim],
     conclusions: Sequence[Conclusion],
 ) -> list[ScopePart]:
-    """State how far the answer reaches, and how its intervals were widened."""
+    """State the limits of the answer, and how its intervals were widened."""
     parts = [
         _training_scope(question.systems, context),
         _analysis_scope(question, tests, context, claims, conclusions),
@@ -432,6 +459,8 @@ def _training_scope(systems: Sequence[str], context: AnswerContext) -> ScopePart
             for name, original in originals.items()
         ),
     ]
+    if context.unequal:
+        statements.append(Statement("unequal_conditions", {"conditions": context.unequal}))
     return ScopePart(brief, tuple(statements))
 
 
@@ -456,7 +485,7 @@ def _analysis_scope(
     claims: Sequence[Claim],
     conclusions: Sequence[Conclusion],
 ) -> ScopePart:
-    """State whether the report confirms or explores, and how intervals were made."""
+    """State if the report is confirmatory or exploratory, and how its intervals were computed."""
     protocol = question.protocol
     mentioned = [
         claim
@@ -494,8 +523,12 @@ def protocol_statement(protocol: Protocol, uses_before: int | None) -> Statement
     """State that a protocol fixed the question, and how often the test set was used before.
 
     Args:
-        protocol: A declared protocol.
-        uses_before: Number of test-set uses before the protocol was first used; `None`: unknown.
+        protocol: A protocol that was declared in a file.
+        uses_before: Number of uses of the test set before the protocol was first used; `None` if
+            it is unknown.
+
+    Returns:
+        The statement with the values for its sentence.
 
     Example:
         >>> protocol_statement(Protocol(declared=True), 0).values["uses_before"]
@@ -517,11 +550,12 @@ def protocol_statement(protocol: Protocol, uses_before: int | None) -> Statement
 
 
 def _power_scope(question: _Question, tests: PairTests, claims: Sequence[Claim]) -> ScopePart:
-    """State which differences a next study of this size would show, for each figure.
+    """State how large a difference a next study of this size would show, for each primary figure.
 
-    The standard errors are those of this test set, so this is a plan and no property of the
-    result. The few words that sum it up name the largest of the differences. Several comparisons
-    are taken at the level of the first step of Holm's method, at which all of them are tested.
+    The standard errors are those of this test set, so the statement serves planning and is no
+    property of the result. The short form names the largest of the differences. If there are
+    several comparisons, the intervals are those of the first step of Holm's method, in which all of
+    them are tested.
     """
     reference, *others = question.systems
     size = max(1, _n_bounded(claims))

@@ -1,4 +1,4 @@
-"""Parts of a verdict: statements, conclusions, and limits of the answer."""
+"""Parts of a verdict: statements, conclusions, limits of the answer, and the verdict itself."""
 
 from __future__ import annotations
 
@@ -14,17 +14,28 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.compare.goals import GoalResult
 
 HeadlineKind = Literal["decided", "open", "single", "unknown"]
-"""``decided``: a difference was shown. ``open``: a difference was not shown. ``single``: there is
-one system alone. ``unknown``: there is no figure or no interval."""
+"""Kind of a headline.
+
+``decided``: a difference was shown. ``open``: no difference was shown, or not for every pair.
+``single``: there is only one system. ``unknown``: a figure or an interval is missing.
+"""
 
 ConclusionKind = Literal["primary", "margin", "pair", "operating_point"]
-"""``primary``: the primary figure of a pair. ``margin``: the same, compared with a margin.
-``pair``: another figure of a pair. ``operating_point``: all figures of a pair at one threshold."""
+"""Subject of a conclusion about a pair of systems.
+
+``primary``: the primary figure. ``margin``: the primary figure, compared with a margin. ``pair``:
+another figure. ``operating_point``: the figures at one threshold, such as sensitivity and
+specificity.
+"""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A sentence as its kind and values; `evaluation.compare.sentences` has its template.
+    """Sentence that is stored as its kind and its values.
+
+    Attributes:
+        kind: Name of the template in `evaluation.compare.sentences`.
+        values: Values of the arguments of the template.
 
     Example:
         >>> Statement("chance", {"systems": ["A"]}).text
@@ -36,20 +47,21 @@ class Statement:
 
     @property
     def text(self) -> str:
-        """The sentence."""
+        """Sentence that the template gives with these values."""
         return sentence(self.kind, **self.values)
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A statement about one pair of systems.
+    """Statement about one pair of systems, with the differences that it is about.
 
     Attributes:
         statement: The statement.
-        kind: Subject of the statement.
-        claims: The differences in it, each with the interval that decides it.
-        decided: True if it says that something was shown.
-        secondary: True if a protocol did not fix it, so that it confirms nothing.
+        kind: Subject of the statement, see `ConclusionKind`.
+        claims: Differences in the statement, each with the interval that decides it.
+        decided: True if the statement says that something was shown.
+        secondary: True if a protocol was declared and does not mention this comparison, so that the
+            statement confirms nothing.
     """
 
     statement: Statement
@@ -60,7 +72,7 @@ class Conclusion:
 
     @property
     def text(self) -> str:
-        """The sentence, marked if it is secondary."""
+        """Sentence of the statement; if it is secondary, its beginning says so."""
         if self.secondary:
             return f"{sentence('secondary_start')} {self.statement.text}"
         return self.statement.text
@@ -68,7 +80,12 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class ScopePart:
-    """One limit of the answer: a few words that sum it up, and the statements."""
+    """One limit of the answer.
+
+    Attributes:
+        brief: Short form of the limit, in a few words.
+        statements: Full statements about the limit.
+    """
 
     brief: Statement
     statements: tuple[Statement, ...]
@@ -76,18 +93,27 @@ class ScopePart:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Opening of a report.
+    """Answer of a comparison with its limits, further conclusions and cautions.
 
     Attributes:
-        opening: The images that were evaluated, as an answer begins.
-        main: The answer.
-        kind: Kind of the answer.
+        opening: Statement on the images that were evaluated, with which the headline begins.
+        main: Statement of the answer.
+        kind: Kind of the answer, see `HeadlineKind`.
         scope_parts: Limits of the answer.
-        conclusions: Further comparisons.
-        claims: Differences of the primary figure between all pairs, decided as one family.
-        cautions: What may make the answer wrong, the most harmful first; shown below the headline.
+        conclusions: Further comparisons of pairs of systems.
+        claims: Differences in the primary figure between all pairs of systems, with intervals that
+            hold together.
+        cautions: Notes on what may make the answer wrong, the most harmful first.
         better_than_chance: Statement that no system was shown to be better than chance; `None` if
-            one was.
+            one was, or if it is unknown.
+
+    Example:
+        >>> opening = {"n_images": 200, "unit": "images", "n_synthetic": 0, "all_synthetic": False,
+        ...     "seeds": {}, "same_seeds": None}
+        >>> main = Statement("chance", {"systems": ["A"]})
+        >>> verdict = Verdict(Statement("opening", opening), main, "single", [], [])
+        >>> verdict.headline
+        'On these 200 test images, A was not shown to be better than chance by AUROC.'
     """
 
     opening: Statement
@@ -101,28 +127,28 @@ class Verdict:
 
     @property
     def where(self) -> str:
-        """The images that were evaluated, as an answer begins."""
+        """Phrase on the images that were evaluated, with which the headline begins."""
         return self.opening.text
 
     @property
     def answer(self) -> str:
-        """The answer without its opening."""
+        """Sentence of the answer without its opening."""
         return self.main.text
 
     @property
     def chance(self) -> str:
-        """Sentence that no system was shown to be better than chance; empty if one was."""
+        """Sentence that no system was shown to be better than chance; empty if it does not hold."""
         return "" if self.better_than_chance is None else self.better_than_chance.text
 
     @property
     def headline(self) -> str:
-        """The answer in one sentence; if no system beats chance, this comes first."""
+        """Answer in one sentence, which first says so if no system was shown to beat chance."""
         parts = [part for part in (self.chance, self.answer) if part]
         return f"{self.where}, {'; '.join(parts)}."
 
     @property
     def scope(self) -> dict[str, str]:
-        """Limits of the answer: sentences by the few words that sum them up."""
+        """Limits of the answer: the full sentences of each limit by its short form."""
         return {
             part.brief.text: " ".join(statement.text for statement in part.statements)
             for part in self.scope_parts
@@ -130,7 +156,7 @@ class Verdict:
 
     @property
     def further_claims(self) -> tuple[Claim, ...]:
-        """Differences of the sentences below the answer, decided as another family."""
+        """Differences in the sentences below the answer, whose intervals hold together."""
         claims: list[Claim] = []
         for conclusion in self.conclusions:
             if conclusion.kind in ("pair", "operating_point"):
@@ -138,7 +164,18 @@ class Verdict:
         return tuple(claims)
 
     def decides(self, first: str, second: str, metric: str, policy: str) -> bool | None:
-        """Return True if the verdict shows a difference; None if it does not mention it."""
+        """Say if the verdict shows a difference of two systems in one figure.
+
+        Args:
+            first: Display name of the first system.
+            second: Display name of the second system.
+            metric: Short name of the metric.
+            policy: Rule of the threshold; empty for a figure without a threshold.
+
+        Returns:
+            True if the verdict shows a difference, False if it shows none; None if the verdict does
+            not mention the two systems in this order with this figure.
+        """
         claims = list(self.claims)
         for conclusion in self.conclusions:
             claims += conclusion.claims
@@ -153,17 +190,25 @@ class AnswerContext:
     """Facts about a comparison that the verdict mentions, apart from its figures.
 
     Attributes:
-        seeds: Number of training runs of each system, where known.
-        same_training: Systems that are a run, or an export of it, whose other form is named before:
-            the name of that one.
+        seeds: Number of training runs of each system, for the systems of which it is known.
+        same_training: Systems that use the same training as an earlier one, such as a run and its
+            export: name of the earlier system by the name of the later one.
+        unequal: Training conditions that are not equal in all systems: for each condition, its
+            value by system, as `unequal_conditions` finds them.
         n_synthetic: Number of evaluated images that are synthetic.
-        cautions: What may make the answer wrong, the most harmful first.
-        uses_before: Number of test-set uses before the protocol was first used; `None`: unknown.
+        cautions: Notes on what may make the answer wrong, the most harmful first.
+        uses_before: Number of uses of the test set before the protocol was first used; `None` if it
+            is unknown.
         goals: Results of the protocol's goals.
+
+    Example:
+        >>> AnswerContext(seeds={"A": 3}).seeds["A"]
+        3
     """
 
     seeds: Mapping[str, int] = field(default_factory=dict)
     same_training: Mapping[str, str] = field(default_factory=dict)
+    unequal: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     n_synthetic: int = 0
     cautions: tuple[Note, ...] = ()
     uses_before: int | None = None

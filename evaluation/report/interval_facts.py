@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +73,7 @@ class IntervalFacts:
             paired=frozenset(figure.kind for figure in paired if figure.kind is not None),
             replicates=comparison.replicates,
             refitted=any(figure.refitted for figure in figures_with_ends),
-            fixed=tuple(
-                dict.fromkeys(name for figure in figures_with_ends for name in figure.fixed_choices)
-            ),
+            fixed=_fixed_choices(comparison, figures_with_ends),
             tested=len(tests) > 0,
             mcnemar=len(tests) > 0 and bool(tests["method"].str.startswith(MCNEMAR).any()),
             families=_families(comparison),
@@ -87,6 +85,16 @@ class IntervalFacts:
             ),
             calibrated=any(is_calibrated(record) for record in comparison.records.values()),
         )
+
+
+def _fixed_choices(comparison: Comparison, figures: Sequence[Estimate]) -> tuple[str, ...]:
+    """Name the choices of validation that no resample made again."""
+    names = [name for figure in figures for name in figure.fixed_choices]
+    for record in comparison.records.values():
+        decision = record.get("decision") or {}
+        if decision.get("reduction") and decision.get("settings_tried"):
+            names.append("rule from boxes to an image score")
+    return tuple(dict.fromkeys(names))
 
 
 def is_calibrated(record: Mapping[str, Any]) -> bool:

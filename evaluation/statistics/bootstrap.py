@@ -12,11 +12,13 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy  # its parts load when they are first used
+from threadpoolctl import ThreadpoolController
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
@@ -95,6 +97,12 @@ def _thread_count() -> int:
     return os.cpu_count() or 1
 
 
+@cache
+def _libraries() -> ThreadpoolController:
+    """Return the loaded libraries with threads of their own; they are searched for once."""
+    return ThreadpoolController()
+
+
 def cluster_bootstrap(
     statistic: Statistic[Name],
     resamples: Resamples,
@@ -135,7 +143,8 @@ def cluster_bootstrap(
             advance(n_rows)
 
     done = 0
-    with ThreadPoolExecutor(workers) as pool:
+    # Threads of matrix products beside these threads would be more threads than processors.
+    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for weights in resamples.chunks():
             rest = [] if beside is None else [beside[done : done + len(weights)]]
             done += len(weights)

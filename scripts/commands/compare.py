@@ -298,8 +298,14 @@ class ReportRequest:
     ) -> dict[str, Any]:
         """Return the question as the report stores it: systems with decisions, data and options.
 
-        The report folder `out` holds the predictions and decisions of systems that were given as
-        runs.
+        Args:
+            systems: Systems that are compared.
+            test_set: Test images with their truth.
+            out: Report folder, which holds the predictions and decisions of systems that were given
+                as runs.
+
+        Returns:
+            Dictionary of plain JSON values.
         """
         target = test_set.target.name
         ids = test_set.ids

@@ -45,7 +45,7 @@ def test_latency_is_of_single_images_after_a_warm_up():
     latency = measure_latency(net, 16, repeats=5, images=images)
     assert net.calls == 3 + 5
     assert 0 < latency["latency_low_ms"] <= latency["latency_ms"] <= latency["latency_high_ms"]
-    assert "threads" in latency["latency_device"]
+    assert "thread" in latency["latency_device"]
     assert net.training
 
 

@@ -1,16 +1,16 @@
-"""Commands killed (-9) at random moments, several times in a row, and then let end.
+"""Commands that are killed (-9) at random moments, several times in a row, and then run to the end.
 
 Usage: ``python -m tools.attacks.kills [VERB ...] [--kills N] [--most N] [--share SHARE]
-[--seed N] [--work FOLDER]``. Each round kills a command up to ``--most`` times, gives the same
-command again, and compares the folder with that of a command that nobody killed: the same files,
-the same content except for times. Nothing else may stay: no temporary folder beside it or in
-TMPDIR, no process. A kill comes after a random number of changes in the folder, at most that share
-of the changes that the command makes when nobody kills it, so that a busy machine gets as far as an
+[--seed N] [--work FOLDER]``. Each round kills a command up to ``--most`` times, starts the same
+command again, and compares the folder with that of a command that was not killed: the same files,
+the same content except for times. Nothing else may remain: no temporary folder beside it or in
+TMPDIR, and no process. A kill comes after a random number of changes in the folder, at most a given
+share of the changes that the undisturbed command makes, so that a busy machine gets as far as an
 idle one. The rounds go on until there were ``--kills`` kills.
 
-In the rows named "workers", Ray's workers are killed in place of the command, which must end as if
+In the rows named "workers", Ray's workers are killed instead of the command, which must end as if
 nothing had happened. A round of these takes about a minute on two busy processors: Ray starts, and
-each new worker imports torch. Exit status 1 where something differs, or where a command does not
+each new worker imports torch. The exit status is 1 if something differs, or if a command does not
 end.
 """
 
@@ -78,7 +78,7 @@ _ABOUT_TIME = (
 
 
 def content(folder: Path) -> dict[str, str]:
-    """A digest of each file below a folder, without the times in it."""
+    """Return a digest of each file below a folder, without the times in it."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -114,7 +114,7 @@ def _begin(words: list[str], scratch: Path) -> subprocess.Popen[bytes]:
 
 
 def running(folder: Path) -> list[str]:
-    """Commands under way that name a folder."""
+    """Return the running commands that name a folder."""
     return [command_line(each) for each in naming(str(folder)) if each != os.getpid()]
 
 
@@ -171,7 +171,7 @@ class Attacked:
 
     @property
     def scratch(self) -> Path:
-        """The TMPDIR of the command."""
+        """TMPDIR of the command."""
         return self.disk.with_name("tmp")
 
     def prepare(self) -> None:
@@ -184,13 +184,22 @@ class Attacked:
         return _begin(self.words, self.scratch)
 
     def leftovers(self, row: str) -> list[str]:
-        """Name what still runs and what lies in TMPDIR, one line each."""
+        """Return a line for each process that still runs and each file left in TMPDIR."""
         left = [f"{row}: left in TMPDIR: {path.name}" for path in self.scratch.iterdir()]
         return left + [f"{row}: still runs: {each}" for each in running(self.disk)]
 
     def outcome(self, row: str, ended: Ended, reference: dict[str, str]) -> list[str]:
-        """Compare a finished command with one that was not killed, one line a difference."""
-        # Where everything was there when the command was killed, the same command says so.
+        """Compare a finished command with one that was not killed.
+
+        Args:
+            row: Name of the round.
+            ended: End of the command.
+            reference: Digests of the files of the command that was not killed.
+
+        Returns:
+            One line for each difference.
+        """
+        # If the output was complete when the command was killed, the same command reports this.
         complete = (
             "is there and is no empty folder" in ended.stderr
             or "complete predictions" in ended.stderr
@@ -201,7 +210,15 @@ class Attacked:
 
 
 def finish(command: subprocess.Popen[bytes], seconds: float = _LONGEST_COMMAND) -> Ended:
-    """Wait for the end of a command, or end it where it takes too long."""
+    """Wait for the end of a command, or end it if it takes too long.
+
+    Args:
+        command: Running command.
+        seconds: Longest time to wait, s.
+
+    Returns:
+        End of the command.
+    """
     try:
         stderr = command.communicate(timeout=seconds)[1]
         return Ended(command.returncode, stderr.decode())
@@ -212,7 +229,16 @@ def finish(command: subprocess.Popen[bytes], seconds: float = _LONGEST_COMMAND) 
 
 
 def kill_workers(command: subprocess.Popen[bytes], most: int, draw: random.Random) -> int:
-    """Kill Ray's workers below a command at random moments; the number that were killed."""
+    """Kill Ray's workers below a command at random moments.
+
+    Args:
+        command: Running command.
+        most: Largest number of kills.
+        draw: Source of the random moments.
+
+    Returns:
+        Number of workers that were killed.
+    """
     killed = 0
     began = time.monotonic()
     while command.poll() is None and killed < most:
@@ -336,7 +362,7 @@ def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
 
 
 def _differences(row: str, reference: dict[str, str], made: dict[str, str]) -> list[str]:
-    """Files of a folder that differ from those of an undisturbed command, a line each."""
+    """Return one line for each file that differs from that of an undisturbed command."""
     wrong = []
     for file in sorted({*made, *reference}):
         if made.get(file) != reference.get(file):
@@ -353,7 +379,7 @@ def _report(name: str, took: float, rounds: int, kills: int, wrong: list[str]) -
 
 
 def main() -> int:
-    """Run the attacks; 1 where anything fell."""
+    """Run the attacks; return 1 if a command failed the test."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="VERB", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--kills", type=int, default=10, help="of each command")

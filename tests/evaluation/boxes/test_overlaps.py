@@ -8,8 +8,10 @@ import torchvision
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.froc import froc
+from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import (
     OverlappingBoxes,
+    StoredPairs,
     overlap_candidates,
     without_overlaps,
 )
@@ -61,7 +63,23 @@ def test_boxes_of_other_images_never_remove_a_box():
 def test_no_boxes_stay_no_boxes():
     empty = random_boxes(4).iloc[:0]
     assert without_overlaps(empty, 0.3).empty
-    assert [len(left) for _, left in overlap_candidates(empty)] == [0] * 7
+    pairs = StoredPairs.on_images(OverlappingBoxes.from_boxes(empty), empty, pd.Index(["i1"]))
+    assert [len(left.boxes.score) for _, left in overlap_candidates(pairs)] == [0] * 7
+
+
+@pytest.mark.parametrize("limit", [None, 0.1, 0.4])
+def test_pairs_of_the_boxes_that_stay_are_those_of_these_boxes_alone(limit):
+    boxes = random_boxes(900, 4)  # some 225 of an image, of which 100 count
+    boxes["score"] = boxes["score"].round(2)  # with equal scores
+    truth = random_boxes(12, 6, seed=1).drop(columns="score")
+    images = pd.Index(["i3", "i0", "i5", "i1"])
+    stored = OverlappingBoxes.from_boxes(boxes)
+    found = StoredPairs.on_images(stored, truth, images).left(limit)
+    expected = pair_boxes(stored.left(limit), truth, images)
+    for name in ("image", "rank", "score", "corners"):
+        np.testing.assert_array_equal(getattr(found.boxes, name), getattr(expected.boxes, name))
+    for name in ("box", "true", "iou"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
 def test_a_second_box_beside_its_lesion_stops_being_a_false_positive():

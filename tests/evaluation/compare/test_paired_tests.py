@@ -320,6 +320,22 @@ def test_a_run_evaluated_on_a_gpu_and_its_export_are_named_as_one_training(compa
     assert replace(comparison, systems=systems).same_training == {export: run}
     systems[run] = replace(systems[run], training_id="another")
     assert replace(comparison, systems=systems).same_training == {}
+    systems = {name: replace(result, training_id=None) for name, result in systems.items()}
+    assert replace(comparison, systems=systems).same_training == {}
+
+
+def test_predictions_of_one_run_with_and_without_views_are_one_training(comparison):
+    plain, views = comparison.names[:2]
+    systems = {
+        name: replace(comparison.systems[name], training_id=f"trained for {name}")
+        for name in (plain, views)
+    }
+    made = {"seed": 0, "created": "2026-11-25T07:44:13+00:00", "epochs": 6}
+    records = {name: {"recipe": {"run": dict(made)}} for name in (plain, views)}
+    of_one_run = replace(comparison, systems=systems, records=records)
+    assert of_one_run.same_training == {views: plain}
+    records[views] = {"recipe": {"run": made | {"seed": 1}}}
+    assert replace(of_one_run, records=records).same_training == {}
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 17), (16, 17)])

@@ -126,6 +126,17 @@ def test_every_statement_of_a_scope_has_a_sentence(make_metrics, verdict_of):
         assert text.endswith(".")
 
 
+def test_scope_names_training_conditions_that_are_not_equal(make_metrics, verdict_of):
+    unequal = {"input size": {"A": "128 px", "B": "96 px"}}
+    metrics = two(make_metrics, (0.01, -0.1, 0.1))
+    context = AnswerContext(seeds={"A": 1, "B": 1}, unequal=unequal)
+    verdict = verdict_of(metrics, ["A", "B"], "X", context=context)
+    assert scope_of(verdict)["unequal_conditions"] == {"conditions": unequal}
+    assert "input size (A: 128 px, B: 96 px)" in " ".join(verdict.scope.values())
+    equal = verdict_of(metrics, ["A", "B"], "X", context=AnswerContext(seeds={"A": 1, "B": 1}))
+    assert "unequal_conditions" not in scope_of(equal)
+
+
 def test_an_export_beside_its_run_is_no_second_training(make_metrics, verdict_of):
     context = AnswerContext(seeds={"A": 1, "B": 1}, same_training={"B": "A"})
     metrics = two(make_metrics, (0.01, -0.1, 0.1))

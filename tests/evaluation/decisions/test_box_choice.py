@@ -11,7 +11,12 @@ from cxr_compare.evaluation.boxes.froc import WeightedFroc
 from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.map_boxes import map_box_candidates, map_scale
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.boxes.overlaps import OverlapRule, overlap_candidates
+from cxr_compare.evaluation.boxes.overlaps import (
+    OverlappingBoxes,
+    OverlapRule,
+    StoredPairs,
+    overlap_candidates,
+)
 from cxr_compare.evaluation.decisions.box_choice import (
     BOX_CUT,
     BOX_RULE,
@@ -54,9 +59,8 @@ def images_with_duplicates(n_images=12, seed=0):
 
 
 def choice_of(ids, truth, boxes, metric="froc_mean"):
-    candidates = [
-        BoxCandidate(rule, pair_boxes(left, truth, ids)) for rule, left in overlap_candidates(boxes)
-    ]
+    stored = StoredPairs.on_images(OverlappingBoxes.from_boxes(boxes), truth, ids)
+    candidates = [BoxCandidate(*each) for each in overlap_candidates(stored)]
     return BoxChoice(candidates, ids.to_numpy(str), metric)
 
 

@@ -352,6 +352,25 @@ def test_every_item_has_its_published_number_once_and_a_sentence_that_exists():
     }
 
 
+def test_pytorch_is_named_only_where_a_system_was_trained_by_this_program(comparison, image_set):
+    versions = {"versions": {"torch": "2.9.1", "numpy": "2.4.0"}}
+    imported = replace(comparison, provenance=comparison.provenance | versions)
+    text = paragraphs(imported, image_set)
+    assert "2.4.0" in text
+    assert "2.9.1" not in text
+
+
+def test_a_rule_chosen_among_several_is_named_as_a_choice_that_stays_fixed(comparison):
+    name = comparison.names[0]
+    decision = {"reduction": {"kind": "max"}, "settings_tried": 8}
+    chosen = replace(comparison, records={name: {"decision": decision}})
+    alone = replace(comparison, records={name: {"decision": decision | {"settings_tried": 0}}})
+    fixed = set(IntervalFacts.from_comparison(chosen).fixed)
+    assert fixed - set(IntervalFacts.from_comparison(alone).fixed) == {
+        "rule from boxes to an image score"
+    }
+
+
 def test_split_is_named_with_its_id(comparison, image_set):
     _, claim, _ = checklists(comparison, image_set)
     assert "Split “default” (51d)" in claim["20"]

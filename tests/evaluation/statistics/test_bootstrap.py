@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as oracle
+from threadpoolctl import threadpool_info
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.metrics.image_metrics import rates
@@ -122,3 +123,17 @@ def test_counts_of_other_images_are_refused():
 def test_frames_of_pandas_strings_are_clusters_too():
     index, n = cluster_index(pd.Series(["x", "y", "x"]))
     assert (index.tolist(), n) == ([0, 1, 0], 2)
+
+
+def test_matrix_products_have_one_thread_beside_the_threads_of_the_bootstrap():
+    def threads(weights):
+        counts = [library["num_threads"] for library in blas()]
+        return {"most": np.full(len(weights), float(max(counts, default=1)))}
+
+    def blas():
+        return [library for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before = blas()
+    found = cluster_bootstrap(threads, Resamples(3, 5))
+    assert found["most"].tolist() == [1.0] * 5
+    assert blas() == before
