@@ -329,9 +329,9 @@ def test_a_probe_refuses_what_does_not_go_together(overrides, message):
 
 
 def test_a_detector_is_no_probe():
-    with pytest.raises(InputError, match="model.trainable"):
+    with pytest.raises(InputError, match=r"model\.trainable"):
         read_config(find_config("retinanet_small"), ["model.trainable=none"])
-    with pytest.raises(InputError, match="model.features: unknown key"):
+    with pytest.raises(InputError, match=r"model\.features: unknown key"):
         read_config(find_config("retinanet_small"), ["model.features=f"])
 
 
