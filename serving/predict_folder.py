@@ -134,8 +134,9 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
                 [store.image(image_id) for image_id in predicted_ids[:_LATENCY_IMAGES]]
             )
             copy_seen_images(model, writer, progress)
-            # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
-            progress.say(f"Last {of}: measuring the time of one image, for the table of costs")
+            if not isinstance(store, Features):
+                # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
+                progress.say(f"Last {of}: measuring the time of one image, for the table of costs")
             writer.info["cost"] = model.cost(samples)
     made = Predictions.open(out)
     if "test" in asked and image_ids is None:
