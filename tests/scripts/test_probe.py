@@ -15,6 +15,7 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.features import Features
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.scripts.child_processes import free_port
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.export import export
@@ -225,7 +226,7 @@ def test_a_probe_of_given_features_answers_for_no_new_image(
     for words in (
         ("predict", run, image),
         ("export", run, tmp_path / "onnx", "--format", "onnx"),
-        ("serve", run),
+        ("serve", run, "--port", free_port()),
     ):
         line = refusal(capsys, *words)
         assert "cannot answer for new images" in line
