@@ -33,7 +33,9 @@ OUTPUTS = {"boxes": ("logits", "offsets"), "scores": ("logits", "maps")}
 """The graph's outputs by kind, float32: ``(B, A, K)`` and ``(B, A, 4)``, or ``(B, K)`` and
 ``(B, K, h, w)``. Boxes are decoded outside of it."""
 PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}  # fastest first
-_RUN_FILES = ("model.safetensors", "model.json", "preprocess.json")
+MODEL_FILES_OF_RUN = ("model.safetensors", "model.json")
+"""Files of a run that hold its weights and its architecture."""
+_RUN_FILES = (*MODEL_FILES_OF_RUN, PREPROCESS_FILE)
 _HASH_BLOCK = 1 << 20
 
 

@@ -19,21 +19,18 @@ from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.training.start_weights import PUBLISHED_WEIGHTS, StartWeights
 
 
-class TrainingTask(ABC):
-    """Base class of the training of a model. Subclasses define images, losses and figures."""
+class ModelTask:
+    """A model to fit, with its images and the weights that it starts from."""
 
     model: Any  # the network, initialised; its weights are trained in place
     train: Any  # training images, by row or by (row, seed)
     val: Any  # validation images, by row
-    # Joins samples to a batch with `image_ids` and `to(device)`; a function of a module, which
-    # the processes that load can import.
-    collate: Callable[[Sequence[Any]], Any]
     positive: np.ndarray  # bool (len(train),), True for training images with a finding
-    draw_weights: Any  # weights of the training images for `SeededSampler`; None: each once
 
     def __init__(self, config: Config, target: Target) -> None:
         self.findings = target.any_of  # findings to learn, in the order of the outputs
-        self.start = StartWeights.open(config.model.weights)  # None for random or published ones
+        weights = config.model.weights or "none"
+        self.start = StartWeights.open(weights)  # None for random or published ones
         self.notes: list[str] = []  # lines for the user about the model
         self.callbacks: list[Callback] = []  # run before the epoch record, which saves their state
 
@@ -48,7 +45,7 @@ class TrainingTask(ABC):
         """Build the model from the seed or published weights, and load what fits of `start`."""
         start = self.start
         weights = config.model.weights
-        arguments |= config.model.model_dump(exclude={"weights", "trainable"})
+        arguments |= config.model.model_dump(exclude={"weights", "trainable", "features"})
         if start is not None:
             arguments |= start.normalisation
             self.notes += start.pixel_notes(size)
@@ -71,6 +68,15 @@ class TrainingTask(ABC):
         else:
             freeze()
         return model
+
+
+class TrainingTask(ModelTask, ABC):
+    """Base class of the training of a model. Subclasses define images, losses and figures."""
+
+    # Joins samples to a batch with `image_ids` and `to(device)`; a function of a module, which
+    # the processes that load can import.
+    collate: Callable[[Sequence[Any]], Any]
+    draw_weights: Any  # weights of the training images for `SeededSampler`; None: each once
 
     @abstractmethod
     def training_losses(self, model: Any, batch: Any) -> dict[str, Tensor]:

@@ -152,6 +152,25 @@ class PixelsRecord(Record):
     sha256: dict[str, str] = ABSENT
 
 
+class EncoderRecord(Record):
+    """The network that computed given features."""
+
+    name: str
+    revision: str
+    licence: str
+
+
+class FeaturesRecord(Record):
+    """``features.json``, which marks a features folder as complete."""
+
+    encoder: EncoderRecord
+    n_images: int
+    channels: int
+    grid: Annotated[list[int], Field(min_length=2, max_length=2)]
+    features_id: str
+    data_set: MadeOn
+
+
 class PreprocessRecord(Record):
     """``preprocess.json``, which says how an image becomes the input of a model."""
 
@@ -561,6 +580,7 @@ RECORDS: dict[str, type[Record]] = {
     "dataset": DataSetRecord,
     "settings": SettingsRecord,
     "split": SplitRecord,
+    "features": FeaturesRecord,
     "audit": AuditRecord,
     "near_duplicates": NearDuplicatesRecord,
     "pixels": PixelsRecord,

@@ -33,10 +33,13 @@ NO_CHECKSUM = 0
 
 
 class PixelSource(Protocol):
-    """Interface of square images by image id: a pixel store, or images in memory."""
+    """Interface of square images by image id: a pixel store, images in memory, or features."""
 
     size: int  # side S of the square images, px
-    ids: pd.Index  # of the images, unique
+
+    @property
+    def ids(self) -> pd.Index:
+        """Ids of the images, unique."""
 
     def image(self, image_id: str) -> np.ndarray:
         """Return a square image, uint8, shape ``(S, S)``."""
