@@ -35,12 +35,19 @@ SplitAndRecord = tuple[pd.DataFrame, dict[str, Any]]
 
 @dataclass(frozen=True)
 class SetPlan:
-    """Choices of the user that define a data set. Different choices make another data set."""
+    """Choices of the user that define a data set. Different choices make another data set.
+
+    Attributes:
+        name: Name of the data set in reports.
+        rule: Shares, folds and seed by which splits are drawn.
+        settings: All options of the user by name, ready for JSON.
+        split: Default split: ``"official"`` for that of the publisher, a split of the user with its
+            record, or None for a split that is drawn by `rule`.
+    """
 
     name: str
     rule: SplitRule
-    settings: dict[str, Any]  # all options of the user, JSON-ready
-    # Default split: "official", the user's own, or None for a drawn one.
+    settings: dict[str, Any]
     split: str | SplitAndRecord | None = None
 
 

@@ -21,23 +21,36 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of images, patients and labels of a data set, its excluded files and its audit."""
+    """Numbers of images, patients and labels of a data set, its excluded files and its audit.
+
+    Attributes:
+        folder: Folder of the data set.
+        name: Name of the data set.
+        n_images: Number of images.
+        n_patients: Number of patients.
+        n_boxes: Number of lesion boxes of the reference reader.
+        targets: Number of positive, negative and unknown images of each target, by its name.
+        roles: Number of images, patients and positives of each target, by split (``default`` and
+            ``official``) and role.
+        excluded: Files that were left out: ``path, stage, reason``.
+        notes: Notes on the source, one sentence each.
+        audit: Result of the audit of the data set.
+        already_complete: True if the folder was complete before the call.
+        changes: Sentences on the images that were added to a complete data set.
+    """
 
     folder: Path
     name: str
     n_images: int
     n_patients: int
     n_boxes: int
-    # Number of positive, negative and unknown images of each target.
     targets: dict[str, dict[str, int]]
-    # Number of images, patients and positives of each target, by split (`default` and `official`)
-    # and role.
     roles: dict[str, dict[str, dict[str, int]]]
-    excluded: pd.DataFrame  # `path, stage, reason` of excluded files
-    notes: tuple[str, ...]  # notes on the source, one sentence each
+    excluded: pd.DataFrame
+    notes: tuple[str, ...]
     audit: Audit
-    already_complete: bool  # True if the folder was complete before the call
-    changes: tuple[str, ...] = ()  # images that were added to a complete set
+    already_complete: bool
+    changes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as values for JSON."""

@@ -65,19 +65,27 @@ _SMALLEST_LEAK = 0.01  # share of leaking test images from which a split by imag
 class Audit:
     """Problems that an audit found, the most serious first, and figures of the data set.
 
+    Attributes:
+        problems: Problems, one for each kind of problem.
+        checked: Number of checked images, patients, boxes and splits, by name.
+        facts: Figures to compare results with, ready for JSON: ``prevalence``, ``shortcuts``,
+            ``split_by_image``, ``images`` and ``copies``. The digests of what was checked are among
+            them: ``content_id`` (images), ``labels_id`` (labels) and ``split_ids``.
+        folder: Data set folder with the page of the audit; None if no page was written.
+        strict: True if a warning counts as a failure, too.
+        next_steps: Commands that usually follow.
+
     Example:
         >>> Audit(problems=(), checked={"images": 2}).counts["error"]
         0
     """
 
-    problems: tuple[Problem, ...]  # one for each kind of problem
-    checked: dict[str, int]  # number of checked images, patients, boxes and splits
-    # Figures to compare results with, JSON-ready: `prevalence`, `shortcuts`, `split_by_image`,
-    # `images`, `copies`; and the ids of what was checked: `content_id`, `labels_id`, `split_ids`.
+    problems: tuple[Problem, ...]
+    checked: dict[str, int]
     facts: dict[str, Any] = field(default_factory=dict)
-    folder: Path | None = field(default=None, compare=False)  # data set folder with the page
-    strict: bool = field(default=False, compare=False)  # True if a warning is a failure, too
-    next_steps: tuple[str, ...] = field(default=(), compare=False)  # commands that usually follow
+    folder: Path | None = field(default=None, compare=False)
+    strict: bool = field(default=False, compare=False)
+    next_steps: tuple[str, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{severity} {n}" for severity, n in self.counts.items())

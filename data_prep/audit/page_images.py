@@ -34,16 +34,27 @@ _LEAST_MARGIN = 12  # px
 
 @dataclass(frozen=True)
 class PageImage:
-    """An image on the page. Sizes and boxes are in px of the original image."""
+    """An image on the HTML page of an audit. Sizes and boxes are in px of the original image.
 
-    image_id: str  # id of the caption, or "" if the image beside it has the caption
-    label: str  # text for screen readers
-    source: str  # a ``data:`` address
-    longest: int  # side on the page, px
+    Attributes:
+        image_id: Id below the image, or "" if the image beside it has the caption.
+        label: Text for screen readers.
+        source: Encoded thumbnail as a ``data:`` address, for the attribute ``src``.
+        longest: Longer side of the thumbnail on the page, px.
+        width: Width of the original image, px.
+        height: Height of the original image, px.
+        boxes: Boxes to draw, each as x and y of the upper left corner, width and height.
+        lines: Lines of the caption below the id: patient, role and labels, path.
+    """
+
+    image_id: str
+    label: str
+    source: str
+    longest: int
     width: float
     height: float
-    boxes: list[tuple[float, float, float, float]]  # x, y, width, height
-    lines: Sequence[str] = ()  # caption below the id: patient, role and labels, path
+    boxes: list[tuple[float, float, float, float]]
+    lines: Sequence[str] = ()
 
     @property
     def shown_size(self) -> tuple[int, int]:
@@ -86,7 +97,18 @@ def excluded_boxes(dataset: DataSet) -> pd.DataFrame:
 
 
 def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
-    """Return the corners of suspected text, by image id. Data sets of older versions have none."""
+    """Return the box around the suspected burned-in text of each image, by image id.
+
+    Images without suspected text have no row. The result has no rows for a data set of an older
+    version, whose decode table lacks the columns.
+
+    Args:
+        decode: Decode table of a data set, with one row for each image.
+
+    Returns:
+        Columns ``text_x1, text_y1, text_x2, text_y2``: edges of the box in px of the original
+        image.
+    """
     return (
         decode.set_index("image_id")
         .reindex(columns=list(TEXT_BOX_COLUMNS))

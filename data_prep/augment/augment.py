@@ -29,22 +29,38 @@ _CONTRAST = albumentations.RandomBrightnessContrast(p=1.0)
 
 
 class AugmentedImage(NamedTuple):
-    """An augmented image with its boxes."""
+    """An augmented image with its boxes.
 
-    pixels: np.ndarray  # uint8 `(H, W)`
-    boxes: np.ndarray  # `xyxy`, px of `pixels`, clipped to it, float32, `(M, 4)`
-    kept: np.ndarray  # rows of these boxes in the input, int64, `(M,)`, ascending
+    Attributes:
+        pixels: Grey values, uint8 (H, W).
+        boxes: Remaining boxes, float32 (M, 4) xyxy in px of `pixels`, clipped to the image.
+        kept: Row in the input of each remaining box, int64 (M,), ascending.
+        dropped: Numbers of boxes that were dropped, by reason.
+    """
+
+    pixels: np.ndarray
+    boxes: np.ndarray
+    kept: np.ndarray
     dropped: DroppedBoxes
 
 
 class Move(NamedTuple):
-    """Movement of an image about its centre: it is mirrored, then scaled, turned and shifted."""
+    """Movement of an image about its centre: it is mirrored, then scaled, turned and shifted.
+
+    Attributes:
+        mirrored: True if left and right are exchanged.
+        scale_x: Factor of the width.
+        scale_y: Factor of the height.
+        degrees: Rotation, counter-clockwise.
+        shift_x: Shift to the right, px.
+        shift_y: Shift downwards, px.
+    """
 
     mirrored: bool
     scale_x: float
     scale_y: float
-    degrees: float  # counter-clockwise
-    shift_x: int  # px
+    degrees: float
+    shift_x: int
     shift_y: int
 
     def matrix(self, x: float, y: float) -> np.ndarray:
@@ -96,6 +112,17 @@ class Move(NamedTuple):
 class Augmentation:
     """Random changes of an image; `build_augmentation` makes it. Threads may share an object.
 
+    Attributes:
+        rotate_degrees: Largest rotation to either side, degrees.
+        scale: Largest relative change of size.
+        shift: Largest shift, as a share of the image's side.
+        horizontal_flip: Probability of exchanging left and right, in [0, 1].
+        stretch: True if width and height are scaled independently.
+        brightness: Largest change of brightness.
+        contrast: Largest relative change of contrast.
+        others: Further changes of the grey values, applied in this order.
+        holes: Cutout, which covers parts of the image with grey rectangles; None without cutout.
+
     Example:
         >>> augmentation = build_augmentation(horizontal_flip=1.0)
         >>> pixels = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
@@ -110,7 +137,7 @@ class Augmentation:
     stretch: bool
     brightness: float
     contrast: float
-    others: tuple[albumentations.BasicTransform, ...]  # changes of grey levels, in this order
+    others: tuple[albumentations.BasicTransform, ...]
     holes: albumentations.CoarseDropout | None
 
     def apply(self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int) -> AugmentedImage:

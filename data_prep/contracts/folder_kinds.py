@@ -27,15 +27,23 @@ KindName = Literal[
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of folder, or a part of a folder that has its own command."""
+    """A kind of folder, or a part of a folder that has its own command.
 
-    name: KindName  # in messages
-    command: str  # command that makes the folder
-    marker: str = ""  # file that is written last; empty for a part of another folder
-    first_files: tuple[str, ...] = ()  # an unfinished folder holds at least one of them
-    # Kinds of its files: JSON records (`data_prep.contracts.records`), tables
-    # (`data_prep.contracts.schemas`), and others by the names under which they are checked
-    # (`data_prep.contracts.checksums`).
+    Attributes:
+        name: Name of the kind in messages.
+        command: Command of `cxr` that makes such a folder.
+        marker: File that is written last and marks the folder as complete; empty for a part of
+            another folder.
+        first_files: Files of which an unfinished folder contains at least one.
+        files: Kinds of the files in the folder: JSON records (`data_prep.contracts.records`),
+            tables (`data_prep.contracts.schemas`), and others by the names under which they are
+            checked (`data_prep.contracts.checksums`).
+    """
+
+    name: KindName
+    command: str
+    marker: str = ""
+    first_files: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
     @property

@@ -27,14 +27,23 @@ _PAIRS_AT_LEAST = 2_000_000
 
 @dataclass(frozen=True)
 class ClosePairs:
-    """Pairs of similar fingerprints, by their row numbers."""
+    """Pairs of images with similar fingerprints, by the row numbers of the images.
 
-    first: np.ndarray  # int64, shape `(P,)`
-    second: np.ndarray  # int64, shape `(P,)`; above `first`
-    distance: np.ndarray  # number of differing bits, shape `(P,)`
-    turn: np.ndarray  # index of the turn in `TURNS`, shape `(P,)`
-    # True if every pair within `CERTAIN_DISTANCE` was found. The search stops early if very many
-    # fingerprints are alike.
+    A fingerprint is a bit pattern that describes an image. P is the number of pairs.
+
+    Attributes:
+        first: Row of the first image, int64 (P,).
+        second: Row of the second image, int64 (P,), larger than that of the first.
+        distance: Number of differing bits, (P,).
+        turn: How the second image is turned against the first, as an index into `TURNS`, (P,).
+        complete: True if every pair within `CERTAIN_DISTANCE` was found. The search stops early if
+            very many fingerprints are alike.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    distance: np.ndarray
+    turn: np.ndarray
     complete: bool
 
 

@@ -49,17 +49,25 @@ _ReadMany = Callable[[Sequence[str]], Iterable[np.ndarray | None]]
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Copies of images that are not equal pixel for pixel."""
+    """Copies of images that are not equal pixel for pixel.
 
-    # `image_id, other_id, distance` (bits), `turn` (a key of `fingerprint.TURNS`: how the second
-    # image was turned), `correlation` (missing where the pixels were not compared).
+    Attributes:
+        pairs: Columns ``image_id, other_id``, ``distance`` (number of differing bits of the
+            fingerprints), ``turn`` (how the second image is turned, a key of `fingerprint.TURNS`)
+            and ``correlation`` of the pixels (missing if they were not compared).
+        groups: Columns ``group, image_id``: images that the pairs connect, with the images that are
+            equal to them pixel for pixel.
+        candidates: Number of pairs with similar fingerprints.
+        undecided: Number of candidates for which the fingerprints do not decide and no pixels were
+            compared.
+        complete: True if all similar fingerprints were compared.
+    """
+
     pairs: pd.DataFrame
-    # `group, image_id`: images that the pairs connect, together with the images equal to them.
     groups: pd.DataFrame
-    candidates: int  # number of pairs with similar fingerprints
-    # Number of candidates whose fingerprints do not decide and whose pixels were not compared.
+    candidates: int
     undecided: int
-    complete: bool  # True if all similar fingerprints were compared
+    complete: bool
 
     def copy_keys(self, decode: pd.DataFrame) -> pd.Series:
         """Return a key for each image, which all its copies share, whether equal or nearly equal.

@@ -18,14 +18,22 @@ from cxr_compare.data_prep.work.store_addresses import store_address
 
 @dataclass
 class AnnotationFolder:
-    """Folder into which an export writes label files and images."""
+    """Folder into which an export writes label files and images.
+
+    Attributes:
+        path: The folder.
+        mode: How images are written: ``none`` (not at all), as rendered ``png`` or ``jpeg``, as
+            symbolic ``link``, or as ``copy``.
+        dataset: Data set that is exported.
+        advance: Function that is called with the number of finished images.
+        not_exported: Labels that the format cannot hold, one line for each kind.
+    """
 
     path: Path
-    # How images are written: `none`, as rendered `png` or `jpeg`, as symbolic `link`, as `copy`.
     mode: str
     dataset: DataSet
-    advance: Callable[[int], None] = lambda n: None  # called with the number of finished images
-    not_exported: list[str] = field(default_factory=list)  # losses of the format, one line each
+    advance: Callable[[int], None] = lambda n: None
+    not_exported: list[str] = field(default_factory=list)
     _tasks: list[RenderTask] = field(default_factory=list)
 
     @property

@@ -27,14 +27,24 @@ MISREAD = (
 
 
 class ImageEntry(NamedTuple):
-    """Facts about an image that every label file states."""
+    """Facts about an image that every label file states.
 
-    image_id: str  # its id
-    stem: str  # the id as a file's name
-    file: str | None  # path of the image file as the tables have it; None without pixels
-    width: int | None  # px, None if unknown
-    height: int | None  # px, None if unknown
-    role: str | None  # in the split that is exported; None without one
+    Attributes:
+        image_id: Id of the image.
+        stem: The id as the name of a file, without an ending.
+        file: Path of the image file as the tables have it; None for an image without pixels.
+        width: Width of the original image, px; None if unknown.
+        height: Height of the original image, px; None if unknown.
+        role: Role in the exported split (``train``, ``val``, ``test``); None if no split is
+            exported.
+    """
+
+    image_id: str
+    stem: str
+    file: str | None
+    width: int | None
+    height: int | None
+    role: str | None
 
     @property
     def has_size(self) -> bool:
@@ -44,19 +54,26 @@ class ImageEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class AnnotationContent:
-    """The part of a data set that is exported."""
+    """The part of a data set that is exported.
 
-    # Data set in which the chosen reader's labels of the chosen target are those of the reference.
+    Attributes:
+        dataset: Data set in which the labels of the chosen reader and target replace those of the
+            reference.
+        images: Table of images by ``image_id``, with ``role`` (missing if no split is exported),
+            ``file`` (path of the image) and ``stem`` (the id as the name of a file).
+        labels: Tables ``findings``, ``boxes`` and ``box_coverage`` of all readers, by name. The
+            chosen reader is called ``reference``.
+        classes: Findings, in alphabetical order.
+        targets: Targets as in ``dataset.json``, by name.
+        how: Origin of the labels, ready for JSON and YAML.
+    """
+
     dataset: DataSet
-    # Images table sorted by `image_id`, with `role` (missing without a split), `file` (the path)
-    # and `stem` (the id as a file name).
     images: pd.DataFrame
-    # Exported tables `findings`, `boxes` and `box_coverage` of all readers; the chosen reader is
-    # `reference`.
     labels: dict[str, pd.DataFrame]
-    classes: tuple[str, ...]  # findings, in alphabetical order
-    targets: dict[str, dict[str, Any]]  # as in `dataset.json`
-    how: dict[str, Any]  # origin of the labels, ready for JSON and YAML
+    classes: tuple[str, ...]
+    targets: dict[str, dict[str, Any]]
+    how: dict[str, Any]
 
     @property
     def has_roles(self) -> bool:

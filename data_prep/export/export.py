@@ -35,13 +35,21 @@ _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # approximate upper limits
 
 @dataclass(frozen=True, repr=False)
 class ExportSummary(ShownAsText):
-    """Counts of an export, and the labels that its format could not hold."""
+    """Counts of an export, and the labels that its format could not hold.
 
-    format: str  # name of the format
-    folder: Path  # folder that was written
-    n_images: int  # images of the data set
-    n_boxes: int  # boxes of the reader whose labels were written
-    not_exported: tuple[str, ...]  # losses of the format, one sentence each
+    Attributes:
+        format: Name of the format.
+        folder: Folder that was written.
+        n_images: Number of images of the data set.
+        n_boxes: Number of boxes of the reader whose labels were written.
+        not_exported: Labels that the format cannot hold, one sentence for each kind.
+    """
+
+    format: str
+    folder: Path
+    n_images: int
+    n_boxes: int
+    not_exported: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as values for JSON."""

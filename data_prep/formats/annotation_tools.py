@@ -40,10 +40,15 @@ LabelRow = dict[str, str]
 
 @dataclass
 class MarkNotes:
-    """Notes about what could not be read in the files of an annotation tool."""
+    """Notes about what could not be read in the files of an annotation tool.
 
-    counts: Counter[str] = field(default_factory=Counter)  # number of cases by note
-    unread: list[str] = field(default_factory=list)  # images with marks that were not understood
+    Attributes:
+        counts: Number of cases by note.
+        unread: Ids of images with marks that the reader does not know.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    unread: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
         """Return one sentence for each kind of note."""

@@ -43,13 +43,16 @@ _LABELS = {"state": STATES, "origin": ORIGINS, "coverage": ("all", "some")}
 
 @dataclass
 class LabelRows:
-    """Rows of the findings, box_coverage and boxes tables; the first item is the image."""
+    """Rows of the findings, box_coverage and boxes tables; the first item is the image.
 
-    # `image, finding, reader, state, origin`
+    Attributes:
+        states: Rows of the findings table: ``image, finding, reader, state, origin``.
+        coverage: Rows of the box_coverage table: ``image, finding, reader, coverage``.
+        boxes: Rows of the boxes table: ``image, finding, reader, x1, y1, x2, y2``, px.
+    """
+
     states: list[tuple[str, ...]] = field(default_factory=list)
-    # `image, finding, reader, coverage`
     coverage: list[tuple[str, ...]] = field(default_factory=list)
-    # `image, finding, reader, x1, y1, x2, y2`
     boxes: list[tuple[Any, ...]] = field(default_factory=list)
 
     def add(self, other: LabelRows) -> None:

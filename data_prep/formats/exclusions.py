@@ -17,6 +17,10 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 class Exclusions:
     """Excluded images with their reasons. An image keeps the first reason.
 
+    Attributes:
+        reasons: Reason by image id, or by path for a file without an id.
+        boxes: Invalid box that excluded the image, four numbers xyxy in px, by the same key.
+
     Example:
         >>> exclusions = Exclusions()
         >>> exclusions.add(["a", "a"], "two labels")
@@ -26,7 +30,7 @@ class Exclusions:
     """
 
     reasons: dict[str, str] = field(default_factory=dict)
-    boxes: dict[str, np.ndarray] = field(default_factory=dict)  # wrong box of an image, px
+    boxes: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, image_ids: Iterable[str], reason: str, boxes: np.ndarray | None = None) -> None:
         """Exclude images for one reason.

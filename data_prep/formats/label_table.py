@@ -43,16 +43,27 @@ _MOST_LABELS = 8
 
 @dataclass
 class LabelTable:
-    """Label table of the user, with the roles of its columns."""
+    """Label table of the user, with the roles of its columns.
+
+    Attributes:
+        path: Path of the table.
+        text: Cells as text.
+        known: Entry of ``columns.toml`` if the table belongs to a known data set, else empty.
+        columns: Names of the columns by role, such as ``image`` or ``label``.
+        names: Finding that each column stands for, by the name of the column.
+        images: Columns ``image_id, path`` of the rows.
+        assigned_roles: Roles of columns that the user assigned.
+        labels: Distinct cells of the label column, of all rows.
+    """
 
     path: Path
     text: pd.DataFrame
-    known: Mapping[str, Any]  # entry of columns.toml if the table is of a known data set, else {}
-    columns: dict[str, list[str]] = field(default_factory=dict)  # columns by role
-    names: dict[str, str] = field(default_factory=dict)  # findings by column
-    images: pd.DataFrame = field(default_factory=pd.DataFrame)  # `image_id, path` of the rows
-    assigned_roles: set[str] = field(default_factory=set)  # roles that the user assigned
-    labels: Sequence[str] = ()  # distinct cells of the label column, of all rows
+    known: Mapping[str, Any]
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    assigned_roles: set[str] = field(default_factory=set)
+    labels: Sequence[str] = ()
 
     def keep_matches(self, matches: pd.DataFrame) -> None:
         """Keep the rows whose images were found.

@@ -27,7 +27,15 @@ _SAME_LESION_IOU = 0.4
 
 
 class ReferenceTables(NamedTuple):
-    """Tables with the rows of the readers and of the reference."""
+    """Tables of labels with the rows of each reader and those of the reference.
+
+    The reference is the reader named ``reference``, whose labels join those of several readers.
+
+    Attributes:
+        findings: State of each finding, by image and reader.
+        boxes: Boxes of the lesions.
+        box_coverage: Whether all or some lesions of an image have a box.
+    """
 
     findings: pd.DataFrame
     boxes: pd.DataFrame

@@ -95,11 +95,17 @@ def find_jpeg2000(frame: bytes) -> int:
 
 
 class Segment(NamedTuple):
-    """A segment of a JPEG: its marker, its parameters and the data that follow."""
+    """A segment of a JPEG: its marker, its parameters and the data that follow.
 
-    marker: int  # second byte of the marker
-    body: bytes  # parameters
-    data: bytes  # entropy-coded data behind it
+    Attributes:
+        marker: Second byte of the marker, which names the kind of segment.
+        body: Bytes of the parameters.
+        data: Entropy-coded bytes that follow the parameters.
+    """
+
+    marker: int
+    body: bytes
+    data: bytes
 
 
 def segments(frame: bytes) -> Iterator[Segment]:

@@ -58,19 +58,24 @@ _FEW_SHARE = 0.01
 class SplitRule:
     """Options by which a split is drawn.
 
+    Attributes:
+        val: Share of patients for validation, in [0, 1).
+        test: Share of patients for test, in [0, 1].
+        folds: Number of folds to which train and validation patients are assigned, at least 2.
+        seed: Random seed of the draw.
+        method: ``balanced`` gives each role its share of every group of patients with the same
+            label and other facts. With ``hash`` the role follows from the patient's id and the seed
+            alone, so it stays when images are added, but such groups are balanced only by chance.
+
     Example:
         >>> SplitRule(val=0.1, test=0.2, folds=5).method
         'balanced'
     """
 
-    val: float = 0.15  # share of patients for validation, in [0, 1)
-    test: float = 0.2  # share of patients for test, in [0, 1]
-    # Number of folds to which train and validation patients are assigned, at least 2.
+    val: float = 0.15
+    test: float = 0.2
     folds: int = 5
     seed: int = 0
-    # `balanced`: each role gets its share of every stratum. `hash`: the role follows from the
-    # patient's id and the seed alone, so it stays when images are added, but strata are balanced
-    # only by chance.
     method: str = "balanced"
 
     def __post_init__(self) -> None:

@@ -55,23 +55,34 @@ class Target:
     An image is positive if any of the findings is present, and negative if all are absent.
     Otherwise its label is unknown, and the image is left out of evaluations and counted.
 
+    Attributes:
+        name: Name in options and tables.
+        any_of: Findings, in the order in which a model outputs them.
+        display_name: Name for readers.
+
     Example:
         >>> Target("opacity", ("consolidation", "infiltration"), "Opacity").any_of
         ('consolidation', 'infiltration')
     """
 
     name: str
-    any_of: tuple[str, ...]  # findings
+    any_of: tuple[str, ...]
     display_name: str
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file of a data set, with the facts that reading it needs."""
+    """An image file of a data set, with the facts that reading it needs.
+
+    Attributes:
+        path: Path of the file.
+        window: Name of the DICOM window to show; None for the first.
+        sha256: SHA-256 digest that the file had when the data set was prepared.
+    """
 
     path: Path
-    window: str | None  # name of the DICOM window to show; None for the first
-    sha256: str  # checksum that the file had when the data set was prepared
+    window: str | None
+    sha256: str
 
     def read(self) -> np.ndarray:
         """Decode the file as a viewer displays it.
@@ -107,6 +118,16 @@ class DataSet:
     Training and evaluation use only the findings and boxes of the reference reader, which may join
     several readers.
 
+    Attributes:
+        folder: Folder of the data set; for a data set in memory, its source.
+        info: Content of ``dataset.json``.
+        targets: Targets that can be evaluated, by name.
+        summary: The `data_prep.assemble.summary.Summary` of a data set that this call made, else
+            None.
+        next_steps: Commands that usually follow; None if there is nothing to say.
+        tables: Tables in memory by name, which replace those of the folder.
+        splits: Splits in memory by name, for a data set without a folder.
+
     Example:
         >>> DataSet.open("no-such-folder")
         Traceback (most recent call last):
@@ -115,15 +136,11 @@ class DataSet:
     """
 
     folder: Path
-    info: dict[str, Any]  # content of ``dataset.json``
-    targets: dict[str, Target] = field(default_factory=dict)  # by name
-    # The `data_prep.assemble.summary.Summary` of a data set that has just been made.
+    info: dict[str, Any]
+    targets: dict[str, Target] = field(default_factory=dict)
     summary: Any = field(default=None, repr=False, compare=False)
-    # Commands that usually follow.
     next_steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
-    # Tables in memory by name, which replace those of the folder.
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
-    # Splits in memory by name, for a data set without a folder; `folder` is then its source.
     splits: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod

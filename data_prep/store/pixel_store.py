@@ -33,10 +33,15 @@ NO_CHECKSUM = 0
 
 
 class PixelSource(Protocol):
-    """Interface of square images by image id: a pixel store, or images in memory."""
+    """Interface of square images by image id: a pixel store, or images in memory.
 
-    size: int  # side S of the square images, px
-    ids: pd.Index  # of the images, unique
+    Attributes:
+        size: Side S of the square images, px.
+        ids: Ids of the images, unique.
+    """
+
+    size: int
+    ids: pd.Index
 
     def image(self, image_id: str) -> np.ndarray:
         """Return a square image, uint8, shape ``(S, S)``."""

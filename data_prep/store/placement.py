@@ -15,7 +15,17 @@ Frame = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Placement:
-    """Position of an image in its square: pixel-store coordinate = original x scale + offset.
+    """Position of an original image in its resized square of the pixel store.
+
+    A position in the square ("pixel-store coordinates") is the original position times the scale
+    plus the offset.
+
+    Attributes:
+        scale_x: Pixels of the square for each pixel of the original, along x.
+        scale_y: The same along y. It differs from `scale_x` only because sides are rounded to whole
+            px.
+        offset_x: Number of black columns to the left of the image, px of the square.
+        offset_y: Number of black rows above the image, px of the square.
 
     Example:
         >>> placement = Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=64.0)
@@ -23,10 +33,10 @@ class Placement:
         [[50.0, 114.0, 150.0, 164.0]]
     """
 
-    scale_x: float  # pixel-store px per original px along x
-    scale_y: float  # the same along y; differs from `scale_x` only by rounding to whole px
-    offset_x: float  # black columns to the left, pixel-store px
-    offset_y: float  # black rows above, pixel-store px
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
 
     def to_store(self, boxes: np.ndarray) -> np.ndarray:
         """Convert boxes from original px to pixel-store coordinates.

@@ -31,7 +31,12 @@ SEEN_FILE = "seen.parquet"
 
 @dataclass
 class Predictions:
-    """Complete predictions. Each table is read from the folder when it is first used.
+    """Complete predictions of one system. Each table is read from the folder when it is first used.
+
+    Attributes:
+        folder: Folder of the predictions; for predictions in memory, their source.
+        info: Content of ``predictions.json``.
+        tables: Tables in memory by name, for predictions without a folder.
 
     Example:
         >>> Predictions.open("no-such-folder")
@@ -41,8 +46,7 @@ class Predictions:
     """
 
     folder: Path
-    info: dict[str, Any]  # content of ``predictions.json``
-    # Tables in memory by name, for predictions without a folder.
+    info: dict[str, Any]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod

@@ -80,6 +80,11 @@ def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
 class Preprocess:
     """Size and normalisation of a model's input; ``preprocess.json`` stores them.
 
+    Attributes:
+        size: Side of the square input, px, 16 to 4,096.
+        mean: Mean that is subtracted from the pixels, on a scale of 0 to 1.
+        std: Standard deviation by which the pixels are divided, on the same scale, above 0.
+
     Example:
         >>> preprocess = Preprocess(size=256, mean=0.5, std=0.25)
         >>> preprocess.spec
@@ -88,9 +93,9 @@ class Preprocess:
         [-2.0, 2.0]
     """
 
-    size: int  # side of the square, px, 16 to 4,096
-    mean: float  # mean of the pixel values on a scale of 0 to 1
-    std: float  # standard deviation on that scale, above 0
+    size: int
+    mean: float
+    std: float
 
     def __post_init__(self) -> None:
         store_spec(self.size)  # refuses a size that no image may have

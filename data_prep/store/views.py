@@ -22,6 +22,10 @@ class View:
     of the smallest black square whose side is a multiple of 32 px. The whole image is therefore
     visible. A model whose anchors are in px sees lesions at another size.
 
+    Attributes:
+        flip: True if the image is mirrored left to right.
+        scale: Requested scale; `content_size` rounds the scaled side to whole px.
+
     Example:
         >>> view = View(scale=0.8)
         >>> view.content_size(256), view.canvas_size(256)
@@ -30,8 +34,8 @@ class View:
         [[0.0, 0.0, 256.0, 256.0]]
     """
 
-    flip: bool = False  # True if mirrored left to right
-    scale: float = 1.0  # requested scale; `content_size` rounds it to whole px
+    flip: bool = False
+    scale: float = 1.0
 
     @property
     def name(self) -> str:

@@ -36,15 +36,26 @@ _REACH = 3.0  # half size of the window of a lesion, in radii
 
 @dataclass(frozen=True)
 class Site:
-    """A position at which a patient may have a lesion, in thorax units."""
+    """A position in the chest at which a patient may have a lesion.
 
-    kind: Kind  # `focal` or `veil`
-    side: int  # -1 is the patient's right lung (the image's left), 1 the left
-    across: float  # 0 at the midline, 1 at the chest wall
-    down: float  # 0 at the apex, 1 at the diaphragm
-    radius: float  # mean radius, image widths
-    aspect: float  # height over width
-    seed: int  # random seed of the outline and of the texture of a veil
+    Attributes:
+        kind: ``focal`` for a compact opacity, ``veil`` for a large faint one.
+        side: -1 for the patient's right lung, which is at the left of the image; 1 for the left
+            lung.
+        across: 0 at the midline, 1 at the chest wall.
+        down: 0 at the apex of the lung, 1 at the diaphragm.
+        radius: Mean radius, image widths.
+        aspect: Height divided by width.
+        seed: Random seed of the outline, and of the texture of a veil.
+    """
+
+    kind: Kind
+    side: int
+    across: float
+    down: float
+    radius: float
+    aspect: float
+    seed: int
 
 
 @dataclass(frozen=True)

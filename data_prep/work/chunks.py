@@ -21,24 +21,40 @@ class CrashError(Exception):
 
 
 class TimedResults(NamedTuple, Generic[Result]):
-    """Results of a chunk of rows, with the time that they took."""
+    """Results of a chunk of rows, with the time that they took.
+
+    Attributes:
+        results: One result for each row, in the order of the rows.
+        seconds: Time that the worker needed for them.
+    """
 
     results: list[Result]
-    seconds: float  # time that the worker took for them
+    seconds: float
 
 
 class SoloTrial(NamedTuple, Generic[Result]):
-    """Result of a row that was tried in a process of its own, which may have crashed."""
+    """Result of a row that was tried in a process of its own, which may have crashed.
 
-    survived: bool  # False if the process ended
+    Attributes:
+        survived: False if the process ended before it returned a result.
+        result: The result; None if the process ended.
+    """
+
+    survived: bool
     result: Result | None
 
 
 class Workers(Protocol[Row, Result]):
-    """Interface of worker processes that apply one function to chunks of rows."""
+    """Interface of worker processes that apply one function to chunks of rows.
 
-    chunk_seconds: float  # of work in a chunk; many times what sending a chunk takes
-    max_rows: int  # in a chunk
+    Attributes:
+        chunk_seconds: Work that a chunk should contain, seconds; many times the time for sending
+            it.
+        max_rows: Largest number of rows of a chunk.
+    """
+
+    chunk_seconds: float
+    max_rows: int
 
     def chunk_capacity(self) -> int:
         """Return how many chunks may be in progress at the same time.

@@ -26,12 +26,19 @@ _TEMPORARY_NAME = re.compile(r"\..*\.tmp")
 
 
 class ManifestEntry(NamedTuple):
-    """State of a file when its local copy and the stored file were last equal."""
+    """State of a file when its local copy and the file in the object store were last equal.
 
-    size: int  # bytes
-    mtime_ns: int  # time of the last change of the local file
-    version: str  # version of the stored file
-    lazy: bool  # True for an image or a shard, whose content may be in the store alone
+    Attributes:
+        size: Size in bytes.
+        mtime_ns: Time of the last change of the local file, ns since 1970.
+        version: Text by which the object store names this version of the file.
+        lazy: True for an image or a shard of pixels, which may be in the object store only.
+    """
+
+    size: int
+    mtime_ns: int
+    version: str
+    lazy: bool
 
 
 Manifest = dict[Path, ManifestEntry]

@@ -26,12 +26,19 @@ _CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
 
 @dataclass(frozen=True)
 class MachineRequirements:
-    """Code, packages and files that each machine of a cluster must have."""
+    """Code, packages and files that each machine of a cluster must have.
 
-    code: str = ""  # digest of the driver's modules
-    packages: tuple[tuple[str, str], ...] = ()  # names and versions
-    folder: str = ""  # in which the driver runs; relative paths start there
-    reads: tuple[str, ...] = ()  # files and folders
+    Attributes:
+        code: Digest of the modules of the program on the machine that starts the work.
+        packages: Names and versions of the packages that must be installed.
+        folder: Working folder of the program, from which relative paths start.
+        reads: Files and folders that every machine must be able to read.
+    """
+
+    code: str = ""
+    packages: tuple[tuple[str, str], ...] = ()
+    folder: str = ""
+    reads: tuple[str, ...] = ()
 
     @classmethod
     def from_this_machine(cls, reads: Sequence[Path]) -> MachineRequirements:

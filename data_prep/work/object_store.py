@@ -63,12 +63,19 @@ class _DamagedError(OSError):
 
 
 class StoredFile(NamedTuple):
-    """Facts about a file that its object store states."""
+    """Facts about a file that its object store states.
 
-    size: int  # bytes
-    version: str  # tells this content from any other that the name had or will have
-    md5: str | None  # 32 hexadecimal digits; None where the store does not state it
-    changed_ns: int  # time of the last change, ns since 1970; 0 where the store does not state it
+    Attributes:
+        size: Size in bytes.
+        version: Text that differs between any two contents that the name ever has.
+        md5: MD5 digest, 32 hexadecimal digits; None if the store does not state it.
+        changed_ns: Time of the last change, ns since 1970; 0 if the store does not state it.
+    """
+
+    size: int
+    version: str
+    md5: str | None
+    changed_ns: int
 
 
 def list_files(url: str) -> dict[str, StoredFile]:
