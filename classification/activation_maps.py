@@ -16,11 +16,21 @@ MapMethod = Literal["cam", "gradcam", "layercam"]
 
 
 class ScoredMaps(NamedTuple):
-    """Logits of a batch, and activation maps that show which regions support them."""
+    """Logits of a batch, and activation maps that show which regions support them.
 
-    logits: Tensor  # float32 (B, K), the same for every method
-    maps: Tensor  # float32 (B, K, h, w), raw: all images share one scale
-    frame: Frame  # outer frame of the maps: x1, y1, x2, y2 in store px
+    B is the number of images, K the number of findings. A map has h x w cells.
+
+    Attributes:
+        logits: Logit of each image and finding, float32 (B, K); the same for every method of making
+            maps.
+        maps: Activation maps without rescaling, float32 (B, K, h, w). Maps of different images have
+            the same scale.
+        frame: Outer edges of the maps, xyxy in px of the square images that the network reads.
+    """
+
+    logits: Tensor
+    maps: Tensor
+    frame: Frame
 
 
 class _LayerGradients(NamedTuple):

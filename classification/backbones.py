@@ -132,14 +132,20 @@ class TimmTrunk(nn.Module):
     If the head has a norm after the pooling, its published weights are kept. If the head reads a
     class token, the map has a single cell with this token.
 
+    Attributes:
+        size_arguments: Arguments of timm for a network that is built for a single image size; else
+            empty.
+        reads_token: True if the head reads a class token instead of the map.
+        stride: Distance of neighbouring cells of the map, px of the input, as timm states it.
+
     Raises:
         InputError: The head has a norm that cannot be applied to maps, or timm cannot build the
             network.
     """
 
-    size_arguments: dict[str, int]  # timm's arguments for a network that is built for one size
-    reads_token: bool  # True if the head reads a class token
-    stride: int  # input px from one cell to the next, as timm says
+    size_arguments: dict[str, int]
+    reads_token: bool
+    stride: int
 
     def __init__(self, name: str, image_size: int) -> None:
         super().__init__()
@@ -207,11 +213,18 @@ class TimmTrunk(nn.Module):
 
 @dataclass(frozen=True)
 class Trunk:
-    """A convolutional network without its classification layer, and the geometry of its maps."""
+    """A convolutional network without its classification layer, and the geometry of its maps.
 
-    layers: nn.Module  # maps float (B, 3, S, S) to float (B, channels, h, w)
-    channels: int  # channels of the last maps
-    grid: Grid  # position of their cells
+    Attributes:
+        layers: Module that computes maps, float (B, channels, h, w), from images, float (B, 3, S,
+            S).
+        channels: Number of channels of the last maps.
+        grid: Positions of the cells of the last maps.
+    """
+
+    layers: nn.Module
+    channels: int
+    grid: Grid
 
 
 def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE_SIZE) -> Trunk:

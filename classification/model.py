@@ -30,9 +30,14 @@ _POOLED_NORM = re.compile(r"^(?:classifier\.0|head\.norm|fc_norm)\.")
 
 
 class ImageClassifier(StoreModel):
-    """A network that computes one logit for each finding; `build_classifier` builds it."""
+    """A network that computes one logit for each finding; `build_classifier` builds it.
 
-    by_colour: bool  # True if the three channels that the network reads differ
+    Attributes:
+        by_colour: True if the three channels that the network reads differ, because each is
+            normalised as a colour. False if the same grey channel is repeated.
+    """
+
+    by_colour: bool
     _gain: Tensor
     _shift: Tensor
 
@@ -112,6 +117,9 @@ class ImageClassifier(StoreModel):
 
         It is the requested one, except for a head that reads a class token: such a head has only
         the maps of ``token_gradcam``.
+
+        Args:
+            requested: Name of the requested method: ``cam``, ``gradcam`` or ``layercam``.
         """
         if not isinstance(self.trunk, TimmTrunk) or not self.trunk.reads_token:
             return requested

@@ -12,11 +12,20 @@ from cxr_compare.detection.frames import CANDIDATES_PER_LEVEL, LARGEST_GROWTH, d
 
 
 class HeadPass(NamedTuple):
-    """Output of one pass through backbone and heads, in full precision."""
+    """Output of one pass through backbone and heads, in full precision.
 
-    outputs: dict[str, Tensor]  # outputs of the heads by name, each (B, A, ...), float32
-    anchors: list[Tensor]  # per image (A, 4) xyxy, store px, float32
-    level_sizes: list[int]  # number of anchors on each level; the sum is A
+    B is the number of images, A the number of anchors of an image.
+
+    Attributes:
+        outputs: Outputs of the heads by name, float32, each (B, A, ...).
+        anchors: Anchors of each image, float32 (A, 4) xyxy in px of the square images that the
+            network reads.
+        level_sizes: Number of anchors on each level of the feature pyramid; the sum is A.
+    """
+
+    outputs: dict[str, Tensor]
+    anchors: list[Tensor]
+    level_sizes: list[int]
 
 
 class DenseDetector(Detector):
@@ -30,6 +39,11 @@ class DenseDetector(Detector):
     - An image whose output is not finite is reported. torchvision returns no boxes for it, which
       would look like a negative answer.
     - At most 100 boxes are kept for each finding, not for all findings together.
+
+    Attributes:
+        backbone: Network with the feature pyramid.
+        head: Layers that compute scores and boxes from each level.
+        anchor_generator: Generator of the anchors.
     """
 
     backbone: Any

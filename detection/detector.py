@@ -53,11 +53,14 @@ class LesionDataset(ImageDataset[_LesionSample]):
     """Images with their lesion boxes. An image without a box is a negative.
 
     The table `annotations` has the columns ``image_id, finding, x1, y1, x2, y2`` in original px.
+
+    Attributes:
+        mosaic: Probability, in [0, 1], that a training sample is a mosaic of its own image and
+            three others, which are drawn at random. The images are joined before they are augmented
+            together. The sample keeps the id of its own image, although it may then have boxes of
+            the other images.
     """
 
-    # Probability that a sample which is read with a seed is a mosaic: its own image and three
-    # that the seed draws from this set, joined before they are augmented together. It keeps the id
-    # of its own image, although a negative image may have boxes then.
     mosaic: float = 0.0
 
     def __post_init__(self, annotations: pd.DataFrame) -> None:
@@ -151,11 +154,18 @@ class Detector(StoreModel):
     The method `run` computes the output that losses and boxes share, and the other methods take
     this output. `detection.model.build_detector` sets `architecture`, `preprocess` and
     `n_findings`.
+
+    Attributes:
+        resolved: Values that the builder chose for arguments that were not given, by name.
+        class_layers: Parts of the names of layers whose size depends on the number of findings.
+        coco_without_epsilon: True if the published COCO weights have batch norms with an epsilon of
+            0.
+        body_path: Name of the module that receives weights of other networks; it lies below any
+            feature pyramid.
     """
 
-    # Arguments that the builder was not given, with the values that it chose.
     resolved: Mapping[str, Any] = MappingProxyType({})
-    class_layers: tuple[str, ...] = ()  # parts of the names of layers that depend on the findings
+    class_layers: tuple[str, ...] = ()
     coco_without_epsilon = False  # True if its COCO weights have a batch-norm epsilon of 0
     body_path = "backbone.body"  # module below any pyramid, into which other weights are loaded
 

@@ -25,10 +25,15 @@ DEFAULT_RATIOS = (0.5, 1.0, 2.0)
 
 
 class Anchors(NamedTuple):
-    """An anchor generator with the arguments that it was built with."""
+    """An anchor generator with the arguments that it was built with.
+
+    Attributes:
+        generator: The anchor generator.
+        arguments: Its arguments by name: ``anchor_sizes`` in px, and ``anchor_ratios``.
+    """
 
     generator: AnchorGenerator
-    arguments: dict[str, list[float]]  # ``anchor_sizes``, px, and ``anchor_ratios``
+    arguments: dict[str, list[float]]
 
 
 def build_anchors(

@@ -221,6 +221,10 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
     torchvision's at 512 px, scaled to the image size. Each level has the single size that
     `anchor_sizes` names (`configs.model_settings.FasterRCNNSettings`).
 
+    Attributes:
+        rpn: Region proposal network of torchvision.
+        roi_heads: Layers of torchvision that score and refine the proposals.
+
     Source:
         Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
     """

@@ -20,11 +20,17 @@ Trainable = Literal["all", "head", "head_first", "stages"] | int
 
 
 class StoreModel(nn.Module, ABC):
-    """A model that reads images of the pixel store, and whose backbone can be frozen in stages."""
+    """A model that reads images of the pixel store, and whose backbone can be frozen in stages.
 
-    # Keys ``kind``, ``name`` and ``arguments``: its builder makes the same network from them.
+    Attributes:
+        architecture: Description with the keys ``kind``, ``name`` and ``arguments``, from which the
+            same network can be built again.
+        preprocess: Size and normalisation of the pixels that the model reads.
+        n_findings: Number of findings.
+    """
+
     architecture: dict[str, Any]
-    preprocess: Preprocess  # size and normalisation of the pixels that it reads
+    preprocess: Preprocess
     n_findings: int
     _frozen: tuple[nn.Module, ...] = ()  # a tuple: the backbone has registered them
 

@@ -43,12 +43,19 @@ _TERMINATED = 143
 
 
 class Command(NamedTuple):
-    """A `cxr` command to run, with the file for its output."""
+    """A `cxr` command to run, with the file for its output.
 
-    name: str  # of its own among those that run
-    words: Sequence[str]  # without `cxr`
-    log: Path  # the file that its output is added to; its folder is there
-    # The folder that it writes, which one that another machine still runs may hold.
+    Attributes:
+        name: Name that differs from those of all commands that run at the same time.
+        words: Words of the command line without `cxr`.
+        log: File to which the output is added. Its folder exists.
+        out: Folder that the command writes; None if it writes none. Another machine may still be
+            writing it.
+    """
+
+    name: str
+    words: Sequence[str]
+    log: Path
     out: Path | None = None
 
 
@@ -88,7 +95,12 @@ class Machines(Protocol):
 
 
 class ThisMachine(NamedTuple):
-    """Runner of commands on this machine, with the environment variables of each slot."""
+    """Runner of commands on this machine, with the environment variables of each slot.
+
+    Attributes:
+        environments: Environment variables of each slot. As many commands run at the same time as
+            there are slots.
+    """
 
     environments: Sequence[Mapping[str, str]]
 

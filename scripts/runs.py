@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 
 class RunGiven(NamedTuple):
-    """A run or export that the user named: its display name, or None, and its folder."""
+    """A run or export that the user named.
+
+    Attributes:
+        name: Display name; None if the user gave none.
+        path: Folder of the run or export.
+    """
 
     name: str | None
     path: Path

@@ -96,7 +96,11 @@ class System(NamedTuple):
 
 @dataclass(frozen=True)
 class GivenValues:
-    """Scores or boxes of a system that Python passes as an array, a frame or a list."""
+    """Scores or boxes of a system that Python passes as an array, a frame or a list.
+
+    Attributes:
+        value: Array, DataFrame or list.
+    """
 
     value: Any
 
@@ -105,7 +109,12 @@ class GivenValues:
 
 
 class GivenSystem(NamedTuple):
-    """A system as the user gives it: display name, and a path or values for each training seed."""
+    """A system to compare, as the user gives it.
+
+    Attributes:
+        name: Display name; None if the user gave none.
+        members: Path, predictions or values of each training seed.
+    """
 
     name: str | None
     members: list[Path | Predictions | GivenValues]
@@ -117,7 +126,12 @@ class GivenSystem(NamedTuple):
 
 
 class ComparedSystem(NamedTuple):
-    """A system to compare: display name, and a folder or predictions for each training seed."""
+    """A system to compare, after values of Python have been turned into predictions.
+
+    Attributes:
+        name: Display name; None if the user gave none.
+        members: Folder or predictions of each training seed.
+    """
 
     name: str | None
     members: list[Path | Predictions]

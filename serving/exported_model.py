@@ -86,9 +86,14 @@ def _core() -> openvino.Core:
 
 
 class Session(Protocol):
-    """A network that is loaded and ready to compute."""
+    """A network that is loaded and ready to compute.
 
-    package: str  # the runtime and its version, such as ``openvino 2026.4.1``
+    Attributes:
+        package: Runtime and its version, such as ``openvino 2026.4.1``.
+        device: Device that computes, such as ``cpu``.
+    """
+
+    package: str
     device: str
 
     def run(self, images: np.ndarray) -> Arrays:
@@ -283,15 +288,22 @@ class _OpenVinoSession:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """The network of an export, with the preprocessing of its input."""
+    """The network of an export, with the preprocessing of its input.
+
+    Attributes:
+        folder: Folder of the export.
+        spec: Inputs, outputs and origin of the network, from ``export.json``.
+        preprocess: Size of the square input. The network itself normalises the pixels.
+        names: Findings that are answered, by the name that the network learned. None answers for
+            all that it learned.
+    """
 
     tta: ClassVar[None] = None
     maps: ClassVar = "cam"
 
     folder: Path
-    spec: ExportSpec  # what it says of itself
-    preprocess: Preprocess  # the graph normalises, so only the size is applied
-    # findings it answers for, by the name that it learnt; None: all that it learnt
+    spec: ExportSpec
+    preprocess: Preprocess
     names: Mapping[str, str] | None = None
     _streaming: dict[int, Session] = field(default_factory=dict, repr=False)
 

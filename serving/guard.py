@@ -80,7 +80,11 @@ _TURNS: tuple[tuple[WarningKind, str, Callable[[np.ndarray], np.ndarray]], ...] 
 
 
 class Warned(str):
-    """Text of a warning, with its kind for programs."""
+    """Text of a warning, with its kind for programs.
+
+    Attributes:
+        kind: Kind of the warning for programs, such as ``negative`` or ``turned``.
+    """
 
     kind: WarningKind
 
@@ -93,20 +97,31 @@ class Warned(str):
 
 @dataclass(frozen=True)
 class GuardFit:
-    """Fitted parameters of the logistic model, float32.
+    """Fitted parameters of the logistic model that recognises images without a chest, float32.
 
-    An image is described by D = K + E + 14 numbers: K principal components of its layout, E of its
-    edges, and 14 overall statistics.
+    An image is described by D = K + E + 14 numbers: K principal components of its layout (ranks of
+    its grey values), E principal components of its edges, and 14 overall statistics.
+
+    Attributes:
+        layout_mean: Mean layout of the training images.
+        layout_parts: Principal components of the layout, one in each of the K rows.
+        edges_mean: Mean of the edge statistics.
+        edges_parts: Principal components of the edge statistics, one in each of the E rows.
+        centre: Mean of each number over the training images, (D,).
+        spread: Standard deviation of each number, (D,).
+        precision: Inverse of the covariance of the numbers, (D, D), for the Mahalanobis distance.
+        weights: Weights of the numbers, of their squares, of the distance, and the constant, (2 D +
+            2,).
     """
 
     layout_mean: np.ndarray
-    layout_parts: np.ndarray  # (K, .), principal components
+    layout_parts: np.ndarray
     edges_mean: np.ndarray
-    edges_parts: np.ndarray  # (E, .)
-    centre: np.ndarray  # (D,), means of the numbers
-    spread: np.ndarray  # (D,), their standard deviations
-    precision: np.ndarray  # (D, D), inverse of their covariance: of a Mahalanobis distance
-    weights: np.ndarray  # (2 D + 2,), of numbers, squares and distance, and the constant
+    edges_parts: np.ndarray
+    centre: np.ndarray
+    spread: np.ndarray
+    precision: np.ndarray
+    weights: np.ndarray
 
     def scores(self, measured: ImageStatistics) -> np.ndarray:
         """Return the log odds that each image shows no chest, given equally frequent classes.
@@ -122,14 +137,23 @@ class GuardFit:
 
 @dataclass(frozen=True)
 class Guard:
-    """A fitted out-of-distribution check, which `add_guard` stores in a run as ``guard.json``."""
+    """A fitted out-of-distribution check, which `add_guard` stores in a run as ``guard.json``.
 
-    size: int  # side of the pixel store that it was learned from, px
-    limit: float  # score from which an image does not look like a frontal chest X-ray
-    images: int  # training images that it was learned from
-    false_alarms: float  # share of them, left out while fitting, at or above the limit
+    Attributes:
+        size: Side of the square images that the check was learned from, px.
+        limit: Score (log odds) from which an image does not look like a frontal chest X-ray.
+        images: Number of training images that the check was learned from.
+        false_alarms: Share of the training images at or above the limit, each measured by a fit
+            without its patient.
+        ages: Number of training images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or
+            more years; None if few ages are known.
+    """
+
+    size: int
+    limit: float
+    images: int
+    false_alarms: float
     _fit: GuardFit = field(repr=False)
-    # training images of each of `_AGE_GROUPS`; None where few ages are known
     ages: tuple[int, ...] | None = None
 
     def score(self, pixels: np.ndarray) -> float:

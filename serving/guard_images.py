@@ -35,11 +35,18 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Statistics of N images, float32, one row for each image."""
+    """Statistics of N images, float32, one row for each image.
 
-    layout: np.ndarray  # (N, 576), ranks of grey values: any rising grey curve gives the same
-    edges: np.ndarray  # (N, 128), roots of the shares of gradient by 4 x 4 cells and 8 directions
-    overall: np.ndarray  # (N, 12), entropy, edges, spectrum, symmetry, flat and saturated pixels
+    Attributes:
+        layout: Ranks of the grey values of a small copy of the image, (N, 576). Any rising grey
+            curve gives the same ranks.
+        edges: Square roots of the shares of the gradient in 4 x 4 cells and 8 directions, (N, 128).
+        overall: Entropy, edges, spectrum, symmetry, and flat and saturated pixels, (N, 12).
+    """
+
+    layout: np.ndarray
+    edges: np.ndarray
+    overall: np.ndarray
 
     @classmethod
     def from_images(cls, images: Iterable[np.ndarray]) -> Self:

@@ -48,18 +48,30 @@ _BATCH_PIXELS = 8 * 224**2
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The model of a run, with the preprocessing of its input."""
+    """The model of a run, with the preprocessing of its input.
+
+    Attributes:
+        run: Run folder of the model.
+        model: Network in evaluation mode.
+        preprocess: Size and normalisation of the pixels that the network reads.
+        precision: Number format of the computation.
+        device: Device that computes, such as ``cpu``.
+        views: Versions of each image whose outputs are averaged, the plain image first. A single
+            view means no test-time augmentation.
+        maps: Method by which a classifier's activation maps are made, such as ``cam``.
+        names: Findings that are answered, by the name that the network learned. None answers for
+            all that it learned.
+    """
 
     backend: ClassVar = "torch"
 
     run: RunFolder
-    model: Detector | ImageClassifier  # in evaluation mode
-    preprocess: Preprocess  # size and normalisation it was trained with
-    precision: Precision  # what it computes in
-    device: str  # where it computes
-    views: tuple[View, ...] = (View(),)  # the plain one first; more are test-time augmentation
-    maps: str = "cam"  # how a classifier's maps are made
-    # findings it answers for, by the name that it learnt; None: all that it learnt
+    model: Detector | ImageClassifier
+    preprocess: Preprocess
+    precision: Precision
+    device: str
+    views: tuple[View, ...] = (View(),)
+    maps: str = "cam"
     names: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:

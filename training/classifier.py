@@ -23,10 +23,17 @@ _LABEL_OF_STATE = {"present": 1.0, "absent": 0.0}
 
 
 class ScoredBatch(NamedTuple):
-    """Scores and labels of a validation batch."""
+    """Scores and labels of a validation batch.
 
-    scores: np.ndarray  # float64 (B, K), in [0, 1]
-    targets: np.ndarray  # float32 (B, K): 1 present, 0 absent, NaN unknown
+    B is the number of images, K the number of findings.
+
+    Attributes:
+        scores: Score of each image and finding in [0, 1], float64 (B, K).
+        targets: Label of each image and finding, float32 (B, K): 1 present, 0 absent, NaN unknown.
+    """
+
+    scores: np.ndarray
+    targets: np.ndarray
 
 
 class ClassifierTask(TrainingTask):
@@ -108,7 +115,16 @@ class ClassifierTask(TrainingTask):
         return score_metrics(outputs)
 
     def describe(self, batch: LabelBatch) -> tuple[list[str], None]:
-        """Return one caption for each image of a batch, with the labels of at most two findings."""
+        """Return a caption for each image of a training batch, for the picture of the batch.
+
+        The caption has the labels of at most two findings.
+
+        Args:
+            batch: A training batch of B images.
+
+        Returns:
+            One caption for each image, and None, because a classifier learns no boxes.
+        """
         states = {1.0: "present", 0.0: "absent"}
         captions = []
         for image_id, targets in zip(batch.image_ids, batch.targets.tolist(), strict=True):

@@ -48,14 +48,23 @@ _SETTING_NAMES = {
 
 @dataclass(frozen=True)
 class CurveRun:
-    """One training of a curve."""
+    """One training of a learning curve: one kind of model on a share of the patients.
+
+    Attributes:
+        model: Kind of the model.
+        split: Split whose test images evaluate the model.
+        part: Split of the training, which has a share of the training patients of `split`.
+        share: Share of the patients, in (0, 1].
+        seed: Random seed of the draw of the patients and of the weights.
+        folder: Run folder of the training; its log lies beside it.
+    """
 
     model: ModelKind
-    split: str  # the split whose test images evaluate it
-    part: str  # the split whose images it uses, which has a share of the other
-    share: float  # share of the patients
-    seed: int  # seed of the part and of the weights
-    folder: Path  # its run folder, beside which its log lies
+    split: str
+    part: str
+    share: float
+    seed: int
+    folder: Path
 
     @property
     def predictions(self) -> Path:
@@ -75,17 +84,30 @@ class CurveRun:
 
 @dataclass(frozen=True)
 class CurvePlan:
-    """All trainings of a curve."""
+    """All trainings of a learning curve: both kinds of models on growing shares of the patients.
 
-    folder: Path  # folder of the curve
-    data: Path  # folder of the data set
-    detector: DetectorConfig  # configuration of the detector
-    classifier: ClassifierConfig  # configuration of the classifier
-    shares: Sequence[float]  # shares of the annotated patients, ascending
-    seeds: Sequence[int]  # from 0
-    parts: Mapping[tuple[str, float, int], str]  # split's name by split, share and seed
-    mixed: bool  # True if the mixed model is trained, too
-    equal: Literal["steps", "epochs"]  # what all shares have the same number of
+    Attributes:
+        folder: Folder of the curve.
+        data: Folder of the data set.
+        detector: Configuration of the detector.
+        classifier: Configuration of the classifier.
+        shares: Shares of the annotated patients, ascending, in (0, 1].
+        seeds: Random seeds, from 0.
+        parts: Name of the split with a share of the patients, by split, share and seed.
+        mixed: True if the mixed model is trained, too: a detector that starts from the weights of
+            the classifier.
+        equal: Whether all shares have the same number of ``steps`` or of ``epochs``.
+    """
+
+    folder: Path
+    data: Path
+    detector: DetectorConfig
+    classifier: ClassifierConfig
+    shares: Sequence[float]
+    seeds: Sequence[int]
+    parts: Mapping[tuple[str, float, int], str]
+    mixed: bool
+    equal: Literal["steps", "epochs"]
 
     def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
         """Return the settings that must be unchanged when another call continues the curve.

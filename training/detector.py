@@ -129,10 +129,14 @@ class DetectorTask(TrainingTask):
         return {**_detection_metrics(outputs), **counts}
 
     def describe(self, batch: LesionBatch) -> tuple[list[str], list[np.ndarray]]:
-        """Return a caption and the boxes of each image, for the picture of a batch.
+        """Return a caption and the true boxes of each image of a training batch, for its picture.
+
+        Args:
+            batch: A training batch of B images.
 
         Returns:
-            One caption for each image, and its boxes (N, 4) xyxy in pixel-store coordinates.
+            One caption for each image, and the boxes of each image, (N, 4) xyxy in px of the
+            batch's images.
         """
         boxes = [image_boxes.numpy() for image_boxes in batch.boxes]
         captions = []

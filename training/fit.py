@@ -158,12 +158,20 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class FitResult:
-    """Result of a training: the best epoch, its monitored figure, and the history."""
+    """Result of a training: the best epoch, its monitored figure, and the history.
 
-    best_epoch: int  # epoch whose weights were kept, from 1
-    best_value: float  # the monitored figure of that epoch
-    history: list[Row]  # one row per epoch, as in `metrics.csv`
-    stopped_early: bool  # True if it ended before its last epoch for lack of improvement
+    Attributes:
+        best_epoch: Epoch whose weights were kept, from 1.
+        best_value: Monitored figure of that epoch.
+        history: One row for each epoch, as in ``metrics.csv``.
+        stopped_early: True if the training ended before its last epoch because the figure did not
+            improve.
+    """
+
+    best_epoch: int
+    best_value: float
+    history: list[Row]
+    stopped_early: bool
 
 
 @contextmanager

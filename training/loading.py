@@ -42,9 +42,12 @@ class Unreadable:
 
     It is returned as a value, because the message of an exception from a worker process would have
     many lines.
+
+    Attributes:
+        reason: One line that names the images.
     """
 
-    reason: str  # one line that names the images
+    reason: str
 
 
 class NamedRows(Dataset[Any]):

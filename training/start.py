@@ -28,7 +28,13 @@ from cxr_compare.training.task import TrainingTask
 
 
 class PreparedTraining(NamedTuple):
-    """A training that can begin: its folder exists, and its batch size is a number."""
+    """A training that can begin: its folder exists, and its batch size is a number.
+
+    Attributes:
+        settings: Configuration, whose batch size is a number.
+        task: Network, images, losses and figures of the training.
+        run: Run folder.
+    """
 
     settings: Config
     task: TrainingTask

@@ -22,9 +22,13 @@ PUBLISHED_WEIGHTS = ("imagenet", "coco")
 
 @dataclass(frozen=True)
 class StartWeights(Checkpoint):
-    """Weights from a file or a run, with all images that the run has used."""
+    """Weights from a file or a run, with all images that the run has used.
 
-    run: RunFolder | None = None  # the run that made them; None for a file from elsewhere
+    Attributes:
+        run: Run that made the weights; None for a file from elsewhere.
+    """
+
+    run: RunFolder | None = None
 
     @classmethod
     def open(cls, weights: str) -> StartWeights | None:

@@ -54,15 +54,25 @@ _STATES = {
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """The settings of a sweep, except for the number of trials."""
+    """The settings of a sweep, except for the number of trials.
 
-    folder: Path  # folder of the sweep
-    config: Config  # configuration that the trials share; the first trial uses it unchanged
-    space: Space  # keys that the trials vary
-    objective: str  # figure on validation by which trials are compared
-    direction: Literal["maximize", "minimize"]  # of the objective
-    seed: int  # random seed of the proposals
-    pruning: bool  # True to stop a trial that falls behind
+    Attributes:
+        folder: Folder of the sweep.
+        config: Configuration that the trials share. The first trial uses it unchanged.
+        space: Range of each key that the trials vary.
+        objective: Name of the figure on validation images by which trials are compared.
+        direction: Whether a larger (``maximize``) or a smaller value of this figure is better.
+        seed: Random seed of the proposed values.
+        pruning: True to stop a trial that falls behind the others.
+    """
+
+    folder: Path
+    config: Config
+    space: Space
+    objective: str
+    direction: Literal["maximize", "minimize"]
+    seed: int
+    pruning: bool
 
     @classmethod
     def from_config(

@@ -29,14 +29,25 @@ _JP2_BOXES_BYTES = 1 << 16  # most bytes that may come before a JPEG 2000 codest
 
 
 class Codestream(NamedTuple):
-    """Header of a compressed image, which may differ from the header of its DICOM file."""
+    """Facts in the header of compressed JPEG or JPEG 2000 data.
 
-    width: int  # columns, px
-    height: int  # rows, px
-    bits: int  # bits of one value
-    samples: int  # values of one pixel: 1 grey, 3 colour
-    process: int = 0  # marker of the start of frame, which names the JPEG process; 0: JPEG 2000
-    tiles: int = 0  # number of tiles of a JPEG 2000 image
+    They may differ from those in the header of the DICOM file that contains the data.
+
+    Attributes:
+        width: Number of columns, px.
+        height: Number of rows, px.
+        bits: Number of bits of one value.
+        samples: Number of values of one pixel: 1 for grey, 3 for colour.
+        process: Marker of the start of frame, which names the JPEG process; 0 for JPEG 2000.
+        tiles: Number of tiles of a JPEG 2000 image.
+    """
+
+    width: int
+    height: int
+    bits: int
+    samples: int
+    process: int = 0
+    tiles: int = 0
 
     @property
     def is_read_by_libjpeg(self) -> bool:

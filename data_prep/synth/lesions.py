@@ -60,7 +60,17 @@ class Site:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A lesion on an image. Its box is in px with continuous edges."""
+    """A lesion that was drawn on an image, with its box in px of the image (continuous edges).
+
+    Attributes:
+        kind: ``focal`` for a compact opacity, ``veil`` for a large faint one.
+        contrast_to_noise: Peak of the lesion divided by the standard deviation of the structures
+            around it.
+        x1: Left edge, px.
+        y1: Upper edge, px.
+        x2: Right edge, px.
+        y2: Lower edge, px.
+    """
 
     kind: Kind
     contrast_to_noise: float

@@ -34,19 +34,24 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SystemFacts:
-    """Facts about the training of a system and the way it predicts.
+    """Facts about a system beside its output: how it was trained and how it predicts.
 
     Attributes:
-        seed: Random seed of the training; `None` if unknown.
-        training_id: Id of the training, which a run and its exports share; `None` if unknown.
-        inference_id: Id of the way of predicting, which differs between a run and its exports.
-        exported: True if the system is an export of a run.
-        cost: Parameters, FLOPs and latency by name; values may be `None`.
-        trained_on: Name and content id of each data set that the system was trained on; empty if
+        seed: Random seed of the training; None if unknown.
+        training_id: Id of the training. A run and the exports of this run have the same id. None if
             unknown.
-        fitted_on: Ids of the validation images that the system was fitted on, or that are copies of
-            such images.
-        notes: Notes about the images that the system has seen in training.
+        inference_id: Id of everything that decides a prediction: weights, back end and settings. A
+            run and its exports have different ids. None if unknown.
+        exported: True if the system is an export of a run.
+        cost: Number of parameters, FLOPs and latency by name. A value is None if it was not
+            measured.
+        trained_on: Data sets whose images the weights were learned from, as pairs of name and
+            content id (a digest of the data set's images). Empty if unknown.
+        fitted_on: Ids of those validation images of the compared split that the system was also
+            trained on: the image, its patient or a copy of the image was in its training set. Empty
+            for a clean split.
+        notes: Notes for the report about test images and images that the system has seen in
+            training.
 
     Example:
         >>> SystemFacts(seed=1, exported=True).seed

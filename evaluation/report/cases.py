@@ -40,7 +40,12 @@ from cxr_compare.evaluation.systems.stored_predictions import (
 
 @dataclass(frozen=True)
 class CaseSource:
-    """Source of truth, predictions and drawings, one image at a time."""
+    """Source of truth, predictions and drawings, one image at a time.
+
+    Attributes:
+        test_set: Data set with target and split.
+        systems: Output of each system with its decisions.
+    """
 
     test_set: LabelledSplit
     systems: tuple[DecidedOutput, ...]

@@ -57,7 +57,22 @@ class _Panel:
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """Drawn case: one embedded image, and the panels that show it."""
+    """A case in the gallery of a report: one image, and panels with the truth and each system.
+
+    Attributes:
+        image_id: Id of the image.
+        anchor: Name of the case in addresses on its page.
+        facts: Line with facts about image and patient.
+        width: Width of the original image, px.
+        height: Height of the original image, px.
+        data_url: Encoded image as a ``data:`` address.
+        panels: Panels with the plain image, the truth and each system.
+        outcomes: Outcome of each system on this image, such as a hit or a miss, in short names.
+        lesion: Area of the largest true box in percent of the image; None without boxes.
+        gap: Disagreement of the systems on this image, see `disagreement`.
+        crop: View box of `brief`, as the attribute ``viewBox`` of SVG.
+        brief: Shapes of all systems on one image as SVG, without texts.
+    """
 
     image_id: str
     anchor: str
@@ -71,7 +86,6 @@ class DrawnCase:
     gap: float = 0.0
     crop: str = ""
     brief: Markup = field(default_factory=Markup)
-    """Shapes of all systems on one image, without texts; `crop` is the view box around them."""
 
     @classmethod
     def from_image(

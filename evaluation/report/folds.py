@@ -38,7 +38,16 @@ KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 
 @dataclass(frozen=True)
 class Folds:
-    """Reports on several folds of one data set."""
+    """Reports on several folds of one data set.
+
+    Attributes:
+        folders: Report folder of each fold.
+        splits: Split of each report.
+        systems: Names of the systems, which are the same in all reports.
+        figures: Figures of all folds, one row for each figure and fold (column ``fold``, from 0).
+        n_images: Number of test images of each fold.
+        provenance: Origin of each report, as in its ``metrics.json``.
+    """
 
     folders: tuple[Path, ...]
     splits: tuple[str, ...]

@@ -76,7 +76,18 @@ _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # begin
 
 @dataclass(frozen=True)
 class Gallery:
-    """Drawn cases of one page by category, or the reason why there are none."""
+    """Drawn cases of one page by category, or the reason why there are none.
+
+    Attributes:
+        cases: Each category with its drawn cases.
+        policy: Policy whose thresholds decide the cases.
+        intro: Sentence above the cases.
+        map_legend: Texts that explain the contours of activation maps; empty without maps.
+        reason: Reason why there are no cases; empty if there are some.
+        systems: Names of the systems.
+        page: Number of this page, from 1.
+        pages: File names of all pages of the gallery.
+    """
 
     cases: _Drawn = field(default_factory=list)
     policy: str = ""

@@ -16,7 +16,24 @@ from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 
 @dataclass(frozen=True)
 class IntervalFacts:
-    """Methods by which the intervals and tests of a report were made."""
+    """Methods by which the intervals and tests of a report were made.
+
+    Attributes:
+        methods: Names of the methods of the intervals.
+        single: Kinds of the intervals of single systems.
+        paired: Kinds of the intervals of differences between systems.
+        replicates: Number of resamples of the bootstrap; None if no bootstrap was made.
+        refitted: True if thresholds were chosen again in each resample for at least one interval.
+        fixed: Choices on validation images that are not made again in each resample.
+        tested: True if systems were compared by a test.
+        mcnemar: True if McNemar's test was among the tests.
+        families: Number of comparisons of each family of Holm's correction that has any, by its
+            name: ``answer``, ``findings`` (sentences below the answer) and ``groups``.
+        pairs: True if a table has p-values that are adjusted over all pairs of systems.
+        has_thresholds: True if a system has a threshold.
+        chosen: True if a system has a threshold that validation images chose.
+        calibrated: True if the scores of a system were calibrated on validation images.
+    """
 
     methods: tuple[str, ...]
     single: frozenset[IntervalKind]
@@ -24,20 +41,13 @@ class IntervalFacts:
     replicates: int | None
     refitted: bool
     fixed: tuple[str, ...]
-    """Choices on validation images that are not made again in each resample."""
     tested: bool
     mcnemar: bool
     families: Mapping[str, int]
-    """Number of comparisons of each family of Holm's method that has any, by its name: ``answer``,
-    ``findings`` (sentences below the answer) and ``groups``."""
     pairs: bool
-    """True if a table has p-values that are adjusted over all pairs of systems."""
     has_thresholds: bool
-    """True if a system has a threshold."""
     chosen: bool
-    """True if a system has a threshold that validation images chose."""
     calibrated: bool
-    """True if the scores of a system were calibrated on validation images."""
 
     @property
     def all(self) -> frozenset[IntervalKind]:

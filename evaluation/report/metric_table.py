@@ -25,26 +25,42 @@ SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 
 @dataclass(frozen=True)
 class UnitTables:
-    """Tables of figures by study or by patient."""
+    """Tables of figures by study or by patient.
+
+    Attributes:
+        unit: ``study`` or ``patient``.
+        tables: The tables.
+    """
 
     unit: str
-    """``study`` or ``patient``."""
     tables: list[Table]
 
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """Confusion matrix of one system at one threshold."""
+    """Confusion matrix of one system at one threshold.
+
+    Attributes:
+        system: Name of the system.
+        threshold: Threshold as text.
+        counts: Counts as texts by ``tp``, ``fp``, ``tn`` and ``fn``; empty if there is no
+            threshold.
+    """
 
     system: str
     threshold: str
     counts: dict[str, str]
-    """Counts by ``tp``, ``fp``, ``tn`` and ``fn``; empty without a threshold."""
 
 
 @dataclass(frozen=True)
 class ConfusionGroup:
-    """Confusion matrices of all systems at the thresholds of one policy."""
+    """Confusion matrices of all systems at the thresholds of one policy.
+
+    Attributes:
+        policy: Name of the policy.
+        title: Policy as a heading.
+        matrices: Matrix of each system.
+    """
 
     policy: str
     title: str

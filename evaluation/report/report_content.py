@@ -77,10 +77,18 @@ class ReportContent(Protocol):
 
 @dataclass(frozen=True)
 class FreshContent:
-    """Content of a report on a comparison in memory."""
+    """Content of a report on a comparison in memory.
+
+    Attributes:
+        comparison: Everything that was computed.
+        rows: Rows of the summary table; if empty, the usual rows of a paper.
+        seed: Random seed of the resampling.
+        overlays: File of each overlay image, by image id.
+        made_charts: Charts that were made before; None makes them when they are needed.
+    """
 
     comparison: Comparison
-    rows: Sequence[TableRow] = ()  # rows of the summary; if empty, the usual rows of a paper
+    rows: Sequence[TableRow] = ()
     seed: int = 0
     overlays: Mapping[str, str] = field(default_factory=dict)
     made_charts: Sequence[Chart] | None = None
@@ -166,7 +174,11 @@ class FreshContent:
 
 @dataclass(frozen=True)
 class StoredContent:
-    """Content of a report, read from its folder."""
+    """Content of a report, read from its folder.
+
+    Attributes:
+        folder: Folder of the report.
+    """
 
     folder: Path
 

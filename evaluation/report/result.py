@@ -37,6 +37,14 @@ from cxr_compare.evaluation.report.report_content import FreshContent, ReportCon
 class Report:
     """Result of a comparison: the answer, tables, charts and images.
 
+    Attributes:
+        content: Figures, tests and charts: computed by this call, or read from the folder.
+        folder: Folder of the report; None if nothing was written.
+        cases_source: Function that returns the images with truth and predictions; None for a report
+            that was read from its folder.
+        writer: Function that writes the report folder; None for a report that was read from its
+            folder.
+
     Example:
         >>> Report.open("no-such-folder")
         Traceback (most recent call last):
@@ -45,9 +53,7 @@ class Report:
     """
 
     content: ReportContent = field(repr=False)
-    folder: Path | None = None  # folder of the report; None if nothing was written
-    # These are set for a comparison in memory: a source of its images with truth and predictions,
-    # and a function that writes its report folder.
+    folder: Path | None = None
     cases_source: Callable[[], CaseSource] | None = field(default=None, repr=False)
     writer: Callable[[str | Path], Report] | None = field(default=None, repr=False)
 
@@ -322,10 +328,15 @@ class Report:
 
 @dataclass(frozen=True, repr=False)
 class ReportsByTarget(ShownAsText):
-    """Reports on several targets, with the page that joins them."""
+    """Reports on several targets, with the page that joins them.
 
-    reports: Mapping[str, Report]  # report of each target, by name of the target
-    page: Path  # page over all targets
+    Attributes:
+        reports: Report of each target, by name of the target.
+        page: File of the page over all targets.
+    """
+
+    reports: Mapping[str, Report]
+    page: Path
 
     def __str__(self) -> str:
         return f"All targets: {self.page}"

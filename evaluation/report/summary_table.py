@@ -18,7 +18,12 @@ from cxr_compare.evaluation.report.table import Table
 
 
 class TableRow(NamedTuple):
-    """Row of a table: a metric, and the policy that gives its threshold."""
+    """Row of a table: a metric, and the policy that gives its threshold.
+
+    Attributes:
+        metric: Short name of the metric, such as ``auroc``.
+        policy: Name of the policy that gives the threshold; empty if the metric needs none.
+    """
 
     metric: str
     policy: str = ""

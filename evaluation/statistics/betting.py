@@ -211,7 +211,12 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 
 
 def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute how the final wealth of `change_evidence` is shared among the days of change.
+    """Compute how likely a change began after each day, as shares of the evidence for a change.
+
+    The function `change_evidence` divides a wealth of 1 among bettors. Each bettor supposes another
+    day of change and bets on it. The bettors whose supposed day fits the values gain most. The
+    result is how the wealth of all bettors who have started by the last day is divided among their
+    days of change.
 
     Args:
         values: Values of one figure in [0, 1], shape ``(n,)``, as `change_evidence` takes them.
@@ -242,7 +247,10 @@ def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 def start_quantiles(
     shares: Floats, day: npt.ArrayLike, quantiles: npt.ArrayLike
 ) -> npt.NDArray[np.int64]:
-    """Find the days after which a change began, at quantiles of `start_shares`.
+    """Find days of change at quantiles of the shares that `start_shares` returns.
+
+    With the quantiles 0.1 and 0.9, for example, 80 % of the evidence says that the change began
+    after a day between the two results.
 
     Args:
         shares: Result of `start_shares`, shape ``(days - 1,)`` for the distinct days.
@@ -293,7 +301,12 @@ def _log_evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
 
 
 class StartWeights(NamedTuple):
-    """Logarithms of the shares of bettors who start after each day, and who still wait after it."""
+    """Shares of the wealth by the day after which its bets on a change start, as logarithms.
+
+    Attributes:
+        starting: Logarithm of the share that starts to bet on a change between a day and the next.
+        waiting: Logarithm of the share that still waits at the end of each day.
+    """
 
     starting: Floats
     waiting: Floats

@@ -116,7 +116,14 @@ class LearningCurve:
 
 
 class EffortRange(NamedTuple):
-    """Range of annotation effort: number of images times ``seconds_per_image`` of `crossing`."""
+    """Range of annotation effort in seconds, over which two learning curves are compared.
+
+    The effort is the number of images times ``seconds_per_image`` of `crossing`.
+
+    Attributes:
+        low: Smallest effort.
+        high: Largest effort.
+    """
 
     low: float
     high: float

@@ -42,7 +42,12 @@ _QUANTILES = 32  # number of quantiles of a mean square between trainings
 
 
 class PossibleErrors(NamedTuple):
-    """Equally likely standard errors that a test may find, and the degrees of freedom of each."""
+    """Standard errors that a planned test may find, all equally likely.
+
+    Attributes:
+        errors: The standard errors.
+        freedom: Degrees of freedom of each.
+    """
 
     errors: Floats
     freedom: Floats
@@ -257,7 +262,12 @@ class AssumedPlan:
 
 
 class VarianceRange(NamedTuple):
-    """Interval of a true variance; both ends are factors of the estimate."""
+    """Interval of a true variance; both ends are factors of the estimate.
+
+    Attributes:
+        low: Lower end, divided by the estimated variance.
+        high: Upper end, divided by the estimated variance.
+    """
 
     low: float
     high: float

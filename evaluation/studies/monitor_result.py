@@ -170,12 +170,17 @@ class MeanInterval:
 
 @dataclass(frozen=True)
 class CoursePart:
-    """One of the successive periods into which the days of a log are divided.
+    """One period of a log, for the course of one monitored figure over time.
+
+    The days of the log are divided into successive periods. An e-value is the evidence that the
+    figure has changed since the reference, the first days of the log.
 
     Attributes:
-        end: Last day of the part, such as ``2026-01-31``.
-        mean: Mean per patient of this part, in [0, 1]; None without a patient.
-        evidence: Highest e-value in this part; 0 in the reference.
+        end: Last day of the period, such as ``2026-01-31``.
+        mean: Mean of the monitored figure, such as the share of positive calls, over the patients
+            of this period, in [0, 1]. None if the period has no patient.
+        evidence: Highest e-value on any day of this period, at least 0. It is 0 for the days of the
+            reference. Above 1 it speaks for a change.
 
     Example:
         >>> CoursePart("2026-01-31", 0.2, 1.5).evidence

@@ -26,15 +26,20 @@ OVERLAP = 0.5
 class BoxGroups(NamedTuple):
     """Groups of boxes by image and finding; only boxes of one group can be fused.
 
+    Attributes:
+        labels: Number of the group of each box, (N,).
+        images: Ids of the images.
+        findings: Names of the findings.
+
     Example:
         >>> table = pd.DataFrame({"image_id": ["b", "a", "b"], "finding": ["mass"] * 3})
         >>> BoxGroups.from_table(table).labels.tolist()
         [1, 0, 1]
     """
 
-    labels: Integers  # number of each box's group, (N,)
-    images: pd.Index  # ids of the images
-    findings: pd.Index  # names of the findings
+    labels: Integers
+    images: pd.Index
+    findings: pd.Index
 
     @classmethod
     def from_table(cls, boxes: pd.DataFrame) -> BoxGroups:

@@ -23,11 +23,16 @@ class LabelledSplit:
 
     Figures are measured on the ``test`` images of the split. Thresholds and all other parts of a
     decision are chosen on its ``val`` images.
+
+    Attributes:
+        dataset: Images, labels, boxes and splits.
+        target: Target that is evaluated.
+        split: Name of the split.
     """
 
-    dataset: DataSet  # images, labels, boxes and splits
-    target: Target  # the target that is evaluated
-    split: str = "default"  # name of the split
+    dataset: DataSet
+    target: Target
+    split: str = "default"
 
     @property
     def ids(self) -> dict[str, Any]:

@@ -32,13 +32,23 @@ LONG_TEXT = 1024  # characters
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A system as results name it. Results of different systems differ in one of these fields."""
+    """Name and settings of a system, as DICOM results state them.
+
+    Results of different systems differ in at least one of these fields.
+
+    Attributes:
+        name: Name of the system.
+        model_id: Digest of all that decides a prediction, such as the weights.
+        engine: Back end and number format, such as ``torch fp32``.
+        policy: Name of the policy that chose the threshold, such as ``max_f1``.
+        threshold: Score from which an image is positive; None if the system does not decide.
+    """
 
     name: str
-    model_id: str  # digest of all that decides a prediction
-    engine: str  # back end and precision
-    policy: str  # operating point that decides
-    threshold: float | None  # on the score; None where it does not decide
+    model_id: str
+    engine: str
+    policy: str
+    threshold: float | None
 
     @classmethod
     def from_run(cls, run: Run) -> Algorithm:

@@ -47,7 +47,13 @@ _RESERVE = 1 << 17  # bytes that received images leave free, in which the journa
 
 @dataclass(frozen=True)
 class Address:
-    """Network address of a DICOM application entity: AE title, host and port."""
+    """Network address of a DICOM application entity: AE title, host and port.
+
+    Attributes:
+        title: AE title of the application entity.
+        host: Host name or IP address.
+        port: TCP port.
+    """
 
     title: str
     host: str
@@ -122,12 +128,17 @@ class _Listening(ssl.SSLContext):
 class Tls:
     """Files for TLS 1.2 or later, where both sides show a certificate and check the other's.
 
+    Attributes:
+        own: PEM file with the private key and the certificate of this program.
+        authority: PEM file with the certificates of the authorities that sign certificates of
+            peers.
+
     Source:
         DICOM PS3.15, B.9: the BCP 195 profile.
     """
 
-    own: Path  # PEM: our private key and certificate
-    authority: Path  # PEM: certificates of who signs those of peers
+    own: Path
+    authority: Path
 
     def receiving(self) -> ssl.SSLContext:
         """Return the TLS context for `listening`. It accepts only certificates of the authority."""

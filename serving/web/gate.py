@@ -373,23 +373,43 @@ async def _drain(receive: Receive) -> None:
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP protocol of uvicorn that closes a connection whose headers arrive too slowly."""
+    """HTTP protocol of uvicorn that closes a connection whose headers arrive too slowly.
+
+    Attributes:
+        header_seconds: Longest time for the headers of a request, seconds.
+    """
 
     header_seconds = 10.0
     _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Start the timer for the headers."""
+        """Start the timer that closes a connection whose headers arrive too slowly.
+
+        Args:
+            transport: Connection with the client.
+        """
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Pass on the received bytes, and stop the timer if a request is complete."""
+        """Give received bytes to uvicorn's parser, and restart or stop the timer for the headers.
+
+        The timer closes the connection if the headers of a request take longer than
+        `header_seconds`. It stops when the headers are complete, and starts again when the response
+        is complete.
+
+        Args:
+            data: Bytes that the connection received.
+        """
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timer for the headers, because the connection has ended.
+
+        Args:
+            exc: Error that ended the connection; None if it was closed.
+        """
         self._unwatch()
         super().connection_lost(exc)
 

@@ -68,12 +68,21 @@ _GIVE = "give a DICOM, PNG, JPEG or TIFF file"
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upload that was decoded."""
+    """An upload that was decoded.
+
+    Attributes:
+        image: The decoded image.
+        format: File format, such as ``DICOM``.
+        bits: Number of bits of a stored value.
+        warnings: Warnings of `serving.guard.file_warnings` about the file.
+        source: Facts that DICOM results copy; None if the upload is no DICOM file, or if no such
+            result was requested.
+    """
 
     image: DecodedImage
     format: str
-    bits: int  # of a stored value
-    warnings: tuple[Warned, ...]  # of `serving.guard.file_warnings`
+    bits: int
+    warnings: tuple[Warned, ...]
     source: Source | None = None
 
 
