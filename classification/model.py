@@ -141,15 +141,18 @@ class ImageClassifier(StoreModel):
             return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer frame of a map: x1, y1, x2, y2 in pixel-store coordinates.
+        """Return the outer edges of an activation map, in px of the square image that is read.
 
-        The middle of a cell is that of its receptive field (Araujo et al. 2019). Strided layers
-        shift the receptive fields up and to the left, in ResNet-18 by half a cell, so the frame
-        begins outside the image.
+        The middle of a cell is the middle of its receptive field, the area of the image that the
+        cell depends on (Araujo et al. 2019). Strided layers shift the receptive fields up and to
+        the left, in ResNet-18 by half a cell. The first edges may therefore be negative.
 
         Args:
             height: Height of the map, in cells.
             width: Width of the map, in cells.
+
+        Returns:
+            Edges x1, y1, x2, y2 in px. The upper left corner of the image is (0, 0).
         """
         return self._grid.frame(height, width)
 

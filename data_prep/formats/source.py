@@ -41,7 +41,7 @@ def empty_roles() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options of the user for reading a source. Each format uses some of them.
+    r"""Options of the user for reading a source. Each format uses some of them.
 
     Attributes:
         reference: How the labels of several readers of one image become the reference:
