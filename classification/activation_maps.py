@@ -46,7 +46,7 @@ def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam")
 
     Args:
         model: The classifier. Its mode does not change.
-        images: Pixels of the store, uint8 (B, 1, S, S).
+        images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
         method: ``cam`` gives the contribution of each cell to the logit. ``gradcam`` gives the
             positive part of ``cam`` divided by the number of cells, which is what Grad-CAM computes
             for a head of a mean and one linear layer. ``layercam`` gives finer maps: those before

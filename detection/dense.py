@@ -58,7 +58,7 @@ class DenseDetector(Detector):
         """Run backbone and heads.
 
         Args:
-            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
             targets: True boxes of each image, which this pass does not use.
 
         Returns:

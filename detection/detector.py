@@ -184,7 +184,7 @@ class Detector(StoreModel):
         """Run the network once over images.
 
         Args:
-            images: Pixels of the store, uint8 (B, 1, S, S).
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
             targets: True boxes and labels, for networks that read them in training, such as a
                 denoising DETR.
 
@@ -199,7 +199,7 @@ class Detector(StoreModel):
         Training minimises their sum.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
             targets: True boxes and labels of each image.
         """
 
@@ -208,7 +208,7 @@ class Detector(StoreModel):
         """Return the boxes of each image, computed in float32 without a gradient.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
         """
 
     def fetch_coco(self) -> dict[str, Tensor]:
@@ -264,7 +264,7 @@ class Detector(StoreModel):
         """Return losses in training mode and `Detections` in evaluation mode, as torchvision does.
 
         Args:
-            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
             targets: True boxes and labels of each image; needed in training mode.
 
         Returns:
@@ -392,7 +392,8 @@ def predict_boxes(
         model: The detector. It is moved to ``device``.
         batches: Ids and pixels of some images at a time; pixels of the store, uint8 (B, 1, S, S).
         findings: Names of the K findings, in the order of the labels.
-        placement: Function that returns the placement of an image in the store, by its id.
+        placement: Function that returns, for an image id, the position of the original image in its
+            resized square.
         images: Size of the original images, with columns ``image_id, width, height`` in px. Boxes
             are clipped to it.
         device: Device that computes.

@@ -144,7 +144,7 @@ class LesionDetr(Detector):
         """Run the network.
 
         Args:
-            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
             targets: True boxes and labels of each image. From these, RT-DETR and D-FINE make
                 denoising queries in training.
 

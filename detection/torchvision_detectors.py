@@ -94,7 +94,7 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         """Compute torchvision's losses.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
             targets: True boxes and labels of each image.
 
         Returns:
@@ -181,7 +181,7 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         samples for each positive anchor.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
             targets: True boxes and labels of each image.
 
         Returns:
@@ -262,7 +262,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         """Run backbone and proposal network.
 
         Args:
-            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
             targets: True boxes of each image, which this pass does not use.
 
         Returns:
@@ -302,7 +302,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         is fixed, so that the losses of two epochs can be compared.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
             targets: True boxes and labels of each image.
 
         Returns:

@@ -43,7 +43,7 @@ class StoreModel(nn.Module, ABC):
         """Normalise pixels of the store, and repeat the grey channel three times.
 
         Args:
-            images: Pixels of the store, uint8 (B, 1, S, S).
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
 
         Returns:
             Normalised pixels, float32 (B, 3, S, S).

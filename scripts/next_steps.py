@@ -56,7 +56,7 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
     returned.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Name of the split to train on.
 
     Returns:

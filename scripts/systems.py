@@ -239,7 +239,7 @@ def open_systems(
     Args:
         systems: Systems to compare.
         test_set: Data set, target and split.
-        out: Report folder.
+        out: Folder of the report, to which files are written.
 
     Returns:
         One set of predictions for each training seed, by the name of the system.

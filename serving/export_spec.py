@@ -166,7 +166,7 @@ def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path)
     """Check the names under which a model is to answer for its findings.
 
     Args:
-        names: Name in the data set by name of the finding that the model learned.
+        names: For each finding that the model learned, its name in the data set.
         learnt: All findings that the model learned.
         folder: Folder of the model, for messages.
 

@@ -322,7 +322,7 @@ class ExportedModel:
         """Return this model restricted to some findings, under the names of a data set.
 
         Args:
-            names: Name in the data set by name of the finding that the model learned.
+            names: For each finding that the model learned, its name in the data set.
         """
         require_names(names, self.learnt, self.folder)
         return replace(self, names=names)

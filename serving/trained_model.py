@@ -120,7 +120,7 @@ class TrainedModel:
         """Return this model restricted to some findings, under the names of a data set.
 
         Args:
-            names: Name in the data set by name of the finding that the model learned.
+            names: For each finding that the model learned, its name in the data set.
         """
         require_names(names, self.learnt, self.run.folder)
         return replace(self, names=names)

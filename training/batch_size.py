@@ -203,7 +203,7 @@ def choose_batch_size(
     main memory has room for the batch, if the training runs on a CPU.
 
     Args:
-        settings: The configuration.
+        settings: Configuration of the training.
         task: The training with its model and images.
         hardware: Devices and number format.
         progress: Shows messages.
@@ -239,7 +239,7 @@ def with_batch_size(settings: Config, batch_size: int | str) -> Config:
     """Return a copy of a configuration with another batch size.
 
     Args:
-        settings: The configuration.
+        settings: Configuration of the training.
         batch_size: Number of images, or ``auto``.
     """
     training = settings.training.model_copy(update={"batch_size": batch_size})
@@ -250,7 +250,7 @@ def too_large_error(settings: Config, fitting: int, problem: str = "") -> InputE
     """Return the error for a batch that is too large. Its message names settings that fit.
 
     Args:
-        settings: The configuration.
+        settings: Configuration of the training.
         fitting: Number of images of a batch that fits; 0 if not even one does.
         problem: Verb phrase on what the configured batch does, such as ``needs 9 GB``.
     """
@@ -272,7 +272,7 @@ def largest_batch(settings: Config, task: TrainingTask, hardware: Hardware, most
     """Return the largest number of images of a whole batch that fits, equally many on each device.
 
     Args:
-        settings: The configuration.
+        settings: Configuration of the training.
         task: The training with its model and images.
         hardware: Devices and number format.
         most: Largest number that is tried.

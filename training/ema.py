@@ -25,7 +25,7 @@ class WeightAverage(WeightAveraging):
         """Create the average on the device of the model.
 
         Args:
-            trainer: Lightning's trainer.
+            trainer: Lightning's trainer, which runs the training.
             pl_module: Training loop with the model.
             stage: Stage of Lightning, such as ``fit``.
         """

@@ -123,7 +123,7 @@ class EpochRecord(Callback):
         """Log earlier epochs, and stop at once if the resumed training had stopped early.
 
         Args:
-            trainer: Lightning's trainer.
+            trainer: Lightning's trainer, which runs the training.
             pl_module: Training loop with the model.
         """
         self._progress(len(self.history) * _batches_per_epoch(trainer))
@@ -134,7 +134,7 @@ class EpochRecord(Callback):
         """Reset the timers and sums of an epoch.
 
         Args:
-            trainer: Lightning's trainer.
+            trainer: Lightning's trainer, which runs the training.
             pl_module: Training loop with the model.
         """
         self._start_time = time.perf_counter()
@@ -149,7 +149,7 @@ class EpochRecord(Callback):
         """Store the losses of a training batch.
 
         Args:
-            trainer: Lightning's trainer.
+            trainer: Lightning's trainer, which runs the training.
             pl_module: Training loop with the model.
             outputs: Output of `Loop.training_step`.
             batch: Training batch.
@@ -162,7 +162,7 @@ class EpochRecord(Callback):
         """Store the time at which the training part of the epoch ended.
 
         Args:
-            trainer: Lightning's trainer.
+            trainer: Lightning's trainer, which runs the training.
             pl_module: Training loop with the model.
         """
         self._trained_time = time.perf_counter()
@@ -179,7 +179,7 @@ class EpochRecord(Callback):
         """Store the losses and the output of a validation batch.
 
         Args:
-            trainer: Lightning's trainer.
+            trainer: Lightning's trainer, which runs the training.
             pl_module: Training loop with the model.
             outputs: Output of `Loop.validation_step`.
             batch: Validation batch.
@@ -197,7 +197,7 @@ class EpochRecord(Callback):
         averages weights, the averaged weights are written.
 
         Args:
-            trainer: Lightning's trainer.
+            trainer: Lightning's trainer, which runs the training.
             pl_module: Training loop with the model.
         """
         share = _EpochShare(
@@ -235,7 +235,7 @@ class EpochRecord(Callback):
         checkpoint does not include the writing itself; the time in the history does.
 
         Args:
-            trainer: Lightning's trainer.
+            trainer: Lightning's trainer, which runs the training.
             pl_module: Training loop with the model.
         """
         row = self.history[-1]

@@ -45,7 +45,7 @@ class Hardware(NamedTuple):
         the GPU's share, if shared memory has room for two batches of each process.
 
         Args:
-            settings: The configuration.
+            settings: Configuration of the training.
             shared_by: Number of training processes on this machine.
         """
         training = settings.training

@@ -152,7 +152,7 @@ class GradualUnfreezing(Callback):
         """Choose the stages of a resumed epoch, which has no call of `on_train_epoch_start`.
 
         Args:
-            trainer: Lightning's trainer.
+            trainer: Lightning's trainer, which runs the training.
             pl_module: Training loop with the model.
 
         Raises:
@@ -169,7 +169,7 @@ class GradualUnfreezing(Callback):
         """Choose the stages that learn in the epoch that begins.
 
         Args:
-            trainer: Lightning's trainer.
+            trainer: Lightning's trainer, which runs the training.
             pl_module: Training loop with the model.
         """
         self._freeze(trainer.current_epoch)

@@ -82,7 +82,7 @@ def complete_tables(
     """Complete the tables of a data set with the results of decoding.
 
     Args:
-        tables: Tables of the source.
+        tables: Tables that were read from the source: images, findings, boxes and others.
         outcomes: Rows of the journal; None for a source without image files.
 
     Returns:

@@ -184,9 +184,11 @@ def write_set(
     Args:
         out: Folder of the data set.
         tables: Complete tables.
-        decode: The decode table.
+        decode: Decode table: one row for each image, with what was done to its pixels and what was
+            measured on them.
         plan: Choices of the user.
-        measure_shortcuts: Function that measures shortcuts for the audit.
+        measure_shortcuts: Function that measures, for the audit, how well metadata and image
+            borders predict each target. None omits this check.
         engine: Engine that decodes images which may be copies of each other.
     """
     ids: dict[str, Any] = {

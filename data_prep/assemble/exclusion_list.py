@@ -35,7 +35,7 @@ def exclude_listed(tables: SourceTables, listed: pd.DataFrame, path: Path) -> So
     """Move the listed images from all tables to the ``excluded`` table.
 
     Args:
-        tables: Tables of the source.
+        tables: Tables that were read from the source: images, findings, boxes and others.
         listed: Table with columns ``image_id`` and ``reason``.
         path: File of the list, for messages.
 

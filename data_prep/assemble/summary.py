@@ -106,7 +106,7 @@ def summarise(
     """Count the images, patients, boxes and labels of a data set.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         already_complete: True if the folder was complete before the call.
         before: Ids of the images before others were added; None if none were added.
         n_replaced: Number of images whose file was replaced.

@@ -207,7 +207,7 @@ def audit(
     """Search for faults that would make results on a data set wrong.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         pixels: True also compares the pixels of images that may be copies.
         near: Near duplicates, if they were searched before.
         measure_shortcuts: Function that measures how well metadata and image borders predict each
@@ -300,7 +300,7 @@ def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
     """Audit a data set whose splits changed, with the stored shortcuts if nothing else changed.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         measure_shortcuts: Function that measures how well metadata and image borders predict each
             target. It is called only if images or labels have changed since the stored audit.
 
@@ -319,7 +319,7 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
     """Return the errors of a split in the stored audit.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Name of the split.
 
     Returns:

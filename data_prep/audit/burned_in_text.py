@@ -28,7 +28,8 @@ def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
     """Report images that may show a name, a date or a hospital in their pixels.
 
     Args:
-        decode: The decode table.
+        decode: Decode table: one row for each image, with what was done to its pixels and what was
+            measured on them.
 
     Returns:
         A list with one problem; empty if there is none.

@@ -52,7 +52,8 @@ def labels_of_images(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
     """Return the labels of some images.
 
     Args:
-        labels: Labels of all images, with one column for each target, indexed by ``image_id``.
+        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
+            0 negative, NaN unknown.
         image_ids: Ids of N images, which may repeat.
 
     Returns:

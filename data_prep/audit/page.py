@@ -135,7 +135,7 @@ def write_audit(dataset: DataSet, audit: Audit, folder: Path, *, pixels: bool = 
     An existing ``exclude.csv`` is not changed.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         audit: Audit of the data set.
         folder: Folder to write into.
         pixels: True shows images on the page.
@@ -197,7 +197,7 @@ def render_audit(dataset: DataSet, audit: Audit, *, pixels: bool = True) -> str:
     """Return the page of an audit as HTML.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         audit: Audit of the data set.
         pixels: True shows images on the page.
     """

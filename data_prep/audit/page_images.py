@@ -82,7 +82,7 @@ def roles_by_image(dataset: DataSet, split: str) -> pd.Series:
     """Return the role of each image in a split.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Name of the split; "" takes the default split.
     """
     with suppress(InputError):  # a set may have other splits only

@@ -310,7 +310,7 @@ def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
 
     Args:
         ids: Image ids of the table.
-        images: The images table.
+        images: Images table: one row for each image, with patient, path and size.
         path: File of the table, for the message.
 
     Raises:

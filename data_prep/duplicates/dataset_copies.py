@@ -45,7 +45,7 @@ def find_dataset_copies(
     The result is stored in the folder, and used again as long as the images stay the same.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         decode: Decode table of the data set; None reads it.
         pixels: True also compares pixels if the fingerprints alone do not decide.
         engine: Engine that decodes image files.

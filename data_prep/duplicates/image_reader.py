@@ -61,7 +61,7 @@ def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | Non
     """Open the images of a data set for reading: its smallest pixel store, or else the image files.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
 
     Returns:
         The reader (None if nothing can be read), and the reason why the image files cannot be read

@@ -128,7 +128,8 @@ def near_duplicates_from_pairs(
     """Restore the result of a search from its stored pairs and counts.
 
     Args:
-        decode: The decode table.
+        decode: Decode table: one row for each image, with what was done to its pixels and what was
+            measured on them.
         pairs: Table of the pairs of near duplicates.
         candidates: Number of pairs with similar fingerprints.
         undecided: Number of these pairs whose pixels were not compared.

@@ -25,7 +25,7 @@ class AnnotationFolder:
         mode: How images are written: ``none`` (not at all), as rendered ``png`` or ``jpeg``, as
             symbolic ``link``, or as ``copy``.
         dataset: Data set that is exported.
-        advance: Function that is called with the number of finished images.
+        advance: Function that is called with the number of images finished since its last call.
         not_exported: Labels that the format cannot hold, one line for each kind.
     """
 

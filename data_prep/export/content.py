@@ -172,7 +172,7 @@ def select_content(
     """Select the part of a data set that is exported.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Name of the split whose roles are exported; None exports no roles.
         reader: Reader whose labels are exported as those of the reference.
         target: Target whose findings are exported; None exports all findings.

@@ -106,7 +106,7 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
     The folder appears only when it is complete. docs/formats.md explains the formats.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         out: Folder to make. It must not exist.
         format: Name of the format, such as ``coco``.
         split: Name of the split whose roles are written; None writes no roles.
@@ -118,7 +118,7 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
             system's predictions, for annotators to correct in ``cvat`` or ``label-studio``.
         system: Name of the system whose predictions are written.
         workers: Number of processes that render images; None takes all processors.
-        advance: Function that is called with the number of finished images.
+        advance: Function that is called with the number of images finished since its last call.
 
     Returns:
         Counts of the written images and boxes.

@@ -26,11 +26,12 @@ def draw_split(
     """Split a data set by patient, or adopt the roles that its source states.
 
     Args:
-        images: The images table.
-        findings: The findings table.
+        images: Images table: one row for each image, with patient, path and size.
+        findings: Findings table: the state (present, absent, uncertain) of each finding, by image
+            and reader.
         stated: Table with columns ``image_id, role`` of images whose role is fixed. If all these
             roles are ``unused``, the roles of the other images are drawn.
-        rule: Rule by which the split is drawn.
+        rule: Shares of the roles, number of folds, seed and method by which the split is drawn.
         linked: Keys that copies of an image share. Copies get the same role.
 
     Returns:

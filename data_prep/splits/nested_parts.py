@@ -88,7 +88,7 @@ def draw_nested_parts(
     """Draw the nested parts of splits (see `nested_parts`) without writing them.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         target: Target whose labels are balanced.
         splits: Names of the whole splits.
         shares: Shares of the training and validation patients.
@@ -117,7 +117,7 @@ def add_nested_parts(
     """Write the nested parts of a split into its data set.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Name of the whole split.
         parts: Split tables by share and seed.
 

@@ -108,9 +108,11 @@ def split_by_patient(
     Args:
         images: Table with columns ``image_id`` and ``patient_id``. The column ``patient_id_source``
             marks doubtful patients.
-        strata: Strata of each image, indexed by ``image_id``.
-        rule: Rule by which the split is drawn.
-        linked: Keys that copies of an image share, indexed by ``image_id``.
+        strata: Classes and other groups of each image, indexed by ``image_id``. Every role gets its
+            share of each group (stratum).
+        rule: Shares of the roles, number of folds, seed and method by which the split is drawn.
+        linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
+            and so get the same role.
 
     Returns:
         A table with columns ``image_id, role, fold``.
@@ -138,9 +140,11 @@ def extend_split(
     Args:
         old: Split of the old images, with columns ``image_id, role, fold``.
         images: The images table with old and new images.
-        strata: Strata of each image, indexed by ``image_id``.
+        strata: Classes and other groups of each image, indexed by ``image_id``. Every role gets its
+            share of each group (stratum).
         rule: Rule by which the new patients are drawn.
-        linked: Keys that copies of an image share, indexed by ``image_id``.
+        linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
+            and so get the same role.
 
     Returns:
         A table with columns ``image_id, role, fold`` for all images.
@@ -260,10 +264,12 @@ def official_split(
 
     Args:
         official: Table with columns ``image_id, role`` as published.
-        images: The images table.
-        linked: Keys that copies of an image share, indexed by ``image_id``.
+        images: Images table: one row for each image, with patient, path and size.
+        linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
+            and so get the same role.
         rule: Rule by which validation patients and folds are drawn.
-        strata: Strata of each image, indexed by ``image_id``.
+        strata: Classes and other groups of each image, indexed by ``image_id``. Every role gets its
+            share of each group (stratum).
 
     Returns:
         The split table (``image_id, role, fold``), and a record of how it was made, with notes.

@@ -17,8 +17,9 @@ def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
     the image, or ``absent`` if it has none.
 
     Args:
-        images: The images table.
-        findings: The findings table.
+        images: Images table: one row for each image, with patient, path and size.
+        findings: Findings table: the state (present, absent, uncertain) of each finding, by image
+            and reader.
 
     Returns:
         Classes indexed by ``image_id``; missing if nothing is known.
@@ -43,8 +44,9 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     """Return the strata that a split balances.
 
     Args:
-        images: The images table.
-        findings: The findings table.
+        images: Images table: one row for each image, with patient, path and size.
+        findings: Findings table: the state (present, absent, uncertain) of each finding, by image
+            and reader.
 
     Returns:
         A table indexed by ``image_id``. It has the column ``class``, columns for source, set and

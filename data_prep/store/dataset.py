@@ -210,10 +210,13 @@ class DataSet:
         """Return digests of the content and of the labels. The order of the rows does not matter.
 
         Args:
-            images: The images table.
-            findings: The findings table.
-            boxes: The boxes table.
-            coverage: The box_coverage table.
+            images: Images table: one row for each image, with patient, path and size.
+            findings: Findings table: the state (present, absent, uncertain) of each finding, by
+                image and reader.
+            boxes: Boxes table: the edges of each lesion in px of the original image, by image,
+                finding and reader.
+            coverage: Box_coverage table: whether all or only some lesions of an image have a box,
+                by finding and reader.
 
         Returns:
             A dictionary with ``content_id`` and ``labels_id``.
@@ -581,7 +584,7 @@ class DataSet:
         Args:
             size: Side of the square images, px.
             progress: Shows the progress.
-            engine: Engine that decodes; None uses processes of this machine.
+            engine: Processes or machines that decode; None uses processes of this machine.
 
         Raises:
             InputError: An image has no file or cannot be decoded.

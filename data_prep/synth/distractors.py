@@ -57,7 +57,7 @@ def draw_distractors(
     """Draw the distractors that lie in front of the chest.
 
     Args:
-        canvas: Canvas of the image.
+        canvas: Size of the image, and position, rotation and scale of the patient on it.
         anatomy: Anatomy of the chest.
         distractors: Names of the distractors of this image.
         rng: Random generator.

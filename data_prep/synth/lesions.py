@@ -117,8 +117,8 @@ def add_lesions(
     Args:
         attenuation: Attenuation of the image, float32 ``(H, W)``. It is changed in place.
         visible: Visible share of lung in each pixel, ``(H, W)``.
-        canvas: Pose of the image.
-        anatomy: The chest.
+        canvas: Size of the image, and position, rotation and scale of the patient on it.
+        anatomy: Shape of the patient's chest.
         sites: Positions of possible lesions, in the order in which lesions appear.
         rng: Random generator.
         contrast: Name of the range from which the contrast is drawn.

@@ -108,7 +108,7 @@ def count_images(seed: int, index: int) -> int:
     """Return the number of images of a patient, without drawing the patient.
 
     Args:
-        seed: Random seed of the whole set.
+        seed: Random seed of the whole set of synthetic images.
         index: Number of the patient.
     """
     rng = _generator(seed, index, "count")
@@ -125,7 +125,7 @@ def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
     """Draw one patient. The result depends only on the arguments.
 
     Args:
-        seed: Random seed of the whole set.
+        seed: Random seed of the whole set of synthetic images.
         index: Number of the patient.
         prevalence: Expected share of positive images.
 
@@ -250,8 +250,8 @@ def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Fie
     """Draw a chest without lesions.
 
     Args:
-        canvas: Pose of the image.
-        anatomy: The chest.
+        canvas: Size of the image, and position, rotation and scale of the patient on it.
+        anatomy: Shape of the patient's chest.
         portable: True for an image at the bedside (AP).
 
     Returns:

@@ -118,7 +118,7 @@ class BoxChoice:
 
         Args:
             clusters: Patient of each image as an index from 0, shape ``(N,)``.
-            n_clusters: Number of patients, P.
+            n_clusters: Number P of patients.
 
         Returns:
             A function of whole-number patient weights, shape ``(R, P)``. It returns two arrays,
@@ -276,7 +276,7 @@ def box_figure(
             all score cuts.
         pairs: Predicted boxes paired with the true boxes.
         clusters: Patient of each image as an index from 0, shape ``(images,)``.
-        n_clusters: Number of patients, P.
+        n_clusters: Number P of patients.
 
     Returns:
         A function of whole-number patient weights, shape ``(R, P)``. It returns the figure under

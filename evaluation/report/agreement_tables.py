@@ -16,7 +16,7 @@ def reader_verdict_tables(comparison: Comparison) -> list[Table]:
     """Return a table of the primary difference by each reader's labels.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         One table, or none without readers' labels.
@@ -53,7 +53,7 @@ def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:
     """Return tables of the images that the first and each other system call rightly or wrongly.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         policy: Threshold policy of the decisions that are counted.
 
     Returns:
@@ -99,7 +99,7 @@ def combination_table(comparison: Comparison) -> Table | None:
     """Return a table of each pair's agreement beyond chance and of figures of their combination.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The table; None if agreement was not evaluated.

@@ -200,7 +200,7 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSou
     """Prepare the images of a comparison for drawing, at the thresholds of one policy.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         dataset: The data set under evaluation, for pixels and true boxes.
         policy: Threshold policy, such as ``max_f1``.
 

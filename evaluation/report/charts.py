@@ -92,7 +92,7 @@ def report_charts(comparison: Comparison) -> list[Chart]:
     """Return every chart that has a curve, in reading order.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The charts. A chart without a curve, such as FROC without boxes, is left out.
@@ -118,7 +118,7 @@ def cost_charts(comparison: Comparison) -> list[Chart]:
     timed on different devices.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The charts, at most two.

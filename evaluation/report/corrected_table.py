@@ -16,7 +16,7 @@ def corrected_table(comparison: Comparison, policy: str) -> Table | None:
     """Return the main figures by the labels and corrected, None where no error was stated.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         policy: Policy of the threshold of sensitivity and specificity.
     """
     if comparison.reference is None:

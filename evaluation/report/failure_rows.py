@@ -14,7 +14,7 @@ def contrast_names(comparison: Comparison, *, printed: bool = False) -> tuple[st
     """Return the names of the differences of the first system from each other system.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         printed: True for a minus sign, as on pages; False for the hyphen of the tables.
 
     Returns:
@@ -29,7 +29,7 @@ def figure_texts(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
     """Return the texts of each system's figure and of each paired difference, in this order.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         rows: Rows of the table of failures on one figure.
 
     Returns:

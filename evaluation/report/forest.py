@@ -48,7 +48,7 @@ def forest_parts(comparison: Comparison) -> list[ForestPart]:
     """Return the parts of the forest plot: first the primary figures, then the differences.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The parts with at least one row.

@@ -126,7 +126,7 @@ def draw_galleries(
     """Select the cases, draw them and distribute them over pages.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         dataset: Source of the pixels; without pixels the gallery gives the reason.
         folder: Folder of the overlay files.
         gaps: Disagreement of the systems on each image, see `disagreement`.
@@ -167,7 +167,7 @@ def overlay_files(
     """Return the file name of each case's overlay that `draw_galleries` drew, by image id.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         folder: Folder of the overlay files.
         per_category: Largest number of drawn cases of each kind.
         seed: Random seed of the sample of images that all systems call rightly.

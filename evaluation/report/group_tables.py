@@ -68,7 +68,7 @@ def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
     """Return one table for each metric, with the figures in each subgroup and their intervals.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         policy: Threshold policy of metrics that need a threshold.
 
     Returns:
@@ -119,7 +119,7 @@ def group_tables(comparison: Comparison) -> list[Table]:
     """Return one table for each metric, with each group's figures and differences from the rest.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The tables; none if groups were not evaluated.

@@ -59,7 +59,8 @@ class IntervalFacts:
         """Collect the methods from the figures and tests of a comparison.
 
         Args:
-            comparison: Everything that was computed.
+            comparison: A computed comparison: figures, intervals, tests and decisions of all
+                systems.
 
         Returns:
             The methods of figures on all images and of the tests.

@@ -71,7 +71,7 @@ def metric_table(comparison: Comparison, part: Part = "first") -> Table:
     """Return the table of a part of the report, such as ``first`` or ``localisation``.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         part: Part of the report.
 
     Returns:
@@ -84,7 +84,7 @@ def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
     """Return a table of chosen figures, one group of rows for each subgroup and policy.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         keys: Keys of the figures, in the order of the rows.
 
     Returns:
@@ -124,7 +124,7 @@ def unit_tables(comparison: Comparison) -> UnitTables | None:
     """Return the tables of figures by study or by patient.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The tables; None if only images were evaluated.
@@ -217,7 +217,7 @@ def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
     """Return the text of a system's threshold by a policy, for a table.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         system: Name of the system.
         policy: Threshold policy.
 
@@ -232,7 +232,7 @@ def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
     """Return the keys of a part's figures in reading order: by policy, subgroup and metric.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         part: Part of the report.
 
     Returns:
@@ -278,7 +278,7 @@ def difference_cell(
     """Return the cell of a difference, with a mark where it is not shown after Holm's correction.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         pair: Names of the two systems.
         key: Metric and policy; None for a difference that is not part of the answer.
         gap: The difference with its interval.
@@ -324,7 +324,7 @@ def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
     """Return the confusion matrices of every system at each policy.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         One group for each policy, with a matrix for each system.
@@ -343,7 +343,7 @@ def every_pair_table(comparison: Comparison) -> Table | None:
     """Return a table of the differences of every pair of systems.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The table; None for fewer than three systems.

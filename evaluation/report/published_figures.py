@@ -27,7 +27,7 @@ def published_table(comparison: Comparison, sources: Collection[str], policy: st
     """Return a table of published and measured figures on the same data or finding.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         sources: Names of the image collections under evaluation.
         policy: Threshold policy for figures that need a threshold.
 

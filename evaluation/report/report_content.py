@@ -80,7 +80,7 @@ class FreshContent:
     """Content of a report on a comparison in memory.
 
     Attributes:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         rows: Rows of the summary table; if empty, the usual rows of a paper.
         seed: Random seed of the resampling.
         overlays: File of each overlay image, by image id.
@@ -146,7 +146,7 @@ class FreshContent:
         """Write ``result.json`` with the content that `Report.open` finds in no other file.
 
         Args:
-            out: Report folder.
+            out: Folder of the report, to which files are written.
         """
         tables = {"metrics": self.figures, "tests": self.tests, "where": self.failures}
         content = {
@@ -273,8 +273,8 @@ def write_result(
     """Write ``result.json`` with the content that `Report.open` finds in no other file.
 
     Args:
-        comparison: Everything that was computed.
-        out: Report folder.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        out: Folder of the report, to which files are written.
         rows: Rows of the summary; if empty, the usual rows of a paper.
         seed: Random seed of the sample of cases.
         overlays: File names of the drawn images, by image id; None for none.

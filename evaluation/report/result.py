@@ -70,7 +70,8 @@ class Report:
         """Make the result of a comparison in memory, without a folder.
 
         Args:
-            comparison: Everything that was computed.
+            comparison: A computed comparison: figures, intervals, tests and decisions of all
+                systems.
             rows: Rows of `table`; if empty, the usual rows of a paper.
             seed: Random seed of the sample of cases.
             cases_source: Function that returns the images with truth and predictions, for

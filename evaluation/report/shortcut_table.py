@@ -16,7 +16,7 @@ def shortcut_table(comparison: Comparison) -> Table | None:
     The table is None if shortcuts were not evaluated.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
     """
     failures = comparison.failures
     shortcuts = failures[failures["topic"] == "shortcut"]

@@ -21,7 +21,7 @@ def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
     """Count decisions at many thresholds, for the sliders of the report.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The content of the page's script, and the step of each image (rows) in each system

@@ -19,7 +19,7 @@ def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
     such figure is defined.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         policy: Threshold policy of metrics that need a threshold.
     """
     rows = []

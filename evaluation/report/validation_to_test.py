@@ -18,7 +18,7 @@ def validation_to_test_table(comparison: Comparison) -> Table | None:
     The table is None if no threshold was chosen.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
     """
     failures = comparison.failures
     if failures.empty:

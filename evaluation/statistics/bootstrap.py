@@ -184,8 +184,8 @@ def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> F
 
     Args:
         values: Values of each image, shape ``(N, K)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``.
-        n_clusters: Number of patients, P.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
+        n_clusters: Number P of patients.
 
     Returns:
         Sums, shape ``(P, K)``; 0 for a patient without an image.

@@ -208,7 +208,7 @@ def auroc_parts(
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores, shape ``(N,)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
         n_clusters: Number of patients.
         folds: Fold of each image, shape ``(N,)``, where each fold was scored by another model; an
             image is then compared only with images of its fold.

@@ -146,7 +146,7 @@ def clustered_mcnemar(
             for several training seeds; difference and test are then those of Obuchowski and
             Rockette.
         second_right: The same for the second system, shape ``(N,)`` or ``(seeds, N)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
         n_clusters: Number of patients.
 
     Returns:

@@ -21,7 +21,7 @@ class FallingScores:
 
     Args:
         scores: Score of each image, shape ``(N,)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
 
     Attributes:
         negated: The scores times -1, from the highest score down, so that the values rise, shape

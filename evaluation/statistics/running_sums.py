@@ -29,7 +29,7 @@ class SegmentSums:
         segment: Number of each box's segment, from 0, shape ``(N,)``.
         clusters: Number of each box's patient, from 0, shape ``(N,)``.
         n_segments: Number of segments, S.
-        n_clusters: Number of patients, P.
+        n_clusters: Number P of patients.
 
     Example:
         >>> sums = SegmentSums(np.array([0, 0, 1]), np.array([0, 1, 1]), 2, 2)

@@ -109,7 +109,7 @@ class PlannedStudy:
 
         Args:
             difference: True difference of the two AUROCs.
-            level: 1 minus the two-sided error of the test.
+            level: Confidence level, in (0, 1): 1 minus the two-sided error of the test.
 
         Returns:
             Power in [0, 1].
@@ -161,7 +161,7 @@ def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
     Args:
         effect: True difference divided by its standard error.
         freedom: Degrees of freedom; infinite for the normal distribution.
-        level: 1 minus the two-sided error of the test.
+        level: Confidence level, in (0, 1): 1 minus the two-sided error of the test.
 
     Returns:
         Power in [0, 1].

@@ -77,7 +77,7 @@ def evaluate_curve(
 
     Args:
         design: Models, shares, seeds and splits.
-        test_set: Test images with their truth.
+        test_set: Test images with their labels, boxes and patients.
         predictions: Predictions by kind of model, split, share and seed.
         times: Seconds of annotation for the charts.
         made: Provenance of the command, with the key ``command``.

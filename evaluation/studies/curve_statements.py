@@ -41,7 +41,8 @@ def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
     A statement claims no more than the study shows.
 
     Args:
-        study: Result of a learning-curve study.
+        study: Result of a learning-curve study: figures of models that were trained on growing
+            shares.
         metric: Short name of the metric, such as ``auroc``.
 
     Yields:

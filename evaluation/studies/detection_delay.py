@@ -77,7 +77,8 @@ def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDela
     figure, so many randomly chosen patients get the value 1 (or 0) that the mean changes as stated.
 
     Args:
-        monitoring: Result of `evaluation.studies.monitoring.monitor_log`.
+        monitoring: Figures of a log with their changes, from
+            `evaluation.studies.monitoring.monitor_log`.
         seed: Random seed of the simulation.
 
     Returns:

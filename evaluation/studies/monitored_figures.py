@@ -38,7 +38,7 @@ class FirstWeeks(NamedTuple):
         cuts: Quantiles of a column, by system and column.
         score_ends: Scores that count as 0 and as 1, by system.
         patients: Number of patients in each class, by column of `HEADERS`.
-        window: Number of days in which a patient counts once.
+        window: Number of days within which all images of a patient count as one value.
 
     Example:
         >>> FirstWeeks(["CheXNet"], {}, {"CheXNet": (0.0, 1.0)}, {}, 28).window
@@ -108,7 +108,7 @@ def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
 
     Args:
         weeks: Rows of the first weeks.
-        window: Number of days in which a patient counts once.
+        window: Number of days within which all images of a patient count as one value.
 
     Returns:
         Definition of the figures that are monitored in the whole log.

@@ -143,7 +143,7 @@ def evaluate_shares(
 
     Args:
         systems: Runs of each system, one for each split.
-        test_set: Test images with their truth.
+        test_set: Test images with their labels, boxes and patients.
         replicates: Number of resamples of patients.
         advance: Function that is called once for each evaluated run.
 

@@ -48,7 +48,7 @@ class Pair:
         data_set: Name of the data set.
         home: True if the system was trained on this data set.
         names: For each finding that the system learned, its name in the data set.
-        test_set: Test images with their truth.
+        test_set: Test images with their labels, boxes and patients.
         decision: Decision from the data set that it was trained on; None if there is none.
     """
 

@@ -209,7 +209,7 @@ def common_images_of_predictions(
 
     Args:
         models: Predictions of each model by display name.
-        split: The split whose test images are evaluated.
+        split: Data set, target and split whose test images are evaluated.
         images: ``all`` refuses models that ran on different test images; ``common`` takes the
             images on which all models ran.
 
@@ -237,7 +237,7 @@ def compare_predictions(
     Args:
         systems: Predictions by display name, the reference system first; several training seeds of
             one system as a sequence.
-        split: The split whose test images are evaluated.
+        split: Data set, target and split whose test images are evaluated.
         images: ``all`` refuses systems that ran on different test images; ``common`` takes the
             images on which all systems ran.
         **options: Further keywords of `compare_systems`.
@@ -267,7 +267,7 @@ def with_audit(background: Background, split: LabelledSplit) -> Background:
 
     Args:
         background: Background of the comparison.
-        split: The split whose test images are evaluated.
+        split: Data set, target and split whose test images are evaluated.
 
     Returns:
         The background with the errors; unchanged for a data set in memory.
@@ -290,7 +290,7 @@ def pilot_of_predictions(
 
     Args:
         systems: Predictions by display name; several training seeds of one system as a sequence.
-        split: The split whose test images are evaluated.
+        split: Data set, target and split whose test images are evaluated.
 
     Returns:
         Contributions to the AUROC for each training seed of each system.

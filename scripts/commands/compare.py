@@ -300,7 +300,7 @@ class ReportRequest:
 
         Args:
             systems: Systems that are compared.
-            test_set: Test images with their truth.
+            test_set: Test images with their labels, boxes and patients.
             out: Report folder, which holds the predictions and decisions of systems that were given
                 as runs.
 

@@ -77,8 +77,8 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
 
     Args:
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
-        source: Facts about the source image.
-        algorithms: Systems that answered.
+        source: Header facts of the image that was answered, such as patient, study and UIDs.
+        algorithms: Name and settings of each system that answered.
     """
     header = source.header
     names = ", ".join(algorithm.name for algorithm in algorithms)
@@ -118,7 +118,7 @@ def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> 
     Args:
         source_uid: SOP Instance UID of the source image.
         kind: ``sr`` or ``sc``.
-        algorithms: Systems that answered.
+        algorithms: Name and settings of each system that answered.
     """
     return derived_uid("instance", kind, str(source_uid), _as_json(algorithms))
 

@@ -193,7 +193,7 @@ class Journal:
 
         Args:
             study: Digest of the study.
-            modalities: Modalities of the search.
+            modalities: DICOM codes of the modalities to search, such as ``CR`` and ``DX``.
 
         Returns:
             Digests of the images.
@@ -207,7 +207,7 @@ class Journal:
 
         Args:
             study: Digest of the study.
-            modalities: Modalities of the search.
+            modalities: DICOM codes of the modalities to search, such as ``CR`` and ``DX``.
             since: First study date of the search.
             images: Digests of the images.
         """
@@ -219,7 +219,7 @@ class Journal:
         """Return the studies with images that earlier searches found.
 
         Args:
-            modalities: Modalities of the search.
+            modalities: DICOM codes of the modalities to search, such as ``CR`` and ``DX``.
             since: First study date. Only searches from this date on or from a later one count.
 
         Returns:
