@@ -113,7 +113,7 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
 
     Args:
         out: Folder of the data set.
-        settings: Settings of the data set.
+        settings: Options of the user by name. A folder that was made with other options is refused.
         add: True if new images of the source are to be added; a changed source is then no error.
 
     Returns:
@@ -158,7 +158,7 @@ def begin_set(out: Path, settings: dict[str, Any]) -> Path:
 
     Args:
         out: Folder of the data set.
-        settings: Settings of the data set.
+        settings: Options of the user by name, by which a later call recognises that it is the same.
 
     Returns:
         Folder for temporary files.
@@ -183,13 +183,13 @@ def write_set(
 
     Args:
         out: Folder of the data set.
-        tables: Complete tables.
+        tables: Complete tables: images, findings, boxes and others.
         decode: Decode table: one row for each image, with what was done to its pixels and what was
             measured on them.
-        plan: Choices of the user.
+        plan: Name, options and split rule of the user.
         measure_shortcuts: Function that measures, for the audit, how well metadata and image
             borders predict each target. None omits this check.
-        engine: Engine that decodes images which may be copies of each other.
+        engine: Processes or machines that decode images which may be copies of each other.
     """
     ids: dict[str, Any] = {
         **DataSet.digests(tables.images, tables.findings, tables.boxes, tables.box_coverage)

@@ -32,7 +32,7 @@ def read_exclusions(path: Path) -> pd.DataFrame:
 
 
 def exclude_listed(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceTables:
-    """Move the listed images from all tables to the ``excluded`` table.
+    """Remove the images that the user lists from all tables, and enter them into ``excluded``.
 
     Args:
         tables: Tables that were read from the source: images, findings, boxes and others.

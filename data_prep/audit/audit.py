@@ -120,7 +120,7 @@ class Audit:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row for each problem, the most serious first."""
+        """Table of the problems, one row each, the most serious first."""
         names = ["severity", "message", "split", "count", "unit", "examples", "advice"]
         rows = [{name: getattr(problem, name) for name in names} for problem in self.problems]
         table = pd.DataFrame(rows, columns=names)
@@ -159,7 +159,7 @@ class Audit:
 
     @property
     def exclusions(self) -> pd.DataFrame:
-        """Table ``image_id, reason`` of the images that the advice suggests to leave out."""
+        """Images that the advice of the problems suggests to leave out: ``image_id, reason``."""
         reasons: dict[str, str] = {}
         for problem in self.problems:
             n_kept = _N_KEPT.get(problem.check)
@@ -173,17 +173,31 @@ class Audit:
         return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype=TEXT)
 
     def for_split(self, name: str) -> Self:
-        """Return the audit of one split, with its problems and those of the whole data set."""
+        """Return the part of the audit that concerns one split.
+
+        It has the problems of this split and those of the whole data set.
+
+        Args:
+            name: Name of the split.
+        """
         kept = tuple(problem for problem in self.problems if problem.split in ("", name))
         return replace(self, problems=kept, checked={**self.checked, "splits": 1})
 
     def write(self, path: Path) -> None:
-        """Write ``audit.json``."""
+        """Write ``audit.json``.
+
+        Args:
+            path: File to write.
+        """
         write_json(path, "audit", self.to_dict())
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read ``audit.json``."""
+        """Read ``audit.json``.
+
+        Args:
+            path: File ``audit.json`` of a data set.
+        """
         content = read_json(Path(path), "audit")
         problems = tuple(_problem(row) for row in content["problems"])
         return cls(problems, content["checked"], content.get("facts", {}))
@@ -213,7 +227,7 @@ def audit(
         measure_shortcuts: Function that measures how well metadata and image borders predict each
             target, from images, decode table and labels (one column for each target). Without it
             shortcuts are not checked.
-        engine: Engine that decodes images which may be copies.
+        engine: Processes or machines that decode images which may be copies of each other.
 
     Returns:
         The problems, the most serious first, and figures of the data set.
@@ -297,7 +311,10 @@ def redraw_command(folder: Path, name: str) -> str:
 
 
 def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
-    """Audit a data set whose splits changed, with the stored shortcuts if nothing else changed.
+    """Audit a data set again after its splits have changed.
+
+    The measured shortcuts (how well metadata predict the label) are taken from the stored audit,
+    unless images or labels have changed.
 
     Args:
         dataset: A prepared data set.
@@ -323,7 +340,8 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
         split: Name of the split.
 
     Returns:
-        The errors, or None if no stored audit covers the split.
+        Problems of severity ``error`` that concern the split; None if no stored audit covers the
+        split as it is now.
     """
     path = dataset.folder / AUDIT
     if not path.is_file():
@@ -339,9 +357,10 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
 def require_no_errors(
     dataset: DataSet, split: str, *, despite_errors: bool = False
 ) -> tuple[bool, tuple[str, ...]]:
-    """Check that the audit found no error in a split.
+    """Check that the stored audit of a data set found no error in a split.
 
-    If there is no stored audit of the split, only patients and equal images are compared.
+    If no stored audit covers the split, the function only checks that no patient and no copy of an
+    image has two roles.
 
     Args:
         dataset: Data set that has the split.

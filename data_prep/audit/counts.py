@@ -88,12 +88,13 @@ def count_prevalence(
 
 
 def expected_image_leak(images: pd.DataFrame) -> dict[str, Any]:
-    """Compute how many test images would have a sibling in training if a split ignored patients.
+    """Compute how many test images would leak if a split were drawn by image instead of by patient.
 
-    A sibling is another image of the same patient. If ``m`` of ``N`` images are drawn for test, a
-    test image of a patient with ``k`` images has all its siblings in test with probability
-    ``(m-1)(m-2)...(m-k+1) / ((N-1)(N-2)...(N-k+1))``. The expected share of leaking test images is
-    1 minus the mean of this probability over all images. The result is exact.
+    A sibling is another image of the same patient. A test image leaks if it has a sibling in
+    training. If ``m`` of ``N`` images are drawn for test, a test image of a patient with ``k``
+    images has all its siblings in test with probability ``(m-1)(m-2)...(m-k+1) /
+    ((N-1)(N-2)...(N-k+1))``. The expected share of leaking test images is 1 minus the mean of this
+    probability over all images. The result is exact.
 
     Args:
         images: Images table: one row for each image, with patient, path and size.

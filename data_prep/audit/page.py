@@ -83,7 +83,14 @@ def first_step(problems: Iterable[Problem]) -> str:
 
 
 def severity_counts(counts: dict[str, int]) -> list[tuple[str, str]]:
-    """Return each severity that occurs, with a text of its count and its meaning."""
+    """Return each severity that occurs, with a text of its count and its meaning.
+
+    Args:
+        counts: Number of problems by severity (``error``, ``warning``, ``info``).
+
+    Returns:
+        Pairs of the severity and a text, in the order of seriousness.
+    """
     return [(s, f"{counts[s]} {_MEANINGS[s][counts[s] > 1]}") for s in SEVERITIES if counts[s]]
 
 

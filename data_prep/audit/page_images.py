@@ -67,6 +67,9 @@ def label_texts(dataset: DataSet) -> pd.Series:
     """Return a text with the positive targets of each image, by image id.
 
     The text is "negative" or "unlabelled" for an image without positive targets.
+
+    Args:
+        dataset: A prepared data set.
     """
     labels = {t.display_name: dataset.labels(t) for t in dataset.targets.values()}
     ids = pd.Index(dataset.images["image_id"])
@@ -91,7 +94,15 @@ def roles_by_image(dataset: DataSet, split: str) -> pd.Series:
 
 
 def excluded_boxes(dataset: DataSet) -> pd.DataFrame:
-    """Return the digest of each excluded file and the invalid box that excluded it, by path."""
+    """Return, for each excluded image file, the invalid box because of which it was excluded.
+
+    Args:
+        dataset: A prepared data set.
+
+    Returns:
+        Table indexed by path, with the digest ``file_sha256`` and the edges ``x1, y1, x2, y2`` in
+        px; the edges are missing if another reason excluded the file.
+    """
     table = dataset.optional_table("excluded").drop_duplicates("path").set_index("path")
     return table.reindex(columns=["file_sha256", *EDGES])
 
@@ -118,7 +129,10 @@ def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
 
 
 class PageImages:
-    """Images that the page of an audit shows, up to a largest number."""
+    """Small images of the cases of an audit's problems, for its HTML page.
+
+    At most a fixed number of images is shown.
+    """
 
     def __init__(self, dataset: DataSet, pixels: bool) -> None:
         self.read: ImageReader | None = open_images(dataset)[0] if pixels else None
@@ -138,7 +152,14 @@ class PageImages:
         self.roles_of = cache(partial(roles_by_image, dataset))
 
     def cases(self, problem: Problem) -> list[list[PageImage]]:
-        """Return the images of a problem, one list for each case; empty if none are shown."""
+        """Return the images that the page shows for a problem.
+
+        Args:
+            problem: Problem of the audit.
+
+        Returns:
+            One list of images for each case; empty if no image can be shown.
+        """
         if self.read is None:
             return []
         self.roles = self.roles_of(problem.split)

@@ -64,7 +64,7 @@ class Move(NamedTuple):
     shift_y: int
 
     def matrix(self, x: float, y: float) -> np.ndarray:
-        """Return the matrix of shape `(2, 3)` that moves points.
+        """Return the affine matrix of shape `(2, 3)` that moves points of an image.
 
         Args:
             x: Position of the image centre along x, px.
@@ -83,7 +83,14 @@ class Move(NamedTuple):
         return np.array([[xx, xy, to_x - xx * x - xy * y], [yx, yy, to_y - yx * x - yy * y]])
 
     def pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Move an image. Areas that come from outside the image become black."""
+        """Move an image. Areas that come from outside the image become black.
+
+        Args:
+            pixels: Grey values, uint8 (H, W).
+
+        Returns:
+            The moved image, of the same shape.
+        """
         height, width = pixels.shape
         matrix = self.matrix((width - 1) / 2, (height - 1) / 2)  # centres of pixels
         # A warp reads across rows, which is slow unless they are in a cache: copy them first.
@@ -93,7 +100,7 @@ class Move(NamedTuple):
         """Move boxes.
 
         A lesion fills an ellipse rather than the corners of its box. The new box therefore encloses
-        the moved ellipse.
+        the moved ellipse, not the moved corners.
 
         Args:
             boxes: Boxes ``xyxy``, px, shape ``(N, 4)``.
@@ -208,7 +215,14 @@ class Augmentation:
         )
 
     def draw_greys(self, rng: random.Random) -> tuple[float, float]:
-        """Draw the factor for the grey levels, and the number that is then added to them."""
+        """Draw the random change of the grey values of an image.
+
+        Args:
+            rng: Random generator.
+
+        Returns:
+            Factor by which grey values are multiplied, and number that is then added to them.
+        """
         contrast = 1 + rng.uniform(-self.contrast, self.contrast)
         return contrast, 255 * rng.uniform(-self.brightness, self.brightness)
 

@@ -38,6 +38,9 @@ class DroppedBoxes(NamedTuple):
     def plus(self, other: DroppedBoxes) -> DroppedBoxes:
         """Return the sums of these counts and other counts.
 
+        Args:
+            other: Counts of other images.
+
         Example:
             >>> DroppedBoxes(3, 1).plus(DroppedBoxes(2, 0, 1)).total
             2
@@ -60,7 +63,7 @@ class DroppedBoxes(NamedTuple):
         return {"given": counts.pop("n_boxes"), **counts}
 
     def sentence(self) -> str:
-        """Return the counts as a clause of a sentence.
+        """Return a clause that says how many boxes were dropped and why, for a message.
 
         Example:
             >>> DroppedBoxes(10, 1, 2).sentence()

@@ -54,6 +54,9 @@ class Boxes:
     def joined(cls, parts: Sequence[Boxes]) -> Boxes:
         """Join several sets of boxes into one, in their order, as float64.
 
+        Args:
+            parts: Sets of boxes in the same pixels.
+
         Example:
             >>> len(Boxes.joined([]))
             0

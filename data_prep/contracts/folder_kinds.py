@@ -152,10 +152,13 @@ FOLDER_KINDS = (
 
 
 def kind_of_file(file_kind: str) -> FolderKind | None:
-    """Return the kind of folder that contains files of a kind; None if no kind of folder does.
+    """Return the kind of folder that contains a kind of file, such as ``run`` for a guard.
 
     Args:
         file_kind: Kind of a JSON record, a table or another file.
+
+    Returns:
+        The kind of folder; None if the file belongs to no kind of folder.
 
     Example:
         >>> kind_of_file("guard").command_line

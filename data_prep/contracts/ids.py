@@ -63,7 +63,7 @@ def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np
 
 
 def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
-    """Replace each text by another.
+    """Replace each text of a column by its new name.
 
     The function gives the same as ``values.map(names)``, without a Python object for each value.
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, V
 
 
 class Record(BaseModel):
-    """Base class of the models of JSON objects in folders."""
+    """Base class of the models that check the JSON files in folders, one model for each file."""
 
     model_config = ConfigDict(strict=True, defer_build=True, protected_namespaces=())
 

@@ -70,10 +70,10 @@ class NearDuplicates:
     complete: bool
 
     def copy_keys(self, decode: pd.DataFrame) -> pd.Series:
-        """Return a key for each image, which all its copies share, whether equal or nearly equal.
+        """Return a key for each image that is the same for all its equal or nearly equal copies.
 
         Args:
-            decode: The decode table, with ``image_id`` and ``pixel_sha256``.
+            decode: Decode table with ``image_id`` and ``pixel_sha256``, the digest of the pixels.
 
         Returns:
             Keys indexed by ``image_id``. A split gives all images of one key the same role.
@@ -93,9 +93,10 @@ def find_near_duplicates(
     """Find copies that were brightened, compressed, resized, stretched, turned or inverted.
 
     Args:
-        decode: The decode table. Without ``perceptual_hash`` nothing is found.
-        read: Function that returns an image by its id, uint8 ``(H, W)``. Without it, fingerprints
-            alone decide.
+        decode: Decode table with the fingerprint ``perceptual_hash`` of each image. Without this
+            column nothing is found.
+        read: Function that returns an image by its id, uint8 ``(H, W)``. If it is None, the
+            fingerprints alone decide.
         max_images: Largest number of images to read. Those of undecided pairs are read first.
         read_many: Function that returns several small images (see `small_image`) by their ids, in
             order. It is used in place of `read`.
@@ -128,9 +129,8 @@ def near_duplicates_from_pairs(
     """Restore the result of a search from its stored pairs and counts.
 
     Args:
-        decode: Decode table: one row for each image, with what was done to its pixels and what was
-            measured on them.
-        pairs: Table of the pairs of near duplicates.
+        decode: Decode table, with the digest of each image's pixels.
+        pairs: Table of the pairs that the search found.
         candidates: Number of pairs with similar fingerprints.
         undecided: Number of these pairs whose pixels were not compared.
         complete: True if all similar fingerprints were compared.
@@ -240,7 +240,11 @@ def _correlate(
 
 
 def small_image(pixels: np.ndarray) -> np.ndarray:
-    """Scale an image down to the size that the search for copies compares: uint8 ``(128, 128)``."""
+    """Scale an image down to the size that the search for copies compares: uint8 ``(128, 128)``.
+
+    Args:
+        pixels: Grey values, uint8 ``(H, W)``.
+    """
     return squash(pixels, _SIDE)
 
 
@@ -268,7 +272,7 @@ def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def turn_image(pixels: np.ndarray, turn: str) -> np.ndarray:
-    """Mirror, flip or invert an image.
+    """Mirror an image, turn it upside down, or invert its grey values.
 
     Args:
         pixels: Image, uint8 ``(H, W)``.

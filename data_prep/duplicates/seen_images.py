@@ -43,8 +43,8 @@ class SeenImages:
         """Look up images among those that a training has seen.
 
         Args:
-            images: Table with columns ``image_id``, ``patient_id`` and, if known, `FINGERPRINTS`.
-                Without fingerprints no copy is found.
+            images: Table of the images to look up, with ``image_id``, ``patient_id`` and, if known,
+                the columns `FINGERPRINTS`. Without fingerprints no copy is found.
             seen: Table of the training images with the same columns.
         """
         named = images["image_id"].isin(seen["image_id"])

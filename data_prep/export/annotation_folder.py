@@ -53,7 +53,11 @@ class AnnotationFolder:
         path.write_text(text, encoding="utf-8")
 
     def file_name_of(self, image: ImageEntry) -> str:
-        """Return the file name of an image: its id with the suffix of its file or rendering."""
+        """Return the file name of an image: its id with the suffix of its file or rendering.
+
+        Args:
+            image: The image.
+        """
         if self.renders:
             return image.stem + SUFFIXES[self.mode]
         path = Path(image.file or "")
@@ -103,7 +107,7 @@ class AnnotationFolder:
             self.advance(1)
 
     def note_loss(self, number: int, text: str) -> None:
-        """Record what the format cannot hold, as a sentence with its number of cases.
+        """Record labels that the format cannot hold, as a sentence with the number of cases.
 
         Args:
             number: Number of cases; 0 records nothing.

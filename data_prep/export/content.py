@@ -92,7 +92,7 @@ class AnnotationContent:
         return (ImageEntry(*row) for row in rows)
 
     def known_facts(self) -> list[str]:
-        """Return the columns besides ids and labels that have a value for at least one image."""
+        """Return the columns of facts, such as sex and age, that are known for any image."""
         free = [c for c in self.images.columns if c.startswith("x_")]
         several = ["source"] if self.images["source"].nunique() > 1 else []
         known = [c for c in (*_FACTS, *free) if c in self.images and self.images[c].notna().any()]
@@ -174,7 +174,7 @@ def select_content(
     Args:
         dataset: A prepared data set.
         split: Name of the split whose roles are exported; None exports no roles.
-        reader: Reader whose labels are exported as those of the reference.
+        reader: Reader whose labels are exported as those of the reference standard.
         target: Target whose findings are exported; None exports all findings.
         predicted: Tables ``findings``, ``boxes`` and ``box_coverage`` of a system's predictions,
             which are exported in place of the labels; None exports the labels.

@@ -51,7 +51,7 @@ class MarkNotes:
     unread: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
-        """Return one sentence for each kind of note."""
+        """Return one sentence for each kind of mark that could not be read."""
         notes = [counted_phrase(n, text) for text, n in self.counts.items() if n]
         images = list(dict.fromkeys(self.unread))
         if images:
@@ -86,6 +86,9 @@ def box_cells(
         notes: Notes, in which shapes without an upright box are counted.
         scale: Factor from the unit of the shape to px, for x and y.
         turns: Centre of a rotation: the "middle" of the shape or its upper left "corner".
+
+    Returns:
+        Cells of one row of a label table, by column.
     """
 
     def numbers(*names: str) -> Any:

@@ -56,7 +56,11 @@ class LabelRows:
     boxes: list[tuple[Any, ...]] = field(default_factory=list)
 
     def add(self, other: LabelRows) -> None:
-        """Append the rows of another object."""
+        """Append the rows of another object.
+
+        Args:
+            other: Rows to append.
+        """
         self.states += other.states
         self.coverage += other.coverage
         self.boxes += other.boxes
@@ -65,7 +69,7 @@ class LabelRows:
 def image_objects(
     images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, box_coverage: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
-    """Yield the ``cxr`` object of each image.
+    """Yield an object ``cxr`` for each image: facts and labels that a standard format cannot hold.
 
     Args:
         images: The images table, which gives the order.
@@ -107,7 +111,7 @@ def image_objects(
 
 
 def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any], LabelRows]:
-    """Read the ``cxr`` object of one image.
+    """Read the object ``cxr`` of one image, which a file that this program exported contains.
 
     Args:
         value: The object.
@@ -149,7 +153,7 @@ def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any
 
 
 def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, Any]:
-    """Build the ``cxr`` object of a whole data set.
+    """Build the object ``cxr`` of a whole data set, which an exported file contains.
 
     Args:
         targets: Targets by name, as ``dataset.json`` stores them.
@@ -166,7 +170,7 @@ def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, An
 
 
 def read_set_object(value: Any, where: str) -> dict[str, Any]:
-    """Read the ``cxr`` object of a whole data set.
+    """Read the object ``cxr`` of a whole data set, which an exported file contains.
 
     Args:
         value: The object, as JSON gives it.

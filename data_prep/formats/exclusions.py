@@ -67,7 +67,7 @@ class Exclusions:
         return frame[~is_member(frame[key], list(self.reasons))].reset_index(drop=True)
 
     def table(self, paths: Mapping[str, str], stage: str = "labels") -> pd.DataFrame:
-        """Return the ``excluded`` table.
+        """Return the table of excluded images as a data set stores it: ``path, stage, reason``.
 
         Args:
             paths: Path of each image, by its id. An image without a path is listed by its id.

@@ -43,7 +43,7 @@ _MOST_LABELS = 8
 
 @dataclass
 class LabelTable:
-    """Label table of the user, with the roles of its columns.
+    """Label table of the user, with what each column contains (the role of the column).
 
     Attributes:
         path: Path of the table.
@@ -93,13 +93,20 @@ class LabelTable:
             self.names |= dict.fromkeys(assigned, finding)
 
     def has(self, role: str) -> bool:
-        """Return True if a column has the role."""
+        """Return True if a column has the role.
+
+        Args:
+            role: Role of a column, such as ``label``.
+        """
         return bool(self.columns.get(role))
 
     def cells(self, role: str) -> pd.Series:
-        """Return the cells of a role, translated into standard terms.
+        """Return the cells of the column with a role, translated into standard terms.
 
         If several columns have the role, the first one with content counts in each row.
+
+        Args:
+            role: Role of a column, such as ``view``.
         """
         cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
         for column in self.columns.get(role, ()):
@@ -111,7 +118,7 @@ class LabelTable:
         return cells.where(~is_member(lower, list(meanings)), renamed(lower, meanings))
 
     def describe_labels(self, *, quoted: bool = True) -> list[str]:
-        """Return lines that describe how labels without a finding are understood.
+        """Return lines that say how each label is understood that is not the name of a finding.
 
         Args:
             quoted: True quotes cells. False shows only labels that ``columns.toml`` contains.
@@ -145,7 +152,7 @@ class LabelTable:
 
     @property
     def box_roles(self) -> set[str]:
-        """Roles of box edges, sides and centres for which the table has a column."""
+        """Roles of edges, sides and centres of boxes for which the table has a column."""
         return {role for role in BOX_ROLES if self.has(role)}
 
     @property
@@ -155,11 +162,15 @@ class LabelTable:
         return [column for column in self.text.columns if column not in used]
 
     def finding(self, column: str) -> str:
-        """Return the name of the finding that a column states."""
+        """Return the name of the finding that a column states.
+
+        Args:
+            column: Name of the column.
+        """
         return self.names.get(column) or class_finding(column, str(self.path))
 
     def lines(self, *, quoted: bool = True) -> list[str]:
-        """Return lines of text that show the recognised columns.
+        """Return lines of text that show which columns were recognised, and with which role.
 
         Args:
             quoted: True also shows the first three rows.
@@ -195,11 +206,14 @@ def _plain_name(cell: str) -> str:
 
 
 def absent_finding(name: str, classes: Collection[str]) -> str:
-    """Return the finding whose absence a class such as ``no_mass`` states; "" for other classes.
+    """Return the finding whose absence a class name such as ``no_mass`` states.
 
     Args:
         name: Class name.
         classes: All class names of the labels.
+
+    Returns:
+        Name of the finding; "" if the class states no absence.
 
     Example:
         >>> absent_finding("no_mass", ["mass"]), absent_finding("non_mass", ["nodule"])
@@ -291,7 +305,11 @@ def _find_findings(table: LabelTable, class_names: Sequence[str], every: bool) -
 
 
 def holds_states(cells: pd.Series) -> bool:
-    """Return True if every cell with content is a state such as 1, 0, present or absent."""
+    """Return True if every cell with content is a state such as 1, 0, present or absent.
+
+    Args:
+        cells: Cells of a column as text.
+    """
     filled = cells[cells != ""].str.lower()
     return len(filled) > 0 and bool(is_member(filled, list(STATE_OF_TEXT)).all())
 

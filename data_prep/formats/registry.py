@@ -112,7 +112,11 @@ def _require_folder(source: Path) -> None:
 
 
 def likely_format(folder: Path) -> str | None:
-    """Return the name of the first format that fits a folder; None if no format fits."""
+    """Return the name of the first format that fits a folder; None if no format fits.
+
+    Args:
+        folder: Source folder.
+    """
     return next((name for name, record in FORMATS.items() if record.detect(folder)), None)
 
 

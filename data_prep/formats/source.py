@@ -130,7 +130,7 @@ class SourceTables:
         return replace(self, targets={**self.targets, **added})
 
     def reader_notes(self, rule: str) -> list[str]:
-        """Return notes on how often the readers differ, and on what the reference lacks.
+        """Return notes on how often readers disagree, and on labels that the reference lacks.
 
         Args:
             rule: Rule that joined the readers to the reference, as in ``--reference``.
@@ -417,7 +417,7 @@ class SourceBuilder:
         files: pd.DataFrame | None = None,
         **tables: pd.DataFrame | None,
     ) -> SourceTables:
-        """Build the tables of the source.
+        """Build the tables of the source from those of its images that are not excluded.
 
         Args:
             images: Images that are not excluded.
@@ -452,7 +452,7 @@ class SourceBuilder:
 
 
 def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame:
-    """Build rows of the reference reader: ``image_id, finding, reader`` and further columns.
+    """Build rows of the reader ``reference`` for a table of findings or boxes.
 
     Args:
         image_ids: Ids of N images.

@@ -143,7 +143,7 @@ def _published_paths(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple
 
 
 class PredictionLineError(Exception):
-    """A line of a label file has a confidence, so the file holds predictions instead of labels."""
+    """A line of a YOLO file has a confidence, so the file contains predictions and no labels."""
 
 
 def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:

@@ -51,7 +51,7 @@ class Codestream(NamedTuple):
 
     @property
     def is_read_by_libjpeg(self) -> bool:
-        """True for a JPEG of 8 bits whose process libjpeg-turbo can decode."""
+        """True for a JPEG of 8 bits that the library libjpeg-turbo can decode."""
         return self.bits == 8 and self.process in SEQUENTIAL | PROGRESSIVE
 
 
@@ -101,7 +101,14 @@ def _read_jpeg2000(start: bytes) -> Codestream | None:
 
 
 def find_jpeg2000(frame: bytes) -> int:
-    """Return the position of a JPEG 2000 codestream, also inside a JP2 file; -1 if none."""
+    """Return the byte at which a JPEG 2000 codestream begins, also inside a JP2 file.
+
+    Args:
+        frame: Bytes of the file.
+
+    Returns:
+        Position from 0; -1 if there is no codestream.
+    """
     return frame.find(_START_OF_JPEG2000, 0, _JP2_BOXES_BYTES)
 
 
@@ -120,7 +127,11 @@ class Segment(NamedTuple):
 
 
 def segments(frame: bytes) -> Iterator[Segment]:
-    """Yield the segments of a JPEG up to its end marker."""
+    """Yield the segments (marker, parameters and data) of a JPEG up to its end marker.
+
+    Args:
+        frame: Bytes of the JPEG.
+    """
     match = _MARKER.search(frame, 2)
     while match and frame[match.end() - 1] != _END_OF_IMAGE:
         start = match.end()

@@ -26,7 +26,7 @@ def hash_to_unit_interval(names: Iterable[str], seed: int, purpose: str) -> np.n
     Args:
         names: Names, such as patient ids.
         seed: Seed of the hash.
-        purpose: Text that gives other numbers for another purpose.
+        purpose: Text that makes the numbers of one use independent of those of another use.
 
     Example:
         >>> hash_to_unit_interval(["nih:00000001"], 0, "role").round(4).tolist()

@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
-    """Return the class of each image, which a split balances.
+    """Return the class of each image, such as its rarest finding, which a split balances.
 
     The class is ``x_class`` if the source states one. Otherwise it is the rarest present finding of
     the image, or ``absent`` if it has none.
@@ -41,7 +41,7 @@ def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
 
 
 def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
-    """Return the strata that a split balances.
+    """Return the groups of like images (strata) of which every role should get its share.
 
     Args:
         images: Images table: one row for each image, with patient, path and size.

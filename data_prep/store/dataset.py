@@ -387,6 +387,9 @@ class DataSet:
     def split(self, name: str = "default") -> pd.DataFrame:
         """Return a split by its name.
 
+        Args:
+            name: Name of the split.
+
         Returns:
             One row for each image, with ``image_id``, ``role`` and ``fold``.
 
@@ -404,7 +407,11 @@ class DataSet:
         return table
 
     def split_rule(self, name: str) -> dict[str, Any]:
-        """Return the record of how a split was made; empty if it was not recorded."""
+        """Return the record of how a split was made; empty if it was not recorded.
+
+        Args:
+            name: Name of the split.
+        """
         path = self.folder / "splits" / f"{name}.json"
         return dict(read_json(path, "split").get("how") or {}) if path.is_file() else {}
 
@@ -420,6 +427,9 @@ class DataSet:
 
     def labels(self, target: Target) -> pd.Series:
         """Return the label of each image for a target.
+
+        Args:
+            target: Target of the data set.
 
         Returns:
             1.0 for positive, 0.0 for negative and NaN for unknown, indexed by ``image_id`` in the
@@ -443,6 +453,9 @@ class DataSet:
 
         Detectors learn, and localisation is evaluated, only on these images.
 
+        Args:
+            target: Target of the data set.
+
         Returns:
             Ids of images with a known label.
         """
@@ -460,7 +473,10 @@ class DataSet:
         return labelled[~is_member(labelled, incomplete)]
 
     def target_boxes(self, target: Target) -> pd.DataFrame:
-        """Return the boxes of a target on the images that `boxes_trusted` returns.
+        """Return the boxes of a target on images on which every lesion has a box.
+
+        Args:
+            target: Target of the data set.
 
         Returns:
             A table with columns ``image_id, finding, x1, y1, x2, y2``, px of the original image.
@@ -535,6 +551,9 @@ class DataSet:
     def image_path(self, image_id: str) -> Path:
         """Return the path of the file of an image.
 
+        Args:
+            image_id: Id of the image.
+
         Raises:
             InputError: The image is unknown or has no file.
         """
@@ -546,6 +565,9 @@ class DataSet:
     def image_file(self, image_id: str) -> ImageFile:
         """Return the file of an image, with the facts that reading it needs.
 
+        Args:
+            image_id: Id of the image.
+
         Raises:
             InputError: The image is unknown or has no file.
         """
@@ -554,6 +576,9 @@ class DataSet:
 
     def read_original(self, image_id: str) -> np.ndarray:
         """Decode an image at its original size, as a viewer displays it.
+
+        Args:
+            image_id: Id of the image.
 
         Returns:
             Grey levels, uint8, shape ``(H, W)``.
@@ -564,7 +589,7 @@ class DataSet:
         return self.image_file(image_id).read()
 
     def store(self, size: int) -> PixelStore:
-        """Open the pixel store of an image size.
+        """Open the stored square images of a size (the pixel store).
 
         Args:
             size: Side of the square images, px.
@@ -577,7 +602,7 @@ class DataSet:
         return PixelStore.open(store_folder(self.folder, size))
 
     def make_store(self, size: int, progress: Progress, engine: Engine | None = None) -> PixelStore:
-        """Open the pixel store of an image size, after decoding the images that it lacks.
+        """Open the stored square images of a size, after decoding those that are missing.
 
         If another command is decoding the same images, the call waits for it.
 

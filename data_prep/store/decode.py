@@ -85,7 +85,7 @@ def decode_all(
 
     Args:
         tasks: Files to decode.
-        engine: Engine that decodes; see `data_prep.work.engine`.
+        engine: Processes or machines that decode; see `data_prep.work.engine`.
         reads: Folders of the files, which every machine must be able to read.
 
     Yields:

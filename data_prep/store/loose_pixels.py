@@ -60,9 +60,17 @@ class LoosePixels:
         )
 
     def image(self, image_id: str) -> np.ndarray:
-        """Return a square image, uint8, shape ``(S, S)``."""
+        """Return a square image, uint8, shape ``(S, S)``.
+
+        Args:
+            image_id: Id of the image.
+        """
         return self.images[image_id]
 
     def placement(self, image_id: str) -> Placement:
-        """Return the position of the original image in its square."""
+        """Return the position of the original image in its square.
+
+        Args:
+            image_id: Id of the image.
+        """
         return self.placements[image_id]

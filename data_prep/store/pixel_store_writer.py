@@ -64,7 +64,7 @@ class _IndexRow(NamedTuple):
 
 
 class PixelStoreWriter:
-    """A context manager that adds images to a pixel store.
+    """A context manager that adds square images to a pixel store, the stored images of a data set.
 
     A normal end of the ``with`` block completes the store. An exception, including Ctrl-C, keeps
     the images that were added and leaves the store incomplete, so that the next writer continues.

@@ -55,7 +55,7 @@ class Part:
     tables: Mapping[str, pd.DataFrame]
 
     def with_findings(self, names: Mapping[str, str] | None) -> Part:
-        """Return the part with some findings only, under new names.
+        """Return the part with the predictions of some findings only, under new names.
 
         Args:
             names: New name by the name in this part. Findings that are not among the keys are

@@ -104,7 +104,7 @@ class Preprocess:
 
     @property
     def spec(self) -> str:
-        """Name of the pixel store that holds images of this size."""
+        """Name of the folder with the square images of this size, such as ``letterbox-512``."""
         return store_spec(self.size)
 
     def normalise(self, images: Pixels) -> Pixels:
@@ -124,12 +124,19 @@ class Preprocess:
         return (images - 255.0 * self.mean) / (255.0 * self.std)
 
     def to_json(self, path: Path) -> None:
-        """Write ``preprocess.json``."""
+        """Write ``preprocess.json``.
+
+        Args:
+            path: File to write.
+        """
         write_json(path, "preprocess", {"resize": "letterbox", **asdict(self)})
 
     @classmethod
     def from_json(cls, path: Path) -> Self:
         """Read ``preprocess.json``.
+
+        Args:
+            path: File ``preprocess.json`` of a run.
 
         Raises:
             InputError: The file is missing or broken.
@@ -142,7 +149,7 @@ class Preprocess:
 
 
 def store_spec(size: int) -> str:
-    """Return the name of the pixel store for an image size.
+    """Return the name of the folder with the stored square images of a size.
 
     Args:
         size: Side of the square images, px.

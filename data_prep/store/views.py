@@ -39,7 +39,7 @@ class View:
 
     @property
     def name(self) -> str:
-        """Name of the view as a user writes it; ``plain`` for the unchanged image."""
+        """Name of the view as a user writes it, such as ``flip``; ``plain`` for no change."""
         if self.flip:
             return "flip"
         return "plain" if self.scale == 1.0 else f"scale{self.scale:g}"
@@ -89,7 +89,7 @@ class View:
 
 
 def parse_views(text: str) -> tuple[View, ...]:
-    """Read the value of the option ``--tta``.
+    """Read the option ``--tta``, which lists changed copies of an image that are predicted, too.
 
     Args:
         text: Names of views with commas, such as ``flip,scale0.8``.

@@ -51,7 +51,11 @@ class Canvas:
         return np.array([[cosine, sine], [-sine, cosine]])
 
     def to_px(self, points: Points) -> Points:
-        """Convert points from thorax units, shape `(..., 2)`, to continuous pixel coordinates."""
+        """Convert points from thorax units, shape `(..., 2)`, to continuous pixel coordinates.
+
+        Args:
+            points: Points x, y in thorax units (1 is the width of the image), shape `(..., 2)`.
+        """
         centred = np.asarray(points, dtype=np.float64) - np.array([0.0, 0.5])
         turned = centred @ self._turn
         origin = np.array([0.5 + self.shift_x, 0.5 + self.shift_y])
@@ -66,7 +70,11 @@ class Canvas:
         return np.zeros((self.size, self.size), np.uint8)
 
     def width_px(self, width: float) -> float:
-        """Convert a length in thorax units to px."""
+        """Convert a length in thorax units to px.
+
+        Args:
+            width: Length in thorax units; 1 is the width of the image.
+        """
         return width * self.scale * self.size
 
     def fill(self, *outlines: Points) -> Field:
@@ -120,7 +128,11 @@ class Canvas:
 
 
 def to_field(mask: NDArray[np.uint8]) -> Field:
-    """Convert an 8-bit mask to float32 in [0, 1]."""
+    """Convert an 8-bit mask to float32 in [0, 1].
+
+    Args:
+        mask: Mask from 0 to 255, uint8 (H, W).
+    """
     return mask.astype(np.float32) * np.float32(1 / 255)
 
 
@@ -518,7 +530,7 @@ class Anatomy:
 
 
 def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
-    """Draw a random chest.
+    """Draw the shape of a random chest.
 
     Args:
         rng: Random generator.

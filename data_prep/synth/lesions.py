@@ -81,7 +81,11 @@ class Lesion:
 
 
 def draw_sites(rng: np.random.Generator) -> tuple[Site, ...]:
-    """Draw the positions at which a patient may have lesions, in the order of appearance."""
+    """Draw the positions at which a patient may have lesions, in the order of appearance.
+
+    Args:
+        rng: Random generator.
+    """
     return tuple(_draw_site(rng) for _ in range(CANDIDATES))
 
 

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class CrashError(Exception):
-    """A worker process or its machine ended, and the results of its chunk are lost."""
+    """A worker process or its machine ended, so the results of its chunk of rows are lost."""
 
 
 class TimedResults(NamedTuple, Generic[Result]):
@@ -63,20 +63,38 @@ class Workers(Protocol[Row, Result]):
         """
 
     def send(self, rows: list[Row]) -> Any:
-        """Start the work on a chunk, and return a ticket for `receive`."""
+        """Start the work on a chunk, and return a ticket for `receive`.
+
+        Args:
+            rows: Rows of the chunk.
+
+        Returns:
+            Object that stands for the work in progress.
+        """
 
     def receive(self, ticket: Any) -> TimedResults[Result]:
         """Wait for the results of a chunk.
+
+        Args:
+            ticket: Object from `send`.
 
         Raises:
             CrashError: The worker ended.
         """
 
     def try_alone(self, row: Row) -> SoloTrial[Result]:
-        """Apply the function to one row in a process of its own."""
+        """Apply the function to one row in a process of its own.
+
+        Args:
+            row: The row.
+        """
 
     def cancel(self, tickets: list[Any]) -> None:
-        """Drop the chunks that are still in progress."""
+        """Drop the chunks that are still in progress.
+
+        Args:
+            tickets: Objects from `send`.
+        """
 
 
 def map_in_chunks(

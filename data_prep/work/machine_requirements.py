@@ -42,7 +42,7 @@ class MachineRequirements:
 
     @classmethod
     def from_this_machine(cls, reads: Sequence[Path]) -> MachineRequirements:
-        """Return requirements that equal this machine, which is the driver's.
+        """Return requirements that this machine (the driver, which started the work) fulfils.
 
         Args:
             reads: Files and folders that the work reads. Those in an object store are not checked,
@@ -63,6 +63,9 @@ def prepare_machine(requirements: MachineRequirements) -> None:
     """Check once in a worker process that its machine meets the requirements.
 
     The process then changes to the folder of the driver.
+
+    Args:
+        requirements: Code, packages and files of the machine that started the work.
 
     Raises:
         InputError: The machine has other code or another version of a package, or cannot read a

@@ -123,6 +123,9 @@ def list_files(url: str) -> dict[str, StoredFile]:
 def describe(url: str) -> StoredFile:
     """Return the facts that the object store states about one file.
 
+    Args:
+        url: Address of the file.
+
     Raises:
         FileNotFoundError: There is no such file.
         StoreError: The store refuses or does not answer.
@@ -214,6 +217,9 @@ def send(path: Path, url: str) -> StoredFile:
 def remove(url: str) -> None:
     """Remove one file from an object store. A missing file is no error.
 
+    Args:
+        url: Address of the file.
+
     Raises:
         StoreError: The store refuses or does not answer.
     """
@@ -226,6 +232,9 @@ def abort_uploads(url: str) -> int:
     """Remove the parts of large files below an S3 address that killed programs have sent.
 
     A store keeps, and charges for, the parts of an upload that was never completed.
+
+    Args:
+        url: Address of a folder in an S3 store.
 
     Returns:
         Number of uploads that were aborted; 0 for other stores.
