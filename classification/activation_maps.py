@@ -42,7 +42,7 @@ class _LayerGradients(NamedTuple):
 
 
 def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam") -> ScoredMaps:
-    """Compute the logits of a batch, and a map of the evidence for each finding.
+    """Compute the logits of a batch, and for each finding a map that shows which cells support it.
 
     Args:
         model: The classifier. Its mode does not change.
@@ -54,7 +54,8 @@ def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam")
             method gives the tokens that the last block reads, weighted by their gradients.
 
     Returns:
-        Logits (B, K), maps (B, K, h, w), and the frame of the maps in the image.
+        Logits (B, K), maps (B, K, h, w), and the outer edges of the maps in px of the square
+        images.
 
     Raises:
         InputError: The method is unknown, or the network has no such maps.

@@ -54,7 +54,11 @@ class PooledNorm(nn.Module):
         self.eps = norm.eps
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalise maps, float (B, C, h, w), and return maps of the same shape."""
+        """Normalise maps, float (B, C, h, w), and return maps of the same shape.
+
+        Args:
+            maps: Maps before pooling, float (B, C, h, w).
+        """
         pooled = maps.float().mean(dim=(2, 3))  # (B, C)
         variance = pooled.var(dim=1, correction=0)  # (B,)
         scale = (variance + self.eps).rsqrt()[:, None, None, None]  # (B, 1, 1, 1)
@@ -169,7 +173,14 @@ class TimmTrunk(nn.Module):
         self._side = image_size // self.stride
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Compute maps (B, C, h, w) of pixels, float (B, 3, S, S), normalised as in the head."""
+        """Compute maps (B, C, h, w) of pixels, float (B, 3, S, S), normalised as in the head.
+
+        Args:
+            pixels: Normalised pixels, float (B, 3, S, S).
+
+        Returns:
+            Maps, float (B, C, h, w), with the published norm of the head applied.
+        """
         output: Tensor = self.network.forward_features(pixels)
         if self.reads_token:
             return output[:, 0, :, None, None]  # (B, C, 1, 1)
@@ -190,7 +201,11 @@ class TimmTrunk(nn.Module):
         return output.permute(0, 3, 1, 2) if channels_last else output
 
     def resize_position_embedding(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights whose position embedding is interpolated to the grid of this network."""
+        """Return weights whose position embedding is interpolated to the grid of this network.
+
+        Args:
+            state: Weights by name.
+        """
         resized = dict(state)
         own_embedding = getattr(self.network, "pos_embed", None)
         if own_embedding is None:

@@ -43,11 +43,11 @@ class Grid:
     centre: float = 0.5
 
     def tiling(self) -> Grid:
-        """Return a grid of the same stride whose cells tile the image from its edge on."""
+        """Return a grid with the same distance of cells, which cover the image from its edge on."""
         return Grid(self.stride, self.stride / 2)
 
     def frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer frame of a map: x1, y1, x2, y2 in px of the input.
+        """Return the outer edges of a map of cells: x1, y1, x2, y2 in px of the input image.
 
         Args:
             height: Height of the map, in cells.

@@ -67,18 +67,34 @@ class ImageClassifier(StoreModel):
         self.n_findings = n_findings
 
     def features(self, images: Tensor) -> Tensor:
-        """Compute the last maps of images, float32 (B, C, h, w), after any activation function."""
+        """Compute the last maps of the network, from which scores and activation maps are made.
+
+        Args:
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+
+        Returns:
+            Maps after any activation function, float32 (B, C, h, w).
+        """
         maps: Tensor = self.trunk(self.pixels(images))
         return maps.float()
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalise images to float32 (B, 3, S, S); the channels differ if `by_colour` is True."""
+        """Normalise grey images, and make the three channels that the network reads.
+
+        The channels differ if `by_colour` is True.
+
+        Args:
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+
+        Returns:
+            Normalised pixels, float32 (B, 3, S, S).
+        """
         pixels = super().pixels(images)
         return pixels * self._gain + self._shift if self.by_colour else pixels
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """Children of the backbone in stages. At each new stage the maps are smaller."""
+        """Layers of the backbone in stages. At each new stage the maps are smaller."""
         if isinstance(self.trunk, TimmTrunk):
             return self.trunk.stages
         names = trunk_stages(self.architecture["arguments"]["backbone"])
@@ -103,11 +119,19 @@ class ImageClassifier(StoreModel):
         return self.trunk[n_before], grid.tiling() if cells_tile_image else grid
 
     def logits(self, features: Tensor) -> Tensor:
-        """Compute the logits (B, K) of maps (B, C, h, w), in float32 also under autocast."""
+        """Compute the logits (B, K) of maps (B, C, h, w), in float32 also under autocast.
+
+        Args:
+            features: Maps from the method `features`, float32 (B, C, h, w).
+        """
         return self.head(features.mean(dim=(2, 3)))
 
     def head(self, pooled: Tensor) -> Tensor:
-        """Compute the logits (B, K) of pooled features (B, C), in float32 also under autocast."""
+        """Compute the logits (B, K) of pooled features (B, C), in float32 also under autocast.
+
+        Args:
+            pooled: Mean of each map over its cells, float32 (B, C).
+        """
         with torch.autocast(pooled.device.type, enabled=False):
             logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
@@ -157,7 +181,11 @@ class ImageClassifier(StoreModel):
         return self._grid.frame(height, width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits, float32 (B, K), of pixels of the store, uint8 (B, 1, S, S)."""
+        """Compute the logit of each finding, float32 (B, K).
+
+        Args:
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+        """
         return self.logits(self.features(images))
 
 

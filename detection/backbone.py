@@ -277,7 +277,7 @@ class DetectorStart(NamedTuple):
         return pyramid
 
     def maps(self, *strides: int) -> tuple[nn.Module, list[int]]:
-        """Return the backbone with its maps of some strides as output, and their channels.
+        """Return the backbone as a network that outputs maps of some strides, and their channels.
 
         Args:
             strides: Strides of the maps, px.

@@ -52,7 +52,14 @@ class DenseDetector(Detector):
 
     @abstractmethod
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits of the findings (B, A, K) and offsets (B, A, 4) for `decode_boxes`."""
+        """Return the outputs from which `decode_boxes` computes boxes.
+
+        Args:
+            outputs: Outputs of the heads by name, each (B, A, ...).
+
+        Returns:
+            Logits of the findings (B, A, K), and offsets of the boxes from the anchors (B, A, 4).
+        """
 
     def run(self, images: Tensor, targets: Targets | None = None) -> HeadPass:
         """Run backbone and heads.
@@ -84,6 +91,9 @@ class DenseDetector(Detector):
 
         On a CPU `detection.frames` decodes them, as for exports. On a GPU the whole batch is
         decoded at once.
+
+        Args:
+            passed: Output of the method `run` for the same images.
         """
         outputs = {name: output.detach() for name, output in passed.outputs.items()}
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
@@ -128,7 +138,11 @@ class DenseDetector(Detector):
 
 
 def image_list(pixels: Tensor) -> ImageList:
-    """Wrap pixels (B, 3, S, S) in the form that torchvision reads. Nothing is padded."""
+    """Wrap pixels in the class that torchvision's detectors read. Nothing is padded.
+
+    Args:
+        pixels: Normalised pixels, float (B, 3, S, S).
+    """
     return ImageList(pixels, [(pixels.shape[2], pixels.shape[3])] * len(pixels))
 
 

@@ -38,14 +38,14 @@ class LesionBatch(ImageBatch):
     """A batch from which the detector learns.
 
     Attributes:
-        boxes: True boxes of each image, float32 (N, 4) xyxy in pixel-store coordinates.
+        boxes: True boxes of each image, float32 (N, 4) xyxy in px of the batch's images.
         labels: Number of the finding of each box, from 1, int64 (N,) for each image.
-        dropped: Number of boxes that augmentation has dropped in all images.
+        dropped: Number of boxes that augmentation has dropped in all images of the batch.
     """
 
-    boxes: list[Tensor]  # per image float32 (N, 4) xyxy, store px; N may be 0
-    labels: list[Tensor]  # per image int64 (N,), from 1
-    dropped: DroppedBoxes = NONE_DROPPED  # numbers of boxes that augmentation dropped, all images
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    dropped: DroppedBoxes = NONE_DROPPED
 
 
 @dataclass(eq=False)
@@ -171,7 +171,7 @@ class Detector(StoreModel):
 
     @property
     def body(self) -> nn.Module:
-        """The module at `body_path`."""
+        """Backbone without the feature pyramid: the module that `body_path` names."""
         return self.get_submodule(self.body_path)
 
     @property
@@ -227,7 +227,7 @@ class Detector(StoreModel):
         On a GPU the program waits three times: for the candidates, the suppression and the results.
 
         Args:
-            boxes: Boxes, float32 (B, N, 4) xyxy in pixel-store coordinates.
+            boxes: Boxes, float32 (B, N, 4) xyxy in px of the square images.
             scores: Scores in [0, 1], float32 (B, N).
             labels: Numbers of the findings, 1 to K, int64 (B, N).
             finite: False for an image whose output is not finite, bool (B,).

@@ -203,6 +203,9 @@ class LesionDetr(Detector):
         """Return the best queries of each finding.
 
         Queries do not repeat a box, so no suppression of overlaps is needed.
+
+        Args:
+            passed: Output of the method `run` for the same images.
         """
         corners = box_convert(passed.boxes.detach(), "cxcywh", "xyxy") * self.preprocess.size
         scores = passed.logits.detach().sigmoid()

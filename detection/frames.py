@@ -186,7 +186,7 @@ def boxes_frames(
 
     Args:
         image_ids: Ids of the B images.
-        detected: Boxes of each image in pixel-store coordinates, with labels from 1. None marks an
+        detected: Boxes of each image in px of its resized square, with labels from 1. None marks an
             image whose output is not finite; it becomes ``failed``.
         findings: Names of the findings, in the order of the labels.
         placement: Function that returns, for an image id, the position of the original image in its

@@ -271,7 +271,14 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         self.coco_without_epsilon = head == "v1"
 
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits and offsets of the head, without the background class."""
+        """Return logits and offsets of the head, without the background class.
+
+        Args:
+            outputs: Outputs of the heads by name, each (B, A, ...).
+
+        Returns:
+            Logits of the findings (B, A, K), and offsets of the boxes from the anchors (B, A, 4).
+        """
         return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:

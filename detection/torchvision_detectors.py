@@ -80,6 +80,9 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
 
         FCOS predicts the distances from the middle of a cell to the edges of its box. They are
         converted to the offset of the centre and the logarithm of the sides.
+
+        Args:
+            outputs: Outputs of the heads by name, each (B, A, ...).
         """
         both = torch.cat([outputs["bbox_ctrness"], outputs["cls_logits"]], dim=2)  # (B, A, K + 2)
         log_probability = functional.logsigmoid(both)
@@ -167,7 +170,14 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         super().__init__(maps, anchors, size, n_classes, head=head)
 
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits of each finding against all other classes, and unscaled offsets."""
+        """Return logits of each finding against all other classes, and offsets of the boxes.
+
+        Args:
+            outputs: Outputs of the heads by name, each (B, A, ...).
+
+        Returns:
+            Logits (B, A, K), and offsets (B, A, 4) from the default boxes.
+        """
         classes, offsets = outputs["cls_logits"], outputs["bbox_regression"]
         logits = _logits(classes.log_softmax(2)[..., 1:], classes)
         (centres, _, sides, _) = self.box_coder.weights
@@ -342,7 +352,11 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
 
     @torch.no_grad()
     def detections(self, passed: _ProposalPass) -> Detections:
-        """Classify the proposals, refine their boxes, and return the best boxes of each image."""
+        """Classify the proposals, refine their boxes, and return the best boxes of each image.
+
+        Args:
+            passed: Output of the method `run` for the same images.
+        """
         logits, offsets = self._classified(passed, passed.proposals)
         finite = passed.objectness.isfinite().all(1) & passed.offsets.isfinite().all((1, 2))
         pairs = zip(logits, offsets, strict=True)

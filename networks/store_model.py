@@ -40,7 +40,7 @@ class StoreModel(nn.Module, ABC):
         """Layers of the backbone in stages, from the input on; each has smaller maps."""
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalise pixels of the store, and repeat the grey channel three times.
+        """Normalise grey images, and repeat the grey channel three times.
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
@@ -91,7 +91,11 @@ class StoreModel(nn.Module, ABC):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; frozen layers stay in evaluation mode."""
+        """Set training or evaluation mode; frozen layers stay in evaluation mode.
+
+        Args:
+            mode: True for training mode, False for evaluation mode.
+        """
         super().train(mode)
         for layer in self._frozen:
             layer.eval()

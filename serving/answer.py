@@ -153,8 +153,11 @@ class Answer:
 
         Args:
             prediction: Score, boxes and map of the image.
-            findings: Name of the finding of each box of the prediction.
+            findings: Name of the finding of each box of `prediction`, in their order.
             described: Other attributes of the answer, by name; ``pixels`` is needed.
+
+        Returns:
+            The answer, with the score, boxes and map of the prediction.
         """
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
@@ -209,13 +212,17 @@ class Answer:
 
     @property
     def called(self) -> str:
-        """The decision in one or two words, such as ``positive``."""
+        """The decision as text: ``positive``, ``negative`` or a word for an undecided answer."""
         withheld = self.status != "ok"
         return replace(self.prediction, decision=self.decision, withheld=withheld).called
 
     @property
     def triage(self) -> str:
-        """Result of triage; empty if triage does not decide or there is a warning."""
+        """Result of triage: ``ruled_out``, ``referred`` to a reader, or ``ruled_in``.
+
+        It is empty if the system was not tuned for triage, if another policy was chosen, or if
+        there is a warning.
+        """
         return self.prediction.triage if self.status == "ok" else ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -248,6 +255,9 @@ class Answer:
         """Return the warnings of all systems for an image without repetition.
 
         A warning that several systems share names all of them.
+
+        Args:
+            answers: Answers of all systems for one image.
         """
         systems: dict[str, list[str]] = {}
         kinds: dict[str, WarningKind] = {}
@@ -264,7 +274,11 @@ class Answer:
 
     @staticmethod
     def guarantee_lines(answers: Iterable[Answer]) -> list[str]:
-        """Return one sentence for each guarantee of the systems, without repetition."""
+        """Return one sentence for each guarantee of the systems, without repetition.
+
+        Args:
+            answers: Answers of all systems for one image.
+        """
         return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.guarantees)]
 
     def _repr_png_(self) -> bytes:
@@ -289,7 +303,7 @@ def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
     Text that a spreadsheet would run as a formula gets an apostrophe in front.
 
     Args:
-        entry: Keys and values of `Answer.to_dict`; keys may be missing.
+        entry: Keys and values of one answer, from `Answer.to_dict`; keys may be missing.
 
     Returns:
         Value by name of the column, for all of `ANSWER_COLUMNS`.

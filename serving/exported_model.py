@@ -103,13 +103,17 @@ class Session(Protocol):
             images: Pixels, uint8 ``(B, 1, S, S)``.
 
         Returns:
-            Arrays by output name; `backends.OUTPUTS` lists the names.
+            Arrays by name of the output: ``logits`` and ``offsets`` of a detector, ``logits`` and
+            ``maps`` of a classifier.
         """
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
         """Yield the outputs of batches in their order.
 
         The network computes one batch while the next one is read.
+
+        Args:
+            batches: Batches of images, uint8 ``(B, 1, S, S)``.
         """
 
 
@@ -125,7 +129,7 @@ def open_session(
 
     Args:
         folder: Folder of the export.
-        spec: Description of the export.
+        spec: Inputs, outputs and origin of the export.
         many: True computes several batches at the same time. It answers more images a second, but
             each batch takes longer.
         shares: True leaves processors to other work, such as decoding images.
@@ -313,7 +317,11 @@ class ExportedModel:
 
     @classmethod
     def open(cls, folder: str | Path) -> ExportedModel:
-        """Open a complete export; the network itself is loaded at the first prediction."""
+        """Open a complete export; the network itself is loaded at the first prediction.
+
+        Args:
+            folder: Folder of the export.
+        """
         folder = Path(folder)
         spec = ExportSpec.read(folder)
         return cls(folder, spec, Preprocess.from_json(folder / PREPROCESS_FILE))
@@ -383,7 +391,11 @@ class ExportedModel:
         return open_session(self.folder, self.spec, shares=True)
 
     def streaming(self, batch_size: int) -> Session:
-        """Return the loaded network for batches of one size, several of which run at a time."""
+        """Return the loaded network for batches of one size, several of which run at a time.
+
+        Args:
+            batch_size: Number of images in every batch.
+        """
         if batch_size not in self._streaming:
             self._streaming[batch_size] = open_session(
                 self.folder, self.spec, many=True, batch_size=batch_size
@@ -392,13 +404,21 @@ class ExportedModel:
 
     @cached_property
     def anchors(self) -> np.ndarray:
-        """Anchors of a detector, float32 ``(A, 4)`` xyxy in pixel-store coordinates."""
+        """Anchors of a detector, float32 ``(A, 4)`` xyxy in px of the network's square input."""
         path = self.spec.file(self.folder, ANCHORS_FILE)
         anchors: np.ndarray = np.load(path, allow_pickle=False)
         return anchors
 
     def decode(self, outputs: Arrays) -> list[Boxes | None]:
-        """Return the boxes of a detector's outputs, in pixel-store coordinates."""
+        """Compute boxes from the outputs of a detector's network.
+
+        Args:
+            outputs: Arrays by name, from `Session.run`.
+
+        Returns:
+            Boxes of each image in px of the network's square input; None for an image whose output
+            is not finite.
+        """
         logits = outputs["logits"]
         offsets = outputs["offsets"]
         spec = self.spec
@@ -416,7 +436,7 @@ class ExportedModel:
         """Predict images batch by batch, so that memory does not grow with their number.
 
         Args:
-            source: Pixels of the images.
+            source: Square images by image id, such as a pixel store.
             image_ids: Images to predict, in order.
             sizes: Size of the original images, with columns ``image_id, width, height`` in px.
             batch_size: Number of images that are predicted at a time.

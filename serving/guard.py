@@ -127,7 +127,7 @@ class GuardFit:
         """Return the log odds that each image shows no chest, given equally frequent classes.
 
         Args:
-            measured: Statistics of N images.
+            measured: Layout, edges and other statistics of N images.
 
         Returns:
             One value for each image, shape ``(N,)``.
@@ -212,7 +212,11 @@ class Guard:
         return [Warned(message, "age")]
 
     def write(self, path: Path) -> None:
-        """Write ``guard.json``."""
+        """Write ``guard.json``.
+
+        Args:
+            path: File to write.
+        """
         payload = {
             "statistics": STATISTICS_VERSION,
             "size": self.size,
@@ -227,6 +231,9 @@ class Guard:
     @classmethod
     def read(cls, path: Path | str) -> Self:
         """Read ``guard.json``.
+
+        Args:
+            path: File ``guard.json`` of a run.
 
         Raises:
             InputError: The file is missing or damaged, or an earlier version made it.
@@ -278,9 +285,12 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
 
 
 def orientation_warnings(image: DecodedImage) -> list[Warned]:
-    """Return a warning if the header says that the image is mirrored or turned.
+    """Return a warning if the DICOM header says that the image is mirrored or turned.
 
     The list is empty otherwise.
+
+    Args:
+        image: The decoded image.
     """
     stated = str(image.record["orientation"] or "")
     row, _, column = stated.partition("\\")
@@ -290,7 +300,13 @@ def orientation_warnings(image: DecodedImage) -> list[Warned]:
 
 
 def image_notes(image: DecodedImage) -> tuple[str, ...]:
-    """Return notes on an image for its reader. They do not speak against the answer."""
+    """Return notes for the reader of an image, for example that it was stored as a negative.
+
+    The notes do not speak against the answer.
+
+    Args:
+        image: The decoded image.
+    """
     notes: tuple[str, ...] = ()
     if image.record["inverted"]:
         kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
@@ -301,7 +317,9 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
 
 
 def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Progress) -> None:
-    """Learn the check from the training images of a run, and store it; an existing check is kept.
+    """Learn the out-of-distribution check of a run from its training images, and store it.
+
+    An existing check is kept.
 
     Args:
         run: Run folder, into which ``guard.json`` is written.
@@ -338,7 +356,7 @@ def fit_guard(
     contain some odd images.
 
     Args:
-        source: Pixels of the images.
+        source: Square images by image id.
         patients: Patient of each image, by image id.
         ages: Age of the patient of each image in years (NaN if unknown), by image id; None if no
             age is known.

@@ -71,13 +71,13 @@ class ImageStatistics:
 
 
 def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Scale an image to the pixel store's size and then to 128 px, and cut off its flat borders.
+    """Scale an image as the pixel store does, then to 128 px, and cut off its flat borders.
 
     A square image of the pixel store gives the same result as its original.
 
     Args:
         pixels: The image, uint8 ``(H, W)``.
-        size: Side of the pixel store's images, px.
+        size: Side of the square images of the pixel store, px.
     """
     square = pixels if pixels.shape == (size, size) else letterbox(pixels, size)[0]
     if size > _SIDE:
@@ -196,6 +196,9 @@ def vary(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Args:
         image: The image, uint8 ``(H, W)``.
         rng: Random generator.
+
+    Returns:
+        The changed image, uint8 ``(H, W)``.
     """
     height, width = image.shape
     cut = rng.random(4) * 0.08
@@ -238,7 +241,9 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Derive an image that is no chest X-ray from a training image, or from two.
+    """Make an image that is no chest X-ray from one training image or two.
+
+    The out-of-distribution check learns from such images what it must recognise.
 
     Args:
         image: A training image, uint8 ``(H, W)``.

@@ -40,7 +40,7 @@ _SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest 
 
 
 class OperatingPoint(NamedTuple):
-    """The decision of a run, or the reason why it has none.
+    """The stored decision of a run (threshold and other rules), or the reason why it has none.
 
     Attributes:
         decision: Decision that was chosen on validation images; None if the run cannot decide.
@@ -203,7 +203,8 @@ class Run:
     def map_levels(self) -> dict[float, float]:
         """Contours of a classifier's activation maps: raw map value by probability.
 
-        It is empty for a detector, and for a run without a decision.
+        A contour is drawn where a map has the raw value that belongs to a probability. The
+        dictionary is empty for a detector, and for a run without a decision.
         """
         if isinstance(self.model, ExportedModel):
             return dict(self.model.spec.map_levels)
@@ -278,6 +279,9 @@ class Run:
         """Yield the answer for each image when it is requested.
 
         The docstring of `predict` lists the forms in which an image may be given.
+
+        Args:
+            images: Images in any form that `predict` accepts.
         """
         for image in images:
             given = read_given(image)
@@ -298,8 +302,8 @@ class Run:
         and ``cxr compare`` give for the image, because the same code computes them.
 
         Args:
-            images: Name and decoded image of each.
-            of_files: Warnings of `file_warnings` for each image. None takes the names as paths, and
+            images: Name and decoded image of each image.
+            of_files: Warnings of `file_warnings` for each image; None takes the names as paths and
                 checks these files.
 
         Returns:
@@ -362,7 +366,11 @@ class Run:
         return self.guard.warnings(image, square, self.name, distance), distance
 
     def decided(self, part: Part) -> DecidedOutput:
-        """Return the decisions for all images of a part that did not fail."""
+        """Return the decisions for all images of a part on which the network did not fail.
+
+        Args:
+            part: Predictions of the run for some images.
+        """
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
         kind = {"system": self.name, "kind": self.model.kind}
         evidence = read_output(Predictions.from_part(kind, part), self.target, ran)
@@ -403,7 +411,7 @@ class Run:
             add(image_id, str(header["patient_id"]), header, [row], each)
 
     def log_row(self) -> dict[str, Any]:
-        """Return the row of the log for an image without an answer."""
+        """Return the row of the answer log for an image that this run could not answer for."""
         chosen = None if self.decision is None else self.decision.thresholds[self.policy].threshold
         return {
             "system": self.name,
@@ -428,8 +436,8 @@ def answers_by_image(
 
     Args:
         runs: Runs that answer.
-        images: Name and decoded image of each.
-        of_files: Warnings of `file_warnings` for each image, if they were made before.
+        images: Name and decoded image of each image.
+        of_files: Warnings of `file_warnings` for each image; None makes them now.
 
     Returns:
         For each image a list with one answer of each run, or the first error.

@@ -127,14 +127,14 @@ class TrainedModel:
 
     @cached_property
     def viewed(self) -> nn.Module:
-        """The network that predicts: with several views, one that joins them."""
+        """The network that predicts. With several views of an image it joins their outputs."""
         if len(self.views) < 2:
             return self.model
         return MultiViewDetector(cast("Detector", self.model), self.views)
 
     @property
     def tta(self) -> dict[str, Any] | None:
-        """Description of the test-time augmentation, for the record; None without one."""
+        """Description of the test-time augmentation, for ``predictions.json``; None without it."""
         if len(self.views) < 2:
             return None
         return {"views": [view.name for view in self.views], "joined_by": NAME, "iou": OVERLAP}
@@ -234,7 +234,7 @@ class TrainedModel:
         """Predict images batch by batch, so that memory does not grow with their number.
 
         Args:
-            source: Pixels of the images. They are read ahead while the network computes.
+            source: Square images by image id. They are read ahead while the network computes.
             image_ids: Images to predict, in order.
             sizes: Size of the original images, with columns ``image_id, width, height`` in px.
             batch_size: Number of images that are predicted at a time.
@@ -297,7 +297,7 @@ def _with_size(holder: Any, side: int) -> Iterator[None]:
 
 
 class MultiViewDetector(nn.Module):
-    """A detector that predicts several views of an image and fuses their boxes.
+    """A detector that predicts an image several times, for example mirrored, and joins the boxes.
 
     It has the interface of a plain detector, so that `detection.detector.predict_boxes` and the
     measurements of time and operations accept it. `evaluation.systems.ensemble` fuses the boxes.
@@ -315,6 +315,9 @@ class MultiViewDetector(nn.Module):
         """Return the detections of each image, as `Detector` does in evaluation mode.
 
         An image has None if the output of a view is not finite.
+
+        Args:
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
         """
         size = images.shape[-1]
         failed = set()

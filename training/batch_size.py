@@ -36,7 +36,7 @@ def largest_share(
     precision: Precision = "fp32",
     budget: int | None = None,
 ) -> int:
-    """Find the largest number of images, a power of two, that a training step can process.
+    """Find the largest number of images, a power of two, whose training step fits in memory.
 
     The memory is estimated from what two small batches store for the backward pass. On CUDA, steps
     are then tried from the estimated size on, until one runs out of memory. On a CPU no step is
@@ -44,7 +44,7 @@ def largest_share(
     the state of the random generators do not change.
 
     Args:
-        model: The model.
+        model: Network in training mode.
         make_batch: Function that makes a training batch of a given size.
         training_losses: Function that computes the losses of a model for a batch.
         limit: Largest size that is tried.
@@ -95,7 +95,7 @@ def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
 def estimate_memory(
     model: nn.Module, measure: Callable[[int], int], small: int, large: int
 ) -> Callable[[int], int]:
-    """Estimate the memory of a training step from what two batches store.
+    """Estimate how the memory of a training step grows with the batch size, from two batches.
 
     Args:
         model: The model.
@@ -240,7 +240,7 @@ def with_batch_size(settings: Config, batch_size: int | str) -> Config:
 
     Args:
         settings: Configuration of the training.
-        batch_size: Number of images, or ``auto``.
+        batch_size: Number of images, or ``auto``, which searches the largest number that fits.
     """
     training = settings.training.model_copy(update={"batch_size": batch_size})
     return settings.model_copy(update={"training": training})
@@ -269,7 +269,7 @@ def too_large_error(settings: Config, fitting: int, problem: str = "") -> InputE
 
 
 def largest_batch(settings: Config, task: TrainingTask, hardware: Hardware, most: int) -> int:
-    """Return the largest number of images of a whole batch that fits, equally many on each device.
+    """Return the largest batch size that fits in memory, with equally many images on each device.
 
     Args:
         settings: Configuration of the training.
@@ -296,7 +296,7 @@ def first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -
         task: The training with its images.
         size: Number of images.
         seed: Random seed of the order of the images.
-        weights: Weights of the images in the draw; None draws each once.
+        weights: Weights of the images in random draws with replacement; None draws each image once.
     """
     sampler = SeededSampler(len(task.train), seed=seed, weights=weights)
     return require_loaded(next(iter(BatchLoader(task.train, task.collate, size, sampler))))

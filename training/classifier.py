@@ -37,7 +37,10 @@ class ScoredBatch(NamedTuple):
 
 
 class ClassifierTask(TrainingTask):
-    """The training of a classifier on the images whose label is known."""
+    """Images, loss and figures for the training of a classifier.
+
+    Images without a known label are left out.
+    """
 
     def __init__(
         self,
@@ -92,7 +95,13 @@ class ClassifierTask(TrainingTask):
         )
 
     def loss_weight(self, batch: LabelBatch) -> float:
-        """Return the number of images with known labels; an image with half of them counts 0.5."""
+        """Return the number of images that count in the loss of a batch.
+
+        An image counts as the share of its findings that have a known label, for example 0.5.
+
+        Args:
+            batch: Training or validation batch.
+        """
         return float(batch.targets.isfinite().sum()) / len(self.findings)
 
     def validation_step(
@@ -111,7 +120,14 @@ class ClassifierTask(TrainingTask):
         return losses, ScoredBatch(scores.cpu().numpy(), batch.targets.numpy())
 
     def validation_metrics(self, outputs: list[ScoredBatch]) -> dict[str, float]:
-        """Compute AUROC and average precision of all validation images with `score_metrics`."""
+        """Compute AUROC and average precision of all validation images with `score_metrics`.
+
+        Args:
+            outputs: Scores and labels of all validation batches.
+
+        Returns:
+            Figures by name.
+        """
         return score_metrics(outputs)
 
     def describe(self, batch: LabelBatch) -> tuple[list[str], None]:

@@ -149,7 +149,11 @@ def _to_cpu(output: object) -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """Return the model name of a device, such as ``AMD EPYC 9654, 2 threads``, or its kind."""
+    """Return the model name of a device, such as ``AMD EPYC 9654, 2 threads``, or its kind.
+
+    Args:
+        device: Device of torch.
+    """
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     if device.type != "cpu":

@@ -73,7 +73,7 @@ class CurveRun:
 
     @property
     def title(self) -> str:
-        """Name of the training, for messages."""
+        """Name of the training for messages, with model, share and seed."""
         return f"{self.model}, {self.share:.4g} of {self.split}, seed {self.seed}"
 
     @property
@@ -110,7 +110,7 @@ class CurvePlan:
     equal: Literal["steps", "epochs"]
 
     def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
-        """Return the settings that must be unchanged when another call continues the curve.
+        """Return the settings that a later call must not change when it continues the curve.
 
         Args:
             dataset: Data set of the curve.
@@ -131,7 +131,7 @@ class CurvePlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """Return the record of the curve that was started in the folder; None if there is none.
+        """Return what the folder records of a curve that an earlier call began; None if nothing.
 
         A later call may add seeds and the mixed model, but must not change other settings.
 
@@ -172,7 +172,14 @@ class CurvePlan:
         return [model for model in MODELS if self.runs(model)]
 
     def runs(self, model: ModelKind) -> list[CurveRun]:
-        """Return the trainings of a model. There is no mixed training for the largest share."""
+        """Return the trainings of one kind of model: one for each split, share and seed.
+
+        There is no training of the mixed model (a detector that starts from the classifier's
+        weights) for the largest share.
+
+        Args:
+            model: Kind of the model.
+        """
         runs = []
         for split, share, seed in self.parts:
             if model == "mixed" and (not self.mixed or share == max(self.shares)):
@@ -188,6 +195,9 @@ class CurvePlan:
         """Return the configuration of a training.
 
         For equal numbers of steps, a training on a small share has more epochs.
+
+        Args:
+            run: Training of the curve.
         """
         base = self.classifier if run.model == "classifier" else self.detector
         training = base.training
@@ -210,7 +220,11 @@ class CurvePlan:
         return base.model_copy(update=changes)
 
     def write_config(self, run: CurveRun) -> Path:
-        """Write the configuration of a training beside its folder, and return its file."""
+        """Write the configuration of a training beside its run folder, and return the file's path.
+
+        Args:
+            run: Training of the curve.
+        """
         file = make_folder(run.folder.parent) / f"{run.folder.name}.toml"
         write_text(file, dump_config(self.config(run)))
         return file

@@ -18,7 +18,10 @@ class WeightAverage(WeightAveraging):
 
     @property
     def state_key(self) -> str:
-        """Name under which checkpoints store the state of the average, as in earlier versions."""
+        """Key under which a checkpoint file stores the averaged weights.
+
+        The key is the same as in earlier versions, so that their checkpoints can be read.
+        """
         return "_Averaging"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -57,7 +60,11 @@ class RampedAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Update the average in place with the present weights of the model."""
+        """Update the average in place with the present weights of the model.
+
+        Args:
+            model: Model that is being trained.
+        """
         n = float(self.n_averaged)
         # The first update copies the model.
         share = 1 - min(self._decay, (1 + n) / (10 + n)) if n else 1.0

@@ -50,7 +50,9 @@ Metrics = Callable[[list[Any]], dict[str, float]]
 
 
 def best_row(history: Sequence[Row], monitor: str, mode: Mode) -> Row:
-    """Return the epoch with the best value of the monitored figure; the first one of equals.
+    """Return the row of the epoch with the best value of the monitored figure.
+
+    Among equally good epochs the first one counts.
 
     Args:
         history: One row of figures for each epoch.
@@ -115,7 +117,11 @@ class EpochRecord(Callback):
         return {"history": self.history, "usual_loss": self._usual}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the history of the training that is resumed."""
+        """Restore the history of the training that is resumed.
+
+        Args:
+            state_dict: Result of `state_dict` in an earlier process.
+        """
         self.history = state_dict["history"]
         self._usual = state_dict["usual_loss"]
 
@@ -131,7 +137,7 @@ class EpochRecord(Callback):
         log_start(trainer.loggers, tomllib.loads(self._run.config), self.history)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the timers and sums of an epoch.
+        """Reset the timers and the sums of losses for a new epoch.
 
         Args:
             trainer: Lightning's trainer, which runs the training.
@@ -159,7 +165,7 @@ class EpochRecord(Callback):
         self._progress(1)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the time at which the training part of the epoch ended.
+        """Note the time at which the training part of the epoch ended and validation begins.
 
         Args:
             trainer: Lightning's trainer, which runs the training.
@@ -288,7 +294,7 @@ class EpochRecord(Callback):
         )
 
     def advice(self) -> str:
-        """Return advice for a training that cannot continue with its settings."""
+        """Return advice on settings for a training whose loss is no longer finite."""
         lower = "lower training.learning_rate, or set training.clip"
         if not self.history:
             return f"{lower}, and choose another --out (no epoch was good)"

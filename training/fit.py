@@ -239,10 +239,10 @@ def fit(  # noqa: PLR0913 - hooks of one training
         precision: ``fp32``, or ``bf16`` or ``fp16`` by autocast, with weights in float32.
         resume: True continues from the checkpoint of the run folder, if there is one.
         accelerator: ``cpu`` or ``cuda``.
-        rank: Number of this process among several; None if it trains alone.
+        rank: This process among several that train together; None if it trains alone.
         loggers: Loggers of Lightning, from `build_loggers`.
-        progress: Function that is called with the number of batches done, in training and
-            validation.
+        progress: Function that is called with the number of batches finished since its last call,
+            in training and validation.
         on_epoch: Function that is called with the figures of each epoch.
 
     Returns:

@@ -142,7 +142,10 @@ class Request:
             )
 
     def audit_errors(self, progress: Progress) -> list[str]:
-        """Return the errors of the audit that the training ignores.
+        """Return messages of the errors that the audit found and that the training ignores.
+
+        Args:
+            progress: Shows messages.
 
         Raises:
             InputError: There are errors, and `despite_audit` is False.
@@ -201,6 +204,9 @@ _PACKAGES = {  # packages that each logger imports, from its pip extra
 
 def require_loggers(names: Sequence[str]) -> None:
     """Check that the packages of the loggers are installed, before the training starts.
+
+    Args:
+        names: Names of the loggers.
 
     Raises:
         InputError: A package is missing; the message names the pip extra.

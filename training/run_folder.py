@@ -89,6 +89,9 @@ class RunFolder:
     def require_free(folder: str | Path) -> None:
         """Check that a folder is new or empty.
 
+        Args:
+            folder: Path of the folder.
+
         Raises:
             InputError: The folder holds a run, or anything else.
         """
@@ -103,13 +106,20 @@ class RunFolder:
 
     @classmethod
     def started_in(cls, folder: str | Path) -> RunFolder | None:
-        """Return the run that was started in a folder, complete or not; None if there is none."""
+        """Return the run that was started in a folder, complete or not; None if there is none.
+
+        Args:
+            folder: Path of the folder.
+        """
         folder = Path(folder)
         return cls(folder) if (folder / _CONFIG).is_file() else None
 
     @classmethod
     def open(cls, folder: str | Path) -> RunFolder:
         """Open a complete run.
+
+        Args:
+            folder: Path of the folder.
 
         Raises:
             InputError: There is no run, or its training has not ended.
@@ -143,7 +153,11 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
     def best_weights(self, epoch: int) -> Path:
-        """Return the path of the weights of an epoch that was the best so far."""
+        """Return the path of the weights of an epoch that was the best so far.
+
+        Args:
+            epoch: Number of the epoch, from 1.
+        """
         return self.checkpoints / f"best-{epoch:04d}.safetensors"
 
     def write_best(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
@@ -162,7 +176,11 @@ class RunFolder:
         return self.folder / "validation"
 
     def decision_file(self, target: str) -> Path:
-        """Return the path of the decision for a target, by which single images are answered."""
+        """Return the path of the stored decision for a target: threshold, calibration and rules.
+
+        Args:
+            target: Name of the target.
+        """
         return self.validation / "decisions" / f"{target}.json"
 
     @property
@@ -191,7 +209,10 @@ class RunFolder:
 
     @property
     def seen(self) -> pd.DataFrame:
-        """Table of the images that the training used to learn or select, with `FINGERPRINTS`."""
+        """Table of the images that the training learned from or selected its weights with.
+
+        The columns `FINGERPRINTS` recognise copies of these images.
+        """
         return read_table(self.folder / "seen.parquet", "seen")
 
     @property
@@ -210,7 +231,11 @@ class RunFolder:
         return bool(len(is_synthetic)) and bool(is_synthetic.all())
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write `metrics.csv`, with one row for each epoch."""
+        """Write `metrics.csv`, with one row for each epoch.
+
+        Args:
+            rows: Figures of each epoch, by column.
+        """
         write_csv(pd.DataFrame(list(rows)), self.folder / "metrics.csv", float_format="%.6g")
 
     def complete(self, payload: dict[str, Any]) -> None:

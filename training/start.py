@@ -105,10 +105,10 @@ def _require_weights(settings: Config) -> None:
 
 
 def join_training(request: Request, progress: Progress) -> PreparedTraining | None:
-    """Open the training that the first process has started.
+    """Open the training that the first of several processes has started.
 
     Args:
-        request: The request that the first process got as well.
+        request: Configuration, data set and folder, the same as in the first process.
         progress: Shows messages and the progress.
 
     Returns:
@@ -154,7 +154,7 @@ def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool
 
 
 def with_loading_of(settings: Config, before: Config) -> Config:
-    """Return the configuration of a run, with new values for settings that may change on resuming.
+    """Return a run's configuration with those new settings that may change when it is resumed.
 
     These settings are the number of loading processes, and the batch size if a step still has the
     same number of images.

@@ -77,7 +77,9 @@ class StartWeights(Checkpoint):
         return {} if known is None else {"mean": known.mean, "std": known.std}
 
     def pixel_notes(self, size: int) -> list[str]:
-        """Return a note on the pixels that the weights learned from.
+        """Return a note on the pixels from which the initial weights learned.
+
+        It says their normalisation, and their size if it differs from that of the new training.
 
         Args:
             size: Side of the images of the new training, px.
@@ -116,7 +118,7 @@ class StartWeights(Checkpoint):
         }
 
     def merge_seen(self, images: pd.DataFrame) -> pd.DataFrame:
-        """Add the images that the weights used to those of a training.
+        """Add the images that the initial weights were trained on to those of a new training.
 
         An image has the role ``train`` if the weights or the training learned from it, whatever its
         other role is.

@@ -100,6 +100,9 @@ class TrainingTask(ABC):
 
         If the losses are means over known labels, an image with half of its labels unknown counts
         0.5.
+
+        Args:
+            batch: Training or validation batch.
         """
 
     @abstractmethod
@@ -116,7 +119,14 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def validation_metrics(self, outputs: list[Any]) -> dict[str, float]:
-        """Compute figures by name from the outputs of all validation batches."""
+        """Compute figures by name from the outputs of all validation batches.
+
+        Args:
+            outputs: Outputs of `validation_step` for all validation batches.
+
+        Returns:
+            Figures by name.
+        """
 
     @abstractmethod
     def describe(self, batch: Any) -> tuple[list[str], list[np.ndarray] | None]:
@@ -134,7 +144,11 @@ class TrainingTask(ABC):
         """
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Return the number of training boxes that augmentation dropped; None if not counted."""
+        """Return the number of training boxes that augmentation dropped; None if not counted.
+
+        Args:
+            history: One row of figures for each epoch.
+        """
         return None
 
 
@@ -177,6 +191,9 @@ class GradualUnfreezing(Callback):
 
 def mean_of_defined(figures: Sequence[float | None]) -> float:
     """Return the mean of the figures that are not None; NaN if all are None.
+
+    Args:
+        figures: Figures, None where undefined.
 
     Example:
         >>> mean_of_defined([0.5, None, 1.0])

@@ -61,7 +61,7 @@ class SeenImages:
 
     @property
     def all_ids(self) -> pd.Index:
-        """Ids of all images that were seen or are copies of seen images."""
+        """Ids of images that the training has seen, or that are copies of images it has seen."""
         return self.by_id.union(self.equal.index).union(self.near.index)
 
     def describe_copies(self, system: str) -> list[str]:

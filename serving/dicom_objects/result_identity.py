@@ -52,7 +52,11 @@ class Algorithm:
 
     @classmethod
     def from_run(cls, run: Run) -> Algorithm:
-        """Describe the system of a run or an export. The weights are read once for their digest."""
+        """Describe the system of a run or an export. The weights are read once for their digest.
+
+        Args:
+            run: Run or export with a decision, or without one.
+        """
         chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
         engine = f"{run.model.backend} {run.model.precision}"
         return cls(run.name, run.model.inference_id(), engine, run.policy, chosen)
@@ -73,7 +77,7 @@ def to_bytes(instance: Dataset) -> bytes:
 
 
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
-    """Return the series, instance and equipment of a result, as arguments of highdicom.
+    """Return the series, instance and equipment of a DICOM result, as arguments of highdicom.
 
     Args:
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
@@ -97,7 +101,7 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
 
 
 def stamp(instance: Dataset, made: datetime) -> None:
-    """Write the time at which an object was made into the object.
+    """Write the time at which a DICOM result was made into the result.
 
     Args:
         instance: DICOM object with a result.
@@ -128,7 +132,9 @@ def _as_json(algorithms: Sequence[Algorithm]) -> list[dict[str, Any]]:
 
 
 def derived_uid(*parts: Any) -> UID:
-    """Return a UID below 2.25 that depends only on the parts and on the version of the program.
+    """Return a DICOM UID that depends only on given parts and on the version of the program.
+
+    Equal parts give an equal UID. It begins with 2.25, the root for UIDs from numbers.
 
     Args:
         parts: Values that JSON can hold.

@@ -125,7 +125,10 @@ class Source:
 
     @classmethod
     def from_header(cls, source: Dataset) -> Source:
-        """Check the header of a source image, and take from it the facts that results need.
+        """Take from the header of a source image the facts that results copy, after checking them.
+
+        Args:
+            source: Header of a DICOM file, from `read_source`.
 
         Raises:
             InputError: The header has no UIDs to refer to, no size, or a PatientID that cannot be
@@ -165,7 +168,11 @@ class Source:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Source:
-        """Restore the facts from the result of `to_json`."""
+        """Restore the facts from the result of `to_json`.
+
+        Args:
+            content: Result of `to_json`.
+        """
         buffer = io.BytesIO(base64.b64decode(content["header"]))
         header = read_dataset(buffer, is_implicit_VR=False, is_little_endian=True)
         directions = tuple(content["orientation"])
@@ -173,7 +180,7 @@ class Source:
 
     @property
     def frame_numbers(self) -> list[int] | None:
-        """Number of the frame that was read, if there are several; else None."""
+        """Number of the frame that was read, in a list, if there are several frames; else None."""
         several = self.frames > 1 and self.header.SOPClassUID not in _SINGLE_FRAME
         return [1] if several else None
 

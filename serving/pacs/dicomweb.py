@@ -120,7 +120,7 @@ class LeftOutImage:
 
 
 class DicomWebArchive:
-    """A DICOMweb archive at a URL.
+    """An archive that is reached by DICOMweb (DICOM over HTTP) at a URL.
 
     Raises:
         InputError: The URL contains credentials, or is not that of a DICOMweb service.
@@ -216,7 +216,11 @@ class DicomWebArchive:
                 yield ArchivedImage(study, series, uid)
 
     def fetch(self, image: ArchivedImage) -> Dataset:
-        """Fetch an image as the archive stores it."""
+        """Fetch an image as the archive stores it.
+
+        Args:
+            image: Study, series and instance UID of the image.
+        """
         dataset = self._ask(
             lambda: self._client.retrieve_instance(image.study, image.series, image.uid),
             "an image",
@@ -226,7 +230,11 @@ class DicomWebArchive:
         return dataset
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Store results in the archive. A result that it already has counts as stored."""
+        """Send DICOM results to the archive. A result that it already has counts as stored.
+
+        Args:
+            results: DICOM objects.
+        """
         answer = self._ask(lambda: self._store(results), "results")
         failed = [
             int(item.get("FailureReason", 0))

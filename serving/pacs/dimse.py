@@ -179,7 +179,7 @@ class StorePeer:
         self._tls = tls and (tls.sending(), address.host)
 
     def echo(self) -> None:
-        """Ask the peer once whether it answers (C-ECHO).
+        """Ask the peer once whether it answers (the DICOM request C-ECHO).
 
         Raises:
             UnreachableError: The peer does not answer.
@@ -191,7 +191,11 @@ class StorePeer:
             raise UnreachableError(f"{self.shown}: {outage.reason}") from None
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Send results to the peer. A result that it already has counts as stored."""
+        """Send DICOM results to the peer. A result that it already has counts as stored.
+
+        Args:
+            results: DICOM objects.
+        """
         self._patience.run(lambda: self._store(results), self.shown)
 
     def _store(self, results: Sequence[Dataset]) -> None:

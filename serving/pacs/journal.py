@@ -39,7 +39,12 @@ CREATE TABLE results (result TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWI
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the disk or of a damaged journal within a ``with`` block into one line.
+    """Turn an error of the disk or of the journal's file within a ``with`` block into one line.
+
+    The journal records the state of each image, see `Journal`.
+
+    Args:
+        path: File of the journal, for the message.
 
     Raises:
         InputError: The journal is damaged.
@@ -150,19 +155,31 @@ class Journal:
         self._connection.close()
 
     def state(self, image: str) -> State | None:
-        """Return the last state of an image; None if the job has not seen it."""
+        """Return the last state of an image; None if the job has not seen it.
+
+        Args:
+            image: Digest of the image, from `digest`.
+
+        Returns:
+            ``fetched``, ``answered``, ``sent``, ``skipped`` or ``failed``; None if the job has not
+            seen the image.
+        """
         rows = self._rows("SELECT state FROM images WHERE job = ? AND image = ?", self._job, image)
         return rows[0][0] if rows else None
 
     def is_result(self, image: str) -> bool:
-        """Return True if an image is a result that any job with this journal made."""
+        """Return True if an image is a result that any job with this journal made.
+
+        Args:
+            image: Digest of the image, from `digest`.
+        """
         return bool(self._rows("SELECT 1 FROM results WHERE result = ?", image))
 
     def record(self, image: str, state: State, reason: str | None = None) -> None:
         """Record the state of an image.
 
         Args:
-            image: Digest of the image.
+            image: Digest of the image, from `digest`.
             state: New state.
             reason: Reason why the image was skipped or failed; None otherwise.
         """

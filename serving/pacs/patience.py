@@ -26,7 +26,7 @@ class RefusedError(InputError):
 
 
 class OutageError(Exception):
-    """A request that failed, but may succeed later. Its reason contains no identifiers.
+    """A request to an archive that failed for now, and may succeed if it is repeated later.
 
     The archive may say how many seconds to wait. Requests about other images may fail as well.
     """

@@ -157,7 +157,7 @@ class Batcher:
         """Return the answer of each system for one image. A cancelled request leaves the queue.
 
         Args:
-            called: Name of the image.
+            called: Name of the image in the answer.
             image: The decoded image.
             of_file: Warnings about the file.
 
@@ -335,7 +335,7 @@ class Server:
     async def analyze(
         self, request_id: str, name: str, content: bytes, include: frozenset[Include]
     ) -> AnalyzeAnswer:
-        """Answer for one upload.
+        """Decode one upload, and return the answers of all systems for it.
 
         Args:
             request_id: Identifier of the request in the log.

@@ -69,6 +69,9 @@ def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
     """Return the headers of a response with security headers added.
 
     A response keeps its own ``Cache-Control`` and ``Content-Security-Policy``.
+
+    Args:
+        headers: Names and values of the headers of the response.
     """
     headers = list(headers)
     present = {name.lower() for name, _ in headers} & {_CACHE, _POLICY}
@@ -94,6 +97,9 @@ class RateLimit:
         """Count a request, and return the seconds after which the client may send the next one.
 
         The value is 0 if the request is allowed.
+
+        Args:
+            address: IP address of the client.
         """
         if self._rate <= 0:
             return 0.0
@@ -141,13 +147,21 @@ class ReportCookie:
         self._value = secrets.token_urlsafe()
 
     def header(self, origin: str) -> str:
-        """Return the value of the header ``Set-Cookie`` for a page of an origin."""
+        """Return the value of the header ``Set-Cookie`` for a page of an origin.
+
+        Args:
+            origin: Scheme and host of the page, such as ``https://cxr.example``.
+        """
         cookie = f"{self._name}={self._value}; Path={REPORT_FILES}; Max-Age={_COOKIE_SECONDS}"
         secure = "; Secure" if origin.lower().startswith("https://") else ""
         return f"{cookie}; HttpOnly; SameSite=Strict{secure}"
 
     def is_in(self, cookies: Iterable[bytes]) -> bool:
-        """Return True if the ``Cookie`` headers of a request contain the cookie."""
+        """Return True if the ``Cookie`` headers of a request contain the cookie.
+
+        Args:
+            cookies: Values of the ``Cookie`` headers of the request.
+        """
         expected = f"{self._name}={self._value}".encode()
         pairs = [pair.strip() for line in cookies for pair in line.split(b";")]
         return any(hmac.compare_digest(pair, expected) for pair in pairs)

@@ -17,7 +17,7 @@ _File = Annotated[str, Field(max_length=1 << 29)]  # base64
 
 
 class Refused(Exception):  # noqa: N818 - an answer
-    """A request that is refused, with HTTP status, code and message."""
+    """An HTTP request that the server refuses, with status, short code and message."""
 
     def __init__(
         self,
@@ -35,7 +35,11 @@ class Refused(Exception):  # noqa: N818 - an answer
         self.headers = dict(headers or {})
 
     def body(self, request_id: str) -> dict[str, Any]:
-        """Return the JSON of an `ErrorAnswer`."""
+        """Return the JSON body of the response, in the form of an `ErrorAnswer`.
+
+        Args:
+            request_id: Id of the request, as in the log.
+        """
         error = {"code": self.code, "message": self.message}
         error |= {"kind": self.kind} if self.kind else {}
         return {"request_id": request_id, "error": error}

@@ -87,7 +87,7 @@ class Decoded:
 
 
 def detect_format(content: bytes) -> str:
-    """Return the type of an upload, which is detected from its content alone.
+    """Return the file type of an upload, such as ``DICOM``, detected from its bytes alone.
 
     Args:
         content: Bytes of the upload.
