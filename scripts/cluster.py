@@ -120,7 +120,7 @@ def open_machines(
     jobs: int,
     reads: Sequence[Path],
 ) -> Iterator[Machines]:
-    """Give the machines that run commands within a ``with`` block, and close them at its end.
+    """Yield the object that starts commands on this machine or a cluster, for a ``with`` block.
 
     Args:
         engine: ``local`` for processes of this machine, ``ray`` for a cluster.

@@ -81,7 +81,7 @@ class Request:
         return self.dataset.target(self.settings.data.target, option="--set data.target=NAME")
 
     def origin(self) -> dict[str, Any]:
-        """Return the facts that must be unchanged when a training is resumed, and its name."""
+        """Return facts that must stay unchanged if a training is resumed, and the run's name."""
         target = self.target
         ids = self.dataset.ids
         self.dataset.split(self.split)  # refuses a name that it does not have

@@ -104,7 +104,7 @@ class StartWeights(Checkpoint):
         return ["; ".join(phrases)]
 
     def record(self) -> dict[str, Any]:
-        """Return facts about the weights for `run.json`: name, data and initial weights."""
+        """Return facts about the initial weights for `run.json`: their name, data and origin."""
         if self.run is None:
             return {"weights": self.source, "trained_on": "unknown"}
         started = self.run.started

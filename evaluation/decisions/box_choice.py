@@ -49,7 +49,7 @@ _FigureOfWeights = Callable[[Integers], Floats]
 
 
 class BoxCandidate(NamedTuple):
-    """One rule of boxes, with the boxes that it gives on the validation images.
+    """One rule that selects or makes boxes, with the boxes that it gives on validation images.
 
     Attributes:
         rule: Rule that turns the stored output into boxes.
@@ -72,7 +72,9 @@ class BoxCandidate(NamedTuple):
 
 @dataclass(frozen=True)
 class BoxChoice:
-    """Choice of the rule of boxes with the highest figure, and of the score cut of its boxes.
+    """Choice of the rule for boxes with the highest figure on validation images.
+
+    The class also chooses the score from which a box is called (the cut).
 
     Among rules with equal figures, the one with the highest AP50 (average precision at IoU 0.5) is
     chosen, and among rules that are equal in this too, the earliest. Among cuts with equal RSNA

@@ -65,8 +65,9 @@ class Decision:
             unless validation chose the method.
         triage: Triage rule; `None` unless triage was requested.
         chosen_scores: Validation scores that the thresholds were chosen on, by image, study or
-            patient. This attribute and all below are not stored.
-        box_choice: Choice that gave `map_boxes` or `overlap`, and `box_cut`.
+            patient; None after reading a file. This attribute and those below are not stored.
+        box_choice: Choice on validation images that gave `map_boxes` or `overlap`, and `box_cut`;
+            None without boxes.
         system: Name of the system.
         path: File that stores the decision.
         notes: Sentences about the validation images that a reader of the decision should know.
@@ -119,9 +120,9 @@ class Decision:
 
     @property
     def fixed_choices(self) -> dict[Need, str]:
-        """Choices on validation that the bootstrap does not make again.
+        """Choices on validation images that are not made again on each resample of the bootstrap.
 
-        A dictionary from the need of a metric, a key of `evaluation.metrics.metric.NEEDS`, to the
+        A dictionary from what a metric needs (a key of `evaluation.metrics.metric.NEEDS`) to the
         name of the choice.
         """
         choices: dict[Need, str] = {}

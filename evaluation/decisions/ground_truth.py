@@ -188,7 +188,8 @@ class EvaluationSet:
         y_true: True for positive images, shape ``(N,)``.
         patients: Patient of each image as an index from 0, shape ``(N,)``.
         n_patients: Number of patients.
-        boxes_trusted: True if localisation can be evaluated on an image, shape ``(N,)``.
+        boxes_trusted: True if the boxes of an image are complete, so that localisation can be
+            evaluated on it, shape ``(N,)``.
         truth: True boxes of the target on these images, original px.
         x_class: Kind of each image, such as ``normal``, shape ``(N,)``; `None` if unknown.
         tolerance: Width and height of one map cell on each image, original px, shape ``(N, 2)``.

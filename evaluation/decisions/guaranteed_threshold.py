@@ -65,11 +65,12 @@ _MOST_PATIENTS = 5_000
 
 
 class FalseBoxes(NamedTuple):
-    """Predicted boxes of all images that overlap no lesion.
+    """Predicted boxes that overlap no lesion, on all images.
 
     Attributes:
-        image: Index of the image of each box, shape ``(B,)``.
-        shown_up_to: Highest threshold at which each box is still shown, shape ``(B,)``.
+        image: Index of the image of each box, from 0, shape ``(B,)``.
+        shown_up_to: Highest threshold of the image score at which each box is still shown, shape
+            ``(B,)``.
 
     Example:
         >>> FalseBoxes(np.array([0]), np.array([0.7])).shown_up_to.tolist()
@@ -117,7 +118,7 @@ class GuaranteedChoice(NamedTuple):
 
 
 class CountedImages(NamedTuple):
-    """Images that a figure counts, by patient.
+    """Images that a guaranteed figure counts, and how many of them are good, by patient.
 
     For a sensitivity, the positive images are counted, and those called positive are good.
 

@@ -23,7 +23,11 @@ _STREAM = 1
 
 
 class ValidationChoice(Protocol):
-    """A choice on validation images, which other validation patients may make differently."""
+    """Interface of a choice on validation images, such as a threshold, that can be made again.
+
+    Other validation patients might have led to another choice. The bootstrap therefore makes the
+    choice again on resampled patients.
+    """
 
     @property
     def patients(self) -> npt.NDArray[np.str_]:
@@ -48,7 +52,7 @@ class ValidationChoice(Protocol):
 def choose_again(
     choices: Mapping[System, Sequence[ValidationChoice]], resamples: Resamples
 ) -> dict[System, dict[str, Floats]]:
-    """Make the choices of all systems again on the same resamples of validation patients.
+    """Make the choices of all systems again on the same resamples of the validation patients.
 
     Args:
         choices: Choices of each system.

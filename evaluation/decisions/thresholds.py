@@ -280,7 +280,7 @@ class ValidationScores:
         return choose
 
     def too_few_for(self, policy: str) -> str:
-        """Return why resamples cannot tell how far a threshold varies; empty if they can.
+        """Return the reason if a threshold depends on too few images to measure how far it varies.
 
         Args:
             policy: Name of a policy.

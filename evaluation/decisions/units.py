@@ -26,7 +26,7 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 @dataclass(frozen=True)
 class Units:
-    """Assignment of images to units of evaluation.
+    """Assignment of images to units of evaluation: images, studies or patients.
 
     Attributes:
         names: Names of the units that are evaluated, sorted, shape ``(U,)``.

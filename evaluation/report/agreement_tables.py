@@ -13,7 +13,7 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def reader_verdict_tables(comparison: Comparison) -> list[Table]:
-    """Return a table of the primary difference by each reader's labels.
+    """Return a table of the main difference between systems by the labels of each reader.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
@@ -50,7 +50,9 @@ def reader_verdict_tables(comparison: Comparison) -> list[Table]:
 
 
 def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Return tables of the images that the first and each other system call rightly or wrongly.
+    """Return tables of how many images two systems call rightly: both, only one, or neither.
+
+    Each table compares the first system with one other system.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
@@ -96,7 +98,7 @@ def _agreement_table(right: pd.DataFrame, first: str, second: str, policy: str) 
 
 
 def combination_table(comparison: Comparison) -> Table | None:
-    """Return a table of each pair's agreement beyond chance and of figures of their combination.
+    """Return a table of how far two systems agree beyond chance, and of their combination.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.

@@ -110,8 +110,8 @@ class CaseSource:
             image_id: Id of one of the images.
 
         Returns:
-            One prediction for each system. The coarsest map cell of all systems is the tolerance of
-            each.
+            One prediction for each system. A location may miss a lesion by one cell of the coarsest
+            activation map of all systems.
         """
         mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
         predictions = [

@@ -169,10 +169,10 @@ def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
     """Return the marker of each policy and its text in a legend.
 
     Args:
-        policies: Threshold policies, such as ``max_f1``.
+        policies: Names of threshold policies, such as ``max_f1``.
 
     Returns:
-        matplotlib's name of the marker, and the text, for each policy.
+        matplotlib's name of the marker, and the text of the policy, for each policy.
 
     Example:
         >>> policy_markers(["max_f1"])

@@ -13,7 +13,9 @@ _METRICS = ("auroc", "recall", "specificity")
 
 
 def corrected_table(comparison: Comparison, policy: str) -> Table | None:
-    """Return the main figures by the labels and corrected, None where no error was stated.
+    """Return a table of figures by the labels, and corrected for errors of the labels.
+
+    The table is None if the user stated no error of the labels.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.

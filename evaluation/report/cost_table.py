@@ -74,7 +74,7 @@ def cost_rows(comparison: Comparison) -> list[Row]:
 
 
 def cost_frame(comparison: Comparison) -> pd.DataFrame:
-    """Return the content of ``costs.csv``: one row for each system with main figures and costs.
+    """Return the content of ``costs.csv``: figures and computing costs of each system.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.

@@ -145,7 +145,9 @@ class DrawnCase:
 
 
 def view_box(size: tuple[int, int], shapes: list[Shape]) -> str:
-    """Return a view box with aspect 4 to 3 around all shapes, at least 80 % of the image wide.
+    """Return the part of an image that must be visible, as a view box of an SVG drawing.
+
+    It has the aspect 4 to 3, contains all shapes, and is at least 80 % of the image wide.
 
     Args:
         size: Width and height of the image in original px.

@@ -11,7 +11,7 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def contrast_names(comparison: Comparison, *, printed: bool = False) -> tuple[str, ...]:
-    """Return the names of the differences of the first system from each other system.
+    """Return the names of the differences between the first system and each other system.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
@@ -91,7 +91,7 @@ def groups_in_order(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def denominator(rows: pd.DataFrame) -> str:
-    """Return the text of a share's denominator, such as the number of lesions of a kind.
+    """Return the number of which a share is a part, such as the lesions of a kind, as text.
 
     Args:
         rows: Rows of the table of failures on one group.

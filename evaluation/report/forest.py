@@ -14,7 +14,7 @@ from cxr_compare.evaluation.report.whiskers import place_whiskers
 
 @dataclass(frozen=True)
 class ForestRow:
-    """Row of a forest plot: the figure of a system, or a difference.
+    """Row of a forest plot (dots with intervals): the figure of a system, or a difference.
 
     Attributes:
         name: Name of the system, or of the difference of two systems.

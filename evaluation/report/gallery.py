@@ -213,7 +213,7 @@ def _lay_out(drawn: _Drawn) -> list[_Drawn]:
 
 
 def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
-    """Return ``[page, anchor]`` of each drawn image; the page is empty for the report itself.
+    """Return where each drawn image is: ``[page, anchor]``, by image id.
 
     Args:
         galleries: Gallery of each page; the first belongs to the report itself.

@@ -65,7 +65,7 @@ class _LowestGroup(NamedTuple):
 
 
 def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Return one table for each metric, with the figures in each subgroup and their intervals.
+    """Return one table for each metric, with figures in the subgroups that the protocol names.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.

@@ -112,7 +112,7 @@ def is_calibrated(record: Mapping[str, Any]) -> bool:
     """Return True if validation images calibrated the scores of a system.
 
     Args:
-        record: What the files of a system record of it, with its ``decision`` if it has one.
+        record: What the files of a system record about it, with its ``decision`` if it has one.
 
     Example:
         >>> is_calibrated({"decision": {"calibration": {"method": "platt"}}})

@@ -18,7 +18,7 @@ LESION_TOPIC = "lesions by "
 
 
 def lesion_table(comparison: Comparison) -> Table | None:
-    """Return a table of the share of lesions found by kind of lesion.
+    """Return a table of the share of lesions that each system finds, by kind of lesion.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.

@@ -189,7 +189,7 @@ class Report:
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Figures of groups of images, lesions and patients, which show where each system fails."""
+        """Figures in groups of images, lesions and patients, which show where each system fails."""
         return self.content.failures
 
     @property
@@ -234,7 +234,7 @@ class Report:
             per_kind: Largest number of images of each kind.
 
         Returns:
-            A table with ``kind``, ``image_id`` and ``of``, the number of all images of that kind.
+            A table with ``kind``, ``image_id`` and ``of``, the number of all images of this kind.
         """
         from cxr_compare.evaluation.report.case_selection import select_cases
 

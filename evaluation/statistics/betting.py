@@ -313,16 +313,18 @@ class StartWeights(NamedTuple):
 
 
 def start_weights(days: npt.NDArray[np.int64]) -> StartWeights:
-    """Weigh the bettors by their start, the first after the reference.
+    """Compute which share of the wealth starts to bet on a change after each day.
 
-    Those who start on a day without a value bet like those who start after the day before it.
+    Every bettor waits for its day of change (see `change_evidence`). Bettors whose day has no value
+    bet like those who start after the day before it. The first bettors start right after the
+    reference.
 
     Args:
         days: Distinct days with values, in ascending order, shape ``(D,)``: 0 for the reference.
 
     Returns:
-        Logarithms of shares, shape ``(D - 1,)`` each. What starts by the last day and what still
-        waits then add up to 1.
+        Shares as logarithms, shape ``(D - 1,)`` each. The shares that start by the last day and the
+        share that still waits then add up to 1.
 
     Example:
         >>> weights = start_weights(np.array([0, 1, 2]))

@@ -38,7 +38,7 @@ _CHUNK_CELLS = 500_000  # weights (resamples x patients) in memory at once
 
 @dataclass(frozen=True)
 class Resamples:
-    """A reproducible set of resamples of patients.
+    """Reproducible random samples of patients, drawn with replacement (bootstrap).
 
     Attributes:
         n_clusters: Number of patients.
@@ -178,9 +178,10 @@ def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
 
 
 def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> Floats:
-    """Sum columns of per-image values over the images of each patient.
+    """Sum values of images over the images of each patient.
 
-    ``weights @ per_cluster(...)`` then gives the sums of every resample.
+    For the weights of resampled patients, ``weights @ per_cluster(...)`` then gives the sums of
+    every resample.
 
     Args:
         values: Values of each image, shape ``(N, K)``.

@@ -33,14 +33,15 @@ class ClusteredEstimate:
         freedom: Degrees of freedom of the t distribution; infinite for the normal distribution.
         bounded: True if the figure lies in [0, 1]; its interval is then computed on the logit.
         note: Reason why there is no standard error; empty where there is one.
-        effective_patients: Effective number of patients of the rarer class; None where unknown.
+        effective_patients: Number of patients of the rarer class with one image each that would
+            give as much information; None where unknown.
         trials: Number of independent trials behind an AUROC: the pairs of a positive and a negative
             patient in which no patient occurs twice, or the effective number of patients of the
             rarer class if that is smaller. The interval reaches no further than the exact interval
             of so many trials, and equals it for an AUROC of 0 or 1.
         span: Largest absolute value that the figure can take if it is not bounded.
-        squares: Parts of the variance that are mean squares, each as a pair of value and degrees of
-            freedom.
+        squares: Parts of the variance that are mean squares between readers or training seeds, each
+            as a pair of value and degrees of freedom; empty if there are none.
         method: Name of the method that gave the estimate.
 
     Example:
@@ -119,7 +120,10 @@ class ClusteredEstimate:
         return max(float(low), exact[0]), min(float(high), exact[1])
 
     def cautious_interval_at(self, level: float) -> tuple[float, float]:
-        """Compute the interval in which each part of the variance has its own t quantile.
+        """Compute an interval that stays valid if few readers or training seeds were measured.
+
+        Each part of the variance has its own quantile of Student's t. The interval is therefore
+        wider than the usual one.
 
         Args:
             level: Coverage, in (0, 1).

@@ -20,7 +20,7 @@ _SCORES_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class GuaranteedShare:
-    """A share of images that is to be guaranteed at a threshold, and its expected true value.
+    """A guaranteed share of images and its expected true value, to plan the number of patients.
 
     Attributes:
         floor: Share that is guaranteed. Where false positives per image are guaranteed, this is 1

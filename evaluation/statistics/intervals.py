@@ -26,9 +26,9 @@ class Interval:
     """An estimate and its confidence interval; unknown values are NaN.
 
     Attributes:
-        estimate: The estimate.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        estimate: The estimate; NaN if it is undefined.
+        low: Lower end of the interval; NaN without an interval.
+        high: Upper end of the interval; NaN without an interval.
         note: Reason why the figure is undefined or has no interval, or a remark; may be empty.
         unmoved: True if there is no interval because every resample gave the same value.
         shifted: True if there is no interval because the resamples' interval excludes the estimate.

@@ -72,12 +72,12 @@ _LEAST_VARIANCE = 1e-24
 
 @dataclass(frozen=True)
 class OverallTest:
-    """Test that all systems have the same mean.
+    """Test of the hypothesis that all systems of a reader study have the same mean.
 
     Attributes:
         statistic: The F statistic, or chi-square where readers are fixed.
-        freedom: Degrees of freedom of numerator and denominator; the latter is infinite for
-            chi-square.
+        freedom: Degrees of freedom of numerator and denominator; that of the denominator is
+            infinite for chi-square.
         p_value: p-value of the hypothesis that all systems have the same mean.
     """
 
@@ -109,9 +109,9 @@ class Components:
 
 @dataclass(frozen=True)
 class ProgramComponents:
-    """Variance components of readers against a stand-alone program.
+    """Variance components of the differences between readers and a program that reads alone.
 
-    They are of the differences "reader minus program", one for each reader: a study of one system.
+    There is one difference "reader minus program" for each reader.
 
     Attributes:
         mean_square: Mean square between the readers' figures. RJafroc prints it as ``varR``.
@@ -132,8 +132,8 @@ class MultiReaderAnalysis:
     """Result of `analyse_crossed` and `analyse_nested`.
 
     Attributes:
-        systems: Mean over readers of each system.
-        differences: First minus second system; the key holds the positions of the two.
+        systems: Mean over readers of each system, with its interval.
+        differences: First minus second system; the key is the pair of their positions, from 0.
         overall: Test that all systems are equal; None for a single system, or where nothing varies.
             For nested readers, the test compares unweighted means.
         components: Variance components of a crossed study with at least two systems; otherwise

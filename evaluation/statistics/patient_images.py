@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class ImageNumbers(NamedTuple):
-    """Moments of the number of images per patient.
+    """Mean and mean square of the number of images per patient, to plan a study.
 
     Attributes:
         mean: Mean number of images.

@@ -17,15 +17,17 @@ from cxr_compare.evaluation.statistics.running_sums import cumulative_rows, firs
 
 
 class FallingScores:
-    """Images from the highest score down, ready for counts at any threshold under any weights.
+    """Images sorted from the highest score down, to count them at any threshold.
 
-    Args:
-        scores: Score of each image, shape ``(N,)``.
-        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
+    The patients may have any weights, as in resamples of a bootstrap.
 
     Attributes:
         negated: The scores times -1, from the highest score down, so that the values rise, shape
             ``(N,)``.
+
+    Args:
+        scores: Score of each image, shape ``(N,)``.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
 
     Example:
         >>> images = FallingScores(np.array([0.2, 0.9, 0.2]), np.array([0, 1, 1]))
@@ -76,7 +78,9 @@ class FallingScores:
 
 
 class RankedScores:
-    """Labels and scores, sorted once, ready for AUROC and average precision under any weights.
+    """Labels and scores, sorted once, to compute AUROC and average precision many times.
+
+    Each time the patients have other weights, as in resamples of a bootstrap.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
@@ -148,8 +152,8 @@ class RankedScores:
 
         Args:
             weights: Whole-number weights of patients, shape ``(R, P)``.
-            beside: Running sums of a ranking with the same positive images under the same weights.
-                Its sums over positive images are used again.
+            beside: Sums of another ranking of the same images under the same weights, whose sums
+                over positive images are used again; None computes all.
 
         Returns:
             The running sums, with the ranking itself.
@@ -164,7 +168,7 @@ class RankedScores:
 
 
 class RankingSums(NamedTuple):
-    """A ranking under rows of weights, as `RankedScores.sums` gives it.
+    """Running sums of the weights of images that are sorted by score, one row for each resample.
 
     Attributes:
         ranked: The ranking, with P positive and N negative images.

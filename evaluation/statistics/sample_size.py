@@ -53,17 +53,22 @@ class PossibleErrors(NamedTuple):
     freedom: Floats
 
     def reaches(self, level: float) -> Floats:
-        """Return how far the interval reaches to either side, for each of the errors."""
+        """Return half the width of the interval for each of the standard errors.
+
+        Args:
+            level: Coverage, in (0, 1).
+        """
         return np.asarray(scipy.special.stdtrit(self.freedom, (1 + level) / 2) * self.errors)
 
 
 class CautiousErrors(NamedTuple):
-    """Variances that a cautious test of few readers may find, equally likely.
+    """Variances that a test with few readers may find in a planned study, all equally likely.
 
     Attributes:
-        between: Parts that are a mean square between readers.
+        between: Parts of the variance that are a mean square between readers, one for each
+            possibility.
         freedom: Degrees of freedom of the mean square.
-        over_cases: The part over cases, which is taken as known.
+        over_cases: Part of the variance over cases, which is taken as known.
     """
 
     between: Floats
@@ -71,7 +76,11 @@ class CautiousErrors(NamedTuple):
     over_cases: float
 
     def reaches(self, level: float) -> Floats:
-        """Return how far `cautious_interval_at` reaches to either side, for each mean square."""
+        """Return half the width of the cautious interval for each of the possible variances.
+
+        Args:
+            level: Coverage, in (0, 1).
+        """
         tail = (1 + level) / 2
         squared = scipy.special.stdtrit(self.freedom, tail) ** 2 * self.between
         return np.asarray(np.sqrt(squared + scipy.special.ndtri(tail) ** 2 * self.over_cases))

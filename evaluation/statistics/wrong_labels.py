@@ -57,7 +57,10 @@ class WrongLabels:
 
     @property
     def fewest(self) -> int | None:
-        """Number of wrong labels that is enough if the most harmful labels are wrong."""
+        """Number of wrong labels that overturns the conclusion if the most harmful ones are wrong.
+
+        None if no such labels were found.
+        """
         return None if self.most_harmful is None else len(self.most_harmful)
 
     @property

@@ -137,7 +137,7 @@ def amount_text(value: float, about: Literal["images", "time"]) -> str:
 
     Args:
         value: Number of images, or hours.
-        about: ``images`` or ``time``.
+        about: ``images`` if `value` is a number of images, ``time`` if it is hours.
 
     Returns:
         The text, with thousands separated by commas.

@@ -40,10 +40,11 @@ _DECIMALS = 6
 
 @dataclass(frozen=True)
 class CurveModel:
-    """Model of a study with the annotation that it learns from; at most one of each kind.
+    """A kind of model in a learning-curve study, with a description for the page.
 
     Attributes:
-        kind: Kind of the model.
+        kind: ``detector``, ``classifier`` or ``mixed`` (a detector that starts from the
+            classifier's weights).
         name: Name of the model.
         settings: Settings of the training, for the page.
         note: Sentence about the model, for the page.
@@ -61,11 +62,11 @@ class CurveModel:
 
 @dataclass(frozen=True)
 class SizeFigure:
-    """Figure of one model at one size.
+    """One metric of one model at one size of the training data.
 
     Attributes:
-        interval: Mean over seeds and folds, with its interval.
-        seeds: Figure of each seed, as mean over the folds.
+        interval: Mean over seeds and folds, with its 95 % interval.
+        seeds: Value for each training seed, as a mean over the folds.
 
     Example:
         >>> SizeFigure(Interval(0.8, 0.7, 0.9), (0.79, 0.81)).interval.low
@@ -104,10 +105,10 @@ class SizePoint:
 
     @property
     def n_grown(self) -> float:
-        """Number of images that grows with the share.
+        """Number of annotations that grows with the share: images, or images with boxes.
 
-        For the mixed model this is the number of images with boxes, since it learns from all labels
-        at every size.
+        For the mixed model (a detector that starts from the classifier's weights) it is the number
+        of images with boxes, because this model learns from all labels at every size.
         """
         return self.n_boxed if self.kind == "mixed" else self.n_images
 
@@ -121,9 +122,10 @@ class Difference:
         share: Share of the data that the first model was trained with, in (0, 1].
         first: Kind of the first model.
         second: Kind of the second model.
-        gap: Difference with its interval.
+        gap: Difference with its 95 % interval.
         p_value: p-value of no difference; `CurveStudy.compared` corrects it by Holm's method.
-        n_images: Number of images of the first model; `CurveStudy.compared` sets it.
+        n_images: Number of images that the first model was trained on; `CurveStudy.compared` sets
+            it.
 
     Example:
         >>> gap = Interval(0.1, 0.05, 0.15)
@@ -287,9 +289,9 @@ class CurveStudy:
 
     @property
     def hours_at_hand(self) -> float:
-        """Longest annotation time at which both main models were measured, rounded to two digits.
+        """Longest annotation time, in hours, at which both main models were measured.
 
-        The number is rounded down.
+        The number is rounded down to two digits.
         """
         ends = [
             self.sizes(kind)[-1].n_images * self.seconds_per_image(kind, self.times) / 3600
@@ -372,7 +374,7 @@ class CurveStudy:
         ]
 
     def unclaimed(self, metric: str) -> str:
-        """Return the reason why the two fitted curves allow no conclusion.
+        """Return the reason why the fitted curves of two models allow no conclusion.
 
         Args:
             metric: Short name of the metric.

@@ -33,11 +33,11 @@ class DetectionDelay:
         key: Key of the figure, such as ``call_rate@CheXNet``.
         title: Title of the figure.
         change: Kind of change, by its name in the template ``monitor.txt.jinja``.
-        was: Mean per patient of the reference, in [0, 1].
-        becomes: Mean per patient after the change, in [0, 1].
+        was: Mean of the figure over the patients of the reference, in [0, 1].
+        becomes: Mean of the figure over the patients after the change, in [0, 1].
         patients: Median number of patients from the change to the alarm; None if the alarm was not
             raised within the simulated patients in most streams.
-        days: Days in which so many patients came; None if `patients` is None.
+        days: Number of days in which so many patients came; None if `patients` is None.
 
     Example:
         >>> delay = DetectionDelay("call_rate", "Call rate", "half_more", 0.2, 0.3, 400.0, 80.0)

@@ -40,7 +40,7 @@ def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Flo
 
 
 def figure_start_shares(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute how the evidence of a figure after the last day is shared among possible start days.
+    """Compute how likely the change of a figure began on each day, as shares of the evidence.
 
     Args:
         kind: Kind of the figure, a key of `evaluation.studies.monitor_result.KINDS`.

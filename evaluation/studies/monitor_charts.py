@@ -20,10 +20,10 @@ _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
 
 
 def bound_text(row: MonitoredFigure) -> str:
-    """Return the evidence that raises an alarm, as a table shows it.
+    """Return the evidence from which a figure raises an alarm, as the text of a table.
 
     Args:
-        row: Monitored figure.
+        row: A monitored figure.
 
     Returns:
         The text, such as "from 48"; "not monitored" without a bound.

@@ -24,7 +24,7 @@ _USUAL_READERS = (3, 5, 10)
 
 @dataclass(frozen=True)
 class PlanBasis:
-    """Basis of a planned study: one plan or several, with their assumptions.
+    """What a planned study rests on: one plan or several, with their assumptions.
 
     A plan computes the precision of the study for any number of patients.
 

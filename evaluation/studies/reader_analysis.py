@@ -169,7 +169,9 @@ class OverallResult:
 
 @dataclass(frozen=True)
 class AgainstSystem:
-    """Variance components of one modality's readers against a stand-alone system.
+    """Comparison of the readers of one modality with a system that read the cases alone.
+
+    A modality is a way of reading, such as with or without a system's help.
 
     Attributes:
         metric: Short name of the metric.

@@ -42,14 +42,15 @@ _MARKED = {
 
 @dataclass(frozen=True)
 class ReaderStudy:
-    """Checked readings of the same cases, with their truth.
+    """Readings of the same cases by several readers, checked and joined with the truth.
 
     Attributes:
-        truth: Columns ``label`` (bool) and ``patient``, by case, for all cases that were read.
-        readings: Columns ``reader``, ``modality``, ``case``, and ``rating``, ``decision`` (0 or 1)
-            or both.
-        systems: Results of stand-alone systems in the same columns; ``reader`` is the name of the
-            system and ``modality`` is empty.
+        truth: Label (bool) and patient of all cases that were read, as columns ``label`` and
+            ``patient``, by case.
+        readings: Columns ``reader``, ``modality`` (way of reading, such as with or without help),
+            ``case``, and ``rating``, ``decision`` (0 or 1) or both.
+        systems: Results of systems that read the cases alone, in the same columns; ``reader`` is
+            the name of the system and ``modality`` is empty.
         notes: Sentences on cases that were not read.
 
     Example:
@@ -77,7 +78,9 @@ class ReaderStudy:
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """Prepare a figure of one reading or system for weights of patients.
+        """Prepare to compute a metric of one reading or system for many weightings of patients.
+
+        The bootstrap weights each patient by the number of times that the patient was drawn.
 
         Args:
             metric: Short name of the metric, a key of `metrics`.
@@ -143,9 +146,10 @@ class ReaderStudy:
 
 @dataclass(frozen=True, kw_only=True)
 class MarkedStudy(ReaderStudy):
-    """Study with marks, which are ratings of locations in a case.
+    """Reader study in which readers mark locations of a case and rate each mark.
 
-    The rating of a case is its own rating if it has one, else the rating of its highest mark.
+    The rating of a case is the reader's rating of the whole case if there is one, else the rating
+    of the highest mark.
 
     Attributes:
         marks: Columns ``reader``, ``modality``, ``case``, ``rating``, and ``counted`` (True if the
@@ -236,7 +240,9 @@ class MarkedStudy(ReaderStudy):
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """Prepare a figure of one reading or system for weights of patients.
+        """Prepare to compute a metric of one reading or system for many weightings of patients.
+
+        The bootstrap weights each patient by the number of times that the patient was drawn.
 
         Args:
             metric: Short name of the metric, a key of `metrics`.

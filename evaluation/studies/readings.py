@@ -261,7 +261,7 @@ def join_marks(
         systems: Tables of stand-alone systems, by name.
         lesions: Columns ``case``, ``lesion`` and, if known, ``weight`` and edges in px.
         all_read: True if a reader whose file names no case without a mark has read every case.
-        positive_from: Rating below which a mark does not count as called; None if all marks count.
+        positive_from: Rating from which a mark counts as called; None if all marks count.
 
     Returns:
         The study, with the cases that were read.

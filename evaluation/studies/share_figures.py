@@ -68,7 +68,8 @@ class ShareFigures:
 
     Attributes:
         systems: Names of the systems, in the order of all figures.
-        figures: Values of each metric.
+        figures: Value of each system (row) by each metric, NaN where undefined, with the covariance
+            over patients.
         n_images: Number of test images of all splits.
         n_patients: Number of test patients of all splits.
         freedom: Degrees of freedom of the covariances: the number of patients of the rarer class
@@ -97,7 +98,7 @@ class ShareFigures:
             names: Names of the systems.
 
         Returns:
-            Values, NaN where undefined, shape ``(systems,)``.
+            One value for each system, shape ``(systems,)``; NaN where undefined.
 
         Example:
             >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}

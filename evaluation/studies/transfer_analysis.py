@@ -90,7 +90,7 @@ class _Refit:
 
 @dataclass(frozen=True)
 class TransferCell:
-    """Figures of one system on one data set.
+    """Figures of one system on one data set, of its own or of another hospital.
 
     The home of a system is the data set that it was trained on.
 
@@ -104,11 +104,14 @@ class TransferCell:
         n_seen: Number of images left out because the system has seen them or their patients.
         n_not_run: Number of images left out because the system gave no answer.
         auroc: AUROC with its interval; None if it is undefined.
-        frozen: Figures at the threshold from home, by metric; empty if there is no such threshold.
-        refits: Figures at thresholds chosen on local patients.
+        frozen: Figures at the threshold that was chosen on the system's own data set, by metric;
+            empty if there is no such threshold.
+        refits: Figures at thresholds that were chosen on some patients of this data set (local
+            patients).
         drop: AUROC at home minus AUROC here, with its interval; None if one of them is unknown.
         p_value: p-value of no drop, corrected by Holm's method over all drops of the table.
-        mean_probability: Mean probability by the calibration from home; None without calibration.
+        mean_probability: Mean probability by the calibration of the system's own data set; None
+            without calibration.
         note: Reason why figures are absent; empty if none are.
 
     Example:
@@ -153,10 +156,10 @@ def evaluate_cell(
     The home of a system is the data set that it was trained on.
 
     Args:
-        cell: Cell with the names of system and data set.
+        cell: Names of system and data set, without figures.
         test: Scores of the test images that the system has not seen.
         val: Scores of the validation images, on which local thresholds are chosen.
-        decision: Decision rule from home; None if there is none.
+        decision: Decision rule that was chosen on the system's own data set; None if there is none.
         options: Policy, numbers of local patients, and numbers of resamples.
 
     Returns:

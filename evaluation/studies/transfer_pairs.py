@@ -18,7 +18,7 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 @dataclass(frozen=True)
 class TrainedSystem:
-    """System as its training left it.
+    """A system to evaluate on other data sets, with the facts from its training.
 
     Attributes:
         name: Name of the system.
@@ -41,7 +41,7 @@ class TrainedSystem:
 
 @dataclass(frozen=True)
 class Pair:
-    """System with a data set that it is evaluated on.
+    """A system and a data set on which it is evaluated.
 
     Attributes:
         system: Name of the system.
@@ -176,7 +176,7 @@ def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
 
 
 def decision_from_home(path: Path, policy: str) -> Decision | None:
-    """Read the decision that a run's training ended with, or that an export contains.
+    """Read the decision rule that a system got at the end of its training.
 
     Args:
         path: Folder of the run or export.

@@ -20,7 +20,7 @@ from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 @dataclass(frozen=True)
 class UnseenScores:
-    """Scores of a system on images of known label that it has not seen.
+    """Scores of a system on images with a known label that were not in its training.
 
     Attributes:
         image_ids: Ids of the images, sorted, shape ``(N,)``.

@@ -106,11 +106,12 @@ def _concatenate(parts: Sequence[Boxes], like: Boxes) -> Boxes:
 def best_box_fusion(
     boxes: Boxes, *, models: Integers, weights: Sequence[float], iou_threshold: float = OVERLAP
 ) -> Boxes:
-    """Fuse the most confident box with each model's best box that overlaps it; drop the others.
+    """Join the boxes of several models: fuse the most confident box with the best overlapping ones.
 
     This is non-maximum suppression across models. The most confident box is replaced by the mean of
-    the best overlapping box of each model, weighted by score and model. The score of the fused box
-    is the weighted mean over all models; a model without an overlapping box counts as 0.
+    the best overlapping box of each model, weighted by score and model. Other overlapping boxes are
+    dropped. The score of the fused box is the weighted mean over all models; a model without an
+    overlapping box counts as 0.
 
     Weighted box fusion, in contrast, takes the mean over every box of a cluster. A model's faint
     duplicates (stored boxes are suppressed at IoU 0.6 only) then pull the score down: on RSNA, AP50

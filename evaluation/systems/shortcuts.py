@@ -34,7 +34,7 @@ _RECORDED_FACTS = (
 
 
 def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
-    """Return the facts from which the shortcut baseline guesses the label.
+    """Return facts about images from which a baseline guesses the label without seeing the lungs.
 
     Impossible ages become unknown, and burned-in text becomes true or false. The grey values along
     the border of an image are numbers, with one column for each piece of the border.

@@ -209,7 +209,7 @@ def compare(
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """Options of one call of `cxr compare`, as they apply to each of its targets.
+    """The options of one call of `cxr compare`, in the form in which they apply to each target.
 
     Attributes:
         protocol: The question: target and margin and, if a protocol file fixed it, all other
