@@ -221,7 +221,7 @@ class TimmTrunk(nn.Module):
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """Layers in stages. After each stage the maps are smaller."""
+        """Layers of the network in stages. After each stage the maps are smaller."""
         *stages, last = timm_stages(self.network)
         return [*stages, [*last, self.pooled_norm]]
 

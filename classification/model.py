@@ -102,7 +102,9 @@ class ImageClassifier(StoreModel):
 
     @cached_property
     def before_halving(self) -> tuple[nn.Module, Grid]:
-        """Child of the backbone that reads the maps before the last halving, and their grid.
+        """Layer of the backbone that halves the maps last, and the positions of the cells it reads.
+
+        The method ``layercam`` makes activation maps from the finer maps before this layer.
 
         Raises:
             InputError: The backbone is not a sequence of layers.

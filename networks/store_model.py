@@ -37,7 +37,7 @@ class StoreModel(nn.Module, ABC):
     @property
     @abstractmethod
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """Layers of the backbone in stages, from the input on; each has smaller maps."""
+        """Layers of the backbone in stages, from the input on. Each stage has smaller maps."""
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalise grey images, and repeat the grey channel three times.

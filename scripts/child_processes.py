@@ -63,10 +63,10 @@ class Child(Protocol):
     """The process of a `cxr` command, on this machine or on another one."""
 
     def poll(self) -> int | None:
-        """Return the exit status; None while the process runs."""
+        """Return the exit status of the command; None while it runs."""
 
     def interrupt(self) -> None:
-        """Ask the process to end, as Ctrl-C does."""
+        """Ask the command to end, as Ctrl-C does."""
 
     def wait(self, seconds: float) -> None:
         """Wait until the process ends, for at most this many seconds.
@@ -76,7 +76,7 @@ class Child(Protocol):
         """
 
     def kill(self) -> None:
-        """Kill the process if it has not ended."""
+        """Kill the process of the command if it has not ended."""
 
 
 class Machines(Protocol):

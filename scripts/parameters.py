@@ -40,7 +40,7 @@ class HasFolder(Protocol):
 
     @property
     def folder(self) -> Path | None:
-        """Folder of the object, or None if the object has not been written."""
+        """Folder of the object; None if the object exists in memory only."""
 
 
 AnyPath: TypeAlias = str | Path | HasFolder

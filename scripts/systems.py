@@ -130,7 +130,7 @@ class GivenSystem(NamedTuple):
 
     @property
     def paths(self) -> list[Path]:
-        """Return the members that are folders or files."""
+        """Return those members (training seeds) that are folders or files."""
         return [member for member in self.members if isinstance(member, Path)]
 
 
@@ -147,7 +147,7 @@ class ComparedSystem(NamedTuple):
 
     @property
     def paths(self) -> list[Path]:
-        """Return the members that are folders."""
+        """Return those members (training seeds) that are folders."""
         return [member for member in self.members if isinstance(member, Path)]
 
 

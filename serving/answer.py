@@ -293,7 +293,7 @@ class Answer:
         return self.prediction.grid
 
     def figure(self) -> Figure:
-        """Draw the image beside its overlay, with a legend."""
+        """Draw the image beside its overlay (boxes or map) as a matplotlib figure."""
         return draw_answers([self])
 
 

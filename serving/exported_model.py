@@ -347,7 +347,7 @@ class ExportedModel:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings that the model answers for, under the names of the data set."""
+        """Findings that the model answers for, under the names that the data set uses."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     @property
@@ -367,7 +367,7 @@ class ExportedModel:
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """Content of ``run.json`` of the run."""
+        """Content of ``run.json`` of the run that was exported."""
         return self.spec.run
 
     def inference_id(self) -> str:

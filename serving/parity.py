@@ -138,7 +138,7 @@ class Proof:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures for ``card.json`` of the export."""
+        """Return the differences between export and run as values for ``card.json``."""
         return {
             "verdict": "kept" if all(measure.holds for measure in self.measures) else "refused",
             "precision": self.precision,

@@ -127,7 +127,10 @@ class Run:
 
     @property
     def decision_file(self) -> Path:
-        """Path of the file with the decision, which need not exist."""
+        """Path of the file that stores the decision: threshold, calibration and other rules.
+
+        The file need not exist.
+        """
         return validation_folder(self.folder) / "decisions" / f"{self.target.name}.json"
 
     @cached_property
@@ -144,7 +147,7 @@ class Run:
 
     @cached_property
     def operating_point(self) -> OperatingPoint:
-        """Decision and policy of the run, or the reason why it cannot decide."""
+        """Stored decision and policy of the run, or the reason why it cannot decide."""
         usual = self.wanted_policy or POLICIES[0]
         exported = is_export(self.folder)
         if not self.decision_file.is_file():
@@ -161,7 +164,10 @@ class Run:
 
     @property
     def triage(self) -> Triage | None:
-        """Rule of triage; None if the run was not tuned for triage or another policy decides."""
+        """Scores below and above which no reader needs to decide.
+
+        None if the run was not tuned for triage, or if another policy decides.
+        """
         decision = self.decision
         decides = decision is not None and self.policy in decision.options.triage
         return decision.triage if decision is not None and decides else None
@@ -176,7 +182,7 @@ class Run:
 
     @property
     def decision(self) -> Decision | None:
-        """Decision that was chosen on validation images; None if the run cannot decide."""
+        """Rules that validation images chose, such as thresholds; None if the run cannot decide."""
         return self.operating_point.decision
 
     @property

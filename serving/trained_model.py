@@ -168,7 +168,7 @@ class TrainedModel:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings that the model answers for, under the names of the data set."""
+        """Findings that the model answers for, under the names that the data set uses."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     def inference_id(self) -> str:

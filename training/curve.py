@@ -163,12 +163,12 @@ class CurvePlan:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits, whose test images differ."""
+        """Names of the splits on whose test images the models are evaluated, such as folds."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
     @property
     def models(self) -> list[ModelKind]:
-        """Kinds of models that are trained."""
+        """Kinds of the models that are trained: detector, classifier and, if wanted, mixed."""
         return [model for model in MODELS if self.runs(model)]
 
     def runs(self, model: ModelKind) -> list[CurveRun]:

@@ -72,12 +72,12 @@ class Request:
 
     @property
     def split(self) -> str:
-        """Name of the split whose images are used."""
+        """Name of the split that says which images are for training and which for validation."""
         return self.settings.data.split
 
     @property
     def target(self) -> Target:
-        """Target that is learned."""
+        """Target, with its findings, that the model learns."""
         return self.dataset.target(self.settings.data.target, option="--set data.target=NAME")
 
     def origin(self) -> dict[str, Any]:

@@ -144,12 +144,12 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the files from which a training is resumed."""
+        """Folder of the checkpoint files, from which an interrupted training is resumed."""
         return self.folder / "checkpoints"
 
     @property
     def last_checkpoint(self) -> Path:
-        """Checkpoint of the last complete epoch."""
+        """Path of the checkpoint of the last complete epoch."""
         return self.checkpoints / "last.ckpt"
 
     def best_weights(self, epoch: int) -> Path:
@@ -172,7 +172,10 @@ class RunFolder:
 
     @property
     def validation(self) -> Path:
-        """Folder with the predictions of the validation images, and the decision chosen on them."""
+        """Folder with predictions of the validation images, and the decision chosen on them.
+
+        A decision consists of thresholds, calibration and other rules.
+        """
         return self.folder / "validation"
 
     def decision_file(self, target: str) -> Path:
@@ -185,12 +188,12 @@ class RunFolder:
 
     @property
     def config_file(self) -> Path:
-        """Path of the complete configuration."""
+        """Path of the file with the complete configuration of the training."""
         return self.folder / _CONFIG
 
     @property
     def config(self) -> str:
-        """Complete configuration in TOML."""
+        """Complete configuration of the training as TOML text."""
         require_unchanged(self.config_file, "config")
         try:
             return self.config_file.read_text(encoding="utf-8")
@@ -199,12 +202,12 @@ class RunFolder:
 
     @property
     def started(self) -> dict[str, Any]:
-        """Facts that were recorded at the start of the training."""
+        """Facts that were recorded at the start of the training, such as ids of the data set."""
         return read_json(self.folder / _STARTED, "started_run")
 
     @property
     def info(self) -> dict[str, Any]:
-        """Facts that were recorded at the end of the training."""
+        """Content of ``run.json``: facts about the finished training, such as its best epoch."""
         return read_json(self.folder / _RUN, "run")
 
     @property

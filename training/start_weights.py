@@ -67,12 +67,18 @@ class StartWeights(Checkpoint):
 
     @property
     def pixels(self) -> Preprocess | None:
-        """Size and normalisation of the images that the run learned from; None if unknown."""
+        """Size and normalisation of the images that the initial weights learned from.
+
+        None if they are unknown.
+        """
         return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
 
     @property
     def normalisation(self) -> dict[str, float]:
-        """Mean and standard deviation of the pixels in the weights' training; empty if unknown."""
+        """Mean and standard deviation of the pixels that the initial weights learned from.
+
+        Empty if they are unknown.
+        """
         known = self.pixels or self.public
         return {} if known is None else {"mean": known.mean, "std": known.std}
 

@@ -155,7 +155,7 @@ class SweepPlan:
 
     @property
     def most(self) -> int | None:
-        """Number of different trials; None if it is infinite."""
+        """Number of different trials that the varied keys allow; None if it is infinite."""
         return combinations(self.space)
 
 

@@ -58,7 +58,7 @@ class PageImage:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Width and height on the page, px."""
+        """Width and height of the thumbnail on the page, px."""
         scale = self.longest / max(self.width, self.height)
         return max(round(self.width * scale), 1), max(round(self.height * scale), 1)
 

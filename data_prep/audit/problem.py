@@ -92,19 +92,22 @@ class Problem:
 
     @property
     def sizes(self) -> list[int]:
-        """Number of images in each group; empty if the cases are not grouped."""
+        """Number of images in each group of cases, such as a group of copies.
+
+        Empty if the cases are not grouped.
+        """
         if "group" not in self.cases:
             return []
         return [int(n) for n in self.cases.groupby("group", sort=False).size()]
 
     @property
     def counted_message(self) -> str:
-        """Message with the number of cases, as part of a sentence."""
+        """Message that begins with the number of cases, as part of a sentence."""
         return f"{self.message} ({self.count:,} {self.unit}{'' if self.count == 1 else 's'})"
 
     @property
     def line(self) -> str:
-        """Problem as one line of text."""
+        """Severity, message and first examples as one line of text."""
         more = ", ..." if self.count > len(self.examples) else ""
         shown = f" ({', '.join(self.examples)}{more})" if self.examples else ""
         return f"{self.severity}: {self.message}{shown}"

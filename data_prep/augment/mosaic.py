@@ -49,7 +49,7 @@ class DroppedBoxes(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Number of dropped boxes."""
+        """Number of boxes that were dropped for any reason."""
         return sum(self[1:])
 
     def to_dict(self) -> dict[str, int]:

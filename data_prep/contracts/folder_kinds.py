@@ -48,7 +48,7 @@ class FolderKind:
 
     @property
     def is_part(self) -> bool:
-        """True if it is a part of a folder of another kind."""
+        """True for a part of a folder of another kind, such as the decision of predictions."""
         return not self.marker
 
     @property
@@ -58,7 +58,7 @@ class FolderKind:
 
     @property
     def with_article(self) -> str:
-        """Name with its article, for a sentence."""
+        """Name of the kind with its article, such as "a run", for a sentence."""
         article = {"predictions": "", "export": "an "}.get(self.name, "a ")
         return f"{article}{self.name}"
 

@@ -163,7 +163,7 @@ class LabelFiles:
 
     @property
     def exclusions(self) -> Exclusions:
-        """Excluded images and files."""
+        """Excluded images and files of the source, with their reasons."""
         return self.builder.exclusions
 
     def build_tables(self) -> SourceTables:

@@ -147,7 +147,7 @@ class LabelTable:
 
     @property
     def unknown_labels(self) -> set[str]:
-        """Labels, in lower case, that mean that nothing is known about the image."""
+        """Labels, in lower case, which say that nothing is known about the image."""
         return {*column_dictionary()["unknown"], *self.known.get("unknown", ())}
 
     @property
@@ -157,7 +157,7 @@ class LabelTable:
 
     @property
     def unused(self) -> list[str]:
-        """Columns of the table that have no role, so that their cells are not used."""
+        """Columns whose content was not recognised (they have no role), so they are not used."""
         used = {column for columns in self.columns.values() for column in columns}
         return [column for column in self.text.columns if column not in used]
 

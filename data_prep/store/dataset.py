@@ -200,7 +200,7 @@ class DataSet:
         return f"<pre>{html.escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts of a data set that was just prepared, else ``dataset.json``."""
+        """Return the counts of a data set that was just prepared, else its ``dataset.json``."""
         return self.info if self.summary is None else self.summary.to_dict()
 
     @staticmethod
@@ -243,7 +243,7 @@ class DataSet:
 
     @property
     def ids(self) -> dict[str, Any]:
-        """Digests of the content, of the labels and (by name) of the splits."""
+        """Digests of images (``content_id``), labels (``labels_id``) and splits (``split_ids``)."""
         return {"split_ids": {}, **self.info["ids"]}
 
     images = stored_table("images.parquet", "images")
@@ -536,7 +536,7 @@ class DataSet:
 
     @property
     def source_root(self) -> Path:
-        """Folder below which the image files are.
+        """Folder to which the paths of the image files are relative.
 
         Raises:
             InputError: The folder is in an object store that no user of this machine has named.

@@ -104,7 +104,7 @@ class PixelStoreWriter:
 
     @property
     def done(self) -> set[str]:
-        """Ids of the images that are in the store."""
+        """Ids of the images that the pixel store already has."""
         return set(self._rows)
 
     def add(self, image_id: str, pixels: np.ndarray, placement: Placement) -> None:
@@ -166,7 +166,7 @@ class PixelStoreWriter:
         self._uncommitted = []
 
     def close(self) -> None:
-        """Commit, and mark the store as complete.
+        """Write everything to the disk, and mark the pixel store as complete.
 
         Raises:
             InputError: The disk is full.

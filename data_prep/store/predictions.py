@@ -99,7 +99,10 @@ class Predictions:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ``predictions.json``, the folder, and the number of images that did not fail."""
+        """Return the content of ``predictions.json``, with the folder and the number of images.
+
+        Images on which the system failed are not counted.
+        """
         return {"folder": str(self.folder), "images": len(self.images_run), **self.info}
 
     @property
@@ -123,7 +126,10 @@ class Predictions:
 
     @property
     def seen(self) -> pd.DataFrame | None:
-        """Images that the system learned from or was selected with; None if not recorded."""
+        """Table of the images that the system learned from or was selected with.
+
+        None if the predictions do not record them, as after an import.
+        """
         if self.tables:
             return None
         path = self.folder / SEEN_FILE

@@ -368,7 +368,7 @@ class Anatomy:
 
     @property
     def hilum_y(self) -> float:
-        """Height of the lung roots."""
+        """Height of the lung roots below the upper edge of the image, in image widths."""
         return self.top + self.hilum * (self.base - self.top)
 
     def wall(self, y: np.ndarray | float, side: int = 0) -> np.ndarray:

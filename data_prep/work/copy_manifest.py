@@ -127,7 +127,7 @@ def copies_lock_file(name: str) -> Path:
 
 
 def wait_silently() -> None:
-    """Wait for a lock without a message."""
+    """Show no message before the program waits for the lock of local copies."""
 
 
 @contextmanager

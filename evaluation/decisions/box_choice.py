@@ -104,7 +104,7 @@ class BoxChoice:
 
     @property
     def n_positive(self) -> int:
-        """Number of images that have a lesion."""
+        """Number of validation images that have a lesion."""
         return int((self.candidates[0].pairs.truth.per_image > 0).sum())
 
     @property
@@ -192,17 +192,20 @@ class BoxChoice:
 
     @property
     def index(self) -> int:
-        """Index of the chosen rule among the candidates."""
+        """Position of the chosen rule among the candidates, from 0."""
         return int(self._chosen[BOX_RULE][0])
 
     @property
     def rule(self) -> BoxRule:
-        """Rule that is chosen on these images."""
+        """Rule for boxes that has the highest figure on the validation images."""
         return self.candidates[self.index].rule
 
     @property
     def cut(self) -> float | None:
-        """Score cut that is chosen on these images; `None` if no image has a lesion."""
+        """Score from which boxes are called, as the RSNA score on the validation images chooses it.
+
+        None if no image has a lesion.
+        """
         cut = float(self._chosen[BOX_CUT][0])
         return None if np.isnan(cut) else cut
 

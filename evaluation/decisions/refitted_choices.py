@@ -31,7 +31,10 @@ class ValidationChoice(Protocol):
 
     @property
     def patients(self) -> npt.NDArray[np.str_]:
-        """Patient of each row that the choice is made on, shape ``(M,)``."""
+        """Patient of each of the M images that the choice is made on, shape ``(M,)``.
+
+        If studies or patients are evaluated, these take the place of images.
+        """
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
         """Prepare to make the choice again on weighted patients.

@@ -147,7 +147,7 @@ class SystemOutput:
 
     @property
     def gives_boxes(self) -> bool:
-        """True for a detector, whose boxes must be reduced to image scores."""
+        """True for a detector, whose boxes must be reduced to one score for each image."""
         return self.system.kind == "boxes"
 
     def _rows(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -155,12 +155,20 @@ class SystemOutput:
 
     @cached_property
     def finding_boxes(self) -> pd.DataFrame:
-        """Boxes of a detector on these images, each with its ``finding``."""
+        """Table of a detector's boxes on these images, with the finding of each box.
+
+        Columns ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original
+        image, and ``score``.
+        """
         return self._rows(self.system.boxes)
 
     @cached_property
     def predicted_boxes(self) -> pd.DataFrame:
-        """Boxes of a detector on these images: ``image_id``, corners in original px, ``score``."""
+        """Table of a detector's boxes on these images, for all findings of the target together.
+
+        Columns ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original image, and
+        ``score``.
+        """
         return self.finding_boxes.drop(columns="finding")
 
     @cached_property
@@ -174,7 +182,10 @@ class SystemOutput:
 
     @cached_property
     def maps(self) -> pd.DataFrame | None:
-        """Activation map of each image for its highest-scoring finding; `None` without maps."""
+        """Activation map of each image for the finding of the target with the highest score.
+
+        A table with one row for each image; None for a system without maps.
+        """
         rows = self._rows(self.system.maps)
         if rows.empty:
             return None

@@ -225,7 +225,7 @@ class ValidationScores:
 
     @property
     def n_positive(self) -> int:
-        """Number of positive rows."""
+        """Number of positive images, studies or patients that thresholds are chosen on."""
         return int(self.y_true.sum())
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:

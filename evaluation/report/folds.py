@@ -108,7 +108,11 @@ class Folds:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Mean, spread and interval of every figure, with Holm's p-values for pairs of systems."""
+        """Table with mean, spread and interval of every figure over the folds of the data set.
+
+        Differences of two systems have a p-value that is corrected for the number of pairs by
+        Holm's method.
+        """
         table = summarise_folds(self.figures)
         p_values = table.pop("p")
         pairs = table["system"].isin([f"{a} - {b}" for a, b in combinations(self.systems, 2)])

@@ -116,7 +116,9 @@ def _subgroup_table(
 
 
 def group_tables(comparison: Comparison) -> list[Table]:
-    """Return one table for each metric, with each group's figures and differences from the rest.
+    """Return one table for each metric, with figures in groups of images such as age groups.
+
+    A table also has the difference of each group from all other images.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.

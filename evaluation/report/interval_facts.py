@@ -51,7 +51,7 @@ class IntervalFacts:
 
     @property
     def all(self) -> frozenset[IntervalKind]:
-        """Kinds of all methods of intervals, single and paired."""
+        """Kinds of all intervals, those of single systems and those of differences."""
         return self.single | self.paired
 
     @classmethod

@@ -17,7 +17,10 @@ from cxr_compare.evaluation.statistics.figure_text import number
 
 @cache
 def published_figures() -> list[dict[str, Any]]:
-    """Return every figure of ``published.toml``."""
+    """Return the figures of published studies that a report shows beside its own.
+
+    They are the entries of ``published.toml``.
+    """
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
     figures: list[dict[str, Any]] = tomllib.loads(text)["figure"]
     return figures

@@ -32,47 +32,57 @@ class ReportContent(Protocol):
 
     @property
     def payload(self) -> dict[str, Any]:
-        """Content of ``metrics.json``."""
+        """Content of ``metrics.json``, the file of a report that programs read."""
 
     @property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each figure and paired difference, by image, study and patient."""
+        """Table with one row for each figure of a system and each difference of two systems.
+
+        A row has the metric, the policy of its threshold, the value and its 95 % interval. Figures
+        by study and by patient follow those by image, if they were evaluated.
+        """
 
     @property
     def tests(self) -> pd.DataFrame:
-        """Paired tests of every pair of systems."""
+        """Table of the tests of differences, with one row for each pair of systems and metric."""
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Figures of groups of images, lesions and patients."""
+        """Table of figures in groups of images, lesions and patients, such as age groups."""
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """Table of decisions, with one row for each image and system."""
+        """Table with one row for each image and system: label, score, probability and decisions.
+
+        There is one decision (True for positive) for each policy that chose a threshold.
+        """
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Table 1 of a paper, as texts."""
+        """Main table of the report as texts: figures by row, systems and differences by column."""
 
     @property
     def charts(self) -> Sequence[Chart]:
-        """Charts of the report."""
+        """Charts of the report, such as ROC curves, with their content in data units."""
 
     @property
     def policies(self) -> list[str]:
-        """Policies by which any system has a threshold."""
+        """Names of the policies by which at least one system has a threshold."""
 
     @property
     def policy(self) -> str:
-        """Policy of everything that is shown at one threshold."""
+        """Name of the policy whose threshold is used for all that is shown at one threshold."""
 
     @property
     def seed(self) -> int:
-        """Random seed of the sample of cases."""
+        """Random seed by which the shown cases that all systems call rightly were drawn."""
 
     @property
     def overlays(self) -> Mapping[str, str]:
-        """File name of each drawn image below the folder of overlays, by image id."""
+        """File name of the drawn image of each shown case, by image id.
+
+        The files are in the folder ``overlays`` of the report.
+        """
 
 
 @dataclass(frozen=True)
@@ -95,37 +105,44 @@ class FreshContent:
 
     @cached_property
     def payload(self) -> dict[str, Any]:
-        """Content of ``metrics.json``."""
+        """Content of ``metrics.json``, the file of a report that programs read."""
         return metrics_json(self.comparison)
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each figure and paired difference."""
+        """Table with one row for each figure of a system and each difference of two systems.
+
+        A row has the metric, the policy of its threshold, the value and its 95 % interval. Figures
+        by study and by patient follow those by image, if they were evaluated.
+        """
         return all_units(self.comparison)
 
     @cached_property
     def tests(self) -> pd.DataFrame:
-        """Paired tests of every pair of systems."""
+        """Table of the tests of differences, with one row for each pair of systems and metric."""
         return tests_table(self.comparison)
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """Figures of groups of images, lesions and patients."""
+        """Table of figures in groups of images, lesions and patients, such as age groups."""
         return failures_table(self.comparison)
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """Table of decisions, with one row for each image and system."""
+        """Table with one row for each image and system: label, score, probability and decisions.
+
+        There is one decision (True for positive) for each policy that chose a threshold.
+        """
         return self.comparison.decisions
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Table 1 of a paper, as texts."""
+        """Main table of the report as texts: figures by row, systems and differences by column."""
         return summary_frame(self.comparison, self.rows)
 
     @cached_property
     def charts(self) -> Sequence[Chart]:
-        """Charts of the report."""
+        """Charts of the report, such as ROC curves, with their content in data units."""
         if self.made_charts is not None:
             return self.made_charts
         from cxr_compare.evaluation.report.charts import report_charts
@@ -134,12 +151,12 @@ class FreshContent:
 
     @property
     def policies(self) -> list[str]:
-        """Policies by which any system has a threshold."""
+        """Names of the policies by which at least one system has a threshold."""
         return self.comparison.policies
 
     @property
     def policy(self) -> str:
-        """Policy of everything that is shown at one threshold."""
+        """Name of the policy whose threshold is used for all that is shown at one threshold."""
         return self.comparison.main_policy
 
     def write(self, out: Path) -> None:
@@ -184,7 +201,7 @@ class StoredContent:
 
     @cached_property
     def payload(self) -> dict[str, Any]:
-        """Content of ``metrics.json``."""
+        """Content of ``metrics.json``, the file of a report that programs read."""
         return read_json(self.folder / files.METRICS, "metrics")
 
     @cached_property
@@ -209,27 +226,34 @@ class StoredContent:
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each figure and paired difference."""
+        """Table with one row for each figure of a system and each difference of two systems.
+
+        A row has the metric, the policy of its threshold, the value and its 95 % interval. Figures
+        by study and by patient follow those by image, if they were evaluated.
+        """
         return self._table("metrics")
 
     @cached_property
     def tests(self) -> pd.DataFrame:
-        """Paired tests of every pair of systems."""
+        """Table of the tests of differences, with one row for each pair of systems and metric."""
         return self._table("tests")
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """Figures of groups of images, lesions and patients."""
+        """Table of figures in groups of images, lesions and patients, such as age groups."""
         return self._table("where")
 
     @cached_property
     def decisions(self) -> pd.DataFrame:
-        """Table of decisions, with one row for each image and system."""
+        """Table with one row for each image and system: label, score, probability and decisions.
+
+        There is one decision (True for positive) for each policy that chose a threshold.
+        """
         return read_table(self.folder / files.DECISIONS, "decisions")
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Table 1 of a paper, as texts."""
+        """Main table of the report as texts: figures by row, systems and differences by column."""
         stored = self._stored["summary"]
         index = pd.MultiIndex.from_tuples([tuple(row[:2]) for row in stored["rows"]])
         texts = [row[2:] for row in stored["rows"]]
@@ -237,27 +261,30 @@ class StoredContent:
 
     @cached_property
     def charts(self) -> Sequence[Chart]:
-        """Charts of the report."""
+        """Charts of the report, such as ROC curves, with their content in data units."""
         return [_read_chart(chart) for chart in self._stored["charts"]]
 
     @property
     def policies(self) -> list[str]:
-        """Policies by which any system has a threshold."""
+        """Names of the policies by which at least one system has a threshold."""
         return list(self._stored["policies"])
 
     @property
     def policy(self) -> str:
-        """Policy of everything that is shown at one threshold."""
+        """Name of the policy whose threshold is used for all that is shown at one threshold."""
         return str(self._stored["policy"])
 
     @property
     def seed(self) -> int:
-        """Random seed of the sample of cases."""
+        """Random seed by which the shown cases that all systems call rightly were drawn."""
         return int(self._stored["seed"])
 
     @property
     def overlays(self) -> Mapping[str, str]:
-        """File name of each drawn image below the folder of overlays, by image id."""
+        """File name of the drawn image of each shown case, by image id.
+
+        The files are in the folder ``overlays`` of the report.
+        """
         return dict(self._stored["overlays"])
 
 

@@ -123,7 +123,7 @@ class Report:
         return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``metrics.json``."""
+        """Return the content of ``metrics.json``, the file of the report that programs read."""
         return self._payload
 
     @property
@@ -137,7 +137,7 @@ class Report:
 
     @property
     def next_steps(self) -> list[str]:
-        """Suggested next steps, as commands or actions."""
+        """Commands or actions that usually follow a comparison."""
         return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
 
     @property
@@ -147,7 +147,10 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """Answer in one sentence that the intervals support."""
+        """Answer of the comparison in one sentence.
+
+        It claims no more than the intervals support.
+        """
         return str(self._answer["headline"])
 
     @property
@@ -157,7 +160,7 @@ class Report:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Results of further comparisons, one sentence each."""
+        """Results of further comparisons beside the headline, one sentence each."""
         return tuple(self._answer["findings"])
 
     @property
@@ -167,7 +170,7 @@ class Report:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table 1 of a paper: figures and paired differences with 95 % intervals, as texts."""
+        """Main table of the report as texts: figures and differences with 95 % intervals."""
         return self.content.summary
 
     @property
@@ -184,7 +187,7 @@ class Report:
 
     @property
     def tests(self) -> pd.DataFrame:
-        """Paired tests of every pair of systems."""
+        """Table of the tests of differences, with one row for each pair of systems and metric."""
         return self.content.tests
 
     @property
@@ -194,12 +197,15 @@ class Report:
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """Label, score, probability and decisions, one row for each image and system."""
+        """Table with one row for each image and system: label, score, probability and decisions.
+
+        There is one decision (True for positive) for each policy that chose a threshold.
+        """
         return self.content.decisions
 
     @property
     def policy(self) -> str:
-        """Threshold policy of everything that is shown at one threshold."""
+        """Name of the policy whose threshold is used for all that is shown at one threshold."""
         return self.content.policy
 
     def to_frame(self) -> pd.DataFrame:
@@ -343,5 +349,5 @@ class ReportsByTarget(ShownAsText):
         return f"All targets: {self.page}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report folder of each target."""
+        """Return the path of the report folder of each target, by name of the target."""
         return {"targets": {name: str(report.folder) for name, report in self.reports.items()}}

@@ -87,7 +87,7 @@ class RowGroup:
 
     @property
     def heading(self) -> str:
-        """Title and count in one line."""
+        """Title and count of the group in one line, for the row above it."""
         return ", ".join(filter(None, (self.title, self.count)))
 
 
@@ -134,7 +134,7 @@ class Table:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Rows of all groups."""
+        """Rows of all groups of the table, in their order."""
         return tuple(row for group in self.groups for row in group.rows)
 
     @property
@@ -149,17 +149,17 @@ class Table:
 
     @property
     def has_whiskers(self) -> bool:
-        """True if any difference has an interval to draw."""
+        """True if the table draws at least one difference as a dot with its interval."""
         return any(group.ticks for group in self.groups)
 
     @property
     def has_corrected(self) -> bool:
-        """True if any difference is marked as not shown after Holm's correction."""
+        """True if Holm's correction withdraws a difference whose own interval excludes 0."""
         return any(cell.corrected for cell in self._cells())
 
     @property
     def known(self) -> bool:
-        """True if any figure is defined."""
+        """True if at least one figure of the table is defined."""
         return any(cell.known for cell in self._cells())
 
     @property

@@ -55,7 +55,10 @@ class RawScores:
         return np.asarray(scores, dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of ``decisions/<target>.json``."""
+        """Return the calibration as values for JSON: its method and its parameters.
+
+        A decision stores them under ``calibration`` in ``decisions/<target>.json``.
+        """
         return {"method": "none"}
 
 
@@ -100,7 +103,10 @@ class PlattScaling:
         return np.where(raw == 0, self.no_box, np.maximum(probability, self.no_box))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of ``decisions/<target>.json``."""
+        """Return the calibration as values for JSON: its method and its parameters.
+
+        A decision stores them under ``calibration`` in ``decisions/<target>.json``.
+        """
         facts: dict[str, Any] = {"method": self.method, "slope": self.slope}
         if self.method == "temperature":
             facts["temperature"] = 1 / self.slope
@@ -138,7 +144,10 @@ class IsotonicScaling:
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of ``decisions/<target>.json``."""
+        """Return the calibration as values for JSON: its method and its parameters.
+
+        A decision stores them under ``calibration`` in ``decisions/<target>.json``.
+        """
         return {
             "method": "isotonic",
             "scores": list(self.scores),

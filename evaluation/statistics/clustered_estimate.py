@@ -80,7 +80,7 @@ class ClusteredEstimate:
 
     @property
     def exact(self) -> bool:
-        """True if the interval is the exact one of an AUROC of 0 or 1."""
+        """True for an AUROC of exactly 0 or 1, whose interval is computed as that of a share."""
         return self.bounded and self.value in (0.0, 1.0) and self.trials > 1
 
     @property
@@ -179,7 +179,7 @@ class ClusteredEstimate:
 
     @property
     def as_interval(self) -> Interval:
-        """Estimate with its 95 % interval."""
+        """Estimate and its 95 % interval as an `Interval`, the form that tables use."""
         return Interval(self.value, *(self.interval or (np.nan, np.nan)), note=self.note)
 
     def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
@@ -203,7 +203,10 @@ class ClusteredEstimate:
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided p-value of the hypothesis that the true value is 0; None without an error."""
+        """Two-sided p-value of the hypothesis that the true value is 0.
+
+        None if there is no standard error.
+        """
         if not self.error:
             return None
         return float(2 * scipy.special.stdtr(self.freedom, -abs(self.value) / self.error))

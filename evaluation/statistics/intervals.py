@@ -97,12 +97,12 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """True if there is an estimate."""
+        """True if the figure is defined, so that `estimate` is a number."""
         return not math.isnan(self.estimate)
 
     @property
     def bounded(self) -> bool:
-        """True if there is an interval."""
+        """True if the figure has an interval, so that `low` and `high` are numbers."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
     @property
@@ -142,7 +142,7 @@ class Interval:
         return {name: float(end) if math.isfinite(end) else None for name, end in ends.items()}
 
     def reversed(self) -> Interval:
-        """Return the difference in the opposite direction (second minus first).
+        """Return the difference with the opposite sign: second system minus first.
 
         Example:
             >>> Interval(0.1, -0.2, 0.3).reversed()

@@ -88,7 +88,7 @@ class LearningCurve:
 
     @property
     def fits(self) -> bool:
-        """True if there is a line from which the points are not shown to depart."""
+        """True if a curve was fitted, and the measured points are not shown to depart from it."""
         return self.line is not None and (self.lack_of_fit is None or self.lack_of_fit > 1 - LEVEL)
 
     def at(self, amounts: npt.ArrayLike) -> CurveBand:
@@ -158,7 +158,10 @@ class Crossing:
 
     @property
     def shown(self) -> bool:
-        """True if the interval lies where both models were measured, and both power laws fit."""
+        """True if the crossing is statistically shown.
+
+        Its interval then lies where both models were measured, and both power laws fit.
+        """
         return not self.reason
 
 

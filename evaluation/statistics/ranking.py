@@ -183,7 +183,10 @@ class RankingSums(NamedTuple):
     negatives: npt.NDArray[np.int32]
 
     def figures(self) -> dict[str, Floats]:
-        """Compute AUROC and average precision of each row, see `RankedScores.figures`."""
+        """Compute AUROC and average precision under the weights of each row.
+
+        See `RankedScores.figures` for the names and shapes.
+        """
         ranked = self.ranked
         n_positive = self.positives[:, -1].astype(np.float64)
         n_negative = self.negatives[:, -1].astype(np.float64)

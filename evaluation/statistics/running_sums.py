@@ -98,12 +98,12 @@ class RunningRows:
 
     @property
     def sums(self) -> npt.NDArray[np.int64]:
-        """Running sums, shape ``(R, n)``."""
+        """Sum of the counts of each row up to and including each position, shape ``(R, n)``."""
         return self._all.reshape(self._shape) - self._before
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
-        """Position of each row's start where all rows are joined end to end, shape ``(R, 1)``."""
+        """Position at which each row starts if all rows are joined end to end, shape ``(R, 1)``."""
         return np.arange(self._shape[0])[:, None] * self._shape[1]
 
     def search(

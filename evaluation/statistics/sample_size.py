@@ -365,7 +365,10 @@ class PilotPlan:
 
     @property
     def least(self) -> int:
-        """Fewest patients that can be planned: two of either class."""
+        """Smallest number of patients for which the plan can be computed.
+
+        The study must have two patients of either class.
+        """
         return _with_two_of_a_class(self.positives / self.patients)
 
     def scaled(self, factor: float) -> PilotPlan:
@@ -552,7 +555,10 @@ class CrossedPlan:
 
     @property
     def least(self) -> int:
-        """Fewest cases that can be planned: two of either class."""
+        """Smallest number of cases for which the plan can be computed.
+
+        The study must have two cases of either class.
+        """
         return _with_two_of_a_class(self.positives)
 
 

@@ -65,7 +65,7 @@ class WrongLabels:
 
     @property
     def fewest_share(self) -> float | None:
-        """Share of the labels in `fewest`."""
+        """Number in `fewest` divided by the number of labels; None if `fewest` is None."""
         return None if self.fewest is None else self.fewest / self.n_images
 
 

@@ -143,7 +143,11 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """True if the interval excludes 0 and the adjusted p-value is below 0.05."""
+        """True if the difference is statistically shown.
+
+        Its interval then excludes 0, and its p-value, corrected for several comparisons, is below
+        0.05.
+        """
         return self.gap.excludes_zero and self.p_value is not None and self.p_value < _ALPHA
 
     @staticmethod
@@ -208,7 +212,7 @@ class CurveStudy:
 
     @property
     def metrics(self) -> list[str]:
-        """Metrics that at least one model has, in the order of the page."""
+        """Short names of the metrics that at least one model has, in the order of the page."""
         available = {metric for point in self.points for metric in point.figures}
         return [metric for metric in CURVE_METRICS if metric in available]
 

@@ -32,7 +32,7 @@ class DetectionDelay:
     Attributes:
         key: Key of the figure, such as ``call_rate@CheXNet``.
         title: Title of the figure.
-        change: Kind of change, by its name in the template ``monitor.txt.jinja``.
+        change: Kind of the simulated change, such as ``half_more``.
         was: Mean of the figure over the patients of the reference, in [0, 1].
         becomes: Mean of the figure over the patients after the change, in [0, 1].
         patients: Median number of patients from the change to the alarm; None if the alarm was not
@@ -60,7 +60,7 @@ class DetectionDelay:
 
     @property
     def delay_text(self) -> str:
-        """Number of patients and days until the alarm, as text."""
+        """Number of patients and days from the change to the alarm, as text."""
         return study_sentence("monitor", "delay_found", self.patients, self.days, _LONGEST)
 
     def __str__(self) -> str:

@@ -256,7 +256,10 @@ class MonitoredFigure:
 
     @property
     def bound(self) -> float | None:
-        """E-value that raises an alarm, 1 divided by `share`; None if `share` is 0."""
+        """Evidence (e-value) from which the figure raises an alarm: 1 divided by `share`.
+
+        None if `share` is 0, so that the figure is not monitored.
+        """
         return 1 / self.share if self.share else None
 
 
@@ -296,7 +299,10 @@ class Monitoring:
 
     @property
     def n_tested(self) -> int:
-        """Number of figures that are tested: they have a reference, and patients after it."""
+        """Number of figures that are tested for a change.
+
+        They have a reference, and patients after the days of the reference.
+        """
         return sum(row.share > 0 and row.n_stream > 0 for row in self.rows)
 
     @property

@@ -100,7 +100,7 @@ class FigureBlock(NamedTuple):
 
     @property
     def n(self) -> int:
-        """Number of patients."""
+        """Number of patients of these figures."""
         return len(self.day)
 
 

@@ -46,7 +46,7 @@ class PlanBasis:
 
     @property
     def first(self) -> Plan:
-        """First plan, which has the assumptions that all plans share."""
+        """First plan. All plans share those assumptions that do not differ between them."""
         return next(iter(self.plans.values()))
 
     @property

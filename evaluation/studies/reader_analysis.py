@@ -122,7 +122,10 @@ class StudyRow:
 
     @property
     def decided(self) -> bool:
-        """True for a difference whose interval for all differences at once excludes 0."""
+        """True for a difference that is shown even if all differences are considered together.
+
+        Its interval for all differences at once (`ci_low_all` to `ci_high_all`) excludes 0.
+        """
         if self.kind != "difference" or self.ci_low_all is None or self.ci_high_all is None:
             return False
         return self.ci_low_all > 0 or self.ci_high_all < 0
@@ -225,12 +228,16 @@ class ReaderAnalysis:
 
     @property
     def metrics(self) -> list[str]:
-        """Short names of the metrics in reading order; the first is the primary one."""
+        """Short names of the metrics; the first one answers the question of the study."""
         return list(dict.fromkeys(row.metric for row in self.rows))
 
     @property
     def primary(self) -> str:
-        """Primary metric: weighted AFROC for marks, AUROC for ratings, else balanced accuracy."""
+        """Short name of the metric that answers the study's question.
+
+        It is the weighted AFROC if the readers mark lesions, the AUROC if they rate cases, and the
+        balanced accuracy otherwise.
+        """
         return self.metrics[0]
 
     def rows_of(self, kind: _Kind, metric: str) -> list[StudyRow]:

@@ -71,7 +71,10 @@ class ReaderStudy:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Metrics that the readings allow, in reading order; the first is the primary one."""
+        """Metrics that can be computed from these readings, by short name, in reading order.
+
+        The first one answers the study's question.
+        """
         named = (*(_RATED if self.has_ratings else ()), *(DECIDED if self.has_decisions else ()))
         return {name: METRICS[name] for name in named}
 
@@ -111,7 +114,7 @@ class ReaderStudy:
 
     @property
     def modalities(self) -> list[str]:
-        """Names of the modalities, in the order of the file."""
+        """Names of the modalities: ways of reading, such as with and without a system's help."""
         return list(self._readers)
 
     def readers(self, modality: str) -> list[str]:
@@ -184,7 +187,7 @@ class MarkedStudy(ReaderStudy):
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Metrics of marks, then those of ratings and decisions."""
+        """Metrics that can be computed from marks, followed by those of ratings and decisions."""
         wafroc = METRICS["wafroc"]
         named = {
             name: replace(wafroc, name=name, title=title.format(self.false_marks))

@@ -54,7 +54,7 @@ class ShownChart:
 
     @property
     def drawing(self) -> str:
-        """Chart as SVG."""
+        """The chart as an SVG element, for the page."""
         return to_svg(self.chart)
 
 

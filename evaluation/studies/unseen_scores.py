@@ -53,7 +53,7 @@ class UnseenScores:
 
     @cached_property
     def clusters(self) -> tuple[Integers, int]:
-        """Patient of each image as an index from 0, shape ``(N,)``, and the number of patients."""
+        """Number of each image's patient, from 0, shape ``(N,)``, and the number of patients."""
         return cluster_index(self.patients)
 
 

@@ -141,13 +141,19 @@ class Tls:
     authority: Path
 
     def receiving(self) -> ssl.SSLContext:
-        """Return the TLS context for `listening`. It accepts only certificates of the authority."""
+        """Return the TLS settings for receiving images (`listening`).
+
+        Only senders with a certificate of the authority are accepted.
+        """
         context = self._filled(_Listening(ssl.PROTOCOL_TLS_SERVER))
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def sending(self) -> ssl.SSLContext:
-        """Return the TLS context for `StorePeer`. The peer's certificate must name its host."""
+        """Return the TLS settings for sending results (`StorePeer`).
+
+        The certificate of the peer must name its host.
+        """
         return self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
     def _filled(self, context: ssl.SSLContext) -> ssl.SSLContext:
@@ -298,7 +304,7 @@ class Inbox:
         return path
 
     def waiting(self) -> list[Path]:
-        """Return the files of the images that wait, the oldest first."""
+        """Return the files of the received images that wait for an answer, the oldest first."""
         return sorted(self.folder.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
 
 

@@ -199,7 +199,7 @@ class Journal:
             self._write(image, "answered", None)
 
     def forget_failures(self) -> None:
-        """Forget the images that failed, so that they are tried again."""
+        """Forget which images failed, so that they are tried again."""
         with writing(self._path), self._connection:
             self._connection.execute(
                 "DELETE FROM images WHERE job = ? AND state = 'failed'", (self._job,)

@@ -127,7 +127,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
     def start(self) -> None:
-        """Start the thread that predicts."""
+        """Start the thread that predicts the images of the queue."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -139,7 +139,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Number of images in the queue."""
+        """Number of images that wait in the queue."""
         return self._queue.qsize()
 
     @contextmanager

@@ -113,7 +113,7 @@ class Frame(_Model):
 
 
 class Box(FindingScore, Frame):
-    """Box of a positive answer."""
+    """Box of a positive answer, with its score, in px of the original image."""
 
 
 class ActivationMap(_Model):

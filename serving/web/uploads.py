@@ -274,7 +274,7 @@ class Decoder:
 
     @property
     def pids(self) -> list[int]:
-        """Ids of the processes, in ascending order."""
+        """Ids of the worker processes that decode uploads, in ascending order."""
         return sorted(worker.pid for worker in self._all)
 
     @property
@@ -283,11 +283,11 @@ class Decoder:
         return self._waiting
 
     async def start(self) -> None:
-        """Start the processes."""
+        """Start the worker processes that decode uploads."""
         await asyncio.gather(*(self._add() for _ in range(self._settings.workers)))
 
     async def stop(self) -> None:
-        """End the processes."""
+        """End the worker processes that decode uploads."""
         self._stopped = True
         for task in self._tasks:
             task.cancel()
