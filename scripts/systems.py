@@ -254,7 +254,7 @@ def open_systems(
 
     Args:
         systems: Systems to compare.
-        test_set: Data set, target and split.
+        test_set: Data set, target, and split whose test images are evaluated.
         out: Folder of the report, to which files are written.
 
     Returns:

@@ -58,7 +58,7 @@ def _free_stem(stem: str, taken: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Answers(Sequence[Answer]):
-    """Answers of one or more systems, image by image.
+    """Answers of one or more systems for image files, one image after another.
 
     Attributes:
         answers: Answers in the order of the images; one for each system on each image.

@@ -43,7 +43,7 @@ _CHANNELS = (1, 3)
 
 @dataclass(frozen=True)
 class ReadImage:
-    """An image that was read, with its name in the answer.
+    """One image that a user gave for prediction, after reading.
 
     Attributes:
         name: Path of the file, or a word such as ``array``.

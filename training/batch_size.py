@@ -203,9 +203,9 @@ def choose_batch_size(
     main memory has room for the batch, if the training runs on a CPU.
 
     Args:
-        settings: Configuration of the training.
-        task: The training with its model and images.
-        hardware: Devices and number format.
+        settings: Configuration of the training, from its TOML file.
+        task: Network, images, losses and figures of the training.
+        hardware: Devices, number format and number of processes that load images.
         progress: Shows messages.
 
     Returns:
@@ -239,7 +239,7 @@ def with_batch_size(settings: Config, batch_size: int | str) -> Config:
     """Return a copy of a configuration with another batch size.
 
     Args:
-        settings: Configuration of the training.
+        settings: Configuration of the training, from its TOML file.
         batch_size: Number of images, or ``auto``, which searches the largest number that fits.
     """
     training = settings.training.model_copy(update={"batch_size": batch_size})
@@ -250,7 +250,7 @@ def too_large_error(settings: Config, fitting: int, problem: str = "") -> InputE
     """Return the error for a batch that is too large. Its message names settings that fit.
 
     Args:
-        settings: Configuration of the training.
+        settings: Configuration of the training, from its TOML file.
         fitting: Number of images of a batch that fits; 0 if not even one does.
         problem: Verb phrase on what the configured batch does, such as ``needs 9 GB``.
     """
@@ -272,9 +272,9 @@ def largest_batch(settings: Config, task: TrainingTask, hardware: Hardware, most
     """Return the largest batch size that fits in memory, with equally many images on each device.
 
     Args:
-        settings: Configuration of the training.
-        task: The training with its model and images.
-        hardware: Devices and number format.
+        settings: Configuration of the training, from its TOML file.
+        task: Network, images, losses and figures of the training.
+        hardware: Devices, number format and number of processes that load images.
         most: Largest number that is tried.
     """
     share = largest_share(
@@ -293,7 +293,7 @@ def first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -
     """Read a training batch of a given size, as training reads it.
 
     Args:
-        task: The training with its images.
+        task: Network, images, losses and figures of the training.
         size: Number of images.
         seed: Random seed of the order of the images.
         weights: Weights of the images in random draws with replacement; None draws each image once.

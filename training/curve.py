@@ -310,7 +310,7 @@ def add_parts(
         target: Target that both models learn.
         splits: Splits whose test images evaluate the models.
         shares: Shares of the patients, in (0, 1].
-        seeds: Random seeds of the draws.
+        seeds: Random seeds, one for each draw.
 
     Returns:
         Name of the new split, by split, share and seed.

@@ -29,7 +29,7 @@ class WeightAverage(WeightAveraging):
 
         Args:
             trainer: Lightning's trainer, which runs the training.
-            pl_module: Training loop with the model.
+            pl_module: Lightning's module, which holds the model and the task.
             stage: Stage of Lightning, such as ``fit``.
         """
         self._average_model = RampedAverage(pl_module, self._decay)

@@ -130,7 +130,7 @@ class EpochRecord(Callback):
 
         Args:
             trainer: Lightning's trainer, which runs the training.
-            pl_module: Training loop with the model.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         self._progress(len(self.history) * _batches_per_epoch(trainer))
         trainer.should_stop = self._has_stalled()
@@ -141,7 +141,7 @@ class EpochRecord(Callback):
 
         Args:
             trainer: Lightning's trainer, which runs the training.
-            pl_module: Training loop with the model.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         self._start_time = time.perf_counter()
         self._start_processor_time = time.process_time()
@@ -156,7 +156,7 @@ class EpochRecord(Callback):
 
         Args:
             trainer: Lightning's trainer, which runs the training.
-            pl_module: Training loop with the model.
+            pl_module: Lightning's module, which holds the model and the task.
             outputs: Output of `Loop.training_step`.
             batch: Training batch.
             batch_idx: Number of the batch in the epoch, from 0.
@@ -169,7 +169,7 @@ class EpochRecord(Callback):
 
         Args:
             trainer: Lightning's trainer, which runs the training.
-            pl_module: Training loop with the model.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         self._trained_time = time.perf_counter()
 
@@ -186,7 +186,7 @@ class EpochRecord(Callback):
 
         Args:
             trainer: Lightning's trainer, which runs the training.
-            pl_module: Training loop with the model.
+            pl_module: Lightning's module, which holds the model and the task.
             outputs: Output of `Loop.validation_step`.
             batch: Validation batch.
             batch_idx: Number of the batch in the epoch, from 0.
@@ -199,12 +199,12 @@ class EpochRecord(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the figures of the epoch, and write its weights if they are the best so far.
 
-        With several processes, the figures are of the batches of all of them. If the training
-        averages weights, the averaged weights are written.
+        If several processes train together, the figures are computed from the batches of all
+        processes. If the training averages weights, the averaged weights are written.
 
         Args:
             trainer: Lightning's trainer, which runs the training.
-            pl_module: Training loop with the model.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         share = _EpochShare(
             _Means(self._train_batches),
@@ -242,7 +242,7 @@ class EpochRecord(Callback):
 
         Args:
             trainer: Lightning's trainer, which runs the training.
-            pl_module: Training loop with the model.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         row = self.history[-1]
         self._add_times(row)

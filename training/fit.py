@@ -231,7 +231,7 @@ def fit(  # noqa: PLR0913 - hooks of one training
     each process on CPUs.
 
     Args:
-        task: The model with its images and losses.
+        task: Network, images, losses and figures of the training.
         settings: Epochs, optimiser, learning rate, and the figure that picks the best epoch.
         train_loader: Batches of the training images.
         val_loader: Batches of the validation images.

@@ -23,7 +23,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Hardware(NamedTuple):
-    """Devices of a training.
+    """Devices, number format and loading processes of a training.
 
     Attributes:
         device: ``cpu`` or ``cuda``.

@@ -47,7 +47,7 @@ def complete_run(
 
     Args:
         settings: The configuration, with a number as its batch size.
-        task: The model with its images and losses.
+        task: Network, images, losses and figures of the training.
         run: The run folder.
         hardware: Devices, number format and number of loading processes.
         rank: This process among several that train together; None if it trains alone.

@@ -167,7 +167,7 @@ class GradualUnfreezing(Callback):
 
         Args:
             trainer: Lightning's trainer, which runs the training.
-            pl_module: Training loop with the model.
+            pl_module: Lightning's module, which holds the model and the task.
 
         Raises:
             InputError: Several devices share a batch.
@@ -184,7 +184,7 @@ class GradualUnfreezing(Callback):
 
         Args:
             trainer: Lightning's trainer, which runs the training.
-            pl_module: Training loop with the model.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         self._freeze(trainer.current_epoch)
 

@@ -48,7 +48,7 @@ class Exclusions:
                     self.boxes[image_id] = boxes[row]
 
     def first(self, otherwise: str = "") -> str:
-        """Return the first reason, or a given text if no image is excluded.
+        """Return the reason of the first excluded image, for a message; else a given text.
 
         Args:
             otherwise: Text that is returned if no image is excluded.
@@ -56,7 +56,7 @@ class Exclusions:
         return next(iter(self.reasons.values()), otherwise)
 
     def keep(self, frame: pd.DataFrame, key: str = "image_id") -> pd.DataFrame:
-        """Return the rows of a table whose image is not excluded.
+        """Return the rows of a table that belong to images that are not excluded.
 
         Args:
             frame: The table.

@@ -167,7 +167,9 @@ class LabelFiles:
         return self.builder.exclusions
 
     def build_tables(self) -> SourceTables:
-        """Build the tables of the source. Images whose labels contradict each other are excluded.
+        """Build the tables of the source from the labels of all images.
+
+        Images whose labels contradict each other are excluded.
 
         Raises:
             InputError: No image can be used.

@@ -77,7 +77,7 @@ class LabelTable:
         self.images = matches[["image_id", "path"]].set_index(self.text.index)
 
     def assign_role(self, role: str, columns: Iterable[str]) -> None:
-        """Assign a role to columns, which lose their former role.
+        """Say what columns contain: give them a role, and take away their former one.
 
         Args:
             role: The role, or ``finding:NAME``, which also names the finding.

@@ -117,10 +117,10 @@ def find_entries(folder: Path) -> Path | None:
 
 
 def read_entries(path: Path) -> pd.DataFrame:
-    """Read ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``.
+    """Read patient, view, sex, age and labels of each image from the table of the NIH data set.
 
     Args:
-        path: Path of the table.
+        path: File ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``.
 
     Returns:
         One row for each image.

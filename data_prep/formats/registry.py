@@ -61,7 +61,7 @@ def read_source(
     Args:
         source: The source folder.
         format: Name of the format. If it is None, the error suggests a likely one.
-        options: Options of the user.
+        options: Options that the user gave.
         show: Function that is called with each line about what was recognised.
 
     Returns:

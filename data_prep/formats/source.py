@@ -214,7 +214,7 @@ class Format:
 
         Args:
             source: Source folder or file.
-            options: Options of the user.
+            options: Options that the user gave.
             show: Function that is called with each line that the user should see at once.
 
         Raises:
@@ -237,7 +237,7 @@ class SourceBuilder:
     Attributes:
         format: Format that reads the source.
         root: Source folder.
-        options: Options of the user.
+        options: Options that the user gave.
         show: Function that is called with each line that the user sees at once.
         notes: Notes for the user that were collected so far.
         exclusions: Excluded images with their reasons.
@@ -251,7 +251,10 @@ class SourceBuilder:
     exclusions: Exclusions = field(default_factory=Exclusions)
 
     def label_tables(self) -> dict[Path, pd.DataFrame]:
-        """Return the label tables of the format and of the user by path, with cells as text."""
+        """Return all label tables of the source by path, with cells as text.
+
+        They are the tables of the format and those that the user named.
+        """
         tables = dict(self.format.make_label_tables(self))
         sheet = self.options.sheet
         for path in self.options.labels:
@@ -266,7 +269,7 @@ class SourceBuilder:
         return tables
 
     def require_format(self) -> None:
-        """Check that the folder has the format. The error names a nearby folder that has it."""
+        """Check that the folder has this format. The error names a nearby folder that has it."""
         if self.format.detect(self.root):
             return
         below = sorted(path for path in self.root.iterdir() if path.is_dir())
@@ -285,7 +288,7 @@ class SourceBuilder:
         warning: Callable[[int], str] | None = None,
         remedy: str = "",
     ) -> pd.DataFrame:
-        """Complete missing patients, and record the source of each patient id.
+        """Give every image a patient id, and record where the id comes from.
 
         Args:
             stated: Patient of each image; missing if the source names none.
@@ -334,7 +337,7 @@ class SourceBuilder:
         return unique
 
     def usable_files(self, files: pd.DataFrame, published: pd.Series, empty: str) -> pd.DataFrame:
-        """Return the files that are not excluded by their path, with an ``image_id``.
+        """Return the image files that are not excluded, each with its image id.
 
         Args:
             files: Table with columns ``path``, ``name`` and ``inside`` (the path inside the data
@@ -354,7 +357,7 @@ class SourceBuilder:
     def match_files(
         self, rows: pd.DataFrame, files: pd.DataFrame, key: str, table: str, advice: str = ""
     ) -> bool:
-        """Exclude rows without a file, and files without a row.
+        """Match the rows of a label table with image files, and exclude what has no partner.
 
         Args:
             rows: Rows of a label table, with ``image_id``.

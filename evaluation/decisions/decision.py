@@ -197,7 +197,7 @@ class Decision:
         """Return the number of validation patients behind each figure of a guarantee.
 
         Args:
-            policy: Name of a policy.
+            policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``.
 
         Returns:
             One number for each figure of the guarantee; empty if the policy is no guarantee.
@@ -256,7 +256,8 @@ class Decision:
         images; the report of ``cxr compare`` says this.
 
         Args:
-            policy: Name of a policy. A guarantee of triage stands for all guarantees of triage.
+            policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``. A
+                guarantee of triage stands for all guarantees of triage.
 
         Returns:
             The lines; empty if the policy guarantees nothing.

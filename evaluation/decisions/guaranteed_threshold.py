@@ -82,7 +82,7 @@ class FalseBoxes(NamedTuple):
 
 
 class Localisation(NamedTuple):
-    """Positions that a system points at on the validation images, compared with the lesions.
+    """Where a system points on each image (box or peak of a map), compared with the lesions.
 
     Attributes:
         boxed: True if all lesions of an image are boxed, shape ``(N,)``.
@@ -161,10 +161,11 @@ def share_p_values(
     *,
     whole: bool = True,
 ) -> Floats:
-    """Compute p-values of the hypothesis that the share of good images is below a floor.
+    """Compute p-values of the hypothesis that a share, such as a sensitivity, is below a floor.
 
-    For a sensitivity, the positive images are counted, and those called positive are good. Images
-    of one patient are not treated as independent.
+    For a sensitivity, the positive images are counted, and those called positive are good. The
+    share is that of the good images among the counted ones. Images of one patient are not treated
+    as independent.
 
     Args:
         good: Number of good images of each patient, shape ``(R, P)``, one sample in each row.
@@ -194,7 +195,7 @@ def share_p_values(
 
 
 def threshold_candidates(scores: Floats) -> Floats:
-    """Return the midpoints between adjacent distinct finite scores.
+    """Return the thresholds to choose from: the midpoints between adjacent distinct scores.
 
     Args:
         scores: Scores, shape ``(N,)``; infinite values are ignored.

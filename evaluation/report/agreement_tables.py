@@ -56,7 +56,8 @@ def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        policy: Threshold policy of the decisions that are counted.
+        policy: Name of the policy (rule that chooses a threshold) whose decisions are counted, such
+            as ``max_f1``.
 
     Returns:
         One table for each other system; none if the policy gave no decisions.

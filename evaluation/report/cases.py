@@ -202,7 +202,7 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSou
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         dataset: The data set under evaluation, for pixels and true boxes.
-        policy: Threshold policy, such as ``max_f1``.
+        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
 
     Returns:
         The source of the images' truth, predictions and drawings.
@@ -240,7 +240,7 @@ def read_systems(
         systems: Predictions by display name, in the order of the panels.
         test_set: The split that the systems were tuned on, with the target.
         image_ids: Ids of the images to draw.
-        policy: Threshold policy, such as ``max_f1``.
+        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
 
     Returns:
         The source of the images' truth, predictions and drawings.

@@ -144,7 +144,8 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
 
     Args:
         chart: The chart.
-        policies: Threshold policies, in the order of their markers.
+        policies: Names of the policies (rules that choose thresholds), in the order of their
+            markers.
 
     Returns:
         A sample and a text for each system's line and for each marker that the chart uses.

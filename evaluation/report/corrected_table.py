@@ -19,7 +19,8 @@ def corrected_table(comparison: Comparison, policy: str) -> Table | None:
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        policy: Policy of the threshold of sensitivity and specificity.
+        policy: Name of the policy (rule that chooses a threshold) of sensitivity and specificity,
+            such as ``max_f1``.
     """
     if comparison.reference is None:
         return None

@@ -69,7 +69,8 @@ def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        policy: Threshold policy of metrics that need a threshold.
+        policy: Name of the policy (rule that chooses a threshold) for metrics that need a
+            threshold, such as ``max_f1``.
 
     Returns:
         The tables; none if the protocol has no subgroups.

@@ -57,7 +57,7 @@ class ConfusionGroup:
     """Confusion matrices of all systems at the thresholds of one policy.
 
     Attributes:
-        policy: Name of the policy.
+        policy: Name of the policy, the rule that chooses a threshold, such as ``max_f1``.
         title: Policy as a heading.
         matrices: Matrix of each system.
     """
@@ -219,7 +219,7 @@ def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         system: Name of the system.
-        policy: Threshold policy.
+        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
 
     Returns:
         The text, also where the system has no threshold.

@@ -32,7 +32,8 @@ def published_table(comparison: Comparison, sources: Collection[str], policy: st
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         sources: Names of the image collections under evaluation.
-        policy: Threshold policy for figures that need a threshold.
+        policy: Name of the policy (rule that chooses a threshold) for figures that need a
+            threshold, such as ``max_f1``.
 
     Returns:
         The table; None if there is no published figure.

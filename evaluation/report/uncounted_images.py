@@ -21,7 +21,8 @@ def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        policy: Threshold policy of metrics that need a threshold.
+        policy: Name of the policy (rule that chooses a threshold) for metrics that need a
+            threshold, such as ``max_f1``.
     """
     rows = []
     for name in comparison.names:

@@ -94,7 +94,7 @@ class ClusteredEstimate:
         The interval of an AUROC is computed on the logit, so that it stays inside [0, 1].
 
         Args:
-            level: Coverage, in (0, 1).
+            level: Coverage of the interval, in (0, 1), such as 0.95.
 
         Returns:
             Lower and upper end; None without a standard error.
@@ -126,7 +126,7 @@ class ClusteredEstimate:
         wider than the usual one.
 
         Args:
-            level: Coverage, in (0, 1).
+            level: Coverage of the interval, in (0, 1), such as 0.95.
 
         Returns:
             Lower and upper end.

@@ -55,7 +55,7 @@ class GuaranteedShare:
     simulated: Callable[[int], float] | None = None
 
     def chance(self, patients: int) -> float:
-        """Compute the probability that so many validation patients show the guarantee.
+        """Compute how likely validation with so many patients finds a threshold with the guarantee.
 
         The probability is exact for a share with one image per patient; otherwise it is simulated.
 

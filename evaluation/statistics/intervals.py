@@ -52,7 +52,7 @@ class Interval:
         Args:
             share: The observed share, in [0, 1].
             trials: Number of independent trials, above 0; it need not be whole.
-            level: Coverage, in (0, 1).
+            level: Coverage of the interval, in (0, 1), such as 0.95.
 
         Returns:
             The share with its interval.
@@ -195,7 +195,7 @@ def percentile_interval(
 
     Args:
         replicates: The figure on each resample, shape ``(R,)``; NaN where the figure is undefined.
-        level: Coverage, in (0, 1).
+        level: Coverage of the interval, in (0, 1), such as 0.95.
         estimate: The figure on the images themselves.
 
     Returns:

@@ -88,7 +88,9 @@ class OverallTest:
 
 @dataclass(frozen=True)
 class Components:
-    """Variance components of a crossed study; `reader` and `interaction` may be negative.
+    """Variances and covariances of readers' figures in a study where all read with all systems.
+
+    They are estimates, so `reader` and `interaction` may be negative.
 
     Attributes:
         reader: ``Var(R)``, variance between readers.
@@ -189,7 +191,7 @@ def analyse_crossed(
     readers: Effect = "random",
     cases: Effect = "random",
 ) -> MultiReaderAnalysis:
-    """Analyse a study in which every reader reads with every system.
+    """Analyse a reader study in which every reader reads all cases with every system.
 
     For differences, mean squares and covariances are pooled over all systems, as in published
     programs. For the mean of one system, those of this system are used.
@@ -252,7 +254,7 @@ def analyse_nested(
     freedom: float = np.inf,
     floor_mean_square: bool = False,
 ) -> MultiReaderAnalysis:
-    """Analyse a study in which every system has separate readers or training seeds.
+    """Analyse a reader study in which every system has its own readers or training seeds.
 
     All readers see the same cases. The reader of a system with a single reader must be fixed,
     because the spread between readers is then unknown.

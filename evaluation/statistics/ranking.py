@@ -42,10 +42,11 @@ class FallingScores:
         self._patient_of_image = clusters[order]
 
     def weights(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """Return the weight of each image under the weights of patients.
+        """Return the weight of each image, which is that of its patient, in each sample.
 
         Args:
-            weights: Weights of patients, shape ``(R, P)``.
+            weights: Weights of P patients in R samples, shape ``(R, P)``, such as how often a
+                resample of the bootstrap drew each patient.
 
         Returns:
             Weights from the highest score down, shape ``(R, N)``.
@@ -53,10 +54,11 @@ class FallingScores:
         return np.take(weights, self._patient_of_image, axis=1).astype(np.int32)
 
     def sums(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """Compute the running sums of the images' weights.
+        """Compute the total weight of the images from the highest score down to each image.
 
         Args:
-            weights: Weights of patients, shape ``(R, P)``.
+            weights: Weights of P patients in R samples, shape ``(R, P)``, such as how often a
+                resample of the bootstrap drew each patient.
 
         Returns:
             Sums from the highest score down with a leading 0, shape ``(R, N + 1)``.
@@ -64,11 +66,12 @@ class FallingScores:
         return cumulative_rows(np.take(weights, self._patient_of_image, axis=1))
 
     def called(self, sums: npt.NDArray[np.int32], thresholds: Floats) -> Floats:
-        """Return the total weight of the images that reach the threshold of each row.
+        """Return the total weight of the images whose score reaches the threshold of a sample.
 
         Args:
             sums: Running sums of the weights, see `sums`, shape ``(R, N + 1)``.
-            thresholds: Threshold of each row, shape ``(R,)``; NaN where a row has none.
+            thresholds: Threshold of each of the R samples, shape ``(R,)``; NaN where a sample has
+                none.
 
         Returns:
             Weights, shape ``(R,)``; NaN without a threshold.
@@ -122,10 +125,11 @@ class RankedScores:
         self.negatives_tied = bool((self.negative_above != self.negative_upto).any())
 
     def auroc(self, weights: Integers | None = None) -> Floats:
-        """Compute the AUROC under every row of weights.
+        """Compute the AUROC once for each sample of weighted patients.
 
         Args:
-            weights: Weights of patients, shape ``(R, P)``. If left out, each patient counts once
+            weights: Weights of P patients in R samples, shape ``(R, P)``, such as how often a
+                resample of the bootstrap drew each patient. If left out, each patient counts once
                 (``R = 1``).
 
         Returns:
@@ -134,7 +138,7 @@ class RankedScores:
         return self.figures(weights)["auroc"]
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
-        """Compute AUROC and average precision under every row of weights.
+        """Compute AUROC and average precision once for each sample of weighted patients.
 
         Args:
             weights: Whole-number weights of patients, shape ``(R, P)``; the last columns may be of
@@ -148,10 +152,11 @@ class RankedScores:
         return self.sums(once if weights is None else weights).figures()
 
     def sums(self, weights: Integers, beside: RankingSums | None = None) -> RankingSums:
-        """Compute the running sums of weights that give every figure of the ranking.
+        """Compute running sums of the weights of images, from which all figures follow.
 
         Args:
-            weights: Whole-number weights of patients, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R samples, shape ``(R, P)``, such as how
+                often a resample of the bootstrap drew each patient.
             beside: Sums of another ranking of the same images under the same weights, whose sums
                 over positive images are used again; None computes all.
 
@@ -183,9 +188,9 @@ class RankingSums(NamedTuple):
     negatives: npt.NDArray[np.int32]
 
     def figures(self) -> dict[str, Floats]:
-        """Compute AUROC and average precision under the weights of each row.
+        """Compute AUROC and average precision once for each sample of weighted patients.
 
-        See `RankedScores.figures` for the names and shapes.
+        The method `RankedScores.figures` explains names and shapes.
         """
         ranked = self.ranked
         n_positive = self.positives[:, -1].astype(np.float64)
@@ -210,10 +215,11 @@ class RankingSums(NamedTuple):
             }
 
     def counts(self, thresholds: Floats) -> dict[str, Floats]:
-        """Count true and false decisions of each row at its own threshold.
+        """Count true and false decisions in each sample of weighted patients at its own threshold.
 
         Args:
-            thresholds: Threshold of each row, shape ``(R,)``; NaN where a row has none.
+            thresholds: Threshold of each of the R samples, shape ``(R,)``; NaN where a sample has
+                none.
 
         Returns:
             ``tp``, ``fp``, ``tn`` and ``fn``, shape ``(R,)`` each; NaN without a threshold.
@@ -234,7 +240,7 @@ class RankingSums(NamedTuple):
         }
 
     def matched(self, level: float) -> dict[str, Floats]:
-        """Read sensitivity at a specificity, and specificity at a sensitivity, off the ROC curve.
+        """Read sensitivity at a specificity, and specificity at a sensitivity, off each ROC curve.
 
         Points of the curve (one per distinct score) are joined by straight lines. Where a vertical
         or horizontal piece of the curve lies at the level, the better end of the piece counts.

@@ -20,10 +20,11 @@ _MOST_BOXES = 4095
 
 
 class SegmentSums:
-    """Sums of bootstrap weights over the boxes of each segment of a ranking.
+    """Sums of the weights of predicted boxes in each part (segment) of a ranking by score.
 
     A segment is a part of the ranking between two positions of interest, such as two boxes that
-    each find a lesion. Calling the object with the patients' weights returns the sums.
+    each find a lesion. Calling the object with the weights of the patients, such as those of a
+    bootstrap, returns the sums.
 
     Args:
         segment: Number of each box's segment, from 0, shape ``(N,)``.

@@ -56,7 +56,7 @@ class PossibleErrors(NamedTuple):
         """Return half the width of the interval for each of the standard errors.
 
         Args:
-            level: Coverage, in (0, 1).
+            level: Coverage of the interval, in (0, 1), such as 0.95.
         """
         return np.asarray(scipy.special.stdtrit(self.freedom, (1 + level) / 2) * self.errors)
 
@@ -79,7 +79,7 @@ class CautiousErrors(NamedTuple):
         """Return half the width of the cautious interval for each of the possible variances.
 
         Args:
-            level: Coverage, in (0, 1).
+            level: Coverage of the interval, in (0, 1), such as 0.95.
         """
         tail = (1 + level) / 2
         squared = scipy.special.stdtrit(self.freedom, tail) ** 2 * self.between
@@ -88,7 +88,7 @@ class CautiousErrors(NamedTuple):
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A planned study and the precision of its estimate.
+    """Numbers of patients of a planned study, and the precision that its estimate will have.
 
     Attributes:
         patients: Number of test patients.
@@ -143,10 +143,12 @@ class PlannedStudy:
         return possible.reaches(level)
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Compute the mean half width of the interval; about half of such studies have a wider one.
+        """Compute half the width of the interval that the study will have on average.
+
+        About half of such studies have a wider interval.
 
         Args:
-            level: Coverage, in (0, 1).
+            level: Coverage of the interval, in (0, 1), such as 0.95.
 
         Returns:
             Half the width, in units of AUROC.
@@ -372,7 +374,7 @@ class PilotPlan:
         return _with_two_of_a_class(self.positives / self.patients)
 
     def scaled(self, factor: float) -> PilotPlan:
-        """Return the plan with the pilot's variance over patients multiplied by a factor.
+        """Return the plan with another variance over patients than the pilot study found.
 
         Args:
             factor: Factor above 0, for example an end of `variance_range`.
@@ -463,7 +465,9 @@ def _mean_squares(freedom: int) -> Floats:
 
 @dataclass(frozen=True)
 class CrossedPlan:
-    """Plan of a study in which readers read all cases with both modalities.
+    """Plan of a study in which readers read all cases with both of two modalities.
+
+    A modality is a way of reading, such as with or without a system's help.
 
     Attributes:
         components: Variance components of a pilot (`analyse_crossed`), or assumed ones.

@@ -81,7 +81,7 @@ def title_in_sentence(metric: str) -> str:
     """Return the title of a metric as it stands inside a sentence.
 
     Args:
-        metric: Short name of the metric.
+        metric: Short name of the metric, such as ``auroc``.
 
     Returns:
         The title, without a capital unless it is an abbreviation.

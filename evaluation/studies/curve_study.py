@@ -118,7 +118,7 @@ class Difference:
     """Figure of a first model minus the figure of a second model, on the same test patients.
 
     Attributes:
-        metric: Short name of the metric.
+        metric: Short name of the metric, such as ``auroc``.
         share: Share of the data that the first model was trained with, in (0, 1].
         first: Kind of the first model.
         second: Kind of the second model.
@@ -217,7 +217,7 @@ class CurveStudy:
         return [metric for metric in CURVE_METRICS if metric in available]
 
     def sizes(self, kind: Kind) -> list[SizePoint]:
-        """Return the points of a model, the smallest share first.
+        """Return the figures of a model at each size of the training data, the smallest first.
 
         Args:
             kind: Kind of the model.
@@ -253,10 +253,12 @@ class CurveStudy:
         return sum(point.n_boxes for point in self.sizes(kind)) / images if images else 0.0
 
     def fitted(self, metric: str, kind: Kind) -> LearningCurve | None:
-        """Return the fitted curve of a model, rounded to six decimals as the page stores it.
+        """Return the fitted learning curve of a model for a metric.
+
+        Its numbers are rounded to six decimals, as the page stores them.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
             kind: Kind of the model.
 
         Returns:
@@ -278,7 +280,8 @@ class CurveStudy:
 
         Args:
             kind: Kind of the model.
-            times: Seconds of annotation; None to count images.
+            times: Seconds that a label and a box take; None measures effort in images instead of
+                time.
 
         Returns:
             Seconds for the label and the mean number of boxes; 1 to count images.
@@ -310,8 +313,9 @@ class CurveStudy:
         """Find the effort at which the curves of detector and classifier cross.
 
         Args:
-            metric: Short name of the metric.
-            times: Seconds of annotation; None to count images.
+            metric: Short name of the metric, such as ``auroc``.
+            times: Seconds that a label and a box take; None measures effort in images instead of
+                time.
 
         Returns:
             The crossing in seconds of annotation or in images; None if one of the curves is
@@ -328,10 +332,10 @@ class CurveStudy:
         return crossing(first, second, (costs[0], costs[1]))
 
     def pairs(self, metric: str) -> list[tuple[Kind, Kind]]:
-        """Return the pairs of models that are compared by a metric.
+        """Return which models are compared with each other by a metric.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
 
         Returns:
             Kinds of the first and the second model, in the order of the differences.
@@ -349,7 +353,7 @@ class CurveStudy:
         """Return the differences of two models with p-values that are corrected over all sizes.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
             first: Kind of the first model.
             second: Kind of the second model.
 
@@ -381,7 +385,7 @@ class CurveStudy:
         """Return the reason why the fitted curves of two models allow no conclusion.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
 
         Returns:
             The reason; empty if the curves allow a conclusion, or if one of them is missing.
@@ -396,10 +400,12 @@ class CurveStudy:
         return "" if where is None or usable else where.reason
 
     def never_crossing(self, metric: str) -> str:
-        """Return the reason why no crossing can be shown, whatever the annotation times are.
+        """Return the reason why the study cannot show that the two curves cross.
+
+        The reason is one that holds whatever the annotation times are.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
 
         Returns:
             The reason; empty if it depends on the times, or if a crossing is shown.

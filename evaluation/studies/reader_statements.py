@@ -208,7 +208,7 @@ def modality_title(name: str) -> str:
     """Return a modality or system as a column heading; a bare number becomes "modality 1".
 
     Args:
-        name: Name of the modality or system.
+        name: Name of the modality (way of reading) or of the system.
 
     Returns:
         The heading.

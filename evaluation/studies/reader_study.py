@@ -86,8 +86,8 @@ class ReaderStudy:
         The bootstrap weights each patient by the number of times that the patient was drawn.
 
         Args:
-            metric: Short name of the metric, a key of `metrics`.
-            rows: Readings of one reader with one modality, or of a system.
+            metric: Short name of the metric, such as ``auroc``, a key of `metrics`.
+            rows: Readings of one reader in one modality (way of reading), or results of a system.
             owner: Patient of each row as an index from 0, shape ``(rows,)``.
 
         Returns:
@@ -121,7 +121,8 @@ class ReaderStudy:
         """Return the readers who read with a modality.
 
         Args:
-            modality: Name of the modality.
+            modality: Name of the modality (way of reading, such as with or without a system's
+                help).
 
         Returns:
             Names of the readers, in the order of the file.
@@ -198,10 +199,10 @@ class MarkedStudy(ReaderStudy):
         return {"wafroc": wafroc, **named, **super().metrics, "auroc": ranked}
 
     def finds(self, rows: pd.DataFrame, counted: bool = False) -> tuple[LesionHits, Floats]:
-        """Compare the marks of one reading or system with the lesions.
+        """Find which lesions the marks of one reading or system hit.
 
         Args:
-            rows: Readings of one reader with one modality, or of a system.
+            rows: Readings of one reader in one modality (way of reading), or results of a system.
             counted: True to use only the marks that count as called.
 
         Returns:
@@ -248,8 +249,8 @@ class MarkedStudy(ReaderStudy):
         The bootstrap weights each patient by the number of times that the patient was drawn.
 
         Args:
-            metric: Short name of the metric, a key of `metrics`.
-            rows: Readings of one reader with one modality, or of a system.
+            metric: Short name of the metric, such as ``auroc``, a key of `metrics`.
+            rows: Readings of one reader in one modality (way of reading), or results of a system.
             owner: Patient of each row as an index from 0, shape ``(rows,)``.
 
         Returns:

@@ -53,7 +53,8 @@ def read_study(
         hit: Rule by which a mark hits a lesion.
         false_marks: Number of false positives per image at which FROC gives the sensitivity.
         positive_from: Rating from which a case is called positive; None if there is none.
-        policy: Threshold policy of the systems.
+        policy: Name of the policy (rule that chooses a threshold) by which systems decide, such as
+            ``max_f1``.
         rename: New names of modalities, as ``OLD=NEW``.
 
     Returns:

@@ -94,7 +94,7 @@ class ShareFigures:
         """Return the values of a metric for some systems.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
             names: Names of the systems.
 
         Returns:

@@ -45,7 +45,8 @@ class TransferOptions:
     """Options of an evaluation of systems on data sets that they were not trained on.
 
     Attributes:
-        policy: Threshold policy of all thresholds.
+        policy: Name of the policy (rule that chooses a threshold) for all thresholds, such as
+            ``max_f1``.
         positives: Numbers of positive patients of the other data set (local patients) on whom
             thresholds are chosen.
         replicates: Number of bootstrap resamples.
@@ -258,13 +259,13 @@ def _refit(
 
 
 def add_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
-    """Add the drop from home to each cell, with a p-value that is corrected over all drops.
+    """Add to each figure on another data set how much lower the AUROC is than on the own one.
 
     The home of a system is the data set that it was trained on. A drop is the AUROC at home minus
-    the AUROC on another data set.
+    the AUROC on another data set. The p-value of a drop is corrected for the number of drops.
 
     Args:
-        cells: Cells of all systems and data sets.
+        cells: Figures of each system on each data set.
 
     Returns:
         The cells in the same order. A cell at home, or without an AUROC, has no drop.
@@ -332,7 +333,7 @@ class Transfer:
     Attributes:
         sets: Data sets in their order.
         cells: Figures of each system on each data set that has its finding.
-        policy: Threshold policy.
+        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
         notes: Sentences on what was left out, and why.
 
     Example:
@@ -360,7 +361,7 @@ class Transfer:
             data_set: Name of the data set.
 
         Returns:
-            The cell; None if the data set does not have the finding of the system.
+            Figures of the system on the data set; None if the data set does not have its finding.
         """
         for cell in self.cells:
             if cell.system == system and cell.data_set == data_set:

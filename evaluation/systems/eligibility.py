@@ -143,7 +143,7 @@ def notes_on_seen_images(
     Args:
         name: Display name of the system.
         system: Predictions of the system.
-        split: Data set, target and split whose test images are evaluated.
+        split: Data set, target, and the split whose test images are evaluated.
         image_ids: Ids of these test images.
 
     Returns:

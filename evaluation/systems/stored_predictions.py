@@ -211,7 +211,7 @@ def common_images_of_predictions(
 
     Args:
         models: Predictions of each model by display name.
-        split: Data set, target and split whose test images are evaluated.
+        split: Data set, target, and the split whose test images are evaluated.
         images: ``all`` refuses models that ran on different test images; ``common`` takes the
             images on which all models ran.
 
@@ -239,7 +239,7 @@ def compare_predictions(
     Args:
         systems: Predictions by display name, the reference system first; several training seeds of
             one system as a sequence.
-        split: Data set, target and split whose test images are evaluated.
+        split: Data set, target, and the split whose test images are evaluated.
         images: ``all`` refuses systems that ran on different test images; ``common`` takes the
             images on which all systems ran.
         **options: Further keywords of `compare_systems`.
@@ -269,7 +269,7 @@ def with_audit(background: Background, split: LabelledSplit) -> Background:
 
     Args:
         background: Further facts that the comparison reports beside the figures.
-        split: Data set, target and split whose test images are evaluated.
+        split: Data set, target, and the split whose test images are evaluated.
 
     Returns:
         The background with the errors; unchanged for a data set in memory.
@@ -292,7 +292,7 @@ def pilot_of_predictions(
 
     Args:
         systems: Predictions by display name; several training seeds of one system as a sequence.
-        split: Data set, target and split whose test images are evaluated.
+        split: Data set, target, and the split whose test images are evaluated.
 
     Returns:
         Contributions to the AUROC for each training seed of each system.
@@ -354,7 +354,8 @@ def validation_scores(
 
     Args:
         predictions: Predictions of the system.
-        decision: Decision rule of the system, which reduces boxes to image scores.
+        decision: Decision rule of the system: how boxes become image scores, calibration and
+            thresholds.
         split: The split whose validation images are scored.
 
     Returns:

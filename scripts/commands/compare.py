@@ -240,7 +240,7 @@ class ReportRequest:
 
         Args:
             systems: Systems to compare.
-            test_set: Data set, target and split.
+            test_set: Data set, target, and split whose test images are evaluated.
             out: Report folder; None writes nothing.
 
         Returns:

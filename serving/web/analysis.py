@@ -70,7 +70,7 @@ class RequestPlaces:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Count a request during a ``with`` block; refuse it if there are too many."""
+        """Count a request during a ``with`` block; refuse it if too many are in progress."""
         if self._taken >= self._most:
             raise _too_busy(1)
         self._taken += 1
@@ -250,7 +250,7 @@ class _Metrics:
 
 
 class Server:
-    """State of the server: its systems, its queue, its limits and its metrics."""
+    """State of the web server: its systems, its queue of images, its limits and its metrics."""
 
     def __init__(
         self,
