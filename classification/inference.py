@@ -31,7 +31,8 @@ def predict_scores(
 
     Args:
         model: The classifier. It is moved to ``device``.
-        batches: Ids and pixels of some images at a time; pixels of the store, uint8 (B, 1, S, S).
+        batches: Ids and pixels of some images at a time; square grey images as the pixel store
+            resized them, uint8 (B, 1, S, S).
         findings: Names of the K findings, in the order of the model's outputs.
         placement: Function that returns, for an image id, the position of the original image in its
             resized square.
@@ -41,7 +42,7 @@ def predict_scores(
         maps: Method of the maps, a `MapMethod`. The scores are the same for all methods.
 
     Yields:
-        The tables ``scores`` and ``maps`` of each batch, in original px.
+        The tables ``scores`` and ``maps`` of each batch, in px of the original image.
 
     Raises:
         InputError: The model has another number of findings, or the method is unknown.

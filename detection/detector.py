@@ -52,7 +52,8 @@ class LesionBatch(ImageBatch):
 class LesionDataset(ImageDataset[_LesionSample]):
     """Images with their lesion boxes. An image without a box is a negative.
 
-    The table `annotations` has the columns ``image_id, finding, x1, y1, x2, y2`` in original px.
+    The table `annotations` has the columns ``image_id, finding, x1, y1, x2, y2`` in px of the
+    original image.
 
     Attributes:
         mosaic: Probability, in [0, 1], that a training sample is a mosaic of its own image and
@@ -310,7 +311,7 @@ def validation_losses(model: Detector, batch: LesionBatch) -> tuple[dict[str, Te
         batch: Images with their boxes.
 
     Returns:
-        Scalar losses by name, and the detections of each image in pixel-store coordinates.
+        Scalar losses by name, and the detections of each image in px of the resized square image.
     """
     targets = build_targets(batch, model.n_findings)
     with evaluation_mode(model), torch.no_grad():
@@ -330,8 +331,8 @@ def build_targets(batch: LesionBatch, n_findings: int) -> Targets:
         n_findings: Number of findings K.
 
     Returns:
-        For each image ``boxes`` (N, 4) xyxy in pixel-store coordinates, and ``labels`` (N,), 1 to
-        K.
+        For each image ``boxes`` (N, 4) xyxy in px of the resized square image, and ``labels`` (N,),
+        1 to K.
 
     Raises:
         InputError: A box is not finite, has no area or lies wholly outside the image, or a label is
@@ -390,7 +391,8 @@ def predict_boxes(
 
     Args:
         model: The detector. It is moved to ``device``.
-        batches: Ids and pixels of some images at a time; pixels of the store, uint8 (B, 1, S, S).
+        batches: Ids and pixels of some images at a time; square grey images as the pixel store
+            resized them, uint8 (B, 1, S, S).
         findings: Names of the K findings, in the order of the labels.
         placement: Function that returns, for an image id, the position of the original image in its
             resized square.
@@ -401,7 +403,7 @@ def predict_boxes(
             decoded in float32.
 
     Yields:
-        The table ``boxes`` of each batch, in original px.
+        The table ``boxes`` of each batch, in px of the original image.
 
     Raises:
         InputError: The model has another number of findings, or the size of an image is unknown.

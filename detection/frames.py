@@ -182,7 +182,7 @@ def boxes_frames(
     placement: Callable[[str], Placement],
     sizes: pd.DataFrame,
 ) -> Part:
-    """Return the table ``boxes`` of a batch, in original px.
+    """Return the table ``boxes`` of a batch, in px of the original image.
 
     Args:
         image_ids: Ids of the B images.

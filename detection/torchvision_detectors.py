@@ -149,10 +149,11 @@ class _SSDLiteMaps(nn.Module):
 
 
 class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's SSDLite with default boxes on six maps, from a fifth of the image up.
+    """torchvision's SSDLite: a light detector with default boxes on six maps of falling size.
 
-    torchvision learns nothing from an image without boxes. Here the three largest losses of such an
-    image count, which are as many as count for one anchor with a box.
+    The default boxes of the finest map have a fifth of the image's side. torchvision learns nothing
+    from an image without boxes. Here the three largest losses of such an image count, which are as
+    many as count for one anchor with a box.
 
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.

@@ -151,7 +151,7 @@ class ExportSpec:
 
     @classmethod
     def read(cls, folder: Path | str) -> ExportSpec:
-        """Read the ``export.json`` of a folder.
+        """Read the description of an exported network from ``export.json``.
 
         Args:
             folder: Folder of the export.

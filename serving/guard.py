@@ -212,7 +212,7 @@ class Guard:
         return [Warned(message, "age")]
 
     def write(self, path: Path) -> None:
-        """Write ``guard.json``.
+        """Write the out-of-distribution check as the file ``guard.json`` of a run.
 
         Args:
             path: File to write.
@@ -230,7 +230,7 @@ class Guard:
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Read ``guard.json``.
+        """Read the out-of-distribution check of a run from its file ``guard.json``.
 
         Args:
             path: File ``guard.json`` of a run.

@@ -28,7 +28,7 @@ def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
 
     Args:
         images: Images table, with ``width`` and ``height`` if the labels state them.
-        boxes: Boxes of these images, original px; may be empty.
+        boxes: Boxes of these images, in px of the original image; may be empty.
 
     Returns:
         Stated width and height, and largest x2 and y2 of the boxes, one row for each of the N

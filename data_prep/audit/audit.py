@@ -184,7 +184,7 @@ class Audit:
         return replace(self, problems=kept, checked={**self.checked, "splits": 1})
 
     def write(self, path: Path) -> None:
-        """Write ``audit.json``.
+        """Write the problems and figures of the audit as ``audit.json``.
 
         Args:
             path: File to write.
@@ -193,7 +193,7 @@ class Audit:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read ``audit.json``.
+        """Read the problems and figures of an audit from ``audit.json``.
 
         Args:
             path: File ``audit.json`` of a data set.

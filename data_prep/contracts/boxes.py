@@ -74,7 +74,7 @@ class Boxes:
         """Make boxes from the rows of a table.
 
         Args:
-            table: Columns ``x1, y1, x2, y2`` in original px, and ``score``; N rows.
+            table: Columns ``x1, y1, x2, y2`` in px of the original image, and ``score``; N rows.
             labels: Whole number of each box, such as the number of its finding, shape ``(N,)``.
         """
         corners = table[EDGES].to_numpy(np.float64)

@@ -109,14 +109,23 @@ class AnnotationContent:
                 yield role, chosen
 
     def boxes_by_image(self) -> dict[str, list[tuple[str, float, float, float, float]]]:
-        """Return the boxes of the reference by image id, as ``finding, x1, y1, x2, y2`` in px."""
+        """Return the boxes of the reader ``reference``, by image id.
+
+        The labels of this reader are the ones that are exported.
+
+        Returns:
+            Tuples ``finding, x1, y1, x2, y2`` for each image, in px of the original image.
+        """
         boxes = {}
         for image_id, marks in self.marks().items():
             boxes[image_id] = [mark[:5] for mark in marks if not np.isnan(mark[1])]
         return boxes
 
     def marks(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Return the findings and boxes of the reference, by the id of each image that it has read.
+        """Return the exported findings and boxes of each image, by image id.
+
+        They are the labels of the reader ``reference``. An image that this reader has not read is
+        missing.
 
         Returns:
             Tuples ``finding, x1, y1, x2, y2, score``. The edges are NaN for a finding without a
@@ -139,7 +148,9 @@ class AnnotationContent:
         return marks
 
     def inexpressible_labels(self) -> pd.DataFrame:
-        """Return the labels of the reference that boxes, and the absence of boxes, cannot express.
+        """Return the labels that boxes, and the absence of boxes, cannot express.
+
+        They are labels of the reader ``reference``, which are the ones that are exported.
 
         Returns:
             A table with columns ``image_id, finding, why``. The reason is that a finding is unknown

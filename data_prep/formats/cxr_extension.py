@@ -72,10 +72,11 @@ def image_objects(
     """Yield an object ``cxr`` for each image: facts and labels that a standard format cannot hold.
 
     Args:
-        images: The images table, which gives the order.
+        images: Images table. The objects come in the order of its rows.
         findings: Findings of all readers.
-        boxes: Boxes of all readers. Those of the reference are not part of the objects.
-        box_coverage: Box coverage of all readers.
+        boxes: Boxes of all readers. Those of the reader ``reference`` are not part of the objects.
+        box_coverage: Whether all or only some lesions of an image have a box, by finding and
+            reader.
 
     Yields:
         Facts, labels and boxes of one image, as values for JSON.

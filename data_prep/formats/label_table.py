@@ -118,10 +118,13 @@ class LabelTable:
         return cells.where(~is_member(lower, list(meanings)), renamed(lower, meanings))
 
     def describe_labels(self, *, quoted: bool = True) -> list[str]:
-        """Return lines that say how each label is understood that is not the name of a finding.
+        """Return lines that explain how labels are understood that are no names of findings.
+
+        An example is a label that means "no finding".
 
         Args:
-            quoted: True quotes cells. False shows only labels that ``columns.toml`` contains.
+            quoted: True quotes cells of the table. False shows only labels that ``columns.toml``
+                contains.
         """
         columns = self.columns.get("label", ()) if not self.has("state") else ()
         if not columns:
@@ -152,7 +155,7 @@ class LabelTable:
 
     @property
     def box_roles(self) -> set[str]:
-        """Roles of edges, sides and centres of boxes for which the table has a column."""
+        """Roles of the columns that describe boxes, such as ``xmin`` (left edge) or ``width``."""
         return {role for role in BOX_ROLES if self.has(role)}
 
     @property

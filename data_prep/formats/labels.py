@@ -26,7 +26,8 @@ def tables_from_labels(
 ) -> SourceTables:
     """Build the tables of a source from the labels and boxes of one or more readers.
 
-    Images whose labels contradict each other are excluded. The labels of the reference are added.
+    Images whose labels contradict each other are excluded. Labels of the reader ``reference``,
+    which join those of all readers, are added.
 
     Args:
         builder: Object that knows the source folder and the user's options, and collects notes and

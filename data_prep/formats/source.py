@@ -455,7 +455,7 @@ class SourceBuilder:
 
 
 def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame:
-    """Build rows of the reader ``reference`` for a table of findings or boxes.
+    """Build rows of the reader ``reference``, whose labels count, for findings or boxes.
 
     Args:
         image_ids: Ids of N images.
@@ -476,7 +476,7 @@ def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame
 def boxes_from_sizes(
     image_ids: Any, finding: Any, x: pd.Series, y: pd.Series, width: pd.Series, height: pd.Series
 ) -> pd.DataFrame:
-    """Build boxes of the reference from their position and size, in px of the original image.
+    """Build boxes of the reader ``reference`` from their position and size, px of the original.
 
     Args:
         image_ids: Image id of each box.

@@ -30,8 +30,10 @@ def nested_parts(
 
     Args:
         split: The whole split.
-        group: Patient group of each image, indexed by ``image_id``.
-        strata: Stratum of each image, indexed by ``image_id``.
+        group: Patient group of each image, indexed by ``image_id``. A group has one patient, or
+            patients with copies of the same image.
+        strata: Stratum (class or other group of like images) of each image, indexed by
+            ``image_id``.
         shares: Shares of the patients to keep, each in (0, 1].
         seed: Random seed of the orders.
 

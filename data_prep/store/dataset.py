@@ -257,7 +257,10 @@ class DataSet:
 
     @cached_property
     def readers(self) -> list[str]:
-        """Sorted names of the readers whose labels are stored in addition to the reference."""
+        """Sorted names of the readers whose own labels are stored.
+
+        The reader ``reference``, whose labels join them, is not in the list.
+        """
         return sorted(set(self.optional_table("findings")["reader"]) - {REFERENCE_READER})
 
     def with_labels_of(self, reader: str, image_ids: pd.Index | None = None) -> DataSet:

@@ -60,7 +60,7 @@ class Placement:
             height: Height of the original image, px.
 
         Returns:
-            Boxes xyxy in original px, float64, shape ``(N, 4)``.
+            Boxes xyxy in px of the original image, float64, shape ``(N, 4)``.
         """
         limits = np.array([width, height, width, height], dtype=np.float64)
         return np.clip(self._to_original_unclipped(boxes), 0.0, limits)

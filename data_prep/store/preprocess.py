@@ -124,7 +124,7 @@ class Preprocess:
         return (images - 255.0 * self.mean) / (255.0 * self.std)
 
     def to_json(self, path: Path) -> None:
-        """Write ``preprocess.json``.
+        """Write size and normalisation as ``preprocess.json``.
 
         Args:
             path: File to write.
@@ -133,7 +133,7 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, path: Path) -> Self:
-        """Read ``preprocess.json``.
+        """Read size and normalisation from ``preprocess.json``.
 
         Args:
             path: File ``preprocess.json`` of a run.

@@ -58,9 +58,9 @@ class Decision:
             has a lesion.
         validation: Figures on the validation images, by policy. The figures that need no threshold
             are under ``""``.
-        tried: Every rule from boxes to an image score that was tried, with its figure.
-        boxes_tried: Every rule of the boxes that was tried, with its figures.
-        options: Options of the choices.
+        tried: Every rule for reducing boxes to an image score that was tried, with its figure.
+        boxes_tried: Every rule for boxes that was tried, with its figures.
+        options: Options with which the decision was chosen, such as the method of calibration.
         losses: Log loss of each calibration method on held-out folds, by name of the method; empty
             unless validation chose the method.
         triage: Triage rule; `None` unless triage was requested.

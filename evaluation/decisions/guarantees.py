@@ -56,7 +56,7 @@ class GuaranteedRate(NamedTuple):
 
     @property
     def floor(self) -> float:
-        """Smallest share of good images that satisfies the bound.
+        """Smallest share of good images that satisfies the bound, in [0, 1].
 
         For a sensitivity, good images are the positive ones that are called positive.
         For false positives per image, the good share is the part of the `MAX_FALSE_POSITIVES`

@@ -58,8 +58,9 @@ def choose_again(
     """Make the choices of all systems again on the same resamples of the validation patients.
 
     Args:
-        choices: Choices of each system.
-        resamples: Number and seed of the resamples.
+        choices: For each system, what it chose on validation images, such as thresholds or a rule
+            for boxes.
+        resamples: Number R of resamples of the patients, and their random seed.
 
     Returns:
         By system and name of the choice, the value that is chosen on every resample, shape

@@ -232,8 +232,8 @@ class SystemOutput:
         """Return the scored point of each image: the centre of the top box, or the peak of the map.
 
         Returns:
-            ``point_x`` and ``point_y`` in original px, one row for each image; NaN where an image
-            has neither. `None` for a system without boxes and maps.
+            ``point_x`` and ``point_y`` in px of the original image, one row for each image; NaN
+            where an image has neither. `None` for a system without boxes and maps.
 
         Example:
             >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
@@ -250,8 +250,8 @@ class SystemOutput:
         """Return the width and height of one cell of each image's map.
 
         Returns:
-            Width and height in original px, shape ``(N, 2)``; 0 for an image without a map. `None`
-            if the system has no maps.
+            Width and height in px of the original image, shape ``(N, 2)``; 0 for an image without a
+            map. `None` if the system has no maps.
 
         Example:
             >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
@@ -287,8 +287,8 @@ class SystemOutput:
                 boxes.
 
         Returns:
-            ``image_id``, corners in original px and ``score``; `None` if the system has neither
-            boxes nor maps, or no rule to cut its maps.
+            ``image_id``, corners in px of the original image and ``score``; `None` if the system
+            has neither boxes nor maps, or no rule to cut its maps.
 
         Example:
             >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})

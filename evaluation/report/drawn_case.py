@@ -150,7 +150,7 @@ def view_box(size: tuple[int, int], shapes: list[Shape]) -> str:
     It has the aspect 4 to 3, contains all shapes, and is at least 80 % of the image wide.
 
     Args:
-        size: Width and height of the image in original px.
+        size: Width and height of the image in px of the original image.
         shapes: Shapes that must be visible. Without shapes, the box is centred at 45 % of the
             height.
 

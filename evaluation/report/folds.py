@@ -187,14 +187,15 @@ def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
 def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     """Summarise every figure over the folds: mean, spread, interval and p-value.
 
-    Folds share training images, so the variance of their mean exceeds ``s^2 / k``, and no estimator
-    of this variance is unbiased (Bengio and Grandvalet 2004). With ``k`` folds, a test part has
-    ``1 / (k - 1)`` of the size of the rest. The variance is then taken as
-    ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1`` degrees of freedom. A figure that is undefined in a
-    fold has no mean.
+    Folds share training images. With ``k`` folds and the standard deviation ``s`` between them, the
+    variance of their mean therefore exceeds ``s^2 / k``, and no estimator of this variance is
+    unbiased (Bengio and Grandvalet 2004). A test part has ``1 / (k - 1)`` of the size of the rest.
+    The variance is then taken as ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1`` degrees of freedom. A
+    figure that is undefined in a fold has no mean.
 
     Args:
-        figures: One row for each figure in each fold, with `KEYS`, ``fold`` and ``estimate``.
+        figures: One row for each figure in each fold: system, metric and other columns of `KEYS`
+            that name the figure, ``fold``, and the value ``estimate``.
 
     Returns:
         One row for each figure, with ``mean``, ``sd``, the interval and the p-value.

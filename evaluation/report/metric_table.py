@@ -25,11 +25,11 @@ SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 
 @dataclass(frozen=True)
 class UnitTables:
-    """Tables of figures by study or by patient.
+    """Tables of figures that are computed by study or by patient instead of by image.
 
     Attributes:
-        unit: ``study`` or ``patient``.
-        tables: The tables.
+        unit: ``study`` or ``patient``: what counts as one case.
+        tables: Tables of the figures, one for each part of the report.
     """
 
     unit: str

@@ -165,7 +165,7 @@ class Report:
 
     @property
     def systems(self) -> list[str]:
-        """Display names of the systems, the reference first."""
+        """Display names of the systems. All others are compared with the first one."""
         return list(self._payload["systems"])
 
     @property

@@ -178,8 +178,9 @@ def _lowest_mean(table: Floats, error: float) -> Floats:
 def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Compute the evidence, after each day, that the mean of independent values has changed.
 
-    The null hypothesis is that reference and stream have the same mean m. The bettors against each
-    m start with a total wealth of 1. Each bettor has a day of change: until that day it bets on a
+    The first values, all of day 0, are the reference; the values of later days are the stream. The
+    null hypothesis is that reference and stream have the same mean m. The bettors against each m
+    start with a total wealth of 1. Each bettor has a day of change: until that day it bets on a
     mean near m, and afterwards it bets that the odds have risen or fallen. While nothing changes,
     the wealth against the true mean is a supermartingale. The evidence is the smallest wealth over
     all m. The probability that the evidence ever reaches 1 / p without a change is therefore at

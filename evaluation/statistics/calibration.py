@@ -23,7 +23,9 @@ _STEEPEST = 100.0
 
 
 def clipped_logit(scores: npt.ArrayLike) -> Floats:
-    """Compute the log-odds of scores that are limited to [`CLIP`, 1 - `CLIP`].
+    """Compute the log-odds of scores, which are first limited so that they are not 0 or 1.
+
+    The limits are `CLIP` and 1 - `CLIP`.
 
     Args:
         scores: Scores in [0, 1], of any shape.
@@ -190,7 +192,7 @@ def fit_calibration(
     """Fit a calibration by the name of its method.
 
     Args:
-        method: One of `METHODS`.
+        method: Name of the method, such as ``platt``, one of `METHODS`.
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores in [0, 1], shape ``(N,)``; 0 for an image without a box.
 

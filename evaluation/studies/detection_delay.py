@@ -33,7 +33,7 @@ class DetectionDelay:
         key: Key of the figure, such as ``call_rate@CheXNet``.
         title: Title of the figure.
         change: Kind of the simulated change, such as ``half_more``.
-        was: Mean of the figure over the patients of the reference, in [0, 1].
+        was: Mean of the figure over the patients of the first weeks, in [0, 1].
         becomes: Mean of the figure over the patients after the change, in [0, 1].
         patients: Median number of patients from the change to the alarm; None if the alarm was not
             raised within the simulated patients in most streams.

@@ -52,7 +52,10 @@ def bound_text(row: MonitoredFigure) -> str:
 
 
 def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[ShownChart]:
-    """Draw the values of a figure over time with its reference, and the evidence with its bound.
+    """Draw two charts of a monitored figure: its values over time, and the evidence of a change.
+
+    The first chart also shows the mean in the reference (the first weeks of the log). The second
+    one shows the evidence from which an alarm is raised.
 
     Args:
         row: Monitored figure.

@@ -138,9 +138,10 @@ def evaluate_shares(
     replicates: int = 1000,
     advance: Callable[[], None] = lambda: None,
 ) -> ShareFigures:
-    """Evaluate systems that were trained on shares of the data by all metrics of `CURVE_METRICS`.
+    """Evaluate systems that were trained on shares of the data, for a learning curve.
 
-    Figures at a threshold use the first policy of `evaluation.decisions.thresholds.POLICIES`.
+    The metrics are those of `CURVE_METRICS`. Figures at a threshold use the first policy of
+    `evaluation.decisions.thresholds.POLICIES`.
 
     Args:
         systems: Runs of each system, one for each split.

@@ -60,7 +60,7 @@ class BoxGroups(NamedTuple):
         """Return boxes of these groups as a table, clipped to their images.
 
         Args:
-            boxes: Boxes whose labels are the numbers of these groups, original px.
+            boxes: Boxes whose labels are the numbers of these groups, in px of the original image.
             sizes: Sizes of images: ``image_id, width, height``, px. Boxes of an image without a
                 size are not clipped at its right and lower edge.
 
