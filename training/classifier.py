@@ -86,7 +86,7 @@ class ClassifierTask(TrainingTask):
             batch: Training batch.
 
         Returns:
-            Scalar loss by name.
+            The scalar loss, under its name.
         """
         # A trial copy of the model must not fill the features of the model itself.
         features = self._train_features if model is self.model else None

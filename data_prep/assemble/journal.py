@@ -79,7 +79,7 @@ class Journal:
         self._rows = []
 
     def read(self) -> pd.DataFrame:
-        """Return the results of all part files, one row for each image.
+        """Return the results of all images that were decoded so far, one row for each image.
 
         If an image was decoded more than once, its latest result counts.
         """

@@ -62,7 +62,7 @@ class MachineRequirements:
 def prepare_machine(requirements: MachineRequirements) -> None:
     """Check once in a worker process that its machine meets the requirements.
 
-    The process then changes to the folder of the driver.
+    The process then changes to the folder in which the work was started.
 
     Args:
         requirements: Code, packages and files of the machine that started the work.

@@ -109,7 +109,7 @@ class BoxChoice:
 
     @property
     def is_open(self) -> bool:
-        """True if there are several rules, and an image with a lesion by which to prefer one."""
+        """True if validation images can choose: there are several rules, and a true lesion."""
         return len(self.candidates) > 1 and self.n_positive > 0
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:

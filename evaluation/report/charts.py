@@ -392,7 +392,10 @@ def _froc_band(rates: Sequence[Interval]) -> tuple[Floats, Floats, Floats] | Non
 
 
 def froc_sensitivities(curve: FrocCurve) -> list[float]:
-    """Read the sensitivity at each of `FROC_RATES` off a curve, which is constant between points.
+    """Read the share of lesions found off a FROC curve, at fixed rates of false positives.
+
+    The rates are those of `FROC_RATES`, in false positives per image. The curve is constant between
+    its points.
 
     Args:
         curve: False positives per image and sensitivities.

@@ -65,7 +65,10 @@ class _LowestGroup(NamedTuple):
 
 
 def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Return one table for each metric, with figures in the subgroups that the protocol names.
+    """Return one table for each metric, with figures in the subgroups that the user named before.
+
+    Subgroups are named in the protocol, a file that fixes the question before the test images are
+    used.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.

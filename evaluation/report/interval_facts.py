@@ -56,14 +56,14 @@ class IntervalFacts:
 
     @classmethod
     def from_comparison(cls, comparison: Comparison) -> IntervalFacts:
-        """Collect the methods from the figures and tests of a comparison.
+        """Collect by which methods the intervals and tests of a comparison were made.
 
         Args:
             comparison: A computed comparison: figures, intervals, tests and decisions of all
                 systems.
 
         Returns:
-            The methods of figures on all images and of the tests.
+            The methods of the figures on all images and of the tests.
         """
         figures = comparison.estimates
         single = _bounded(figures.systems)

@@ -72,7 +72,7 @@ def metric_table(comparison: Comparison, part: Part = "first") -> Table:
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        part: Part of the report.
+        part: Name of the part of the report.
 
     Returns:
         The table; without groups if the part has no figure.
@@ -229,14 +229,16 @@ def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
 
 
 def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
-    """Return the keys of a part's figures in reading order: by policy, subgroup and metric.
+    """Return which figures a part of the report shows, in reading order.
+
+    The order is by policy, subgroup and metric.
 
     Args:
         comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        part: Part of the report.
+        part: Name of the part of the report, such as ``localisation``.
 
     Returns:
-        The keys without repetitions.
+        A key (metric, policy and subgroup) for each figure, without repetitions.
     """
     keys = dict.fromkeys(
         key

@@ -234,7 +234,7 @@ class Report:
         return table.assign(p_value=p_values)[list(TIDY_COLUMNS)]
 
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
-        """Return the images that the report shows: misses, false alarms, wrong places, agreement.
+        """Return the cases that the report shows: misses, false alarms, wrong locations, agreement.
 
         Args:
             per_kind: Largest number of images of each kind.

@@ -149,10 +149,11 @@ class ClusteredEstimate:
 
     @property
     def freedom_between(self) -> float:
-        """Degrees of freedom between readers; 0 without any mean square.
+        """Degrees of freedom of the variance between readers or training seeds.
 
-        Of several mean squares (readers nested in systems) each counts with the smallest number,
-        because a mean square of two readers makes a test too liberal beside one of many.
+        The variance may have several such parts (mean squares), one for each system. Each part then
+        counts with the smallest of their degrees of freedom, because a part of two readers makes a
+        test too liberal beside one of many. The value is 0 if there is no such part.
         """
         fewest = min((freedom for _, freedom in self.squares), default=0.0)
         return len(self.squares) * fewest
@@ -161,8 +162,8 @@ class ClusteredEstimate:
     def cautious_p_value(self) -> float | None:
         """Two-sided p-value that belongs to `cautious_interval_at`; None without a standard error.
 
-        It is below 0.05 where the cautious 95 % interval excludes 0. A smaller one than 1e-12 is
-        given as 1e-12.
+        It is below 0.05 if the cautious 95 % interval excludes 0. The smallest value that is given
+        is 1e-12.
         """
         if not self.error:
             return None

@@ -109,13 +109,14 @@ class GuaranteedShare:
         return float(probability[is_shown].sum())
 
     def fewest(self, chance: float) -> int | None:
-        """Find the smallest number of patients that shows the guarantee with a given probability.
+        """Find the smallest number of validation patients that is likely to show the guarantee.
 
         Args:
-            chance: Wanted probability of the guarantee, in (0, 1).
+            chance: Probability with which the guarantee must be shown, in (0, 1).
 
         Returns:
-            Number of patients; None if more than `MOST_SIMULATED` would have to be simulated.
+            Number of patients; None if more than `MOST_SIMULATED` patients would have to be
+            simulated.
         """
         few = 0
         many = 8

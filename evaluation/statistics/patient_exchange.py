@@ -96,10 +96,12 @@ class ExchangedPatients:
         self._mixed_inside = inside[self._mixed]
 
     def draw(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-        """Draw exchanges as masks of the images that are inside the group.
+        """Draw random exchanges of patients between the group and all other images.
+
+        The result is in the form of masks, one for each exchange.
 
         Args:
-            count: Number of exchanges.
+            count: Number of exchanges to draw.
             rng: Random generator.
 
         Returns:
@@ -111,10 +113,12 @@ class ExchangedPatients:
         return members
 
     def draw_exchanges(self, count: int, rng: np.random.Generator) -> Exchanges:
-        """Draw exchanges as lists of the images that are inside, the form that a `Gap` takes.
+        """Draw random exchanges of patients between the group and all other images.
+
+        The result lists the images that are inside the group, which is the form that a `Gap` takes.
 
         Args:
-            count: Number of exchanges.
+            count: Number of exchanges to draw.
             rng: Random generator. In the same state it gives `draw` the same exchanges.
 
         Returns:

@@ -46,7 +46,7 @@ class PlanBasis:
 
     @property
     def first(self) -> Plan:
-        """First plan. All plans share those assumptions that do not differ between them."""
+        """First of the plans. It has the assumptions that all plans share."""
         return next(iter(self.plans.values()))
 
     @property

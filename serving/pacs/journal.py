@@ -158,14 +158,14 @@ class Journal:
         self._connection.close()
 
     def state(self, image: str) -> State | None:
-        """Return the last state of an image; None if the job has not seen it.
+        """Return the last state of an image in the journal.
 
         Args:
             image: Digest of the image's UID, from `digest`.
 
         Returns:
-            ``fetched``, ``answered``, ``sent``, ``skipped`` or ``failed``; None if the job has not
-            seen the image.
+            ``fetched``, ``answered``, ``sent``, ``skipped`` or ``failed``; None if the journal has
+            not seen the image for these systems and this destination.
         """
         rows = self._rows("SELECT state FROM images WHERE job = ? AND image = ?", self._job, image)
         return rows[0][0] if rows else None
