@@ -104,7 +104,7 @@ def save_architecture(model: nn.Module, folder: Path) -> None:
 def read_architecture(folder: Path) -> dict[str, Any]:
     """Read from a run how its network is built: ``kind``, ``name`` and ``arguments``.
 
-    They are the arguments of the function that builds the network. Names of earlier versions of the
+    A run stores them so that the same network can be built again. Names of earlier versions of the
     program are translated into present ones.
 
     Args:

@@ -154,7 +154,7 @@ class Interval:
         """Subtract another figure, and compute the interval of the difference from both intervals.
 
         Args:
-            other: The figure to subtract.
+            other: Figure that is subtracted.
             correlation: Correlation of the two estimates, in [-1, 1]; 0 if they come from
                 independent images.
 

@@ -131,13 +131,16 @@ class ProgramComponents:
 
 @dataclass(frozen=True)
 class MultiReaderAnalysis:
-    """Result of `analyse_crossed` and `analyse_nested`.
+    """Results of a reader study: means of the systems, their differences, and a test of all.
+
+    In a crossed study (`analyse_crossed`) every reader reads with every system. In a nested one
+    (`analyse_nested`) every system has its own readers.
 
     Attributes:
         systems: Mean over readers of each system, with its interval.
         differences: First minus second system; the key is the pair of their positions, from 0.
-        overall: Test that all systems are equal; None for a single system, or where nothing varies.
-            For nested readers, the test compares unweighted means.
+        overall: Test of the hypothesis that all systems have the same mean; None for a single
+            system, or where nothing varies. For nested readers, the test compares unweighted means.
         components: Variance components of a crossed study with at least two systems; otherwise
             None.
     """
