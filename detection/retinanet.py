@@ -108,10 +108,10 @@ def box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tens
         # It divides by the height, which must not be 0; the decoding limits the other end.
         growth = offsets[:, 2:].clamp(min=-LARGEST_GROWTH)
         offsets = torch.cat([offsets[:, :2], growth], dim=1)
-    return _iou_losses(kind, decode_anchors(offsets, anchors), boxes).sum()
+    return iou_losses(kind, decode_anchors(offsets, anchors), boxes).sum()
 
 
-def _iou_losses(kind: str, boxes: Tensor, true_boxes: Tensor) -> Tensor:
+def iou_losses(kind: str, boxes: Tensor, true_boxes: Tensor) -> Tensor:
     """Compute ``giou``, ``diou`` or ``ciou`` of pairs of boxes (M, 4), as (M,).
 
     torchvision's functions index by a mask, for which the host waits.

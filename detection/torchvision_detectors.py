@@ -20,6 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou
 from cxr_compare.detection.backbone import DetectorStart, group_norm
 from cxr_compare.detection.dense import DenseDetector, HeadPass, image_list
 from cxr_compare.detection.detector import Detections, Detector, Targets
+from cxr_compare.detection.fcos_loss import fcos_losses, match_cells
 from cxr_compare.detection.retinanet import DEFAULT_RATIOS, build_anchors
 
 _MAX_LOG_PROBABILITY = -1e-6  # keeps the logit finite
@@ -103,13 +104,13 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         Returns:
             Losses by name, each computed for every image and then averaged over the images.
         """
-
-        def image_losses(
-            outputs: dict[str, Tensor], target: dict[str, Tensor]
-        ) -> dict[str, Tensor]:
-            return self.compute_loss([target], outputs, passed.anchors[:1], passed.level_sizes)
-
-        return _mean_losses(image_losses, passed, targets)
+        cells = passed.anchors[0]
+        with torch.autocast(cells.device.type, enabled=False):
+            matched = [
+                match_cells(target["boxes"], cells, passed.level_sizes, self.center_sampling_radius)
+                for target in targets
+            ]
+            return fcos_losses(passed.outputs, cells, torch.stack(matched), targets)
 
 
 _SSD_LEVELS = 6

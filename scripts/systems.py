@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
+from cxr_compare.data_prep.store.prediction_writer import (
+    is_predictions_folder,
+    remove_prediction_leftovers,
+)
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.report.files import SYSTEMS
@@ -381,6 +384,7 @@ def predict_once(
         from cxr_compare.serving.predict_folder import predict_data_set
 
         return predict_data_set(model, dataset, folder, split, console, name=name, **chosen)
+    remove_prediction_leftovers(folder)
     predictions = Predictions.open(folder)
     if predictions.info["inference_id"] != model.inference_id():
         raise InputError(

@@ -24,7 +24,12 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelStore
-from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter, concat_parts
+from cxr_compare.data_prep.store.prediction_writer import (
+    Part,
+    PredictionWriter,
+    concat_parts,
+    remove_prediction_leftovers,
+)
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.engine import Engine
@@ -162,7 +167,9 @@ def predict_validation(
         The predictions, which are stored in the run folder.
     """
     folder = validation_folder(run)
-    if not (folder / "predictions.json").is_file():
+    if (folder / "predictions.json").is_file():
+        remove_prediction_leftovers(folder)
+    else:
         predict_data_set(
             open_model(run, device=device),
             test_set.dataset,

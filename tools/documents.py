@@ -247,21 +247,32 @@ def networks_table() -> str:
 _INTRODUCTION = """\
 # Metrics
 
-This table has every metric of a report, by its name in `metrics.csv` and `metrics.json`. Other
-terms are explained in the [glossary](glossary.md).
+This page explains every metric of a report. The table below has one row for each metric, by its
+name in `metrics.csv` and `metrics.json`. The [glossary](glossary.md) explains other terms.
 
-If the column "better" is empty, higher is better; only such a metric can be the primary figure of a
-protocol. Some metrics are one half of an operating point, and can be primary only together with the
-other half: {halves}.
+The columns of the table are:
 
-*Boxed* images are those whose lesions all have boxes. Thresholds, score cuts and calibrations are
-chosen on validation images. An undefined figure is empty, never 0, and its note says why. Every
-metric is undefined without images. N stands for the number in a name (`1_8` means 1/8). A metric is
-also undefined if the system lacks something that it needs:
+- **meaning**: what the metric measures. N stands for a number in the name of the metric (`1_8`
+  means 1/8). Thresholds, score cuts and calibrations are always chosen on validation images.
+- **better**: "lower" if a lower value is better, "ideal" with the value that is best, and "–" if
+  neither higher nor lower is better. If the column is empty, higher is better.
+- **images**: the images on which the metric is computed. *Boxed* images are those whose lesions all
+  have boxes.
+- **undefined if**: the cases in which the metric has no value. Its cell in a report is then empty,
+  never 0, and a note says why. Every metric is undefined if there are no images.
+
+A metric is also undefined if the system lacks something that the metric needs. The last column
+names each need by one word:
 
 {needs}
 
-`python tools/documents.py` writes this page and `metrics.schema.json` from
+Not every metric can be the primary figure of a protocol. A primary figure must be one for which
+higher is better. Some metrics are one half of an operating point, and a system can raise them at
+the cost of the other half. Such a metric can be primary only together with its other half:
+
+{halves}
+
+The command `python tools/documents.py` writes this page and `metrics.schema.json` from
 `evaluation/metrics/registry.py`.
 
 | name | title | meaning | better | images | undefined if |
@@ -284,8 +295,8 @@ def metrics_page() -> str:
         for anonymous, metrics in alike.items()
     ]
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
-    halves = "; ".join(
-        f"`{metric.name}` with {' or '.join(f'`{partner}`' for partner in able)}"
+    halves = "\n".join(
+        f"- `{metric.name}` with {' or '.join(f'`{partner}`' for partner in able)}"
         for metric in in_reading_order()
         if not metric.why_not_primary
         if (able := [name for name in metric.partners if not METRICS[name].why_not_primary])

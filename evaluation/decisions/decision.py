@@ -324,7 +324,7 @@ class Decision:
 
         Raises:
             InputError: The decision was made by a search over rules, which was removed from the
-                program.
+                program, or before the overlap of a detector's boxes was chosen.
 
         Example:
             >>> Decision.from_dict(Decision("opacity", {"n_images": 40}).to_dict()).target
@@ -333,6 +333,11 @@ class Decision:
         if payload.get("search"):
             raise InputError(
                 "decision: was made by a search, which was removed; run cxr tune again"
+            )
+        if payload.get("reduction") is not None and "overlap" not in payload:
+            raise InputError(
+                "decision: was made before validation chose which overlapping boxes of a detector "
+                "count; run cxr tune again"
             )
         scale = payload["map_scale"]
         map_boxes = payload.get("map_boxes")

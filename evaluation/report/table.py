@@ -45,6 +45,8 @@ class Cell:
             it is not shown.
         corrected: True for a difference whose interval excludes 0, but which is not shown after
             Holm's correction.
+        p_value: Text of the p-value of a difference, for this difference alone; empty where
+            unknown.
     """
 
     text: str
@@ -54,10 +56,14 @@ class Cell:
     known: bool = True
     fixed: str = ""
     corrected: bool = False
+    p_value: str = ""
 
     def __str__(self) -> str:
         return f"{self.text} ({self.ends})" if self.ends else self.text
 
+
+P_VALUE = "p"
+"""Heading of a column of p-values."""
 
 Row = tuple[str | Cell, ...]
 """Row of a table; its first item is the heading of the row."""
@@ -148,6 +154,19 @@ class Table:
         return self.columns[1 + self.n_systems :]
 
     @property
+    def has_p_values(self) -> bool:
+        """True if a p-value of any difference is known, so that a column of p-values is shown."""
+        return any(cell.p_value for cell in self._cells())
+
+    @property
+    def text_heads(self) -> tuple[str, ...]:
+        """Headings of the columns in texts, with a column of p-values after each difference."""
+        heads = list(self.columns[: 1 + self.n_systems])
+        for contrast in self.contrasts:
+            heads += [contrast, P_VALUE] if self.has_p_values else [contrast]
+        return tuple(heads)
+
+    @property
     def has_whiskers(self) -> bool:
         """True if the table draws at least one difference as a dot with its interval."""
         return any(group.ticks for group in self.groups)
@@ -219,5 +238,15 @@ def text_sections(table: Table) -> list[TextSection]:
         title = group.heading
         if thresholds:
             title += f" ({'; '.join(thresholds)})"
-        sections.append(TextSection(title, [list(map(str, row)) for row in group.rows]))
+        sections.append(TextSection(title, [_row_texts(table, row) for row in group.rows]))
     return sections
+
+
+def _row_texts(table: Table, row: Row) -> list[str]:
+    """Return the texts of a row, in the order of `Table.text_heads`."""
+    texts = list(map(str, row[: 1 + table.n_systems]))
+    for cell in row[1 + table.n_systems :]:
+        texts.append(str(cell))
+        if table.has_p_values:
+            texts.append(cell.p_value or "–" if isinstance(cell, Cell) else "–")
+    return texts

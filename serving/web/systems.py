@@ -16,7 +16,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER
-from cxr_compare.evaluation.metrics.registry import metric_title
+from cxr_compare.evaluation.metrics.registry import localised_sensitivity_of, metric_title
 from cxr_compare.evaluation.report.files import DECISIONS
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.statistics.bands import share_band
@@ -38,7 +38,7 @@ from cxr_compare.serving.web.schemas import (
 _RESAMPLES = 2000
 _OF_FIGURES = ("metric", "estimate", "ci_low", "ci_high", "policy")
 _OF_SCORES = ("auroc", "average_precision", "ece")
-_OF_DECISIONS = ("recall", "specificity", "precision", "localised_sensitivity")
+_OF_DECISIONS = ("recall", "specificity", "precision")
 _SAME_TRAINING = (
     "Measured with another back end or precision of the same training, not with this one."
 )
@@ -313,7 +313,9 @@ def _figures_of(run: Run, content: Mapping[str, Any]) -> ReportFigures | None:
         if (row["system"], row["unit"], row["subgroup"]) == (name, "image", "all")
     ]
     keys = [(metric, "") for metric in _OF_SCORES]
-    keys += [(metric, run.policy) for metric in _OF_DECISIONS]
+    defined = {row["metric"] for row in content["metrics"] if row["estimate"] is not None}
+    localised = localised_sensitivity_of(defined)  # the one that the report's main table has
+    keys += [(metric, run.policy) for metric in (*_OF_DECISIONS, localised)]
     by_key = {(row["metric"], row["policy"]): row for row in rows}
     first = rows[0] if rows else {}
     cautions = [str(caution) for caution in content["answer"]["cautions"]]

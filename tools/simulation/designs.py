@@ -33,6 +33,7 @@ from tools.simulation.makers import (
 )
 from tools.simulation.mark_designs import mark_designs, mark_measure, true_figures
 from tools.simulation.monitor_designs import faults, streams
+from tools.simulation.overlap_designs import overlap_measure, true_overlap_figures
 from tools.simulation.policy_designs import policies
 from tools.simulation.product import Evaluated, calibrations, evaluate
 from tools.simulation.reader_designs import (
@@ -443,6 +444,23 @@ def boxes() -> Iterator[Case]:
     yield _box_case(150, 200, "rsna")
 
 
+def _overlap_case(n_validation: int, n_test: int, clusters: str = "one") -> Case:
+    sizes = (n_validation, n_test)
+
+    def make(rng: np.random.Generator) -> Measure:
+        truth = true_overlap_figures(rng, n_validation, clusters)
+        return lambda rng: overlap_measure(rng, sizes, clusters, truth, REPLICATES)
+
+    return Case("overlaps", f"{n_validation} / {n_test} patients, {_IMAGES[clusters]}", make)
+
+
+def overlaps() -> Iterator[Case]:
+    """Two equal detectors that box a lesion several times: validation chooses which boxes stay."""
+    yield _overlap_case(60, 100)
+    yield _overlap_case(60, 100, "rsna")
+    yield _overlap_case(150, 200)
+
+
 def _reduction_case(n_validation: int, n_test: int) -> Case:
     sizes = (n_validation, n_test)
     return Case(
@@ -518,7 +536,7 @@ def _guaranteed() -> Iterator[Case]:
 DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
     **{each.__name__: each for each in (thresholds, auroc, seeds, several, power, chance)},
     **{each.__name__: each for each in (calibration, readers, reader_model, nested_readers)},
-    **{each.__name__: each for each in (boxes, reductions)},
+    **{each.__name__: each for each in (boxes, overlaps, reductions)},
     "folds": _studies("folds", FOLDS),  # equal learners, trained again in each of five folds
     "plans": _studies("plans", PLANS),  # studies of the size that `cxr plan` computes
     "few_readers": _studies("few_readers", FEW_READERS),  # few readers and an equal system

@@ -27,6 +27,7 @@ from cxr_compare.evaluation.decisions.guaranteed_threshold import (
 from cxr_compare.evaluation.decisions.guarantees import MAX_FALSE_POSITIVES, read_guarantee
 from cxr_compare.evaluation.statistics.binormal import bivariate_normal_below
 from tools.simulation.makers import Floats, Noise, Sample, draw, skill_of
+from tools.simulation.overlap_designs import guaranteed_false_boxes
 
 Found = dict[str, float]
 Named = tuple[str, Callable[[np.random.Generator], Found], float]
@@ -296,6 +297,10 @@ def risk_control() -> Iterator[Named]:
     for clusters in PATIENTS:
         yield f"two figures, {clusters}, 0.4", partial(_predictive, clusters=clusters), 0.25
         yield f"false boxes, {clusters}, 0.4", partial(_mark_count, clusters=clusters), 0.25
+    for clusters, n_patients in (("one", 100), ("one", 300), ("rsna", 100)):
+        name = f"false boxes, {clusters}, overlap chosen on {n_patients} patients"
+        measure = partial(guaranteed_false_boxes, n_patients=n_patients, clusters=clusters)
+        yield name, measure, 0.25
     for labels, finding in _REAL:
         for figure, floor in (("sensitivity", 0.80), ("sensitivity", 0.90), ("specificity", 0.80)):
             name = f"real patients, {labels} {finding}, {figure} >= {floor:.2f}"

@@ -293,3 +293,34 @@ def test_axe_reports_no_accessibility_problem(page: _Page, scheme: str) -> None:
     page.click("#examples button")
     page.wait("document.querySelector('#verdict')")
     assert page.run(violations) == []
+
+
+def test_one_number_of_certainty_stands_open_and_the_csv_is_beside_the_answer(page: _Page) -> None:
+    page.load()
+    page.click("#examples button")
+    page.wait("document.querySelector('#verdict')")
+    open_numbers = page.run(
+        "[...document.querySelectorAll('.card')].map((card) => "
+        "[...card.querySelectorAll('.value, .findings td.figures, .scores p')]"
+        ".filter((one) => !one.closest('details:not([open])')).length)"
+    )
+    assert open_numbers == [1] * len(open_numbers)
+    folded = "document.querySelectorAll('.card details.scores:not([open])').length"
+    assert page.run(folded) == len(open_numbers)
+    assert page.run("document.querySelector('#reading .bar #save-answers').checkVisibility()")
+    page.run("HTMLAnchorElement.prototype.click = function () { window.saved = this.download; }")
+    page.click("#save-answers")
+    page.wait("window.saved")
+    assert page.run("window.saved").endswith(".csv")
+
+
+def test_button_of_the_theme_names_what_it_does(page: _Page) -> None:
+    page.load()
+    scheme = "getComputedStyle(document.documentElement).colorScheme"
+    seen = []
+    for _ in range(2):
+        named = page.text("#theme").split()[0].lower()
+        page.click("#theme")
+        seen.append((named, page.run(scheme)))
+    assert all(named == applied for named, applied in seen)
+    assert {named for named, _ in seen} == {"dark", "light"}
