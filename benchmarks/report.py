@@ -34,13 +34,18 @@ _TITLES = {
 }
 _INTRO = """# How fast
 
-Each piece of work was done in turns by cxr-compare and by the fastest other program that was
-measured. The ratio is the median over the rounds, with the lowest and the highest in brackets;
-above 1 cxr-compare is faster. The loops that `prepare` and `predict` are compared with apply no
-window and check nothing. The picture, in which *ours* is cxr-compare, and
-`benchmarks/recorded.json` have all
-rows. `python -m benchmarks [GROUP] --write-docs` measures again and writes this page. Words on this
-page are explained in the [glossary](glossary.md).
+This page compares the speed of cxr-compare with that of other programs. Each piece of work was done
+in turns by cxr-compare and by the fastest other program that was measured. The last column is the
+ratio of the two speeds: above 1 cxr-compare is faster. It is the median over several rounds, and
+the brackets hold the lowest and the highest ratio.
+
+A bold line names the work, and its last cell is the unit of the figures below it. `prepare` and
+`predict` are compared with simple loops, which do less: they apply no window to the grey values and
+check nothing.
+
+The picture shows the ratios of all rows, in which *ours* is cxr-compare. All rows are also in
+`benchmarks/recorded.json`. `python -m benchmarks [GROUP] --write-docs` measures again and writes
+this page. Words on this page are explained in the [glossary](glossary.md).
 """
 
 
