@@ -16,11 +16,21 @@ MapMethod = Literal["cam", "gradcam", "layercam"]
 
 
 class ScoredMaps(NamedTuple):
-    """Logits of a batch, and activation maps that show which regions support them."""
+    """Logits of a batch, and activation maps that show which regions support them.
 
-    logits: Tensor  # float32 (B, K), the same for every method
-    maps: Tensor  # float32 (B, K, h, w), raw: all images share one scale
-    frame: Frame  # outer frame of the maps: x1, y1, x2, y2 in store px
+    B is the number of images, K the number of findings. A map has h x w cells.
+
+    Attributes:
+        logits: Logit of each image and finding, float32 (B, K); the same for every method of making
+            maps.
+        maps: Activation maps without rescaling, float32 (B, K, h, w). Maps of different images have
+            the same scale.
+        frame: Outer edges of the maps, xyxy in px of the square images that the network reads.
+    """
+
+    logits: Tensor
+    maps: Tensor
+    frame: Frame
 
 
 class _LayerGradients(NamedTuple):
@@ -32,11 +42,11 @@ class _LayerGradients(NamedTuple):
 
 
 def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam") -> ScoredMaps:
-    """Compute the logits of a batch, and a map of the evidence for each finding.
+    """Compute the logits of a batch, and for each finding a map that shows which cells support it.
 
     Args:
         model: The classifier. Its mode does not change.
-        images: Pixels of the store, uint8 (B, 1, S, S).
+        images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
         method: ``cam`` gives the contribution of each cell to the logit. ``gradcam`` gives the
             positive part of ``cam`` divided by the number of cells, which is what Grad-CAM computes
             for a head of a mean and one linear layer. ``layercam`` gives finer maps: those before
@@ -44,7 +54,8 @@ def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam")
             method gives the tokens that the last block reads, weighted by their gradients.
 
     Returns:
-        Logits (B, K), maps (B, K, h, w), and the frame of the maps in the image.
+        Logits (B, K), maps (B, K, h, w), and the outer edges of the maps in px of the square
+        images.
 
     Raises:
         InputError: The method is unknown, or the network has no such maps.

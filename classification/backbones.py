@@ -54,7 +54,11 @@ class PooledNorm(nn.Module):
         self.eps = norm.eps
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalise maps, float (B, C, h, w), and return maps of the same shape."""
+        """Normalise maps, float (B, C, h, w), and return maps of the same shape.
+
+        Args:
+            maps: Maps before pooling, float (B, C, h, w).
+        """
         pooled = maps.float().mean(dim=(2, 3))  # (B, C)
         variance = pooled.var(dim=1, correction=0)  # (B,)
         scale = (variance + self.eps).rsqrt()[:, None, None, None]  # (B, 1, 1, 1)
@@ -132,14 +136,20 @@ class TimmTrunk(nn.Module):
     If the head has a norm after the pooling, its published weights are kept. If the head reads a
     class token, the map has a single cell with this token.
 
+    Attributes:
+        size_arguments: Arguments of timm for a network that is built for a single image size; else
+            empty.
+        reads_token: True if the head reads a class token instead of the map.
+        stride: Distance of neighbouring cells of the map, px of the input, as timm states it.
+
     Raises:
         InputError: The head has a norm that cannot be applied to maps, or timm cannot build the
             network.
     """
 
-    size_arguments: dict[str, int]  # timm's arguments for a network that is built for one size
-    reads_token: bool  # True if the head reads a class token
-    stride: int  # input px from one cell to the next, as timm says
+    size_arguments: dict[str, int]
+    reads_token: bool
+    stride: int
 
     def __init__(self, name: str, image_size: int) -> None:
         super().__init__()
@@ -163,7 +173,14 @@ class TimmTrunk(nn.Module):
         self._side = image_size // self.stride
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Compute maps (B, C, h, w) of pixels, float (B, 3, S, S), normalised as in the head."""
+        """Compute maps (B, C, h, w) of pixels, float (B, 3, S, S), normalised as in the head.
+
+        Args:
+            pixels: Normalised pixels, float (B, 3, S, S).
+
+        Returns:
+            Maps, float (B, C, h, w), with the published norm of the head applied.
+        """
         output: Tensor = self.network.forward_features(pixels)
         if self.reads_token:
             return output[:, 0, :, None, None]  # (B, C, 1, 1)
@@ -184,7 +201,11 @@ class TimmTrunk(nn.Module):
         return output.permute(0, 3, 1, 2) if channels_last else output
 
     def resize_position_embedding(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights whose position embedding is interpolated to the grid of this network."""
+        """Return weights whose position embedding is interpolated to the grid of this network.
+
+        Args:
+            state: Weights by name.
+        """
         resized = dict(state)
         own_embedding = getattr(self.network, "pos_embed", None)
         if own_embedding is None:
@@ -200,18 +221,25 @@ class TimmTrunk(nn.Module):
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """Layers in stages. After each stage the maps are smaller."""
+        """Layers of the network in stages. After each stage the maps are smaller."""
         *stages, last = timm_stages(self.network)
         return [*stages, [*last, self.pooled_norm]]
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """A convolutional network without its classification layer, and the geometry of its maps."""
+    """A convolutional network without its classification layer, and the geometry of its maps.
 
-    layers: nn.Module  # maps float (B, 3, S, S) to float (B, channels, h, w)
-    channels: int  # channels of the last maps
-    grid: Grid  # position of their cells
+    Attributes:
+        layers: Module that computes maps, float (B, channels, h, w), from images, float (B, 3, S,
+            S).
+        channels: Number of channels of the last maps.
+        grid: Positions of the cells of the last maps.
+    """
+
+    layers: nn.Module
+    channels: int
+    grid: Grid
 
 
 def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE_SIZE) -> Trunk:

@@ -27,22 +27,27 @@ _NO_GRID = "its output is not a grid of square cells over the image"
 
 @dataclass(frozen=True)
 class Grid:
-    """Positions of square cells in an image, which are the same in rows and columns.
+    """Positions of the cells of a square map in its image, the same for rows and columns.
+
+    Attributes:
+        stride: Distance of neighbouring cells, px of the input.
+        centre: Distance from the edge of the image to the middle of the first cell, px; 0.5 for a
+            pixel.
 
     Example:
         >>> Grid(stride=32, centre=16.0).frame(7, 7)
         (0.0, 0.0, 224.0, 224.0)
     """
 
-    stride: int = 1  # input px from one cell to the next
-    centre: float = 0.5  # px from the image's edge to the first cell's middle; 0.5 for a pixel
+    stride: int = 1
+    centre: float = 0.5
 
     def tiling(self) -> Grid:
-        """Return a grid of the same stride whose cells tile the image from its edge on."""
+        """Return a grid with the same distance of cells, which cover the image from its edge on."""
         return Grid(self.stride, self.stride / 2)
 
     def frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer frame of a map: x1, y1, x2, y2 in px of the input.
+        """Return the outer edges of a map of cells: x1, y1, x2, y2 in px of the input image.
 
         Args:
             height: Height of the map, in cells.
@@ -53,7 +58,12 @@ class Grid:
 
 
 class TracedMaps(NamedTuple):
-    """Positions of the cells of a network's last maps, and the number of channels."""
+    """Positions of the cells of a network's last maps, and the number of channels.
+
+    Attributes:
+        grid: Positions of the cells.
+        channels: Number of channels of the maps.
+    """
 
     grid: Grid
     channels: int

@@ -31,7 +31,8 @@ def scores_frames(
         maps: Raw activation maps, shape (B, K, h, w).
         method: Method of the maps.
         findings: Names of the K findings.
-        frames: Frame of each image's map in original px, from `Placement.frame_back`.
+        frames: Outer edges of each image's map in px of its original, from
+            `Placement.frame_to_original`.
 
     Returns:
         The status of each image, and both tables.

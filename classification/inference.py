@@ -33,9 +33,11 @@ def predict_scores(
 
     Args:
         model: The classifier. It is moved to ``device``.
-        batches: Ids and pixels of some images at a time; pixels of the store, uint8 (B, 1, S, S).
+        batches: Ids and pixels of some images at a time; square grey images as the pixel store
+            resized them, uint8 (B, 1, S, S).
         findings: Names of the K findings, in the order of the model's outputs.
-        placement: Function that returns the placement of an image in the store, by its id.
+        placement: Function that returns, for an image id, the position of the original image in its
+            resized square.
         device: Device that computes.
         precision: ``bf16`` computes the backbone in bfloat16 (autocast). Logits and maps are always
             float32.

@@ -43,7 +43,7 @@ def masked_cross_entropy(
 
 
 def build_criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray) -> Criterion:
-    """Return `masked_cross_entropy` with a weight for the positives.
+    """Build the loss function of a classifier: binary cross entropy with weighted positives.
 
     Args:
         positive_weight: Weight of each positive. ``balanced`` takes the number of negatives per
@@ -145,7 +145,12 @@ def validation_losses(
 
 
 def sigmoid_scores(logits: Tensor) -> Tensor:
-    """Compute the sigmoid in float64. In float32 every logit above 17 would give exactly 1.
+    """Compute scores in [0, 1] from logits, by the sigmoid in float64.
+
+    In float32 every logit above 17 would give exactly 1.
+
+    Args:
+        logits: Outputs of the model, any shape.
 
     Example:
         >>> sigmoid_scores(torch.tensor([0.0]))

@@ -32,9 +32,14 @@ _POOLED_NORM = re.compile(r"^(?:classifier\.0|head\.norm|fc_norm)\.")
 
 
 class ImageClassifier(StoreModel):
-    """A network that computes one logit for each finding; `build_classifier` builds it."""
+    """A network that computes one logit for each finding; `build_classifier` builds it.
 
-    by_colour: bool  # True if the three channels that the network reads differ
+    Attributes:
+        by_colour: True if the three channels that the network reads differ, because each is
+            normalised as a colour. False if the same grey channel is repeated.
+    """
+
+    by_colour: bool
     _gain: Tensor
     _shift: Tensor
 
@@ -64,18 +69,34 @@ class ImageClassifier(StoreModel):
         self.n_findings = n_findings
 
     def features(self, images: Tensor) -> Tensor:
-        """Compute the last maps of images, float32 (B, C, h, w), after any activation function."""
+        """Compute the last maps of the network, from which scores and activation maps are made.
+
+        Args:
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+
+        Returns:
+            Maps after any activation function, float32 (B, C, h, w).
+        """
         maps: Tensor = self.trunk(self.pixels(images))
         return maps.float()
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalise images to float32 (B, 3, S, S); the channels differ if `by_colour` is True."""
+        """Normalise grey images, and make the three channels that the network reads.
+
+        The channels differ if `by_colour` is True.
+
+        Args:
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+
+        Returns:
+            Normalised pixels, float32 (B, 3, S, S).
+        """
         pixels = super().pixels(images)
         return pixels * self._gain + self._shift if self.by_colour else pixels
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """Children of the backbone in stages. At each new stage the maps are smaller."""
+        """Layers of the backbone in stages. At each new stage the maps are smaller."""
         if isinstance(self.trunk, TimmTrunk):
             return self.trunk.stages
         names = trunk_stages(self.architecture["arguments"]["backbone"])
@@ -83,7 +104,9 @@ class ImageClassifier(StoreModel):
 
     @cached_property
     def before_halving(self) -> tuple[nn.Module, Grid]:
-        """Child of the backbone that reads the maps before the last halving, and their grid.
+        """Layer of the backbone that halves the maps last, and the positions of the cells it reads.
+
+        The method ``layercam`` makes activation maps from the finer maps before this layer.
 
         Raises:
             InputError: The backbone is not a sequence of layers.
@@ -100,11 +123,19 @@ class ImageClassifier(StoreModel):
         return self.trunk[n_before], grid.tiling() if cells_tile_image else grid
 
     def logits(self, features: Tensor) -> Tensor:
-        """Compute the logits (B, K) of maps (B, C, h, w), in float32 also under autocast."""
+        """Compute the logits (B, K) of maps (B, C, h, w), in float32 also under autocast.
+
+        Args:
+            features: Maps from the method `features`, float32 (B, C, h, w).
+        """
         return self.head(features.mean(dim=(2, 3)))
 
     def head(self, pooled: Tensor) -> Tensor:
-        """Compute the logits (B, K) of pooled features (B, C), in float32 also under autocast."""
+        """Compute the logits (B, K) of pooled features (B, C), in float32 also under autocast.
+
+        Args:
+            pooled: Mean of each map over its cells, float32 (B, C).
+        """
         with torch.autocast(pooled.device.type, enabled=False):
             logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
@@ -114,6 +145,9 @@ class ImageClassifier(StoreModel):
 
         It is the requested one, except for a head that reads a class token: such a head has only
         the maps of ``token_gradcam``.
+
+        Args:
+            requested: Name of the requested method: ``cam``, ``gradcam`` or ``layercam``.
         """
         if not isinstance(self.trunk, TimmTrunk) or not self.trunk.reads_token:
             return requested
@@ -135,20 +169,27 @@ class ImageClassifier(StoreModel):
             return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer frame of a map: x1, y1, x2, y2 in pixel-store coordinates.
+        """Return the outer edges of an activation map, in px of the square image that is read.
 
-        The middle of a cell is that of its receptive field (Araujo et al. 2019). Strided layers
-        shift the receptive fields up and to the left, in ResNet-18 by half a cell, so the frame
-        begins outside the image.
+        The middle of a cell is the middle of its receptive field, the area of the image that the
+        cell depends on (Araujo et al. 2019). Strided layers shift the receptive fields up and to
+        the left, in ResNet-18 by half a cell. The first edges may therefore be negative.
 
         Args:
             height: Height of the map, in cells.
             width: Width of the map, in cells.
+
+        Returns:
+            Edges x1, y1, x2, y2 in px. The upper left corner of the image is (0, 0).
         """
         return self._grid.frame(height, width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits, float32 (B, K), of pixels of the store, uint8 (B, 1, S, S)."""
+        """Compute the logit of each finding, float32 (B, K).
+
+        Args:
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+        """
         return self.logits(self.features(images))
 
 

@@ -201,12 +201,20 @@ def body_stages(name: str, body: nn.Module) -> list[list[nn.Module]]:
 
 
 class DetectorStart(NamedTuple):
-    """Backbone and settings from which `build_detector` builds every detector."""
+    """Backbone and settings from which `build_detector` builds every detector.
 
-    backbone: str  # name of the body's network
-    norm: str  # its normalisation: ``frozen``, ``batch`` or ``group``
-    body: nn.Module  # network without its head, random or with published weights
-    preprocess: Preprocess  # size and normalisation of the pixels that it reads
+    Attributes:
+        backbone: Name of the network.
+        norm: Normalisation of its layers: ``frozen`` batch norm, ``batch`` norm or ``group`` norm.
+        body: Network without its classification layer, with random or published weights.
+        preprocess: Size and normalisation of the pixels that the network reads.
+        n_findings: Number of findings.
+    """
+
+    backbone: str
+    norm: str
+    body: nn.Module
+    preprocess: Preprocess
     n_findings: int
 
     def pyramid(
@@ -269,7 +277,7 @@ class DetectorStart(NamedTuple):
         return pyramid
 
     def maps(self, *strides: int) -> tuple[nn.Module, list[int]]:
-        """Return the backbone with its maps of some strides as output, and their channels.
+        """Return the backbone as a network that outputs maps of some strides, and their channels.
 
         Args:
             strides: Strides of the maps, px.

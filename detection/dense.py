@@ -12,11 +12,20 @@ from cxr_compare.detection.frames import CANDIDATES_PER_LEVEL, LARGEST_GROWTH, d
 
 
 class HeadPass(NamedTuple):
-    """Output of one pass through backbone and heads, in full precision."""
+    """Output of one pass through backbone and heads, in full precision.
 
-    outputs: dict[str, Tensor]  # outputs of the heads by name, each (B, A, ...), float32
-    anchors: list[Tensor]  # per image (A, 4) xyxy, store px, float32
-    level_sizes: list[int]  # number of anchors on each level; the sum is A
+    B is the number of images, A the number of anchors of an image.
+
+    Attributes:
+        outputs: Outputs of the heads by name, float32, each (B, A, ...).
+        anchors: Anchors of each image, float32 (A, 4) xyxy in px of the square images that the
+            network reads.
+        level_sizes: Number of anchors on each level of the feature pyramid; the sum is A.
+    """
+
+    outputs: dict[str, Tensor]
+    anchors: list[Tensor]
+    level_sizes: list[int]
 
 
 class DenseDetector(Detector):
@@ -30,6 +39,11 @@ class DenseDetector(Detector):
     - An image whose output is not finite is reported. torchvision returns no boxes for it, which
       would look like a negative answer.
     - At most 100 boxes are kept for each finding, not for all findings together.
+
+    Attributes:
+        backbone: Network with the feature pyramid.
+        head: Layers that compute scores and boxes from each level.
+        anchor_generator: Generator of the anchors.
     """
 
     backbone: Any
@@ -38,13 +52,20 @@ class DenseDetector(Detector):
 
     @abstractmethod
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits of the findings (B, A, K) and offsets (B, A, 4) for `decode_boxes`."""
+        """Return the outputs from which `decode_boxes` computes boxes.
+
+        Args:
+            outputs: Outputs of the heads by name, each (B, A, ...).
+
+        Returns:
+            Logits of the findings (B, A, K), and offsets of the boxes from the anchors (B, A, 4).
+        """
 
     def run(self, images: Tensor, targets: Targets | None = None) -> HeadPass:
         """Run backbone and heads.
 
         Args:
-            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
             targets: True boxes of each image, which this pass does not use.
 
         Returns:
@@ -70,6 +91,9 @@ class DenseDetector(Detector):
 
         On a CPU `detection.frames` decodes them, as for exports. On a GPU the whole batch is
         decoded at once.
+
+        Args:
+            passed: Output of the method `run` for the same images.
         """
         outputs = {name: output.detach() for name, output in passed.outputs.items()}
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
@@ -114,7 +138,11 @@ class DenseDetector(Detector):
 
 
 def image_list(pixels: Tensor) -> ImageList:
-    """Wrap pixels (B, 3, S, S) in the form that torchvision reads. Nothing is padded."""
+    """Wrap pixels in the class that torchvision's detectors read. Nothing is padded.
+
+    Args:
+        pixels: Normalised pixels, float (B, 3, S, S).
+    """
     return ImageList(pixels, [(pixels.shape[2], pixels.shape[3])] * len(pixels))
 
 

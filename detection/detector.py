@@ -38,26 +38,30 @@ class LesionBatch(ImageBatch):
     """A batch from which the detector learns.
 
     Attributes:
-        boxes: True boxes of each image, float32 (N, 4) xyxy in pixel-store coordinates.
+        boxes: True boxes of each image, float32 (N, 4) xyxy in px of the batch's images.
         labels: Number of the finding of each box, from 1, int64 (N,) for each image.
-        dropped: Number of boxes that augmentation has dropped in all images.
+        dropped: Number of boxes that augmentation has dropped in all images of the batch.
     """
 
-    boxes: list[Tensor]  # per image float32 (N, 4) xyxy, store px; N may be 0
-    labels: list[Tensor]  # per image int64 (N,), from 1
-    dropped: DroppedBoxes = NONE_DROPPED  # numbers of boxes that augmentation dropped, all images
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    dropped: DroppedBoxes = NONE_DROPPED
 
 
 @dataclass(eq=False)
 class LesionDataset(ImageDataset[_LesionSample]):
     """Images with their lesion boxes. An image without a box is a negative.
 
-    The table `annotations` has the columns ``image_id, finding, x1, y1, x2, y2`` in original px.
+    The table `annotations` has the columns ``image_id, finding, x1, y1, x2, y2`` in px of the
+    original image.
+
+    Attributes:
+        mosaic: Probability, in [0, 1], that a training sample is a mosaic of its own image and
+            three others, which are drawn at random. The images are joined before they are augmented
+            together. The sample keeps the id of its own image, although it may then have boxes of
+            the other images.
     """
 
-    # Probability that a sample which is read with a seed is a mosaic: its own image and three
-    # that the seed draws from this set, joined before they are augmented together. It keeps the id
-    # of its own image, although a negative image may have boxes then.
     mosaic: float = 0.0
 
     def __post_init__(self, annotations: pd.DataFrame) -> None:
@@ -151,17 +155,24 @@ class Detector(StoreModel):
     The method `run` computes the output that losses and boxes share, and the other methods take
     this output. `detection.model.build_detector` sets `architecture`, `preprocess` and
     `n_findings`.
+
+    Attributes:
+        resolved: Values that the builder chose for arguments that were not given, by name.
+        class_layers: Parts of the names of layers whose size depends on the number of findings.
+        coco_without_epsilon: True if the published COCO weights have batch norms with an epsilon of
+            0.
+        body_path: Name of the module that receives weights of other networks; it lies below any
+            feature pyramid.
     """
 
-    # Arguments that the builder was not given, with the values that it chose.
     resolved: Mapping[str, Any] = MappingProxyType({})
-    class_layers: tuple[str, ...] = ()  # parts of the names of layers that depend on the findings
+    class_layers: tuple[str, ...] = ()
     coco_without_epsilon = False  # True if its COCO weights have a batch-norm epsilon of 0
     body_path = "backbone.body"  # module below any pyramid, into which other weights are loaded
 
     @property
     def body(self) -> nn.Module:
-        """The module at `body_path`."""
+        """Backbone without the feature pyramid: the module that `body_path` names."""
         return self.get_submodule(self.body_path)
 
     @property
@@ -174,7 +185,7 @@ class Detector(StoreModel):
         """Run the network once over images.
 
         Args:
-            images: Pixels of the store, uint8 (B, 1, S, S).
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
             targets: True boxes and labels, for networks that read them in training, such as a
                 denoising DETR.
 
@@ -189,7 +200,7 @@ class Detector(StoreModel):
         Training minimises their sum.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
             targets: True boxes and labels of each image.
         """
 
@@ -198,7 +209,7 @@ class Detector(StoreModel):
         """Return the boxes of each image, computed in float32 without a gradient.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
         """
 
     def fetch_coco(self) -> dict[str, Tensor]:
@@ -217,7 +228,7 @@ class Detector(StoreModel):
         On a GPU the program waits three times: for the candidates, the suppression and the results.
 
         Args:
-            boxes: Boxes, float32 (B, N, 4) xyxy in pixel-store coordinates.
+            boxes: Boxes, float32 (B, N, 4) xyxy in px of the square images.
             scores: Scores in [0, 1], float32 (B, N).
             labels: Numbers of the findings, 1 to K, int64 (B, N).
             finite: False for an image whose output is not finite, bool (B,).
@@ -254,7 +265,7 @@ class Detector(StoreModel):
         """Return losses in training mode and `Detections` in evaluation mode, as torchvision does.
 
         Args:
-            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
             targets: True boxes and labels of each image; needed in training mode.
 
         Returns:
@@ -300,7 +311,7 @@ def validation_losses(model: Detector, batch: LesionBatch) -> tuple[dict[str, Te
         batch: Images with their boxes.
 
     Returns:
-        Scalar losses by name, and the detections of each image in pixel-store coordinates.
+        Scalar losses by name, and the detections of each image in px of the resized square image.
     """
     targets = build_targets(batch, model.n_findings)
     with evaluation_mode(model), torch.no_grad():
@@ -320,8 +331,8 @@ def build_targets(batch: LesionBatch, n_findings: int) -> Targets:
         n_findings: Number of findings K.
 
     Returns:
-        For each image ``boxes`` (N, 4) xyxy in pixel-store coordinates, and ``labels`` (N,), 1 to
-        K.
+        For each image ``boxes`` (N, 4) xyxy in px of the resized square image, and ``labels`` (N,),
+        1 to K.
 
     Raises:
         InputError: A box is not finite, has no area or lies wholly outside the image, or a label is
@@ -380,9 +391,11 @@ def predict_boxes(
 
     Args:
         model: The detector. It is moved to ``device``.
-        batches: Ids and pixels of some images at a time; pixels of the store, uint8 (B, 1, S, S).
+        batches: Ids and pixels of some images at a time; square grey images as the pixel store
+            resized them, uint8 (B, 1, S, S).
         findings: Names of the K findings, in the order of the labels.
-        placement: Function that returns the placement of an image in the store, by its id.
+        placement: Function that returns, for an image id, the position of the original image in its
+            resized square.
         images: Size of the original images, with columns ``image_id, width, height`` in px. Boxes
             are clipped to it.
         device: Device that computes.
@@ -390,7 +403,7 @@ def predict_boxes(
             decoded in float32.
 
     Yields:
-        The table ``boxes`` of each batch, in original px.
+        The table ``boxes`` of each batch, in px of the original image.
 
     Raises:
         InputError: The model has another number of findings, or the size of an image is unknown.

@@ -144,7 +144,7 @@ class LesionDetr(Detector):
         """Run the network.
 
         Args:
-            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
             targets: True boxes and labels of each image. From these, RT-DETR and D-FINE make
                 denoising queries in training.
 
@@ -203,6 +203,9 @@ class LesionDetr(Detector):
         """Return the best queries of each finding.
 
         Queries do not repeat a box, so no suppression of overlaps is needed.
+
+        Args:
+            passed: Output of the method `run` for the same images.
         """
         corners = box_convert(passed.boxes.detach(), "cxcywh", "xyxy") * self.preprocess.size
         scores = passed.logits.detach().sigmoid()

@@ -182,14 +182,15 @@ def boxes_frames(
     placement: Callable[[str], Placement],
     sizes: pd.DataFrame,
 ) -> Part:
-    """Return the table ``boxes`` of a batch, in original px.
+    """Return the table ``boxes`` of a batch, in px of the original image.
 
     Args:
         image_ids: Ids of the B images.
-        detected: Boxes of each image in pixel-store coordinates, with labels from 1. None marks an
+        detected: Boxes of each image in px of its resized square, with labels from 1. None marks an
             image whose output is not finite; it becomes ``failed``.
         findings: Names of the findings, in the order of the labels.
-        placement: Function that returns the placement of an image in the store, by its id.
+        placement: Function that returns, for an image id, the position of the original image in its
+            resized square.
         sizes: Columns ``width, height`` of the original images in px, by image id. Boxes are
             clipped to them, and dropped if no area is left.
 

@@ -25,10 +25,15 @@ DEFAULT_RATIOS = (0.5, 1.0, 2.0)
 
 
 class Anchors(NamedTuple):
-    """An anchor generator with the arguments that it was built with."""
+    """An anchor generator with the arguments that it was built with.
+
+    Attributes:
+        generator: The anchor generator.
+        arguments: Its arguments by name: ``anchor_sizes`` in px, and ``anchor_ratios``.
+    """
 
     generator: AnchorGenerator
-    arguments: dict[str, list[float]]  # ``anchor_sizes``, px, and ``anchor_ratios``
+    arguments: dict[str, list[float]]
 
 
 def build_anchors(
@@ -266,14 +271,21 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         self.coco_without_epsilon = head == "v1"
 
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits and offsets of the head, without the background class."""
+        """Return logits and offsets of the head, without the background class.
+
+        Args:
+            outputs: Outputs of the heads by name, each (B, A, ...).
+
+        Returns:
+            Logits of the findings (B, A, K), and offsets of the boxes from the anchors (B, A, 4).
+        """
         return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
         """Compute torchvision's losses.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
             targets: True boxes and labels of each image.
 
         Returns:

@@ -81,6 +81,9 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
 
         FCOS predicts the distances from the middle of a cell to the edges of its box. They are
         converted to the offset of the centre and the logarithm of the sides.
+
+        Args:
+            outputs: Outputs of the heads by name, each (B, A, ...).
         """
         both = torch.cat([outputs["bbox_ctrness"], outputs["cls_logits"]], dim=2)  # (B, A, K + 2)
         log_probability = functional.logsigmoid(both)
@@ -95,7 +98,7 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         """Compute torchvision's losses.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
             targets: True boxes and labels of each image.
 
         Returns:
@@ -147,10 +150,11 @@ class _SSDLiteMaps(nn.Module):
 
 
 class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's SSDLite with default boxes on six maps, from a fifth of the image up.
+    """torchvision's SSDLite: a light detector with default boxes on six maps of falling size.
 
-    torchvision learns nothing from an image without boxes. Here the three largest losses of such an
-    image count, which are as many as count for one anchor with a box.
+    The default boxes of the finest map have a fifth of the image's side. torchvision learns nothing
+    from an image without boxes. Here the three largest losses of such an image count, which are as
+    many as count for one anchor with a box.
 
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
@@ -168,7 +172,14 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         super().__init__(maps, anchors, size, n_classes, head=head)
 
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits of each finding against all other classes, and unscaled offsets."""
+        """Return logits of each finding against all other classes, and offsets of the boxes.
+
+        Args:
+            outputs: Outputs of the heads by name, each (B, A, ...).
+
+        Returns:
+            Logits (B, A, K), and offsets (B, A, 4) from the default boxes.
+        """
         classes, offsets = outputs["cls_logits"], outputs["bbox_regression"]
         logits = _logits(classes.log_softmax(2)[..., 1:], classes)
         (centres, _, sides, _) = self.box_coder.weights
@@ -182,7 +193,7 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         samples for each positive anchor.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
             targets: True boxes and labels of each image.
 
         Returns:
@@ -222,6 +233,10 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
     torchvision's at 512 px, scaled to the image size. Each level has the single size that
     `anchor_sizes` names (`configs.model_settings.FasterRCNNSettings`).
 
+    Attributes:
+        rpn: Region proposal network of torchvision.
+        roi_heads: Layers of torchvision that score and refine the proposals.
+
     Source:
         Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
     """
@@ -259,7 +274,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         """Run backbone and proposal network.
 
         Args:
-            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
             targets: True boxes of each image, which this pass does not use.
 
         Returns:
@@ -299,7 +314,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         is fixed, so that the losses of two epochs can be compared.
 
         Args:
-            passed: Output of `run`.
+            passed: Output of the method `run` for the same images.
             targets: True boxes and labels of each image.
 
         Returns:
@@ -339,7 +354,11 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
 
     @torch.no_grad()
     def detections(self, passed: _ProposalPass) -> Detections:
-        """Classify the proposals, refine their boxes, and return the best boxes of each image."""
+        """Classify the proposals, refine their boxes, and return the best boxes of each image.
+
+        Args:
+            passed: Output of the method `run` for the same images.
+        """
         logits, offsets = self._classified(passed, passed.proposals)
         finite = passed.objectness.isfinite().all(1) & passed.offsets.isfinite().all((1, 2))
         pairs = zip(logits, offsets, strict=True)

@@ -51,6 +51,9 @@ def describe_timm_network(name: str) -> Network:
     The images are grey, so mean and standard deviation of the pixels are those of timm averaged
     over the three colours.
 
+    Args:
+        name: A name such as ``timm:resnet18``.
+
     Raises:
         InputError: timm has no network of this name.
     """

@@ -65,9 +65,10 @@ def fit_layers(
     Args:
         layers: Layers that need weights.
         checkpoint: The weights.
-        name: Network of the layers, for messages.
+        name: Name of the network that the layers belong to, for messages.
         kind: Kind of the model, for messages.
-        rename: Function that translates a name from `name_in_body` into the name in `layers`.
+        rename: Function that translates a name from `tensor_names.name_in_body` into the name in
+            `layers`.
 
     Returns:
         Tensors by their names in `layers`. Step counters of batch norm are missing, because old
@@ -189,7 +190,7 @@ def _feature_shapes(name: str) -> dict[str, tuple[int, ...]]:
 def match_names(
     keys: Iterable[str], rename: Callable[[str], str], *, source: str
 ) -> dict[str, str]:
-    """Map the new name of each tensor to its name in the checkpoint, without step counters.
+    """Find, for each tensor of a checkpoint, its present name; step counters are left out.
 
     Args:
         keys: Names in the checkpoint.
@@ -197,7 +198,7 @@ def match_names(
         source: Name of the checkpoint, for messages.
 
     Returns:
-        Name in the checkpoint by new name.
+        Name in the checkpoint, by present name.
 
     Raises:
         InputError: Two tensors get the same new name.

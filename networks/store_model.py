@@ -20,24 +20,30 @@ Trainable = Literal["all", "head", "head_first", "stages", "none"] | int
 
 
 class StoreModel(nn.Module, ABC):
-    """A model that reads images of the pixel store, and whose backbone can be frozen in stages."""
+    """A model that reads images of the pixel store, and whose backbone can be frozen in stages.
 
-    # Keys ``kind``, ``name`` and ``arguments``: its builder makes the same network from them.
+    Attributes:
+        architecture: Description with the keys ``kind``, ``name`` and ``arguments``, from which the
+            same network can be built again.
+        preprocess: Size and normalisation of the pixels that the model reads.
+        n_findings: Number of findings.
+    """
+
     architecture: dict[str, Any]
-    preprocess: Preprocess  # size and normalisation of the pixels that it reads
+    preprocess: Preprocess
     n_findings: int
     _frozen: tuple[nn.Module, ...] = ()  # a tuple: the backbone has registered them
 
     @property
     @abstractmethod
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """Layers of the backbone in stages, from the input on; each has smaller maps."""
+        """Layers of the backbone in stages, from the input on. Each stage has smaller maps."""
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalise pixels of the store, and repeat the grey channel three times.
+        """Normalise grey images, and repeat the grey channel three times.
 
         Args:
-            images: Pixels of the store, uint8 (B, 1, S, S).
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
 
         Returns:
             Normalised pixels, float32 (B, 3, S, S).
@@ -86,7 +92,11 @@ class StoreModel(nn.Module, ABC):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; frozen layers stay in evaluation mode."""
+        """Set training or evaluation mode; frozen layers stay in evaluation mode.
+
+        Args:
+            mode: True for training mode, False for evaluation mode.
+        """
         super().train(mode)
         for layer in self._frozen:
             layer.eval()

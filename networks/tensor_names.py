@@ -35,11 +35,14 @@ _LITE_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.")
 
 
 def name_in_body(key: str) -> str:
-    """Return the present name of a tensor inside its convolutional body.
+    """Return the present name of a tensor of a backbone, from its name in a weights file.
 
     The function knows the names in files of torchvision, in the files that docs/weights.md lists,
     in files of EfficientNet-Lite, and in runs of both models. The names of wrapping modules are
     removed, also for tensors outside the body.
+
+    Args:
+        key: Name in the weights file.
 
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py``, mlmed/torchxrayvision

@@ -69,6 +69,9 @@ def fetch_coco(head: str) -> dict[str, Tensor]:
 def read_packaged_weights(weights: PackagedWeights) -> dict[str, Tensor]:
     """Read a file of weights inside a Python package, without running code of the package.
 
+    Args:
+        weights: Package, file and digest of the weights.
+
     Raises:
         InputError: The package is not installed, or its file is missing, unreadable or changed.
     """

@@ -43,40 +43,51 @@ _TERMINATED = 143
 
 
 class Command(NamedTuple):
-    """A `cxr` command to run, with the file for its output."""
+    """A `cxr` command to run, with the file for its output.
 
-    name: str  # of its own among those that run
-    words: Sequence[str]  # without `cxr`
-    log: Path  # the file that its output is added to; its folder is there
-    # The folder that it writes, which one that another machine still runs may hold.
+    Attributes:
+        name: Name that differs from those of all commands that run at the same time.
+        words: Words of the command line without `cxr`.
+        log: File to which the output is added. Its folder exists.
+        out: Folder that the command writes; None if it writes none. Another machine may still be
+            writing it.
+    """
+
+    name: str
+    words: Sequence[str]
+    log: Path
     out: Path | None = None
 
 
 class Child(Protocol):
-    """The process of a command, on this machine or on another one."""
+    """The process of a `cxr` command, on this machine or on another one."""
 
     def poll(self) -> int | None:
-        """Return the exit status; None while the process runs."""
+        """Return the exit status of the command; None while it runs."""
 
     def interrupt(self) -> None:
-        """Ask the process to end, as Ctrl-C does."""
+        """Ask the command to end, as Ctrl-C does."""
 
     def wait(self, seconds: float) -> None:
-        """Wait until the process ends, for at most this many seconds."""
+        """Wait until the process ends, for at most this many seconds.
+
+        Args:
+            seconds: Longest waiting time, seconds.
+        """
 
     def kill(self) -> None:
-        """Kill the process if it has not ended."""
+        """Kill the process of the command if it has not ended."""
 
 
 class Machines(Protocol):
-    """Runner of commands: this machine, or the machines of a cluster."""
+    """Interface that runs `cxr` commands: on this machine, or on the machines of a cluster."""
 
     @property
     def jobs(self) -> int:
         """Number of commands that run at the same time."""
 
     def start(self, command: Command, slot: int) -> Child:
-        """Start a command in a free slot.
+        """Start a command in a free slot. There are as many slots as commands may run at once.
 
         Args:
             command: Command with its log file.
@@ -88,7 +99,12 @@ class Machines(Protocol):
 
 
 class ThisMachine(NamedTuple):
-    """Runner of commands on this machine, with the environment variables of each slot."""
+    """Runner of commands on this machine, with the environment variables of each slot.
+
+    Attributes:
+        environments: Environment variables of each slot. As many commands run at the same time as
+            there are slots.
+    """
 
     environments: Sequence[Mapping[str, str]]
 
@@ -133,7 +149,7 @@ class _Process:
 
 
 class Running:
-    """A command that was started, and may have ended."""
+    """A `cxr` command that was started, and may have ended."""
 
     def __init__(self, command: Command, child: Child) -> None:
         self.command = command
@@ -271,13 +287,20 @@ def follow_parent() -> bool:
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Ask a `cxr` command to end, as Ctrl-C or SIGTERM does."""
+    """Ask a `cxr` command to end, as Ctrl-C or SIGTERM does.
+
+    Args:
+        process: Process of the command.
+    """
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # in a background job; there, too
     process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
 
 
 def problem_of_status(status: int) -> str | None:
     """Return what the exit status of a `cxr` command means; None for success.
+
+    Args:
+        status: Exit status of the process.
 
     Example:
         >>> problem_of_status(2), problem_of_status(-9)
@@ -294,7 +317,9 @@ def problem_of_status(status: int) -> str | None:
 
 
 def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
-    """Return the environment variables that give each command its share of this machine.
+    """Return environment variables that divide the devices of this machine among commands.
+
+    The commands, such as the trainings of a sweep, run at the same time.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -324,7 +349,7 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
 
 
 def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
-    """Return the GPUs that each command sees, as a value of ``CUDA_VISIBLE_DEVICES``.
+    """Return which GPUs each of several commands may use, as values of ``CUDA_VISIBLE_DEVICES``.
 
     Several commands share one GPU only if each of them takes a single one.
 
@@ -353,9 +378,12 @@ def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
 
 
 def own_rank(devices: int) -> Rank | None:
-    """Return the rank of this process in a training of several processes, or None.
+    """Return which of the processes of a training this one is; None if it trains alone.
 
-    None means that the process trains alone.
+    The rank is read from the environment variables of a launcher.
+
+    Args:
+        devices: Number of processes that the user requested, one for each device.
     """
     rank = Rank.from_environment(os.environ)
     if rank is None:

@@ -49,7 +49,11 @@ _PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode":
 
 
 def command_function(name: str) -> Callable[..., Any]:
-    """Return the function of a command, by the name of the function."""
+    """Return the Python function of a command of `cxr`, by the name of the function.
+
+    Args:
+        name: Name of the function, such as ``tune``.
+    """
     function: Callable[..., Any] = getattr(
         import_module(f"cxr_compare.scripts.commands.{name}"), name
     )
@@ -155,7 +159,11 @@ def build_app() -> typer.Typer:
 
 
 def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function for typer, with the parameters and the docstring of a command."""
+    """Return a function from which typer makes a command: same parameters, same docstring.
+
+    Args:
+        function: Function of the command.
+    """
     parameters = parameters_of(function)
 
     also_options = [p for p in parameters if p.positional and p.argument.option]

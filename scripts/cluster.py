@@ -43,11 +43,17 @@ _INTERRUPTED = 130
 
 
 class MachineShare(NamedTuple):
-    """Processors and GPUs that one command takes."""
+    """Processors and GPUs that one command takes.
 
-    processors: int  # whole ones
-    gpus: float = 0.0  # below 1 where several commands share one
-    threads: int | None = None  # of torch on processors; None leaves the choice to the command
+    Attributes:
+        processors: Number of processors.
+        gpus: Number of GPUs; below 1 if several commands share one.
+        threads: Number of threads of torch on processors; None leaves the choice to the command.
+    """
+
+    processors: int
+    gpus: float = 0.0
+    threads: int | None = None
 
 
 def share_machines(
@@ -114,7 +120,7 @@ def open_machines(
     jobs: int,
     reads: Sequence[Path],
 ) -> Iterator[Machines]:
-    """Give the machines that run commands within a ``with`` block, and close them at its end.
+    """Yield the object that starts commands on this machine or a cluster, for a ``with`` block.
 
     Args:
         engine: ``local`` for processes of this machine, ``ray`` for a cluster.

@@ -15,9 +15,12 @@ _NAMES = {"import_predictions": "import", "list_configs": "configs"}
 
 
 def command_name(function_name: str) -> str:
-    """Return the name that a command has on the command line; usually it is that of its function.
+    """Return the name of a command on the command line; usually it is that of its function.
 
     Two names differ: `import` is a keyword of Python, and `cxr_compare.configs` is a package.
+
+    Args:
+        function_name: Name of the function, such as ``import_predictions``.
 
     Example:
         >>> command_name("list_configs"), command_name("train")

@@ -82,7 +82,10 @@ Images = Annotated[
 
 
 def split_column_roles(roles: Sequence[str]) -> tuple[ColumnNames, tuple[str, ...]]:
-    """Separate the texts ROLE=COLUMN of the result files from those of the truth.
+    """Separate names of columns that belong to result files from those that belong to the truth.
+
+    Args:
+        roles: Texts ROLE=COLUMN, which say what a column contains.
 
     Returns:
         The names of the columns of the result files, and the texts that belong to the truth.
@@ -108,7 +111,7 @@ def open_truth(
     columns: tuple[str, ...],
     target_names: list[str] | None,
 ) -> tuple[DataSet, pd.Index | None]:
-    """Make a data set in memory from labels and true boxes.
+    """Make a data set in memory from labels and true boxes that the user gives.
 
     Args:
         truth: File or folder of labels, or labels as an array, a Series or a frame.

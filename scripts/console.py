@@ -20,7 +20,11 @@ _PRINTED_AS = ContextVar[Literal["text", "json"] | None]("printed_as", default=N
 
 @contextmanager
 def silent(on: bool = True) -> Iterator[None]:
-    """Show no messages and no progress within a ``with`` block, as in a call from Python."""
+    """Show no messages and no progress within a ``with`` block, as in a call from Python.
+
+    Args:
+        on: True shows nothing; False changes nothing.
+    """
     before = _SILENT.set(on or _SILENT.get())  # what silences outside stays in force
     try:
         yield
@@ -29,7 +33,7 @@ def silent(on: bool = True) -> Iterator[None]:
 
 
 def is_silent() -> bool:
-    """Return True if nothing is shown."""
+    """Return True if messages and progress are not shown, as in a call from Python."""
     return _SILENT.get()
 
 
@@ -76,7 +80,11 @@ def emit(text: str) -> None:
 
 
 def next_step(*commands: str) -> None:
-    """Print the command that usually follows, as the last line; several are alternatives."""
+    """Print the command that usually follows, as the last line; several are alternatives.
+
+    Args:
+        *commands: Commands, of which the user chooses one.
+    """
     for place, command in enumerate(commands):
         say(f"{'or:' if place else 'Next:':5} {command}")
 
@@ -185,6 +193,9 @@ def _notebook_progress(description: str, total: int | None) -> Iterator[Callable
 
 def time_left(seconds: float) -> str:
     """Return a text that says how much time is left.
+
+    Args:
+        seconds: Estimated time that the work still takes, seconds.
 
     Example:
         >>> time_left(20), time_left(340), time_left(12_000)

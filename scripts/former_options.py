@@ -156,7 +156,7 @@ RENAMED: dict[str, dict[str, str]] = {
 
 
 def current_keywords(function_name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments of a call from Python under their present names.
+    """Translate former names of options to present ones in the arguments of a call from Python.
 
     Args:
         function_name: Name of the command function, such as ``tune``.
@@ -180,7 +180,7 @@ def current_keywords(function_name: str, keywords: Mapping[str, Any]) -> dict[st
 
 
 def current_words(function_name: str, words: Sequence[str]) -> list[str]:
-    """Return the words of a command line with all options under their present names.
+    """Translate former names of options to present ones in the words of a command line.
 
     Args:
         function_name: Name of the command function, such as ``plan``.

@@ -96,7 +96,7 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
     returned. Of several targets, the commands name the one with the most images of its rarer class.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Name of the split to train on.
 
     Returns:

@@ -55,6 +55,9 @@ Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
 def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...]:
     """Return the numbers of a text with commas, or of several such texts.
 
+    Args:
+        value: Text such as ``0.1,0.5``, or several such texts or numbers.
+
     Example:
         >>> read_numbers("0.85,0.80"), read_numbers([3, 4])
         ((0.85, 0.8), (3.0, 4.0))
@@ -124,7 +127,10 @@ def _flat_settings(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_words(value: SettingsGiven) -> list[str]:
-    """Return the replaced keys of a configuration as texts of the command line.
+    """Return the replaced keys of a configuration as texts ``section.key=value``.
+
+    Args:
+        value: Such texts, or a mapping from key to value.
 
     Example:
         >>> settings_words({"training": {"epochs": 2}, "model.weights": "none"})
@@ -169,7 +175,7 @@ def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...
 
 
 class EngineChoice(NamedTuple):
-    """Engine that the environment variables choose for decoding, prediction and training.
+    """Where decoding, prediction and training run, as environment variables choose it.
 
     Attributes:
         name: ``local`` for processes of this machine, ``ray`` for a Ray cluster.
@@ -186,7 +192,7 @@ class EngineChoice(NamedTuple):
 
 
 def chosen_engine() -> EngineChoice:
-    """Read the engine from the environment variables ``CXR_ENGINE`` and ``CXR_ADDRESS``.
+    """Read from environment variables where decoding, prediction and training run.
 
     ``CXR_ENGINE`` is ``local`` (the default: processes of this machine) or ``ray``. ``CXR_ADDRESS``
     names the Ray cluster to join: ``auto`` or HOST:PORT. Without an address the command starts a
@@ -317,6 +323,9 @@ def split_name(system: str) -> tuple[str | None, Path]:
     """Separate the name and the path of ``NAME=PATH``.
 
     A text without ``=`` has no name. A text that is an existing path is taken as a path.
+
+    Args:
+        system: Text ``NAME=PATH`` or ``PATH``.
 
     Raises:
         InputError: The name or the path is empty.

@@ -54,7 +54,7 @@ class Outcome(ShownAsText):
         return html_lines(self.text)
 
     def to_dict(self) -> Any:
-        """Return the content of `file`, or `payload` if there is no file."""
+        """Return the content of the JSON file `file`, or `payload` if there is no file."""
         if self.file is None:
             return self.payload
         return read_json(self.file, self.file.stem)

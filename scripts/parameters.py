@@ -40,7 +40,7 @@ class HasFolder(Protocol):
 
     @property
     def folder(self) -> Path | None:
-        """Folder of the object, or None if the object has not been written."""
+        """Folder of the object; None if the object exists in memory only."""
 
 
 AnyPath: TypeAlias = str | Path | HasFolder
@@ -207,6 +207,9 @@ def declared_types(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the declared type of each parameter of a function, by name.
 
     The type of the return value is left out, because importing it takes long.
+
+    Args:
+        function: Function of a command.
     """
     annotations = {
         name: annotation
@@ -238,6 +241,9 @@ def _command_line_type(declared_type: Any) -> Any:
 
 def without_metadata(declared_type: Any) -> Any:
     """Return a type without the metadata of `Annotated`, as a user reads it.
+
+    Args:
+        declared_type: Type, perhaps an ``Annotated`` one.
 
     Example:
         >>> without_metadata(Annotated[int, Argument(minimum=1)])
@@ -300,6 +306,9 @@ def _read_item(parameter: Parameter, value: Any) -> Any:
 
 def texts_of(value: Any) -> list[str]:
     """Return a value as the texts that stand for it on a command line.
+
+    Args:
+        value: Value of a parameter, such as a number, a path or a list.
 
     Example:
         >>> texts_of({"training": {"epochs": 2}}), texts_of([3, "a"]), texts_of(None)

@@ -45,7 +45,9 @@ def system_states(
     test_set: LabelledSplit,
     out: Path,
 ) -> list[State]:
-    """Return the state of each training seed of a system: digests of what its answers depend on.
+    """Return, for each training seed of a system, digests of all that its answers depend on.
+
+    A finished report is made again only if one of these digests has changed.
 
     Args:
         name: Display name of the system; None if the user gave none.
@@ -81,7 +83,11 @@ def system_states(
 
 
 def usual_name(member: Path | Predictions) -> str:
-    """Return the default name of a system that the user did not name."""
+    """Return the default name of a system that the user did not name.
+
+    Args:
+        member: Folder or predictions of the system.
+    """
     return system_folder(member) if isinstance(member, Path) else str(member)
 
 
@@ -90,7 +96,7 @@ def _digest(content: bytes) -> str:
 
 
 def finished_report(out: Path, question: dict[str, Any]) -> Finished:
-    """Compare a question with that of the report in a folder.
+    """Say whether a folder holds a finished report, and whether it answers the same question.
 
     A system may be given as a run, or as the predictions of this run that the report stores.
 
@@ -129,7 +135,7 @@ def finished_report(out: Path, question: dict[str, Any]) -> Finished:
 
 
 def same_states(states: Sequence[State], stored: Sequence[State]) -> bool:
-    """Return True if every present digest of the training seeds agrees with the stored one.
+    """Return True if the answers of a system have not changed since a report was made.
 
     A digest that is only stored is ignored, because it may be unknown in the present call.
 
@@ -147,7 +153,7 @@ def same_states(states: Sequence[State], stored: Sequence[State]) -> bool:
 
 
 def describe_difference(key: str, before: Any, now: Any) -> str:
-    """Return the first difference between two questions, as the end of a sentence.
+    """Return how the question of a call differs from that of a finished report, for a message.
 
     Args:
         key: Key of the question whose values differ.

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 
 class RunGiven(NamedTuple):
-    """A run or export that the user named: its display name, or None, and its folder."""
+    """A run or export that the user named.
+
+    Attributes:
+        name: Display name; None if the user gave none.
+        path: Folder of the run or export.
+    """
 
     name: str | None
     path: Path
@@ -43,6 +48,9 @@ PathsGiven: TypeAlias = AnyPath | Sequence[AnyPath]
 
 def read_paths(value: PathsGiven | Sequence[PathsGiven]) -> tuple[str, ...]:
     """Return runs and images that Python passed as words of the command line.
+
+    Args:
+        value: Path, run or image, or several of them.
 
     Example:
         >>> read_paths([Path("out/a"), ["b.png", "A=out/c"]])
@@ -62,6 +70,9 @@ Runs = Annotated[PathsGiven, Argument(read=read_paths, metavar="RUN|EXPORT ...")
 def parse_runs(words: Sequence[str]) -> list[RunGiven]:
     """Read the words PATH or NAME=PATH of a command that takes only runs and exports.
 
+    Args:
+        words: Words ``PATH`` or ``NAME=PATH``.
+
     Returns:
         The name, or None, and the folder of each.
 
@@ -79,6 +90,9 @@ def parse_runs(words: Sequence[str]) -> list[RunGiven]:
 
 def sort_paths(words: Sequence[str]) -> tuple[list[RunGiven], list[Path]]:
     """Separate the words of a command into runs and images.
+
+    Args:
+        words: Words of the command line.
 
     Returns:
         The runs, each with its name or None, and the paths of images and folders of images.
@@ -113,6 +127,9 @@ def _named_path(text: str) -> RunGiven:
 def is_run(path: Path) -> bool:
     """Return True for a complete run or export, and False for a path that cxr did not make.
 
+    Args:
+        path: Path of a folder or file.
+
     Raises:
         InputError: The folder is an unfinished run, or another folder that cxr made.
     """
@@ -136,6 +153,8 @@ def is_run(path: Path) -> bool:
 
 def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
     """Check that all runs can predict on this machine, before anything is written.
+
+    This depends on the installed packages, and on the back end and number format of the options.
 
     Args:
         runs: Runs and exports.
@@ -221,6 +240,9 @@ def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
 
     Without a folder the block gets None, and nothing is logged.
 
+    Args:
+        folder: Folder of the log; None logs nothing.
+
     Raises:
         InputError: The log cannot be written.
     """
@@ -234,7 +256,7 @@ def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
 def note_parts(
     log: AnswerLog | None, model: Model, dataset: DataSet, name: str | None
 ) -> Callable[[Part, PixelStore, float], object] | None:
-    """Return a function that logs the predictions of a data set.
+    """Return a function that writes the predictions of a data set into a log of answers.
 
     Args:
         log: Log of answers; None without a log.

@@ -55,6 +55,9 @@ def runs_on_gpu(device: str) -> bool:
     """Return True if torch would compute on a GPU.
 
     torch is imported only if the machine may have a GPU.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
     """
     may_have_one = any(Path(node).exists() for node in _GPU_NODES)
     if device == "cpu" or not may_have_one or find_spec("torch") is None:

@@ -36,6 +36,9 @@ _EXPORTS = "exports"  # within a run's folder, see cxr_compare.serving.backends
 def is_values(value: Any) -> bool:
     """Return True for values in memory, such as an array or a frame, False for a path or a run.
 
+    Args:
+        value: Value that a user gives as a system.
+
     Example:
         >>> is_values([0.1, 0.9]), is_values("out/run"), is_values(["out/a", "out/b"])
         (True, False, False)
@@ -50,6 +53,9 @@ def is_values(value: Any) -> bool:
 def names_path(value: Any) -> bool:
     """Return True for a text, a path, or an object with a folder, such as an opened run.
 
+    Args:
+        value: Value that a user gives as a system.
+
     Example:
         >>> names_path("labels.csv"), names_path(["p1", "p2"])
         (True, False)
@@ -59,6 +65,9 @@ def names_path(value: Any) -> bool:
 
 def values_caption(value: Any) -> str:
     """Return a short description of values in memory, for a record or a message.
+
+    Args:
+        value: Array, Series, frame or list.
 
     Example:
         >>> values_caption([0.1, 0.9])
@@ -86,7 +95,7 @@ def _split_seeds(system: str) -> tuple[str | None, list[Path]]:
 
 
 class System(NamedTuple):
-    """A system that the user named, with the folder of each training seed.
+    """A system that the user named, with one folder for each training seed.
 
     Attributes:
         name: Display name; None takes the name of the folder.
@@ -99,7 +108,11 @@ class System(NamedTuple):
 
 @dataclass(frozen=True)
 class GivenValues:
-    """Scores or boxes of a system that Python passes as an array, a frame or a list."""
+    """Scores or boxes of a system that Python passes as an array, a frame or a list.
+
+    Attributes:
+        value: Array, DataFrame or list.
+    """
 
     value: Any
 
@@ -108,26 +121,36 @@ class GivenValues:
 
 
 class GivenSystem(NamedTuple):
-    """A system as the user gives it: display name, and a path or values for each training seed."""
+    """A system to compare, as the user gives it.
+
+    Attributes:
+        name: Display name; None if the user gave none.
+        members: Path, predictions or values of each training seed.
+    """
 
     name: str | None
     members: list[Path | Predictions | GivenValues]
 
     @property
     def paths(self) -> list[Path]:
-        """Return the members that are folders or files."""
+        """Return those members (training seeds) that are folders or files."""
         return [member for member in self.members if isinstance(member, Path)]
 
 
 class ComparedSystem(NamedTuple):
-    """A system to compare: display name, and a folder or predictions for each training seed."""
+    """A system to compare, after values of Python have been turned into predictions.
+
+    Attributes:
+        name: Display name; None if the user gave none.
+        members: Folder or predictions of each training seed.
+    """
 
     name: str | None
     members: list[Path | Predictions]
 
     @property
     def paths(self) -> list[Path]:
-        """Return the members that are folders."""
+        """Return those members (training seeds) that are folders."""
         return [member for member in self.members if isinstance(member, Path)]
 
 
@@ -181,6 +204,9 @@ Systems = Annotated[SystemsGiven, Argument(read=read_systems)]
 def read_compared(value: Any) -> list[GivenSystem]:
     """Read systems to compare: texts of the command line, or a mapping from name to path or values.
 
+    Args:
+        value: Texts ``NAME=PATH[,PATH...]``, or a mapping from name to path or values.
+
     Example:
         >>> [(name, [str(m) for m in members]) for name, members in read_compared(
         ...     {"A": "out/a", "B": [0.1, 0.9]})]
@@ -204,7 +230,11 @@ def _members(source: Any) -> list[Path | Predictions | GivenValues]:
 
 
 def compared_words(value: Any) -> list[str]:
-    """Return systems to compare as words of the command line."""
+    """Return systems to compare as words of the command line.
+
+    Args:
+        value: Systems in any form that `read_compared` accepts.
+    """
     texts = [(name, ",".join(map(str, members))) for name, members in read_compared(value)]
     return [text if name is None else f"{name}={text}" for name, text in texts]
 
@@ -237,11 +267,11 @@ def open_systems(
 
     Args:
         systems: Systems to compare.
-        test_set: Data set, target and split.
-        out: Report folder.
+        test_set: Data set, target, and split whose test images are evaluated.
+        out: Folder of the report, to which files are written.
 
     Returns:
-        One set of predictions for each training seed, by the name of the system.
+        Predictions of each training seed, by the name of the system.
     """
     _require_fit(systems, test_set.dataset)
     opened: dict[str, list[Predictions]] = {}
@@ -326,6 +356,9 @@ def predicts(path: Path) -> bool:
 def system_folder(path: Path) -> str:
     """Return the name of the folder for the predictions of a run or an export, within a report.
 
+    Args:
+        path: Folder of the run or export.
+
     Example:
         >>> system_folder(Path("out/chexnet")), system_folder(Path("out/chexnet/exports/onnx-fp32"))
         ('chexnet', 'chexnet-onnx-fp32')
@@ -372,7 +405,11 @@ def predict_once(
 
 
 def is_run(path: Path) -> bool:
-    """Return True for the folder of a complete run, which must be predicted first."""
+    """Return True for the folder of a complete run, which must be predicted first.
+
+    Args:
+        path: Any path.
+    """
     return (path / "run.json").is_file() and not is_predictions_folder(path)
 
 

@@ -167,8 +167,11 @@ class Answer:
 
         Args:
             prediction: Score, boxes and map of the image.
-            findings: Name of the finding of each box of the prediction.
+            findings: Name of the finding of each box of `prediction`, in their order.
             described: Other attributes of the answer, by name; ``pixels`` is needed.
+
+        Returns:
+            The answer, with the score, boxes and map of the prediction.
         """
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
@@ -232,13 +235,17 @@ class Answer:
 
     @property
     def called(self) -> str:
-        """The decision in one or two words, such as ``positive``."""
+        """The decision as text: ``positive``, ``negative`` or a word for an undecided answer."""
         withheld = self.status != "ok"
         return replace(self.prediction, decision=self.decision, withheld=withheld).called
 
     @property
     def triage(self) -> str:
-        """Result of triage; empty if triage does not decide or there is a warning."""
+        """Result of triage: ``ruled_out``, ``referred`` to a reader, or ``ruled_in``.
+
+        It is empty if the system was not tuned for triage, if another policy was chosen, or if
+        there is a warning.
+        """
         return self.prediction.triage if self.status == "ok" else ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -273,6 +280,9 @@ class Answer:
         """Return the warnings of all systems for an image without repetition.
 
         A warning that several systems share names all of them.
+
+        Args:
+            answers: Answers of all systems for one image.
         """
         systems: dict[str, list[str]] = {}
         kinds: dict[str, WarningKind] = {}
@@ -303,7 +313,11 @@ class Answer:
 
     @staticmethod
     def guarantee_lines(answers: Iterable[Answer]) -> list[str]:
-        """Return one sentence for each guarantee of the systems, without repetition."""
+        """Return one sentence for each guarantee of the systems, without repetition.
+
+        Args:
+            answers: Answers of all systems for one image.
+        """
         return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.guarantees)]
 
     def _repr_png_(self) -> bytes:
@@ -318,7 +332,7 @@ class Answer:
         return self.prediction.grid
 
     def figure(self) -> Figure:
-        """Draw the image beside its overlay, with a legend."""
+        """Draw the image beside its overlay (boxes or map) as a matplotlib figure."""
         return draw_answers([self])
 
 
@@ -328,7 +342,7 @@ def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
     Text that a spreadsheet would run as a formula gets an apostrophe in front.
 
     Args:
-        entry: Keys and values of `Answer.to_dict`; keys may be missing.
+        entry: Keys and values of one answer, from `Answer.to_dict`; keys may be missing.
 
     Returns:
         Value by name of the column, for all of `ANSWER_COLUMNS`.

@@ -67,12 +67,13 @@ def answer_files(
     batch_size: int | None,
     strict: bool,
 ) -> Answers:
-    """Answer for image files, one after another.
+    """Answer for image files with all systems, one file after another.
 
     Args:
         runs: Runs or exports that answer.
         files: Files to answer for, from `find_images`.
-        output: Destinations of the answers. Its table is locked by `reserved_table`.
+        output: Where answers are written: overlays, table, DICOM objects and log. The caller has
+            locked the table with `reserved_table`.
         progress: Shows messages and the progress.
         batch_size: Number of images that are predicted at a time; None takes the smallest number
             that suits all models.

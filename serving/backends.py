@@ -79,7 +79,7 @@ def open_model(folder: Path, **options: Any) -> Model:
 
 
 class ChosenBackend(NamedTuple):
-    """Back end, folder and precision that `choose_backend` chose.
+    """The program (back end), folder and number format that `choose_backend` chose for predicting.
 
     Attributes:
         folder: Folder of the run (for torch) or the export that predicts.
@@ -103,7 +103,7 @@ def choose_backend(
     gpu: bool = False,  # whether torch would compute on one: `auto` then takes it
     data: Path | None = None,  # for the command that makes an export
 ) -> ChosenBackend:
-    """Choose the back end that predicts, without loading it.
+    """Choose the program that predicts (the back end), without loading it.
 
     By default a run predicts with torch in float32, and an export with its own runtime. ``auto``
     takes the fastest export of the run that this machine can compute, or torch if there is none.
@@ -111,11 +111,11 @@ def choose_backend(
     Args:
         folder: Folder of a run or an export.
         backend: Back end, ``auto``, or None for the default.
-        precision: Number format, or None for the default.
-        needs_torch: Option of the command that only torch supports, such as ``--tta``; None
-            without.
+        precision: Number format of the computation, or None for the default.
+        needs_torch: Option of the command that only torch supports, such as ``--tta``; None if
+            there is none.
         gpu: True if torch would compute on a GPU; ``auto`` then takes torch.
-        data: Data set that messages name in the command that makes an export.
+        data: Data set that messages name in the command that makes an export; None if unknown.
 
     Returns:
         The folder, the back end and the precision.

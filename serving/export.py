@@ -72,11 +72,11 @@ def export_run(
         out: Folder to make. It must be new or empty, and appears only when it is complete.
         format: ``onnx`` or ``openvino``.
         precision: ``fp32``, ``bf16`` or ``int8``.
-        dataset: Data set of the run, or None.
-        store: Pixels of the data set at the size of the run, or None.
+        dataset: Data set of the run; None checks a float32 export on synthetic images.
+        store: Pixels of the data set at the size of the run; None without a data set.
 
     Returns:
-        The figures that compare the export with the run.
+        The figures that compare the answers of the export with those of the run.
 
     Raises:
         InputError: The run is not complete, the format does not have this precision, images are

@@ -147,7 +147,7 @@ def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa
 
 
 def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
-    """Return the facts that decoding the outputs of a network needs.
+    """Return the numbers that are needed to decode the outputs of an exported network.
 
     Args:
         model: A detector or classifier.
@@ -185,8 +185,8 @@ def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
         model: A detector with anchors.
 
     Returns:
-        The anchors, float32 ``(A, 4)`` xyxy in pixel-store coordinates, and the number of anchors
-        of each level.
+        The anchors, float32 ``(A, 4)`` xyxy in px of the network's square input, and the number of
+        anchors of each level.
     """
     size = model.preprocess.size
     with torch.inference_mode():
@@ -247,7 +247,7 @@ def quantise(
 
     Args:
         folder: Folder of the float32 export.
-        spec: Description of the export.
+        spec: Inputs, outputs and origin of the export.
         image: Function that returns the pixels of an image id, uint8 ``(S, S)``.
         image_ids: Training images that calibrate the activations.
 

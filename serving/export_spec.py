@@ -62,7 +62,7 @@ def validation_folder(folder: Path) -> Path:
 
 
 def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Hash:
-    """Return the SHA-256 digest of files of a folder.
+    """Return a SHA-256 object that has read some files of a folder, one after another.
 
     Args:
         folder: Folder of the files.
@@ -85,31 +85,32 @@ class ExportSpec:
         format: Format of the network's file, ``onnx`` or ``openvino``.
         precision: Number format of the computation, ``fp32``, ``bf16`` or ``int8``.
         kind: ``boxes`` for a detector, ``scores`` for a classifier.
-        findings: Findings in the order of the outputs.
+        findings: Names of the K findings in the order of the outputs.
         target: Target that was learned: ``name``, ``any_of`` (its findings) and ``display_name``.
         size: Side S of the square input images, px.
-        level_sizes: Number of anchors on each level of a detector; their sum is A.
-        map_frame: Outer frame of a classifier's activation map, xyxy in px of the input.
-        map_levels: Probability and raw map value of each contour that overlays draw.
-        run: Content of ``run.json`` of the run that was exported.
-        files: SHA-256 digest of each file of the network, by file name.
+        level_sizes: Number of anchors on each level of a detector; their sum is A. Empty for a
+            classifier.
+        map_frame: Outer edges of a classifier's activation map, xyxy in px of the input; None for a
+            detector.
+        map_levels: Probability and raw map value of each contour that overlays draw; empty for a
+            detector.
+        run: Content of ``run.json`` of the run that was exported, with its ``folder`` and
+            ``inference_id``.
+        files: SHA-256 digest of each file of the network, by file name; empty in an export of an
+            older version.
         validation_auroc: Attributes of the run's `MeasuredAuroc`; empty if it is unknown.
     """
 
-    format: Format  # whose file the network is in
-    precision: Precision  # what it computes in
-    kind: Literal["boxes", "scores"]  # of a detector, or a classifier
-    findings: tuple[str, ...]  # in the order of the outputs, K of them
-    target: Mapping[str, Any]  # `name`, `any_of` and `display_name` of what it is asked for
-    size: int  # side S of the square images, px
-    level_sizes: tuple[int, ...] = ()  # anchors on each level of a detector; they add up to A
-    # outer frame of a classifier's map, `x1, y1, x2, y2` in store px
+    format: Format
+    precision: Precision
+    kind: Literal["boxes", "scores"]
+    findings: tuple[str, ...]
+    target: Mapping[str, Any]
+    size: int
+    level_sizes: tuple[int, ...] = ()
     map_frame: tuple[float, float, float, float] | None = None
-    # probability and raw map value of each contour of a classifier's maps
     map_levels: tuple[tuple[float, float], ...] = ()
-    # what the run's `run.json` says, and its `folder` and `inference_id`
     run: Mapping[str, Any] = field(default_factory=dict)
-    # SHA-256 of the network's files, by name; none in an export of an older version
     files: Mapping[str, str] = field(default_factory=dict)
     # AUROC of the run on its validation images, with its interval
     validation_auroc: Mapping[str, Any] = field(default_factory=dict)
@@ -125,7 +126,11 @@ class ExportSpec:
         return f"{self.format} {self.precision}"
 
     def write(self, folder: Path) -> None:
-        """Write ``export.json`` with the digests of the files; it marks the folder as complete."""
+        """Write ``export.json`` with the digests of the files; it marks the folder as complete.
+
+        Args:
+            folder: Folder of the export.
+        """
         names = [n for n in (*MODEL_FILES[self.format], ANCHORS_FILE) if (folder / n).is_file()]
         files = {name: digest_files(folder, [name]).hexdigest() for name in names}
         content = {**asdict(self), "files": files}
@@ -154,7 +159,11 @@ class ExportSpec:
 
     @classmethod
     def read(cls, folder: Path | str) -> ExportSpec:
-        """Read the ``export.json`` of a folder."""
+        """Read the description of an exported network from ``export.json``.
+
+        Args:
+            folder: Folder of the export.
+        """
         path = Path(folder) / EXPORT_FILE
         content = read_json(path, "export")
         frame = content["map_frame"]
@@ -172,10 +181,10 @@ class ExportSpec:
 
 
 def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path) -> None:
-    """Check the names under which a model is to answer for its findings.
+    """Check the names under which a model is to answer for the findings that it learned.
 
     Args:
-        names: Name in the data set by name of the finding that the model learned.
+        names: For each finding that the model learned, its name in the data set.
         learnt: All findings that the model learned.
         folder: Folder of the model, for messages.
 

@@ -86,9 +86,14 @@ def _core() -> openvino.Core:
 
 
 class Session(Protocol):
-    """A network that is loaded and ready to compute."""
+    """A network that is loaded and ready to compute.
 
-    package: str  # the runtime and its version, such as ``openvino 2026.4.1``
+    Attributes:
+        package: Runtime and its version, such as ``openvino 2026.4.1``.
+        device: Device that computes, such as ``cpu``.
+    """
+
+    package: str
     device: str
 
     def run(self, images: np.ndarray) -> Arrays:
@@ -98,13 +103,17 @@ class Session(Protocol):
             images: Pixels, uint8 ``(B, 1, S, S)``.
 
         Returns:
-            Arrays by output name; `backends.OUTPUTS` lists the names.
+            Arrays by name of the output: ``logits`` and ``offsets`` of a detector, ``logits`` and
+            ``maps`` of a classifier.
         """
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
         """Yield the outputs of batches in their order.
 
         The network computes one batch while the next one is read.
+
+        Args:
+            batches: Batches of images, uint8 ``(B, 1, S, S)``.
         """
 
 
@@ -120,7 +129,7 @@ def open_session(
 
     Args:
         folder: Folder of the export.
-        spec: Description of the export.
+        spec: Inputs, outputs and origin of the export.
         many: True computes several batches at the same time. It answers more images a second, but
             each batch takes longer.
         shares: True leaves processors to other work, such as decoding images.
@@ -283,15 +292,22 @@ class _OpenVinoSession:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """The network of an export, with the preprocessing of its input."""
+    """The network of an export, with the preprocessing of its input.
+
+    Attributes:
+        folder: Folder of the export.
+        spec: Inputs, outputs and origin of the network, from ``export.json``.
+        preprocess: Size of the square input. The network itself normalises the pixels.
+        names: Findings that are answered, by the name that the network learned. None answers for
+            all that it learned.
+    """
 
     tta: ClassVar[None] = None
     maps: ClassVar = "cam"
 
     folder: Path
-    spec: ExportSpec  # what it says of itself
-    preprocess: Preprocess  # the graph normalises, so only the size is applied
-    # findings it answers for, by the name that it learnt; None: all that it learnt
+    spec: ExportSpec
+    preprocess: Preprocess
     names: Mapping[str, str] | None = None
     _streaming: dict[int, Session] = field(default_factory=dict, repr=False)
 
@@ -301,7 +317,11 @@ class ExportedModel:
 
     @classmethod
     def open(cls, folder: str | Path) -> ExportedModel:
-        """Open a complete export; the network itself is loaded at the first prediction."""
+        """Open a complete export; the network itself is loaded at the first prediction.
+
+        Args:
+            folder: Folder of the export.
+        """
         folder = Path(folder)
         spec = ExportSpec.read(folder)
         return cls(folder, spec, Preprocess.from_json(folder / PREPROCESS_FILE))
@@ -310,7 +330,7 @@ class ExportedModel:
         """Return this model restricted to some findings, under the names of a data set.
 
         Args:
-            names: Name in the data set by name of the finding that the model learned.
+            names: For each finding that the model learned, its name in the data set.
         """
         require_names(names, self.learnt, self.folder)
         return replace(self, names=names)
@@ -327,7 +347,7 @@ class ExportedModel:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings that the model answers for, under the names of the data set."""
+        """Findings that the model answers for, under the names that the data set uses."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     @property
@@ -347,7 +367,7 @@ class ExportedModel:
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """Content of ``run.json`` of the run."""
+        """Content of ``run.json`` of the run that was exported."""
         return self.spec.run
 
     def inference_id(self) -> str:
@@ -371,7 +391,11 @@ class ExportedModel:
         return open_session(self.folder, self.spec, shares=True)
 
     def streaming(self, batch_size: int) -> Session:
-        """Return the loaded network for batches of one size, several of which run at a time."""
+        """Return the loaded network for batches of one size, several of which run at a time.
+
+        Args:
+            batch_size: Number of images in every batch.
+        """
         if batch_size not in self._streaming:
             self._streaming[batch_size] = open_session(
                 self.folder, self.spec, many=True, batch_size=batch_size
@@ -380,13 +404,21 @@ class ExportedModel:
 
     @cached_property
     def anchors(self) -> np.ndarray:
-        """Anchors of a detector, float32 ``(A, 4)`` xyxy in pixel-store coordinates."""
+        """Anchors of a detector, float32 ``(A, 4)`` xyxy in px of the network's square input."""
         path = self.spec.file(self.folder, ANCHORS_FILE)
         anchors: np.ndarray = np.load(path, allow_pickle=False)
         return anchors
 
     def decode(self, outputs: Arrays) -> list[Boxes | None]:
-        """Return the boxes of a detector's outputs, in pixel-store coordinates."""
+        """Compute boxes from the outputs of a detector's network.
+
+        Args:
+            outputs: Arrays by name, from `Session.run`.
+
+        Returns:
+            Boxes of each image in px of the network's square input; None for an image whose output
+            is not finite.
+        """
         logits = outputs["logits"]
         offsets = outputs["offsets"]
         spec = self.spec
@@ -404,7 +436,7 @@ class ExportedModel:
         """Predict images batch by batch, so that memory does not grow with their number.
 
         Args:
-            source: Pixels of the images.
+            source: Square images by image id, such as a pixel store.
             image_ids: Images to predict, in order.
             sizes: Size of the original images, with columns ``image_id, width, height`` in px.
             batch_size: Number of images that are predicted at a time.

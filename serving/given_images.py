@@ -43,7 +43,7 @@ _CHANNELS = (1, 3)
 
 @dataclass(frozen=True)
 class ReadImage:
-    """An image that was read, with its name in the answer.
+    """One image that a user gave for prediction, after reading.
 
     Attributes:
         name: Path of the file, or a word such as ``array``.
@@ -58,7 +58,11 @@ class ReadImage:
 
 
 def is_several(image: Any) -> bool:
-    """Return True for a list or another iterable of images, False for anything else."""
+    """Return True for a list or another iterable of images, False for anything else.
+
+    Args:
+        image: Any value that a user gives as an image or as images.
+    """
     is_one = isinstance(image, str | np.ndarray | Mapping | _BYTES) or hasattr(image, "detach")
     is_table = hasattr(image, "columns")
     return isinstance(image, Iterable) and not (is_one or is_table or _is_dicom(image))

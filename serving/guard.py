@@ -80,7 +80,11 @@ _TURNS: tuple[tuple[WarningKind, str, Callable[[np.ndarray], np.ndarray]], ...] 
 
 
 class Warned(str):
-    """Text of a warning, with its kind for programs."""
+    """Text of a warning, with its kind for programs.
+
+    Attributes:
+        kind: Kind of the warning for programs, such as ``negative`` or ``turned``.
+    """
 
     kind: WarningKind
 
@@ -93,26 +97,37 @@ class Warned(str):
 
 @dataclass(frozen=True)
 class GuardFit:
-    """Fitted parameters of the logistic model, float32.
+    """Fitted parameters of the logistic model that recognises images without a chest, float32.
 
-    An image is described by D = K + E + 14 numbers: K principal components of its layout, E of its
-    edges, and 14 overall statistics.
+    An image is described by D = K + E + 14 numbers: K principal components of its layout (ranks of
+    its grey values), E principal components of its edges, and 14 overall statistics.
+
+    Attributes:
+        layout_mean: Mean layout of the training images.
+        layout_parts: Principal components of the layout, one in each of the K rows.
+        edges_mean: Mean of the edge statistics.
+        edges_parts: Principal components of the edge statistics, one in each of the E rows.
+        centre: Mean of each number over the training images, (D,).
+        spread: Standard deviation of each number, (D,).
+        precision: Inverse of the covariance of the numbers, (D, D), for the Mahalanobis distance.
+        weights: Weights of the numbers, of their squares, of the distance, and the constant, (2 D +
+            2,).
     """
 
     layout_mean: np.ndarray
-    layout_parts: np.ndarray  # (K, .), principal components
+    layout_parts: np.ndarray
     edges_mean: np.ndarray
-    edges_parts: np.ndarray  # (E, .)
-    centre: np.ndarray  # (D,), means of the numbers
-    spread: np.ndarray  # (D,), their standard deviations
-    precision: np.ndarray  # (D, D), inverse of their covariance: of a Mahalanobis distance
-    weights: np.ndarray  # (2 D + 2,), of numbers, squares and distance, and the constant
+    edges_parts: np.ndarray
+    centre: np.ndarray
+    spread: np.ndarray
+    precision: np.ndarray
+    weights: np.ndarray
 
     def scores(self, measured: ImageStatistics) -> np.ndarray:
         """Return the log odds that each image shows no chest, given equally frequent classes.
 
         Args:
-            measured: Statistics of N images.
+            measured: Layout, edges and other statistics of N images.
 
         Returns:
             One value for each image, shape ``(N,)``.
@@ -122,14 +137,23 @@ class GuardFit:
 
 @dataclass(frozen=True)
 class Guard:
-    """A fitted out-of-distribution check, which `add_guard` stores in a run as ``guard.json``."""
+    """A fitted out-of-distribution check, which `add_guard` stores in a run as ``guard.json``.
 
-    size: int  # side of the pixel store that it was learned from, px
-    limit: float  # score from which an image does not look like a frontal chest X-ray
-    images: int  # training images that it was learned from
-    false_alarms: float  # share of them, left out while fitting, at or above the limit
+    Attributes:
+        size: Side of the square images that the check was learned from, px.
+        limit: Score (log odds) from which an image does not look like a frontal chest X-ray.
+        images: Number of training images that the check was learned from.
+        false_alarms: Share of the training images at or above the limit, each measured by a fit
+            without its patient.
+        ages: Number of training images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or
+            more years; None if few ages are known.
+    """
+
+    size: int
+    limit: float
+    images: int
+    false_alarms: float
     _fit: GuardFit = field(repr=False)
-    # training images of each of `_AGE_GROUPS`; None where few ages are known
     ages: tuple[int, ...] | None = None
 
     def score(self, pixels: np.ndarray) -> float:
@@ -188,7 +212,11 @@ class Guard:
         return [Warned(message, "age")]
 
     def write(self, path: Path) -> None:
-        """Write ``guard.json``."""
+        """Write the out-of-distribution check as the file ``guard.json`` of a run.
+
+        Args:
+            path: File to write.
+        """
         payload = {
             "statistics": STATISTICS_VERSION,
             "size": self.size,
@@ -202,7 +230,10 @@ class Guard:
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Read ``guard.json``.
+        """Read the out-of-distribution check of a run from its file ``guard.json``.
+
+        Args:
+            path: File ``guard.json`` of a run.
 
         Raises:
             InputError: The file is missing or damaged, or an earlier version made it.
@@ -254,9 +285,12 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
 
 
 def orientation_warnings(image: DecodedImage) -> list[Warned]:
-    """Return a warning if the header says that the image is mirrored or turned.
+    """Return a warning if the DICOM header says that the image is mirrored or turned.
 
     The list is empty otherwise.
+
+    Args:
+        image: The decoded image.
     """
     stated = str(image.record["orientation"] or "")
     row, _, column = stated.partition("\\")
@@ -266,7 +300,13 @@ def orientation_warnings(image: DecodedImage) -> list[Warned]:
 
 
 def image_notes(image: DecodedImage) -> tuple[str, ...]:
-    """Return notes on an image for its reader. They do not speak against the answer."""
+    """Return notes for the reader of an image, for example that it was stored as a negative.
+
+    The notes do not speak against the answer.
+
+    Args:
+        image: The decoded image.
+    """
     notes: tuple[str, ...] = ()
     if image.record["inverted"]:
         kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
@@ -277,7 +317,9 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
 
 
 def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Progress) -> None:
-    """Learn the check from the training images of a run, and store it; an existing check is kept.
+    """Learn the out-of-distribution check of a run from its training images, and store it.
+
+    An existing check is kept.
 
     Args:
         run: Run folder, into which ``guard.json`` is written.
@@ -314,7 +356,7 @@ def fit_guard(
     contain some odd images.
 
     Args:
-        source: Pixels of the images.
+        source: Square images by image id.
         patients: Patient of each image, by image id.
         ages: Age of the patient of each image in years (NaN if unknown), by image id; None if no
             age is known.

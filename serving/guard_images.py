@@ -35,11 +35,18 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Statistics of N images, float32, one row for each image."""
+    """Statistics of N images, float32, one row for each image.
 
-    layout: np.ndarray  # (N, 576), ranks of grey values: any rising grey curve gives the same
-    edges: np.ndarray  # (N, 128), roots of the shares of gradient by 4 x 4 cells and 8 directions
-    overall: np.ndarray  # (N, 12), entropy, edges, spectrum, symmetry, flat and saturated pixels
+    Attributes:
+        layout: Ranks of the grey values of a small copy of the image, (N, 576). Any rising grey
+            curve gives the same ranks.
+        edges: Square roots of the shares of the gradient in 4 x 4 cells and 8 directions, (N, 128).
+        overall: Entropy, edges, spectrum, symmetry, and flat and saturated pixels, (N, 12).
+    """
+
+    layout: np.ndarray
+    edges: np.ndarray
+    overall: np.ndarray
 
     @classmethod
     def from_images(cls, images: Iterable[np.ndarray]) -> Self:
@@ -64,13 +71,13 @@ class ImageStatistics:
 
 
 def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Scale an image to the pixel store's size and then to 128 px, and cut off its flat borders.
+    """Scale an image as the pixel store does, then to 128 px, and cut off its flat borders.
 
     A square image of the pixel store gives the same result as its original.
 
     Args:
         pixels: The image, uint8 ``(H, W)``.
-        size: Side of the pixel store's images, px.
+        size: Side of the square images of the pixel store, px.
     """
     square = pixels if pixels.shape == (size, size) else letterbox(pixels, size)[0]
     if size > _SIDE:
@@ -189,6 +196,9 @@ def vary(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Args:
         image: The image, uint8 ``(H, W)``.
         rng: Random generator.
+
+    Returns:
+        The changed image, uint8 ``(H, W)``.
     """
     height, width = image.shape
     cut = rng.random(4) * 0.08
@@ -231,7 +241,9 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Derive an image that is no chest X-ray from a training image, or from two.
+    """Make an image that is no chest X-ray from one training image or two.
+
+    The out-of-distribution check learns from such images what it must recognise.
 
     Args:
         image: A training image, uint8 ``(H, W)``.

@@ -30,7 +30,7 @@ CAPTURE_END = "-sc.dcm"
 
 @dataclass(frozen=True)
 class AnswerOutput:
-    """Destinations of answers.
+    """Where answers are written. Several destinations may be set at the same time.
 
     Attributes:
         overlays: Folder for one PNG file of each image; None draws none.
@@ -60,7 +60,11 @@ class AnswerOutput:
             require_packages("--dicom", "dicom", ("highdicom",))
 
     def wrote(self, path: Path) -> bool:
-        """Return True if an earlier call wrote this file into one of the output folders."""
+        """Return True if an earlier call wrote this file into one of the output folders.
+
+        Args:
+            path: Path of the file.
+        """
         written = ((self.overlays, (OVERLAY_END,)), (self.dicom, (REPORT_END, CAPTURE_END)))
         return any(
             folder is not None
@@ -79,7 +83,7 @@ def find_images(
 
     Args:
         sources: Files and folders that the user named.
-        output: Destinations. Files that an earlier call wrote there are no input.
+        output: Where answers are written. Files that an earlier call wrote there are no input.
 
     Returns:
         The files that were decoded, of which the last one shows an image, and the paths of the
@@ -103,7 +107,7 @@ def find_images(
 
 @contextmanager
 def reserved_table(table: Path | None) -> Iterator[None]:
-    """Lock a table during a ``with`` block, so that no other command writes it.
+    """Lock a CSV table of answers during a ``with`` block, so that no other command writes it.
 
     Args:
         table: Path of the table; None locks nothing.
@@ -131,10 +135,10 @@ def note_answers(
 
     Args:
         log: Open log of answers, or None.
-        runs: Runs that were asked.
+        runs: Systems that were asked for an answer.
         file: Path of the file.
         image: The decoded image; None if it could not be read.
-        answers: One answer for each run, the error of the network, or None for a file without
+        answers: For each run its answer, or the error of its network. None for a file without
             answers.
         seconds: Time that the answers took, in seconds, or None.
     """

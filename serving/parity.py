@@ -62,15 +62,16 @@ _LEAST_PASSING = 0.25  # share of candidates that stay below the least score, to
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of the comparison.
+    """One difference between the answers of an export and those of its run.
 
     Attributes:
-        case: Images that were compared.
-        name: Name of the difference.
+        case: Phrase on the images that were compared.
+        name: Name of the difference, as a phrase.
         value: The difference.
-        limit: Largest difference with which the export is kept; None if any is.
-        original: Figure of the run, if the difference is one of two figures.
-        exported: Figure of the export, likewise.
+        limit: Largest difference with which the export is kept; None if every difference is
+            accepted.
+        original: Figure of the run if `value` is the difference of two figures, else None.
+        exported: Figure of the export if `value` is the difference of two figures, else None.
     """
 
     case: str
@@ -86,7 +87,7 @@ class Measure:
         return self.limit is None or self.value <= self.limit
 
     def words(self) -> str:
-        """Return the figure as a phrase for a message.
+        """Return the difference as a phrase for a message.
 
         Example:
             >>> Measure("validation", "AUROC falls by", 0.03, 0.02, 0.91, 0.88).words()
@@ -113,7 +114,7 @@ class Proof:
     measures: tuple[Measure, ...]
 
     def require(self, what: str) -> None:
-        """Raise an error if a figure exceeds its limit.
+        """Raise an error if any difference between export and run exceeds its limit.
 
         Args:
             what: Name of the export in the message.
@@ -137,7 +138,7 @@ class Proof:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures for ``card.json`` of the export."""
+        """Return the differences between export and run as values for ``card.json``."""
         return {
             "verdict": "kept" if all(measure.holds for measure in self.measures) else "refused",
             "precision": self.precision,
@@ -187,8 +188,8 @@ def prove(
     Args:
         run: The run.
         exported: The loaded export.
-        dataset: Data set of the run, or None.
-        store: Pixels of the data set, or None.
+        dataset: Data set of the run; None compares on synthetic images.
+        store: Pixels of the data set; None without a data set.
         validation: Ids of the validation images.
 
     Returns:

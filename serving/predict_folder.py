@@ -80,10 +80,12 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         progress: Shows messages and the progress.
         batch_size: Number of images predicted at a time. By default it is that of the model.
         name: Name of the system. By default it is the name of the run.
-        validation_of: Predict only the validation images, for the decision on this target.
-        image_ids: Predict only these images.
-        made_before: Predictions of the same model, which are copied.
-        engine: Processes that predict the parts. Without one this process does.
+        validation_of: Target for whose decision only the validation images are predicted; None
+            predicts validation and test images.
+        image_ids: Ids of the only images to predict; None predicts all of the roles.
+        made_before: Predictions of the same model, whose rows are copied instead of computed again;
+            None if there are none.
+        engine: Processes or machines that predict. Without them this process does.
         on_part: Function that is called with each part, the pixel store and the seconds that the
             part took.
 
@@ -227,10 +229,11 @@ def freeze_decision(
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> None:
-    """Choose the decision by which a run answers for single images, as the last step of training.
+    """Choose and store the decision of a run: threshold, calibration and rules for single images.
 
-    The decision is the one that `cxr tune` chooses by default on the run's validation images. It is
-    stored in the run folder with the predictions of these images. An existing decision stays.
+    This is the last step of training. The decision is the one that `cxr tune` chooses by default on
+    the run's validation images. It is stored in the run folder with the predictions of these
+    images. An existing decision stays.
 
     Args:
         run: Run folder.
@@ -444,6 +447,9 @@ def _here(folder: Path) -> Path:
 def open_store(folder: Path) -> PixelStore:
     """Open a pixel store; one that another machine made is first fetched from the object store.
 
+    Args:
+        folder: Folder of the pixel store.
+
     Raises:
         InputError: The object store does not hold the folder yet.
     """
@@ -474,21 +480,22 @@ def predict_parts(
     sizes: pd.DataFrame,
     batch_size: int,
 ) -> Iterator[Part]:
-    """Predict images in the processes of an engine.
+    """Predict images in worker processes of this machine or a cluster.
 
     The batches hold the same images as those of ``model.predict``, so the tables are equal byte for
     byte.
 
     Args:
-        engine: Engine whose processes predict.
+        engine: Processes or machines that predict.
         model: The loaded model.
-        store: Pixels of the images.
+        store: Square images by image id.
         image_ids: Images to predict, in order.
         sizes: Size of the original images, with columns ``image_id, width, height`` in px.
         batch_size: Number of images predicted at a time.
 
     Returns:
-        Parts of the predictions in the order of the images, each with `sent_size` images.
+        Parts of the predictions in the order of the images. Each part has as many images as
+        `sent_size` says.
 
     Raises:
         InputError: A worker could not open the model or the store, or ended each time that it tried

@@ -45,7 +45,7 @@ _SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest 
 
 
 class OperatingPoint(NamedTuple):
-    """The decision of a run, or the reason why it has none.
+    """The stored decision of a run (threshold and other rules), or the reason why it has none.
 
     Attributes:
         decision: Decision that was chosen on validation images; None if the run cannot decide.
@@ -138,7 +138,10 @@ class Run:
 
     @property
     def decision_file(self) -> Path:
-        """Path of the file with the decision, which need not exist."""
+        """Path of the file that stores the decision: threshold, calibration and other rules.
+
+        The file need not exist.
+        """
         return validation_folder(self.folder) / "decisions" / f"{self.target.name}.json"
 
     @cached_property
@@ -155,7 +158,7 @@ class Run:
 
     @cached_property
     def operating_point(self) -> OperatingPoint:
-        """Decision and policy of the run, or the reason why it cannot decide."""
+        """Stored decision and policy of the run, or the reason why it cannot decide."""
         usual = self.wanted_policy or POLICIES[0]
         exported = is_export(self.folder)
         if not self.decision_file.is_file():
@@ -172,7 +175,10 @@ class Run:
 
     @property
     def triage(self) -> Triage | None:
-        """Rule of triage; None if the run was not tuned for triage or another policy decides."""
+        """Scores below and above which no reader needs to decide.
+
+        None if the run was not tuned for triage, or if another policy decides.
+        """
         decision = self.decision
         decides = decision is not None and self.policy in decision.options.triage
         return decision.triage if decision is not None and decides else None
@@ -187,7 +193,7 @@ class Run:
 
     @property
     def decision(self) -> Decision | None:
-        """Decision that was chosen on validation images; None if the run cannot decide."""
+        """Rules that validation images chose, such as thresholds; None if the run cannot decide."""
         return self.operating_point.decision
 
     @property
@@ -214,7 +220,8 @@ class Run:
     def map_levels(self) -> dict[float, float]:
         """Contours of a classifier's activation maps: raw map value by probability.
 
-        It is empty for a detector, and for a run without a decision.
+        A contour is drawn where a map has the raw value that belongs to a probability. The
+        dictionary is empty for a detector, and for a run without a decision.
         """
         if isinstance(self.model, ExportedModel):
             return dict(self.model.spec.map_levels)
@@ -345,6 +352,9 @@ class Run:
         """Yield the answer for each image when it is requested.
 
         The docstring of `predict` lists the forms in which an image may be given.
+
+        Args:
+            images: Images in any form that `predict` accepts.
         """
         for image in images:
             given = read_given(image)
@@ -365,8 +375,8 @@ class Run:
         and ``cxr compare`` give for the image, because the same code computes them.
 
         Args:
-            images: Name and decoded image of each.
-            of_files: Warnings of `file_warnings` for each image. None takes the names as paths, and
+            images: Name and decoded image of each image.
+            of_files: Warnings of `file_warnings` for each image; None takes the names as paths and
                 checks these files.
 
         Returns:
@@ -434,7 +444,11 @@ class Run:
         return self.guard.warnings(image, square, self.name, distance), distance
 
     def decided(self, part: Part) -> DecidedOutput:
-        """Return the decisions for all images of a part that did not fail."""
+        """Return the decisions for all images of a part on which the network did not fail.
+
+        Args:
+            part: Predictions of the run for some images.
+        """
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
         kind = {"system": self.name, "kind": self.model.kind}
         evidence = read_output(Predictions.from_part(kind, part), self.target, ran)
@@ -475,7 +489,7 @@ class Run:
             add(image_id, str(header["patient_id"]), header, [row], each)
 
     def log_row(self) -> dict[str, Any]:
-        """Return the row of the log for an image without an answer."""
+        """Return the row of the answer log for an image that this run could not answer for."""
         chosen = None if self.decision is None else self.decision.thresholds[self.policy].threshold
         return {
             "system": self.name,

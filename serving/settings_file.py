@@ -23,7 +23,14 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """Keys of the section ``[models]``: how runs predict in `cxr serve` and `cxr pacs`."""
+    """Keys of the section ``[models]``: how runs predict in `cxr serve` and `cxr pacs`.
+
+    Attributes:
+        policy: Name of the policy whose threshold decides; None takes ``max_f1``.
+        backend: Program that computes; None takes ``torch`` for a run. ``auto`` takes the fastest.
+        precision: Number format of the computation; None takes ``fp32`` for a run.
+        device: ``cpu`` for the processor, ``cuda`` for a GPU; ``auto`` takes a GPU if there is one.
+    """
 
     policy: str | None = Field(
         default=None, description="Operating point of the runs that decides; by default max_f1."
@@ -43,7 +50,20 @@ class ModelSection(_Section):
 
 
 class ServeSection(_Section):
-    """Keys of the section ``[serve]``, the limits of the server."""
+    """Keys of the section ``[serve]``, the limits of the server.
+
+    Attributes:
+        max_mib: Largest upload, MiB.
+        max_megapixels: Largest image, megapixels.
+        seconds: Time limit of a request, seconds.
+        queue: Number of images that may wait; further ones are refused with status 429.
+        batch_size: Number of images predicted at a time; None takes the number of the model.
+        workers: Number of processes that decode uploads.
+        rate: Requests a second that one client may send; 0 sets no limit.
+        strict: True to refuse an image with a warning (status 422) instead of answering.
+        examples: Folder of example images; None shows synthetic images.
+        allowed_hosts: Names by which clients may call the server, beside its address.
+    """
 
     max_mib: int = Field(default=64, ge=1, le=512, description="Largest upload, MiB.")
     max_megapixels: int = Field(default=100, ge=1, le=100, description="Largest image, megapixels.")
@@ -81,7 +101,18 @@ _Modality = Annotated[str, Field(pattern=r"^[A-Z0-9 _]{1,16}$")]
 
 
 class PacsSection(_Section):
-    """Keys of the section ``[pacs]``, which say how `cxr pacs` talks to the archive."""
+    """Keys of the section ``[pacs]``, which say how `cxr pacs` talks to the archive.
+
+    Attributes:
+        modalities: Modalities to fetch, as DICOM codes.
+        limit: Largest number of images to fetch in one search; None fetches all.
+        patience: Seconds for which an archive may not answer.
+        ae_title: AE title of this program as a sender.
+        callers: AE titles that may send images to this program; empty allows every sender.
+        tls_cert: PEM file with the key and certificate of this program; None for no TLS.
+        tls_ca: PEM file of the authority that signs certificates of DICOM peers.
+        strict: True to skip an image with a warning.
+    """
 
     modalities: list[_Modality] = Field(
         default=["CR", "DX"], min_length=1, description="Modalities to fetch, as DICOM codes."
@@ -112,6 +143,11 @@ class PacsSection(_Section):
 
 class SettingsFile(_Section):
     """The content of a settings file, one attribute for each section.
+
+    Attributes:
+        models: How runs predict in `cxr serve` and `cxr pacs`.
+        serve: Limits of the server.
+        pacs: How `cxr pacs` talks to the archive.
 
     Example:
         >>> SettingsFile().serve.max_mib

@@ -55,19 +55,30 @@ _BATCH_PIXELS = 8 * 224**2
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The model of a run, with the preprocessing of its input."""
+    """The model of a run, with the preprocessing of its input.
+
+    Attributes:
+        run: Run folder of the model.
+        model: Network in evaluation mode.
+        preprocess: Size and normalisation of the pixels that the network reads.
+        precision: Number format of the computation.
+        device: Device that computes, such as ``cpu``.
+        views: Versions of each image whose outputs are averaged, the plain image first. A single
+            view means no test-time augmentation.
+        maps: Method by which a classifier's activation maps are made, such as ``cam``.
+        names: Findings that are answered, by the name that the network learned. None answers for
+            all that it learned.
+    """
 
     backend: ClassVar = "torch"
 
     run: RunFolder
-    model: Detector | ImageClassifier  # in evaluation mode
-    # Size and normalisation it was trained with; without effect if the run reads given features.
+    model: Detector | ImageClassifier
     preprocess: Preprocess
-    precision: Precision  # what it computes in
-    device: str  # where it computes
-    views: tuple[View, ...] = (View(),)  # the plain one first; more are test-time augmentation
-    maps: str = "cam"  # how a classifier's maps are made
-    # findings it answers for, by the name that it learnt; None: all that it learnt
+    precision: Precision
+    device: str
+    views: tuple[View, ...] = (View(),)
+    maps: str = "cam"
     names: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:
@@ -119,21 +130,21 @@ class TrainedModel:
         """Return this model restricted to some findings, under the names of a data set.
 
         Args:
-            names: Name in the data set by name of the finding that the model learned.
+            names: For each finding that the model learned, its name in the data set.
         """
         require_names(names, self.learnt, self.run.folder)
         return replace(self, names=names)
 
     @cached_property
     def viewed(self) -> nn.Module:
-        """The network that predicts: with several views, one that joins them."""
+        """The network that predicts. With several views of an image it joins their outputs."""
         if len(self.views) < 2:
             return self.model
         return MultiViewDetector(cast("Detector", self.model), self.views)
 
     @property
     def tta(self) -> dict[str, Any] | None:
-        """Description of the test-time augmentation, for the record; None without one."""
+        """Description of the test-time augmentation, for ``predictions.json``; None without it."""
         if len(self.views) < 2:
             return None
         return {"views": [view.name for view in self.views], "joined_by": NAME, "iou": OVERLAP}
@@ -174,7 +185,7 @@ class TrainedModel:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings that the model answers for, under the names of the data set."""
+        """Findings that the model answers for, under the names that the data set uses."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     def inference_id(self) -> str:
@@ -260,7 +271,7 @@ class TrainedModel:
         """Predict images batch by batch, so that memory does not grow with their number.
 
         Args:
-            source: Pixels of the images. They are read ahead while the network computes.
+            source: Square images by image id. They are read ahead while the network computes.
             image_ids: Images to predict, in order.
             sizes: Size of the original images, with columns ``image_id, width, height`` in px.
             batch_size: Number of images that are predicted at a time.
@@ -323,7 +334,7 @@ def _with_size(holder: Any, side: int) -> Iterator[None]:
 
 
 class MultiViewDetector(nn.Module):
-    """A detector that predicts several views of an image and fuses their boxes.
+    """A detector that predicts an image several times, for example mirrored, and joins the boxes.
 
     It has the interface of a plain detector, so that `detection.detector.predict_boxes` and the
     measurements of time and operations accept it. `evaluation.systems.ensemble` fuses the boxes.
@@ -341,6 +352,9 @@ class MultiViewDetector(nn.Module):
         """Return the detections of each image, as `Detector` does in evaluation mode.
 
         An image has None if the output of a view is not finite.
+
+        Args:
+            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
         """
         size = images.shape[-1]
         failed = set()

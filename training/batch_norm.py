@@ -7,7 +7,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def has_live_batch_norm(model: nn.Module) -> bool:
-    """Return True if a model in training mode has batch norms that are not frozen.
+    """Return True if a model has batch norms that measure the batch, because they are not frozen.
+
+    Args:
+        model: Model in training mode.
 
     Example:
         >>> has_live_batch_norm(nn.Sequential(nn.BatchNorm2d(3)))

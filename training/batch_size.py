@@ -36,7 +36,7 @@ def largest_share(
     precision: Precision = "fp32",
     budget: int | None = None,
 ) -> int:
-    """Find the largest number of images, a power of two, that a training step can process.
+    """Find the largest number of images, a power of two, whose training step fits in memory.
 
     The memory is estimated from what two small batches store for the backward pass. On CUDA, steps
     are then tried from the estimated size on, until one runs out of memory. On a CPU no step is
@@ -44,7 +44,7 @@ def largest_share(
     the state of the random generators do not change.
 
     Args:
-        model: The model.
+        model: Network in training mode.
         make_batch: Function that makes a training batch of a given size.
         training_losses: Function that computes the losses of a model for a batch.
         limit: Largest size that is tried.
@@ -95,7 +95,7 @@ def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
 def estimate_memory(
     model: nn.Module, measure: Callable[[int], int], small: int, large: int
 ) -> Callable[[int], int]:
-    """Estimate the memory of a training step from what two batches store.
+    """Estimate how the memory of a training step grows with the batch size, from two batches.
 
     Args:
         model: The model.
@@ -203,9 +203,9 @@ def choose_batch_size(
     main memory has room for the batch, if the training runs on a CPU.
 
     Args:
-        settings: The configuration.
-        task: The training with its model and images.
-        hardware: Devices and number format.
+        settings: Configuration of the training, from its TOML file.
+        task: Network, images, losses and figures of the training.
+        hardware: Devices, number format and number of processes that load images.
         progress: Shows messages.
 
     Returns:
@@ -239,8 +239,8 @@ def with_batch_size(settings: Config, batch_size: int | str) -> Config:
     """Return a copy of a configuration with another batch size.
 
     Args:
-        settings: The configuration.
-        batch_size: Number of images, or ``auto``.
+        settings: Configuration of the training, from its TOML file.
+        batch_size: Number of images, or ``auto``, which searches the largest number that fits.
     """
     training = settings.training.model_copy(update={"batch_size": batch_size})
     return settings.model_copy(update={"training": training})
@@ -250,7 +250,7 @@ def too_large_error(settings: Config, fitting: int, problem: str = "") -> InputE
     """Return the error for a batch that is too large. Its message names settings that fit.
 
     Args:
-        settings: The configuration.
+        settings: Configuration of the training, from its TOML file.
         fitting: Number of images of a batch that fits; 0 if not even one does.
         problem: Verb phrase on what the configured batch does, such as ``needs 9 GB``.
     """
@@ -269,12 +269,12 @@ def too_large_error(settings: Config, fitting: int, problem: str = "") -> InputE
 
 
 def largest_batch(settings: Config, task: TrainingTask, hardware: Hardware, most: int) -> int:
-    """Return the largest number of images of a whole batch that fits, equally many on each device.
+    """Return the largest batch size that fits in memory, with equally many images on each device.
 
     Args:
-        settings: The configuration.
-        task: The training with its model and images.
-        hardware: Devices and number format.
+        settings: Configuration of the training, from its TOML file.
+        task: Network, images, losses and figures of the training.
+        hardware: Devices, number format and number of processes that load images.
         most: Largest number that is tried.
     """
     share = largest_share(
@@ -293,10 +293,10 @@ def first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -
     """Read a training batch of a given size, as training reads it.
 
     Args:
-        task: The training with its images.
+        task: Network, images, losses and figures of the training.
         size: Number of images.
         seed: Random seed of the order of the images.
-        weights: Weights of the images in the draw; None draws each once.
+        weights: Weights of the images in random draws with replacement; None draws each image once.
     """
     sampler = SeededSampler(len(task.train), seed=seed, weights=weights)
     return require_loaded(next(iter(BatchLoader(task.train, task.collate, size, sampler))))

@@ -24,14 +24,24 @@ _LABEL_OF_STATE = {"present": 1.0, "absent": 0.0}
 
 
 class ScoredBatch(NamedTuple):
-    """Scores and labels of a validation batch."""
+    """Scores and labels of a validation batch.
 
-    scores: np.ndarray  # float64 (B, K), in [0, 1]
-    targets: np.ndarray  # float32 (B, K): 1 present, 0 absent, NaN unknown
+    B is the number of images, K the number of findings.
+
+    Attributes:
+        scores: Score of each image and finding in [0, 1], float64 (B, K).
+        targets: Label of each image and finding, float32 (B, K): 1 present, 0 absent, NaN unknown.
+    """
+
+    scores: np.ndarray
+    targets: np.ndarray
 
 
 class ClassifierTask(TrainingTask):
-    """The training of a classifier on the images whose label is known."""
+    """Images, loss and figures for the training of a classifier.
+
+    Images without a known label are left out.
+    """
 
     def __init__(
         self,
@@ -69,7 +79,7 @@ class ClassifierTask(TrainingTask):
             batch: Training batch.
 
         Returns:
-            Scalar loss by name.
+            The scalar loss, under its name.
         """
         # A trial copy of the model must not fill the features of the model itself.
         features = self._train_features if model is self.model else None
@@ -78,7 +88,13 @@ class ClassifierTask(TrainingTask):
         )
 
     def loss_weight(self, batch: LabelBatch) -> float:
-        """Return the number of images with known labels; an image with half of them counts 0.5."""
+        """Return the number of images that count in the loss of a batch.
+
+        An image counts as the share of its findings that have a known label, for example 0.5.
+
+        Args:
+            batch: Training or validation batch.
+        """
         return float(batch.targets.isfinite().sum()) / len(self.findings)
 
     def validation_step(
@@ -97,11 +113,27 @@ class ClassifierTask(TrainingTask):
         return losses, ScoredBatch(scores.cpu().numpy(), batch.targets.numpy())
 
     def validation_metrics(self, outputs: list[ScoredBatch]) -> dict[str, float]:
-        """Compute AUROC and average precision of all validation images with `score_metrics`."""
+        """Compute AUROC and average precision of all validation images with `score_metrics`.
+
+        Args:
+            outputs: Scores and labels of all validation batches.
+
+        Returns:
+            Figures by name.
+        """
         return score_metrics(outputs)
 
     def describe(self, batch: LabelBatch) -> tuple[list[str], None]:
-        """Return one caption for each image of a batch, with the labels of at most two findings."""
+        """Return a caption for each image of a training batch, for the picture of the batch.
+
+        The caption has the labels of at most two findings.
+
+        Args:
+            batch: A training batch of B images.
+
+        Returns:
+            One caption for each image, and None, because a classifier learns no boxes.
+        """
         states = {1.0: "present", 0.0: "absent"}
         captions = []
         for image_id, targets in zip(batch.image_ids, batch.targets.tolist(), strict=True):

@@ -17,10 +17,16 @@ _WARM_UP = 3  # runs before the first timed one
 
 
 class ParameterCounts(NamedTuple):
-    """Numbers of the parameters of a model."""
+    """Numbers of the parameters of a model.
+
+    Attributes:
+        total: Number of all parameters.
+        trainable: Number of parameters that the optimiser changes. Frozen batch norms have no
+            parameters at all.
+    """
 
     total: int
-    trainable: int  # that learn; frozen batch norm has no parameters at all
+    trainable: int
 
 
 def count_parameters(model: nn.Module) -> ParameterCounts:
@@ -143,7 +149,11 @@ def _to_cpu(output: object) -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """Return the model name of a device, such as ``AMD EPYC 9654, 2 threads``, or its kind."""
+    """Return the model name of a device, such as ``AMD EPYC 9654, 2 threads``, or its kind.
+
+    Args:
+        device: Device of torch.
+    """
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     if device.type != "cpu":

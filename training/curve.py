@@ -49,14 +49,23 @@ _SETTING_NAMES = {
 
 @dataclass(frozen=True)
 class CurveRun:
-    """One training of a curve."""
+    """One training of a learning curve: one kind of model on a share of the patients.
+
+    Attributes:
+        model: Kind of the model.
+        split: Split whose test images evaluate the model.
+        part: Split of the training, which has a share of the training patients of `split`.
+        share: Share of the patients, in (0, 1].
+        seed: Random seed of the draw of the patients and of the weights.
+        folder: Run folder of the training; its log lies beside it.
+    """
 
     model: ModelKind
-    split: str  # the split whose test images evaluate it
-    part: str  # the split whose images it uses, which has a share of the other
-    share: float  # share of the patients
-    seed: int  # seed of the part and of the weights
-    folder: Path  # its run folder, beside which its log lies
+    split: str
+    part: str
+    share: float
+    seed: int
+    folder: Path
 
     @property
     def predictions(self) -> Path:
@@ -65,7 +74,7 @@ class CurveRun:
 
     @property
     def title(self) -> str:
-        """Name of the training, for messages."""
+        """Name of the training for messages, with model, share and seed."""
         return f"{self.model}, {self.share:.4g} of {self.split}, seed {self.seed}"
 
     @property
@@ -81,20 +90,33 @@ class CurveRun:
 
 @dataclass(frozen=True)
 class CurvePlan:
-    """All trainings of a curve."""
+    """All trainings of a learning curve: both kinds of models on growing shares of the patients.
 
-    folder: Path  # folder of the curve
-    data: Path  # folder of the data set
-    detector: DetectorConfig  # configuration of the detector
-    classifier: ClassifierConfig  # configuration of the classifier
-    shares: Sequence[float]  # shares of the annotated patients, ascending
-    seeds: Sequence[int]  # from 0
-    parts: Mapping[tuple[str, float, int], str]  # split's name by split, share and seed
-    mixed: bool  # True if the mixed model is trained, too
-    equal: Literal["steps", "epochs"]  # what all shares have the same number of
+    Attributes:
+        folder: Folder of the curve.
+        data: Folder of the data set.
+        detector: Configuration of the detector.
+        classifier: Configuration of the classifier.
+        shares: Shares of the annotated patients, ascending, in (0, 1].
+        seeds: Random seeds, from 0.
+        parts: Name of the split with a share of the patients, by split, share and seed.
+        mixed: True if the mixed model is trained, too: a detector that starts from the weights of
+            the classifier.
+        equal: Whether all shares have the same number of ``steps`` or of ``epochs``.
+    """
+
+    folder: Path
+    data: Path
+    detector: DetectorConfig
+    classifier: ClassifierConfig
+    shares: Sequence[float]
+    seeds: Sequence[int]
+    parts: Mapping[tuple[str, float, int], str]
+    mixed: bool
+    equal: Literal["steps", "epochs"]
 
     def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
-        """Return the settings that must be unchanged when another call continues the curve.
+        """Return the settings that a later call must not change when it continues the curve.
 
         Args:
             dataset: Data set of the curve.
@@ -115,7 +137,7 @@ class CurvePlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """Return the record of the curve that was started in the folder; None if there is none.
+        """Return what the folder records of a curve that an earlier call began; None if nothing.
 
         A later call may add seeds and the mixed model, but must not change other settings.
 
@@ -147,16 +169,23 @@ class CurvePlan:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits, whose test images differ."""
+        """Names of the splits on whose test images the models are evaluated, such as folds."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
     @property
     def models(self) -> list[ModelKind]:
-        """Kinds of models that are trained."""
+        """Kinds of the models that are trained: detector, classifier and, if wanted, mixed."""
         return [model for model in MODELS if self.runs(model)]
 
     def runs(self, model: ModelKind) -> list[CurveRun]:
-        """Return the trainings of a model. There is no mixed training for the largest share."""
+        """Return the trainings of one kind of model: one for each split, share and seed.
+
+        There is no training of the mixed model (a detector that starts from the classifier's
+        weights) for the largest share.
+
+        Args:
+            model: Kind of the model.
+        """
         runs = []
         for split, share, seed in self.parts:
             if model == "mixed" and (not self.mixed or share == max(self.shares)):
@@ -172,6 +201,9 @@ class CurvePlan:
         """Return the configuration of a training.
 
         For equal numbers of steps, a training on a small share has more epochs.
+
+        Args:
+            run: Training of the curve.
         """
         base = self.classifier if run.model == "classifier" else self.detector
         training = base.training
@@ -194,7 +226,11 @@ class CurvePlan:
         return base.model_copy(update=changes)
 
     def write_config(self, run: CurveRun) -> Path:
-        """Write the configuration of a training beside its folder, and return its file."""
+        """Write the configuration of a training beside its run folder, and return the file's path.
+
+        Args:
+            run: Training of the curve.
+        """
         file = make_folder(run.folder.parent) / f"{run.folder.name}.toml"
         write_text(file, dump_config(self.config(run)))
         return file
@@ -285,7 +321,7 @@ def add_parts(
         target: Target that both models learn.
         splits: Splits whose test images evaluate the models.
         shares: Shares of the patients, in (0, 1].
-        seeds: Random seeds of the draws.
+        seeds: Random seeds, one for each draw.
 
     Returns:
         Name of the new split, by split, share and seed.

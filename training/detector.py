@@ -51,7 +51,10 @@ class _DetectedBatch(NamedTuple):
 
 
 class DetectorTask(TrainingTask):
-    """The training of a detector, on images whose lesions all have a box or that have none."""
+    """Images, losses and figures for the training of a detector.
+
+    The images are those whose lesions all have a box, and those without a lesion.
+    """
 
     def __init__(
         self,
@@ -100,7 +103,11 @@ class DetectorTask(TrainingTask):
         return training_losses(model, batch)
 
     def loss_weight(self, batch: LesionBatch) -> float:
-        """Return the number of images of a batch; the losses are means over the images."""
+        """Return the number of images of a batch, by which its losses count (they are means).
+
+        Args:
+            batch: Training or validation batch.
+        """
         return len(batch)
 
     def validation_step(
@@ -124,15 +131,26 @@ class DetectorTask(TrainingTask):
         return losses, _DetectedBatch(ids, _box_table(ids, detected), _box_table(ids, true))
 
     def validation_metrics(self, outputs: list[_DetectedBatch]) -> dict[str, float]:
-        """Compute the detection figures of an epoch, and add the numbers of its training boxes."""
+        """Compute the detection figures of an epoch, and add how many training boxes were dropped.
+
+        Args:
+            outputs: Predicted and true boxes of all validation batches.
+
+        Returns:
+            Figures by name.
+        """
         counts = {} if self._box_counts is None else self._box_counts.joined
         return {**_detection_metrics(outputs), **counts}
 
     def describe(self, batch: LesionBatch) -> tuple[list[str], list[np.ndarray]]:
-        """Return a caption and the boxes of each image, for the picture of a batch.
+        """Return a caption and the true boxes of each image of a training batch, for its picture.
+
+        Args:
+            batch: A training batch of B images.
 
         Returns:
-            One caption for each image, and its boxes (N, 4) xyxy in pixel-store coordinates.
+            One caption for each image, and the boxes of each image, (N, 4) xyxy in px of the
+            batch's images.
         """
         boxes = [image_boxes.numpy() for image_boxes in batch.boxes]
         captions = []
@@ -142,7 +160,11 @@ class DetectorTask(TrainingTask):
         return captions, boxes
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Return the numbers of dropped boxes of all epochs; None without augmentation."""
+        """Return the numbers of dropped boxes of all epochs; None without augmentation.
+
+        Args:
+            history: One row of figures for each epoch.
+        """
         if self._box_counts is None:
             return None
         totals = {

@@ -18,15 +18,18 @@ class WeightAverage(WeightAveraging):
 
     @property
     def state_key(self) -> str:
-        """Name under which checkpoints store the state of the average, as in earlier versions."""
+        """Key under which a checkpoint file stores the averaged weights.
+
+        The key is the same as in earlier versions, so that their checkpoints can be read.
+        """
         return "_Averaging"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Create the average on the device of the model.
 
         Args:
-            trainer: Lightning's trainer.
-            pl_module: Training loop with the model.
+            trainer: Lightning's trainer, which runs the training.
+            pl_module: Lightning's module, which holds the model and the task.
             stage: Stage of Lightning, such as ``fit``.
         """
         self._average_model = RampedAverage(pl_module, self._decay)
@@ -57,7 +60,11 @@ class RampedAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Update the average in place with the present weights of the model."""
+        """Update the average in place with the present weights of the model.
+
+        Args:
+            model: Model that is being trained.
+        """
         n = float(self.n_averaged)
         # The first update copies the model.
         share = 1 - min(self._decay, (1 + n) / (10 + n)) if n else 1.0

@@ -50,7 +50,9 @@ Metrics = Callable[[list[Any]], dict[str, float]]
 
 
 def best_row(history: Sequence[Row], monitor: str, mode: Mode) -> Row:
-    """Return the epoch with the best value of the monitored figure; the first one of equals.
+    """Return the row of the epoch with the best value of the monitored figure.
+
+    Among equally good epochs the first one counts.
 
     Args:
         history: One row of figures for each epoch.
@@ -115,7 +117,11 @@ class EpochRecord(Callback):
         return {"history": self.history, "usual_loss": self._usual}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the history of the training that is resumed."""
+        """Restore the history of the training that is resumed.
+
+        Args:
+            state_dict: Result of `state_dict` in an earlier process.
+        """
         self.history = state_dict["history"]
         self._usual = state_dict["usual_loss"]
 
@@ -123,19 +129,19 @@ class EpochRecord(Callback):
         """Log earlier epochs, and stop at once if the resumed training had stopped early.
 
         Args:
-            trainer: Lightning's trainer.
-            pl_module: Training loop with the model.
+            trainer: Lightning's trainer, which runs the training.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         self._progress(len(self.history) * _batches_per_epoch(trainer))
         trainer.should_stop = self._has_stalled()
         log_start(trainer.loggers, tomllib.loads(self._run.config), self.history)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the timers and sums of an epoch.
+        """Reset the timers and the sums of losses for a new epoch.
 
         Args:
-            trainer: Lightning's trainer.
-            pl_module: Training loop with the model.
+            trainer: Lightning's trainer, which runs the training.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         self._start_time = time.perf_counter()
         self._start_processor_time = time.process_time()
@@ -149,8 +155,8 @@ class EpochRecord(Callback):
         """Store the losses of a training batch.
 
         Args:
-            trainer: Lightning's trainer.
-            pl_module: Training loop with the model.
+            trainer: Lightning's trainer, which runs the training.
+            pl_module: Lightning's module, which holds the model and the task.
             outputs: Output of `Loop.training_step`.
             batch: Training batch.
             batch_idx: Number of the batch in the epoch, from 0.
@@ -159,11 +165,11 @@ class EpochRecord(Callback):
         self._progress(1)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the time at which the training part of the epoch ended.
+        """Note the time at which the training part of the epoch ended and validation begins.
 
         Args:
-            trainer: Lightning's trainer.
-            pl_module: Training loop with the model.
+            trainer: Lightning's trainer, which runs the training.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         self._trained_time = time.perf_counter()
 
@@ -179,8 +185,8 @@ class EpochRecord(Callback):
         """Store the losses and the output of a validation batch.
 
         Args:
-            trainer: Lightning's trainer.
-            pl_module: Training loop with the model.
+            trainer: Lightning's trainer, which runs the training.
+            pl_module: Lightning's module, which holds the model and the task.
             outputs: Output of `Loop.validation_step`.
             batch: Validation batch.
             batch_idx: Number of the batch in the epoch, from 0.
@@ -193,12 +199,12 @@ class EpochRecord(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the figures of the epoch, and write its weights if they are the best so far.
 
-        With several processes, the figures are of the batches of all of them. If the training
-        averages weights, the averaged weights are written.
+        If several processes train together, the figures are computed from the batches of all
+        processes. If the training averages weights, the averaged weights are written.
 
         Args:
-            trainer: Lightning's trainer.
-            pl_module: Training loop with the model.
+            trainer: Lightning's trainer, which runs the training.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         share = _EpochShare(
             _Means(self._train_batches),
@@ -235,8 +241,8 @@ class EpochRecord(Callback):
         checkpoint does not include the writing itself; the time in the history does.
 
         Args:
-            trainer: Lightning's trainer.
-            pl_module: Training loop with the model.
+            trainer: Lightning's trainer, which runs the training.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         row = self.history[-1]
         self._add_times(row)
@@ -288,7 +294,7 @@ class EpochRecord(Callback):
         )
 
     def advice(self) -> str:
-        """Return advice for a training that cannot continue with its settings."""
+        """Return advice on settings for a training whose loss is no longer finite."""
         lower = "lower training.learning_rate, or set training.clip"
         if not self.history:
             return f"{lower}, and choose another --out (no epoch was good)"

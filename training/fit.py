@@ -158,12 +158,20 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class FitResult:
-    """Result of a training: the best epoch, its monitored figure, and the history."""
+    """Result of a training: the best epoch, its monitored figure, and the history.
 
-    best_epoch: int  # epoch whose weights were kept, from 1
-    best_value: float  # the monitored figure of that epoch
-    history: list[Row]  # one row per epoch, as in `metrics.csv`
-    stopped_early: bool  # True if it ended before its last epoch for lack of improvement
+    Attributes:
+        best_epoch: Epoch whose weights were kept, from 1.
+        best_value: Monitored figure of that epoch.
+        history: One row for each epoch, as in ``metrics.csv``.
+        stopped_early: True if the training ended before its last epoch because the figure did not
+            improve.
+    """
+
+    best_epoch: int
+    best_value: float
+    history: list[Row]
+    stopped_early: bool
 
 
 @contextmanager
@@ -223,7 +231,7 @@ def fit(  # noqa: PLR0913 - hooks of one training
     each process on CPUs.
 
     Args:
-        task: The model with its images and losses.
+        task: Network, images, losses and figures of the training.
         settings: Epochs, optimiser, learning rate, and the figure that picks the best epoch.
         train_loader: Batches of the training images.
         val_loader: Batches of the validation images.
@@ -231,10 +239,10 @@ def fit(  # noqa: PLR0913 - hooks of one training
         precision: ``fp32``, or ``bf16`` or ``fp16`` by autocast, with weights in float32.
         resume: True continues from the checkpoint of the run folder, if there is one.
         accelerator: ``cpu`` or ``cuda``.
-        rank: Number of this process among several; None if it trains alone.
+        rank: This process among several that train together; None if it trains alone.
         loggers: Loggers of Lightning, from `build_loggers`.
-        progress: Function that is called with the number of batches done, in training and
-            validation.
+        progress: Function that is called with the number of batches finished since its last call,
+            in training and validation.
         on_epoch: Function that is called with the figures of each epoch.
 
     Returns:

@@ -23,29 +23,29 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Hardware(NamedTuple):
-    """Devices of a training.
+    """Devices, number format and loading processes of a training.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
         devices: Number of GPUs or processes that share a batch.
         precision: Number format of the computation.
-        loaders: Number of processes that load images for each device; 0 loads in the training
+        loaders: Number of processes that load images for each device; 0 loads them in the training
             process.
     """
 
     device: Literal["cpu", "cuda"]
     devices: int
     precision: Precision
-    loaders: int = 0  # processes that load for a device; with 0 the training process loads
+    loaders: int = 0
 
     def with_loaders(self, settings: Config, shared_by: int) -> Hardware:
-        """Return the same hardware with the number of loading processes from ``training.workers``.
+        """Return the same hardware with the number of processes that load images.
 
         ``auto`` means 0 on a CPU, where all cores compute. For a GPU it means one for each core of
         the GPU's share, if shared memory has room for two batches of each process.
 
         Args:
-            settings: The configuration.
+            settings: Configuration, of which the key ``training.workers`` is used.
             shared_by: Number of training processes on this machine.
         """
         training = settings.training

@@ -27,6 +27,9 @@ _CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an exception means that memory ran out, on a CPU or a GPU.
 
+    Args:
+        error: The exception.
+
     Example:
         >>> is_out_of_memory(MemoryError())
         True
@@ -42,9 +45,12 @@ class Unreadable:
 
     It is returned as a value, because the message of an exception from a worker process would have
     many lines.
+
+    Attributes:
+        reason: One line that names the images.
     """
 
-    reason: str  # one line that names the images
+    reason: str
 
 
 class NamedRows(Dataset[Any]):
@@ -74,7 +80,11 @@ class NamedRows(Dataset[Any]):
             return Unreadable(f"image {image_id}: cannot be loaded ({_first_line(error)})")
 
     def batch(self, samples: Sequence[Any]) -> Any:
-        """Join samples into a batch; return an `Unreadable` if this fails."""
+        """Join samples into a batch; return an `Unreadable` if this fails.
+
+        Args:
+            samples: Samples of the data set.
+        """
         for sample in samples:
             if isinstance(sample, Unreadable):
                 return sample
@@ -174,7 +184,10 @@ def _send(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def require_loaded(batch: Any) -> Any:
-    """Return a batch that was loaded.
+    """Return a batch; raise an error that names the images if it could not be loaded.
+
+    Args:
+        batch: A batch, or an `Unreadable` with the reason.
 
     Raises:
         InputError: The batch could not be loaded; the message names its images.

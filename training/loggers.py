@@ -28,6 +28,9 @@ _NOT_METRICS = (  # columns of an epoch that do not measure the model
 def metrics_of(row: dict[str, Any]) -> dict[str, float]:
     """Return the figures of an epoch that measure the model, without losses and times.
 
+    Args:
+        row: All figures of the epoch by name.
+
     Example:
         >>> metrics_of({"epoch": 1, "train_loss": 0.7, "auroc": 0.8, "seconds": 3.0})
         {'auroc': 0.8}

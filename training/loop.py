@@ -22,7 +22,9 @@ from cxr_compare.training.task import TrainingTask
 
 
 class Loop(LightningModule):
-    """A training task with its optimiser. It refuses losses and gradients that are not finite.
+    """Lightning's module for a training task with its optimiser.
+
+    Losses and gradients that are not finite raise an error.
 
     The gradient of a step is that of the mean over all images of the step, even if the images are
     divided among several processes and batches: each part is weighted by its number of images.
@@ -211,7 +213,7 @@ class Loop(LightningModule):
 
 
 class SentNumbers:
-    """Scalars by name that are being copied to main memory while the GPU continues to compute.
+    """Numbers by name that are copied from the GPU to main memory while the GPU goes on computing.
 
     Args:
         numbers: Scalar tensors on the device, by name.

@@ -92,7 +92,7 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_architecture(model: nn.Module, folder: Path) -> None:
-    """Write the architecture of a model without its weights.
+    """Write how a network is built (its architecture) into the folder of a run, without weights.
 
     Args:
         model: Model with an attribute ``architecture``.
@@ -102,9 +102,13 @@ def save_architecture(model: nn.Module, folder: Path) -> None:
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:
-    """Read the architecture of a run's model: ``kind``, ``name`` and ``arguments`` of its builder.
+    """Read from a run how its network is built: ``kind``, ``name`` and ``arguments``.
 
-    Names of earlier versions of the program are translated into present ones.
+    A run stores them so that the same network can be built again. Names of earlier versions of the
+    program are translated into present ones.
+
+    Args:
+        folder: Folder of the run.
 
     Raises:
         InputError: The file is missing or damaged.
@@ -181,6 +185,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     The file may be ``.safetensors``, or ``.pth``, ``.pt`` or ``.ckpt`` of PyTorch. The state
     dictionary may be nested under ``state_dict``, ``model`` or ``model_state_dict``.
+
+    Args:
+        path: Path of the file.
 
     Raises:
         InputError: The file is missing, damaged, or contains something else.

@@ -27,6 +27,9 @@ _PLATEAU_PATIENCE = 3  # epochs without improvement before ``plateau`` falls
 def monitor_mode(monitor: str) -> Mode:
     """Return ``min`` if a small value of the monitored figure is good, else ``max``.
 
+    Args:
+        monitor: Name of the monitored figure, such as ``auroc`` or ``val_loss``.
+
     Example:
         >>> monitor_mode("val_loss"), monitor_mode("auroc")
         ('min', 'max')

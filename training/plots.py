@@ -118,7 +118,7 @@ def draw_batch(
         images: Images, uint8 ``(B, S, S)``.
         captions: One caption for each image, which is drawn above it.
         path: PNG file to write.
-        boxes: Boxes of each image, ``(N, 4)`` xyxy in pixel-store coordinates; None for a
+        boxes: Boxes of each image, ``(N, 4)`` xyxy in px of the resized square image; None for a
             classifier.
     """
     n_images = min(len(images), _MOST_IMAGES)

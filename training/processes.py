@@ -34,6 +34,9 @@ GRACE = 6.0  # s
 def is_lost_process(error: BaseException) -> bool:
     """Return True if an error means that another process of the training no longer answers.
 
+    Args:
+        error: The exception.
+
     Example:
         >>> is_lost_process(RuntimeError("[/gloo/pair.cc:534] Connection closed by peer [::1]"))
         True
@@ -48,9 +51,10 @@ def is_lost_process(error: BaseException) -> bool:
 
 
 class Processes:
-    """The connected processes of one training. Each process makes one such object.
+    """Communication between the processes of one training, seen from one of them.
 
-    A process that trains alone has rank None; its methods then only call the given function.
+    Each process makes one such object. A process that trains alone has rank None; its methods then
+    only call the given function.
 
     Args:
         rank: Rank of this process; None if it trains alone.
@@ -139,6 +143,9 @@ class Processes:
 
     def first(self, work: Callable[[], Value]) -> Value | None:
         """Call a function in the first process while the others wait. See `agree` for errors.
+
+        Args:
+            work: Function that only the first process calls.
 
         Returns:
             The value of the function in the first process, None in the others.
@@ -234,7 +241,11 @@ def gather(value: Value) -> list[Value]:
 
 
 def reduce_over_processes(values: Tensor) -> Tensor:
-    """Return the sum of a CPU tensor over all processes. All processes must call this function."""
+    """Return the sum of a CPU tensor over all processes. All processes must call this function.
+
+    Args:
+        values: Tensor of this process, on the CPU.
+    """
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):

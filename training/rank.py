@@ -21,7 +21,7 @@ _N_PORTS = 10_000
 
 @dataclass(frozen=True)
 class Rank:
-    """One process among those of a training.
+    """Number and address of one process among those that train together.
 
     Attributes:
         rank: Number of this process among all, from 0. The first one writes files and messages.
@@ -52,6 +52,9 @@ class Rank:
         job. The function reads SLURM's variables of the job step, not those of the job (which
         Lightning reads): a batch script without ``srun`` is one process, even in a job of several
         tasks.
+
+        Args:
+            environment: Environment variables by name.
 
         Raises:
             InputError: A variable is missing or no number, or the ranks contradict each other.

@@ -74,16 +74,16 @@ class Request:
 
     @property
     def split(self) -> str:
-        """Name of the split whose images are used."""
+        """Name of the split that says which images are for training and which for validation."""
         return self.settings.data.split
 
     @property
     def target(self) -> Target:
-        """Target that is learned."""
+        """Target, with its findings, that the model learns."""
         return self.dataset.target(self.settings.data.target, option="--set data.target=NAME")
 
     def origin(self) -> dict[str, Any]:
-        """Return the facts that must be unchanged when a training is resumed, and its name."""
+        """Return facts that must stay unchanged if a training is resumed, and the run's name."""
         target = self.target
         ids = self.dataset.ids
         self.dataset.split(self.split)  # refuses a name that it does not have
@@ -144,7 +144,10 @@ class Request:
             )
 
     def audit_errors(self, progress: Progress) -> list[str]:
-        """Return the errors of the audit that the training ignores.
+        """Return messages of the errors that the audit found and that the training ignores.
+
+        Args:
+            progress: Shows messages.
 
         Raises:
             InputError: There are errors, and `despite_audit` is False.
@@ -203,6 +206,9 @@ _PACKAGES = {  # packages that each logger imports, from its pip extra
 
 def require_loggers(names: Sequence[str]) -> None:
     """Check that the packages of the loggers are installed, before the training starts.
+
+    Args:
+        names: Names of the loggers.
 
     Raises:
         InputError: A package is missing; the message names the pip extra.

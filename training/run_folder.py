@@ -94,6 +94,9 @@ class RunFolder:
     def require_free(folder: str | Path) -> None:
         """Check that a folder is new or empty.
 
+        Args:
+            folder: Path of the folder.
+
         Raises:
             InputError: The folder holds a run, or anything else.
         """
@@ -108,13 +111,20 @@ class RunFolder:
 
     @classmethod
     def started_in(cls, folder: str | Path) -> RunFolder | None:
-        """Return the run that was started in a folder, complete or not; None if there is none."""
+        """Return the run that was started in a folder, complete or not; None if there is none.
+
+        Args:
+            folder: Path of the folder.
+        """
         folder = Path(folder)
         return cls(folder) if (folder / _CONFIG).is_file() else None
 
     @classmethod
     def open(cls, folder: str | Path) -> RunFolder:
         """Open a complete run.
+
+        Args:
+            folder: Path of the folder.
 
         Raises:
             InputError: There is no run, or its training has not ended.
@@ -139,16 +149,20 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the files from which a training is resumed."""
+        """Folder of the checkpoint files, from which an interrupted training is resumed."""
         return self.folder / "checkpoints"
 
     @property
     def last_checkpoint(self) -> Path:
-        """Checkpoint of the last complete epoch."""
+        """Path of the checkpoint of the last complete epoch."""
         return self.checkpoints / "last.ckpt"
 
     def best_weights(self, epoch: int) -> Path:
-        """Return the path of the weights of an epoch that was the best so far."""
+        """Return the path of the weights of an epoch that was the best so far.
+
+        Args:
+            epoch: Number of the epoch, from 1.
+        """
         return self.checkpoints / f"best-{epoch:04d}.safetensors"
 
     def write_best(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
@@ -163,21 +177,28 @@ class RunFolder:
 
     @property
     def validation(self) -> Path:
-        """Folder with the predictions of the validation images, and the decision chosen on them."""
+        """Folder with predictions of the validation images, and the decision chosen on them.
+
+        A decision consists of thresholds, calibration and other rules.
+        """
         return self.folder / "validation"
 
     def decision_file(self, target: str) -> Path:
-        """Return the path of the decision for a target, by which single images are answered."""
+        """Return the path of the stored decision for a target: threshold, calibration and rules.
+
+        Args:
+            target: Name of the target.
+        """
         return self.validation / "decisions" / f"{target}.json"
 
     @property
     def config_file(self) -> Path:
-        """Path of the complete configuration."""
+        """Path of the file with the complete configuration of the training."""
         return self.folder / _CONFIG
 
     @property
     def config(self) -> str:
-        """Complete configuration in TOML."""
+        """Complete configuration of the training as TOML text."""
         require_unchanged(self.config_file, "config")
         try:
             return self.config_file.read_text(encoding="utf-8")
@@ -186,17 +207,20 @@ class RunFolder:
 
     @property
     def started(self) -> dict[str, Any]:
-        """Facts that were recorded at the start of the training."""
+        """Facts that were recorded at the start of the training, such as ids of the data set."""
         return read_json(self.folder / _STARTED, "started_run")
 
     @property
     def info(self) -> dict[str, Any]:
-        """Facts that were recorded at the end of the training."""
+        """Content of ``run.json``: facts about the finished training, such as its best epoch."""
         return read_json(self.folder / _RUN, "run")
 
     @property
     def seen(self) -> pd.DataFrame:
-        """Table of the images that the training used to learn or select, with `FINGERPRINTS`."""
+        """Table of the images that the training learned from or selected its weights with.
+
+        The columns `FINGERPRINTS` recognise copies of these images.
+        """
         return read_table(self.folder / "seen.parquet", "seen")
 
     @property
@@ -215,7 +239,11 @@ class RunFolder:
         return bool(len(is_synthetic)) and bool(is_synthetic.all())
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write `metrics.csv`, with one row for each epoch."""
+        """Write `metrics.csv`, with one row for each epoch.
+
+        Args:
+            rows: Figures of each epoch, by column.
+        """
         write_csv(pd.DataFrame(list(rows)), self.folder / "metrics.csv", float_format="%.6g")
 
     def complete(self, payload: dict[str, Any]) -> None:

@@ -53,7 +53,11 @@ class SeededSampler(Sampler[tuple[int, int]]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the epoch that the next iteration draws; Lightning calls this."""
+        """Set the number of the epoch that the next iteration draws; Lightning calls this.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
         self._epoch = epoch
 
     def ends_with_spare(self) -> bool:

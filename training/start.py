@@ -35,7 +35,13 @@ from cxr_compare.training.task import ModelTask, TrainingTask
 
 
 class PreparedTraining(NamedTuple):
-    """A training that can begin: its folder exists, and its batch size is a number."""
+    """A training that can begin: its folder exists, and its batch size is a number.
+
+    Attributes:
+        settings: Configuration, whose batch size is a number.
+        task: Network, images, losses and figures of the training.
+        run: Run folder.
+    """
 
     settings: Config
     task: ModelTask
@@ -119,10 +125,10 @@ def _require_weights(settings: Config) -> None:
 
 
 def join_training(request: Request, progress: Progress) -> PreparedTraining | None:
-    """Open the training that the first process has started.
+    """Open the training that the first of several processes has started.
 
     Args:
-        request: The request that the first process got as well.
+        request: Configuration, data set and folder, the same as in the first process.
         progress: Shows messages and the progress.
 
     Returns:
@@ -168,7 +174,7 @@ def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool
 
 
 def with_loading_of(settings: Config, before: Config) -> Config:
-    """Return the configuration of a run, with new values for settings that may change on resuming.
+    """Return a run's configuration with those new settings that may change when it is resumed.
 
     These settings are the number of loading processes, and the batch size if a step still has the
     same number of images.

@@ -22,9 +22,13 @@ PUBLISHED_WEIGHTS = ("imagenet", "coco")
 
 @dataclass(frozen=True)
 class StartWeights(Checkpoint):
-    """Weights from a file or a run, with all images that the run has used."""
+    """Weights from a file or a run, with all images that the run has used.
 
-    run: RunFolder | None = None  # the run that made them; None for a file from elsewhere
+    Attributes:
+        run: Run that made the weights; None for a file from elsewhere.
+    """
+
+    run: RunFolder | None = None
 
     @classmethod
     def open(cls, weights: str) -> StartWeights | None:
@@ -63,17 +67,25 @@ class StartWeights(Checkpoint):
 
     @property
     def pixels(self) -> Preprocess | None:
-        """Size and normalisation of the images that the run learned from; None if unknown."""
+        """Size and normalisation of the images that the initial weights learned from.
+
+        None if they are unknown.
+        """
         return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
 
     @property
     def normalisation(self) -> dict[str, float]:
-        """Mean and standard deviation of the pixels in the weights' training; empty if unknown."""
+        """Mean and standard deviation of the pixels that the initial weights learned from.
+
+        Empty if they are unknown.
+        """
         known = self.pixels or self.public
         return {} if known is None else {"mean": known.mean, "std": known.std}
 
     def pixel_notes(self, size: int) -> list[str]:
-        """Return a note on the pixels that the weights learned from.
+        """Return a note on the pixels from which the initial weights learned.
+
+        It says their normalisation, and their size if it differs from that of the new training.
 
         Args:
             size: Side of the images of the new training, px.
@@ -98,7 +110,7 @@ class StartWeights(Checkpoint):
         return ["; ".join(phrases)]
 
     def record(self) -> dict[str, Any]:
-        """Return facts about the weights for `run.json`: name, data and initial weights."""
+        """Return facts about the initial weights for `run.json`: their name, data and origin."""
         if self.run is None:
             return {"weights": self.source, "trained_on": "unknown"}
         started = self.run.started
@@ -112,7 +124,7 @@ class StartWeights(Checkpoint):
         }
 
     def merge_seen(self, images: pd.DataFrame) -> pd.DataFrame:
-        """Add the images that the weights used to those of a training.
+        """Add the images that the initial weights were trained on to those of a new training.
 
         An image has the role ``train`` if the weights or the training learned from it, whatever its
         other role is.

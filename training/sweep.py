@@ -55,15 +55,25 @@ _STATES = {
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """The settings of a sweep, except for the number of trials."""
+    """The settings of a sweep, except for the number of trials.
 
-    folder: Path  # folder of the sweep
-    config: Config  # configuration that the trials share; the first trial uses it unchanged
-    space: Space  # keys that the trials vary
-    objective: str  # figure on validation by which trials are compared
-    direction: Literal["maximize", "minimize"]  # of the objective
-    seed: int  # random seed of the proposals
-    pruning: bool  # True to stop a trial that falls behind
+    Attributes:
+        folder: Folder of the sweep.
+        config: Configuration that the trials share. The first trial uses it unchanged.
+        space: Range of each key that the trials vary.
+        objective: Name of the figure on validation images by which trials are compared.
+        direction: Whether a larger (``maximize``) or a smaller value of this figure is better.
+        seed: Random seed of the proposed values.
+        pruning: True to stop a trial that falls behind the others.
+    """
+
+    folder: Path
+    config: Config
+    space: Space
+    objective: str
+    direction: Literal["maximize", "minimize"]
+    seed: int
+    pruning: bool
 
     @classmethod
     def from_config(
@@ -97,7 +107,7 @@ class SweepPlan:
         return cls(folder, config, read_space(config, over), objective, direction, seed, pruning)
 
     def started(self) -> dict[str, Any]:
-        """Return the settings that must be unchanged when another call continues the sweep."""
+        """Return the settings that a later call must not change when it continues the sweep."""
         return {
             "config": dump_config(self.config),
             "space": {
@@ -110,7 +120,7 @@ class SweepPlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """Return the record of the sweep that was started in the folder; None if there is none.
+        """Return what the folder records of a sweep that an earlier call began; None if nothing.
 
         Args:
             started: Settings of the present call, from `started`.
@@ -150,12 +160,12 @@ class SweepPlan:
 
     @property
     def most(self) -> int | None:
-        """Number of different trials; None if it is infinite."""
+        """Number of different trials that the varied keys allow; None if it is infinite."""
         return combinations(self.space)
 
 
 class Sweep:
-    """The Optuna study of a sweep. The caller has locked the folder.
+    """The trials of a sweep, which an Optuna study proposes. The caller has locked the folder.
 
     Args:
         plan: Settings of the sweep.
@@ -180,7 +190,11 @@ class Sweep:
         self._reported: set[tuple[int, int]] = set()  # trial, epoch
 
     def run_folder(self, number: int) -> Path:
-        """Return the run folder of a trial. Its configuration and its log are beside the folder."""
+        """Return the run folder of a trial. Its configuration and its log are beside the folder.
+
+        Args:
+            number: Number of the trial, from 0.
+        """
         return self.plan.folder / "trials" / f"{number:03d}"
 
     def payload(self, started: Mapping[str, Any]) -> dict[str, Any]:
@@ -344,7 +358,11 @@ class Sweep:
         return {tuple(map(trial.params.get, self.plan.space)) for trial in self._started()}
 
     def falls_behind(self, number: int) -> bool:
-        """Return True if a trial is to be stopped: its figure is behind the others' median."""
+        """Return True if a trial is to be stopped: its figure is behind the others' median.
+
+        Args:
+            number: Number of the trial, from 0.
+        """
         trial = self._running[number]
         for epoch, figure in self._report(trial):
             if trial.should_prune():
@@ -369,7 +387,11 @@ class Sweep:
                 yield epoch, float(figure)
 
     def prune(self, number: int) -> None:
-        """Record that a trial was stopped, with the reason that `falls_behind` found."""
+        """Record that a trial was stopped, with the reason that `falls_behind` found.
+
+        Args:
+            number: Number of the trial, from 0.
+        """
         trial = self._running.pop(number)
         trial.set_user_attr("reason", self._pruning_reasons[number])
         n_epochs = sum(reported == number for reported, _ in self._reported)

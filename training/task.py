@@ -93,6 +93,9 @@ class TrainingTask(ModelTask, ABC):
 
         If the losses are means over known labels, an image with half of its labels unknown counts
         0.5.
+
+        Args:
+            batch: Training or validation batch.
         """
 
     @abstractmethod
@@ -109,14 +112,36 @@ class TrainingTask(ModelTask, ABC):
 
     @abstractmethod
     def validation_metrics(self, outputs: list[Any]) -> dict[str, float]:
-        """Compute figures by name from the outputs of all validation batches."""
+        """Compute figures by name from the outputs of all validation batches.
+
+        Args:
+            outputs: Outputs of `validation_step` for all validation batches.
+
+        Returns:
+            Figures by name.
+        """
 
     @abstractmethod
     def describe(self, batch: Any) -> tuple[list[str], list[np.ndarray] | None]:
-        """Return captions and boxes (N, 4) of the images of a batch, for its picture."""
+        """Return captions and true boxes for a picture of the images of a training batch.
+
+        Training draws this picture as ``batch.png``, on which a user sees what the network learns
+        from.
+
+        Args:
+            batch: A training batch of B images.
+
+        Returns:
+            One caption for each image. The boxes of each image, (N, 4) xyxy in px of the batch's
+            images; None for a model that learns no boxes.
+        """
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Return the number of training boxes that augmentation dropped; None if not counted."""
+        """Return the number of training boxes that augmentation dropped; None if not counted.
+
+        Args:
+            history: One row of figures for each epoch.
+        """
         return None
 
 
@@ -134,8 +159,8 @@ class GradualUnfreezing(Callback):
         """Choose the stages of a resumed epoch, which has no call of `on_train_epoch_start`.
 
         Args:
-            trainer: Lightning's trainer.
-            pl_module: Training loop with the model.
+            trainer: Lightning's trainer, which runs the training.
+            pl_module: Lightning's module, which holds the model and the task.
 
         Raises:
             InputError: Several devices share a batch.
@@ -151,14 +176,17 @@ class GradualUnfreezing(Callback):
         """Choose the stages that learn in the epoch that begins.
 
         Args:
-            trainer: Lightning's trainer.
-            pl_module: Training loop with the model.
+            trainer: Lightning's trainer, which runs the training.
+            pl_module: Lightning's module, which holds the model and the task.
         """
         self._freeze(trainer.current_epoch)
 
 
 def mean_of_defined(figures: Sequence[float | None]) -> float:
     """Return the mean of the figures that are not None; NaN if all are None.
+
+    Args:
+        figures: Figures, None where undefined.
 
     Example:
         >>> mean_of_defined([0.5, None, 1.0])

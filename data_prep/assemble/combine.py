@@ -60,10 +60,11 @@ def combine(
         folders: Data set folders, at least two.
         out: Folder of the combined data set.
         name: Name of the combined data set. By default it is the name of the folder.
-        rule: Rule by which the split is drawn.
+        rule: Shares of the roles, number of folds, seed and method by which the split is drawn.
         targets: Findings of further targets, by name.
         exclude: CSV file of images to leave out.
-        measure_shortcuts: Function that measures shortcuts for the audit.
+        measure_shortcuts: Function that measures, for the audit, how well metadata and image
+            borders predict each target. None omits this check.
 
     Returns:
         The numbers of images, patients and labels of the combined data set.

@@ -23,19 +23,19 @@ def merge_targets(
     part_findings: Mapping[str, pd.DataFrame],
     user_targets: Mapping[str, Sequence[str]],
 ) -> SourceTables:
-    """Add the targets of the parts, and those of the user, to a combined data set.
+    """Add targets to a combined data set: those of the joined data sets (parts) and of the user.
 
-    An image is negative for a target only if all its findings are absent. If one part labels lung
-    opacity and another part labels pneumonia, a target of both would therefore have no negatives.
-    If no part labels all findings of a user's target, the target becomes a finding of its own. It
-    is present on an image if any of the findings is present, and absent if all findings that the
-    part of the image labels are absent. Boxes are copied to the new finding.
+    An image is negative for a target only if all its findings are absent. If one part labels only
+    lung opacity and another part only pneumonia, a target of both findings would therefore have no
+    negatives. If no part labels all findings of a user's target, the target becomes a finding of
+    its own. It is present on an image if any of the findings is present, and absent if all findings
+    that the part of the image labels are absent. Boxes are copied to the new finding.
 
     Args:
-        tables: Joined tables of the parts.
-        part_targets: Targets of each part, by the name of the part.
-        part_findings: Findings table of each part.
-        user_targets: Findings of each target of the user.
+        tables: Joined tables of the data sets.
+        part_targets: Targets of each joined data set, by its name.
+        part_findings: Findings table of each joined data set, by its name.
+        user_targets: Names of the findings of each target that the user defined, by its name.
 
     Returns:
         The tables with targets, added findings and notes.
@@ -87,7 +87,11 @@ def merge_targets(
 
 
 def reference_only(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the reference reader."""
+    """Return the rows of the reader ``reference``, whose labels join those of all readers.
+
+    Args:
+        table: Table with the column ``reader``, such as the findings table.
+    """
     return table[table["reader"] == REFERENCE_READER]
 
 

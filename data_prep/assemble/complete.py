@@ -28,11 +28,11 @@ def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
 
     Args:
         images: Images table, with ``width`` and ``height`` if the labels state them.
-        boxes: Boxes of these images, original px; may be empty.
+        boxes: Boxes of these images, in px of the original image; may be empty.
 
     Returns:
-        The stated width and height, and the largest x2 and y2 of the boxes, in px, shape
-        ``(N, 4)``; NaN if unknown.
+        Stated width and height, and largest x2 and y2 of the boxes, one row for each of the N
+        images, px, shape ``(N, 4)``; NaN if unknown.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a"], "width": [1024], "height": [1024]})
@@ -46,7 +46,9 @@ def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
 
 
 def journal_row(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, Any]:
-    """Return the row of the journal for a decoded image.
+    """Return the row in which an unfinished data set records the result for a decoded image.
+
+    The rows (the journal) let an interrupted call continue without decoding an image twice.
 
     Args:
         row: Result of decoding.
@@ -82,11 +84,13 @@ def complete_tables(
     """Complete the tables of a data set with the results of decoding.
 
     Args:
-        tables: Tables of the source.
-        outcomes: Rows of the journal; None for a source without image files.
+        tables: Tables that were read from the source: images, findings, boxes and others.
+        outcomes: Results of decoding, one row for each image (see `journal_row`); None for a source
+            without image files.
 
     Returns:
-        The completed tables, in which unusable images are excluded, and the decode table.
+        The completed tables, in which unusable images are excluded, and the decode table, which
+        says for each image what was done to its pixels.
     """
     if outcomes is None:
         measured = pd.Index(["spacing_row_mm", "spacing_col_mm", "height", "width"])

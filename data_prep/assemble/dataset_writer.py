@@ -35,12 +35,19 @@ SplitAndRecord = tuple[pd.DataFrame, dict[str, Any]]
 
 @dataclass(frozen=True)
 class SetPlan:
-    """Choices of the user that define a data set. Different choices make another data set."""
+    """Choices of the user that define a data set. Different choices make another data set.
+
+    Attributes:
+        name: Name of the data set in reports.
+        rule: Shares, folds and seed by which splits are drawn.
+        settings: All options of the user by name, ready for JSON.
+        split: Default split: ``"official"`` for that of the publisher, a split of the user with its
+            record, or None for a split that is drawn by `rule`.
+    """
 
     name: str
     rule: SplitRule
-    settings: dict[str, Any]  # all options of the user, JSON-ready
-    # Default split: "official", the user's own, or None for a drawn one.
+    settings: dict[str, Any]
     split: str | SplitAndRecord | None = None
 
 
@@ -106,7 +113,7 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
 
     Args:
         out: Folder of the data set.
-        settings: Settings of the data set.
+        settings: Options of the user by name. A folder that was made with other options is refused.
         add: True if new images of the source are to be added; a changed source is then no error.
 
     Returns:
@@ -151,7 +158,7 @@ def begin_set(out: Path, settings: dict[str, Any]) -> Path:
 
     Args:
         out: Folder of the data set.
-        settings: Settings of the data set.
+        settings: Options of the user by name, by which a later call recognises that it is the same.
 
     Returns:
         Folder for temporary files.
@@ -176,11 +183,13 @@ def write_set(
 
     Args:
         out: Folder of the data set.
-        tables: Complete tables.
-        decode: The decode table.
-        plan: Choices of the user.
-        measure_shortcuts: Function that measures shortcuts for the audit.
-        engine: Engine that decodes images which may be copies of each other.
+        tables: Complete tables: images, findings, boxes and others.
+        decode: Decode table: one row for each image, with what was done to its pixels and what was
+            measured on them.
+        plan: Name, options and split rule of the user.
+        measure_shortcuts: Function that measures, for the audit, how well metadata and image
+            borders predict each target. None omits this check.
+        engine: Processes or machines that decode images which may be copies of each other.
     """
     ids: dict[str, Any] = {
         **DataSet.digests(tables.images, tables.findings, tables.boxes, tables.box_coverage)

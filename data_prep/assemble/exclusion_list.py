@@ -32,10 +32,10 @@ def read_exclusions(path: Path) -> pd.DataFrame:
 
 
 def exclude_listed(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceTables:
-    """Move the listed images from all tables to the ``excluded`` table.
+    """Remove the images that the user lists from all tables, and enter them into ``excluded``.
 
     Args:
-        tables: Tables of the source.
+        tables: Tables that were read from the source: images, findings, boxes and others.
         listed: Table with columns ``image_id`` and ``reason``.
         path: File of the list, for messages.
 

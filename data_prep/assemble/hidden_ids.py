@@ -20,7 +20,7 @@ def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[s
     tables are written.
 
     Args:
-        tables: Tables of the source.
+        tables: Tables that were read from the source: images, findings, boxes and others.
         key: Secret key of the hash.
 
     Returns:

@@ -38,7 +38,10 @@ _OUTCOME_TYPES: dict[str, Any] = {
 
 
 class Journal:
-    """Results of decoded images in part files. Each part file appears only when it is complete."""
+    """Results of decoded images of an unfinished data set, by which an interrupted call continues.
+
+    The results are in part files. Each part file appears only when it is complete.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
@@ -49,15 +52,16 @@ class Journal:
         """Add the result of one image. When enough results are collected, a part file is written.
 
         Args:
-            outcome: Result of the image.
-            stores: Pixel stores, whose pixels are written before the part file.
+            outcome: Result of the image, from `complete.journal_row`.
+            stores: Pixel stores to which the image was added. Their pixels are written to the disk
+                before the part file.
         """
         self._rows.append(outcome)
         if len(self._rows) >= ROWS_PER_PART:
             self.flush(stores)
 
     def flush(self, stores: Iterable[PixelStoreWriter]) -> None:
-        """Write the collected results to a part file, after the pixels of all stores.
+        """Write results that are still in memory to a part file, after the pixels of all stores.
 
         Args:
             stores: Pixel stores, whose pixels are written first.
@@ -75,7 +79,10 @@ class Journal:
         self._rows = []
 
     def read(self) -> pd.DataFrame:
-        """Return the results, one row for each image; the latest result of an image counts."""
+        """Return the results of all images that were decoded so far, one row for each image.
+
+        If an image was decoded more than once, its latest result counts.
+        """
         parts = []
         for path in sorted(self.folder.glob("part-*.parquet")):
             require_unchanged(path, "decode")
@@ -87,8 +94,11 @@ class Journal:
 
 
 def typed_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Convert results to the columns and types of the journal.
+    """Convert rows of the journal to the types of its columns.
 
     The rows must have the dtype object. Through float64, a time in nanoseconds would lose digits.
+
+    Args:
+        frame: Rows from `complete.journal_row`, all of dtype object.
     """
     return frame.reindex(columns=list(_OUTCOME_TYPES)).astype(_OUTCOME_TYPES)

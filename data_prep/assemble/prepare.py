@@ -96,7 +96,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     Args:
         source: Source folder, or for some formats a label table.
         out: Folder of the data set.
-        options: Options of the user.
+        options: Options of the user, such as the format and the split.
 
     Returns:
         The numbers of images, patients and labels, and the excluded files.

@@ -21,23 +21,36 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of images, patients and labels of a data set, its excluded files and its audit."""
+    """Numbers of images, patients and labels of a data set, its excluded files and its audit.
+
+    Attributes:
+        folder: Folder of the data set.
+        name: Name of the data set.
+        n_images: Number of images.
+        n_patients: Number of patients.
+        n_boxes: Number of lesion boxes of the reference reader.
+        targets: Number of positive, negative and unknown images of each target, by its name.
+        roles: Number of images, patients and positives of each target, by split (``default`` and
+            ``official``) and role.
+        excluded: Files that were left out: ``path, stage, reason``.
+        notes: Notes on the source, one sentence each.
+        audit: Result of the audit of the data set.
+        already_complete: True if the folder was complete before the call.
+        changes: Sentences on the images that were added to a complete data set.
+    """
 
     folder: Path
     name: str
     n_images: int
     n_patients: int
     n_boxes: int
-    # Number of positive, negative and unknown images of each target.
     targets: dict[str, dict[str, int]]
-    # Number of images, patients and positives of each target, by split (`default` and `official`)
-    # and role.
     roles: dict[str, dict[str, dict[str, int]]]
-    excluded: pd.DataFrame  # `path, stage, reason` of excluded files
-    notes: tuple[str, ...]  # notes on the source, one sentence each
+    excluded: pd.DataFrame
+    notes: tuple[str, ...]
     audit: Audit
-    already_complete: bool  # True if the folder was complete before the call
-    changes: tuple[str, ...] = ()  # images that were added to a complete set
+    already_complete: bool
+    changes: tuple[str, ...] = ()
     # Notes that this call has shown before it decoded the images; the lines do not repeat them.
     shown_before: tuple[str, ...] = ()
 
@@ -99,7 +112,7 @@ def summarise(
     """Count the images, patients, boxes and labels of a data set.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         already_complete: True if the folder was complete before the call.
         before: Ids of the images before others were added; None if none were added.
         n_replaced: Number of images whose file was replaced.

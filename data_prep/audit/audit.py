@@ -65,20 +65,28 @@ _SMALLEST_LEAK = 0.01  # share of leaking test images from which a split by imag
 class Audit:
     """Problems that an audit found, the most serious first, and figures of the data set.
 
+    Attributes:
+        problems: Problems, one for each kind of problem.
+        checked: Number of checked images, patients, boxes and splits, by name.
+        facts: Figures to compare results with, ready for JSON: ``prevalence``, ``shortcuts``,
+            ``split_by_image``, ``images`` and ``copies``. The digests of what was checked are among
+            them: ``content_id`` (images), ``labels_id`` (labels) and ``split_ids``.
+        folder: Data set folder with the page of the audit; None if no page was written.
+        strict: True if a warning counts as a failure, too.
+        next_steps: Commands that usually follow.
+
     Example:
         >>> import cxr_compare
         >>> cxr_compare.Audit(problems=(), checked={"images": 2}).counts["error"]
         0
     """
 
-    problems: tuple[Problem, ...]  # one for each kind of problem
-    checked: dict[str, int]  # number of checked images, patients, boxes and splits
-    # Figures to compare results with, JSON-ready: `prevalence`, `shortcuts`, `split_by_image`,
-    # `images`, `copies`; and the ids of what was checked: `content_id`, `labels_id`, `split_ids`.
+    problems: tuple[Problem, ...]
+    checked: dict[str, int]
     facts: dict[str, Any] = field(default_factory=dict)
-    folder: Path | None = field(default=None, compare=False)  # data set folder with the page
-    strict: bool = field(default=False, compare=False)  # True if a warning is a failure, too
-    next_steps: tuple[str, ...] = field(default=(), compare=False)  # commands that usually follow
+    folder: Path | None = field(default=None, compare=False)
+    strict: bool = field(default=False, compare=False)
+    next_steps: tuple[str, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{severity} {n}" for severity, n in self.counts.items())
@@ -113,7 +121,7 @@ class Audit:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table with one row for each problem, the most serious first."""
+        """Table of the problems, one row each, the most serious first."""
         names = ["severity", "message", "split", "count", "unit", "examples", "advice"]
         rows = [{name: getattr(problem, name) for name in names} for problem in self.problems]
         table = pd.DataFrame(rows, columns=names)
@@ -152,7 +160,7 @@ class Audit:
 
     @property
     def exclusions(self) -> pd.DataFrame:
-        """Table ``image_id, reason`` of the images that the advice suggests to leave out."""
+        """Images that the advice of the problems suggests to leave out: ``image_id, reason``."""
         reasons: dict[str, str] = {}
         for problem in self.problems:
             n_kept = _N_KEPT.get(problem.check)
@@ -166,17 +174,31 @@ class Audit:
         return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype=TEXT)
 
     def for_split(self, name: str) -> Self:
-        """Return the audit of one split, with its problems and those of the whole data set."""
+        """Return the part of the audit that concerns one split.
+
+        It has the problems of this split and those of the whole data set.
+
+        Args:
+            name: Name of the split.
+        """
         kept = tuple(problem for problem in self.problems if problem.split in ("", name))
         return replace(self, problems=kept, checked={**self.checked, "splits": 1})
 
     def write(self, path: Path) -> None:
-        """Write ``audit.json``."""
+        """Write the problems and figures of the audit as ``audit.json``.
+
+        Args:
+            path: File to write.
+        """
         write_json(path, "audit", self.to_dict())
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read ``audit.json``."""
+        """Read the problems and figures of an audit from ``audit.json``.
+
+        Args:
+            path: File ``audit.json`` of a data set.
+        """
         content = read_json(Path(path), "audit")
         problems = tuple(_problem(row) for row in content["problems"])
         return cls(problems, content["checked"], content.get("facts", {}))
@@ -200,13 +222,13 @@ def audit(
     """Search for faults that would make results on a data set wrong.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         pixels: True also compares the pixels of images that may be copies.
         near: Near duplicates, if they were searched before.
         measure_shortcuts: Function that measures how well metadata and image borders predict each
             target, from images, decode table and labels (one column for each target). Without it
             shortcuts are not checked.
-        engine: Engine that decodes images which may be copies.
+        engine: Processes or machines that decode images which may be copies of each other.
 
     Returns:
         The problems, the most serious first, and figures of the data set.
@@ -290,10 +312,13 @@ def redraw_command(folder: Path, name: str) -> str:
 
 
 def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
-    """Audit a data set whose splits changed, with the stored shortcuts if nothing else changed.
+    """Audit a data set again after its splits have changed.
+
+    The measured shortcuts (how well metadata predict the label) are taken from the stored audit,
+    unless images or labels have changed.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         measure_shortcuts: Function that measures how well metadata and image borders predict each
             target. It is called only if images or labels have changed since the stored audit.
 
@@ -312,11 +337,12 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
     """Return the errors of a split in the stored audit.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Name of the split.
 
     Returns:
-        The errors, or None if no stored audit covers the split.
+        Problems of severity ``error`` that concern the split; None if no stored audit covers the
+        split as it is now.
     """
     path = dataset.folder / AUDIT
     if not path.is_file():
@@ -332,9 +358,10 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
 def require_no_errors(
     dataset: DataSet, split: str, *, despite_errors: bool = False
 ) -> tuple[bool, tuple[str, ...]]:
-    """Check that the audit found no error in a split.
+    """Check that the stored audit of a data set found no error in a split.
 
-    If there is no stored audit of the split, only patients and equal images are compared.
+    If no stored audit covers the split, the function only checks that no patient and no copy of an
+    image has two roles.
 
     Args:
         dataset: Data set that has the split.

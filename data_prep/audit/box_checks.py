@@ -25,10 +25,13 @@ def check_boxes(
     """Check the boxes of all readers against their images and labels.
 
     Args:
-        boxes: The boxes table.
+        boxes: Boxes table: the edges of each lesion in px of the original image, by image, finding
+            and reader.
         images: The images table, with the size of each image.
-        findings: The findings table.
-        coverage: The box_coverage table.
+        findings: Findings table: the state (present, absent, uncertain) of each finding, by image
+            and reader.
+        coverage: Box_coverage table: whether all or only some lesions of an image have a box, by
+            finding and reader.
 
     Returns:
         The problems that were found.

@@ -13,7 +13,13 @@ _TEXT_SHOWN = 24
 
 
 def text_suspects(decode: pd.DataFrame) -> pd.Series:
-    """Return the ids of images that may contain text, by header or pixels, the clearest first."""
+    """Return the ids of images that may contain burned-in text, the clearest first.
+
+    The header of a file may state such text, or a line of characters was found in the pixels.
+
+    Args:
+        decode: Decode table: one row for each image, with what was measured on its pixels.
+    """
     stated = pd.Series(False, index=decode.index)
     score = pd.Series(0.0, index=decode.index)
     if "burned_in_annotation" in decode.columns:
@@ -28,7 +34,8 @@ def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
     """Report images that may show a name, a date or a hospital in their pixels.
 
     Args:
-        decode: The decode table.
+        decode: Decode table: one row for each image, with what was done to its pixels and what was
+            measured on them.
 
     Returns:
         A list with one problem; empty if there is none.

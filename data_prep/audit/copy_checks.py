@@ -29,10 +29,11 @@ def check_duplicates(
     """Report images that are equal pixel for pixel.
 
     Args:
-        images: The images table.
+        images: Images table: one row for each image, with patient, path and size.
         decode: The decode table, with the digest of the pixels of each image.
-        labels: Labels of each image, with one column for each target, indexed by ``image_id``.
-        splits: Split tables by name.
+        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
+            0 negative, NaN unknown.
+        splits: Tables with the role (train, val, test, unused) of each image, by name of the split.
 
     Returns:
         Problems: images that occur more than once, and more serious ones if copies have different
@@ -52,9 +53,10 @@ def check_near_duplicates(
 
     Args:
         near: Near duplicates of the data set.
-        images: The images table.
-        labels: Labels of each image, with one column for each target, indexed by ``image_id``.
-        splits: Split tables by name.
+        images: Images table: one row for each image, with patient, path and size.
+        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
+            0 negative, NaN unknown.
+        splits: Tables with the role (train, val, test, unused) of each image, by name of the split.
     """
     notes = []
     turned = int((near.pairs["turn"] != "as it is").sum())

@@ -37,9 +37,10 @@ def count_prevalence(
     """Count images, patients and positives of each target by role, view, sex, age and other groups.
 
     Args:
-        images: The images table.
-        labels: Labels of each image, with one column for each target, indexed by ``image_id``.
-        splits: Split tables by name.
+        images: Images table: one row for each image, with patient, path and size.
+        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
+            0 negative, NaN unknown.
+        splits: Tables with the role (train, val, test, unused) of each image, by name of the split.
         suspects: Ids of the images that may contain text.
 
     Returns:
@@ -87,15 +88,16 @@ def count_prevalence(
 
 
 def expected_image_leak(images: pd.DataFrame) -> dict[str, Any]:
-    """Compute how many test images would have a sibling in training if a split ignored patients.
+    """Compute how many test images would leak if a split were drawn by image instead of by patient.
 
-    A sibling is another image of the same patient. If ``m`` of ``N`` images are drawn for test, a
-    test image of a patient with ``k`` images has all its siblings in test with probability
-    ``(m-1)(m-2)...(m-k+1) / ((N-1)(N-2)...(N-k+1))``. The expected share of leaking test images is
-    1 minus the mean of this probability over all images. The result is exact.
+    A sibling is another image of the same patient. A test image leaks if it has a sibling in
+    training. If ``m`` of ``N`` images are drawn for test, a test image of a patient with ``k``
+    images has all its siblings in test with probability ``(m-1)(m-2)...(m-k+1) /
+    ((N-1)(N-2)...(N-k+1))``. The expected share of leaking test images is 1 minus the mean of this
+    probability over all images. The result is exact.
 
     Args:
-        images: The images table.
+        images: Images table: one row for each image, with patient, path and size.
 
     Returns:
         Share and number of leaking test images, and the numbers from which they are computed.

@@ -12,7 +12,14 @@ _FILES_SHOWN = 8  # images with a wrong box to show for each reason
 
 
 def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
-    """Report the files that were left out when the data set was prepared, by reason."""
+    """Report the files that were left out when the data set was prepared, by reason.
+
+    Args:
+        excluded: Table ``path, stage, reason`` of the files that were left out.
+
+    Returns:
+        One problem for each reason.
+    """
     # In these reasons, the text after the colon describes the single case, such as a size.
     measured = is_member(excluded["stage"], ["boxes", "size"])
     reasons = excluded["reason"].mask(measured, excluded["reason"].str.split(":").str[0])

@@ -19,8 +19,8 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
     """Report impossible ages, patients with two sexes, and images of unknown patients.
 
     Args:
-        images: The images table.
-        splits: Split tables by name.
+        images: Images table: one row for each image, with patient, path and size.
+        splits: Tables with the role (train, val, test, unused) of each image, by name of the split.
     """
     ages = images["age_years"]
     impossible = (ages < 0) | (ages > OLDEST_YEARS)
@@ -64,8 +64,9 @@ def check_images(images: pd.DataFrame, decode: pd.DataFrame) -> list[Problem]:
     """Report lateral views among frontal ones, other views, turned images, and small images.
 
     Args:
-        images: The images table.
-        decode: The decode table.
+        images: Images table: one row for each image, with patient, path and size.
+        decode: Decode table: one row for each image, with what was done to its pixels and what was
+            measured on them.
     """
     ids = images["image_id"]
     lateral, unknown = (is_member(images["view"], [view]) for view in ("LL", "other"))

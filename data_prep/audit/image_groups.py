@@ -11,7 +11,11 @@ EVALUATED_ROLES = ("train", "val", "test")
 
 
 def evaluated_images(split: pd.DataFrame) -> pd.DataFrame:
-    """Return the images of a split that have the role train, val or test, as ``image_id, role``."""
+    """Return the images of a split that have the role train, val or test, as ``image_id, role``.
+
+    Args:
+        split: Table with the role of each image.
+    """
     return split.loc[is_member(split["role"], EVALUATED_ROLES), ["image_id", "role"]]
 
 
@@ -31,14 +35,14 @@ def find_duplicates(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_that_differ(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
-    """Return the rows of the groups in which a column has different values.
+    """Return the rows of those groups in which a column has more than one value.
 
     Missing values are ignored.
 
     Args:
-        rows: Rows in groups.
-        group: Column with the group.
-        column: Column whose values are compared.
+        rows: Table whose rows are in groups.
+        group: Name of the column that has the group of each row.
+        column: Name of the column whose values are compared.
     """
     present = rows[rows[column].notna()]
     group_codes = pd.factorize(present[group])[0]
@@ -52,7 +56,8 @@ def labels_of_images(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
     """Return the labels of some images.
 
     Args:
-        labels: Labels of all images, with one column for each target, indexed by ``image_id``.
+        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
+            0 negative, NaN unknown.
         image_ids: Ids of N images, which may repeat.
 
     Returns:

@@ -83,7 +83,14 @@ def first_step(problems: Iterable[Problem]) -> str:
 
 
 def severity_counts(counts: dict[str, int]) -> list[tuple[str, str]]:
-    """Return each severity that occurs, with a text of its count and its meaning."""
+    """Return each severity that occurs, with a text of its count and its meaning.
+
+    Args:
+        counts: Number of problems by severity (``error``, ``warning``, ``info``).
+
+    Returns:
+        Pairs of the severity and a text, in the order of seriousness.
+    """
     return [(s, f"{counts[s]} {_MEANINGS[s][counts[s] > 1]}") for s in SEVERITIES if counts[s]]
 
 
@@ -135,7 +142,7 @@ def write_audit(dataset: DataSet, audit: Audit, folder: Path, *, pixels: bool = 
     An existing ``exclude.csv`` is not changed.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         audit: Audit of the data set.
         folder: Folder to write into.
         pixels: True shows images on the page.
@@ -197,7 +204,7 @@ def render_audit(dataset: DataSet, audit: Audit, *, pixels: bool = True) -> str:
     """Return the page of an audit as HTML.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         audit: Audit of the data set.
         pixels: True shows images on the page.
     """

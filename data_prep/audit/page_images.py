@@ -34,20 +34,31 @@ _LEAST_MARGIN = 12  # px
 
 @dataclass(frozen=True)
 class PageImage:
-    """An image on the page. Sizes and boxes are in px of the original image."""
+    """An image on the HTML page of an audit. Sizes and boxes are in px of the original image.
 
-    image_id: str  # id of the caption, or "" if the image beside it has the caption
-    label: str  # text for screen readers
-    source: str  # a ``data:`` address
-    longest: int  # side on the page, px
+    Attributes:
+        image_id: Id below the image, or "" if the image beside it has the caption.
+        label: Text for screen readers.
+        source: Encoded thumbnail as a ``data:`` address, for the attribute ``src``.
+        longest: Longer side of the thumbnail on the page, px.
+        width: Width of the original image, px.
+        height: Height of the original image, px.
+        boxes: Boxes to draw, each as x and y of the upper left corner, width and height.
+        lines: Lines of the caption below the id: patient, role and labels, path.
+    """
+
+    image_id: str
+    label: str
+    source: str
+    longest: int
     width: float
     height: float
-    boxes: list[tuple[float, float, float, float]]  # x, y, width, height
-    lines: Sequence[str] = ()  # caption below the id: patient, role and labels, path
+    boxes: list[tuple[float, float, float, float]]
+    lines: Sequence[str] = ()
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Width and height on the page, px."""
+        """Width and height of the thumbnail on the page, px."""
         scale = self.longest / max(self.width, self.height)
         return max(round(self.width * scale), 1), max(round(self.height * scale), 1)
 
@@ -56,6 +67,9 @@ def label_texts(dataset: DataSet) -> pd.Series:
     """Return a text with the positive targets of each image, by image id.
 
     The text is "negative" or "unlabelled" for an image without positive targets.
+
+    Args:
+        dataset: A prepared data set.
     """
     labels = {t.display_name: dataset.labels(t) for t in dataset.targets.values()}
     ids = pd.Index(dataset.images["image_id"])
@@ -71,7 +85,7 @@ def roles_by_image(dataset: DataSet, split: str) -> pd.Series:
     """Return the role of each image in a split.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Name of the split; "" takes the default split.
     """
     with suppress(InputError):  # a set may have other splits only
@@ -80,13 +94,32 @@ def roles_by_image(dataset: DataSet, split: str) -> pd.Series:
 
 
 def excluded_boxes(dataset: DataSet) -> pd.DataFrame:
-    """Return the digest of each excluded file and the invalid box that excluded it, by path."""
+    """Return, for each excluded image file, the invalid box because of which it was excluded.
+
+    Args:
+        dataset: A prepared data set.
+
+    Returns:
+        Table indexed by path, with the digest ``file_sha256`` and the edges ``x1, y1, x2, y2`` in
+        px; the edges are missing if another reason excluded the file.
+    """
     table = dataset.optional_table("excluded").drop_duplicates("path").set_index("path")
     return table.reindex(columns=["file_sha256", *EDGES])
 
 
 def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
-    """Return the corners of suspected text, by image id. Data sets of older versions have none."""
+    """Return the box around the suspected burned-in text of each image, by image id.
+
+    Images without suspected text have no row. The result has no rows for a data set of an older
+    version, whose decode table lacks the columns.
+
+    Args:
+        decode: Decode table of a data set, with one row for each image.
+
+    Returns:
+        Columns ``text_x1, text_y1, text_x2, text_y2``: edges of the box in px of the original
+        image.
+    """
     return (
         decode.set_index("image_id")
         .reindex(columns=list(TEXT_BOX_COLUMNS))
@@ -96,7 +129,10 @@ def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
 
 
 class PageImages:
-    """Images that the page of an audit shows, up to a largest number."""
+    """Small images of the cases of an audit's problems, for its HTML page.
+
+    At most a fixed number of images is shown.
+    """
 
     def __init__(self, dataset: DataSet, pixels: bool) -> None:
         self.read: ImageReader | None = open_images(dataset)[0] if pixels else None
@@ -116,7 +152,14 @@ class PageImages:
         self.roles_of = cache(partial(roles_by_image, dataset))
 
     def cases(self, problem: Problem) -> list[list[PageImage]]:
-        """Return the images of a problem, one list for each case; empty if none are shown."""
+        """Return the images that the page shows for a problem.
+
+        Args:
+            problem: Problem of the audit.
+
+        Returns:
+            One list of images for each case; empty if no image can be shown.
+        """
         if self.read is None:
             return []
         self.roles = self.roles_of(problem.split)

@@ -18,20 +18,33 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem that an audit found."""
+    """A problem that an audit found.
 
-    check: str  # short name of the check
-    severity: Severity  # `error` makes results wrong, `warning` may, `info` is worth knowing
-    message: str  # a sentence for the owner of the data
-    count: int  # number of concerned images, patients or other units
-    examples: tuple[str, ...] = ()  # ids of up to five of them
+    Attributes:
+        check: Short name of the check that found the problem.
+        severity: ``error`` if the problem makes results wrong, ``warning`` if it may, ``info`` if
+            it is only worth knowing.
+        message: One sentence for the owner of the data.
+        count: Number of concerned images, or of other units that `unit` names.
+        examples: Ids of at most five concerned units.
+        advice: What to do, as a clause for the message; empty if there is none.
+        unit: Thing that is counted: ``image``, ``patient``, ``file`` and others.
+        images: First cases to look at. Each case has the id of one image or of a pair, or the path
+            of a file.
+        split: Name of the split that is concerned, or "" for the whole data set.
+        cases: All cases: ``image_id``, or ``path`` of files, and ``group`` if images belong
+            together. They are not stored in ``audit.json``.
+    """
+
+    check: str
+    severity: Severity
+    message: str
+    count: int
+    examples: tuple[str, ...] = ()
     advice: str = ""
-    unit: str = "image"  # thing that is counted: image, patient, ...
-    # The first cases to look at: one image or a pair each, by `image_id`, or by path for files.
+    unit: str = "image"
     images: tuple[tuple[str, ...], ...] = ()
-    split: str = ""  # name of the split, or "" for the whole data set
-    # All cases: `image_id`, or `path` of files, and `group` where images belong together. They are
-    # not stored in `audit.json`.
+    split: str = ""
     cases: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
 
     @classmethod
@@ -79,19 +92,22 @@ class Problem:
 
     @property
     def sizes(self) -> list[int]:
-        """Number of images in each group; empty if the cases are not grouped."""
+        """Number of images in each group of cases, such as a group of copies.
+
+        Empty if the cases are not grouped.
+        """
         if "group" not in self.cases:
             return []
         return [int(n) for n in self.cases.groupby("group", sort=False).size()]
 
     @property
     def counted_message(self) -> str:
-        """Message with the number of cases, as part of a sentence."""
+        """Message that begins with the number of cases, as part of a sentence."""
         return f"{self.message} ({self.count:,} {self.unit}{'' if self.count == 1 else 's'})"
 
     @property
     def line(self) -> str:
-        """Problem as one line of text."""
+        """Severity, message and first examples as one line of text."""
         more = ", ..." if self.count > len(self.examples) else ""
         shown = f" ({', '.join(self.examples)}{more})" if self.examples else ""
         return f"{self.severity}: {self.message}{shown}"

@@ -21,10 +21,10 @@ _ADVICE = {
 
 
 def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
-    """Report the facts that predict a target on their own, the strongest fact of each kind.
+    """Report metadata that predict a target without the image, the strongest fact of each kind.
 
     Args:
-        measured: AUROC with its interval for each fact and target.
+        measured: One entry for each fact and target, with the AUROC of the fact and its interval.
     """
     strong = [
         row

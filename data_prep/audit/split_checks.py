@@ -37,8 +37,8 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
     """Report patients in two roles, images without a role, and roles of unknown images.
 
     Args:
-        images: The images table.
-        split: The split table.
+        images: Images table: one row for each image, with patient, path and size.
+        split: Split table: the role (train, val, test, unused) of each image.
         name: Name of the split, for messages.
     """
     leaks = find_leaks(images, split)
@@ -71,8 +71,9 @@ def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Pr
     """Report roles in which a target has only one class, so that nothing can be evaluated.
 
     Args:
-        split: The split table.
-        labels: Labels of each image, with one column for each target, indexed by ``image_id``.
+        split: Split table: the role (train, val, test, unused) of each image.
+        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
+            0 negative, NaN unknown.
         name: Name of the split, for messages.
     """
     lacking = []

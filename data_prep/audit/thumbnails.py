@@ -20,6 +20,9 @@ _QUALITY = 72
 def open_images(dataset: DataSet) -> tuple[ImageReader | None, Problem | None]:
     """Open the images of a data set for reading.
 
+    Args:
+        dataset: A prepared data set.
+
     Returns:
         The reader (None if nothing can be read), and a problem if the files cannot be read.
     """

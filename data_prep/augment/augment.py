@@ -29,26 +29,42 @@ _CONTRAST = albumentations.RandomBrightnessContrast(p=1.0)
 
 
 class AugmentedImage(NamedTuple):
-    """An augmented image with its boxes."""
+    """An augmented image with its boxes.
 
-    pixels: np.ndarray  # uint8 `(H, W)`
-    boxes: np.ndarray  # `xyxy`, px of `pixels`, clipped to it, float32, `(M, 4)`
-    kept: np.ndarray  # rows of these boxes in the input, int64, `(M,)`, ascending
+    Attributes:
+        pixels: Grey values, uint8 (H, W).
+        boxes: Remaining boxes, float32 (M, 4) xyxy in px of `pixels`, clipped to the image.
+        kept: Row in the input of each remaining box, int64 (M,), ascending.
+        dropped: Numbers of boxes that were dropped, by reason.
+    """
+
+    pixels: np.ndarray
+    boxes: np.ndarray
+    kept: np.ndarray
     dropped: DroppedBoxes
 
 
 class Move(NamedTuple):
-    """Movement of an image about its centre: it is mirrored, then scaled, turned and shifted."""
+    """Movement of an image about its centre: it is mirrored, then scaled, turned and shifted.
+
+    Attributes:
+        mirrored: True if left and right are exchanged.
+        scale_x: Factor of the width.
+        scale_y: Factor of the height.
+        degrees: Rotation, counter-clockwise.
+        shift_x: Shift to the right, px.
+        shift_y: Shift downwards, px.
+    """
 
     mirrored: bool
     scale_x: float
     scale_y: float
-    degrees: float  # counter-clockwise
-    shift_x: int  # px
+    degrees: float
+    shift_x: int
     shift_y: int
 
     def matrix(self, x: float, y: float) -> np.ndarray:
-        """Return the matrix of shape `(2, 3)` that moves points.
+        """Return the affine matrix of shape `(2, 3)` that moves points of an image.
 
         Args:
             x: Position of the image centre along x, px.
@@ -67,7 +83,14 @@ class Move(NamedTuple):
         return np.array([[xx, xy, to_x - xx * x - xy * y], [yx, yy, to_y - yx * x - yy * y]])
 
     def pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Move an image. Areas that come from outside the image become black."""
+        """Move an image. Areas that come from outside the image become black.
+
+        Args:
+            pixels: Grey values, uint8 (H, W).
+
+        Returns:
+            The moved image, of the same shape.
+        """
         height, width = pixels.shape
         matrix = self.matrix((width - 1) / 2, (height - 1) / 2)  # centres of pixels
         # A warp reads across rows, which is slow unless they are in a cache: copy them first.
@@ -77,7 +100,7 @@ class Move(NamedTuple):
         """Move boxes.
 
         A lesion fills an ellipse rather than the corners of its box. The new box therefore encloses
-        the moved ellipse.
+        the moved ellipse, not the moved corners.
 
         Args:
             boxes: Boxes ``xyxy``, px, shape ``(N, 4)``.
@@ -96,6 +119,17 @@ class Move(NamedTuple):
 class Augmentation:
     """Random changes of an image; `build_augmentation` makes it. Threads may share an object.
 
+    Attributes:
+        rotate_degrees: Largest rotation to either side, degrees.
+        scale: Largest relative change of size.
+        shift: Largest shift, as a share of the image's side.
+        horizontal_flip: Probability of exchanging left and right, in [0, 1].
+        stretch: True if width and height are scaled independently.
+        brightness: Largest change of brightness.
+        contrast: Largest relative change of contrast.
+        others: Further changes of the grey values, applied in this order.
+        holes: Cutout, which covers parts of the image with grey rectangles; None without cutout.
+
     Example:
         >>> augmentation = build_augmentation(horizontal_flip=1.0)
         >>> pixels = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
@@ -110,7 +144,7 @@ class Augmentation:
     stretch: bool
     brightness: float
     contrast: float
-    others: tuple[albumentations.BasicTransform, ...]  # changes of grey levels, in this order
+    others: tuple[albumentations.BasicTransform, ...]
     holes: albumentations.CoarseDropout | None
 
     def apply(self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int) -> AugmentedImage:
@@ -181,7 +215,14 @@ class Augmentation:
         )
 
     def draw_greys(self, rng: random.Random) -> tuple[float, float]:
-        """Draw the factor for the grey levels, and the number that is then added to them."""
+        """Draw the random change of the grey values of an image.
+
+        Args:
+            rng: Random generator.
+
+        Returns:
+            Factor by which grey values are multiplied, and number that is then added to them.
+        """
         contrast = 1 + rng.uniform(-self.contrast, self.contrast)
         return contrast, 255 * rng.uniform(-self.brightness, self.brightness)
 

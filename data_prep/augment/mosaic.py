@@ -16,20 +16,30 @@ _NEAREST_EDGE = 0.3  # smallest distance from the edges to the point where parts
 
 
 class DroppedBoxes(NamedTuple):
-    """Number of boxes before an augmentation, and numbers of dropped boxes by reason.
+    """Number of lesion boxes before an augmentation, and numbers of dropped boxes by reason.
+
+    Attributes:
+        n_boxes: Number of boxes before the augmentation.
+        outside: Dropped because too little of the box remained in the image or its part of a
+            mosaic.
+        small: Dropped because a side became shorter than 2 px.
+        covered: Dropped because a cutout hid most of the box.
 
     Example:
         >>> DroppedBoxes(n_boxes=5, outside=1, small=2).total
         3
     """
 
-    n_boxes: int = 0  # boxes before the augmentation
-    outside: int = 0  # too little was left in the image, or in the part of a mosaic
-    small: int = 0  # a side became shorter than 2 px
-    covered: int = 0  # a cutout hid most of them
+    n_boxes: int = 0
+    outside: int = 0
+    small: int = 0
+    covered: int = 0
 
     def plus(self, other: DroppedBoxes) -> DroppedBoxes:
         """Return the sums of these counts and other counts.
+
+        Args:
+            other: Counts of other images.
 
         Example:
             >>> DroppedBoxes(3, 1).plus(DroppedBoxes(2, 0, 1)).total
@@ -39,7 +49,7 @@ class DroppedBoxes(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Number of dropped boxes."""
+        """Number of boxes that were dropped for any reason."""
         return sum(self[1:])
 
     def to_dict(self) -> dict[str, int]:
@@ -53,7 +63,7 @@ class DroppedBoxes(NamedTuple):
         return {"given": counts.pop("n_boxes"), **counts}
 
     def sentence(self) -> str:
-        """Return the counts as a clause of a sentence.
+        """Return a clause that says how many boxes were dropped and why, for a message.
 
         Example:
             >>> DroppedBoxes(10, 1, 2).sentence()
@@ -71,11 +81,17 @@ NONE_DROPPED = DroppedBoxes()
 
 
 class Mosaic(NamedTuple):
-    """A mosaic of four images, with its boxes."""
+    """A square image that joins parts of four images, with the boxes of the four parts.
 
-    pixels: np.ndarray  # uint8 `(S, S)`
-    boxes: np.ndarray  # `xyxy`, px of `pixels`, float32, `(M, 4)`
-    # Rows of the remaining boxes of each part, int64, ascending; `boxes` holds them part by part.
+    Attributes:
+        pixels: Grey values, uint8 (S, S).
+        boxes: Remaining boxes of all parts, part by part, float32 (M, 4) xyxy in px of `pixels`.
+        kept: For each part, the rows in its input of the remaining boxes, int64, ascending.
+        dropped: Numbers of boxes that were dropped, by reason.
+    """
+
+    pixels: np.ndarray
+    boxes: np.ndarray
     kept: list[np.ndarray]
     dropped: DroppedBoxes
 
@@ -138,10 +154,16 @@ def join_mosaic(
 
 
 class CutBoxes(NamedTuple):
-    """Boxes that were clipped to a part of an image, with the numbers of dropped boxes."""
+    """Boxes that were clipped to a part of an image, with the numbers of dropped boxes.
 
-    boxes: np.ndarray  # `xyxy` px, `(M, 4)`
-    rows: np.ndarray  # rows of these boxes in the input, int64, `(M,)`
+    Attributes:
+        boxes: Remaining boxes, (M, 4) xyxy in px.
+        rows: Row in the input of each remaining box, int64 (M,).
+        dropped: Numbers of boxes that were dropped, by reason.
+    """
+
+    boxes: np.ndarray
+    rows: np.ndarray
     dropped: DroppedBoxes
 
 

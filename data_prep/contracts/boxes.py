@@ -26,6 +26,13 @@ If the width is outside, the pixel spacing belongs to another file, and boxes ha
 class Boxes:
     """Boxes with their scores and labels, row by row.
 
+    Attributes:
+        corners: Edges of the boxes, (N, 4) xyxy, in px of the original image or of the image as the
+            pixel store resized it. The caller knows which of them it is.
+        scores: Confidence of each box in [0, 1], (N,).
+        labels: Whole number for each box, (N,): the number of its finding, or a number for the pair
+            of its image and finding.
+
     Example:
         >>> corners = np.array([[0.0, 0, 4, 4], [2, 2, 4, 4]])
         >>> boxes = Boxes(corners, np.array([0.9, 0.2]), np.ones(2))
@@ -33,9 +40,9 @@ class Boxes:
         (2, [[0.0, 0.0, 4.0, 4.0]])
     """
 
-    corners: np.ndarray  # (N, 4) xyxy, original px or pixel-store coordinates
-    scores: np.ndarray  # (N,), in [0, 1]
-    labels: np.ndarray  # (N,), whole numbers: the finding of a box, or its image and finding
+    corners: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -46,6 +53,9 @@ class Boxes:
     @classmethod
     def joined(cls, parts: Sequence[Boxes]) -> Boxes:
         """Join several sets of boxes into one, in their order, as float64.
+
+        Args:
+            parts: Sets of boxes in the same pixels.
 
         Example:
             >>> len(Boxes.joined([]))
@@ -64,7 +74,7 @@ class Boxes:
         """Make boxes from the rows of a table.
 
         Args:
-            table: Columns ``x1, y1, x2, y2`` in original px, and ``score``; N rows.
+            table: Columns ``x1, y1, x2, y2`` in px of the original image, and ``score``; N rows.
             labels: Whole number of each box, such as the number of its finding, shape ``(N,)``.
         """
         corners = table[EDGES].to_numpy(np.float64)

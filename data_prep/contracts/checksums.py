@@ -52,7 +52,8 @@ def has_valid_checksum(path: Path, content: bytes | mmap.mmap, kind: str) -> boo
     Args:
         path: Path of the file, for messages.
         content: All bytes of the file.
-        kind: Kind of the file, such as "run"; the message then says which command makes it again.
+        kind: Kind of the file, such as "run". The error message says which command makes a file of
+            this kind again.
 
     Returns:
         True if the checksum is valid, False if the file contains none.
@@ -79,7 +80,8 @@ def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
 
     Args:
         path: Path of the file.
-        kind: Kind of the file, such as "run"; the message then says which command makes it again.
+        kind: Kind of the file, such as "run". The error message says which command makes a file of
+            this kind again.
         sha256: Checksum that was recorded elsewhere, as 64 hexadecimal digits. None checks the
             checksum inside the file.
 

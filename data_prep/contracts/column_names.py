@@ -11,7 +11,9 @@ _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 
 
 def names_by_role() -> dict[str, list[str]]:
-    """Return the column names of label tables that are recognised, by role.
+    """Return the recognised names of the columns of label tables, by the role of the column.
+
+    A role is what a column contains, such as ``file``, ``patient`` or ``score``.
 
     Returns:
         For each role a list of names, the most exact first. A name has only lower-case letters and
@@ -25,10 +27,11 @@ def names_by_role() -> dict[str, list[str]]:
 
 
 def column_names(role: str) -> tuple[str, ...]:
-    """Return the column names that are recognised for a role.
+    """Return the names by which a column with a given role is recognised in a label table.
 
     Args:
-        role: Key of ``column_names.toml``, such as ``file`` or ``score``.
+        role: What the column contains: a key of ``column_names.toml``, such as ``file`` or
+            ``score``.
 
     Returns:
         The names, the most exact first. A name has only lower-case letters and digits.

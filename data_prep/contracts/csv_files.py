@@ -58,7 +58,10 @@ def _plain_cell(text: str) -> str:
 
 
 def plain_cells(column: pd.Series) -> pd.Series:
-    """Undo the changes of `inert_cell` in a column, and remove spaces around the texts.
+    """Remove the apostrophes that `inert_cell` added to texts, and spaces around the texts.
+
+    Args:
+        column: Cells that were read from a CSV file.
 
     Example:
         >>> plain_cells(pd.Series(["'=1", " a "], dtype=TEXT)).tolist()

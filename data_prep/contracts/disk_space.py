@@ -97,7 +97,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def require_free_space(folder: Path, required_bytes: int) -> None:
-    """Check that a disk has enough free space, before work starts that would fill it.
+    """Check before work starts that the disk has enough free space for it.
 
     Args:
         folder: Folder that is to be written. It need not exist.
@@ -142,7 +142,12 @@ def free_bytes(path: Path) -> int:
 
 
 def format_bytes(size: float) -> str:
-    """Return a number of bytes as text, in the largest unit of which there is at least one.
+    """Return a number of bytes as text with a unit, such as ``1.5 GiB``.
+
+    The unit is the largest one of which there is at least one.
+
+    Args:
+        size: Number of bytes.
 
     Example:
         >>> format_bytes(1536), format_bytes(12), format_bytes(3 << 30)

@@ -28,20 +28,28 @@ KindName = Literal[
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of folder, or a part of a folder that has its own command."""
+    """A kind of folder, or a part of a folder that has its own command.
 
-    name: KindName  # in messages
-    command: str  # command that makes the folder
-    marker: str = ""  # file that is written last; empty for a part of another folder
-    first_files: tuple[str, ...] = ()  # an unfinished folder holds at least one of them
-    # Kinds of its files: JSON records (`data_prep.contracts.records`), tables
-    # (`data_prep.contracts.schemas`), and others by the names under which they are checked
-    # (`data_prep.contracts.checksums`).
+    Attributes:
+        name: Name of the kind in messages.
+        command: Command of `cxr` that makes such a folder.
+        marker: File that is written last and marks the folder as complete; empty for a part of
+            another folder.
+        first_files: Files of which an unfinished folder contains at least one.
+        files: Kinds of the files in the folder: JSON records (`data_prep.contracts.records`),
+            tables (`data_prep.contracts.schemas`), and others by the names under which they are
+            checked (`data_prep.contracts.checksums`).
+    """
+
+    name: KindName
+    command: str
+    marker: str = ""
+    first_files: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
 
     @property
     def is_part(self) -> bool:
-        """True if it is a part of a folder of another kind."""
+        """True for a part of a folder of another kind, such as the decision of predictions."""
         return not self.marker
 
     @property
@@ -51,7 +59,7 @@ class FolderKind:
 
     @property
     def with_article(self) -> str:
-        """Name with its article, for a sentence."""
+        """Name of the kind with its article, such as "a run", for a sentence."""
         article = {"predictions": "", "features": "", "export": "an "}.get(self.name, "a ")
         return f"{article}{self.name}"
 
@@ -152,10 +160,13 @@ FOLDER_KINDS = (
 
 
 def kind_of_file(file_kind: str) -> FolderKind | None:
-    """Return the kind of folder that contains files of a kind; None if no kind of folder does.
+    """Return the kind of folder that contains a kind of file, such as ``run`` for a guard.
 
     Args:
         file_kind: Kind of a JSON record, a table or another file.
+
+    Returns:
+        The kind of folder; None if the file belongs to no kind of folder.
 
     Example:
         >>> kind_of_file("guard").command_line

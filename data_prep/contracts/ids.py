@@ -19,7 +19,7 @@ def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarra
     ids, pandas 3 makes Python strings, which takes 3 s and 200 MB.
 
     Args:
-        values: N texts.
+        values: N texts, such as image ids.
         members: Texts to look for. Missing values match nothing.
 
     Returns:
@@ -44,7 +44,7 @@ def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np
     object for each text.
 
     Args:
-        values: N texts.
+        values: N texts, such as image ids.
         members: Unique texts.
 
     Returns:
@@ -63,12 +63,12 @@ def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np
 
 
 def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
-    """Replace each text by another.
+    """Replace each text of a column by its new name.
 
     The function gives the same as ``values.map(names)``, without a Python object for each value.
 
     Args:
-        values: N texts.
+        values: N texts, such as image ids.
         names: New text by old text. A text that is not among the keys becomes missing.
 
     Returns:

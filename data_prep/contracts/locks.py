@@ -148,7 +148,7 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the lock file and the half-written files of killed processes from a finished folder.
+    """Remove from a finished folder what killed processes left: lock file and half-written files.
 
     Args:
         folder: The folder. Nothing happens if it has no lock file, or if a process has the lock.

@@ -36,7 +36,7 @@ _HIDDEN = re.compile(rf"hidden/[0-9a-f]{{{_HEX_DIGITS}}}")
 
 
 def read_id_key(path: Path, *folders: Path) -> bytes:
-    """Read the key for pseudonyms from a file; make a new key if the file does not exist.
+    """Read the secret key by which ids are replaced by hashes; make one if there is none.
 
     Args:
         path: File of the key. Only its owner may be able to read it.
@@ -97,7 +97,7 @@ def _make_key(path: Path) -> None:
 
 
 def key_from_environment(key_id: str, folder: Path) -> bytes:
-    """Read the key of a data set whose paths are keyed hashes.
+    """Read the secret key of a data set whose paths were replaced by keyed hashes.
 
     The environment variable ``CXR_ID_KEY`` names the file of the key.
 

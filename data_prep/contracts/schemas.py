@@ -30,34 +30,52 @@ FINGERPRINTS = ("pixel_sha256", "perceptual_hash")
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule about the values of a column, or about several columns of a table."""
+    """A rule about the values of a column, or about several columns of a table.
 
-    text: str  # end of the message "NAME must be ..."; for several columns the whole rule
-    holds: Callable[[Any], Any]  # gives a flag for each row, from the column or the table
+    Attributes:
+        text: End of the message "NAME must be ..."; for a rule over several columns, the whole
+            rule.
+        holds: Function that returns one flag for each row, from the column or from the table.
+    """
+
+    text: str
+    holds: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
 class Column:
-    """Requirements on a column: type, rules, and whether it and its values may be missing."""
+    """Requirements on a column: type, rules, and whether it and its values may be missing.
 
-    # "text", or a dtype of pandas, to which values are converted; None for lists, which stay as
-    # they are. `data_prep.contracts.tables` knows the dtype of text, as commands import this module
-    # without pandas.
+    Attributes:
+        type: ``text``, or the pandas dtype to which values are converted; None for lists, which
+            stay as they are. `data_prep.contracts.tables` chooses the dtype of text, because
+            commands import this module without pandas.
+        rules: Rules for the values that are not missing.
+        required: True if every table must have the column.
+        nullable: True if values may be missing.
+    """
+
     type: str | None
-    rules: tuple[Rule, ...] = ()  # for its values, missing ones excepted
-    required: bool = True  # whether every table must have it
-    nullable: bool = False  # whether values may be missing
+    rules: tuple[Rule, ...] = ()
+    required: bool = True
+    nullable: bool = False
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Requirements on a table: columns, unique key, and rules over several columns."""
+    """Requirements on a table: columns, unique key, and rules over several columns.
+
+    Attributes:
+        columns: Requirements on each column, by its name.
+        unique: Columns that together identify a row; empty if rows may repeat.
+        rules: Rules over several columns.
+        free: True if the table may have other columns, too.
+    """
 
     columns: Mapping[str, Column]
-    # Columns that together identify a row; empty where rows may repeat.
     unique: tuple[str, ...] = ()
-    rules: tuple[Rule, ...] = ()  # about several columns
-    free: bool = False  # whether it may have other columns
+    rules: tuple[Rule, ...] = ()
+    free: bool = False
 
 
 def _text(

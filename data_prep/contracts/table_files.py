@@ -65,10 +65,15 @@ _MAYBE_THOUSANDS = r"[-+]?[1-9]\d{0,2}(?:,\d{3})+"
 
 @dataclass(frozen=True)
 class TableFile:
-    """The content of a table file."""
+    """The content of a table file, such as a CSV file or a spreadsheet.
 
-    text: pd.DataFrame  # cells as text without spaces around, empty where there is nothing
-    notes: tuple[str, ...] = ()  # assumptions made in reading it, one sentence each
+    Attributes:
+        text: Cells as text without spaces around; an empty cell is the empty text.
+        notes: Assumptions that were made in reading the file, one sentence each.
+    """
+
+    text: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 def is_table_file(path: Path) -> bool:

@@ -126,7 +126,7 @@ def _position(frame: pd.DataFrame, row: int) -> str:
 
 
 def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame:
-    """Convert a frame to the types of a table, without checking its other rules.
+    """Convert a frame to the column types of a table, without checking other rules of the table.
 
     Args:
         frame: The rows. Columns that the table does not have stay unchanged.
@@ -306,11 +306,11 @@ def stored_table(
 
 
 def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
-    """Check that all images of a table are in the images table of its folder.
+    """Check that every image id of a table is also in the images table of the same folder.
 
     Args:
         ids: Image ids of the table.
-        images: The images table.
+        images: Images table: one row for each image, with patient, path and size.
         path: File of the table, for the message.
 
     Raises:

@@ -37,6 +37,9 @@ Example:
 def from_arrow(table: pa.Table) -> pd.DataFrame:
     """Return an Arrow table as a frame whose text columns have the dtype `TEXT`.
 
+    Args:
+        table: Arrow table.
+
     Example:
         >>> from_arrow(pa.table({"image_id": ["a", None]}))["image_id"].dtype == TEXT
         True
@@ -48,6 +51,9 @@ def from_arrow(table: pa.Table) -> pd.DataFrame:
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:
     """Return a frame, without its index, as an Arrow table that any pandas version can read.
+
+    Args:
+        frame: Table whose index is dropped.
 
     Example:
         >>> to_arrow(pd.DataFrame({"image_id": ["a"]}, dtype=TEXT)).num_rows

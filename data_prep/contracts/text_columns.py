@@ -44,7 +44,7 @@ def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
 
 
 def first_line(flags: pd.Series) -> int:
-    """Return the number of the first line of a file for which a flag is True.
+    """Return the line number in a table file of the first row for which a flag is True.
 
     Args:
         flags: Flags, bool, with the index of `data_prep.contracts.table_files.read_text_table`.
@@ -60,7 +60,9 @@ def first_line(flags: pd.Series) -> int:
 
 
 def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | None = None) -> None:
-    """Raise an error for the first line for which a flag is True; do nothing if all are False.
+    """Raise an error that names the first line of a table file for which a flag is True.
+
+    Nothing happens if all flags are False.
 
     Args:
         flags: Flags, bool, with the index of `data_prep.contracts.table_files.read_text_table`.

@@ -40,15 +40,16 @@ def find_dataset_copies(
     pixels: bool = True,
     engine: Engine | None = None,
 ) -> NearDuplicates:
-    """Find the near duplicates of a data set, for the audit and the splits.
+    """Find images of a data set that are nearly equal copies of each other.
 
     The result is stored in the folder, and used again as long as the images stay the same.
 
     Args:
-        dataset: The data set.
-        decode: Decode table of the data set; None reads it.
+        dataset: A prepared data set.
+        decode: Decode table of the data set, which contains the fingerprints; None reads it from
+            the folder.
         pixels: True also compares pixels if the fingerprints alone do not decide.
-        engine: Engine that decodes image files.
+        engine: Processes or machines that decode image files.
 
     Returns:
         The pairs of near duplicates, and the number of pairs that stay undecided.

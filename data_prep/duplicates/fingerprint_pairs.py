@@ -27,14 +27,23 @@ _PAIRS_AT_LEAST = 2_000_000
 
 @dataclass(frozen=True)
 class ClosePairs:
-    """Pairs of similar fingerprints, by their row numbers."""
+    """Pairs of images with similar fingerprints, by the row numbers of the images.
 
-    first: np.ndarray  # int64, shape `(P,)`
-    second: np.ndarray  # int64, shape `(P,)`; above `first`
-    distance: np.ndarray  # number of differing bits, shape `(P,)`
-    turn: np.ndarray  # index of the turn in `TURNS`, shape `(P,)`
-    # True if every pair within `CERTAIN_DISTANCE` was found. The search stops early if very many
-    # fingerprints are alike.
+    A fingerprint is a bit pattern that describes an image. P is the number of pairs.
+
+    Attributes:
+        first: Row of the first image, int64 (P,).
+        second: Row of the second image, int64 (P,), larger than that of the first.
+        distance: Number of differing bits, (P,).
+        turn: How the second image is turned against the first, as an index into `TURNS`, (P,).
+        complete: True if every pair within `CERTAIN_DISTANCE` was found. The search stops early if
+            very many fingerprints are alike.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    distance: np.ndarray
+    turn: np.ndarray
     complete: bool
 
 
@@ -47,10 +56,13 @@ class ClosePairs:
 # turn inverts whole words, and a key is brought to the one of its eight turns in which its first
 # bits are 0.
 def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
-    """Find the pairs of fingerprints that differ in few bits, in the best of eight turns.
+    """Find the pairs of image fingerprints that differ in few bits.
+
+    A copy may be mirrored, upside down or a negative. Each pair is therefore compared in eight
+    turns, and the turn with the fewest differing bits counts.
 
     Args:
-        hashes: Fingerprints as rows of bytes, uint8 ``(N, 32)``.
+        hashes: Fingerprints of N images as rows of bytes, uint8 ``(N, 32)``.
         max_distance: Largest number of bits by which a pair may differ.
     """
     n = len(hashes)
@@ -139,10 +151,11 @@ def _pairs_of_table(
 
 
 def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the smallest number of differing bits over the eight turns.
+    """Compute, for each pair of fingerprints, the fewest differing bits over the eight turns.
 
     Args:
-        differences: Differing bits of each pair, uint64 ``(P, words)``.
+        differences: Bits in which the two fingerprints of each of the P pairs differ, uint64 ``(P,
+            words)``.
 
     Returns:
         The smallest number of bits and the index of its turn, each of shape ``(P,)``.
@@ -155,7 +168,11 @@ def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inverted_words() -> np.ndarray:
-    """Return which words of the fingerprint each turn inverts, bool ``(8, words)``."""
+    """Return which words (groups of 64 bits) of a fingerprint each of the eight turns inverts.
+
+    Returns:
+        Flags, bool ``(8, words)``. A turn is a way to mirror, flip or invert an image.
+    """
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
     odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
     return negative ^ (mirrored & odd_x) ^ (upside_down & odd_y)

@@ -26,7 +26,10 @@ class _Unreadable(NamedTuple):
 
 
 class ImageReader:
-    """Reader of small images, from a pixel store (without black borders) or image files."""
+    """Reader of small images of a data set, for the search for copies and for thumbnails.
+
+    The images come from a pixel store, whose black borders are cut off, or from the image files.
+    """
 
     def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
         self.dataset = dataset
@@ -37,7 +40,7 @@ class ImageReader:
 
     @property
     def source(self) -> str:
-        """Name of the pixel store that is read, or "files"."""
+        """Name of the pixel store from which images are read, or "files" for the image files."""
         return "files" if self.store is None else self.store.folder.name
 
     def __call__(self, image_id: str) -> np.ndarray:
@@ -61,7 +64,7 @@ def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | Non
     """Open the images of a data set for reading: its smallest pixel store, or else the image files.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
 
     Returns:
         The reader (None if nothing can be read), and the reason why the image files cannot be read

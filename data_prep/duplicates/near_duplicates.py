@@ -49,23 +49,31 @@ _ReadMany = Callable[[Sequence[str]], Iterable[np.ndarray | None]]
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Copies of images that are not equal pixel for pixel."""
+    """Copies of images that are not equal pixel for pixel.
 
-    # `image_id, other_id, distance` (bits), `turn` (a key of `fingerprint.TURNS`: how the second
-    # image was turned), `correlation` (missing where the pixels were not compared).
+    Attributes:
+        pairs: Columns ``image_id, other_id``, ``distance`` (number of differing bits of the
+            fingerprints), ``turn`` (how the second image is turned, a key of `fingerprint.TURNS`)
+            and ``correlation`` of the pixels (missing if they were not compared).
+        groups: Columns ``group, image_id``: images that the pairs connect, with the images that are
+            equal to them pixel for pixel.
+        candidates: Number of pairs with similar fingerprints.
+        undecided: Number of candidates for which the fingerprints do not decide and no pixels were
+            compared.
+        complete: True if all similar fingerprints were compared.
+    """
+
     pairs: pd.DataFrame
-    # `group, image_id`: images that the pairs connect, together with the images equal to them.
     groups: pd.DataFrame
-    candidates: int  # number of pairs with similar fingerprints
-    # Number of candidates whose fingerprints do not decide and whose pixels were not compared.
+    candidates: int
     undecided: int
-    complete: bool  # True if all similar fingerprints were compared
+    complete: bool
 
     def copy_keys(self, decode: pd.DataFrame) -> pd.Series:
-        """Return a key for each image, which all its copies share, whether equal or nearly equal.
+        """Return a key for each image that is the same for all its equal or nearly equal copies.
 
         Args:
-            decode: The decode table, with ``image_id`` and ``pixel_sha256``.
+            decode: Decode table with ``image_id`` and ``pixel_sha256``, the digest of the pixels.
 
         Returns:
             Keys indexed by ``image_id``. A split gives all images of one key the same role.
@@ -85,9 +93,10 @@ def find_near_duplicates(
     """Find copies that were brightened, compressed, resized, stretched, turned or inverted.
 
     Args:
-        decode: The decode table. Without ``perceptual_hash`` nothing is found.
-        read: Function that returns an image by its id, uint8 ``(H, W)``. Without it, fingerprints
-            alone decide.
+        decode: Decode table with the fingerprint ``perceptual_hash`` of each image. Without this
+            column nothing is found.
+        read: Function that returns an image by its id, uint8 ``(H, W)``. If it is None, the
+            fingerprints alone decide.
         max_images: Largest number of images to read. Those of undecided pairs are read first.
         read_many: Function that returns several small images (see `small_image`) by their ids, in
             order. It is used in place of `read`.
@@ -120,8 +129,8 @@ def near_duplicates_from_pairs(
     """Restore the result of a search from its stored pairs and counts.
 
     Args:
-        decode: The decode table.
-        pairs: Table of the pairs of near duplicates.
+        decode: Decode table, with the digest of each image's pixels.
+        pairs: Table of the pairs that the search found.
         candidates: Number of pairs with similar fingerprints.
         undecided: Number of these pairs whose pixels were not compared.
         complete: True if all similar fingerprints were compared.
@@ -231,7 +240,11 @@ def _correlate(
 
 
 def small_image(pixels: np.ndarray) -> np.ndarray:
-    """Scale an image down to the size that the search for copies compares: uint8 ``(128, 128)``."""
+    """Scale an image down to the size that the search for copies compares: uint8 ``(128, 128)``.
+
+    Args:
+        pixels: Grey values, uint8 ``(H, W)``.
+    """
     return squash(pixels, _SIDE)
 
 
@@ -259,7 +272,7 @@ def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def turn_image(pixels: np.ndarray, turn: str) -> np.ndarray:
-    """Mirror, flip or invert an image.
+    """Mirror an image, turn it upside down, or invert its grey values.
 
     Args:
         pixels: Image, uint8 ``(H, W)``.

@@ -10,12 +10,15 @@ import scipy  # its parts load when they are first used
 def connected_components(
     starts: list[np.ndarray], ends: list[np.ndarray], n_nodes: int
 ) -> np.ndarray:
-    """Return the number of the connected component of each node of a graph.
+    """Find the connected components of a graph.
 
     Args:
         starts: First node of each edge, in several arrays.
         ends: Second node of each edge, in the same order.
         n_nodes: Number of nodes.
+
+    Returns:
+        Number of the component of each node, from 0, shape ``(n_nodes,)``.
     """
     edges = (np.concatenate(starts), np.concatenate(ends))
     ones = np.ones(len(edges[0]), dtype=np.int8)
@@ -28,14 +31,15 @@ Links = pd.Series | pd.DataFrame | None
 
 
 def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
-    """Return the patient group of each image.
+    """Return a group of patients for each image, which a split must not divide.
 
-    Patients who share a key, such as that of a copied image, form one group, which has the name of
-    its first patient.
+    Patients who share a key, for example because both have a copy of the same image, form one
+    group. The group has the name of its first patient.
 
     Args:
         images: Table with columns ``image_id`` and ``patient_id``.
-        links: Keys that images of one patient share, such as those of copies; see `key_columns`.
+        links: Keys that images of one patient share, such as those of copies; None if there are
+            none. See `key_columns`.
 
     Returns:
         Name of the group, indexed by ``image_id`` in sorted order.
@@ -65,7 +69,9 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
 
 
 def key_columns(links: Links) -> list[pd.Series]:
-    """Return the keys that link images, as one Series for each kind of key.
+    """Return the keys that tie images together, as one Series for each kind of key.
+
+    Images with the same key must get the same role in a split.
 
     Args:
         links: Keys indexed by ``image_id``: a Series, a frame with one column for each kind of key,

@@ -20,17 +20,22 @@ class SeenImages:
     The pixels of the training images are not available here, so near copies are found by
     fingerprint alone.
 
+    Attributes:
+        n_images: Number of images that were looked up.
+        by_id: Ids of the images whose id or patient the training has seen.
+        equal: Id of the training image that is equal pixel for pixel, by image id.
+        near: Id of the training image whose fingerprint differs by at most `TRUSTED_DISTANCE` bits,
+            by image id.
+
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p1", "p2"]})
         >>> SeenImages.from_tables(images, images.head(1)).by_id.tolist()
         ['a']
     """
 
-    n_images: int  # number of images that were looked up
-    by_id: pd.Index  # ids of the images whose id or patient was seen
-    # Id of the seen image that is equal pixel for pixel, by image id.
+    n_images: int
+    by_id: pd.Index
     equal: pd.Series
-    # Id of the seen image whose fingerprint is within `TRUSTED_DISTANCE`, by image id.
     near: pd.Series
 
     @classmethod
@@ -38,8 +43,8 @@ class SeenImages:
         """Look up images among those that a training has seen.
 
         Args:
-            images: Table with columns ``image_id``, ``patient_id`` and, if known, `FINGERPRINTS`.
-                Without fingerprints no copy is found.
+            images: Table of the images to look up, with ``image_id``, ``patient_id`` and, if known,
+                the columns `FINGERPRINTS`. Without fingerprints no copy is found.
             seen: Table of the training images with the same columns.
         """
         named = images["image_id"].isin(seen["image_id"])
@@ -56,7 +61,7 @@ class SeenImages:
 
     @property
     def all_ids(self) -> pd.Index:
-        """Ids of all images that were seen or are copies of seen images."""
+        """Ids of images that the training has seen, or that are copies of images it has seen."""
         return self.by_id.union(self.equal.index).union(self.near.index)
 
     def describe_copies(self, system: str) -> list[str]:

@@ -18,14 +18,22 @@ from cxr_compare.data_prep.work.store_addresses import store_address
 
 @dataclass
 class AnnotationFolder:
-    """Folder into which an export writes label files and images."""
+    """Folder into which an export writes label files and images.
+
+    Attributes:
+        path: The folder.
+        mode: How images are written: ``none`` (not at all), as rendered ``png`` or ``jpeg``, as
+            symbolic ``link``, or as ``copy``.
+        dataset: Data set that is exported.
+        advance: Function that is called with the number of images finished since its last call.
+        not_exported: Labels that the format cannot hold, one line for each kind.
+    """
 
     path: Path
-    # How images are written: `none`, as rendered `png` or `jpeg`, as symbolic `link`, as `copy`.
     mode: str
     dataset: DataSet
-    advance: Callable[[int], None] = lambda n: None  # called with the number of finished images
-    not_exported: list[str] = field(default_factory=list)  # losses of the format, one line each
+    advance: Callable[[int], None] = lambda n: None
+    not_exported: list[str] = field(default_factory=list)
     _tasks: list[RenderTask] = field(default_factory=list)
 
     @property
@@ -45,7 +53,11 @@ class AnnotationFolder:
         path.write_text(text, encoding="utf-8")
 
     def file_name_of(self, image: ImageEntry) -> str:
-        """Return the file name of an image: its id with the suffix of its file or rendering."""
+        """Return the file name of an image: its id with the suffix of its file or rendering.
+
+        Args:
+            image: The image.
+        """
         if self.renders:
             return image.stem + SUFFIXES[self.mode]
         path = Path(image.file or "")
@@ -95,7 +107,7 @@ class AnnotationFolder:
             self.advance(1)
 
     def note_loss(self, number: int, text: str) -> None:
-        """Record what the format cannot hold, as a sentence with its number of cases.
+        """Record labels that the format cannot hold, as a sentence with the number of cases.
 
         Args:
             number: Number of cases; 0 records nothing.

@@ -17,7 +17,7 @@ def write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
     """Write ``annotations.xml``, and ``labels.json``, which CVAT needs to make a task.
 
     Args:
-        content: Labels to export.
+        content: Images, labels and boxes to export.
         folder: Folder of the export.
 
     Raises:
@@ -38,7 +38,7 @@ def write_label_studio(content: AnnotationContent, folder: AnnotationFolder) -> 
     """Write ``tasks.json``, and ``labels.xml``, the labelling interface of a project.
 
     Args:
-        content: Labels to export.
+        content: Images, labels and boxes to export.
         folder: Folder of the export.
 
     Raises:

@@ -17,7 +17,7 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
     rendered, it is the name of the rendered file.
 
     Args:
-        content: Labels to export.
+        content: Images, labels and boxes to export.
         folder: Folder of the export.
     """
     category_ids = {name: number for number, name in enumerate(content.classes, start=1)}

@@ -27,14 +27,24 @@ MISREAD = (
 
 
 class ImageEntry(NamedTuple):
-    """Facts about an image that every label file states."""
+    """Facts about an image that every label file states.
 
-    image_id: str  # its id
-    stem: str  # the id as a file's name
-    file: str | None  # path of the image file as the tables have it; None without pixels
-    width: int | None  # px, None if unknown
-    height: int | None  # px, None if unknown
-    role: str | None  # in the split that is exported; None without one
+    Attributes:
+        image_id: Id of the image.
+        stem: The id as the name of a file, without an ending.
+        file: Path of the image file as the tables have it; None for an image without pixels.
+        width: Width of the original image, px; None if unknown.
+        height: Height of the original image, px; None if unknown.
+        role: Role in the exported split (``train``, ``val``, ``test``); None if no split is
+            exported.
+    """
+
+    image_id: str
+    stem: str
+    file: str | None
+    width: int | None
+    height: int | None
+    role: str | None
 
     @property
     def has_size(self) -> bool:
@@ -44,19 +54,26 @@ class ImageEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class AnnotationContent:
-    """The part of a data set that is exported."""
+    """The part of a data set that is exported.
 
-    # Data set in which the chosen reader's labels of the chosen target are those of the reference.
+    Attributes:
+        dataset: Data set in which the labels of the chosen reader and target replace those of the
+            reference.
+        images: Table of images by ``image_id``, with ``role`` (missing if no split is exported),
+            ``file`` (path of the image) and ``stem`` (the id as the name of a file).
+        labels: Tables ``findings``, ``boxes`` and ``box_coverage`` of all readers, by name. The
+            chosen reader is called ``reference``.
+        classes: Findings, in alphabetical order.
+        targets: Targets as in ``dataset.json``, by name.
+        how: Origin of the labels, ready for JSON and YAML.
+    """
+
     dataset: DataSet
-    # Images table sorted by `image_id`, with `role` (missing without a split), `file` (the path)
-    # and `stem` (the id as a file name).
     images: pd.DataFrame
-    # Exported tables `findings`, `boxes` and `box_coverage` of all readers; the chosen reader is
-    # `reference`.
     labels: dict[str, pd.DataFrame]
-    classes: tuple[str, ...]  # findings, in alphabetical order
-    targets: dict[str, dict[str, Any]]  # as in `dataset.json`
-    how: dict[str, Any]  # origin of the labels, ready for JSON and YAML
+    classes: tuple[str, ...]
+    targets: dict[str, dict[str, Any]]
+    how: dict[str, Any]
 
     @property
     def has_roles(self) -> bool:
@@ -75,7 +92,7 @@ class AnnotationContent:
         return (ImageEntry(*row) for row in rows)
 
     def known_facts(self) -> list[str]:
-        """Return the columns besides ids and labels that have a value for at least one image."""
+        """Return the columns of facts, such as sex and age, that are known for any image."""
         free = [c for c in self.images.columns if c.startswith("x_")]
         several = ["source"] if self.images["source"].nunique() > 1 else []
         known = [c for c in (*_FACTS, *free) if c in self.images and self.images[c].notna().any()]
@@ -92,14 +109,23 @@ class AnnotationContent:
                 yield role, chosen
 
     def boxes_by_image(self) -> dict[str, list[tuple[str, float, float, float, float]]]:
-        """Return the boxes of the reference by image id, as ``finding, x1, y1, x2, y2`` in px."""
+        """Return the boxes of the reader ``reference``, by image id.
+
+        The labels of this reader are the ones that are exported.
+
+        Returns:
+            Tuples ``finding, x1, y1, x2, y2`` for each image, in px of the original image.
+        """
         boxes = {}
         for image_id, marks in self.marks().items():
             boxes[image_id] = [mark[:5] for mark in marks if not np.isnan(mark[1])]
         return boxes
 
     def marks(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Return the findings and boxes of the reference, by the id of each image that it has read.
+        """Return the exported findings and boxes of each image, by image id.
+
+        They are the labels of the reader ``reference``. An image that this reader has not read is
+        missing.
 
         Returns:
             Tuples ``finding, x1, y1, x2, y2, score``. The edges are NaN for a finding without a
@@ -122,7 +148,9 @@ class AnnotationContent:
         return marks
 
     def inexpressible_labels(self) -> pd.DataFrame:
-        """Return the labels of the reference that boxes, and the absence of boxes, cannot express.
+        """Return the labels that boxes, and the absence of boxes, cannot express.
+
+        They are labels of the reader ``reference``, which are the ones that are exported.
 
         Returns:
             A table with columns ``image_id, finding, why``. The reason is that a finding is unknown
@@ -155,9 +183,9 @@ def select_content(
     """Select the part of a data set that is exported.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Name of the split whose roles are exported; None exports no roles.
-        reader: Reader whose labels are exported as those of the reference.
+        reader: Reader whose labels are exported as those of the reference standard.
         target: Target whose findings are exported; None exports all findings.
         predicted: Tables ``findings``, ``boxes`` and ``box_coverage`` of a system's predictions,
             which are exported in place of the labels; None exports the labels.

@@ -35,13 +35,21 @@ _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # approximate upper limits
 
 @dataclass(frozen=True, repr=False)
 class ExportSummary(ShownAsText):
-    """Counts of an export, and the labels that its format could not hold."""
+    """Counts of an export, and the labels that its format could not hold.
 
-    format: str  # name of the format
-    folder: Path  # folder that was written
-    n_images: int  # images of the data set
-    n_boxes: int  # boxes of the reader whose labels were written
-    not_exported: tuple[str, ...]  # losses of the format, one sentence each
+    Attributes:
+        format: Name of the format.
+        folder: Folder that was written.
+        n_images: Number of images of the data set.
+        n_boxes: Number of boxes of the reader whose labels were written.
+        not_exported: Labels that the format cannot hold, one sentence for each kind.
+    """
+
+    format: str
+    folder: Path
+    n_images: int
+    n_boxes: int
+    not_exported: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as values for JSON."""
@@ -98,7 +106,7 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
     The folder appears only when it is complete. docs/formats.md explains the formats.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         out: Folder to make. It must not exist.
         format: Name of the format, such as ``coco``.
         split: Name of the split whose roles are written; None writes no roles.
@@ -110,7 +118,7 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
             system's predictions, for annotators to correct in ``cvat`` or ``label-studio``.
         system: Name of the system whose predictions are written.
         workers: Number of processes that render images; None takes all processors.
-        advance: Function that is called with the number of finished images.
+        advance: Function that is called with the number of images finished since its last call.
 
     Returns:
         Counts of the written images and boxes.

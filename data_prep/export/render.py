@@ -24,13 +24,20 @@ _ROWS_A_WORKER = 16  # fewer images are finished before another process has star
 
 @dataclass(frozen=True)
 class RenderTask:
-    """An image to render."""
+    """An image to decode and to write as a PNG or JPEG file.
 
-    origin: Path  # the file to decode
-    target: Path  # the file to write; its suffix gives the format
-    window: str | None  # name of the DICOM window; None for the first
-    sha256: str  # digest of the file when it was prepared
-    # Width and height in the tables, px; None if unknown.
+    Attributes:
+        origin: File to decode.
+        target: File to write; its suffix decides the format.
+        window: Name of the DICOM window; None for the first.
+        sha256: SHA-256 digest that the file had when the data set was prepared.
+        size: Width and height in the tables, px; None if unknown.
+    """
+
+    origin: Path
+    target: Path
+    window: str | None
+    sha256: str
     size: tuple[int, int] | None
 
 

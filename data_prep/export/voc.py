@@ -21,7 +21,7 @@ def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
     """Write an XML file for each image, named by its id, and a list of images for each role.
 
     Args:
-        content: Labels to export.
+        content: Images, labels and boxes to export.
         folder: Folder of the export.
     """
     boxes = content.boxes_by_image()

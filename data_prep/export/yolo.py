@@ -20,7 +20,7 @@ def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
     """Write a label file for each image, named by its id, with edges as shares of the image.
 
     Args:
-        content: Labels to export.
+        content: Images, labels and boxes to export.
         folder: Folder of the export.
 
     Raises:

@@ -40,13 +40,18 @@ LabelRow = dict[str, str]
 
 @dataclass
 class MarkNotes:
-    """Notes about what could not be read in the files of an annotation tool."""
+    """Notes about what could not be read in the files of an annotation tool.
 
-    counts: Counter[str] = field(default_factory=Counter)  # number of cases by note
-    unread: list[str] = field(default_factory=list)  # images with marks that were not understood
+    Attributes:
+        counts: Number of cases by note.
+        unread: Ids of images with marks that the reader does not know.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    unread: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
-        """Return one sentence for each kind of note."""
+        """Return one sentence for each kind of mark that could not be read."""
         notes = [counted_phrase(n, text) for text, n in self.counts.items() if n]
         images = list(dict.fromkeys(self.unread))
         if images:
@@ -81,6 +86,9 @@ def box_cells(
         notes: Notes, in which shapes without an upright box are counted.
         scale: Factor from the unit of the shape to px, for x and y.
         turns: Centre of a rotation: the "middle" of the shape or its upper left "corner".
+
+    Returns:
+        Cells of one row of a label table, by column.
     """
 
     def numbers(*names: str) -> Any:

@@ -43,7 +43,10 @@ COLUMN_ROLES = (
 
 @cache
 def column_dictionary() -> dict[str, Any]:
-    """Return the content of ``columns.toml``, together with the names of columns by role."""
+    """Return the descriptions of known label tables, and the names of columns by role.
+
+    The descriptions are the content of ``columns.toml``.
+    """
     return {
         **read_column_names(Path(__file__).with_name("columns.toml")),
         "names": names_by_role(),
@@ -75,6 +78,9 @@ class _Names(BaseModel):
 def read_column_names(path: Path) -> dict[str, Any]:
     """Read names of columns, and descriptions of whole tables, from a TOML file.
 
+    Args:
+        path: TOML file of the user.
+
     Raises:
         InputError: A key is unknown, or names a role that does not exist.
     """
@@ -97,7 +103,7 @@ def read_column_names(path: Path) -> dict[str, Any]:
 
 
 def require_role(role: str, where: str) -> None:
-    """Check that a role of a column exists.
+    """Check that a role, which says what a column contains, exists.
 
     Args:
         role: The role, possibly with a finding, as in ``finding:NAME``.
@@ -113,7 +119,7 @@ def require_role(role: str, where: str) -> None:
 
 
 def nearest_name(name: str, names: Sequence[str], otherwise: str) -> str:
-    """Return a question that suggests the most similar name, for an error message.
+    """Return the question "did you mean NAME?" with the most similar name, for an error message.
 
     Args:
         name: Unknown name.

@@ -61,6 +61,9 @@ def _covid_targets(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
 def origin_from_url(address: str) -> str:
     """Return the host from which an image was taken; on a platform also owner and data set.
 
+    Args:
+        address: Address of the image.
+
     Example:
         >>> origin_from_url("https://www.github.com/a/b/c.png"), origin_from_url("no address")
         ('github.com/a/b', '')
@@ -82,6 +85,9 @@ def _origins_of(addresses: pd.Series) -> pd.Series:
 
 def findings_from_path(cell: str) -> list[str]:
     """Divide a published finding such as ``Pneumonia/Viral/COVID-19`` into single findings.
+
+    Args:
+        cell: Published finding with slashes.
 
     Example:
         >>> findings_from_path("Pneumonia/Viral/COVID-19")
@@ -351,7 +357,11 @@ def _plain(names: pd.Series) -> pd.Series:
 
 
 def read_origins(path: Path) -> pd.DataFrame:
-    """Read the first sheet of a ``*.metadata.xlsx`` of the Radiography Database."""
+    """Read where each image of the COVID-19 Radiography Database was taken from.
+
+    Args:
+        path: Workbook ``*.metadata.xlsx``, whose first sheet is read.
+    """
     text = read_table_file(path, sheet_names(path)[0]).text
     text.columns = pd.Index([" ".join(str(name).split()).upper() for name in text.columns])
     missing = [name for name in _SOURCE_COLUMNS if name not in text.columns]

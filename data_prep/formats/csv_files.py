@@ -62,7 +62,8 @@ def tables_from_image_rows(
     """Build the tables of a source from rows like those of an ``images.csv``.
 
     Args:
-        builder: Builder of the source.
+        builder: Object that knows the source folder and the user's options, and collects notes and
+            excluded images.
         text: Cells of the images table as text, with ``image_id``, ``patient_id`` and ``path``.
         labels: Table with columns ``image_id, finding, reader, state, origin``.
         boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``.

@@ -43,17 +43,24 @@ _LABELS = {"state": STATES, "origin": ORIGINS, "coverage": ("all", "some")}
 
 @dataclass
 class LabelRows:
-    """Rows of the findings, box_coverage and boxes tables; the first item is the image."""
+    """Rows of the findings, box_coverage and boxes tables; the first item is the image.
 
-    # `image, finding, reader, state, origin`
+    Attributes:
+        states: Rows of the findings table: ``image, finding, reader, state, origin``.
+        coverage: Rows of the box_coverage table: ``image, finding, reader, coverage``.
+        boxes: Rows of the boxes table: ``image, finding, reader, x1, y1, x2, y2``, px.
+    """
+
     states: list[tuple[str, ...]] = field(default_factory=list)
-    # `image, finding, reader, coverage`
     coverage: list[tuple[str, ...]] = field(default_factory=list)
-    # `image, finding, reader, x1, y1, x2, y2`
     boxes: list[tuple[Any, ...]] = field(default_factory=list)
 
     def add(self, other: LabelRows) -> None:
-        """Append the rows of another object."""
+        """Append the rows of another object.
+
+        Args:
+            other: Rows to append.
+        """
         self.states += other.states
         self.coverage += other.coverage
         self.boxes += other.boxes
@@ -62,13 +69,14 @@ class LabelRows:
 def image_objects(
     images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, box_coverage: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
-    """Yield the ``cxr`` object of each image.
+    """Yield an object ``cxr`` for each image: facts and labels that a standard format cannot hold.
 
     Args:
-        images: The images table, which gives the order.
+        images: Images table. The objects come in the order of its rows.
         findings: Findings of all readers.
-        boxes: Boxes of all readers. Those of the reference are not part of the objects.
-        box_coverage: Box coverage of all readers.
+        boxes: Boxes of all readers. Those of the reader ``reference`` are not part of the objects.
+        box_coverage: Whether all or only some lesions of an image have a box, by finding and
+            reader.
 
     Yields:
         Facts, labels and boxes of one image, as values for JSON.
@@ -104,7 +112,7 @@ def image_objects(
 
 
 def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any], LabelRows]:
-    """Read the ``cxr`` object of one image.
+    """Read the object ``cxr`` of one image, which a file that this program exported contains.
 
     Args:
         value: The object.
@@ -146,7 +154,7 @@ def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any
 
 
 def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, Any]:
-    """Build the ``cxr`` object of a whole data set.
+    """Build the object ``cxr`` of a whole data set, which an exported file contains.
 
     Args:
         targets: Targets by name, as ``dataset.json`` stores them.
@@ -163,7 +171,7 @@ def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, An
 
 
 def read_set_object(value: Any, where: str) -> dict[str, Any]:
-    """Read the ``cxr`` object of a whole data set.
+    """Read the object ``cxr`` of a whole data set, which an exported file contains.
 
     Args:
         value: The object, as JSON gives it.

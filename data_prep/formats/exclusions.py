@@ -17,6 +17,10 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 class Exclusions:
     """Excluded images with their reasons. An image keeps the first reason.
 
+    Attributes:
+        reasons: Reason by image id, or by path for a file without an id.
+        boxes: Invalid box that excluded the image, four numbers xyxy in px, by the same key.
+
     Example:
         >>> exclusions = Exclusions()
         >>> exclusions.add(["a", "a"], "two labels")
@@ -26,7 +30,7 @@ class Exclusions:
     """
 
     reasons: dict[str, str] = field(default_factory=dict)
-    boxes: dict[str, np.ndarray] = field(default_factory=dict)  # wrong box of an image, px
+    boxes: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, image_ids: Iterable[str], reason: str, boxes: np.ndarray | None = None) -> None:
         """Exclude images for one reason.
@@ -44,7 +48,7 @@ class Exclusions:
                     self.boxes[image_id] = boxes[row]
 
     def first(self, otherwise: str = "") -> str:
-        """Return the first reason, or a given text if no image is excluded.
+        """Return the reason of the first excluded image, for a message; else a given text.
 
         Args:
             otherwise: Text that is returned if no image is excluded.
@@ -52,7 +56,7 @@ class Exclusions:
         return next(iter(self.reasons.values()), otherwise)
 
     def keep(self, frame: pd.DataFrame, key: str = "image_id") -> pd.DataFrame:
-        """Return the rows of a table whose image is not excluded.
+        """Return the rows of a table that belong to images that are not excluded.
 
         Args:
             frame: The table.
@@ -63,7 +67,7 @@ class Exclusions:
         return frame[~is_member(frame[key], list(self.reasons))].reset_index(drop=True)
 
     def table(self, paths: Mapping[str, str], stage: str = "labels") -> pd.DataFrame:
-        """Return the ``excluded`` table.
+        """Return the table of excluded images as a data set stores it: ``path, stage, reason``.
 
         Args:
             paths: Path of each image, by its id. An image without a path is listed by its id.

@@ -25,6 +25,9 @@ def role_from_path(text: str) -> str | None:
 
     The last folder or file name that states a role decides.
 
+    Args:
+        text: File name or path.
+
     Example:
         >>> role_from_path("labels/train2017"), role_from_path("valid/images")
         ('train', 'val')
@@ -39,7 +42,7 @@ def role_from_path(text: str) -> str | None:
 
 
 class ImageIndex:
-    """Images below a folder, which can be searched by the names that label files give them.
+    """Paths of the images below a folder, searched by the names that label files give to images.
 
     Attributes:
         paths: Paths of the image files relative to the folder, sorted.

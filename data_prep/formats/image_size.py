@@ -21,6 +21,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
     The EXIF orientation is applied, so that the sides are those of the upright image.
 
+    Args:
+        path: Path of the image.
+
     Raises:
         InputError: The file is no image, is damaged, or is larger than the limit.
     """

@@ -120,25 +120,32 @@ class LabelFiles:
     """Content of the label files of a source, collected image by image.
 
     Images are identified by their paths until the tables are built.
+
+    Attributes:
+        builder: Notes and exclusions of the source.
+        images: Columns of the images table for each image, by its path.
+        classes: Findings that the file of each labelled image was labelled for, by the path of the
+            image.
+        rows: Boxes of the reader ``reference``, and all labels of ``cxr`` objects.
+        partial: Pairs of image and finding for which some lesions share a box or have none.
+        roles: Pairs of image and published role.
+        counts: Number of cases by note. The note follows the number, as in "3 boxes appear more
+            than once".
+        targets: Targets that the source defines, by name.
+        read_by: Readers of each labelled image, by its path. An image that is not listed was read
+            by the reference.
+        without_pixels: Keys of `images` for which there is no image file, as the label files state.
     """
 
     builder: SourceBuilder
-    # Columns of the images table for each image, by its path.
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # Findings that the file of each labelled image was labelled for, by the path of the image.
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    # Boxes of the reader `reference`, and all labels of `cxr` objects.
     rows: LabelRows = field(default_factory=LabelRows)
-    # Pairs of image and finding where some lesions share a box or have none.
     partial: set[tuple[str, str]] = field(default_factory=set)
-    roles: list[tuple[str, str]] = field(default_factory=list)  # images and their published roles
-    # Number of cases by note; the text follows the number, as in "boxes appear more than once".
+    roles: list[tuple[str, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    # Targets that the source names itself.
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # Readers of each labelled image, by its path; the reference where it is not listed.
     read_by: dict[str, set[str]] = field(default_factory=dict)
-    # Keys of `images` that are no files; the label files state this themselves.
     without_pixels: set[str] = field(default_factory=set)
 
     def add_box(
@@ -156,11 +163,13 @@ class LabelFiles:
 
     @property
     def exclusions(self) -> Exclusions:
-        """Excluded images and files."""
+        """Excluded images and files of the source, with their reasons."""
         return self.builder.exclusions
 
     def build_tables(self) -> SourceTables:
-        """Build the tables of the source. Images whose labels contradict each other are excluded.
+        """Build the tables of the source from the labels of all images.
+
+        Images whose labels contradict each other are excluded.
 
         Raises:
             InputError: No image can be used.

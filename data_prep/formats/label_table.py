@@ -43,16 +43,27 @@ _MOST_LABELS = 8
 
 @dataclass
 class LabelTable:
-    """Label table of the user, with the roles of its columns."""
+    """Label table of the user, with what each column contains (the role of the column).
+
+    Attributes:
+        path: Path of the table.
+        text: Cells as text.
+        known: Entry of ``columns.toml`` if the table belongs to a known data set, else empty.
+        columns: Names of the columns by role, such as ``image`` or ``label``.
+        names: Finding that each column stands for, by the name of the column.
+        images: Columns ``image_id, path`` of the rows.
+        assigned_roles: Roles of columns that the user assigned.
+        labels: Distinct cells of the label column, of all rows.
+    """
 
     path: Path
     text: pd.DataFrame
-    known: Mapping[str, Any]  # entry of columns.toml if the table is of a known data set, else {}
-    columns: dict[str, list[str]] = field(default_factory=dict)  # columns by role
-    names: dict[str, str] = field(default_factory=dict)  # findings by column
-    images: pd.DataFrame = field(default_factory=pd.DataFrame)  # `image_id, path` of the rows
-    assigned_roles: set[str] = field(default_factory=set)  # roles that the user assigned
-    labels: Sequence[str] = ()  # distinct cells of the label column, of all rows
+    known: Mapping[str, Any]
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    assigned_roles: set[str] = field(default_factory=set)
+    labels: Sequence[str] = ()
 
     def keep_matches(self, matches: pd.DataFrame) -> None:
         """Keep the rows whose images were found.
@@ -66,7 +77,7 @@ class LabelTable:
         self.images = matches[["image_id", "path"]].set_index(self.text.index)
 
     def assign_role(self, role: str, columns: Iterable[str]) -> None:
-        """Assign a role to columns, which lose their former role.
+        """Say what columns contain: give them a role, and take away their former one.
 
         Args:
             role: The role, or ``finding:NAME``, which also names the finding.
@@ -82,13 +93,20 @@ class LabelTable:
             self.names |= dict.fromkeys(assigned, finding)
 
     def has(self, role: str) -> bool:
-        """Return True if a column has the role."""
+        """Return True if a column has the role.
+
+        Args:
+            role: Role of a column, such as ``label``.
+        """
         return bool(self.columns.get(role))
 
     def cells(self, role: str) -> pd.Series:
-        """Return the cells of a role, translated into standard terms.
+        """Return the cells of the column with a role, translated into standard terms.
 
         If several columns have the role, the first one with content counts in each row.
+
+        Args:
+            role: Role of a column, such as ``view``.
         """
         cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
         for column in self.columns.get(role, ()):
@@ -100,10 +118,13 @@ class LabelTable:
         return cells.where(~is_member(lower, list(meanings)), renamed(lower, meanings))
 
     def describe_labels(self, *, quoted: bool = True) -> list[str]:
-        """Return lines that describe how labels without a finding are understood.
+        """Return lines that explain how labels are understood that are no names of findings.
+
+        An example is a label that means "no finding".
 
         Args:
-            quoted: True quotes cells. False shows only labels that ``columns.toml`` contains.
+            quoted: True quotes cells of the table. False shows only labels that ``columns.toml``
+                contains.
         """
         columns = self.columns.get("label", ()) if not self.has("state") else ()
         if not columns:
@@ -129,26 +150,30 @@ class LabelTable:
 
     @property
     def unknown_labels(self) -> set[str]:
-        """Labels, in lower case, that mean that nothing is known about the image."""
+        """Labels, in lower case, which say that nothing is known about the image."""
         return {*column_dictionary()["unknown"], *self.known.get("unknown", ())}
 
     @property
     def box_roles(self) -> set[str]:
-        """Roles of box edges, sides and centres for which the table has a column."""
+        """Roles of the columns that describe boxes, such as ``xmin`` (left edge) or ``width``."""
         return {role for role in BOX_ROLES if self.has(role)}
 
     @property
     def unused(self) -> list[str]:
-        """Columns of the table that have no role, so that their cells are not used."""
+        """Columns whose content was not recognised (they have no role), so they are not used."""
         used = {column for columns in self.columns.values() for column in columns}
         return [column for column in self.text.columns if column not in used]
 
     def finding(self, column: str) -> str:
-        """Return the name of the finding that a column states."""
+        """Return the name of the finding that a column states.
+
+        Args:
+            column: Name of the column.
+        """
         return self.names.get(column) or class_finding(column, str(self.path))
 
     def lines(self, *, quoted: bool = True) -> list[str]:
-        """Return lines of text that show the recognised columns.
+        """Return lines of text that show which columns were recognised, and with which role.
 
         Args:
             quoted: True also shows the first three rows.
@@ -184,11 +209,14 @@ def _plain_name(cell: str) -> str:
 
 
 def absent_finding(name: str, classes: Collection[str]) -> str:
-    """Return the finding whose absence a class such as ``no_mass`` states; "" for other classes.
+    """Return the finding whose absence a class name such as ``no_mass`` states.
 
     Args:
         name: Class name.
         classes: All class names of the labels.
+
+    Returns:
+        Name of the finding; "" if the class states no absence.
 
     Example:
         >>> absent_finding("no_mass", ["mass"]), absent_finding("non_mass", ["nodule"])
@@ -280,7 +308,11 @@ def _find_findings(table: LabelTable, class_names: Sequence[str], every: bool) -
 
 
 def holds_states(cells: pd.Series) -> bool:
-    """Return True if every cell with content is a state such as 1, 0, present or absent."""
+    """Return True if every cell with content is a state such as 1, 0, present or absent.
+
+    Args:
+        cells: Cells of a column as text.
+    """
     filled = cells[cells != ""].str.lower()
     return len(filled) > 0 and bool(is_member(filled, list(STATE_OF_TEXT)).all())
 

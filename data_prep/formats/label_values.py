@@ -20,6 +20,9 @@ LONGEST_SIDE_PX = 1_000_000
 def as_number(value: Any) -> float | None:
     """Return a JSON value as a finite number; None if it is no finite number.
 
+    Args:
+        value: Value from a JSON file.
+
     Example:
         >>> as_number(3), as_number(" 2.5 "), as_number(True), as_number("nan"), as_number([1])
         (3.0, 2.5, None, None, None)
@@ -35,6 +38,9 @@ def as_number(value: Any) -> float | None:
 
 def finite_or_nan(values: Iterable[Any]) -> list[float]:
     """Convert values to numbers; a value that is no finite number becomes NaN.
+
+    Args:
+        values: Values from a JSON file.
 
     Example:
         >>> finite_or_nan(["2.5", "wide", 3])
@@ -68,6 +74,9 @@ def read_plain_facts(entry: dict[str, Any]) -> dict[str, Any]:
 
 def parse_side(value: Any) -> int | None:
     """Return a height or width that a label file states, px; None if it states none.
+
+    Args:
+        value: Value from a label file.
 
     Raises:
         InputError: No image can have a side of this length.

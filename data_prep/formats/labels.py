@@ -26,11 +26,13 @@ def tables_from_labels(
 ) -> SourceTables:
     """Build the tables of a source from the labels and boxes of one or more readers.
 
-    Images whose labels contradict each other are excluded. The labels of the reference are added.
+    Images whose labels contradict each other are excluded. Labels of the reader ``reference``,
+    which join those of all readers, are added.
 
     Args:
-        builder: Builder of the source.
-        images: The images table.
+        builder: Object that knows the source folder and the user's options, and collects notes and
+            excluded images.
+        images: Images table: one row for each image, with patient, path and size.
         labels: Table with columns ``image_id, finding, reader, state, origin``.
         boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``.
         path: File with the labels, for messages.
@@ -61,7 +63,7 @@ def exclude_contradictions(
     """Exclude the images whose labels and boxes contradict each other.
 
     Args:
-        builder: Builder of the source, which collects the exclusions.
+        builder: Object that collects the notes and excluded images of the source.
         labels: Labels of all readers.
         boxes: Boxes of all readers.
         if_widths: Advice for the case that x2 and y2 seem to be widths and heights.

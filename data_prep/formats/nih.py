@@ -106,6 +106,9 @@ def _read_nih(builder: SourceBuilder) -> SourceTables:
 def find_entries(folder: Path) -> Path | None:
     """Return the path of the ``Data_Entry_2017`` table in a folder.
 
+    Args:
+        folder: Folder of the NIH data set.
+
     Returns:
         The corrected table of 2020 if there is one, else that of 2017, else None.
     """
@@ -114,7 +117,14 @@ def find_entries(folder: Path) -> Path | None:
 
 
 def read_entries(path: Path) -> pd.DataFrame:
-    """Read ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``."""
+    """Read patient, view, sex, age and labels of each image from the table of the NIH data set.
+
+    Args:
+        path: File ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``.
+
+    Returns:
+        One row for each image.
+    """
     text = read_text_table(path, ("Image Index", "Finding Labels", "Patient ID"))
     entries = pd.DataFrame(
         {
@@ -148,6 +158,9 @@ def read_field_sizes(path: Path) -> pd.DataFrame:
 
     The width is the original pixel spacing times the original number of columns. It does not depend
     on the size of the published copy.
+
+    Args:
+        path: Path of the table ``Data_Entry_2017``.
 
     Returns:
         A table with columns ``nih_image, field_width_mm, field_height_mm``.

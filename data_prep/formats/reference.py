@@ -27,7 +27,15 @@ _SAME_LESION_IOU = 0.4
 
 
 class ReferenceTables(NamedTuple):
-    """Tables with the rows of the readers and of the reference."""
+    """Tables of labels with the rows of each reader and those of the reference.
+
+    The reference is the reader named ``reference``, whose labels join those of several readers.
+
+    Attributes:
+        findings: State of each finding, by image and reader.
+        boxes: Boxes of the lesions.
+        box_coverage: Whether all or some lesions of an image have a box.
+    """
 
     findings: pd.DataFrame
     boxes: pd.DataFrame
@@ -40,7 +48,7 @@ def add_reference(
     boxes: pd.DataFrame,
     boxed_findings: Iterable[str] = (),
 ) -> ReferenceTables:
-    """Add the labels and boxes of the reference to those of the readers.
+    """Add labels and boxes of the reader ``reference``, which join those of all readers.
 
     Args:
         builder: Builder of the source, whose options name the rule.
@@ -93,7 +101,7 @@ def _require_rule(rule: str, readers: pd.Series) -> None:
 
 
 def vote_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """Return the findings of the reference, by vote of the readers.
+    """Return the findings of the reference reader, by a vote of the readers of each image.
 
     Args:
         findings: Table of the readers with columns ``image_id, finding, reader, state, origin``.
@@ -121,7 +129,7 @@ def vote_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
 def fuse_boxes(
     findings: pd.DataFrame, boxes: pd.DataFrame, reference: pd.DataFrame, rule: str
 ) -> pd.DataFrame:
-    """Return the boxes of the reference, by overlap and vote of the readers.
+    """Return the boxes of the reference reader, by overlap and vote of the readers' boxes.
 
     Overlapping boxes of one finding are fused to the mean of their edges (see `same_lesions`). A
     fused box is kept if enough of the readers of the finding drew it: more than half for
@@ -204,7 +212,7 @@ def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarr
 def box_coverage_of_readers(
     findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series
 ) -> pd.DataFrame:
-    """Return the images, findings and readers whose boxes show all lesions.
+    """Return for which images and findings a reader has drawn a box around every lesion.
 
     Args:
         findings: Findings of the readers.

@@ -64,7 +64,7 @@ def read_source(
     Args:
         source: The source folder.
         format: Name of the format. If it is None, the error suggests a likely one.
-        options: Options of the user.
+        options: Options that the user gave.
         show: Function that is called with each line about what was recognised.
         out: Folder to make, which the advice in an error names.
 
@@ -116,7 +116,11 @@ def _require_folder(source: Path) -> None:
 
 
 def likely_format(folder: Path) -> str | None:
-    """Return the name of the first format that fits a folder; None if no format fits."""
+    """Return the name of the first format that fits a folder; None if no format fits.
+
+    Args:
+        folder: Source folder.
+    """
     return next((name for name, record in FORMATS.items() if record.detect(folder)), None)
 
 

@@ -111,7 +111,14 @@ def _read_labels(path: Path) -> pd.DataFrame:
 
 
 def read_classes(path: Path) -> pd.DataFrame:
-    """Read ``stage_2_detailed_class_info.csv`` as a table with columns ``image_id, x_class``."""
+    """Read the class of each image, such as "Lung Opacity" or "Normal".
+
+    Args:
+        path: File ``stage_2_detailed_class_info.csv`` of the RSNA challenge.
+
+    Returns:
+        Columns ``image_id, x_class``.
+    """
     text = read_text_table(path, ("patientId", "class"))
     classes = text["class"].map(CLASSES)
     refuse_line(classes.isna(), path, f"; expected one of {', '.join(CLASSES)}", text["class"])
@@ -122,6 +129,9 @@ def read_mapping(source: Path) -> pd.DataFrame | None:
     """Read the mapping from RSNA images to NIH images; return None if there is no such file.
 
     The patient ids are those of NIH, or for synthetic images those of the synthetic patients.
+
+    Args:
+        source: Folder of the RSNA challenge.
     """
     path = source / MAPPING
     space = "nih"
@@ -157,6 +167,9 @@ def read_header_table(path: Path) -> pd.DataFrame:
     """Read view, sex and age of each image from the public table of DICOM headers.
 
     PixelSpacing is ignored: it is that of NIH's original file and not of the image with 1024 px.
+
+    Args:
+        path: Path of the public table.
     """
     text = read_text_table(path, ("PatientID",), ("ViewPosition", "PatientSex", "PatientAge"))
     people = pd.DataFrame(

@@ -41,50 +41,67 @@ def empty_roles() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options of the user for reading a source. Each format uses some of them.
+    r"""Options of the user for reading a source. Each format uses some of them.
+
+    Attributes:
+        reference: How the labels of several readers of one image become the reference:
+            ``majority``, ``any``, ``all`` or ``reader:NAME``.
+        labels: Label tables outside the source folder.
+        sheet: Name of the sheet to read of each spreadsheet; None if there is only one.
+        columns: Roles of columns as ROLE=COLUMN, and TOML files that describe whole tables.
+        class_names: Names of the classes in their order, if the format only numbers them.
+        patient_pattern: Regular expression that finds the patient in the name of an image file. Its
+            first group is the patient. The name of that group, if it has one, is the name space:
+            ``(?P<nih>\d{8})_`` turns ``00019124_092.png`` into ``nih:00019124``. None if names
+            contain no patient.
 
     Example:
         >>> ReadOptions(columns=("file=Image Index",)).reference
         'majority'
     """
 
-    # How several readers of one image become the reference: `majority`, `any`, `all` or
-    # `reader:NAME`.
     reference: str = "majority"
-    labels: tuple[Path, ...] = ()  # label tables outside the source folder
-    sheet: str | None = None  # sheet of the label tables that are spreadsheets
-    # Roles of columns as ROLE=COLUMN, and TOML files that describe whole tables.
+    labels: tuple[Path, ...] = ()
+    sheet: str | None = None
     columns: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()  # names of the classes, where the format only numbers them
-    # Regular expression that finds the patient in a file's name. Its first group is the patient,
-    # and the name of that group, if it has one, is the name space: `(?P<nih>\d{8})_` turns
-    # `00019124_092.png` into `nih:00019124`.
+    class_names: tuple[str, ...] = ()
     patient_pattern: str | None = None
 
 
 @dataclass(frozen=True)
 class SourceTables:
-    """Tables of one data set as its publisher provides it, before any pixel is decoded."""
+    """Tables of one data set as its publisher provides it, before any pixel is decoded.
 
-    format: str  # name of the format, as in ``--format``
-    root: Path  # folder that `images.path` is relative to
-    # `image_id, patient_id, patient_id_source, source, path` and all other columns of the images
-    # table that the source knows. `path` is missing for an image without pixels.
-    # `field_width_mm` and `field_height_mm` are the true size of what the image shows; they become
-    # the pixel spacing once the size of the image is known.
+    Attributes:
+        format: Name of the format, as in ``--format``.
+        root: Folder to which the paths of the images are relative.
+        images: Columns ``image_id, patient_id, patient_id_source, source, path`` and all others of
+            the images table that the source knows. ``path`` is missing for an image without pixels.
+            ``field_width_mm`` and ``field_height_mm`` are the true size of what the image shows;
+            they become the pixel spacing when the size of the image is known.
+        findings: State of each finding, by image and reader.
+        targets: Targets by name, each as ``{"any_of": [...], "display_name": ...}``.
+        boxes: Boxes that are not yet checked against the size of the images.
+        box_coverage: Whether all or some lesions of an image have a box, by finding and reader.
+        excluded: Columns ``path, stage, reason`` of the files and images that the labels rule out.
+        split: Columns ``image_id, role`` of the images whose role the source fixes; the other roles
+            are drawn.
+        official: Columns ``image_id, role`` of the publisher's own split, which is stored as
+            ``official`` beside the drawn one.
+        notes: Facts about the source that a user must know, one sentence each.
+    """
+
+    format: str
+    root: Path
     images: pd.DataFrame
     findings: pd.DataFrame
-    targets: dict[str, dict[str, Any]]  # name -> `{"any_of": [...], "display_name": ...}`
-    # Boxes that are not yet checked against the size of the images.
+    targets: dict[str, dict[str, Any]]
     boxes: pd.DataFrame = field(default_factory=lambda: empty_table("boxes"))
     box_coverage: pd.DataFrame = field(default_factory=lambda: empty_table("box_coverage"))
-    # `path, stage, reason` of the files and images that the labels rule out.
     excluded: pd.DataFrame = field(default_factory=lambda: empty_table("excluded"))
-    # `image_id, role` of the images whose role the source fixes; the other roles are drawn.
     split: pd.DataFrame = field(default_factory=empty_roles)
-    # `image_id, role` of the publisher's own split, stored as `official` beside the drawn one.
     official: pd.DataFrame = field(default_factory=empty_roles)
-    notes: tuple[str, ...] = ()  # facts about the source that a user must know, a sentence each
+    notes: tuple[str, ...] = ()
 
     def with_targets(self, targets: Mapping[str, Sequence[str]]) -> SourceTables:
         """Return the tables with targets of the user. A target replaces one with the same name.
@@ -113,7 +130,7 @@ class SourceTables:
         return replace(self, targets={**self.targets, **added})
 
     def reader_notes(self, rule: str) -> list[str]:
-        """Return notes on how often the readers differ, and on what the reference lacks.
+        """Return notes on how often readers disagree, and on labels that the reference lacks.
 
         Args:
             rule: Rule that joined the readers to the reference, as in ``--reference``.
@@ -163,20 +180,31 @@ class WrongFormatError(InputError):
 
 @dataclass(frozen=True)
 class Format:
-    """A format that `cxr prepare` reads; help, documents and detection are made from it."""
+    """A format that `cxr prepare` reads; help, documents and detection are made from it.
 
-    name: str  # as in `--format`
-    title: str  # name for people, as in the README and the documents
-    folder: str  # one sentence on what the source folder must hold
-    # Return True if a folder looks like this format; reads names and first lines only.
+    Attributes:
+        name: Name as in ``--format``.
+        title: Name for readers of documents.
+        folder: One sentence that says what the source folder must contain.
+        detect: Function that returns True if a folder looks like this format. It reads names and
+            first lines only.
+        read: Function that returns the tables of the source. It gets a new `SourceBuilder`, which
+            knows the folder and the user's options, and decodes no pixel.
+        options: Names of the fields of `ReadOptions` that the format uses.
+        sources: Addresses at which data sets of this format are published.
+        is_deep: True if the format reads files in deeper folders than `detect` looks into.
+        make_label_tables: Function that turns files of the format's own kind into label tables, by
+            path; see `label_table`.
+    """
+
+    name: str
+    title: str
+    folder: str
     detect: Callable[[Path], bool]
-    # Turn a new builder, which knows the folder and the user's options, into the tables of the
-    # source; decodes no pixel.
     read: Callable[[SourceBuilder], SourceTables]
-    options: tuple[str, ...] = ()  # names of the `ReadOptions` that it takes
-    sources: tuple[str, ...] = ()  # addresses where the data sets of this format are published
-    is_deep: bool = False  # True if it reads files in deeper folders than `detect` looks into
-    # Make label tables of files of the format's own kind, by path; see `label_table`.
+    options: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    is_deep: bool = False
     make_label_tables: Callable[[SourceBuilder], dict[Path, pd.DataFrame]] = lambda builder: {}
 
     def read_source(
@@ -186,7 +214,7 @@ class Format:
 
         Args:
             source: Source folder or file.
-            options: Options of the user.
+            options: Options that the user gave.
             show: Function that is called with each line that the user should see at once.
 
         Raises:
@@ -204,17 +232,29 @@ class Format:
 
 @dataclass
 class SourceBuilder:
-    """Notes and exclusions that a format collects, and the steps that all formats share."""
+    """Notes and exclusions that a format collects, and the steps that all formats share.
+
+    Attributes:
+        format: Format that reads the source.
+        root: Source folder.
+        options: Options that the user gave.
+        show: Function that is called with each line that the user sees at once.
+        notes: Notes for the user that were collected so far.
+        exclusions: Excluded images with their reasons.
+    """
 
     format: Format
-    root: Path  # the source folder
+    root: Path
     options: ReadOptions
-    show: Callable[[str], None] = lambda line: None  # called with lines that the user sees at once
+    show: Callable[[str], None] = lambda line: None
     notes: list[str] = field(default_factory=list)
-    exclusions: Exclusions = field(default_factory=Exclusions)  # by image id, or path without one
+    exclusions: Exclusions = field(default_factory=Exclusions)
 
     def label_tables(self) -> dict[Path, pd.DataFrame]:
-        """Return the label tables of the format and of the user by path, with cells as text."""
+        """Return all label tables of the source by path, with cells as text.
+
+        They are the tables of the format and those that the user named.
+        """
         tables = dict(self.format.make_label_tables(self))
         sheet = self.options.sheet
         for path in self.options.labels:
@@ -229,7 +269,7 @@ class SourceBuilder:
         return tables
 
     def require_format(self) -> None:
-        """Check that the folder has the format. The error names a nearby folder that has it."""
+        """Check that the folder has this format. The error names a nearby folder that has it."""
         if self.format.detect(self.root):
             return
         below = sorted(path for path in self.root.iterdir() if path.is_dir())
@@ -248,7 +288,7 @@ class SourceBuilder:
         warning: Callable[[int], str] | None = None,
         remedy: str = "",
     ) -> pd.DataFrame:
-        """Complete missing patients, and record the source of each patient id.
+        """Give every image a patient id, and record where the id comes from.
 
         Args:
             stated: Patient of each image; missing if the source names none.
@@ -297,7 +337,7 @@ class SourceBuilder:
         return unique
 
     def usable_files(self, files: pd.DataFrame, published: pd.Series, empty: str) -> pd.DataFrame:
-        """Return the files that are not excluded by their path, with an ``image_id``.
+        """Return the image files that are not excluded, each with its image id.
 
         Args:
             files: Table with columns ``path``, ``name`` and ``inside`` (the path inside the data
@@ -317,7 +357,7 @@ class SourceBuilder:
     def match_files(
         self, rows: pd.DataFrame, files: pd.DataFrame, key: str, table: str, advice: str = ""
     ) -> bool:
-        """Exclude rows without a file, and files without a row.
+        """Match the rows of a label table with image files, and exclude what has no partner.
 
         Args:
             rows: Rows of a label table, with ``image_id``.
@@ -380,7 +420,7 @@ class SourceBuilder:
         files: pd.DataFrame | None = None,
         **tables: pd.DataFrame | None,
     ) -> SourceTables:
-        """Build the tables of the source.
+        """Build the tables of the source from those of its images that are not excluded.
 
         Args:
             images: Images that are not excluded.
@@ -415,7 +455,7 @@ class SourceBuilder:
 
 
 def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame:
-    """Build rows of the reference reader: ``image_id, finding, reader`` and further columns.
+    """Build rows of the reader ``reference``, whose labels count, for findings or boxes.
 
     Args:
         image_ids: Ids of N images.
@@ -436,7 +476,7 @@ def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame
 def boxes_from_sizes(
     image_ids: Any, finding: Any, x: pd.Series, y: pd.Series, width: pd.Series, height: pd.Series
 ) -> pd.DataFrame:
-    """Build boxes of the reference from their position and size, in px of the original image.
+    """Build boxes of the reader ``reference`` from their position and size, px of the original.
 
     Args:
         image_ids: Image id of each box.

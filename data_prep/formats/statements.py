@@ -246,8 +246,9 @@ def read_labels_and_boxes(
     nothing is found.
 
     Args:
-        builder: Builder of the source, in which contradictory images are excluded.
-        tables: Label tables whose rows have images.
+        builder: Object that collects the notes and excluded images of the source. Images with
+            contradictory labels are excluded.
+        tables: Label tables, each with the image of every row.
 
     Returns:
         The labels (``image_id, finding, reader, state, origin``) and the boxes.

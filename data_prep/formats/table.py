@@ -124,6 +124,9 @@ def _holds_table(folder: Path) -> bool:
 def first_table(folder: Path) -> Path | None:
     """Return the path of a label table in a folder.
 
+    Args:
+        folder: Source folder.
+
     Returns:
         The first file with a column that names images, else the first spreadsheet, else None.
     """

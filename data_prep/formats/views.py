@@ -21,6 +21,9 @@ VIEW_NAMES = {
 def normal_views(text: pd.Series) -> pd.Series:
     """Translate view names to PA, AP, LL or other; an empty name becomes missing.
 
+    Args:
+        text: Names of views as a source writes them.
+
     Example:
         >>> normal_views(pd.Series(["ap supine", "Lateral", "oblique"])).tolist()
         ['AP', 'LL', 'other']

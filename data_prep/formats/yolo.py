@@ -143,18 +143,18 @@ def _published_paths(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple
 
 
 class PredictionLineError(Exception):
-    """A line of a label file has a confidence, so the file holds predictions instead of labels."""
+    """A line of a YOLO file has a confidence, so the file contains predictions and no labels."""
 
 
 def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
-    """Read the boxes of a label file.
+    """Read the boxes of a YOLO label file.
 
     Args:
-        lines: Lines of the file.
+        lines: Lines of the file, each with a class number and a box or polygon.
 
     Returns:
-        For each box its class number, its edges as shares of the image, and True if it is a
-        polygon.
+        For each box its class number, its edges x1, y1, x2, y2 as shares of the image's sides, and
+        True if it was a polygon.
     """
     gathered = []
     for number, line in enumerate(lines, start=1):

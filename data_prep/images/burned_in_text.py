@@ -20,10 +20,14 @@ _CROSSED_QUANTILE = 0.9  # quantile of the number of strokes that the rows of a 
 
 
 class TextLine(NamedTuple):
-    """The longest line of text on an image, with its estimated number of characters."""
+    """The longest line of text on an image, with its estimated number of characters.
 
-    characters: float  # estimated number
-    # `x1, y1, x2, y2` around the line, px of the image; None without a character
+    Attributes:
+        characters: Estimated number of characters of the line.
+        box: Box around the line, xyxy in px of the image; None if no character was found.
+    """
+
+    characters: float
     box: tuple[float, float, float, float] | None
 
 

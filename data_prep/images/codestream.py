@@ -29,18 +29,29 @@ _JP2_BOXES_BYTES = 1 << 16  # most bytes that may come before a JPEG 2000 codest
 
 
 class Codestream(NamedTuple):
-    """Header of a compressed image, which may differ from the header of its DICOM file."""
+    """Facts in the header of compressed JPEG or JPEG 2000 data.
 
-    width: int  # columns, px
-    height: int  # rows, px
-    bits: int  # bits of one value
-    samples: int  # values of one pixel: 1 grey, 3 colour
-    process: int = 0  # marker of the start of frame, which names the JPEG process; 0: JPEG 2000
-    tiles: int = 0  # number of tiles of a JPEG 2000 image
+    They may differ from those in the header of the DICOM file that contains the data.
+
+    Attributes:
+        width: Number of columns, px.
+        height: Number of rows, px.
+        bits: Number of bits of one value.
+        samples: Number of values of one pixel: 1 for grey, 3 for colour.
+        process: Marker of the start of frame, which names the JPEG process; 0 for JPEG 2000.
+        tiles: Number of tiles of a JPEG 2000 image.
+    """
+
+    width: int
+    height: int
+    bits: int
+    samples: int
+    process: int = 0
+    tiles: int = 0
 
     @property
     def is_read_by_libjpeg(self) -> bool:
-        """True for a JPEG of 8 bits whose process libjpeg-turbo can decode."""
+        """True for a JPEG of 8 bits that the library libjpeg-turbo can decode."""
         return self.bits == 8 and self.process in SEQUENTIAL | PROGRESSIVE
 
 
@@ -90,20 +101,37 @@ def _read_jpeg2000(start: bytes) -> Codestream | None:
 
 
 def find_jpeg2000(frame: bytes) -> int:
-    """Return the position of a JPEG 2000 codestream, also inside a JP2 file; -1 if none."""
+    """Return the byte at which a JPEG 2000 codestream begins, also inside a JP2 file.
+
+    Args:
+        frame: Bytes of the file.
+
+    Returns:
+        Position from 0; -1 if there is no codestream.
+    """
     return frame.find(_START_OF_JPEG2000, 0, _JP2_BOXES_BYTES)
 
 
 class Segment(NamedTuple):
-    """A segment of a JPEG: its marker, its parameters and the data that follow."""
+    """A segment of a JPEG: its marker, its parameters and the data that follow.
 
-    marker: int  # second byte of the marker
-    body: bytes  # parameters
-    data: bytes  # entropy-coded data behind it
+    Attributes:
+        marker: Second byte of the marker, which names the kind of segment.
+        body: Bytes of the parameters.
+        data: Entropy-coded bytes that follow the parameters.
+    """
+
+    marker: int
+    body: bytes
+    data: bytes
 
 
 def segments(frame: bytes) -> Iterator[Segment]:
-    """Yield the segments of a JPEG up to its end marker."""
+    """Yield the segments (marker, parameters and data) of a JPEG up to its end marker.
+
+    Args:
+        frame: Bytes of the JPEG.
+    """
     match = _MARKER.search(frame, 2)
     while match and frame[match.end() - 1] != _END_OF_IMAGE:
         start = match.end()

@@ -38,28 +38,38 @@ DECODE_COLUMNS = (
 class DecodedImage:
     """An image as a viewer displays it, with a record of how it was decoded.
 
+    Attributes:
+        pixels: Grey values, uint8 (H, W). 0 is black, and air is dark.
+        record: Columns of the decode table except ``image_id``, by name: what was done to the
+            values.
+        spacing_row_mm: Distance between rows as the header states it; None if it states none.
+        spacing_col_mm: Distance between columns, likewise.
+        header: Facts of a DICOM header: ``view`` (``PA``, ``AP``, ``LL``, ``other`` or None),
+            ``sex`` (``M``, ``F``, ``O`` or None), ``age_years`` (a number or None), ``modality`` (a
+            text or None) and ``maker`` (a class or None). For any file ``synthetic``: True if the
+            file says that a program drew it. There are no identifiers.
+        colour: Mean difference of red, green and blue in a plain image file, 0 to 255.
+        patient: PatientID after its issuer, from which a pseudonym is made; empty if unknown. It is
+            never written.
+        instance: SOPInstanceUID, likewise.
+        deep: The image at the full depth of its file; None if it was not requested.
+        doubts: Reasons why the pixels may differ from the stored ones, as sentences without a full
+            stop. They are also among the warnings of `record`.
+
     Example:
         >>> DecodedImage(np.zeros((4, 6), np.uint8), {}).pixels.shape
         (4, 6)
     """
 
-    pixels: np.ndarray  # uint8, shape `(H, W)`; 0 is black, air is dark
-    record: dict[str, Any]  # columns of the decode table except `image_id`
-    spacing_row_mm: float | None = None  # distance between rows as the header states it
-    spacing_col_mm: float | None = None  # distance between columns
-    # Facts of a DICOM header: `view` ('PA', 'AP', 'LL', 'other' or None), `sex` ('M', 'F', 'O' or
-    # None), `age_years` (float or None), `modality` (text or None) and `maker` (a class or None).
-    # Of any file `synthetic`: whether it says that a program drew it. No identifiers.
+    pixels: np.ndarray
+    record: dict[str, Any]
+    spacing_row_mm: float | None = None
+    spacing_col_mm: float | None = None
     header: dict[str, Any] = field(default_factory=dict)
-    # Mean difference of red, green and blue in a plain image file, 0 to 255.
     colour: float = 0.0
-    # Identifiers in a DICOM file: PatientID after its issuer, and SOPInstanceUID; empty where
-    # unknown. They serve to make pseudonyms, and are never written.
     patient: str = field(default="", repr=False)
     instance: str = field(default="", repr=False)
-    deep: DeepPixels | None = field(default=None, repr=False)  # at full depth, if requested
-    # Reasons why these may not be the stored pixels, as sentences without a full stop. They are
-    # also among the warnings of the record.
+    deep: DeepPixels | None = field(default=None, repr=False)
     doubts: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

@@ -13,7 +13,13 @@ _BLOCK_PIXELS = 1 << 15  # converted at a time
 
 @dataclass(frozen=True)
 class DeepPixels:
-    """An image at the depth of its file, before any window.
+    """An image at the depth of its file, before a window maps its values to 8 bits.
+
+    Attributes:
+        values: Grey values, uint16 (H, W); larger is brighter. Values of up to 8 bits stay as they
+            are; of deeper ones the lowest is 0.
+        black: Value that the file's own window or range shows black. It may lie outside `values`.
+        white: Value that it shows white.
 
     Example:
         >>> deep = DeepPixels.from_values(np.array([[100, 300]], np.int16), 100, 200)
@@ -21,11 +27,9 @@ class DeepPixels:
         ([[0, 200]], 0.0, 100.0)
     """
 
-    # uint16, shape `(H, W)`; larger is brighter. Values of up to 8 bits stay as they are; of
-    # deeper ones the lowest is 0.
     values: np.ndarray = field(repr=False)
-    black: float  # value that the file's own window or range shows black; may be outside `values`
-    white: float  # value that it shows white
+    black: float
+    white: float
 
     @classmethod
     def from_values(

@@ -207,6 +207,9 @@ def _maker(text: str) -> str | None:
 def age_in_years(text: str) -> float | None:
     """Convert an age in DICOM's notation to years; None if it cannot be understood.
 
+    Args:
+        text: Age such as ``045Y`` or ``018M``.
+
     Example:
         >>> age_in_years("045Y"), age_in_years("006M"), age_in_years("51"), age_in_years("unknown")
         (45.0, 0.5, 51.0, None)
@@ -217,6 +220,9 @@ def age_in_years(text: str) -> float | None:
 
 def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
     """Read the distances between pixels that a header states.
+
+    Args:
+        header: Header of a DICOM file.
 
     Returns:
         The distance between rows and between columns, mm; None if it is not stated.
@@ -233,7 +239,11 @@ def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
 
 
 def burned_in_annotation(header: Dataset) -> str | None:
-    """Return "yes" or "no" if the header says whether text is burned in, else None."""
+    """Return "yes" or "no" if the header says whether text is burned in, else None.
+
+    Args:
+        header: Header of a DICOM file.
+    """
     text = _text(header, "BurnedInAnnotation").lower()
     return text if text in ("yes", "no") else None
 
@@ -313,7 +323,14 @@ def has_preamble(path: Path) -> bool:
 
 
 def deflated_start(path: Path) -> int | None:
-    """Return the position of the compressed data set in a deflated file; None for other files."""
+    """Return the byte at which the compressed data set of a deflated DICOM file begins.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Position from 0; None if the file is not deflated.
+    """
     try:
         meta = read_file_meta_info(path)
     except Exception:  # noqa: BLE001 - no meta header: then it is not deflated either
@@ -325,6 +342,9 @@ def deflated_start(path: Path) -> int | None:
 
 def ids_of(header: Dataset) -> tuple[str, str]:
     """Return the ids of the patient and of the image.
+
+    Args:
+        header: Header of a DICOM file.
 
     Returns:
         The PatientID, preceded by its issuer if that is stated, and the SOPInstanceUID. A missing

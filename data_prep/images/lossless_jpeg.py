@@ -80,11 +80,19 @@ def lossless_doubts(path: Path, frame: bytes, values: np.ndarray) -> list[str]:
 
 
 class LosslessBits(NamedTuple):
-    """Number of bits that the values of a lossless JPEG need, and number of bits in its data."""
+    """Number of bits that the values of a lossless JPEG need, and number of bits in its data.
 
-    needed_by_row: np.ndarray  # (H,) int64
+    Data with fewer bits than the values need are cut off, so the image is damaged.
+
+    Attributes:
+        needed_by_row: Bits that the values of each row need, int64 (H,).
+        present: Bits in the data.
+        parts: Number of parts of the data; each ends with a whole byte.
+    """
+
+    needed_by_row: np.ndarray
     present: int
-    parts: int  # number of parts of the data; each ends with a whole byte
+    parts: int
 
 
 def count_lossless_bits(frame: bytes, values: np.ndarray) -> LosslessBits:

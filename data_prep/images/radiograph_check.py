@@ -83,20 +83,34 @@ _MAX_INFLATED_BYTES = 1 << 22  # bytes of a deflated file: enough for any header
 
 @dataclass(frozen=True)
 class DicomFile:
-    """Facts in the header of a DICOM file, or the reason why it is no frontal chest radiograph."""
+    """Facts in the header of a DICOM file, or the reason why it is no frontal chest radiograph.
 
-    path: str  # relative to the folder, with `/`
-    reason: str | None = None  # reason why it is no frontal chest radiograph; None if it may be one
-    image_id: str = ""  # SOPInstanceUID; a digest of the path where that is missing
-    patient: str = ""  # PatientID, after its issuer where that is given; empty if missing
-    study: str = ""  # StudyInstanceUID; empty if missing
-    patient_id: str = ""  # PatientID alone, as a label table may have it
-    accession_number: str = ""  # AccessionNumber, likewise; it never gets into a data set
-    # As in `data_prep.images.dicom_header.header_facts`, like the next two.
+    Attributes:
+        path: Path relative to the folder, with ``/``.
+        reason: Reason why the file is no frontal chest radiograph; None if it may be one.
+        image_id: SOPInstanceUID, or a digest of the path if that is missing.
+        patient: PatientID after its issuer, if the issuer is stated; empty if missing.
+        study: StudyInstanceUID; empty if missing.
+        patient_id: PatientID alone, as a label table may have it.
+        accession_number: AccessionNumber, as a label table may have it. It never gets into a data
+            set.
+        view: ``PA``, ``AP``, ``LL``, ``other``, or None if unknown.
+        sex: ``M``, ``F``, ``O``, or None if unknown.
+        age_years: Age of the patient in years; None if unknown.
+        states_chest: True if the header states that the image shows a chest.
+    """
+
+    path: str
+    reason: str | None = None
+    image_id: str = ""
+    patient: str = ""
+    study: str = ""
+    patient_id: str = ""
+    accession_number: str = ""
     view: str | None = None
     sex: str | None = None
     age_years: float | None = None
-    states_chest: bool = False  # True if the header states that body part
+    states_chest: bool = False
 
 
 def why_no_radiograph(path: Path) -> tuple[str | None, bool]:

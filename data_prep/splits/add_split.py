@@ -36,9 +36,9 @@ def add_splits(
     """Add a split to a prepared data set, or one split for each fold.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         name: Name of the split. The splits of folds are called ``NAME-0`` and so on.
-        rule: Rule by which the split is drawn.
+        rule: Shares of the roles, number of folds, seed and method by which the split is drawn.
         each_fold: True adds a split for each fold, which is its validation set. All have the same
             test set.
         test_folds: True adds a split for each fold, which is its test set; the next fold validates.
@@ -96,7 +96,7 @@ def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
     """Return the stored options of a split, or of the splits of folds with this name.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         name: Name of the split, or the common name of its folds.
 
     Returns:

@@ -36,8 +36,10 @@ def balanced_parts(
     to the shares is taken.
 
     Args:
-        group: Group of each image, such as its patient, indexed by ``image_id``.
-        strata: Strata of each image.
+        group: Patient, or group of patients, of each image, indexed by ``image_id``. A group is
+            never divided.
+        strata: Classes and other groups of each image. Every part gets its share of each group
+            (stratum).
         shares: Share of each part, shape ``(P,)``; their sum is 1.
         rng: Random generator.
         fixed: Part of each group in sorted order; -1 if it is to be drawn.
@@ -81,7 +83,7 @@ def balanced_parts(
 
 
 def equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
-    """Assign groups to folds with nearly equal numbers of samples of each stratum.
+    """Assign patients to folds so that every kind of sample is spread equally over the folds.
 
     The result equals that of scikit-learn's `StratifiedGroupKFold`, group by group, as a test
     checks. Scikit-learn computes a variance from scratch for each group and fold, and takes 12.6 s
@@ -93,7 +95,8 @@ def equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
     fold is better, the variances are computed as in scikit-learn, so that its rounding decides.
 
     Args:
-        samples: Number of samples of each group in each stratum, shape ``(G, S)``.
+        samples: Number of samples of each group in each stratum, shape ``(G, S)``. A group is a
+            patient. A stratum is a kind of sample, such as a class.
         n_folds: Number of folds.
 
     Returns:

@@ -26,12 +26,14 @@ def draw_split(
     """Split a data set by patient, or adopt the roles that its source states.
 
     Args:
-        images: The images table.
-        findings: The findings table.
+        images: Images table: one row for each image, with patient, path and size.
+        findings: Findings table: the state (present, absent, uncertain) of each finding, by image
+            and reader.
         stated: Table with columns ``image_id, role`` of images whose role is fixed. If all these
             roles are ``unused``, the roles of the other images are drawn.
-        rule: Rule by which the split is drawn.
-        linked: Keys that copies of an image share. Copies get the same role.
+        rule: Shares of the roles, number of folds, seed and method by which the split is drawn.
+        linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
+            and so get the same role.
 
     Returns:
         The split table (``image_id, role, fold``), and a record of how it was made.
@@ -58,10 +60,10 @@ def draw_split(
 
 
 def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
-    """Return a key for each image, which equal and nearly equal copies of the image share.
+    """Return a key for each image that is the same for all its equal and nearly equal copies.
 
     Args:
-        decode: The decode table. It may be empty.
+        decode: Decode table, with the digest of the pixels of each image. It may be empty.
         near: Near duplicates of the same images.
 
     Returns:
@@ -71,6 +73,10 @@ def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
 
 
 def dataset_links(dataset: DataSet) -> pd.Series | None:
-    """Return a key for each image of a prepared data set, which copies of the image share."""
+    """Return a key for each image of a data set that is the same for all copies of the image.
+
+    Args:
+        dataset: A prepared data set.
+    """
     decode = dataset.optional_table("decode")
     return image_links(decode, find_dataset_copies(dataset, decode))

@@ -21,7 +21,7 @@ _ANNOTATED = ("train", "val")
 def nested_parts(
     split: pd.DataFrame, group: pd.Series, strata: pd.Series, shares: Sequence[float], seed: int = 0
 ) -> dict[float, pd.DataFrame]:
-    """Return parts of a split that contain shares of its training and validation patients.
+    """Return smaller splits, whose training and validation sets have a share of the patients.
 
     Test images keep their role. The patients of each stratum are put into a random order, and the
     orders of all strata are merged so that the first patients always contain every stratum in
@@ -30,8 +30,10 @@ def nested_parts(
 
     Args:
         split: The whole split.
-        group: Patient group of each image, indexed by ``image_id``.
-        strata: Stratum of each image, indexed by ``image_id``.
+        group: Patient group of each image, indexed by ``image_id``. A group has one patient, or
+            patients with copies of the same image.
+        strata: Stratum (class or other group of like images) of each image, indexed by
+            ``image_id``.
         shares: Shares of the patients to keep, each in (0, 1].
         seed: Random seed of the orders.
 
@@ -85,10 +87,10 @@ def draw_nested_parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[str, dict[tuple[float, int], pd.DataFrame]]:
-    """Draw the nested parts of splits (see `nested_parts`) without writing them.
+    """Draw smaller splits with shares of the patients (see `nested_parts`), without writing them.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         target: Target whose labels are balanced.
         splits: Names of the whole splits.
         shares: Shares of the training and validation patients.
@@ -114,10 +116,10 @@ def draw_nested_parts(
 def add_nested_parts(
     dataset: DataSet, split: str, parts: Mapping[tuple[float, int], pd.DataFrame]
 ) -> dict[tuple[float, int], str]:
-    """Write the nested parts of a split into its data set.
+    """Write smaller splits, which have a share of the patients of a split, into its data set.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Name of the whole split.
         parts: Split tables by share and seed.
 

@@ -17,7 +17,7 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
     """Count images, patients and positive images of each target in each role of a split.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         split: Table with columns ``image_id`` and ``role``.
 
     Returns:

@@ -26,7 +26,7 @@ def hash_to_unit_interval(names: Iterable[str], seed: int, purpose: str) -> np.n
     Args:
         names: Names, such as patient ids.
         seed: Seed of the hash.
-        purpose: Text that gives other numbers for another purpose.
+        purpose: Text that makes the numbers of one use independent of those of another use.
 
     Example:
         >>> hash_to_unit_interval(["nih:00000001"], 0, "role").round(4).tolist()
@@ -58,19 +58,24 @@ _FEW_SHARE = 0.01
 class SplitRule:
     """Options by which a split is drawn.
 
+    Attributes:
+        val: Share of patients for validation, in [0, 1).
+        test: Share of patients for test, in [0, 1].
+        folds: Number of folds to which train and validation patients are assigned, at least 2.
+        seed: Random seed of the draw.
+        method: ``balanced`` gives each role its share of every group of patients with the same
+            label and other facts. With ``hash`` the role follows from the patient's id and the seed
+            alone, so it stays when images are added, but such groups are balanced only by chance.
+
     Example:
         >>> SplitRule(val=0.1, test=0.2, folds=5).method
         'balanced'
     """
 
-    val: float = 0.15  # share of patients for validation, in [0, 1)
-    test: float = 0.2  # share of patients for test, in [0, 1]
-    # Number of folds to which train and validation patients are assigned, at least 2.
+    val: float = 0.15
+    test: float = 0.2
     folds: int = 5
     seed: int = 0
-    # `balanced`: each role gets its share of every stratum. `hash`: the role follows from the
-    # patient's id and the seed alone, so it stays when images are added, but strata are balanced
-    # only by chance.
     method: str = "balanced"
 
     def __post_init__(self) -> None:
@@ -103,9 +108,11 @@ def split_by_patient(
     Args:
         images: Table with columns ``image_id`` and ``patient_id``. The column ``patient_id_source``
             marks doubtful patients.
-        strata: Strata of each image, indexed by ``image_id``.
-        rule: Rule by which the split is drawn.
-        linked: Keys that copies of an image share, indexed by ``image_id``.
+        strata: Classes and other groups of each image, indexed by ``image_id``. Every role gets its
+            share of each group (stratum).
+        rule: Shares of the roles, number of folds, seed and method by which the split is drawn.
+        linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
+            and so get the same role.
 
     Returns:
         A table with columns ``image_id, role, fold``.
@@ -133,9 +140,11 @@ def extend_split(
     Args:
         old: Split of the old images, with columns ``image_id, role, fold``.
         images: The images table with old and new images.
-        strata: Strata of each image, indexed by ``image_id``.
+        strata: Classes and other groups of each image, indexed by ``image_id``. Every role gets its
+            share of each group (stratum).
         rule: Rule by which the new patients are drawn.
-        linked: Keys that copies of an image share, indexed by ``image_id``.
+        linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
+            and so get the same role.
 
     Returns:
         A table with columns ``image_id, role, fold`` for all images.
@@ -255,10 +264,12 @@ def official_split(
 
     Args:
         official: Table with columns ``image_id, role`` as published.
-        images: The images table.
-        linked: Keys that copies of an image share, indexed by ``image_id``.
+        images: Images table: one row for each image, with patient, path and size.
+        linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
+            and so get the same role.
         rule: Rule by which validation patients and folds are drawn.
-        strata: Strata of each image, indexed by ``image_id``.
+        strata: Classes and other groups of each image, indexed by ``image_id``. Every role gets its
+            share of each group (stratum).
 
     Returns:
         The split table (``image_id, role, fold``), and a record of how it was made, with notes.

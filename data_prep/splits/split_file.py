@@ -31,7 +31,7 @@ def read_split_file(
     Args:
         path: Table of the split.
         images: The images table of the data set.
-        linked: Keys that copies of an image share. Copies must have the same role.
+        linked: Key of each image, the same for all its copies. Copies must have the same role.
         strict: True refuses unknown ids and images without a role.
 
     Returns:

@@ -11,14 +11,15 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
-    """Return the class of each image, which a split balances.
+    """Return the class of each image, such as its rarest finding, which a split balances.
 
     The class is ``x_class`` if the source states one. Otherwise it is the rarest present finding of
     the image, or ``absent`` if it has none.
 
     Args:
-        images: The images table.
-        findings: The findings table.
+        images: Images table: one row for each image, with patient, path and size.
+        findings: Findings table: the state (present, absent, uncertain) of each finding, by image
+            and reader.
 
     Returns:
         Classes indexed by ``image_id``; missing if nothing is known.
@@ -40,11 +41,12 @@ def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
 
 
 def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
-    """Return the strata that a split balances.
+    """Return the groups of like images (strata) of which every role should get its share.
 
     Args:
-        images: The images table.
-        findings: The findings table.
+        images: Images table: one row for each image, with patient, path and size.
+        findings: Findings table: the state (present, absent, uncertain) of each finding, by image
+            and reader.
 
     Returns:
         A table indexed by ``image_id``. It has the column ``class``, columns for source, set and

@@ -24,7 +24,7 @@ def write_splits(
 
     Args:
         folder: Data set folder.
-        splits: Split tables by name.
+        splits: Tables with the role (train, val, test, unused) of each image, by name of the split.
         how: Record of how the splits were made.
         replaces: True replaces splits of these names. Otherwise the names must be new.
 

@@ -88,7 +88,9 @@ def _age_band(years: float | None) -> str | None:
 
 
 class AnswerLog:
-    """A writer that appends rows to a log; several threads and processes may share a log.
+    """A writer that appends rows to a log of the answers that systems gave to images.
+
+    Several threads and processes may share a log.
 
     Each row is written by a single `os.write` to a file that is open for appending. If the disk
     fails, a message is shown once and the lost rows are counted, while answers continue.

@@ -42,7 +42,7 @@ def build_pixel_store(
         source_root: Folder of the image files.
         size: Side of the square images, px.
         window: Name of the DICOM window to show; None takes the first.
-        engine: Engine that decodes; None uses processes of this machine.
+        engine: Processes or machines that decode; None uses processes of this machine.
         on_decoded: Function that is called with 1 after each image.
         before_wait: Function that is called once if another process is building the store; the call
             then waits. None raises an error instead of waiting.

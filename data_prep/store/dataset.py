@@ -55,23 +55,35 @@ class Target:
     An image is positive if any of the findings is present, and negative if all are absent.
     Otherwise its label is unknown, and the image is left out of evaluations and counted.
 
+    Attributes:
+        name: Name in options and tables.
+        any_of: Findings, in the order in which a model outputs them.
+        display_name: Name for readers.
+
     Example:
         >>> Target("opacity", ("consolidation", "infiltration"), "Opacity").any_of
         ('consolidation', 'infiltration')
     """
 
     name: str
-    any_of: tuple[str, ...]  # findings
+    any_of: tuple[str, ...]
     display_name: str
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file of a data set, with the facts that reading it needs."""
+    """An image file of a data set, with the facts that reading it needs.
+
+    Attributes:
+        path: Path of the file.
+        window: Name of the DICOM window to show; None for the first.
+        sha256: SHA-256 digest that the file had when the data set was prepared; None for labels in
+            memory, whose files were not prepared.
+    """
 
     path: Path
-    window: str | None  # name of the DICOM window to show; None for the first
-    sha256: str | None  # checksum when the data set was prepared; None for labels in memory
+    window: str | None
+    sha256: str | None
 
     def read(self) -> np.ndarray:
         """Decode the file as a viewer displays it.
@@ -107,6 +119,16 @@ class DataSet:
     Training and evaluation use only the findings and boxes of the reference reader, which may join
     several readers.
 
+    Attributes:
+        folder: Folder of the data set; for a data set in memory, its source.
+        info: Content of ``dataset.json``.
+        targets: Targets that can be evaluated, by name.
+        summary: The `data_prep.assemble.summary.Summary` of a data set that this call made, else
+            None.
+        next_steps: Commands that usually follow; None if there is nothing to say.
+        tables: Tables in memory by name, which replace those of the folder.
+        splits: Splits in memory by name, for a data set without a folder.
+
     Example:
         >>> import cxr_compare
         >>> cxr_compare.DataSet.open("no-such-folder")
@@ -116,15 +138,11 @@ class DataSet:
     """
 
     folder: Path
-    info: dict[str, Any]  # content of ``dataset.json``
-    targets: dict[str, Target] = field(default_factory=dict)  # by name
-    # The `data_prep.assemble.summary.Summary` of a data set that has just been made.
+    info: dict[str, Any]
+    targets: dict[str, Target] = field(default_factory=dict)
     summary: Any = field(default=None, repr=False, compare=False)
-    # Commands that usually follow.
     next_steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
-    # Tables in memory by name, which replace those of the folder.
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
-    # Splits in memory by name, for a data set without a folder; `folder` is then its source.
     splits: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -185,7 +203,7 @@ class DataSet:
         return f"<pre>{html.escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts of a data set that was just prepared, else ``dataset.json``."""
+        """Return the counts of a data set that was just prepared, else its ``dataset.json``."""
         return self.info if self.summary is None else self.summary.to_dict()
 
     @staticmethod
@@ -195,10 +213,13 @@ class DataSet:
         """Return digests of the content and of the labels. The order of the rows does not matter.
 
         Args:
-            images: The images table.
-            findings: The findings table.
-            boxes: The boxes table.
-            coverage: The box_coverage table.
+            images: Images table: one row for each image, with patient, path and size.
+            findings: Findings table: the state (present, absent, uncertain) of each finding, by
+                image and reader.
+            boxes: Boxes table: the edges of each lesion in px of the original image, by image,
+                finding and reader.
+            coverage: Box_coverage table: whether all or only some lesions of an image have a box,
+                by finding and reader.
 
         Returns:
             A dictionary with ``content_id`` and ``labels_id``.
@@ -225,7 +246,7 @@ class DataSet:
 
     @property
     def ids(self) -> dict[str, Any]:
-        """Digests of the content, of the labels and (by name) of the splits."""
+        """Digests of images (``content_id``), labels (``labels_id``) and splits (``split_ids``)."""
         return {"split_ids": {}, **self.info["ids"]}
 
     images = stored_table("images.parquet", "images")
@@ -239,7 +260,10 @@ class DataSet:
 
     @cached_property
     def readers(self) -> list[str]:
-        """Sorted names of the readers whose labels are stored in addition to the reference."""
+        """Sorted names of the readers whose own labels are stored.
+
+        The reader ``reference``, whose labels join them, is not in the list.
+        """
         return sorted(set(self.optional_table("findings")["reader"]) - {REFERENCE_READER})
 
     def with_labels_of(self, reader: str, image_ids: pd.Index | None = None) -> DataSet:
@@ -369,6 +393,9 @@ class DataSet:
     def split(self, name: str = "default") -> pd.DataFrame:
         """Return a split by its name.
 
+        Args:
+            name: Name of the split.
+
         Returns:
             One row for each image, with ``image_id``, ``role`` and ``fold``.
 
@@ -386,7 +413,11 @@ class DataSet:
         return table
 
     def split_rule(self, name: str) -> dict[str, Any]:
-        """Return the record of how a split was made; empty if it was not recorded."""
+        """Return the record of how a split was made; empty if it was not recorded.
+
+        Args:
+            name: Name of the split.
+        """
         path = self.folder / "splits" / f"{name}.json"
         return dict(read_json(path, "split").get("how") or {}) if path.is_file() else {}
 
@@ -402,6 +433,9 @@ class DataSet:
 
     def labels(self, target: Target) -> pd.Series:
         """Return the label of each image for a target.
+
+        Args:
+            target: Target of the data set.
 
         Returns:
             1.0 for positive, 0.0 for negative and NaN for unknown, indexed by ``image_id`` in the
@@ -425,6 +459,9 @@ class DataSet:
 
         Detectors learn, and localisation is evaluated, only on these images.
 
+        Args:
+            target: Target of the data set.
+
         Returns:
             Ids of images with a known label.
         """
@@ -442,7 +479,10 @@ class DataSet:
         return labelled[~is_member(labelled, incomplete)]
 
     def target_boxes(self, target: Target) -> pd.DataFrame:
-        """Return the boxes of a target on the images that `boxes_trusted` returns.
+        """Return the boxes of a target on images on which every lesion has a box.
+
+        Args:
+            target: Target of the data set.
 
         Returns:
             A table with columns ``image_id, finding, x1, y1, x2, y2``, px of the original image.
@@ -506,7 +546,7 @@ class DataSet:
 
     @property
     def source_root(self) -> Path:
-        """Folder below which the image files are.
+        """Folder to which the paths of the image files are relative.
 
         Raises:
             InputError: The folder is in an object store that no user of this machine has named.
@@ -521,6 +561,9 @@ class DataSet:
     def image_path(self, image_id: str) -> Path:
         """Return the path of the file of an image.
 
+        Args:
+            image_id: Id of the image.
+
         Raises:
             InputError: The image is unknown or has no file.
         """
@@ -531,6 +574,9 @@ class DataSet:
 
     def image_file(self, image_id: str) -> ImageFile:
         """Return the file of an image, with the facts that reading it needs.
+
+        Args:
+            image_id: Id of the image.
 
         Raises:
             InputError: The image is unknown or has no file.
@@ -544,6 +590,9 @@ class DataSet:
     def read_original(self, image_id: str) -> np.ndarray:
         """Decode an image at its original size, as a viewer displays it.
 
+        Args:
+            image_id: Id of the image.
+
         Returns:
             Grey levels, uint8, shape ``(H, W)``.
 
@@ -553,7 +602,7 @@ class DataSet:
         return self.image_file(image_id).read()
 
     def store(self, size: int) -> PixelStore:
-        """Open the pixel store of an image size.
+        """Open the stored square images of a size (the pixel store).
 
         Args:
             size: Side of the square images, px.
@@ -566,14 +615,14 @@ class DataSet:
         return PixelStore.open(store_folder(self.folder, size))
 
     def make_store(self, size: int, progress: Progress, engine: Engine | None = None) -> PixelStore:
-        """Open the pixel store of an image size, after decoding the images that it lacks.
+        """Open the stored square images of a size, after decoding those that are missing.
 
         If another command is decoding the same images, the call waits for it.
 
         Args:
             size: Side of the square images, px.
             progress: Shows the progress.
-            engine: Engine that decodes; None uses processes of this machine.
+            engine: Processes or machines that decode; None uses processes of this machine.
 
         Raises:
             InputError: An image has no file or cannot be decoded.

@@ -32,6 +32,14 @@ DECODER_CRASHED = "the decoder crashed or ran out of memory on this file"
 class DecodeTask:
     """An image file to decode, with the sizes that are needed.
 
+    Attributes:
+        image_id: Id of the image.
+        path: Path of the file.
+        sizes: Sides of the square images to make, px; may be empty.
+        window: Name of the DICOM window to show; None for the first.
+        measure: True to hash the file and measure the image.
+        sha256: SHA-256 digest that the file must have; None accepts any content.
+
     Example:
         >>> DecodeTask("a", Path("a.dcm"), sizes=(512,)).measure
         True
@@ -39,15 +47,25 @@ class DecodeTask:
 
     image_id: str
     path: Path
-    sizes: tuple[int, ...] = ()  # sides of the square images to make, px; may be empty
-    window: str | None = None  # name of the DICOM window to show; None for the first
-    measure: bool = True  # whether to hash the file and measure the image
-    sha256: str | None = None  # checksum that the file must have; None for any
+    sizes: tuple[int, ...] = ()
+    window: str | None = None
+    measure: bool = True
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class DecodedRow:
     """Result of a `DecodeTask`: facts and square images, or the reason why decoding failed.
+
+    Attributes:
+        image_id: Id of the image.
+        error: Reason why decoding failed, in one line; None if the file was decoded.
+        facts: Columns of the decode table except ``image_id``, and columns of the images table:
+            ``height`` and ``width`` of the original in px, ``spacing_row_mm``, ``spacing_col_mm``,
+            and ``view``, ``sex`` and ``age_years`` as the header states them. If the image was
+            measured, ``file_sha256`` as well.
+        squares: By side in px: the square image, uint8 (side, side), and the position of the
+            original in it.
 
     Example:
         >>> DecodedRow("a", error="a.dcm: is empty (0 bytes)").squares
@@ -55,12 +73,8 @@ class DecodedRow:
     """
 
     image_id: str
-    error: str | None = None  # reason in one line; None if the file was decoded
-    # Columns of the decode table except `image_id`, and of the images table: `height` and `width`
-    # of the original in px, `spacing_row_mm`, `spacing_col_mm`, and `view`, `sex` and `age_years`
-    # as the header states them. Where the image was measured, `file_sha256` as well.
+    error: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    # By size: the square image, uint8 `(size, size)`, and the position of the image in it.
     squares: dict[int, tuple[np.ndarray, Placement]] = field(default_factory=dict)
 
 
@@ -71,7 +85,7 @@ def decode_all(
 
     Args:
         tasks: Files to decode.
-        engine: Engine that decodes; see `data_prep.work.engine`.
+        engine: Processes or machines that decode; see `data_prep.work.engine`.
         reads: Folders of the files, which every machine must be able to read.
 
     Yields:

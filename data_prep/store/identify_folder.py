@@ -290,13 +290,13 @@ def _relative_to_here(path: Path) -> Path:
 
 
 def read_marker(folder: Path) -> dict[str, Any]:
-    """Return the content of the file that marks a folder as complete; empty for any other folder.
+    """Return the content of the JSON file that marks a folder as complete, such as ``run.json``.
 
     Args:
         folder: Path of the folder, which need not exist.
 
     Returns:
-        The content, which is not checked.
+        The content, which is not checked; empty if the folder is not complete.
 
     Example:
         >>> read_marker(Path("no-such-folder"))

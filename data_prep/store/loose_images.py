@@ -21,14 +21,19 @@ from cxr_compare.data_prep.work.object_store import StoreError
 class LooseImage:
     """An image file that belongs to no data set: its image, or the reason why it cannot be read.
 
+    Attributes:
+        path: Path as it was given, or below the folder that was given.
+        image: The image; None if the file cannot be read.
+        problem: Reason in one line that names the file; None if the file can be read.
+
     Example:
         >>> LooseImage(Path("a.txt"), problem="a.txt: no known image").image is None
         True
     """
 
-    path: Path  # as it was given, or below the folder that was given
-    image: DecodedImage | None = None  # None if the file cannot be read
-    problem: str | None = None  # reason in one line that names the file; None if it can be read
+    path: Path
+    image: DecodedImage | None = None
+    problem: str | None = None
 
 
 def find_image_files(sources: Sequence[Path]) -> list[Path]:

@@ -17,17 +17,24 @@ from cxr_compare.data_prep.store.preprocess import letterbox
 class LoosePixels:
     """Square images in memory, with the interface `data_prep.store.pixel_store.PixelSource`.
 
+    Attributes:
+        size: Side S of the square images, px.
+        ids: Ids of the images.
+        images: Square images by id, uint8 (S, S).
+        placements: Position of each original in its square, by id.
+        sizes: Columns ``image_id, width, height`` of the originals, px.
+
     Example:
         >>> loose = LoosePixels.from_arrays({"a": np.zeros((8, 4), np.uint8)}, size=16)
         >>> loose.image("a").shape, loose.sizes.values.tolist()
         ((16, 16), [['a', 4, 8]])
     """
 
-    size: int  # side S of the square images, px
-    ids: pd.Index  # of the images
-    images: dict[str, np.ndarray]  # square images by id, uint8 (S, S)
-    placements: dict[str, Placement]  # positions of the originals in their squares, by id
-    sizes: pd.DataFrame  # `image_id, width, height` of the originals, px
+    size: int
+    ids: pd.Index
+    images: dict[str, np.ndarray]
+    placements: dict[str, Placement]
+    sizes: pd.DataFrame
 
     @classmethod
     def from_arrays(cls, originals: Mapping[str, np.ndarray], size: int) -> LoosePixels:
@@ -53,9 +60,17 @@ class LoosePixels:
         )
 
     def image(self, image_id: str) -> np.ndarray:
-        """Return a square image, uint8, shape ``(S, S)``."""
+        """Return a square image, uint8, shape ``(S, S)``.
+
+        Args:
+            image_id: Id of the image.
+        """
         return self.images[image_id]
 
     def placement(self, image_id: str) -> Placement:
-        """Return the position of the original image in its square."""
+        """Return the position of the original image in its square.
+
+        Args:
+            image_id: Id of the image.
+        """
         return self.placements[image_id]

@@ -42,10 +42,18 @@ class PixelSource(Protocol):
         """Ids of the images, unique."""
 
     def image(self, image_id: str) -> np.ndarray:
-        """Return a square image, uint8, shape ``(S, S)``."""
+        """Return a square image, uint8, shape ``(S, S)``.
+
+        Args:
+            image_id: Id of the image.
+        """
 
     def placement(self, image_id: str) -> Placement:
-        """Return the position of the original image in its square."""
+        """Return the position of the original image in its square.
+
+        Args:
+            image_id: Id of the image.
+        """
 
 
 def require_images(source: PixelSource, image_ids: pd.Index) -> None:
@@ -97,13 +105,17 @@ def shard_name(shard: int) -> str:
 
 
 def pixels_checksum(pixels: np.ndarray) -> int:
-    """Return the first 8 bytes of the SHA-256 of an image, as a signed number."""
+    """Return the first 8 bytes of the SHA-256 of an image, as a signed number.
+
+    Args:
+        pixels: Grey values, uint8.
+    """
     digest = hashlib.sha256(pixels.tobytes()).digest()
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
 class PixelStore:
-    """A complete pixel store for reading; `PixelStore.open` opens it.
+    """Stored square images of one size for all images of a data set; `PixelStore.open` opens it.
 
     Images are views of memory-mapped files. Their pixels are read when they are used, and worker
     processes share the memory. A store may be pickled; each process then maps the files again.
@@ -145,6 +157,9 @@ class PixelStore:
     def image(self, image_id: str) -> np.ndarray:
         """Return a square image, uint8, shape ``(S, S)``; it must not be changed.
 
+        Args:
+            image_id: Id of the image.
+
         Raises:
             InputError: There is no such image, or its pixels are damaged.
         """
@@ -162,6 +177,9 @@ class PixelStore:
 
     def placement(self, image_id: str) -> Placement:
         """Return the position of the original image in its square.
+
+        Args:
+            image_id: Id of the image.
 
         Raises:
             InputError: There is no such image.

@@ -64,7 +64,7 @@ class _IndexRow(NamedTuple):
 
 
 class PixelStoreWriter:
-    """A context manager that adds images to a pixel store.
+    """A context manager that adds square images to a pixel store, the stored images of a data set.
 
     A normal end of the ``with`` block completes the store. An exception, including Ctrl-C, keeps
     the images that were added and leaves the store incomplete, so that the next writer continues.
@@ -104,7 +104,7 @@ class PixelStoreWriter:
 
     @property
     def done(self) -> set[str]:
-        """Ids of the images that are in the store."""
+        """Ids of the images that the pixel store already has."""
         return set(self._rows)
 
     def add(self, image_id: str, pixels: np.ndarray, placement: Placement) -> None:
@@ -166,7 +166,7 @@ class PixelStoreWriter:
         self._uncommitted = []
 
     def close(self) -> None:
-        """Commit, and mark the store as complete.
+        """Write everything to the disk, and mark the pixel store as complete.
 
         Raises:
             InputError: The disk is full.

@@ -15,7 +15,17 @@ Frame = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Placement:
-    """Position of an image in its square: pixel-store coordinate = original x scale + offset.
+    """Position of an original image in its resized square of the pixel store.
+
+    A position in the square ("pixel-store coordinates") is the original position times the scale
+    plus the offset.
+
+    Attributes:
+        scale_x: Pixels of the square for each pixel of the original, along x.
+        scale_y: The same along y. It differs from `scale_x` only because sides are rounded to whole
+            px.
+        offset_x: Number of black columns to the left of the image, px of the square.
+        offset_y: Number of black rows above the image, px of the square.
 
     Example:
         >>> placement = Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=64.0)
@@ -23,40 +33,48 @@ class Placement:
         [[50.0, 114.0, 150.0, 164.0]]
     """
 
-    scale_x: float  # pixel-store px per original px along x
-    scale_y: float  # the same along y; differs from `scale_x` only by rounding to whole px
-    offset_x: float  # black columns to the left, pixel-store px
-    offset_y: float  # black rows above, pixel-store px
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
 
     def to_store(self, boxes: np.ndarray) -> np.ndarray:
-        """Convert boxes from original px to pixel-store coordinates.
+        """Convert boxes from px of the original image to px of its resized square.
 
         Args:
-            boxes: Boxes xyxy in original px, shape ``(N, 4)``.
+            boxes: Boxes xyxy in px of the original image, shape ``(N, 4)``.
 
         Returns:
-            Boxes xyxy in pixel-store coordinates, float64, shape ``(N, 4)``.
+            Boxes xyxy in px of the square (pixel-store coordinates), float64, shape ``(N, 4)``.
         """
         return _as_boxes(boxes) * self._scales() + self._offsets()
 
     def to_original(self, boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-        """Convert boxes from pixel-store coordinates to original px, and clip them to the image.
+        """Convert boxes from px of the resized square to px of the original image, and clip them.
 
         A box in the black border gets a width or height of 0, and the caller must drop it.
 
         Args:
-            boxes: Boxes xyxy in pixel-store coordinates, shape ``(N, 4)``.
+            boxes: Boxes xyxy in px of the square (pixel-store coordinates), shape ``(N, 4)``.
             width: Width of the original image, px.
             height: Height of the original image, px.
 
         Returns:
-            Boxes xyxy in original px, float64, shape ``(N, 4)``.
+            Boxes xyxy in px of the original image, float64, shape ``(N, 4)``.
         """
         limits = np.array([width, height, width, height], dtype=np.float64)
         return np.clip(self._to_original_unclipped(boxes), 0.0, limits)
 
     def frame_to_original(self, frame: Frame) -> Frame:
-        """Convert the frame of a map to original px. It is not clipped: border cells lie outside.
+        """Convert the outer edges of an activation map from px of the square to px of the original.
+
+        The edges are not clipped, because cells at the border may lie outside the image.
+
+        Args:
+            frame: Edges x1, y1, x2, y2 in px of the resized square.
+
+        Returns:
+            Edges x1, y1, x2, y2 in px of the original image.
 
         Example:
             >>> Placement(0.5, 0.5, 0.0, 64.0).frame_to_original((0.0, 64.0, 128.0, 192.0))

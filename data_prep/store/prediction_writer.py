@@ -40,17 +40,22 @@ _NOT_FINITE = "the network's output is not finite"
 class Part:
     """Predictions for some images, which `PredictionWriter.add` writes.
 
+    Attributes:
+        images: Columns ``image_id, status, reason`` of the images of this part. The status is
+            ``ok`` or ``failed``.
+        tables: Any of the tables ``scores``, ``boxes`` and ``maps``, by name.
+
     Example:
         >>> part = Part(image_status(["a"], [True]), {"scores": pd.DataFrame({"score": [0.5]})})
         >>> part.images["status"].tolist()
         ['ok']
     """
 
-    images: pd.DataFrame  # `image_id, status, reason`
-    tables: Mapping[str, pd.DataFrame]  # any of `scores`, `boxes` and `maps`
+    images: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
 
     def with_findings(self, names: Mapping[str, str] | None) -> Part:
-        """Return the part with some findings only, under new names.
+        """Return the part with the predictions of some findings only, under new names.
 
         Args:
             names: New name by the name in this part. Findings that are not among the keys are

@@ -31,7 +31,12 @@ SEEN_FILE = "seen.parquet"
 
 @dataclass
 class Predictions:
-    """Complete predictions. Each table is read from the folder when it is first used.
+    """Complete predictions of one system. Each table is read from the folder when it is first used.
+
+    Attributes:
+        folder: Folder of the predictions; for predictions in memory, their source.
+        info: Content of ``predictions.json``.
+        tables: Tables in memory by name, for predictions without a folder.
 
     Example:
         >>> import cxr_compare
@@ -42,8 +47,7 @@ class Predictions:
     """
 
     folder: Path
-    info: dict[str, Any]  # content of ``predictions.json``
-    # Tables in memory by name, for predictions without a folder.
+    info: dict[str, Any]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -96,7 +100,10 @@ class Predictions:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ``predictions.json``, the folder, and the number of images that did not fail."""
+        """Return the content of ``predictions.json``, with the folder and the number of images.
+
+        Images on which the system failed are not counted.
+        """
         return {"folder": str(self.folder), "images": len(self.images_run), **self.info}
 
     @property
@@ -120,7 +127,10 @@ class Predictions:
 
     @property
     def seen(self) -> pd.DataFrame | None:
-        """Images that the system learned from or was selected with; None if not recorded."""
+        """Table of the images that the system learned from or was selected with.
+
+        None if the predictions do not record them, as after an import.
+        """
         if self.tables:
             return None
         path = self.folder / SEEN_FILE

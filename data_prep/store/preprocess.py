@@ -80,6 +80,11 @@ def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
 class Preprocess:
     """Size and normalisation of a model's input; ``preprocess.json`` stores them.
 
+    Attributes:
+        size: Side of the square input, px, 16 to 4,096.
+        mean: Mean that is subtracted from the pixels, on a scale of 0 to 1.
+        std: Standard deviation by which the pixels are divided, on the same scale, above 0.
+
     Example:
         >>> preprocess = Preprocess(size=256, mean=0.5, std=0.25)
         >>> preprocess.spec
@@ -88,9 +93,9 @@ class Preprocess:
         [-2.0, 2.0]
     """
 
-    size: int  # side of the square, px, 16 to 4,096
-    mean: float  # mean of the pixel values on a scale of 0 to 1
-    std: float  # standard deviation on that scale, above 0
+    size: int
+    mean: float
+    std: float
 
     def __post_init__(self) -> None:
         store_spec(self.size)  # refuses a size that no image may have
@@ -99,7 +104,7 @@ class Preprocess:
 
     @property
     def spec(self) -> str:
-        """Name of the pixel store that holds images of this size."""
+        """Name of the folder with the square images of this size, such as ``letterbox-512``."""
         return store_spec(self.size)
 
     def normalise(self, images: Pixels) -> Pixels:
@@ -119,12 +124,19 @@ class Preprocess:
         return (images - 255.0 * self.mean) / (255.0 * self.std)
 
     def to_json(self, path: Path) -> None:
-        """Write ``preprocess.json``."""
+        """Write size and normalisation as ``preprocess.json``.
+
+        Args:
+            path: File to write.
+        """
         write_json(path, "preprocess", {"resize": "letterbox", **asdict(self)})
 
     @classmethod
     def from_json(cls, path: Path) -> Self:
-        """Read ``preprocess.json``.
+        """Read size and normalisation from ``preprocess.json``.
+
+        Args:
+            path: File ``preprocess.json`` of a run.
 
         Raises:
             InputError: The file is missing or broken.
@@ -137,7 +149,7 @@ class Preprocess:
 
 
 def store_spec(size: int) -> str:
-    """Return the name of the pixel store for an image size.
+    """Return the name of the folder with the stored square images of a size.
 
     Args:
         size: Side of the square images, px.

@@ -22,6 +22,10 @@ class View:
     of the smallest black square whose side is a multiple of 32 px. The whole image is therefore
     visible. A model whose anchors are in px sees lesions at another size.
 
+    Attributes:
+        flip: True if the image is mirrored left to right.
+        scale: Requested scale; `content_size` rounds the scaled side to whole px.
+
     Example:
         >>> view = View(scale=0.8)
         >>> view.content_size(256), view.canvas_size(256)
@@ -30,12 +34,12 @@ class View:
         [[0.0, 0.0, 256.0, 256.0]]
     """
 
-    flip: bool = False  # True if mirrored left to right
-    scale: float = 1.0  # requested scale; `content_size` rounds it to whole px
+    flip: bool = False
+    scale: float = 1.0
 
     @property
     def name(self) -> str:
-        """Name of the view as a user writes it; ``plain`` for the unchanged image."""
+        """Name of the view as a user writes it, such as ``flip``; ``plain`` for no change."""
         if self.flip:
             return "flip"
         return "plain" if self.scale == 1.0 else f"scale{self.scale:g}"
@@ -85,7 +89,7 @@ class View:
 
 
 def parse_views(text: str) -> tuple[View, ...]:
-    """Read the value of the option ``--tta``.
+    """Read the option ``--tta``, which lists changed copies of an image that are predicted, too.
 
     Args:
         text: Names of views with commas, such as ``flip,scale0.8``.

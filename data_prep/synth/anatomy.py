@@ -28,14 +28,21 @@ class Canvas:
 
     In thorax units, x grows from the midline to the right of the image (the patient's left), and y
     grows down from the upper edge of the image; 1 is the width of the image.
+
+    Attributes:
+        size: Side of the image, px.
+        scale: Magnification of the patient.
+        angle: Rotation of the patient in radians, clockwise on the screen.
+        shift_x: Position of the midline on the horizontal centre line, in image widths from the
+            centre.
+        shift_y: Displacement of the patient downwards, in image widths.
     """
 
-    size: int  # side in px
-    scale: float = 1.0  # magnification of the patient
-    angle: float = 0.0  # rotation in radians, clockwise on the screen
-    # Position of the midline on the horizontal centre line, in image widths from the centre.
+    size: int
+    scale: float = 1.0
+    angle: float = 0.0
     shift_x: float = 0.0
-    shift_y: float = 0.0  # displacement downwards, in image widths
+    shift_y: float = 0.0
 
     @cached_property
     def _turn(self) -> Points:
@@ -44,7 +51,11 @@ class Canvas:
         return np.array([[cosine, sine], [-sine, cosine]])
 
     def to_px(self, points: Points) -> Points:
-        """Convert points from thorax units, shape `(..., 2)`, to continuous pixel coordinates."""
+        """Convert points from thorax units, shape `(..., 2)`, to continuous pixel coordinates.
+
+        Args:
+            points: Points x, y in thorax units (1 is the width of the image), shape `(..., 2)`.
+        """
         centred = np.asarray(points, dtype=np.float64) - np.array([0.0, 0.5])
         turned = centred @ self._turn
         origin = np.array([0.5 + self.shift_x, 0.5 + self.shift_y])
@@ -59,7 +70,11 @@ class Canvas:
         return np.zeros((self.size, self.size), np.uint8)
 
     def width_px(self, width: float) -> float:
-        """Convert a length in thorax units to px."""
+        """Convert a length in thorax units to px.
+
+        Args:
+            width: Length in thorax units; 1 is the width of the image.
+        """
         return width * self.scale * self.size
 
     def fill(self, *outlines: Points) -> Field:
@@ -113,7 +128,11 @@ class Canvas:
 
 
 def to_field(mask: NDArray[np.uint8]) -> Field:
-    """Convert an 8-bit mask to float32 in [0, 1]."""
+    """Convert an 8-bit mask to float32 in [0, 1].
+
+    Args:
+        mask: Mask from 0 to 255, uint8 (H, W).
+    """
     return mask.astype(np.float32) * np.float32(1 / 255)
 
 
@@ -281,40 +300,75 @@ class _Skeleton:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Shape of one chest. Lengths are in image widths, see `Canvas`."""
+    """Shape of one chest. Lengths are in image widths, see `Canvas`.
 
-    half_width: float  # inner half width of the rib cage at its widest
-    skew: float  # share by which the left half is wider than the mean, the right one narrower
-    taper: float  # how pointed the cage is, 1 is usual; below it barrel-shaped
-    top: float  # height of the lung apices
-    base: float  # height of the right diaphragm's dome
-    base_drop: float  # how much lower the left dome lies
-    dome: float  # how much the diaphragm is domed, 1 is usual
-    sinus: float  # depth of the costophrenic angle, 1 is usual
-    inner: float  # width of what lies between the lungs, 1 is usual
-    hilum: float  # height of the lung roots as share of the lung's, from above
-    heart: float  # size of the heart, 1 is usual
-    heart_height: float  # height of the heart, 1 is usual
-    heart_shift: float  # how far the heart lies to the patient's left of the usual place
-    aorta: float  # size of the aortic arch, 1 is usual
-    turn: float  # how far the spine lies beside the middle, since the patient is turned
-    body: float  # outer half width of the trunk
-    shoulder: float  # how much lower the shoulders lie
-    neck: float  # half width of the neck
-    breast: float  # size of the breast shadows, 0 is none
-    breast_drop: float  # how much lower they lie
-    skeleton: _Skeleton  # the bones
-    gas: float  # size of the gas bubble in the stomach, 0 is none
-    bowel: Points  # further bubbles in the belly: across, down from the diaphragm, radius; `(N, 3)`
-    borders: Points  # how the lungs' outlines leave the usual ones, right and left, `(2, 19, 2)`
-    flanks: Points  # likewise the trunk's, `(2, 10, 2)`
-    hila: Points  # size of the right and the left lung root, 1 is usual, `(2,)`
-    vessel: float  # density of the vessels, 1 is usual
-    vessels: tuple[Points, ...]  # per generation, the branches of both vascular trees, `(N, 3, 2)`
+    Lengths and positions are in image widths, see `Canvas`.
+
+    Attributes:
+        half_width: Inner half width of the rib cage at its widest.
+        skew: Share by which the left half is wider than the mean and the right half narrower.
+        taper: How pointed the rib cage is; 1 is usual, smaller is barrel-shaped.
+        top: Height of the lung apices.
+        base: Height of the dome of the right diaphragm.
+        base_drop: How much lower the left dome lies.
+        dome: How much the diaphragm is domed; 1 is usual.
+        sinus: Depth of the costophrenic angle; 1 is usual.
+        inner: Width of the structures between the lungs; 1 is usual.
+        hilum: Height of the lung roots, as a share of the lung's height from above.
+        heart: Size of the heart; 1 is usual.
+        heart_height: Height of the heart; 1 is usual.
+        heart_shift: How far the heart lies to the patient's left of its usual position.
+        aorta: Size of the aortic arch; 1 is usual.
+        turn: How far the spine lies beside the midline, because the patient is turned.
+        body: Outer half width of the trunk.
+        shoulder: How much lower than usual the shoulders lie.
+        neck: Half width of the neck.
+        breast: Size of the breast shadows; 0 is none.
+        breast_drop: How much lower than usual the breasts lie.
+        skeleton: Bones.
+        gas: Size of the gas bubble in the stomach; 0 is none.
+        bowel: Further gas bubbles in the belly, (N, 3): position across, distance below the
+            diaphragm, radius.
+        borders: Differences of the outlines of the right and the left lung from the usual ones, (2,
+            19, 2).
+        flanks: Differences of the outlines of the trunk from the usual ones, (2, 10, 2).
+        hila: Size of the right and of the left lung root, (2,); 1 is usual.
+        vessel: Density of the vessels; 1 is usual.
+        vessels: Branches of both vascular trees, one array (N, 3, 2) for each generation.
+    """
+
+    half_width: float
+    skew: float
+    taper: float
+    top: float
+    base: float
+    base_drop: float
+    dome: float
+    sinus: float
+    inner: float
+    hilum: float
+    heart: float
+    heart_height: float
+    heart_shift: float
+    aorta: float
+    turn: float
+    body: float
+    shoulder: float
+    neck: float
+    breast: float
+    breast_drop: float
+    skeleton: _Skeleton
+    gas: float
+    bowel: Points
+    borders: Points
+    flanks: Points
+    hila: Points
+    vessel: float
+    vessels: tuple[Points, ...]
 
     @property
     def hilum_y(self) -> float:
-        """Height of the lung roots."""
+        """Height of the lung roots below the upper edge of the image, in image widths."""
         return self.top + self.hilum * (self.base - self.top)
 
     def wall(self, y: np.ndarray | float, side: int = 0) -> np.ndarray:
@@ -476,7 +530,7 @@ class Anatomy:
 
 
 def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
-    """Draw a random chest.
+    """Draw the shape of a random chest.
 
     Args:
         rng: Random generator.

@@ -16,7 +16,7 @@ _METAL = 0.55
 
 
 def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) -> tuple[str, ...]:
-    """Draw the distractors of a patient or an image; often there are none.
+    """Draw the names of the distractors (objects or changes that are no lesion) of an image.
 
     Args:
         rng: Random generator.
@@ -32,7 +32,9 @@ def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) ->
 def alter_anatomy(
     anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Anatomy:
-    """Apply the distractors that change the shape of the chest (big heart, raised diaphragm).
+    """Change the shape of the chest by distractors: a big heart or a raised diaphragm.
+
+    A distractor is a visible object or change that is no lesion.
 
     Args:
         anatomy: Anatomy of the chest.
@@ -54,10 +56,10 @@ def alter_anatomy(
 def draw_distractors(
     canvas: Canvas, anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Field:
-    """Draw the distractors that lie in front of the chest.
+    """Draw the distractors, such as a pacemaker, that lie in front of the chest.
 
     Args:
-        canvas: Canvas of the image.
+        canvas: Size of the image, and position, rotation and scale of the patient on it.
         anatomy: Anatomy of the chest.
         distractors: Names of the distractors of this image.
         rng: Random generator.

@@ -74,7 +74,7 @@ class _FlawedSet:
 def add_flaws(
     folder: Path, records: list[dict[str, Any]], arguments: PhantomArguments
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Add flawed images to synthetic ones, and flawed rows to their tables.
+    """Add faults of real data sets to synthetic images and to their tables, for an audit to find.
 
     No existing file is changed, so a repeated call gives the same result.
 

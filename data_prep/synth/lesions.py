@@ -36,20 +36,41 @@ _REACH = 3.0  # half size of the window of a lesion, in radii
 
 @dataclass(frozen=True)
 class Site:
-    """A position at which a patient may have a lesion, in thorax units."""
+    """A position in the chest at which a patient may have a lesion.
 
-    kind: Kind  # `focal` or `veil`
-    side: int  # -1 is the patient's right lung (the image's left), 1 the left
-    across: float  # 0 at the midline, 1 at the chest wall
-    down: float  # 0 at the apex, 1 at the diaphragm
-    radius: float  # mean radius, image widths
-    aspect: float  # height over width
-    seed: int  # random seed of the outline and of the texture of a veil
+    Attributes:
+        kind: ``focal`` for a compact opacity, ``veil`` for a large faint one.
+        side: -1 for the patient's right lung, which is at the left of the image; 1 for the left
+            lung.
+        across: 0 at the midline, 1 at the chest wall.
+        down: 0 at the apex of the lung, 1 at the diaphragm.
+        radius: Mean radius, image widths.
+        aspect: Height divided by width.
+        seed: Random seed of the outline, and of the texture of a veil.
+    """
+
+    kind: Kind
+    side: int
+    across: float
+    down: float
+    radius: float
+    aspect: float
+    seed: int
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """A lesion on an image. Its box is in px with continuous edges."""
+    """A lesion that was drawn on an image, with its box in px of the image (continuous edges).
+
+    Attributes:
+        kind: ``focal`` for a compact opacity, ``veil`` for a large faint one.
+        contrast_to_noise: Peak of the lesion divided by the standard deviation of the structures
+            around it.
+        x1: Left edge, px.
+        y1: Upper edge, px.
+        x2: Right edge, px.
+        y2: Lower edge, px.
+    """
 
     kind: Kind
     contrast_to_noise: float
@@ -60,7 +81,11 @@ class Lesion:
 
 
 def draw_sites(rng: np.random.Generator) -> tuple[Site, ...]:
-    """Draw the positions at which a patient may have lesions, in the order of appearance."""
+    """Draw the positions at which a patient may have lesions, in the order of appearance.
+
+    Args:
+        rng: Random generator.
+    """
     return tuple(_draw_site(rng) for _ in range(CANDIDATES))
 
 
@@ -96,8 +121,8 @@ def add_lesions(
     Args:
         attenuation: Attenuation of the image, float32 ``(H, W)``. It is changed in place.
         visible: Visible share of lung in each pixel, ``(H, W)``.
-        canvas: Pose of the image.
-        anatomy: The chest.
+        canvas: Size of the image, and position, rotation and scale of the patient on it.
+        anatomy: Shape of the patient's chest.
         sites: Positions of possible lesions, in the order in which lesions appear.
         rng: Random generator.
         contrast: Name of the range from which the contrast is drawn.

@@ -34,7 +34,18 @@ _STARTED = "synth.started.json"
 
 @dataclass(frozen=True, repr=False)
 class PhantomSummary(ShownAsText):
-    """Counts of a folder of synthetic images."""
+    """Counts of a folder of synthetic images.
+
+    Attributes:
+        folder: Folder that was written.
+        n_images: Number of images.
+        n_patients: Number of patients.
+        n_positive: Number of images with a lesion.
+        n_boxes: Number of lesion boxes.
+        n_test_images: Number of images of test patients.
+        n_flaws: Number of faults that were put into the data on purpose, for `cxr check` to find.
+        already_complete: True if an earlier call had written the folder.
+    """
 
     folder: Path
     n_images: int

@@ -10,6 +10,14 @@ from cxr_compare.data_prep.synth.lesions import CONTRAST_TO_NOISE, Contrast
 class PhantomArguments:
     """Arguments from which synthetic images are drawn. The same arguments give the same bytes.
 
+    Attributes:
+        n_images: Number of images, at least 1; at least 20 with flaws.
+        seed: Random seed, at least 0.
+        size: Side of the square images, 64 to 4,096 px.
+        contrast: Contrast of the lesions: ``mixed`` (faint to dense) or ``high``.
+        prevalence: Expected share of positive images, in (0, 1).
+        flaws: True to put faults into the data on purpose, for `cxr check` to find.
+
     Raises:
         InputError: An argument is outside its range.
     """

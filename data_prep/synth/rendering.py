@@ -54,37 +54,61 @@ _PURPOSES = ("count", "body", "illness", "chronic", "image", "acute", "noise", "
 
 @dataclass(frozen=True)
 class Patient:
-    """A synthetic patient, who is the same on all images."""
+    """A synthetic patient: facts that are the same on all images of the patient.
 
-    seed: int  # the set's seed
-    index: int  # the patient's number in the set
-    sex: str  # `F` or `M`
-    age: int  # years
-    n_images: int  # number of images of the patient
-    anatomy: Anatomy  # the chest
-    chronic: tuple[str, ...]  # distractors on each image
-    sites: tuple[Site, ...]  # possible lesions
-    illness: float  # probability that an image shows lesions
-    bedridden: float  # probability that an image is taken at the bedside (AP)
+    Attributes:
+        seed: Random seed of the whole set of images.
+        index: Number of the patient in the set, from 0.
+        sex: ``F`` or ``M``.
+        age: Age in years.
+        n_images: Number of images of the patient, 1 to 3.
+        anatomy: Shape of the chest.
+        chronic: Names of the distractors on each image of the patient: objects such as a pacemaker
+            or changes that are no lesion.
+        sites: Positions at which lesions appear, the first ones first.
+        illness: Probability that an image shows lesions.
+        bedridden: Probability that an image is an AP view, taken at the bedside, instead of a PA
+            view.
+    """
+
+    seed: int
+    index: int
+    sex: str
+    age: int
+    n_images: int
+    anatomy: Anatomy
+    chronic: tuple[str, ...]
+    sites: tuple[Site, ...]
+    illness: float
+    bedridden: float
 
 
 @dataclass(frozen=True)
 class SynthImage:
-    """A synthetic image with its true lesions."""
+    """A synthetic image with its true lesions.
 
-    pixels: NDArray[np.uint8]  # uint8 `(size, size)`
-    view: View  # `PA` or `AP`
-    lesions: list[Lesion]  # empty for a negative image
-    distractors: tuple[str, ...]  # names, sorted
-    spacing_mm: float  # size of a pixel
-    jpeg: bool  # whether to store it JPEG-compressed
+    Attributes:
+        pixels: Grey values, uint8 (size, size).
+        view: ``PA``, or ``AP`` for an image taken at the bedside.
+        lesions: Lesions with their boxes; empty for a negative image.
+        distractors: Sorted names of visible objects and changes that are no lesion.
+        spacing_mm: Side of a pixel, mm.
+        jpeg: True if the file is to be compressed as JPEG.
+    """
+
+    pixels: NDArray[np.uint8]
+    view: View
+    lesions: list[Lesion]
+    distractors: tuple[str, ...]
+    spacing_mm: float
+    jpeg: bool
 
 
 def count_images(seed: int, index: int) -> int:
     """Return the number of images of a patient, without drawing the patient.
 
     Args:
-        seed: Random seed of the whole set.
+        seed: Random seed of the whole set of synthetic images.
         index: Number of the patient.
     """
     rng = _generator(seed, index, "count")
@@ -101,7 +125,7 @@ def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
     """Draw one patient. The result depends only on the arguments.
 
     Args:
-        seed: Random seed of the whole set.
+        seed: Random seed of the whole set of synthetic images.
         index: Number of the patient.
         prevalence: Expected share of positive images.
 
@@ -226,8 +250,8 @@ def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Fie
     """Draw a chest without lesions.
 
     Args:
-        canvas: Pose of the image.
-        anatomy: The chest.
+        canvas: Size of the image, and position, rotation and scale of the patient on it.
+        anatomy: Shape of the patient's chest.
         portable: True for an image at the bedside (AP).
 
     Returns:

@@ -19,7 +19,7 @@ def make_image_id(seed: int, patient: int | str, number: int) -> str:
     """Return the id of an image, in the form of the challenge's ``patientId``.
 
     Args:
-        seed: Random seed of the whole set.
+        seed: Random seed of the whole set of synthetic images.
         patient: Number of the patient.
         number: Number of the image among the patient's images, from 0.
     """
@@ -31,7 +31,7 @@ def image_record(seed: int, patient: Patient, number: int, image: SynthImage) ->
     """Return the record of an image, from which the tables are made, as values for JSON.
 
     Args:
-        seed: Random seed of the whole set.
+        seed: Random seed of the whole set of synthetic images.
         patient: Patient of the image.
         number: Number of the image among the patient's images, from 0.
         image: The drawn image.

@@ -17,28 +17,44 @@ Result = TypeVar("Result")
 
 
 class CrashError(Exception):
-    """A worker process or its machine ended, and the results of its chunk are lost."""
+    """A worker process or its machine ended, so the results of its chunk of rows are lost."""
 
 
 class TimedResults(NamedTuple, Generic[Result]):
-    """Results of a chunk of rows, with the time that they took."""
+    """Results of a chunk of rows, with the time that they took.
+
+    Attributes:
+        results: One result for each row, in the order of the rows.
+        seconds: Time that the worker needed for them.
+    """
 
     results: list[Result]
-    seconds: float  # time that the worker took for them
+    seconds: float
 
 
 class SoloTrial(NamedTuple, Generic[Result]):
-    """Result of a row that was tried in a process of its own, which may have crashed."""
+    """Result of a row that was tried in a process of its own, which may have crashed.
 
-    survived: bool  # False if the process ended
+    Attributes:
+        survived: False if the process ended before it returned a result.
+        result: The result; None if the process ended.
+    """
+
+    survived: bool
     result: Result | None
 
 
 class Workers(Protocol[Row, Result]):
-    """Interface of worker processes that apply one function to chunks of rows."""
+    """Interface of worker processes that apply one function to chunks of rows.
 
-    chunk_seconds: float  # of work in a chunk; many times what sending a chunk takes
-    max_rows: int  # in a chunk
+    Attributes:
+        chunk_seconds: Work that a chunk should contain, seconds; many times the time for sending
+            it.
+        max_rows: Largest number of rows of a chunk.
+    """
+
+    chunk_seconds: float
+    max_rows: int
 
     def chunk_capacity(self) -> int:
         """Return how many chunks may be in progress at the same time.
@@ -47,20 +63,38 @@ class Workers(Protocol[Row, Result]):
         """
 
     def send(self, rows: list[Row]) -> Any:
-        """Start the work on a chunk, and return a ticket for `receive`."""
+        """Start the work on a chunk, and return a ticket for `receive`.
+
+        Args:
+            rows: Rows of the chunk.
+
+        Returns:
+            Object that stands for the work in progress.
+        """
 
     def receive(self, ticket: Any) -> TimedResults[Result]:
         """Wait for the results of a chunk.
+
+        Args:
+            ticket: Object from `send`.
 
         Raises:
             CrashError: The worker ended.
         """
 
     def try_alone(self, row: Row) -> SoloTrial[Result]:
-        """Apply the function to one row in a process of its own."""
+        """Apply the function to one row in a process of its own.
+
+        Args:
+            row: The row.
+        """
 
     def cancel(self, tickets: list[Any]) -> None:
-        """Drop the chunks that are still in progress."""
+        """Drop the chunks that are still in progress.
+
+        Args:
+            tickets: Objects from `send`.
+        """
 
 
 def map_in_chunks(

@@ -26,12 +26,19 @@ _TEMPORARY_NAME = re.compile(r"\..*\.tmp")
 
 
 class ManifestEntry(NamedTuple):
-    """State of a file when its local copy and the stored file were last equal."""
+    """State of a file when its local copy and the file in the object store were last equal.
 
-    size: int  # bytes
-    mtime_ns: int  # time of the last change of the local file
-    version: str  # version of the stored file
-    lazy: bool  # True for an image or a shard, whose content may be in the store alone
+    Attributes:
+        size: Size in bytes.
+        mtime_ns: Time of the last change of the local file, ns since 1970.
+        version: Text by which the object store names this version of the file.
+        lazy: True for an image or a shard of pixels, which may be in the object store only.
+    """
+
+    size: int
+    mtime_ns: int
+    version: str
+    lazy: bool
 
 
 Manifest = dict[Path, ManifestEntry]
@@ -39,7 +46,7 @@ Manifest = dict[Path, ManifestEntry]
 
 
 def read_manifest(copy: Path) -> Manifest:
-    """Read the entries of a local copy.
+    """Read the list of the files of a local copy, with their state at the last transfer.
 
     Args:
         copy: Local path of a folder or of one file.
@@ -60,7 +67,7 @@ def read_manifest(copy: Path) -> Manifest:
 
 
 def write_manifest_changes(before: Manifest, after: Manifest) -> None:
-    """Write the entries that differ between two manifests, and remove those only in `before`.
+    """Write the entries that differ between two lists of files, and remove those that are gone.
 
     Args:
         before: Manifest as it was read.
@@ -84,13 +91,21 @@ def _manifest_file(folder: Path) -> Path:
 
 
 def file_state(path: Path) -> tuple[int, int]:
-    """Return the size in bytes and the time of the last change in ns of a local file."""
+    """Return the size in bytes and the time of the last change in ns of a local file.
+
+    Args:
+        path: Path of the file.
+    """
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
 def local_file_states(copy: Path) -> dict[Path, tuple[int, int]]:
-    """Return the size and the time of the last change of each complete file of a local copy."""
+    """Return the size and the time of the last change of each complete file of a local copy.
+
+    Args:
+        copy: Path of the local copy of a folder in an object store.
+    """
     if copy.is_file():
         return {copy: file_state(copy)}
     states = {}
@@ -103,12 +118,16 @@ def local_file_states(copy: Path) -> dict[Path, tuple[int, int]]:
 
 
 def copies_lock_file(name: str) -> Path:
-    """Return the path of a lock file for processes that use the local copies of this machine."""
+    """Return the path of a lock file for processes that use the local copies of this machine.
+
+    Args:
+        name: Name of the lock.
+    """
     return copies_folder() / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
 
 
 def wait_silently() -> None:
-    """Wait for a lock without a message."""
+    """Show no message before the program waits for the lock of local copies."""
 
 
 @contextmanager

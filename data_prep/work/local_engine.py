@@ -28,12 +28,16 @@ _CHUNKS_PER_WORKER = 4
 class LocalEngine:
     """Worker processes of this machine, with the interface `data_prep.work.engine.Engine`.
 
+    Attributes:
+        workers: Number of processes. With 0 and 1 the rows are worked on in this process, which a
+            crash then ends.
+
     Example:
         >>> list(LocalEngine(workers=1).map_rows(abs, [-1, 2], on_crash=lambda row: 0))
         [1, 2]
     """
 
-    workers: int  # number of processes; 0 and 1 work in this process, unprotected from crashes
+    workers: int
 
     def map_rows(
         self,

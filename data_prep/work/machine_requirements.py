@@ -26,16 +26,23 @@ _CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
 
 @dataclass(frozen=True)
 class MachineRequirements:
-    """Code, packages and files that each machine of a cluster must have."""
+    """Code, packages and files that each machine of a cluster must have.
 
-    code: str = ""  # digest of the driver's modules
-    packages: tuple[tuple[str, str], ...] = ()  # names and versions
-    folder: str = ""  # in which the driver runs; relative paths start there
-    reads: tuple[str, ...] = ()  # files and folders
+    Attributes:
+        code: Digest of the modules of the program on the machine that starts the work.
+        packages: Names and versions of the packages that must be installed.
+        folder: Working folder of the program, from which relative paths start.
+        reads: Files and folders that every machine must be able to read.
+    """
+
+    code: str = ""
+    packages: tuple[tuple[str, str], ...] = ()
+    folder: str = ""
+    reads: tuple[str, ...] = ()
 
     @classmethod
     def from_this_machine(cls, reads: Sequence[Path]) -> MachineRequirements:
-        """Return requirements that equal this machine, which is the driver's.
+        """Return requirements that this machine (the driver, which started the work) fulfils.
 
         Args:
             reads: Files and folders that the work reads. Those in an object store are not checked,
@@ -55,7 +62,10 @@ class MachineRequirements:
 def prepare_machine(requirements: MachineRequirements) -> None:
     """Check once in a worker process that its machine meets the requirements.
 
-    The process then changes to the folder of the driver.
+    The process then changes to the folder in which the work was started.
+
+    Args:
+        requirements: Code, packages and files of the machine that started the work.
 
     Raises:
         InputError: The machine has other code or another version of a package, or cannot read a

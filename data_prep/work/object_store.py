@@ -63,12 +63,19 @@ class _DamagedError(OSError):
 
 
 class StoredFile(NamedTuple):
-    """Facts about a file that its object store states."""
+    """Facts about a file that its object store states.
 
-    size: int  # bytes
-    version: str  # tells this content from any other that the name had or will have
-    md5: str | None  # 32 hexadecimal digits; None where the store does not state it
-    changed_ns: int  # time of the last change, ns since 1970; 0 where the store does not state it
+    Attributes:
+        size: Size in bytes.
+        version: Text that differs between any two contents that the name ever has.
+        md5: MD5 digest, 32 hexadecimal digits; None if the store does not state it.
+        changed_ns: Time of the last change, ns since 1970; 0 if the store does not state it.
+    """
+
+    size: int
+    version: str
+    md5: str | None
+    changed_ns: int
 
 
 def list_files(url: str) -> dict[str, StoredFile]:
@@ -115,6 +122,9 @@ def list_files(url: str) -> dict[str, StoredFile]:
 
 def describe(url: str) -> StoredFile:
     """Return the facts that the object store states about one file.
+
+    Args:
+        url: Address of the file.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -207,6 +217,9 @@ def send(path: Path, url: str) -> StoredFile:
 def remove(url: str) -> None:
     """Remove one file from an object store. A missing file is no error.
 
+    Args:
+        url: Address of the file.
+
     Raises:
         StoreError: The store refuses or does not answer.
     """
@@ -219,6 +232,9 @@ def abort_uploads(url: str) -> int:
     """Remove the parts of large files below an S3 address that killed programs have sent.
 
     A store keeps, and charges for, the parts of an upload that was never completed.
+
+    Args:
+        url: Address of a folder in an S3 store.
 
     Returns:
         Number of uploads that were aborted; 0 for other stores.

@@ -11,7 +11,11 @@ class Progress(Protocol):
     """Interface for messages and progress, which the module `scripts.console` implements."""
 
     def say(self, text: str = "") -> None:
-        """Show a message of one line."""
+        """Show a message of one line.
+
+        Args:
+            text: The message.
+        """
 
     def track(
         self, description: str, total: int | None

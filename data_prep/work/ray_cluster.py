@@ -104,7 +104,12 @@ def scratch_folder() -> Iterator[str]:
 
 
 def require_head(ray: ModuleType) -> None:
-    """Check that the head of a cluster answers. It may be unreachable for some seconds.
+    """Check that the main machine (head) of a Ray cluster answers.
+
+    It may be unreachable for some seconds.
+
+    Args:
+        ray: The module ``ray``, connected to the cluster.
 
     Raises:
         InputError: The head does not answer.

@@ -27,7 +27,10 @@ _FETCH_ATTEMPTS = 2
 
 
 def is_shard(path: Path) -> bool:
-    """Return True if a file name is that of a shard of a pixel store.
+    """Return True if a file name is that of a shard, a file with the pixels of many images.
+
+    Args:
+        path: Path of the file.
 
     Example:
         >>> is_shard(Path("pixels/letterbox-256/shard-00001.npy")), is_shard(Path("a.npy"))
@@ -37,7 +40,7 @@ def is_shard(path: Path) -> bool:
 
 
 def fetch_shard(path: Path, sha256: str | None) -> Path:
-    """Make sure that a shard of a pixel store is on the disk.
+    """Make sure that a shard, a file with the pixels of many images, is on the local disk.
 
     Args:
         path: Path of the shard. A path outside the local copies is left alone.
@@ -64,7 +67,7 @@ def fetch_shard(path: Path, sha256: str | None) -> Path:
 
 
 def cache_limit_bytes() -> int:
-    """Return the largest number of bytes of shards that may be on the disk.
+    """Return how many bytes of fetched shards (files of pixels) may be on the local disk.
 
     Raises:
         InputError: The environment variable ``CXR_CACHE_GIB`` is no number above 0.

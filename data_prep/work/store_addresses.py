@@ -44,6 +44,9 @@ _COPY_PATH = re.compile(rf"(?:[^\s'\"=,;()\[\]{{}}]*/)?{_COPIES_FOLDER}/([a-z][a
 def is_store_address(text: object) -> bool:
     """Return True if a text is the address of a folder or file in an object store.
 
+    Args:
+        text: Text such as ``s3://bucket/data``.
+
     Example:
         >>> is_store_address("s3://bucket/data"), is_store_address("out/data")
         (True, False)
@@ -119,6 +122,9 @@ def copies_folder() -> Path:
 
 def local_path(address: str) -> Path:
     """Return the path of the local copy of an address. Nothing is fetched.
+
+    Args:
+        address: Address such as ``s3://bucket/data``.
 
     Raises:
         InputError: The address is not that of a folder, or contains a user or password, which the

@@ -49,7 +49,7 @@ _FigureOfWeights = Callable[[Integers], Floats]
 
 
 class BoxCandidate(NamedTuple):
-    """One rule of boxes, with the boxes that it gives on the validation images.
+    """One rule that selects or makes boxes, with the boxes that it gives on validation images.
 
     Attributes:
         rule: Rule that turns the stored output into boxes.
@@ -72,7 +72,9 @@ class BoxCandidate(NamedTuple):
 
 @dataclass(frozen=True)
 class BoxChoice:
-    """Choice of the rule of boxes with the highest figure, and of the score cut of its boxes.
+    """Choice of the rule for boxes with the highest figure on validation images.
+
+    The class also chooses the score from which a box is called (the cut).
 
     Among rules with equal figures, the one with the highest AP50 (average precision at IoU 0.5) is
     chosen, and among rules that are equal in this too, the earliest. Among cuts with equal RSNA
@@ -102,12 +104,12 @@ class BoxChoice:
 
     @property
     def n_positive(self) -> int:
-        """Number of images that have a lesion."""
+        """Number of validation images that have a lesion."""
         return int((self.candidates[0].pairs.truth.per_image > 0).sum())
 
     @property
     def is_open(self) -> bool:
-        """True if there are several rules, and an image with a lesion by which to prefer one."""
+        """True if validation images can choose: there are several rules, and a true lesion."""
         return len(self.candidates) > 1 and self.n_positive > 0
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
@@ -118,7 +120,7 @@ class BoxChoice:
 
         Args:
             clusters: Patient of each image as an index from 0, shape ``(N,)``.
-            n_clusters: Number of patients, P.
+            n_clusters: Number P of patients.
 
         Returns:
             A function of whole-number patient weights, shape ``(R, P)``. It returns two arrays,
@@ -190,17 +192,20 @@ class BoxChoice:
 
     @property
     def index(self) -> int:
-        """Index of the chosen rule among the candidates."""
+        """Position of the chosen rule among the candidates, from 0."""
         return int(self._chosen[BOX_RULE][0])
 
     @property
     def rule(self) -> BoxRule:
-        """Rule that is chosen on these images."""
+        """Rule for boxes that has the highest figure on the validation images."""
         return self.candidates[self.index].rule
 
     @property
     def cut(self) -> float | None:
-        """Score cut that is chosen on these images; `None` if no image has a lesion."""
+        """Score from which boxes are called, as the RSNA score on the validation images chooses it.
+
+        None if no image has a lesion.
+        """
         cut = float(self._chosen[BOX_CUT][0])
         return None if np.isnan(cut) else cut
 
@@ -276,7 +281,7 @@ def box_figure(
             all score cuts.
         pairs: Predicted boxes paired with the true boxes.
         clusters: Patient of each image as an index from 0, shape ``(images,)``.
-        n_clusters: Number of patients, P.
+        n_clusters: Number P of patients.
 
     Returns:
         A function of whole-number patient weights, shape ``(R, P)``. It returns the figure under

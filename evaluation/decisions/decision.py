@@ -58,15 +58,16 @@ class Decision:
             has a lesion.
         validation: Figures on the validation images, by policy. The figures that need no threshold
             are under ``""``.
-        tried: Every rule from boxes to an image score that was tried, with its figure.
-        boxes_tried: Every rule of the boxes that was tried, with its figures.
-        options: Options of the choices.
+        tried: Every rule for reducing boxes to an image score that was tried, with its figure.
+        boxes_tried: Every rule for boxes that was tried, with its figures.
+        options: Options with which the decision was chosen, such as the method of calibration.
         losses: Log loss of each calibration method on held-out folds, by name of the method; empty
             unless validation chose the method.
         triage: Triage rule; `None` unless triage was requested.
         chosen_scores: Validation scores that the thresholds were chosen on, by image, study or
-            patient. This attribute and all below are not stored.
-        box_choice: Choice that gave `map_boxes` or `overlap`, and `box_cut`.
+            patient; None after reading a file. This attribute and those below are not stored.
+        box_choice: Choice on validation images that gave `map_boxes` or `overlap`, and `box_cut`;
+            None without boxes.
         system: Name of the system.
         path: File that stores the decision.
         notes: Sentences about the validation images that a reader of the decision should know.
@@ -120,9 +121,9 @@ class Decision:
 
     @property
     def fixed_choices(self) -> dict[Need, str]:
-        """Choices on validation that the bootstrap does not make again.
+        """Choices on validation images that are not made again on each resample of the bootstrap.
 
-        A dictionary from the need of a metric, a key of `evaluation.metrics.metric.NEEDS`, to the
+        A dictionary from what a metric needs (a key of `evaluation.metrics.metric.NEEDS`) to the
         name of the choice.
         """
         choices: dict[Need, str] = {}
@@ -197,7 +198,7 @@ class Decision:
         """Return the number of validation patients behind each figure of a guarantee.
 
         Args:
-            policy: Name of a policy.
+            policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``.
 
         Returns:
             One number for each figure of the guarantee; empty if the policy is no guarantee.
@@ -256,7 +257,8 @@ class Decision:
         images; the report of ``cxr compare`` says this.
 
         Args:
-            policy: Name of a policy. A guarantee of triage stands for all guarantees of triage.
+            policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``. A
+                guarantee of triage stands for all guarantees of triage.
 
         Returns:
             The lines; empty if the policy guarantees nothing.

@@ -188,7 +188,8 @@ class EvaluationSet:
         y_true: True for positive images, shape ``(N,)``.
         patients: Patient of each image as an index from 0, shape ``(N,)``.
         n_patients: Number of patients.
-        boxes_trusted: True if localisation can be evaluated on an image, shape ``(N,)``.
+        boxes_trusted: True if the boxes of an image are complete, so that localisation can be
+            evaluated on it, shape ``(N,)``.
         truth: True boxes of the target on these images, original px.
         x_class: Kind of each image, such as ``normal``, shape ``(N,)``; `None` if unknown.
         tolerance: Width and height of one map cell on each image, original px, shape ``(N, 2)``.
@@ -219,24 +220,27 @@ class EvaluationSet:
 
     @property
     def boxed_images(self) -> pd.Index:
-        """Ids of the images on which localisation can be evaluated, in order."""
+        """Ids of the images whose boxes are complete, on which localisation can be evaluated."""
         return self.image_ids[self.boxes_trusted]
 
     @cached_property
     def versus_normal(self) -> npt.NDArray[np.bool_] | None:
-        """True for positive and normal images, shape ``(N,)``; `None` if no image is normal."""
+        """Flags of the positive and the normal images, without negatives that have another finding.
+
+        The flags are bool, shape ``(N,)``; None if no image is known to be normal.
+        """
         if self.x_class is None or not (self.x_class == "normal").any():
             return None
         return self.y_true | (self.x_class == "normal").to_numpy(dtype=bool)
 
     def population(self, figure: MetricKey) -> npt.NDArray[np.bool_]:
-        """Select the images that a figure is computed on.
+        """Select the images that a figure is computed on, such as those of a subgroup.
 
         Args:
-            figure: Metric and subgroup of the figure.
+            figure: Metric, policy and subgroup of the figure.
 
         Returns:
-            True for the images of the figure, shape ``(N,)``.
+            True for the images that the figure uses, shape ``(N,)``.
 
         Example:
             >>> labels = np.array([True, False])

@@ -65,11 +65,12 @@ _MOST_PATIENTS = 5_000
 
 
 class FalseBoxes(NamedTuple):
-    """Predicted boxes of all images that overlap no lesion.
+    """Predicted boxes that overlap no lesion, on all images.
 
     Attributes:
-        image: Index of the image of each box, shape ``(B,)``.
-        shown_up_to: Highest threshold at which each box is still shown, shape ``(B,)``.
+        image: Index of the image of each box, from 0, shape ``(B,)``.
+        shown_up_to: Highest threshold of the image score at which each box is still shown, shape
+            ``(B,)``.
 
     Example:
         >>> FalseBoxes(np.array([0]), np.array([0.7])).shown_up_to.tolist()
@@ -81,7 +82,7 @@ class FalseBoxes(NamedTuple):
 
 
 class Localisation(NamedTuple):
-    """Positions that a system points at on the validation images, compared with the lesions.
+    """Where a system points on each image (box or peak of a map), compared with the lesions.
 
     Attributes:
         boxed: True if all lesions of an image are boxed, shape ``(N,)``.
@@ -117,7 +118,7 @@ class GuaranteedChoice(NamedTuple):
 
 
 class CountedImages(NamedTuple):
-    """Images that a figure counts, by patient.
+    """Images that a guaranteed figure counts, and how many of them are good, by patient.
 
     For a sensitivity, the positive images are counted, and those called positive are good.
 
@@ -160,10 +161,11 @@ def share_p_values(
     *,
     whole: bool = True,
 ) -> Floats:
-    """Compute p-values of the hypothesis that the share of good images is below a floor.
+    """Compute p-values of the hypothesis that a share, such as a sensitivity, is below a floor.
 
-    For a sensitivity, the positive images are counted, and those called positive are good. Images
-    of one patient are not treated as independent.
+    For a sensitivity, the positive images are counted, and those called positive are good. The
+    share is that of the good images among the counted ones. Images of one patient are not treated
+    as independent.
 
     Args:
         good: Number of good images of each patient, shape ``(R, P)``, one sample in each row.
@@ -193,7 +195,7 @@ def share_p_values(
 
 
 def threshold_candidates(scores: Floats) -> Floats:
-    """Return the midpoints between adjacent distinct finite scores.
+    """Return the thresholds to choose from: the midpoints between adjacent distinct scores.
 
     Args:
         scores: Scores, shape ``(N,)``; infinite values are ignored.

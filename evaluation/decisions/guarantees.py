@@ -56,7 +56,7 @@ class GuaranteedRate(NamedTuple):
 
     @property
     def floor(self) -> float:
-        """Smallest share of good images that satisfies the bound.
+        """Smallest share of good images that satisfies the bound, in [0, 1].
 
         For a sensitivity, good images are the positive ones that are called positive.
         For false positives per image, the good share is the part of the `MAX_FALSE_POSITIVES`
@@ -68,12 +68,12 @@ class GuaranteedRate(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Name of the figure for people."""
+        """Name of the guaranteed figure for readers, such as "sensitivity"."""
         return _TITLES[self.figure]
 
     @property
     def count_key(self) -> str:
-        """Key under which a decision stores the number of patients behind the figure."""
+        """Key under which a decision stores the number of validation patients of the figure."""
         return f"patients_{self.figure}"
 
     @property
@@ -104,7 +104,10 @@ class Guarantee:
 
     @property
     def error(self) -> float:
-        """Probability with which each of the figures may violate its bound."""
+        """Largest probability with which one figure may violate its bound.
+
+        It is 1 minus the confidence, divided by the number of guaranteed figures.
+        """
         return (1 - self.confidence) / len(self.parts)
 
     @property

@@ -22,7 +22,7 @@ _USUAL_SHARE = 0.9
 
 @dataclass(frozen=True)
 class ReductionChoice:
-    """Chosen reduction, and the validation scores that it gives.
+    """Chosen rule that reduces the boxes of an image to its score, with the validation scores.
 
     Attributes:
         reduction: Rule from boxes to an image score; `None` for a system that gives image scores.

@@ -23,11 +23,18 @@ _STREAM = 1
 
 
 class ValidationChoice(Protocol):
-    """A choice on validation images, which other validation patients may make differently."""
+    """Interface of a choice on validation images, such as a threshold, that can be made again.
+
+    Other validation patients might have led to another choice. The bootstrap therefore makes the
+    choice again on resampled patients.
+    """
 
     @property
     def patients(self) -> npt.NDArray[np.str_]:
-        """Patient of each row that the choice is made on, shape ``(M,)``."""
+        """Patient of each of the M images that the choice is made on, shape ``(M,)``.
+
+        If studies or patients are evaluated, these take the place of images.
+        """
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
         """Prepare to make the choice again on weighted patients.
@@ -48,11 +55,12 @@ class ValidationChoice(Protocol):
 def choose_again(
     choices: Mapping[System, Sequence[ValidationChoice]], resamples: Resamples
 ) -> dict[System, dict[str, Floats]]:
-    """Make the choices of all systems again on the same resamples of validation patients.
+    """Make the choices of all systems again on the same resamples of the validation patients.
 
     Args:
-        choices: Choices of each system.
-        resamples: Number and seed of the resamples.
+        choices: For each system, what it chose on validation images, such as thresholds or a rule
+            for boxes.
+        resamples: Number R of resamples of the patients, and their random seed.
 
     Returns:
         By system and name of the choice, the value that is chosen on every resample, shape

@@ -34,19 +34,24 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SystemFacts:
-    """Facts about the training of a system and the way it predicts.
+    """Facts about a system beside its output: how it was trained and how it predicts.
 
     Attributes:
-        seed: Random seed of the training; `None` if unknown.
-        training_id: Id of the training, which a run and its exports share; `None` if unknown.
-        inference_id: Id of the way of predicting, which differs between a run and its exports.
-        exported: True if the system is an export of a run.
-        cost: Parameters, FLOPs and latency by name; values may be `None`.
-        trained_on: Name and content id of each data set that the system was trained on; empty if
+        seed: Random seed of the training; None if unknown.
+        training_id: Id of the training. A run and the exports of this run have the same id. None if
             unknown.
-        fitted_on: Ids of the validation images that the system was fitted on, or that are copies of
-            such images.
-        notes: Notes about the images that the system has seen in training.
+        inference_id: Id of everything that decides a prediction: weights, back end and settings. A
+            run and its exports have different ids. None if unknown.
+        exported: True if the system is an export of a run.
+        cost: Number of parameters, FLOPs and latency by name. A value is None if it was not
+            measured.
+        trained_on: Data sets whose images the weights were learned from, as pairs of name and
+            content id (a digest of the data set's images). Empty if unknown.
+        fitted_on: Ids of those validation images of the compared split that the system was also
+            trained on: the image, its patient or a copy of the image was in its training set. Empty
+            for a clean split.
+        notes: Notes for the report about test images and images that the system has seen in
+            training.
 
     Example:
         >>> SystemFacts(seed=1, exported=True).seed
@@ -142,7 +147,7 @@ class SystemOutput:
 
     @property
     def gives_boxes(self) -> bool:
-        """True for a detector, whose boxes must be reduced to image scores."""
+        """True for a detector, whose boxes must be reduced to one score for each image."""
         return self.system.kind == "boxes"
 
     def _rows(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -150,12 +155,20 @@ class SystemOutput:
 
     @cached_property
     def finding_boxes(self) -> pd.DataFrame:
-        """Boxes of a detector on these images, each with its ``finding``."""
+        """Table of a detector's boxes on these images, with the finding of each box.
+
+        Columns ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original
+        image, and ``score``.
+        """
         return self._rows(self.system.boxes)
 
     @cached_property
     def predicted_boxes(self) -> pd.DataFrame:
-        """Boxes of a detector on these images: ``image_id``, corners in original px, ``score``."""
+        """Table of a detector's boxes on these images, for all findings of the target together.
+
+        Columns ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original image, and
+        ``score``.
+        """
         return self.finding_boxes.drop(columns="finding")
 
     @cached_property
@@ -169,7 +182,10 @@ class SystemOutput:
 
     @cached_property
     def maps(self) -> pd.DataFrame | None:
-        """Activation map of each image for its highest-scoring finding; `None` without maps."""
+        """Activation map of each image for the finding of the target with the highest score.
+
+        A table with one row for each image; None for a system without maps.
+        """
         rows = self._rows(self.system.maps)
         if rows.empty:
             return None
@@ -216,8 +232,8 @@ class SystemOutput:
         """Return the scored point of each image: the centre of the top box, or the peak of the map.
 
         Returns:
-            ``point_x`` and ``point_y`` in original px, one row for each image; NaN where an image
-            has neither. `None` for a system without boxes and maps.
+            ``point_x`` and ``point_y`` in px of the original image, one row for each image; NaN
+            where an image has neither. `None` for a system without boxes and maps.
 
         Example:
             >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
@@ -234,8 +250,8 @@ class SystemOutput:
         """Return the width and height of one cell of each image's map.
 
         Returns:
-            Width and height in original px, shape ``(N, 2)``; 0 for an image without a map. `None`
-            if the system has no maps.
+            Width and height in px of the original image, shape ``(N, 2)``; 0 for an image without a
+            map. `None` if the system has no maps.
 
         Example:
             >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
@@ -271,8 +287,8 @@ class SystemOutput:
                 boxes.
 
         Returns:
-            ``image_id``, corners in original px and ``score``; `None` if the system has neither
-            boxes nor maps, or no rule to cut its maps.
+            ``image_id``, corners in px of the original image and ``score``; `None` if the system
+            has neither boxes nor maps, or no rule to cut its maps.
 
         Example:
             >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})

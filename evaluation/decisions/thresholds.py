@@ -73,7 +73,7 @@ class ThresholdChoice:
     """Threshold of a policy, or the reason why validation gives none.
 
     Attributes:
-        policy: Name of the policy.
+        policy: Name of the policy, the rule that chooses a threshold, such as ``max_f1``.
         threshold: Images with ``score >= threshold`` are positive; `None` if there is no threshold.
         reason: Reason why there is no threshold; `None` if there is one.
 
@@ -225,7 +225,7 @@ class ValidationScores:
 
     @property
     def n_positive(self) -> int:
-        """Number of positive rows."""
+        """Number of positive images, studies or patients that thresholds are chosen on."""
         return int(self.y_true.sum())
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
@@ -280,10 +280,10 @@ class ValidationScores:
         return choose
 
     def too_few_for(self, policy: str) -> str:
-        """Return why resamples cannot tell how far a threshold varies; empty if they can.
+        """Return the reason if a threshold depends on too few images to measure how far it varies.
 
         Args:
-            policy: Name of a policy.
+            policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``.
 
         Returns:
             The reason, for a required sensitivity or specificity that allows fewer than two errors
@@ -321,7 +321,7 @@ class ValidationScores:
         numbers is returned.
 
         Args:
-            policy: Name of a policy.
+            policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``.
 
         Returns:
             The number; infinity for all other policies. (``max_f1`` and ``youden`` weigh all

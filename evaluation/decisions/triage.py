@@ -93,7 +93,7 @@ class Triage:
         return replace(triage, referred=float(is_referred.mean()), ci_low=low, ci_high=high)
 
     def standings(self, scores: npt.ArrayLike) -> npt.NDArray[np.str_]:
-        """Return what triage does with each image: one of `STANDINGS`.
+        """Return what triage does with each image: ruled out, referred to a reader, or ruled in.
 
         Args:
             scores: Image scores, shape ``(N,)``.

@@ -236,7 +236,8 @@ def validation_scores(system: System, decision: Decision, truth: GroundTruth) ->
 
     Args:
         system: System with its output on the validation images.
-        decision: Decision rule of the system, which reduces boxes to image scores.
+        decision: Decision rule of the system: how boxes become image scores, calibration and
+            thresholds.
         truth: Ground truth; its ``val`` images of known label are used.
 
     Returns:

@@ -13,7 +13,7 @@ from cxr_compare.evaluation.decisions.guarantees import read_guarantee
 
 @dataclass(frozen=True)
 class TuningOptions:
-    """Options of the choices on validation; by default each choice is made in the usual way.
+    """Options for choosing a decision on validation images; by default the usual choices are made.
 
     Attributes:
         calibration: One of `evaluation.statistics.calibration.METHODS`; ``choose`` takes the method

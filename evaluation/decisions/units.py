@@ -26,7 +26,7 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 @dataclass(frozen=True)
 class Units:
-    """Assignment of images to units of evaluation.
+    """Assignment of images to units of evaluation: images, studies or patients.
 
     Attributes:
         names: Names of the units that are evaluated, sorted, shape ``(U,)``.
@@ -44,7 +44,7 @@ class Units:
     n_left_out: int = 0
 
     def highest(self, values: npt.ArrayLike) -> Floats:
-        """Return the highest value among each unit's images.
+        """Return, for each unit (study or patient), the highest value among its images.
 
         Args:
             values: Value of each image, shape ``(N,)``.
@@ -62,7 +62,7 @@ class Units:
         return highest
 
     def first(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
-        """Return the value of each unit's first image.
+        """Return, for each unit (study or patient), the value of its first image.
 
         Args:
             values: Value of each image, shape ``(N,)``.

@@ -13,10 +13,10 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def reader_verdict_tables(comparison: Comparison) -> list[Table]:
-    """Return a table of the primary difference by each reader's labels.
+    """Return a table of the main difference between systems by the labels of each reader.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         One table, or none without readers' labels.
@@ -50,11 +50,14 @@ def reader_verdict_tables(comparison: Comparison) -> list[Table]:
 
 
 def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Return tables of the images that the first and each other system call rightly or wrongly.
+    """Return tables of how many images two systems call rightly: both, only one, or neither.
+
+    Each table compares the first system with one other system.
 
     Args:
-        comparison: Everything that was computed.
-        policy: Threshold policy of the decisions that are counted.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        policy: Name of the policy (rule that chooses a threshold) whose decisions are counted, such
+            as ``max_f1``.
 
     Returns:
         One table for each other system; none if the policy gave no decisions.
@@ -96,10 +99,10 @@ def _agreement_table(right: pd.DataFrame, first: str, second: str, policy: str) 
 
 
 def combination_table(comparison: Comparison) -> Table | None:
-    """Return a table of each pair's agreement beyond chance and of figures of their combination.
+    """Return a table of how far two systems agree beyond chance, and of their combination.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The table; None if agreement was not evaluated.

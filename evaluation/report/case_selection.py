@@ -17,7 +17,15 @@ CASES_PER_CATEGORY = 8
 
 @dataclass(frozen=True)
 class CaseCategory:
-    """Images of one kind, which the gallery shows below one heading."""
+    """Images of one kind, which the gallery shows below one heading.
+
+    Attributes:
+        key: Short name of the category, used in addresses on the page.
+        title: Heading above the images.
+        order: Phrase on the order of the images.
+        image_ids: Ids of the images that are shown, in this order.
+        total: Number of images of this kind, of which only some are shown.
+    """
 
     key: str
     title: str

@@ -40,7 +40,12 @@ from cxr_compare.evaluation.systems.stored_predictions import (
 
 @dataclass(frozen=True)
 class CaseSource:
-    """Source of truth, predictions and drawings, one image at a time."""
+    """Source of truth, predictions and drawings, one image at a time.
+
+    Attributes:
+        test_set: Data set with target and split.
+        systems: Output of each system with its decisions.
+    """
 
     test_set: LabelledSplit
     systems: tuple[DecidedOutput, ...]
@@ -105,8 +110,8 @@ class CaseSource:
             image_id: Id of one of the images.
 
         Returns:
-            One prediction for each system. The coarsest map cell of all systems is the tolerance of
-            each.
+            One prediction for each system. A location may miss a lesion by one cell of the coarsest
+            activation map of all systems.
         """
         mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
         predictions = [
@@ -195,9 +200,9 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSou
     """Prepare the images of a comparison for drawing, at the thresholds of one policy.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         dataset: The data set under evaluation, for pixels and true boxes.
-        policy: Threshold policy, such as ``max_f1``.
+        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
 
     Returns:
         The source of the images' truth, predictions and drawings.
@@ -235,7 +240,7 @@ def read_systems(
         systems: Predictions by display name, in the order of the panels.
         test_set: The split that the systems were tuned on, with the target.
         image_ids: Ids of the images to draw.
-        policy: Threshold policy, such as ``max_f1``.
+        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
 
     Returns:
         The source of the images' truth, predictions and drawings.

@@ -50,6 +50,13 @@ NAME_HEIGHT = 14.0
 class Axis:
     """Axis of a chart: its title with the unit, its ticks and its limits.
 
+    Attributes:
+        title: Title with the unit.
+        ticks: Value and text of each tick.
+        low: Smallest value that is shown.
+        high: Largest value that is shown.
+        scale: ``linear`` or ``log``.
+
     Example:
         >>> Axis("Sensitivity").low, Axis("Images", low=10, high=100, scale="log").scale
         (0.0, 'log')
@@ -96,6 +103,12 @@ class Axis:
 class Point:
     """Marked point in data units, with its label and matplotlib's name of its marker.
 
+    Attributes:
+        x: Position along the x axis, in data units.
+        y: Position along the y axis, in data units.
+        label: Text beside the point.
+        marker: Shape of the marker, as matplotlib calls it.
+
     Example:
         >>> Point(0.1, 0.9, "best F1", marker="o").label
         'best F1'
@@ -111,21 +124,34 @@ class Point:
 class Curve:
     """Curve of one system in data units, with its marked points.
 
+    Attributes:
+        name: Name of the system.
+        position: Position of the system among all systems, from 0, which decides colour and dash.
+        x: Positions of the points along the x axis.
+        y: Positions of the points along the y axis.
+        points: Points that are marked.
+        faint: True for a thin, pale line.
+        solid: True for a solid line instead of the dash of the position.
+        in_steps: True if the curve is constant from each point up to the next.
+        figure: Text of the system's figure in the legend, such as an AUROC.
+        band: Band around the curve: x, lower end and upper end of the interval of y; None without a
+            band.
+
     Example:
         >>> Curve("RetinaNet", 0, np.array([0.0, 1.0]), np.array([0.0, 1.0])).points
         ()
     """
 
     name: str
-    position: int  # position of the system among all systems; decides colour and dash
+    position: int
     x: Floats
     y: Floats
     points: tuple[Point, ...] = ()
     faint: bool = False
-    solid: bool = False  # True for a solid line instead of the dash of the position
-    in_steps: bool = False  # True if the curve is constant from each point up to the next
-    figure: str = ""  # text of the figure for the legend
-    band: tuple[Floats, Floats, Floats] | None = None  # x, lower and upper end of y's interval
+    solid: bool = False
+    in_steps: bool = False
+    figure: str = ""
+    band: tuple[Floats, Floats, Floats] | None = None
 
     @classmethod
     def from_points(
@@ -158,6 +184,18 @@ class Curve:
 class Chart:
     """Content of a chart in data units, with a description for readers who cannot see it.
 
+    Attributes:
+        key: Prefix of ids on the page.
+        title: Title of the chart.
+        x: Horizontal axis.
+        y: Vertical axis.
+        curves: Curve of each system.
+        description: Sentence that says what the chart shows, for readers who cannot see it.
+        guides: Dotted lines, each as x and y values.
+        guide_label: Text in the legend for the dotted lines.
+        note: Text below the chart.
+        names_beside: True if each system is one point, whose name is at the right.
+
     Example:
         >>> chart = Chart(
         ...     key="roc",
@@ -171,16 +209,16 @@ class Chart:
         1.0
     """
 
-    key: str  # prefix of ids on the page
+    key: str
     title: str
     x: Axis
     y: Axis
     curves: tuple[Curve, ...]
     description: str
-    guides: tuple[tuple[npt.ArrayLike, npt.ArrayLike], ...] = ()  # dotted lines, each as x and y
+    guides: tuple[tuple[npt.ArrayLike, npt.ArrayLike], ...] = ()
     guide_label: str = ""
-    note: str = ""  # text below the chart
-    names_beside: bool = False  # True if each system is one point, named at the right
+    note: str = ""
+    names_beside: bool = False
 
     @property
     def frame(self) -> tuple[float, float, float, float]:

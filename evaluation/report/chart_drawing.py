@@ -53,8 +53,8 @@ _LONGEST_NAME = 21
 def draw_charts(*charts: Chart) -> Figure:
     """Draw charts of equal height side by side; a chart without a curve says so.
 
-    The artist of the second curve has the gid ``curve-1``, and the artist of its first point has
-    the gid ``curve-1-point-0``.
+    For programs that read the SVG file, the line of the second curve has the id ``curve-1``, and
+    its first point has the id ``curve-1-point-0``.
 
     Args:
         *charts: Charts to draw, from left to right.

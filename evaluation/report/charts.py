@@ -90,7 +90,7 @@ def report_charts(comparison: Comparison) -> list[Chart]:
     """Return every chart that has a curve, in reading order.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The charts. A chart without a curve, such as FROC without boxes, is left out.
@@ -137,7 +137,7 @@ def cost_charts(comparison: Comparison) -> list[Chart]:
     timed on different devices.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The charts, at most two.
@@ -163,7 +163,8 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
 
     Args:
         chart: The chart.
-        policies: Threshold policies, in the order of their markers.
+        policies: Names of the policies (rules that choose thresholds), in the order of their
+            markers.
 
     Returns:
         A sample and a text for each system's line and for each marker that the chart uses.
@@ -188,10 +189,10 @@ def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
     """Return the marker of each policy and its text in a legend.
 
     Args:
-        policies: Threshold policies, such as ``max_f1``.
+        policies: Names of threshold policies, such as ``max_f1``.
 
     Returns:
-        matplotlib's name of the marker, and the text, for each policy.
+        matplotlib's name of the marker, and the text of the policy, for each policy.
 
     Example:
         >>> policy_markers(["max_f1"])
@@ -407,7 +408,10 @@ def _froc_band(rates: Sequence[Interval]) -> tuple[Floats, Floats, Floats] | Non
 
 
 def froc_sensitivities(curve: FrocCurve) -> list[float]:
-    """Read the sensitivity at each of `FROC_RATES` off a curve, which is constant between points.
+    """Read the share of lesions found off a FROC curve, at fixed rates of false positives.
+
+    The rates are those of `FROC_RATES`, in false positives per image. The curve is constant between
+    its points.
 
     Args:
         curve: False positives per image and sensitivities.

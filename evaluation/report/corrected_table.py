@@ -13,11 +13,14 @@ _METRICS = ("auroc", "recall", "specificity")
 
 
 def corrected_table(comparison: Comparison, policy: str) -> Table | None:
-    """Return the main figures by the labels and corrected, None where no error was stated.
+    """Return a table of figures by the labels, and corrected for errors of the labels.
+
+    The table is None if the user stated no error of the labels.
 
     Args:
-        comparison: Everything that was computed.
-        policy: Policy of the threshold of sensitivity and specificity.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        policy: Name of the policy (rule that chooses a threshold) of sensitivity and specificity,
+            such as ``max_f1``.
     """
     if comparison.reference is None:
         return None

@@ -54,7 +54,7 @@ def cost_rows(comparison: Comparison) -> list[Row]:
     A value that was not recorded is "unknown". The cost of an ensemble is the sum over its members.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The rows of the table.
@@ -74,10 +74,10 @@ def cost_rows(comparison: Comparison) -> list[Row]:
 
 
 def cost_frame(comparison: Comparison) -> pd.DataFrame:
-    """Return the content of ``costs.csv``: one row for each system with main figures and costs.
+    """Return the content of ``costs.csv``: figures and computing costs of each system.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The table, with NaN or None where a value is unknown.

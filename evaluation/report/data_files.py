@@ -27,8 +27,8 @@ def write_data_files(
     ``decisions.parquet``, the model card of each system in ``cards/``, and ``report.zip``.
 
     Args:
-        comparison: Everything that was computed.
-        out: Report folder.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        out: Folder of the report, to which files are written.
         question: Options of the command, which are stored in ``metrics.json``; None for none.
     """
     make_folder(out)

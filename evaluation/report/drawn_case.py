@@ -59,7 +59,22 @@ class _Panel:
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """Drawn case: one embedded image, and the panels that show it."""
+    """A case in the gallery of a report: one image, and panels with the truth and each system.
+
+    Attributes:
+        image_id: Id of the image.
+        anchor: Name of the case in addresses on its page.
+        facts: Line with facts about image and patient.
+        width: Width of the original image, px.
+        height: Height of the original image, px.
+        data_url: Encoded image as a ``data:`` address.
+        panels: Panels with the plain image, the truth and each system.
+        outcomes: Outcome of each system on this image, such as a hit or a miss, in short names.
+        lesion: Area of the largest true box in percent of the image; None without boxes.
+        gap: Disagreement of the systems on this image, see `disagreement`.
+        crop: View box of `brief`, as the attribute ``viewBox`` of SVG.
+        brief: Shapes of all systems on one image as SVG, without texts.
+    """
 
     image_id: str
     anchor: str
@@ -73,7 +88,6 @@ class DrawnCase:
     gap: float = 0.0
     crop: str = ""
     brief: Markup = field(default_factory=Markup)
-    """Shapes of all systems on one image, without texts; `crop` is the view box around them."""
 
     @classmethod
     def from_image(
@@ -133,10 +147,12 @@ class DrawnCase:
 
 
 def view_box(size: tuple[int, int], shapes: list[Shape]) -> str:
-    """Return a view box with aspect 4 to 3 around all shapes, at least 80 % of the image wide.
+    """Return the part of an image that must be visible, as a view box of an SVG drawing.
+
+    It has the aspect 4 to 3, contains all shapes, and is at least 80 % of the image wide.
 
     Args:
-        size: Width and height of the image in original px.
+        size: Width and height of the image in px of the original image.
         shapes: Shapes that must be visible. Without shapes, the box is centred at 45 % of the
             height.
 

@@ -23,7 +23,7 @@ def error_table(comparison: Comparison) -> Table | None:
     """Return a table of the counts of each kind of error by system.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The table; None if no system has boxes.

@@ -11,10 +11,10 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def contrast_names(comparison: Comparison, *, printed: bool = False) -> tuple[str, ...]:
-    """Return the names of the differences of the first system from each other system.
+    """Return the names of the differences between the first system and each other system.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         printed: True for a minus sign, as on pages; False for the hyphen of the tables.
 
     Returns:
@@ -29,8 +29,8 @@ def figure_texts(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
     """Return the texts of each system's figure and of each paired difference, in this order.
 
     Args:
-        comparison: Everything that was computed.
-        rows: Rows of the table of failures on one figure.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        rows: Rows of the table with figures in groups of images and lesions, all on one figure.
 
     Returns:
         One text for each system, then one for each other system's difference.
@@ -40,10 +40,10 @@ def figure_texts(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
 
 
 def first_interval(rows: pd.DataFrame) -> Interval:
-    """Return the figure of the first row, or an undefined figure where there is no row.
+    """Return the figure in the first of some rows; an undefined figure if there is no row.
 
     Args:
-        rows: Rows of the table of failures.
+        rows: Rows of the table with figures in groups of images and lesions.
 
     Returns:
         The figure with its interval.
@@ -56,7 +56,7 @@ def group_title(topic: str, group: str) -> str:
 
     Args:
         topic: Name of the grouping, such as ``age_band``.
-        group: Name of the group.
+        group: Name of the group, such as an age band.
 
     Returns:
         The title for a table.
@@ -70,13 +70,15 @@ def group_title(topic: str, group: str) -> str:
 
 
 def groups_in_order(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the pairs of topic and group in reading order, with a topic's lowest group first.
+    """Return the groups of images in reading order, as pairs of grouping and group.
+
+    A grouping is, for example, ``age_band``. Of each grouping the lowest group comes first.
 
     Args:
-        rows: Rows of the table of failures.
+        rows: Rows of the table with figures in groups of images and lesions.
 
     Returns:
-        Pairs of topic and group without repetitions.
+        Pairs of grouping and group without repetitions.
     """
     pairs = rows[["topic", "group"]].drop_duplicates()
     topics = list(dict.fromkeys(pairs["topic"]))
@@ -91,10 +93,10 @@ def groups_in_order(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def denominator(rows: pd.DataFrame) -> str:
-    """Return the text of a share's denominator, such as the number of lesions of a kind.
+    """Return the number of which a share is a part, such as the lesions of a kind, as text.
 
     Args:
-        rows: Rows of the table of failures on one group.
+        rows: Rows of the table with figures in groups of images and lesions, all on one group.
 
     Returns:
         The number, or a dash if it is unknown.

@@ -38,7 +38,16 @@ KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 
 @dataclass(frozen=True)
 class Folds:
-    """Reports on several folds of one data set."""
+    """Reports on several folds of one data set.
+
+    Attributes:
+        folders: Report folder of each fold.
+        splits: Split of each report.
+        systems: Names of the systems, which are the same in all reports.
+        figures: Figures of all folds, one row for each figure and fold (column ``fold``, from 0).
+        n_images: Number of test images of each fold.
+        provenance: Origin of each report, as in its ``metrics.json``.
+    """
 
     folders: tuple[Path, ...]
     splits: tuple[str, ...]
@@ -99,7 +108,11 @@ class Folds:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Mean, spread and interval of every figure, with Holm's p-values for pairs of systems."""
+        """Table with mean, spread and interval of every figure over the folds of the data set.
+
+        Differences of two systems have a p-value that is corrected for the number of pairs by
+        Holm's method.
+        """
         table = summarise_folds(self.figures)
         p_values = table.pop("p")
         pairs = table["system"].isin([f"{a} - {b}" for a, b in combinations(self.systems, 2)])
@@ -174,14 +187,15 @@ def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
 def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     """Summarise every figure over the folds: mean, spread, interval and p-value.
 
-    Folds share training images, so the variance of their mean exceeds ``s^2 / k``, and no estimator
-    of this variance is unbiased (Bengio and Grandvalet 2004). With ``k`` folds, a test part has
-    ``1 / (k - 1)`` of the size of the rest. The variance is then taken as
-    ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1`` degrees of freedom. A figure that is undefined in a
-    fold has no mean.
+    Folds share training images. With ``k`` folds and the standard deviation ``s`` between them, the
+    variance of their mean therefore exceeds ``s^2 / k``, and no estimator of this variance is
+    unbiased (Bengio and Grandvalet 2004). A test part has ``1 / (k - 1)`` of the size of the rest.
+    The variance is then taken as ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1`` degrees of freedom. A
+    figure that is undefined in a fold has no mean.
 
     Args:
-        figures: One row for each figure in each fold, with `KEYS`, ``fold`` and ``estimate``.
+        figures: One row for each figure in each fold: system, metric and other columns of `KEYS`
+            that name the figure, ``fold``, and the value ``estimate``.
 
     Returns:
         One row for each figure, with ``mean``, ``sd``, the interval and the p-value.

@@ -14,18 +14,30 @@ from cxr_compare.evaluation.report.whiskers import place_whiskers
 
 @dataclass(frozen=True)
 class ForestRow:
-    """Row of a forest plot: the figure of a system, or a difference."""
+    """Row of a forest plot (dots with intervals): the figure of a system, or a difference.
+
+    Attributes:
+        name: Name of the system, or of the difference of two systems.
+        position: Position of the system among all systems, from 0; None for a difference.
+        cell: Figure with its interval as text.
+        whisker: Dot and interval to draw.
+    """
 
     name: str
     position: int | None
-    """Position of the system among all systems, None for a difference."""
     cell: Cell
     whisker: Whisker
 
 
 @dataclass(frozen=True)
 class ForestPart:
-    """Rows of a forest plot on one axis, with their title."""
+    """Rows of a forest plot on one axis, with their title.
+
+    Attributes:
+        title: Title of the axis.
+        rows: Rows from above.
+        ticks: Ticks of the axis: positions in percent of its length, with their texts.
+    """
 
     title: str
     rows: list[ForestRow]
@@ -36,7 +48,7 @@ def forest_parts(comparison: Comparison) -> list[ForestPart]:
     """Return the parts of the forest plot: first the primary figures, then the differences.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The parts with at least one row.

@@ -28,7 +28,7 @@ def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str
     """Return the tables of the folded part of the report.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         sources: Names of the image collections under evaluation, for published figures.
 
     Returns:

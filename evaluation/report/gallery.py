@@ -86,7 +86,18 @@ class MapKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Gallery:
-    """Drawn cases of one page by category, or the reason why there are none."""
+    """Drawn cases of one page by category, or the reason why there are none.
+
+    Attributes:
+        cases: Each category with its drawn cases.
+        policy: Policy whose thresholds decide the cases.
+        intro: Sentence above the cases.
+        map_legend: Texts that explain the contours of activation maps; empty without maps.
+        reason: Reason why there are no cases; empty if there are some.
+        systems: Names of the systems.
+        page: Number of this page, from 1.
+        pages: File names of all pages of the gallery.
+    """
 
     cases: _Drawn = field(default_factory=list)
     policy: str = ""
@@ -125,7 +136,7 @@ def draw_galleries(
     """Select the cases, draw them and distribute them over pages.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         dataset: Source of the pixels; without pixels the gallery gives the reason.
         folder: Folder of the overlay files.
         gaps: Disagreement of the systems on each image, see `disagreement`.
@@ -166,7 +177,7 @@ def overlay_files(
     """Return the file name of each case's overlay that `draw_galleries` drew, by image id.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         folder: Folder of the overlay files.
         per_category: Largest number of drawn cases of each kind.
         seed: Random seed of the sample of images that all systems call rightly.
@@ -212,7 +223,7 @@ def _lay_out(drawn: _Drawn) -> list[_Drawn]:
 
 
 def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
-    """Return ``[page, anchor]`` of each drawn image; the page is empty for the report itself.
+    """Return where each drawn image is: ``[page, anchor]``, by image id.
 
     Args:
         galleries: Gallery of each page; the first belongs to the report itself.

@@ -65,11 +65,15 @@ class _LowestGroup(NamedTuple):
 
 
 def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Return one table for each metric, with the figures in each subgroup and their intervals.
+    """Return one table for each metric, with figures in the subgroups that the user named before.
+
+    Subgroups are named in the protocol, a file that fixes the question before the test images are
+    used.
 
     Args:
-        comparison: Everything that was computed.
-        policy: Threshold policy of metrics that need a threshold.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        policy: Name of the policy (rule that chooses a threshold) for metrics that need a
+            threshold, such as ``max_f1``.
 
     Returns:
         The tables; none if the protocol has no subgroups.
@@ -116,10 +120,12 @@ def _subgroup_table(
 
 
 def group_tables(comparison: Comparison) -> list[Table]:
-    """Return one table for each metric, with each group's figures and differences from the rest.
+    """Return one table for each metric, with figures in groups of images such as age groups.
+
+    A table also has the difference of each group from all other images.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The tables; none if groups were not evaluated.

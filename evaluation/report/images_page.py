@@ -71,9 +71,9 @@ def write_images_page(
     time.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         dataset: Source of the pixels.
-        out: Report folder.
+        out: Folder of the report, to which files are written.
         titles: Texts in the head of the page, by their names in the template.
         drawn: Location of each drawn case as page and anchor, by image id.
         gaps: Disagreement of the systems on each image, see `disagreement`.

@@ -16,7 +16,24 @@ from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 
 @dataclass(frozen=True)
 class IntervalFacts:
-    """Methods by which the intervals and tests of a report were made."""
+    """Methods by which the intervals and tests of a report were made.
+
+    Attributes:
+        methods: Names of the methods of the intervals.
+        single: Kinds of the intervals of single systems.
+        paired: Kinds of the intervals of differences between systems.
+        replicates: Number of resamples of the bootstrap; None if no bootstrap was made.
+        refitted: True if thresholds were chosen again in each resample for at least one interval.
+        fixed: Choices on validation images that are not made again in each resample.
+        tested: True if systems were compared by a test.
+        mcnemar: True if McNemar's test was among the tests.
+        families: Number of comparisons of each family of Holm's correction that has any, by its
+            name: ``answer``, ``findings`` (sentences below the answer) and ``groups``.
+        pairs: True if a table has p-values that are adjusted over all pairs of systems.
+        has_thresholds: True if a system has a threshold.
+        chosen: True if a system has a threshold that validation images chose.
+        calibrated: True if the scores of a system were calibrated on validation images.
+    """
 
     methods: tuple[str, ...]
     single: frozenset[IntervalKind]
@@ -24,35 +41,29 @@ class IntervalFacts:
     replicates: int | None
     refitted: bool
     fixed: tuple[str, ...]
-    """Choices on validation images that are not made again in each resample."""
     tested: bool
     mcnemar: bool
     families: Mapping[str, int]
-    """Number of comparisons of each family of Holm's method that has any, by its name: ``answer``,
-    ``findings`` (sentences below the answer) and ``groups``."""
     pairs: bool
-    """True if a table has p-values that are adjusted over all pairs of systems."""
     has_thresholds: bool
-    """True if a system has a threshold."""
     chosen: bool
-    """True if a system has a threshold that validation images chose."""
     calibrated: bool
-    """True if the scores of a system were calibrated on validation images."""
 
     @property
     def all(self) -> frozenset[IntervalKind]:
-        """Kinds of all methods of intervals, single and paired."""
+        """Kinds of all intervals, those of single systems and those of differences."""
         return self.single | self.paired
 
     @classmethod
     def from_comparison(cls, comparison: Comparison) -> IntervalFacts:
-        """Collect the methods from the figures and tests of a comparison.
+        """Collect by which methods the intervals and tests of a comparison were made.
 
         Args:
-            comparison: Everything that was computed.
+            comparison: A computed comparison: figures, intervals, tests and decisions of all
+                systems.
 
         Returns:
-            The methods of figures on all images and of the tests.
+            The methods of the figures on all images and of the tests.
         """
         figures = comparison.estimates
         single = _bounded(figures.systems)
@@ -101,7 +112,7 @@ def is_calibrated(record: Mapping[str, Any]) -> bool:
     """Return True if validation images calibrated the scores of a system.
 
     Args:
-        record: What the files of a system record of it, with its ``decision`` if it has one.
+        record: What the files of a system record about it, with its ``decision`` if it has one.
 
     Example:
         >>> is_calibrated({"decision": {"calibration": {"method": "platt"}}})

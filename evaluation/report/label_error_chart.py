@@ -15,10 +15,13 @@ _STEP = 0.1
 
 
 def label_error_charts(comparison: Comparison) -> list[Chart]:
-    """Return the chart of both AUROCs of the headline; none where it shows no difference.
+    """Return the chart of two AUROCs against the share of labels that are wrong at random.
 
     Args:
-        comparison: The comparison.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+
+    Returns:
+        A list with the chart; empty if there is no difference to show it for.
     """
     labels = comparison.wrong_labels
     if labels is None:

@@ -35,7 +35,7 @@ def latex_table(comparison: Comparison, table: Table) -> str:
     """Return a table with caption and label as LaTeX; only the package booktabs is needed.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         table: The table to write.
 
     Returns:

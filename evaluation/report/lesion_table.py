@@ -18,10 +18,10 @@ LESION_TOPIC = "lesions by "
 
 
 def lesion_table(comparison: Comparison) -> Table | None:
-    """Return a table of the share of lesions found by kind of lesion.
+    """Return a table of the share of lesions that each system finds, by kind of lesion.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The table; None if no kinds of lesions were evaluated.

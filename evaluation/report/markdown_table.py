@@ -12,7 +12,7 @@ def markdown_table(comparison: Comparison, table: Table) -> str:
     """Return the answer, its cautions and a table as Markdown.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         table: The table to write.
 
     Returns:

@@ -34,7 +34,7 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     """Return the paragraphs, references and checklists of the methods.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         dataset: The data set under evaluation.
 
     Returns:

@@ -25,26 +25,42 @@ SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 
 @dataclass(frozen=True)
 class UnitTables:
-    """Tables of figures by study or by patient."""
+    """Tables of figures that are computed by study or by patient instead of by image.
+
+    Attributes:
+        unit: ``study`` or ``patient``: what counts as one case.
+        tables: Tables of the figures, one for each part of the report.
+    """
 
     unit: str
-    """``study`` or ``patient``."""
     tables: list[Table]
 
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """Confusion matrix of one system at one threshold."""
+    """Confusion matrix of one system at one threshold.
+
+    Attributes:
+        system: Name of the system.
+        threshold: Threshold as text.
+        counts: Counts as texts by ``tp``, ``fp``, ``tn`` and ``fn``; empty if there is no
+            threshold.
+    """
 
     system: str
     threshold: str
     counts: dict[str, str]
-    """Counts by ``tp``, ``fp``, ``tn`` and ``fn``; empty without a threshold."""
 
 
 @dataclass(frozen=True)
 class ConfusionGroup:
-    """Confusion matrices of all systems at the thresholds of one policy."""
+    """Confusion matrices of all systems at the thresholds of one policy.
+
+    Attributes:
+        policy: Name of the policy, the rule that chooses a threshold, such as ``max_f1``.
+        title: Policy as a heading.
+        matrices: Matrix of each system.
+    """
 
     policy: str
     title: str
@@ -55,8 +71,8 @@ def metric_table(comparison: Comparison, part: Part = "first") -> Table:
     """Return the table of a part of the report, such as ``first`` or ``localisation``.
 
     Args:
-        comparison: Everything that was computed.
-        part: Part of the report.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        part: Name of the part of the report.
 
     Returns:
         The table; without groups if the part has no figure.
@@ -68,7 +84,7 @@ def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
     """Return a table of chosen figures, one group of rows for each subgroup and policy.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         keys: Keys of the figures, in the order of the rows.
 
     Returns:
@@ -108,7 +124,7 @@ def unit_tables(comparison: Comparison) -> UnitTables | None:
     """Return the tables of figures by study or by patient.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The tables; None if only images were evaluated.
@@ -205,9 +221,9 @@ def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
     """Return the text of a system's threshold by a policy, for a table.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         system: Name of the system.
-        policy: Threshold policy.
+        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
 
     Returns:
         The text, also where the system has no threshold.
@@ -217,14 +233,16 @@ def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
 
 
 def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
-    """Return the keys of a part's figures in reading order: by policy, subgroup and metric.
+    """Return which figures a part of the report shows, in reading order.
+
+    The order is by policy, subgroup and metric.
 
     Args:
-        comparison: Everything that was computed.
-        part: Part of the report.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        part: Name of the part of the report, such as ``localisation``.
 
     Returns:
-        The keys without repetitions.
+        A key (metric, policy and subgroup) for each figure, without repetitions.
     """
     keys = dict.fromkeys(
         key
@@ -266,7 +284,7 @@ def difference_cell(
     """Return the cell of a difference, with a mark where it is not shown after Holm's correction.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         pair: Names of the two systems.
         key: Metric and policy; None for a difference that is not part of the answer.
         gap: The difference with its interval.
@@ -312,7 +330,7 @@ def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
     """Return the confusion matrices of every system at each policy.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         One group for each policy, with a matrix for each system.
@@ -331,7 +349,7 @@ def every_pair_table(comparison: Comparison) -> Table | None:
     """Return a table of the differences of every pair of systems.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The table; None for fewer than three systems.

@@ -17,7 +17,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
     """Return the content of ``metrics.json``, except the options of the command.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The content, ready for JSON.

@@ -23,8 +23,8 @@ def write_paper_files(
     """Write ``table.tex``, ``table.md``, ``checklists.md`` and ``references.bib``.
 
     Args:
-        comparison: Everything that was computed.
-        out: Report folder.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        out: Folder of the report, to which files are written.
         rows: Rows of the table, see `table_rows`; if empty, the usual rows of a paper.
         method_texts: Result of `methods`, with the checklists and references.
     """

@@ -14,7 +14,7 @@ def prevalence_table(comparison: Comparison) -> Table | None:
     """Return a table of the predictive values at a given prevalence.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The table; None if no prevalence was given.

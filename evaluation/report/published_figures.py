@@ -17,7 +17,10 @@ from cxr_compare.evaluation.statistics.figure_text import number
 
 @cache
 def published_figures() -> list[dict[str, Any]]:
-    """Return every figure of ``published.toml``."""
+    """Return the figures of published studies that a report shows beside its own.
+
+    They are the entries of ``published.toml``.
+    """
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
     figures: list[dict[str, Any]] = tomllib.loads(text)["figure"]
     return figures
@@ -27,9 +30,10 @@ def published_table(comparison: Comparison, sources: Collection[str], policy: st
     """Return a table of published and measured figures on the same data or finding.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         sources: Names of the image collections under evaluation.
-        policy: Threshold policy for figures that need a threshold.
+        policy: Name of the policy (rule that chooses a threshold) for figures that need a
+            threshold, such as ``max_f1``.
 
     Returns:
         The table; None if there is no published figure.

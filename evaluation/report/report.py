@@ -82,9 +82,9 @@ def write_report(
     without pixels shows no images.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         dataset: Source of the pixels and of the facts about images.
-        out: Report folder.
+        out: Folder of the report, to which files are written.
         seed: Random seed of the sample of images that all systems call rightly.
         cases: Largest number of drawn cases of each kind.
         rows: Rows of the main table, see `table_rows`; if empty, the usual rows.

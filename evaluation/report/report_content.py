@@ -32,92 +32,117 @@ class ReportContent(Protocol):
 
     @property
     def payload(self) -> dict[str, Any]:
-        """Content of ``metrics.json``."""
+        """Content of ``metrics.json``, the file of a report that programs read."""
 
     @property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each figure and paired difference, by image, study and patient."""
+        """Table with one row for each figure of a system and each difference of two systems.
+
+        A row has the metric, the policy of its threshold, the value and its 95 % interval. Figures
+        by study and by patient follow those by image, if they were evaluated.
+        """
 
     @property
     def tests(self) -> pd.DataFrame:
-        """Paired tests of every pair of systems."""
+        """Table of the tests of differences, with one row for each pair of systems and metric."""
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Figures of groups of images, lesions and patients."""
+        """Table of figures in groups of images, lesions and patients, such as age groups."""
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """Table of decisions, with one row for each image and system."""
+        """Table with one row for each image and system: label, score, probability and decisions.
+
+        There is one decision (True for positive) for each policy that chose a threshold.
+        """
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Table 1 of a paper, as texts."""
+        """Main table of the report as texts: figures by row, systems and differences by column."""
 
     @property
     def charts(self) -> Sequence[Chart]:
-        """Charts of the report."""
+        """Charts of the report, such as ROC curves, with their content in data units."""
 
     @property
     def policies(self) -> list[str]:
-        """Policies by which any system has a threshold."""
+        """Names of the policies by which at least one system has a threshold."""
 
     @property
     def policy(self) -> str:
-        """Policy of everything that is shown at one threshold."""
+        """Name of the policy whose threshold is used for all that is shown at one threshold."""
 
     @property
     def seed(self) -> int:
-        """Random seed of the sample of cases."""
+        """Random seed by which the shown cases that all systems call rightly were drawn."""
 
     @property
     def overlays(self) -> Mapping[str, str]:
-        """File name of each drawn image below the folder of overlays, by image id."""
+        """File name of the drawn image of each shown case, by image id.
+
+        The files are in the folder ``overlays`` of the report.
+        """
 
 
 @dataclass(frozen=True)
 class FreshContent:
-    """Content of a report on a comparison in memory."""
+    """Content of a report on a comparison in memory.
+
+    Attributes:
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        rows: Rows of the summary table; if empty, the usual rows of a paper.
+        seed: Random seed of the resampling.
+        overlays: File of each overlay image, by image id.
+        made_charts: Charts that were made before; None makes them when they are needed.
+    """
 
     comparison: Comparison
-    rows: Sequence[TableRow] = ()  # rows of the summary; if empty, the usual rows of a paper
+    rows: Sequence[TableRow] = ()
     seed: int = 0
     overlays: Mapping[str, str] = field(default_factory=dict)
     made_charts: Sequence[Chart] | None = None
 
     @cached_property
     def payload(self) -> dict[str, Any]:
-        """Content of ``metrics.json``."""
+        """Content of ``metrics.json``, the file of a report that programs read."""
         return metrics_json(self.comparison)
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each figure and paired difference."""
+        """Table with one row for each figure of a system and each difference of two systems.
+
+        A row has the metric, the policy of its threshold, the value and its 95 % interval. Figures
+        by study and by patient follow those by image, if they were evaluated.
+        """
         return all_units(self.comparison)
 
     @cached_property
     def tests(self) -> pd.DataFrame:
-        """Paired tests of every pair of systems."""
+        """Table of the tests of differences, with one row for each pair of systems and metric."""
         return tests_table(self.comparison)
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """Figures of groups of images, lesions and patients."""
+        """Table of figures in groups of images, lesions and patients, such as age groups."""
         return failures_table(self.comparison)
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """Table of decisions, with one row for each image and system."""
+        """Table with one row for each image and system: label, score, probability and decisions.
+
+        There is one decision (True for positive) for each policy that chose a threshold.
+        """
         return self.comparison.decisions
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Table 1 of a paper, as texts."""
+        """Main table of the report as texts: figures by row, systems and differences by column."""
         return summary_frame(self.comparison, self.rows)
 
     @cached_property
     def charts(self) -> Sequence[Chart]:
-        """Charts of the report."""
+        """Charts of the report, such as ROC curves, with their content in data units."""
         if self.made_charts is not None:
             return self.made_charts
         from cxr_compare.evaluation.report.charts import report_charts
@@ -126,19 +151,19 @@ class FreshContent:
 
     @property
     def policies(self) -> list[str]:
-        """Policies by which any system has a threshold."""
+        """Names of the policies by which at least one system has a threshold."""
         return self.comparison.policies
 
     @property
     def policy(self) -> str:
-        """Policy of everything that is shown at one threshold."""
+        """Name of the policy whose threshold is used for all that is shown at one threshold."""
         return self.comparison.main_policy
 
     def write(self, out: Path) -> None:
         """Write ``result.json`` with the content that `Report.open` finds in no other file.
 
         Args:
-            out: Report folder.
+            out: Folder of the report, to which files are written.
         """
         tables = {"metrics": self.figures, "tests": self.tests, "where": self.failures}
         content = {
@@ -166,13 +191,17 @@ class FreshContent:
 
 @dataclass(frozen=True)
 class StoredContent:
-    """Content of a report, read from its folder."""
+    """Content of a report, read from its folder.
+
+    Attributes:
+        folder: Folder of the report.
+    """
 
     folder: Path
 
     @cached_property
     def payload(self) -> dict[str, Any]:
-        """Content of ``metrics.json``."""
+        """Content of ``metrics.json``, the file of a report that programs read."""
         return read_json(self.folder / files.METRICS, "metrics")
 
     @cached_property
@@ -197,27 +226,34 @@ class StoredContent:
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each figure and paired difference."""
+        """Table with one row for each figure of a system and each difference of two systems.
+
+        A row has the metric, the policy of its threshold, the value and its 95 % interval. Figures
+        by study and by patient follow those by image, if they were evaluated.
+        """
         return self._table("metrics")
 
     @cached_property
     def tests(self) -> pd.DataFrame:
-        """Paired tests of every pair of systems."""
+        """Table of the tests of differences, with one row for each pair of systems and metric."""
         return self._table("tests")
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """Figures of groups of images, lesions and patients."""
+        """Table of figures in groups of images, lesions and patients, such as age groups."""
         return self._table("where")
 
     @cached_property
     def decisions(self) -> pd.DataFrame:
-        """Table of decisions, with one row for each image and system."""
+        """Table with one row for each image and system: label, score, probability and decisions.
+
+        There is one decision (True for positive) for each policy that chose a threshold.
+        """
         return read_table(self.folder / files.DECISIONS, "decisions")
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Table 1 of a paper, as texts."""
+        """Main table of the report as texts: figures by row, systems and differences by column."""
         stored = self._stored["summary"]
         index = pd.MultiIndex.from_tuples([tuple(row[:2]) for row in stored["rows"]])
         texts = [row[2:] for row in stored["rows"]]
@@ -225,27 +261,30 @@ class StoredContent:
 
     @cached_property
     def charts(self) -> Sequence[Chart]:
-        """Charts of the report."""
+        """Charts of the report, such as ROC curves, with their content in data units."""
         return [_read_chart(chart) for chart in self._stored["charts"]]
 
     @property
     def policies(self) -> list[str]:
-        """Policies by which any system has a threshold."""
+        """Names of the policies by which at least one system has a threshold."""
         return list(self._stored["policies"])
 
     @property
     def policy(self) -> str:
-        """Policy of everything that is shown at one threshold."""
+        """Name of the policy whose threshold is used for all that is shown at one threshold."""
         return str(self._stored["policy"])
 
     @property
     def seed(self) -> int:
-        """Random seed of the sample of cases."""
+        """Random seed by which the shown cases that all systems call rightly were drawn."""
         return int(self._stored["seed"])
 
     @property
     def overlays(self) -> Mapping[str, str]:
-        """File name of each drawn image below the folder of overlays, by image id."""
+        """File name of the drawn image of each shown case, by image id.
+
+        The files are in the folder ``overlays`` of the report.
+        """
         return dict(self._stored["overlays"])
 
 
@@ -261,8 +300,8 @@ def write_result(
     """Write ``result.json`` with the content that `Report.open` finds in no other file.
 
     Args:
-        comparison: Everything that was computed.
-        out: Report folder.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        out: Folder of the report, to which files are written.
         rows: Rows of the summary; if empty, the usual rows of a paper.
         seed: Random seed of the sample of cases.
         overlays: File names of the drawn images, by image id; None for none.

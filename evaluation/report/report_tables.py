@@ -21,7 +21,7 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
     """Return the tables of figures and tests of the report page.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         rows: Rows of the main table; if empty, the usual rows.
 
     Returns:

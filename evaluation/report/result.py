@@ -37,6 +37,14 @@ from cxr_compare.evaluation.report.report_content import FreshContent, ReportCon
 class Report:
     """Result of a comparison: the answer, tables, charts and images.
 
+    Attributes:
+        content: Figures, tests and charts: computed by this call, or read from the folder.
+        folder: Folder of the report; None if nothing was written.
+        cases_source: Function that returns the images with truth and predictions; None for a report
+            that was read from its folder.
+        writer: Function that writes the report folder; None for a report that was read from its
+            folder.
+
     Example:
         >>> import cxr_compare
         >>> cxr_compare.Report.open("no-such-folder")
@@ -46,9 +54,7 @@ class Report:
     """
 
     content: ReportContent = field(repr=False)
-    folder: Path | None = None  # folder of the report; None if nothing was written
-    # These are set for a comparison in memory: a source of its images with truth and predictions,
-    # and a function that writes its report folder.
+    folder: Path | None = None
     cases_source: Callable[[], CaseSource] | None = field(default=None, repr=False)
     writer: Callable[[str | Path], Report] | None = field(default=None, repr=False)
 
@@ -65,7 +71,8 @@ class Report:
         """Make the result of a comparison in memory, without a folder.
 
         Args:
-            comparison: Everything that was computed.
+            comparison: A computed comparison: figures, intervals, tests and decisions of all
+                systems.
             rows: Rows of `table`; if empty, the usual rows of a paper.
             seed: Random seed of the sample of cases.
             cases_source: Function that returns the images with truth and predictions, for
@@ -117,7 +124,7 @@ class Report:
         return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``metrics.json``."""
+        """Return the content of ``metrics.json``, the file of the report that programs read."""
         return self._payload
 
     @property
@@ -131,7 +138,7 @@ class Report:
 
     @property
     def next_steps(self) -> list[str]:
-        """Suggested next steps, as commands or actions."""
+        """Commands or actions that usually follow a comparison."""
         return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
 
     @property
@@ -141,7 +148,10 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """Answer in one sentence that the intervals support."""
+        """Answer of the comparison in one sentence.
+
+        It claims no more than the intervals support.
+        """
         return str(self._answer["headline"])
 
     @property
@@ -151,17 +161,17 @@ class Report:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Results of further comparisons, one sentence each."""
+        """Results of further comparisons beside the headline, one sentence each."""
         return tuple(self._answer["findings"])
 
     @property
     def systems(self) -> list[str]:
-        """Display names of the systems, the reference first."""
+        """Display names of the systems. All others are compared with the first one."""
         return list(self._payload["systems"])
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table 1 of a paper: figures and paired differences with 95 % intervals, as texts."""
+        """Main table of the report as texts: figures and differences with 95 % intervals."""
         return self.content.summary
 
     @property
@@ -178,22 +188,25 @@ class Report:
 
     @property
     def tests(self) -> pd.DataFrame:
-        """Paired tests of every pair of systems."""
+        """Table of the tests of differences, with one row for each pair of systems and metric."""
         return self.content.tests
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Figures of groups of images, lesions and patients, which show where each system fails."""
+        """Figures in groups of images, lesions and patients, which show where each system fails."""
         return self.content.failures
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """Label, score, probability and decisions, one row for each image and system."""
+        """Table with one row for each image and system: label, score, probability and decisions.
+
+        There is one decision (True for positive) for each policy that chose a threshold.
+        """
         return self.content.decisions
 
     @property
     def policy(self) -> str:
-        """Threshold policy of everything that is shown at one threshold."""
+        """Name of the policy whose threshold is used for all that is shown at one threshold."""
         return self.content.policy
 
     def to_frame(self) -> pd.DataFrame:
@@ -222,13 +235,13 @@ class Report:
         return table.assign(p_value=p_values)[list(TIDY_COLUMNS)]
 
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
-        """Return the images that the report shows: misses, false alarms, wrong places, agreement.
+        """Return the cases that the report shows: misses, false alarms, wrong locations, agreement.
 
         Args:
             per_kind: Largest number of images of each kind.
 
         Returns:
-            A table with ``kind``, ``image_id`` and ``of``, the number of all images of that kind.
+            A table with ``kind``, ``image_id`` and ``of``, the number of all images of this kind.
         """
         from cxr_compare.evaluation.report.case_selection import select_cases
 
@@ -323,14 +336,19 @@ class Report:
 
 @dataclass(frozen=True, repr=False)
 class ReportsByTarget(ShownAsText):
-    """Reports on several targets, with the page that joins them."""
+    """Reports on several targets, with the page that joins them.
 
-    reports: Mapping[str, Report]  # report of each target, by name of the target
-    page: Path  # page over all targets
+    Attributes:
+        reports: Report of each target, by name of the target.
+        page: File of the page over all targets.
+    """
+
+    reports: Mapping[str, Report]
+    page: Path
 
     def __str__(self) -> str:
         return f"All targets: {self.page}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report folder of each target."""
+        """Return the path of the report folder of each target, by name of the target."""
         return {"targets": {name: str(report.folder) for name, report in self.reports.items()}}

@@ -11,12 +11,13 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def shortcut_table(comparison: Comparison) -> Table | None:
-    """Return a table of the AUROCs of metadata and image borders, beside those of the systems.
+    """Return a table of AUROCs of metadata and image borders, which never see the lungs.
 
-    The table is None if shortcuts were not evaluated.
+    The AUROCs of the systems are beside them. A system that is hardly better may use such facts as
+    a shortcut. The table is None if shortcuts were not evaluated.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
     """
     failures = comparison.failures
     shortcuts = failures[failures["topic"] == "shortcut"]

@@ -18,7 +18,12 @@ from cxr_compare.evaluation.report.table import Table
 
 
 class TableRow(NamedTuple):
-    """Row of a table: a metric, and the policy that gives its threshold."""
+    """Row of a table: a metric, and the policy that gives its threshold.
+
+    Attributes:
+        metric: Short name of the metric, such as ``auroc``.
+        policy: Name of the policy that gives the threshold; empty if the metric needs none.
+    """
 
     metric: str
     policy: str = ""
@@ -66,7 +71,7 @@ def summary_table(
     distance of one map cell.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         rows: Rows in the order of the table; if empty, the usual rows of the registry.
         paper: True to add the rows of a paper's table to the usual rows.
 
@@ -93,7 +98,7 @@ def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.D
     """Return the table of a paper as a frame of texts, with systems and differences as columns.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         rows: Rows of the table; if empty, the usual rows of a paper.
 
     Returns:

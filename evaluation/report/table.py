@@ -14,18 +14,40 @@ Ticks = tuple[tuple[float, str], ...]
 
 @dataclass(frozen=True)
 class Whisker:
-    """Dot with its interval on a shared axis, in percent of the axis."""
+    """Dot with a line for its interval on an axis that several rows share.
+
+    Positions are in percent of the axis.
+
+    Attributes:
+        low: Lower end of the interval.
+        dot: Position of the estimate.
+        high: Upper end of the interval.
+        decided: True if the interval excludes 0, so that the dot is filled.
+    """
 
     low: float
     dot: float
     high: float
     decided: bool = False
-    """True if the interval excludes 0, so that the dot is filled."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Figure in a table, with text, interval and, for a difference, a whisker."""
+    """Figure in a table, with text, interval and, for a difference, a whisker.
+
+    Attributes:
+        text: Figure as text.
+        ends: Interval as text; empty without an interval.
+        note: Reason why the figure is undefined; empty if it is defined.
+        whisker: Dot and interval to draw, for a difference; None if nothing is drawn.
+        known: True if the figure is defined.
+        fixed: Interval as text in which the choices on validation images are kept fixed; empty if
+            it is not shown.
+        corrected: True for a difference whose interval excludes 0, but which is not shown after
+            Holm's correction.
+        p_value: Text of the p-value of a difference, for this difference alone; empty where
+            unknown.
+    """
 
     text: str
     ends: str = ""
@@ -33,11 +55,8 @@ class Cell:
     whisker: Whisker | None = None
     known: bool = True
     fixed: str = ""
-    """Interval in which the choices on validation images are kept fixed."""
     corrected: bool = False
-    """True for a difference whose interval excludes 0 but which Holm's correction does not show."""
     p_value: str = ""
-    """Text of the p-value of a difference, for this difference alone; empty where unknown."""
 
     def __str__(self) -> str:
         return f"{self.text} ({self.ends})" if self.ends else self.text
@@ -52,27 +71,44 @@ Row = tuple[str | Cell, ...]
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows that share a heading, such as those at one threshold."""
+    """Rows that share a heading, such as those at one threshold.
+
+    Attributes:
+        rows: Rows of the group.
+        title: Heading; empty without one.
+        count: Text after the heading, such as the number of images.
+        thresholds: Threshold of each system as text.
+        chosen_on: Number of positive validation images on which each system's threshold was chosen,
+            as text.
+        ticks: Ticks of the axis of the whiskers: positions in percent of its length, with their
+            texts.
+    """
 
     rows: tuple[Row, ...]
     title: str = ""
     count: str = ""
     thresholds: tuple[str, ...] = ()
-    """Threshold of each system."""
     chosen_on: tuple[str, ...] = ()
-    """Number of validation positives behind each system's threshold."""
     ticks: Ticks = ()
-    """Ticks of the axis of the whiskers."""
 
     @property
     def heading(self) -> str:
-        """Title and count in one line."""
+        """Title and count of the group in one line, for the row above it."""
         return ", ".join(filter(None, (self.title, self.count)))
 
 
 @dataclass(frozen=True)
 class Table:
-    """Table of a page. In a table that compares systems, their columns follow the first column."""
+    """Table of a page. In a table that compares systems, their columns follow the first column.
+
+    Attributes:
+        title: Title of the table.
+        columns: Headings of the columns.
+        groups: Groups of rows.
+        lead: Text above the table.
+        n_systems: Number of columns of systems, which follow the first column. Further columns hold
+            differences between systems.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -104,7 +140,7 @@ class Table:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Rows of all groups."""
+        """Rows of all groups of the table, in their order."""
         return tuple(row for group in self.groups for row in group.rows)
 
     @property
@@ -132,17 +168,17 @@ class Table:
 
     @property
     def has_whiskers(self) -> bool:
-        """True if any difference has an interval to draw."""
+        """True if the table draws at least one difference as a dot with its interval."""
         return any(group.ticks for group in self.groups)
 
     @property
     def has_corrected(self) -> bool:
-        """True if any difference is marked as not shown after Holm's correction."""
+        """True if Holm's correction withdraws a difference whose own interval excludes 0."""
         return any(cell.corrected for cell in self._cells())
 
     @property
     def known(self) -> bool:
-        """True if any figure is defined."""
+        """True if at least one figure of the table is defined."""
         return any(cell.known for cell in self._cells())
 
     @property
@@ -156,7 +192,12 @@ class Table:
 
 @dataclass(frozen=True)
 class TextSection:
-    """Texts of a part of a table: title and rows."""
+    """Texts of a part of a table: title and rows.
+
+    Attributes:
+        title: Title of the section.
+        rows: Texts of each row, one for each column.
+    """
 
     title: str
     rows: list[list[str]]

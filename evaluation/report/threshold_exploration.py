@@ -18,14 +18,14 @@ _MOST_STEPS = 400
 
 
 def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Count decisions at many thresholds, for the sliders of the report.
+    """Count decisions at many thresholds, for the sliders on the page of a report.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The content of the page's script, and the step of each image (rows) in each system
-        (columns). An image is positive at all thresholds up to its step.
+        (columns). A step is one threshold; an image is positive at all thresholds up to its step.
     """
     thresholds = {name: result.thresholds for name, result in comparison.systems.items()}
     counts, places = explore_thresholds(comparison.decisions, comparison.names, thresholds)

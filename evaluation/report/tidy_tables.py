@@ -12,7 +12,7 @@ def all_units(comparison: Comparison) -> pd.DataFrame:
     """Return the tidy table of all figures by image and, if evaluated, by study or patient.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         One row for each figure and paired difference.
@@ -25,7 +25,7 @@ def tests_table(comparison: Comparison) -> pd.DataFrame:
     """Return the paired tests of every pair of systems.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         One row for each test.
@@ -37,7 +37,7 @@ def failures_table(comparison: Comparison) -> pd.DataFrame:
     """Return the figures of groups of images, lesions and patients.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         One row for each figure of a group.

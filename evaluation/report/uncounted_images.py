@@ -13,14 +13,16 @@ _METRICS = ("auroc", "recall", "specificity", "accuracy")
 
 
 def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
-    """Return a table of the main figures, without and with the images that were left out.
+    """Return a table of the main figures with and without images that were left out.
 
-    The left-out images are counted once against and once for each system. The table is None if no
-    such figure is defined.
+    Other figures leave out images on which a system has no result, or whose label is unknown. Here
+    such images are counted once against and once for each system. The table is None if no such
+    figure is defined.
 
     Args:
-        comparison: Everything that was computed.
-        policy: Threshold policy of metrics that need a threshold.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        policy: Name of the policy (rule that chooses a threshold) for metrics that need a
+            threshold, such as ``max_f1``.
     """
     rows = []
     for name in comparison.names:

@@ -46,7 +46,7 @@ _PROTECTED = re.compile("|".join(re.escape(phrase) for phrase in _KEPT))
 
 
 def image_wording(text: str) -> str:
-    """Return a text with the wording of images in place of patients.
+    """Return a text in which images take the place of patients, because patients are unknown.
 
     Args:
         text: Text of a report.

@@ -13,12 +13,12 @@ _OUTSIDE = " ▲"
 
 
 def validation_to_test_table(comparison: Comparison) -> Table | None:
-    """Return a table of the rates at each chosen threshold on validation and on test images.
+    """Return a table of the rates at each chosen threshold, on validation and on test images.
 
-    The table is None if no threshold was chosen.
+    The rates are sensitivity, specificity and others. The table is None if no threshold was chosen.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
     """
     failures = comparison.failures
     if failures.empty:

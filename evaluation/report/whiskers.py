@@ -15,10 +15,14 @@ _MOST_STEPS = 4
 
 
 class PlacedWhiskers(NamedTuple):
-    """Whiskers on one axis, with the ticks of the axis."""
+    """Whiskers on one axis, with the ticks of the axis.
+
+    Attributes:
+        whiskers: Dot and interval to draw for each row; None for a row without an interval.
+        ticks: Ticks of the axis: positions in percent of its length, with their texts.
+    """
 
     whiskers: list[Whisker | None]
-    """One whisker for each interval; None for an interval without ends."""
     ticks: Ticks
 
 

@@ -13,7 +13,12 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 
 class Band(NamedTuple):
-    """Lower and upper ends of a pointwise 95 % band; NaN where no resample has a value."""
+    """Lower and upper ends of a pointwise 95 % band; NaN where no resample has a value.
+
+    Attributes:
+        low: Lower end at each point.
+        high: Upper end at each point.
+    """
 
     low: Floats
     high: Floats

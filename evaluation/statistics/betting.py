@@ -178,8 +178,9 @@ def _lowest_mean(table: Floats, error: float) -> Floats:
 def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Compute the evidence, after each day, that the mean of independent values has changed.
 
-    The null hypothesis is that reference and stream have the same mean m. The bettors against each
-    m start with a total wealth of 1. Each bettor has a day of change: until that day it bets on a
+    The first values, all of day 0, are the reference; the values of later days are the stream. The
+    null hypothesis is that reference and stream have the same mean m. The bettors against each m
+    start with a total wealth of 1. Each bettor has a day of change: until that day it bets on a
     mean near m, and afterwards it bets that the odds have risen or fallen. While nothing changes,
     the wealth against the true mean is a supermartingale. The evidence is the smallest wealth over
     all m. The probability that the evidence ever reaches 1 / p without a change is therefore at
@@ -211,7 +212,12 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 
 
 def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute how the final wealth of `change_evidence` is shared among the days of change.
+    """Compute how likely a change began after each day, as shares of the evidence for a change.
+
+    The function `change_evidence` divides a wealth of 1 among bettors. Each bettor supposes another
+    day of change and bets on it. The bettors whose supposed day fits the values gain most. The
+    result is how the wealth of all bettors who have started by the last day is divided among their
+    days of change.
 
     Args:
         values: Values of one figure in [0, 1], shape ``(n,)``, as `change_evidence` takes them.
@@ -242,7 +248,10 @@ def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 def start_quantiles(
     shares: Floats, day: npt.ArrayLike, quantiles: npt.ArrayLike
 ) -> npt.NDArray[np.int64]:
-    """Find the days after which a change began, at quantiles of `start_shares`.
+    """Find days of change at quantiles of the shares that `start_shares` returns.
+
+    With the quantiles 0.1 and 0.9, for example, 80 % of the evidence says that the change began
+    after a day between the two results.
 
     Args:
         shares: Result of `start_shares`, shape ``(days - 1,)`` for the distinct days.
@@ -293,23 +302,30 @@ def _log_evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
 
 
 class StartWeights(NamedTuple):
-    """Logarithms of the shares of bettors who start after each day, and who still wait after it."""
+    """Shares of the wealth by the day after which its bets on a change start, as logarithms.
+
+    Attributes:
+        starting: Logarithm of the share that starts to bet on a change between a day and the next.
+        waiting: Logarithm of the share that still waits at the end of each day.
+    """
 
     starting: Floats
     waiting: Floats
 
 
 def start_weights(days: npt.NDArray[np.int64]) -> StartWeights:
-    """Weigh the bettors by their start, the first after the reference.
+    """Compute which share of the wealth starts to bet on a change after each day.
 
-    Those who start on a day without a value bet like those who start after the day before it.
+    Every bettor waits for its day of change (see `change_evidence`). Bettors whose day has no value
+    bet like those who start after the day before it. The first bettors start right after the
+    reference.
 
     Args:
         days: Distinct days with values, in ascending order, shape ``(D,)``: 0 for the reference.
 
     Returns:
-        Logarithms of shares, shape ``(D - 1,)`` each. What starts by the last day and what still
-        waits then add up to 1.
+        Shares as logarithms, shape ``(D - 1,)`` each. The shares that start by the last day and the
+        share that still waits then add up to 1.
 
     Example:
         >>> weights = start_weights(np.array([0, 1, 2]))

@@ -88,7 +88,7 @@ def obuchowski_positives(
         correlation: Correlation of the two systems' scores of one image, within a class.
         negatives_per_positive: Negative patients for each positive one.
         power: Power of the test, in (0, 1).
-        level: 1 minus the two-sided error of the test.
+        level: Confidence level, in (0, 1): 1 minus the two-sided error of the test.
 
     Returns:
         Number of positive patients, not rounded.

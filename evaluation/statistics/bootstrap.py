@@ -38,7 +38,7 @@ _CHUNK_CELLS = 500_000  # weights (resamples x patients) in memory at once
 
 @dataclass(frozen=True)
 class Resamples:
-    """A reproducible set of resamples of patients.
+    """Reproducible random samples of patients, drawn with replacement (bootstrap).
 
     Attributes:
         n_clusters: Number of patients.
@@ -182,14 +182,15 @@ def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
 
 
 def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> Floats:
-    """Sum columns of per-image values over the images of each patient.
+    """Sum values of images over the images of each patient.
 
-    ``weights @ per_cluster(...)`` then gives the sums of every resample.
+    For the weights of resampled patients, ``weights @ per_cluster(...)`` then gives the sums of
+    every resample.
 
     Args:
         values: Values of each image, shape ``(N, K)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``.
-        n_clusters: Number of patients, P.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
+        n_clusters: Number P of patients.
 
     Returns:
         Sums, shape ``(P, K)``; 0 for a patient without an image.

@@ -23,7 +23,9 @@ _STEEPEST = 100.0
 
 
 def clipped_logit(scores: npt.ArrayLike) -> Floats:
-    """Compute the log-odds of scores that are limited to [`CLIP`, 1 - `CLIP`].
+    """Compute the log-odds of scores, which are first limited so that they are not 0 or 1.
+
+    The limits are `CLIP` and 1 - `CLIP`.
 
     Args:
         scores: Scores in [0, 1], of any shape.
@@ -55,7 +57,10 @@ class RawScores:
         return np.asarray(scores, dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of ``decisions/<target>.json``."""
+        """Return the calibration as values for JSON: its method and its parameters.
+
+        A decision stores them under ``calibration`` in ``decisions/<target>.json``.
+        """
         return {"method": "none"}
 
 
@@ -100,7 +105,10 @@ class PlattScaling:
         return np.where(raw == 0, self.no_box, np.maximum(probability, self.no_box))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of ``decisions/<target>.json``."""
+        """Return the calibration as values for JSON: its method and its parameters.
+
+        A decision stores them under ``calibration`` in ``decisions/<target>.json``.
+        """
         facts: dict[str, Any] = {"method": self.method, "slope": self.slope}
         if self.method == "temperature":
             facts["temperature"] = 1 / self.slope
@@ -138,7 +146,10 @@ class IsotonicScaling:
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of ``decisions/<target>.json``."""
+        """Return the calibration as values for JSON: its method and its parameters.
+
+        A decision stores them under ``calibration`` in ``decisions/<target>.json``.
+        """
         return {
             "method": "isotonic",
             "scores": list(self.scores),
@@ -181,7 +192,7 @@ def fit_calibration(
     """Fit a calibration by the name of its method.
 
     Args:
-        method: One of `METHODS`.
+        method: Name of the method, such as ``platt``, one of `METHODS`.
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores in [0, 1], shape ``(N,)``; 0 for an image without a box.
 

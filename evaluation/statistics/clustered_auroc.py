@@ -50,7 +50,8 @@ class AurocParts:
         value: The AUROC or the difference.
         of_positive: Contribution of each patient's positive images, shape ``(patients,)``: the sum
             of (share of the negatives that the image outscores - value) / positives.
-        of_negative: Contribution of each patient's negative images, shape ``(patients,)``.
+        of_negative: Contribution of each patient's negative images, shape ``(patients,)``: the sum
+            of (share of the positives that outscore the image - value) / negatives.
         images: Number of each patient's positive and negative images, shape ``(patients, 2)``.
         trials: Largest number of pairs of a positive and a negative patient in which no patient
             occurs twice; 0 for a difference.
@@ -72,16 +73,20 @@ class AurocParts:
 
     @property
     def effective_patients(self) -> float:
-        """Effective number of patients of the rarer class."""
+        """Effective number of patients of the rarer class.
+
+        It is the number of patients with one image each that would give as much information.
+        """
         return min(effective_patients(images_of_class) for images_of_class in self.images.T)
 
     @cached_property
     def contributions(self) -> Floats | None:
-        """Contributions of the patients, corrected for their leverage, shape ``(patients,)``.
+        """Contribution of each patient to the AUROC's deviation from its true value.
 
-        The sum of their squares is the variance. The sum of their products with the contributions
-        to another system's AUROC on the same images is the covariance. The value is None where a
-        class has fewer than two patients.
+        The contributions are corrected because a patient with many images pulls the AUROC towards
+        itself (leverage), shape ``(patients,)``. The sum of their squares is the variance. The sum
+        of their products with the contributions to another system's AUROC on the same images is the
+        covariance. The value is None where a class has fewer than two patients.
         """
         if np.count_nonzero(self.images, axis=0).min() < 2:
             return None
@@ -91,7 +96,7 @@ class AurocParts:
 
     @property
     def variance(self) -> float | None:
-        """Variance over patients; None where a class has fewer than two patients."""
+        """Variance of the AUROC over patients; None where a class has fewer than two patients."""
         return None if self.contributions is None else float((self.contributions**2).sum())
 
     @property
@@ -208,7 +213,7 @@ def auroc_parts(
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores, shape ``(N,)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
         n_clusters: Number of patients.
         folds: Fold of each image, shape ``(N,)``, where each fold was scored by another model; an
             image is then compared only with images of its fold.

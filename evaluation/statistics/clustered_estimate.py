@@ -33,14 +33,15 @@ class ClusteredEstimate:
         freedom: Degrees of freedom of the t distribution; infinite for the normal distribution.
         bounded: True if the figure lies in [0, 1]; its interval is then computed on the logit.
         note: Reason why there is no standard error; empty where there is one.
-        effective_patients: Effective number of patients of the rarer class; None where unknown.
+        effective_patients: Number of patients of the rarer class with one image each that would
+            give as much information; None where unknown.
         trials: Number of independent trials behind an AUROC: the pairs of a positive and a negative
             patient in which no patient occurs twice, or the effective number of patients of the
             rarer class if that is smaller. The interval reaches no further than the exact interval
             of so many trials, and equals it for an AUROC of 0 or 1.
         span: Largest absolute value that the figure can take if it is not bounded.
-        squares: Parts of the variance that are mean squares, each as a pair of value and degrees of
-            freedom.
+        squares: Parts of the variance that are mean squares between readers or training seeds, each
+            as a pair of value and degrees of freedom; empty if there are none.
         method: Name of the method that gave the estimate.
 
     Example:
@@ -79,7 +80,7 @@ class ClusteredEstimate:
 
     @property
     def exact(self) -> bool:
-        """True if the interval is the exact one of an AUROC of 0 or 1."""
+        """True for an AUROC of exactly 0 or 1, whose interval is computed as that of a share."""
         return self.bounded and self.value in (0.0, 1.0) and self.trials > 1
 
     @property
@@ -93,7 +94,7 @@ class ClusteredEstimate:
         The interval of an AUROC is computed on the logit, so that it stays inside [0, 1].
 
         Args:
-            level: Coverage, in (0, 1).
+            level: Coverage of the interval, in (0, 1), such as 0.95.
 
         Returns:
             Lower and upper end; None without a standard error.
@@ -119,10 +120,13 @@ class ClusteredEstimate:
         return max(float(low), exact[0]), min(float(high), exact[1])
 
     def cautious_interval_at(self, level: float) -> tuple[float, float]:
-        """Compute the interval in which each part of the variance has its own t quantile.
+        """Compute an interval that stays valid if few readers or training seeds were measured.
+
+        Each part of the variance has its own quantile of Student's t. The interval is therefore
+        wider than the usual one.
 
         Args:
-            level: Coverage, in (0, 1).
+            level: Coverage of the interval, in (0, 1), such as 0.95.
 
         Returns:
             Lower and upper end.
@@ -145,10 +149,11 @@ class ClusteredEstimate:
 
     @property
     def freedom_between(self) -> float:
-        """Degrees of freedom between readers; 0 without any mean square.
+        """Degrees of freedom of the variance between readers or training seeds.
 
-        Of several mean squares (readers nested in systems) each counts with the smallest number,
-        because a mean square of two readers makes a test too liberal beside one of many.
+        The variance may have several such parts (mean squares), one for each system. Each part then
+        counts with the smallest of their degrees of freedom, because a part of two readers makes a
+        test too liberal beside one of many. The value is 0 if there is no such part.
         """
         fewest = min((freedom for _, freedom in self.squares), default=0.0)
         return len(self.squares) * fewest
@@ -157,8 +162,8 @@ class ClusteredEstimate:
     def cautious_p_value(self) -> float | None:
         """Two-sided p-value that belongs to `cautious_interval_at`; None without a standard error.
 
-        It is below 0.05 where the cautious 95 % interval excludes 0. A smaller one than 1e-12 is
-        given as 1e-12.
+        It is below 0.05 if the cautious 95 % interval excludes 0. The smallest value that is given
+        is 1e-12.
         """
         if not self.error:
             return None
@@ -175,7 +180,7 @@ class ClusteredEstimate:
 
     @property
     def as_interval(self) -> Interval:
-        """Estimate with its 95 % interval."""
+        """Estimate and its 95 % interval as an `Interval`, the form that tables use."""
         return Interval(self.value, *(self.interval or (np.nan, np.nan)), note=self.note)
 
     def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
@@ -199,7 +204,10 @@ class ClusteredEstimate:
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided p-value of the hypothesis that the true value is 0; None without an error."""
+        """Two-sided p-value of the hypothesis that the true value is 0.
+
+        None if there is no standard error.
+        """
         if not self.error:
             return None
         return float(2 * scipy.special.stdtr(self.freedom, -abs(self.value) / self.error))

@@ -129,9 +129,10 @@ def _independent_images(hits: Floats, images: Floats, error: float) -> Floats:
 
 
 def design_effects(hits: Floats, images: Floats) -> Floats:
-    """Compute design effects: how many of the images carry the information of one.
+    """Compute how many images of patients carry the information of one independent image.
 
-    The images of every patient are taken as equally alike (one intraclass correlation).
+    This number is the design effect. The images of every patient are taken as equally alike (one
+    intraclass correlation).
 
     Args:
         hits: Number of hits among each patient's images, one sample in each row, shape

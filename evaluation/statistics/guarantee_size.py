@@ -20,7 +20,7 @@ _SCORES_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class GuaranteedShare:
-    """A share of images that is to be guaranteed at a threshold, and its expected true value.
+    """A guaranteed share of images and its expected true value, to plan the number of patients.
 
     Attributes:
         floor: Share that is guaranteed. Where false positives per image are guaranteed, this is 1
@@ -55,7 +55,7 @@ class GuaranteedShare:
     simulated: Callable[[int], float] | None = None
 
     def chance(self, patients: int) -> float:
-        """Compute the probability that so many validation patients show the guarantee.
+        """Compute how likely validation with so many patients finds a threshold with the guarantee.
 
         The probability is exact for a share with one image per patient; otherwise it is simulated.
 
@@ -109,13 +109,14 @@ class GuaranteedShare:
         return float(probability[is_shown].sum())
 
     def fewest(self, chance: float) -> int | None:
-        """Find the smallest number of patients that shows the guarantee with a given probability.
+        """Find the smallest number of validation patients that is likely to show the guarantee.
 
         Args:
-            chance: Wanted probability of the guarantee, in (0, 1).
+            chance: Probability with which the guarantee must be shown, in (0, 1).
 
         Returns:
-            Number of patients; None if more than `MOST_SIMULATED` would have to be simulated.
+            Number of patients; None if more than `MOST_SIMULATED` patients would have to be
+            simulated.
         """
         few = 0
         many = 8

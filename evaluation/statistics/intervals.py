@@ -26,9 +26,9 @@ class Interval:
     """An estimate and its confidence interval; unknown values are NaN.
 
     Attributes:
-        estimate: The estimate.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        estimate: The estimate; NaN if it is undefined.
+        low: Lower end of the interval; NaN without an interval.
+        high: Upper end of the interval; NaN without an interval.
         note: Reason why the figure is undefined or has no interval, or a remark; may be empty.
         unmoved: True if there is no interval because every resample gave the same value.
         shifted: True if there is no interval because the resamples' interval excludes the estimate.
@@ -52,7 +52,7 @@ class Interval:
         Args:
             share: The observed share, in [0, 1].
             trials: Number of independent trials, above 0; it need not be whole.
-            level: Coverage, in (0, 1).
+            level: Coverage of the interval, in (0, 1), such as 0.95.
 
         Returns:
             The share with its interval.
@@ -97,12 +97,12 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """True if there is an estimate."""
+        """True if the figure is defined, so that `estimate` is a number."""
         return not math.isnan(self.estimate)
 
     @property
     def bounded(self) -> bool:
-        """True if there is an interval."""
+        """True if the figure has an interval, so that `low` and `high` are numbers."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
     @property
@@ -142,7 +142,7 @@ class Interval:
         return {name: float(end) if math.isfinite(end) else None for name, end in ends.items()}
 
     def reversed(self) -> Interval:
-        """Return the difference in the opposite direction (second minus first).
+        """Return the difference with the opposite sign: second system minus first.
 
         Example:
             >>> Interval(0.1, -0.2, 0.3).reversed()
@@ -154,7 +154,7 @@ class Interval:
         """Subtract another figure, and compute the interval of the difference from both intervals.
 
         Args:
-            other: The figure to subtract.
+            other: Figure that is subtracted.
             correlation: Correlation of the two estimates, in [-1, 1]; 0 if they come from
                 independent images.
 
@@ -195,7 +195,7 @@ def percentile_interval(
 
     Args:
         replicates: The figure on each resample, shape ``(R,)``; NaN where the figure is undefined.
-        level: Coverage, in (0, 1).
+        level: Coverage of the interval, in (0, 1), such as 0.95.
         estimate: The figure on the images themselves.
 
     Returns:

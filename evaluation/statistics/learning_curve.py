@@ -88,7 +88,7 @@ class LearningCurve:
 
     @property
     def fits(self) -> bool:
-        """True if there is a line from which the points are not shown to depart."""
+        """True if a curve was fitted, and the measured points are not shown to depart from it."""
         return self.line is not None and (self.lack_of_fit is None or self.lack_of_fit > 1 - LEVEL)
 
     def at(self, amounts: npt.ArrayLike) -> CurveBand:
@@ -116,7 +116,14 @@ class LearningCurve:
 
 
 class EffortRange(NamedTuple):
-    """Range of annotation effort: number of images times ``seconds_per_image`` of `crossing`."""
+    """Range of annotation effort in seconds, over which two learning curves are compared.
+
+    The effort is the number of images times ``seconds_per_image`` of `crossing`.
+
+    Attributes:
+        low: Smallest effort.
+        high: Largest effort.
+    """
 
     low: float
     high: float
@@ -151,7 +158,10 @@ class Crossing:
 
     @property
     def shown(self) -> bool:
-        """True if the interval lies where both models were measured, and both power laws fit."""
+        """True if the crossing is statistically shown.
+
+        Its interval then lies where both models were measured, and both power laws fit.
+        """
         return not self.reason
 
 

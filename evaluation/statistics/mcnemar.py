@@ -86,7 +86,7 @@ class McNemar:
 def mcnemar_test(
     first_right: npt.ArrayLike, second_right: npt.ArrayLike, patients: npt.ArrayLike
 ) -> McNemar:
-    """Run the clustered McNemar test of Obuchowski (1998), with the exact test beside it.
+    """Test whether two systems are right on equally many images: McNemar's test by patient.
 
     The p-value and the interval are of two variances, so they may disagree where p is near 0.05:
     the p-value takes the variance under equal shares and the normal distribution, the interval the
@@ -146,7 +146,7 @@ def clustered_mcnemar(
             for several training seeds; difference and test are then those of Obuchowski and
             Rockette.
         second_right: The same for the second system, shape ``(N,)`` or ``(seeds, N)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
         n_clusters: Number of patients.
 
     Returns:

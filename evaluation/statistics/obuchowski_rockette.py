@@ -72,12 +72,12 @@ _LEAST_VARIANCE = 1e-24
 
 @dataclass(frozen=True)
 class OverallTest:
-    """Test that all systems have the same mean.
+    """Test of the hypothesis that all systems of a reader study have the same mean.
 
     Attributes:
         statistic: The F statistic, or chi-square where readers are fixed.
-        freedom: Degrees of freedom of numerator and denominator; the latter is infinite for
-            chi-square.
+        freedom: Degrees of freedom of numerator and denominator; that of the denominator is
+            infinite for chi-square.
         p_value: p-value of the hypothesis that all systems have the same mean.
     """
 
@@ -88,7 +88,9 @@ class OverallTest:
 
 @dataclass(frozen=True)
 class Components:
-    """Variance components of a crossed study; `reader` and `interaction` may be negative.
+    """Variances and covariances of readers' figures in a study where all read with all systems.
+
+    They are estimates, so `reader` and `interaction` may be negative.
 
     Attributes:
         reader: ``Var(R)``, variance between readers.
@@ -109,9 +111,9 @@ class Components:
 
 @dataclass(frozen=True)
 class ProgramComponents:
-    """Variance components of readers against a stand-alone program.
+    """Variance components of the differences between readers and a program that reads alone.
 
-    They are of the differences "reader minus program", one for each reader: a study of one system.
+    There is one difference "reader minus program" for each reader.
 
     Attributes:
         mean_square: Mean square between the readers' figures. RJafroc prints it as ``varR``.
@@ -129,13 +131,16 @@ class ProgramComponents:
 
 @dataclass(frozen=True)
 class MultiReaderAnalysis:
-    """Result of `analyse_crossed` and `analyse_nested`.
+    """Results of a reader study: means of the systems, their differences, and a test of all.
+
+    In a crossed study (`analyse_crossed`) every reader reads with every system. In a nested one
+    (`analyse_nested`) every system has its own readers.
 
     Attributes:
-        systems: Mean over readers of each system.
-        differences: First minus second system; the key holds the positions of the two.
-        overall: Test that all systems are equal; None for a single system, or where nothing varies.
-            For nested readers, the test compares unweighted means.
+        systems: Mean over readers of each system, with its interval.
+        differences: First minus second system; the key is the pair of their positions, from 0.
+        overall: Test of the hypothesis that all systems have the same mean; None for a single
+            system, or where nothing varies. For nested readers, the test compares unweighted means.
         components: Variance components of a crossed study with at least two systems; otherwise
             None.
     """
@@ -189,7 +194,7 @@ def analyse_crossed(
     readers: Effect = "random",
     cases: Effect = "random",
 ) -> MultiReaderAnalysis:
-    """Analyse a study in which every reader reads with every system.
+    """Analyse a reader study in which every reader reads all cases with every system.
 
     For differences, mean squares and covariances are pooled over all systems, as in published
     programs. For the mean of one system, those of this system are used.
@@ -252,7 +257,7 @@ def analyse_nested(
     freedom: float = np.inf,
     floor_mean_square: bool = False,
 ) -> MultiReaderAnalysis:
-    """Analyse a study in which every system has separate readers or training seeds.
+    """Analyse a reader study in which every system has its own readers or training seeds.
 
     All readers see the same cases. The reader of a system with a single reader must be fixed,
     because the spread between readers is then unknown.

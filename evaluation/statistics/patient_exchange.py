@@ -18,7 +18,9 @@ _ROUNDING = 1e-9
 
 
 class Exchanges(NamedTuple):
-    """The images inside the group after each exchange.
+    """Random exchanges of patients between a group of images and all others (permutations).
+
+    For each exchange, the object lists the images that are inside the group afterwards.
 
     Attributes:
         n: Number of exchanges.
@@ -48,7 +50,7 @@ Gap = Callable[[Exchanges], Floats]
 
 
 class ExchangedPatients:
-    """Patients who are exchanged between a group of images and all others.
+    """Random exchanges of patients between a group of images and all others (permutation test).
 
     A patient is exchanged with patients who have a similar number (0, 1, more) of positive and of
     negative images, so the numbers of both sides stay similar. A patient with images on both sides
@@ -94,10 +96,12 @@ class ExchangedPatients:
         self._mixed_inside = inside[self._mixed]
 
     def draw(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-        """Draw exchanges as masks of the images that are inside the group.
+        """Draw random exchanges of patients between the group and all other images.
+
+        The result is in the form of masks, one for each exchange.
 
         Args:
-            count: Number of exchanges.
+            count: Number of exchanges to draw.
             rng: Random generator.
 
         Returns:
@@ -109,10 +113,12 @@ class ExchangedPatients:
         return members
 
     def draw_exchanges(self, count: int, rng: np.random.Generator) -> Exchanges:
-        """Draw exchanges as lists of the images that are inside, the form that a `Gap` takes.
+        """Draw random exchanges of patients between the group and all other images.
+
+        The result lists the images that are inside the group, which is the form that a `Gap` takes.
 
         Args:
-            count: Number of exchanges.
+            count: Number of exchanges to draw.
             rng: Random generator. In the same state it gives `draw` the same exchanges.
 
         Returns:
@@ -196,7 +202,10 @@ class ExchangedPatients:
         return np.asarray(hits / size - (counted.sum() - hits) / (len(counted) - size))
 
     def p_values(self, gaps: Mapping[str, Sequence[Gap]], seed: int = 0) -> dict[str, float]:
-        """Compute two-sided p-values of the systems' gaps and of the differences between systems.
+        """Compute p-values of each system's difference between a group of images and all others.
+
+        This difference is called the gap. Differences of the gaps of two systems are tested as
+        well.
 
         A system's gap is the mean over its training seeds. Exchanges are drawn until each figure
         has had at least as large a gap in 10 of them; there are about 1,000 exchanges at least and

@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 
 class ImageNumbers(NamedTuple):
-    """Moments of the number of images per patient.
+    """Mean and mean square of the number of images per patient, to plan a study.
 
     Attributes:
         mean: Mean number of images.
         mean_square: Mean of the squared number of images.
-        patients_per_freedom: Number of patients that give a variance one degree of freedom. A
-            patient with ``n`` images adds about ``n (1 + (n - 1) / 2)`` to the variance. The value
-            is half the mean square of this term, divided by its squared mean. Few samples contain
-            the patients with the most images.
+        patients_per_freedom: Number of patients behind one degree of freedom of an estimated
+            variance. A patient with ``n`` images adds about ``n (1 + (n - 1) / 2)`` to the
+            variance. The value is half the mean square of this term, divided by its squared mean.
     """
 
     mean: float

@@ -102,7 +102,9 @@ def rank_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 
 
 def rank_start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute how the wealth of `rank_evidence` after the last day is shared among starts.
+    """Compute how likely a change began after each day, as shares of the evidence for a change.
+
+    The evidence is that of `rank_evidence` after the last day.
 
     Args:
         values: Values of one figure, shape ``(n,)``, as `rank_evidence` takes them.

@@ -17,15 +17,17 @@ from cxr_compare.evaluation.statistics.running_sums import cumulative_rows, firs
 
 
 class FallingScores:
-    """Images from the highest score down, ready for counts at any threshold under any weights.
+    """Images sorted from the highest score down, to count them at any threshold.
 
-    Args:
-        scores: Score of each image, shape ``(N,)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``.
+    The patients may have any weights, as in resamples of a bootstrap.
 
     Attributes:
         negated: The scores times -1, from the highest score down, so that the values rise, shape
             ``(N,)``.
+
+    Args:
+        scores: Score of each image, shape ``(N,)``.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
 
     Example:
         >>> images = FallingScores(np.array([0.2, 0.9, 0.2]), np.array([0, 1, 1]))
@@ -40,10 +42,11 @@ class FallingScores:
         self._patient_of_image = clusters[order]
 
     def weights(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """Return the weight of each image under the weights of patients.
+        """Return the weight of each image, which is that of its patient, in each sample.
 
         Args:
-            weights: Weights of patients, shape ``(R, P)``.
+            weights: Weights of P patients in R samples, shape ``(R, P)``, such as how often a
+                resample of the bootstrap drew each patient.
 
         Returns:
             Weights from the highest score down, shape ``(R, N)``.
@@ -51,10 +54,11 @@ class FallingScores:
         return np.take(weights, self._patient_of_image, axis=1).astype(np.int32)
 
     def sums(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """Compute the running sums of the images' weights.
+        """Compute the total weight of the images from the highest score down to each image.
 
         Args:
-            weights: Weights of patients, shape ``(R, P)``.
+            weights: Weights of P patients in R samples, shape ``(R, P)``, such as how often a
+                resample of the bootstrap drew each patient.
 
         Returns:
             Sums from the highest score down with a leading 0, shape ``(R, N + 1)``.
@@ -62,11 +66,12 @@ class FallingScores:
         return cumulative_rows(np.take(weights, self._patient_of_image, axis=1))
 
     def called(self, sums: npt.NDArray[np.int32], thresholds: Floats) -> Floats:
-        """Return the total weight of the images that reach the threshold of each row.
+        """Return the total weight of the images whose score reaches the threshold of a sample.
 
         Args:
             sums: Running sums of the weights, see `sums`, shape ``(R, N + 1)``.
-            thresholds: Threshold of each row, shape ``(R,)``; NaN where a row has none.
+            thresholds: Threshold of each of the R samples, shape ``(R,)``; NaN where a sample has
+                none.
 
         Returns:
             Weights, shape ``(R,)``; NaN without a threshold.
@@ -76,7 +81,9 @@ class FallingScores:
 
 
 class RankedScores:
-    """Labels and scores, sorted once, ready for AUROC and average precision under any weights.
+    """Labels and scores, sorted once, to compute AUROC and average precision many times.
+
+    Each time the patients have other weights, as in resamples of a bootstrap.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
@@ -118,10 +125,11 @@ class RankedScores:
         self.negatives_tied = bool((self.negative_above != self.negative_upto).any())
 
     def auroc(self, weights: Integers | None = None) -> Floats:
-        """Compute the AUROC under every row of weights.
+        """Compute the AUROC once for each sample of weighted patients.
 
         Args:
-            weights: Weights of patients, shape ``(R, P)``. If left out, each patient counts once
+            weights: Weights of P patients in R samples, shape ``(R, P)``, such as how often a
+                resample of the bootstrap drew each patient. If left out, each patient counts once
                 (``R = 1``).
 
         Returns:
@@ -130,7 +138,7 @@ class RankedScores:
         return self.figures(weights)["auroc"]
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
-        """Compute AUROC and average precision under every row of weights.
+        """Compute AUROC and average precision once for each sample of weighted patients.
 
         Args:
             weights: Whole-number weights of patients, shape ``(R, P)``; the last columns may be of
@@ -144,12 +152,13 @@ class RankedScores:
         return self.sums(once if weights is None else weights).figures()
 
     def sums(self, weights: Integers, beside: RankingSums | None = None) -> RankingSums:
-        """Compute the running sums of weights that give every figure of the ranking.
+        """Compute running sums of the weights of images, from which all figures follow.
 
         Args:
-            weights: Whole-number weights of patients, shape ``(R, P)``.
-            beside: Running sums of a ranking with the same positive images under the same weights.
-                Its sums over positive images are used again.
+            weights: Whole-number weights of P patients in R samples, shape ``(R, P)``, such as how
+                often a resample of the bootstrap drew each patient.
+            beside: Sums of another ranking of the same images under the same weights, whose sums
+                over positive images are used again; None computes all.
 
         Returns:
             The running sums, with the ranking itself.
@@ -164,7 +173,7 @@ class RankedScores:
 
 
 class RankingSums(NamedTuple):
-    """A ranking under rows of weights, as `RankedScores.sums` gives it.
+    """Running sums of the weights of images that are sorted by score, one row for each resample.
 
     Attributes:
         ranked: The ranking, with P positive and N negative images.
@@ -179,7 +188,10 @@ class RankingSums(NamedTuple):
     negatives: npt.NDArray[np.int32]
 
     def figures(self) -> dict[str, Floats]:
-        """Compute AUROC and average precision of each row, see `RankedScores.figures`."""
+        """Compute AUROC and average precision once for each sample of weighted patients.
+
+        The method `RankedScores.figures` explains names and shapes.
+        """
         ranked = self.ranked
         n_positive = self.positives[:, -1].astype(np.float64)
         n_negative = self.negatives[:, -1].astype(np.float64)
@@ -203,10 +215,11 @@ class RankingSums(NamedTuple):
             }
 
     def counts(self, thresholds: Floats) -> dict[str, Floats]:
-        """Count true and false decisions of each row at its own threshold.
+        """Count true and false decisions in each sample of weighted patients at its own threshold.
 
         Args:
-            thresholds: Threshold of each row, shape ``(R,)``; NaN where a row has none.
+            thresholds: Threshold of each of the R samples, shape ``(R,)``; NaN where a sample has
+                none.
 
         Returns:
             ``tp``, ``fp``, ``tn`` and ``fn``, shape ``(R,)`` each; NaN without a threshold.
@@ -227,7 +240,7 @@ class RankingSums(NamedTuple):
         }
 
     def matched(self, level: float) -> dict[str, Floats]:
-        """Read sensitivity at a specificity, and specificity at a sensitivity, off the ROC curve.
+        """Read sensitivity at a specificity, and specificity at a sensitivity, off each ROC curve.
 
         Points of the curve (one per distinct score) are joined by straight lines. Where a vertical
         or horizontal piece of the curve lies at the level, the better end of the piece counts.

@@ -172,7 +172,7 @@ def corrected_auroc(
     """Compute the AUROC against the true disease from labels with a known error.
 
     Args:
-        y_true: Labels of the reference, 0 or 1, shape ``(N,)``.
+        y_true: Labels of the reference standard, which may contain errors: 0 or 1, shape ``(N,)``.
         y_score: Scores, higher for disease, shape ``(N,)``.
         reference: Sensitivity and specificity of the labels, taken as known exactly.
         patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
@@ -211,7 +211,7 @@ def corrected_auroc_difference(
     Each AUROC is corrected as in `corrected_auroc`.
 
     Args:
-        y_true: Labels of the reference, 0 or 1, shape ``(N,)``.
+        y_true: Labels of the reference standard, which may contain errors: 0 or 1, shape ``(N,)``.
         first: Scores of one system, higher for disease, shape ``(N,)``.
         second: Scores of the other system, shape ``(N,)``.
         reference: Sensitivity and specificity of the labels, taken as known exactly.
@@ -248,7 +248,7 @@ def corrected_rates(
     """Compute sensitivity and specificity against the true disease from labels with a known error.
 
     Args:
-        y_true: Labels of the reference, 0 or 1, shape ``(N,)``.
+        y_true: Labels of the reference standard, which may contain errors: 0 or 1, shape ``(N,)``.
         y_pred: Decisions of a system at a fixed threshold, 0 or 1, shape ``(N,)``.
         reference: Sensitivity and specificity of the labels, taken as known exactly.
         patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as

@@ -20,16 +20,17 @@ _MOST_BOXES = 4095
 
 
 class SegmentSums:
-    """Sums of bootstrap weights over the boxes of each segment of a ranking.
+    """Sums of the weights of predicted boxes in each part (segment) of a ranking by score.
 
     A segment is a part of the ranking between two positions of interest, such as two boxes that
-    each find a lesion. Calling the object with the patients' weights returns the sums.
+    each find a lesion. Calling the object with the weights of the patients, such as those of a
+    bootstrap, returns the sums.
 
     Args:
         segment: Number of each box's segment, from 0, shape ``(N,)``.
         clusters: Number of each box's patient, from 0, shape ``(N,)``.
         n_segments: Number of segments, S.
-        n_clusters: Number of patients, P.
+        n_clusters: Number P of patients.
 
     Example:
         >>> sums = SegmentSums(np.array([0, 0, 1]), np.array([0, 1, 1]), 2, 2)
@@ -74,7 +75,7 @@ def _box_counts(
 
 
 class RunningRows:
-    """Running sums along rows of whole numbers; one call searches all rows at once.
+    """Running sums along rows of whole numbers, in which values are searched in all rows at once.
 
     Args:
         counts: Whole numbers of at least 0, shape ``(R, n)``.
@@ -98,12 +99,12 @@ class RunningRows:
 
     @property
     def sums(self) -> npt.NDArray[np.int64]:
-        """Running sums, shape ``(R, n)``."""
+        """Sum of the counts of each row up to and including each position, shape ``(R, n)``."""
         return self._all.reshape(self._shape) - self._before
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
-        """Position of each row's start where all rows are joined end to end, shape ``(R, 1)``."""
+        """Position at which each row starts if all rows are joined end to end, shape ``(R, 1)``."""
         return np.arange(self._shape[0])[:, None] * self._shape[1]
 
     def search(

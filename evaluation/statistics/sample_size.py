@@ -42,23 +42,33 @@ _QUANTILES = 32  # number of quantiles of a mean square between trainings
 
 
 class PossibleErrors(NamedTuple):
-    """Equally likely standard errors that a test may find, and the degrees of freedom of each."""
+    """Standard errors that a planned test may find, all equally likely.
+
+    Attributes:
+        errors: The standard errors.
+        freedom: Degrees of freedom of each.
+    """
 
     errors: Floats
     freedom: Floats
 
     def reaches(self, level: float) -> Floats:
-        """Return how far the interval reaches to either side, for each of the errors."""
+        """Return half the width of the interval for each of the standard errors.
+
+        Args:
+            level: Coverage of the interval, in (0, 1), such as 0.95.
+        """
         return np.asarray(scipy.special.stdtrit(self.freedom, (1 + level) / 2) * self.errors)
 
 
 class CautiousErrors(NamedTuple):
-    """Variances that a cautious test of few readers may find, equally likely.
+    """Variances that a test with few readers may find in a planned study, all equally likely.
 
     Attributes:
-        between: Parts that are a mean square between readers.
+        between: Parts of the variance that are a mean square between readers, one for each
+            possibility.
         freedom: Degrees of freedom of the mean square.
-        over_cases: The part over cases, which is taken as known.
+        over_cases: Part of the variance over cases, which is taken as known.
     """
 
     between: Floats
@@ -66,7 +76,11 @@ class CautiousErrors(NamedTuple):
     over_cases: float
 
     def reaches(self, level: float) -> Floats:
-        """Return how far `cautious_interval_at` reaches to either side, for each mean square."""
+        """Return half the width of the cautious interval for each of the possible variances.
+
+        Args:
+            level: Coverage of the interval, in (0, 1), such as 0.95.
+        """
         tail = (1 + level) / 2
         squared = scipy.special.stdtrit(self.freedom, tail) ** 2 * self.between
         return np.asarray(np.sqrt(squared + scipy.special.ndtri(tail) ** 2 * self.over_cases))
@@ -74,7 +88,7 @@ class CautiousErrors(NamedTuple):
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A planned study and the precision of its estimate.
+    """Numbers of patients of a planned study, and the precision that its estimate will have.
 
     Attributes:
         patients: Number of test patients.
@@ -104,7 +118,7 @@ class PlannedStudy:
 
         Args:
             difference: True difference of the two AUROCs.
-            level: 1 minus the two-sided error of the test.
+            level: Confidence level, in (0, 1): 1 minus the two-sided error of the test.
 
         Returns:
             Power in [0, 1].
@@ -129,10 +143,12 @@ class PlannedStudy:
         return possible.reaches(level)
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Compute the mean half width of the interval; about half of such studies have a wider one.
+        """Compute half the width of the interval that the study will have on average.
+
+        About half of such studies have a wider interval.
 
         Args:
-            level: Coverage, in (0, 1).
+            level: Coverage of the interval, in (0, 1), such as 0.95.
 
         Returns:
             Half the width, in units of AUROC.
@@ -156,7 +172,7 @@ def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
     Args:
         effect: True difference divided by its standard error.
         freedom: Degrees of freedom; infinite for the normal distribution.
-        level: 1 minus the two-sided error of the test.
+        level: Confidence level, in (0, 1): 1 minus the two-sided error of the test.
 
     Returns:
         Power in [0, 1].
@@ -257,7 +273,12 @@ class AssumedPlan:
 
 
 class VarianceRange(NamedTuple):
-    """Interval of a true variance; both ends are factors of the estimate."""
+    """Interval of a true variance; both ends are factors of the estimate.
+
+    Attributes:
+        low: Lower end, divided by the estimated variance.
+        high: Upper end, divided by the estimated variance.
+    """
 
     low: float
     high: float
@@ -346,11 +367,14 @@ class PilotPlan:
 
     @property
     def least(self) -> int:
-        """Fewest patients that can be planned: two of either class."""
+        """Smallest number of patients for which the plan can be computed.
+
+        The study must have two patients of either class.
+        """
         return _with_two_of_a_class(self.positives / self.patients)
 
     def scaled(self, factor: float) -> PilotPlan:
-        """Return the plan with the pilot's variance over patients multiplied by a factor.
+        """Return the plan with another variance over patients than the pilot study found.
 
         Args:
             factor: Factor above 0, for example an end of `variance_range`.
@@ -441,7 +465,9 @@ def _mean_squares(freedom: int) -> Floats:
 
 @dataclass(frozen=True)
 class CrossedPlan:
-    """Plan of a study in which readers read all cases with both modalities.
+    """Plan of a study in which readers read all cases with both of two modalities.
+
+    A modality is a way of reading, such as with or without a system's help.
 
     Attributes:
         components: Variance components of a pilot (`analyse_crossed`), or assumed ones.
@@ -533,7 +559,10 @@ class CrossedPlan:
 
     @property
     def least(self) -> int:
-        """Fewest cases that can be planned: two of either class."""
+        """Smallest number of cases for which the plan can be computed.
+
+        The study must have two cases of either class.
+        """
         return _with_two_of_a_class(self.positives)
 
 

@@ -37,42 +37,53 @@ _MOST_COMPARED = 2_000_000  # number of draws times seeds, shares and images
 
 @dataclass(frozen=True)
 class WrongLabels:
-    """Number of labels that must be wrong to overturn a conclusion on two AUROCs."""
+    """Number of labels that must be wrong to overturn a conclusion on two AUROCs.
+
+    Attributes:
+        shown: True if the difference of the AUROCs is shown with the labels as they are.
+        most_harmful: Rows whose labels overturn the conclusion if all of them are wrong; None if
+            none were found.
+        n_images: Number of labels.
+        at_random: Smallest tried share of wrong labels that overturns the conclusion in half of the
+            random draws; None if no tried share does.
+        curve: Results for each share of wrong labels that was tried at random.
+    """
 
     shown: bool
-    """True where the difference is shown with the labels as they are."""
     most_harmful: npt.NDArray[np.int64] | None
-    """Rows whose labels overturn the conclusion if all are wrong; None if none were found."""
     n_images: int
-    """Number of labels."""
     at_random: float | None
-    """Smallest tried share that overturns the conclusion in half of the draws, or None."""
     curve: tuple[RandomErrors, ...]
-    """Results for every share of wrong labels that was tried at random."""
 
     @property
     def fewest(self) -> int | None:
-        """Number of wrong labels that is enough if the most harmful labels are wrong."""
+        """Number of wrong labels that overturns the conclusion if the most harmful ones are wrong.
+
+        None if no such labels were found.
+        """
         return None if self.most_harmful is None else len(self.most_harmful)
 
     @property
     def fewest_share(self) -> float | None:
-        """Share of the labels in `fewest`."""
+        """Number in `fewest` divided by the number of labels; None if `fewest` is None."""
         return None if self.fewest is None else self.fewest / self.n_images
 
 
 @dataclass(frozen=True)
 class RandomErrors:
-    """Two AUROCs where a share of the labels is wrong at random."""
+    """Two AUROCs where a share of the labels is wrong at random.
+
+    Attributes:
+        share: Share of the labels that are wrong, in [0, 1].
+        first: AUROC of the first system: mean, lowest and highest of the draws.
+        second: AUROC of the second system: mean, lowest and highest of the draws.
+        overturned: Share of the draws that overturn the conclusion, in [0, 1].
+    """
 
     share: float
-    """Share of the labels that are wrong."""
     first: tuple[float, float, float]
-    """AUROC of the first system: mean, lowest and highest of the draws."""
     second: tuple[float, float, float]
-    """AUROC of the second system: mean, lowest and highest of the draws."""
     overturned: float
-    """Share of the draws that overturn the conclusion."""
 
 
 def wrong_labels(

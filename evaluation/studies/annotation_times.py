@@ -27,14 +27,16 @@ class Times:
 
     @classmethod
     def from_seconds(cls, label: float | None, box: float | None) -> Times:
-        """Make times from the seconds that a user states, or from the first preset.
+        """Make annotation times from seconds that a user states, or from published values.
+
+        The published values (the preset) fill in what the user does not state.
 
         Args:
-            label: Seconds for the label of an image; None for the preset.
-            box: Seconds for a box; None for the preset.
+            label: Seconds for the label of an image; None takes the published value.
+            box: Seconds for a box; None takes the published value.
 
         Returns:
-            The times with their sources; the preset itself if both are None.
+            The times with their sources.
 
         Example:
             >>> Times.from_seconds(None, 10.0).box

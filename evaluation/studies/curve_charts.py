@@ -44,7 +44,8 @@ def curve_chart(study: CurveStudy, metric: str, times: Times | None = None) -> C
     """Draw a metric against annotated images, or against hours of annotation.
 
     Args:
-        study: Result of a learning-curve study.
+        study: Result of a learning-curve study: figures of models that were trained on growing
+            shares.
         metric: Short name of the metric, such as ``auroc``; at least one model must have it.
         times: Seconds of annotation; None for a chart against images.
 
@@ -114,7 +115,8 @@ def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
     """Collect the points and the fitted line of each model, for the charts and the page's script.
 
     Args:
-        study: Result of a learning-curve study.
+        study: Result of a learning-curve study: figures of models that were trained on growing
+            shares.
         metric: Short name of the metric, such as ``auroc``.
 
     Returns:

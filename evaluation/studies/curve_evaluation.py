@@ -76,11 +76,11 @@ def evaluate_curve(
     """Evaluate all runs on the test images and fit the curves.
 
     Args:
-        design: Models, shares, seeds and splits.
-        test_set: Test images with their truth.
+        design: Models, shares of the data, seeds and splits.
+        test_set: Test images with their labels, boxes and patients.
         predictions: Predictions by kind of model, split, share and seed.
         times: Seconds of annotation for the charts.
-        made: Provenance of the command, with the key ``command``.
+        made: Record of how the study was made, with the key ``command``.
         replicates: Number of resamples of patients.
         advance: Function that is called once for each evaluated run, for a progress bar.
 

@@ -41,7 +41,8 @@ def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
     A statement claims no more than the study shows.
 
     Args:
-        study: Result of a learning-curve study.
+        study: Result of a learning-curve study: figures of models that were trained on growing
+            shares.
         metric: Short name of the metric, such as ``auroc``.
 
     Yields:
@@ -80,7 +81,7 @@ def title_in_sentence(metric: str) -> str:
     """Return the title of a metric as it stands inside a sentence.
 
     Args:
-        metric: Short name of the metric.
+        metric: Short name of the metric, such as ``auroc``.
 
     Returns:
         The title, without a capital unless it is an abbreviation.
@@ -136,7 +137,7 @@ def amount_text(value: float, about: Literal["images", "time"]) -> str:
 
     Args:
         value: Number of images, or hours.
-        about: ``images`` or ``time``.
+        about: ``images`` if `value` is a number of images, ``time`` if it is hours.
 
     Returns:
         The text, with thousands separated by commas.

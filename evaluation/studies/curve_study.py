@@ -40,10 +40,11 @@ _DECIMALS = 6
 
 @dataclass(frozen=True)
 class CurveModel:
-    """Model of a study with the annotation that it learns from; at most one of each kind.
+    """A kind of model in a learning-curve study, with a description for the page.
 
     Attributes:
-        kind: Kind of the model.
+        kind: ``detector``, ``classifier`` or ``mixed`` (a detector that starts from the
+            classifier's weights).
         name: Name of the model.
         settings: Settings of the training, for the page.
         note: Sentence about the model, for the page.
@@ -61,11 +62,11 @@ class CurveModel:
 
 @dataclass(frozen=True)
 class SizeFigure:
-    """Figure of one model at one size.
+    """One metric of one model at one size of the training data.
 
     Attributes:
-        interval: Mean over seeds and folds, with its interval.
-        seeds: Figure of each seed, as mean over the folds.
+        interval: Mean over seeds and folds, with its 95 % interval.
+        seeds: Value for each training seed, as a mean over the folds.
 
     Example:
         >>> SizeFigure(Interval(0.8, 0.7, 0.9), (0.79, 0.81)).interval.low
@@ -104,10 +105,10 @@ class SizePoint:
 
     @property
     def n_grown(self) -> float:
-        """Number of images that grows with the share.
+        """Number of annotations that grows with the share: images, or images with boxes.
 
-        For the mixed model this is the number of images with boxes, since it learns from all labels
-        at every size.
+        For the mixed model (a detector that starts from the classifier's weights) it is the number
+        of images with boxes, because this model learns from all labels at every size.
         """
         return self.n_boxed if self.kind == "mixed" else self.n_images
 
@@ -117,13 +118,14 @@ class Difference:
     """Figure of a first model minus the figure of a second model, on the same test patients.
 
     Attributes:
-        metric: Short name of the metric.
+        metric: Short name of the metric, such as ``auroc``.
         share: Share of the data that the first model was trained with, in (0, 1].
         first: Kind of the first model.
         second: Kind of the second model.
-        gap: Difference with its interval.
+        gap: Difference with its 95 % interval.
         p_value: p-value of no difference; `CurveStudy.compared` corrects it by Holm's method.
-        n_images: Number of images of the first model; `CurveStudy.compared` sets it.
+        n_images: Number of images that the first model was trained on; `CurveStudy.compared` sets
+            it.
 
     Example:
         >>> gap = Interval(0.1, 0.05, 0.15)
@@ -141,7 +143,11 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """True if the interval excludes 0 and the adjusted p-value is below 0.05."""
+        """True if the difference is statistically shown.
+
+        Its interval then excludes 0, and its p-value, corrected for several comparisons, is below
+        0.05.
+        """
         return self.gap.excludes_zero and self.p_value is not None and self.p_value < _ALPHA
 
     @staticmethod
@@ -206,12 +212,12 @@ class CurveStudy:
 
     @property
     def metrics(self) -> list[str]:
-        """Metrics that at least one model has, in the order of the page."""
+        """Short names of the metrics that at least one model has, in the order of the page."""
         available = {metric for point in self.points for metric in point.figures}
         return [metric for metric in CURVE_METRICS if metric in available]
 
     def sizes(self, kind: Kind) -> list[SizePoint]:
-        """Return the points of a model, the smallest share first.
+        """Return the figures of a model at each size of the training data, the smallest first.
 
         Args:
             kind: Kind of the model.
@@ -247,10 +253,12 @@ class CurveStudy:
         return sum(point.n_boxes for point in self.sizes(kind)) / images if images else 0.0
 
     def fitted(self, metric: str, kind: Kind) -> LearningCurve | None:
-        """Return the fitted curve of a model, rounded to six decimals as the page stores it.
+        """Return the fitted learning curve of a model for a metric.
+
+        Its numbers are rounded to six decimals, as the page stores them.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
             kind: Kind of the model.
 
         Returns:
@@ -272,7 +280,8 @@ class CurveStudy:
 
         Args:
             kind: Kind of the model.
-            times: Seconds of annotation; None to count images.
+            times: Seconds that a label and a box take; None measures effort in images instead of
+                time.
 
         Returns:
             Seconds for the label and the mean number of boxes; 1 to count images.
@@ -287,9 +296,9 @@ class CurveStudy:
 
     @property
     def hours_at_hand(self) -> float:
-        """Longest annotation time at which both main models were measured, rounded to two digits.
+        """Longest annotation time, in hours, at which both main models were measured.
 
-        The number is rounded down.
+        The number is rounded down to two digits.
         """
         ends = [
             self.sizes(kind)[-1].n_images * self.seconds_per_image(kind, self.times) / 3600
@@ -304,8 +313,9 @@ class CurveStudy:
         """Find the effort at which the curves of detector and classifier cross.
 
         Args:
-            metric: Short name of the metric.
-            times: Seconds of annotation; None to count images.
+            metric: Short name of the metric, such as ``auroc``.
+            times: Seconds that a label and a box take; None measures effort in images instead of
+                time.
 
         Returns:
             The crossing in seconds of annotation or in images; None if one of the curves is
@@ -322,10 +332,10 @@ class CurveStudy:
         return crossing(first, second, (costs[0], costs[1]))
 
     def pairs(self, metric: str) -> list[tuple[Kind, Kind]]:
-        """Return the pairs of models that are compared by a metric.
+        """Return which models are compared with each other by a metric.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
 
         Returns:
             Kinds of the first and the second model, in the order of the differences.
@@ -343,7 +353,7 @@ class CurveStudy:
         """Return the differences of two models with p-values that are corrected over all sizes.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
             first: Kind of the first model.
             second: Kind of the second model.
 
@@ -372,10 +382,10 @@ class CurveStudy:
         ]
 
     def unclaimed(self, metric: str) -> str:
-        """Return the reason why the two fitted curves allow no conclusion.
+        """Return the reason why the fitted curves of two models allow no conclusion.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
 
         Returns:
             The reason; empty if the curves allow a conclusion, or if one of them is missing.
@@ -390,10 +400,12 @@ class CurveStudy:
         return "" if where is None or usable else where.reason
 
     def never_crossing(self, metric: str) -> str:
-        """Return the reason why no crossing can be shown, whatever the annotation times are.
+        """Return the reason why the study cannot show that the two curves cross.
+
+        The reason is one that holds whatever the annotation times are.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
 
         Returns:
             The reason; empty if it depends on the times, or if a crossing is shown.

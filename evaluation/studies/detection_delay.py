@@ -32,12 +32,12 @@ class DetectionDelay:
     Attributes:
         key: Key of the figure, such as ``call_rate@CheXNet``.
         title: Title of the figure.
-        change: Kind of change, by its name in the template ``monitor.txt.jinja``.
-        was: Mean per patient of the reference, in [0, 1].
-        becomes: Mean per patient after the change, in [0, 1].
+        change: Kind of the simulated change, such as ``half_more``.
+        was: Mean of the figure over the patients of the first weeks, in [0, 1].
+        becomes: Mean of the figure over the patients after the change, in [0, 1].
         patients: Median number of patients from the change to the alarm; None if the alarm was not
             raised within the simulated patients in most streams.
-        days: Days in which so many patients came; None if `patients` is None.
+        days: Number of days in which so many patients came; None if `patients` is None.
 
     Example:
         >>> delay = DetectionDelay("call_rate", "Call rate", "half_more", 0.2, 0.3, 400.0, 80.0)
@@ -60,7 +60,7 @@ class DetectionDelay:
 
     @property
     def delay_text(self) -> str:
-        """Number of patients and days until the alarm, as text."""
+        """Number of patients and days from the change to the alarm, as text."""
         return study_sentence("monitor", "delay_found", self.patients, self.days, _LONGEST)
 
     def __str__(self) -> str:
@@ -77,7 +77,8 @@ def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDela
     figure, so many randomly chosen patients get the value 1 (or 0) that the mean changes as stated.
 
     Args:
-        monitoring: Result of `evaluation.studies.monitoring.monitor_log`.
+        monitoring: Figures of a log with their changes, from
+            `evaluation.studies.monitoring.monitor_log`.
         seed: Random seed of the simulation.
 
     Returns:

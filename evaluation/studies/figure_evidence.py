@@ -22,7 +22,8 @@ def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Flo
     Args:
         kind: Kind of the figures, a key of `evaluation.studies.monitor_result.KINDS`.
         values: Values of patients in [0, 1], shape ``(figures, patients)``, in the order of time.
-        day: Day of each patient, shape ``(patients,)``: 0 for the reference, then from 1 on.
+        day: Day of each patient, shape ``(patients,)``: 0 for all patients of the reference (the
+            first weeks or validation images), then from 1 on.
 
     Returns:
         E-values, shape ``(figures, days)``: by `rank_evidence` for the mean score, by
@@ -40,12 +41,13 @@ def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Flo
 
 
 def figure_start_shares(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute how the evidence of a figure after the last day is shared among possible start days.
+    """Compute how likely the change of a figure began on each day, as shares of the evidence.
 
     Args:
         kind: Kind of the figure, a key of `evaluation.studies.monitor_result.KINDS`.
         values: Values of patients in [0, 1], shape ``(patients,)``, in the order of time.
-        day: Day of each patient, shape ``(patients,)``: 0 for the reference, then from 1 on.
+        day: Day of each patient, shape ``(patients,)``: 0 for all patients of the reference (the
+            first weeks or validation images), then from 1 on.
 
     Returns:
         Share of each start day, as `start_shares` returns them; the shares add up to 1.

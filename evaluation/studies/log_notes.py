@@ -91,7 +91,7 @@ def system_notes(
 
 
 def validation_notes(weeks: FigureBlock, validation: FigureBlock) -> Iterator[str]:
-    """Return notes on figures that differ between the first weeks and validation.
+    """Return notes on figures that differ between the first weeks of a log and validation images.
 
     Args:
         weeks: Figures of the first weeks.

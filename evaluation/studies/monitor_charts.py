@@ -20,10 +20,10 @@ _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
 
 
 def bound_text(row: MonitoredFigure) -> str:
-    """Return the evidence that raises an alarm, as a table shows it.
+    """Return the evidence from which a figure raises an alarm, as the text of a table.
 
     Args:
-        row: Monitored figure.
+        row: A monitored figure.
 
     Returns:
         The text, such as "from 48"; "not monitored" without a bound.
@@ -52,7 +52,10 @@ def bound_text(row: MonitoredFigure) -> str:
 
 
 def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[ShownChart]:
-    """Draw the values of a figure over time with its reference, and the evidence with its bound.
+    """Draw two charts of a monitored figure: its values over time, and the evidence of a change.
+
+    The first chart also shows the mean in the reference (the first weeks of the log). The second
+    one shows the evidence from which an alarm is raised.
 
     Args:
         row: Monitored figure.

@@ -136,7 +136,8 @@ def write_monitor(monitoring: Monitoring, out: Path, *, simulate: bool) -> Writt
     """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``.
 
     Args:
-        monitoring: Result of `evaluation.studies.monitoring.monitor_log`.
+        monitoring: Figures of a log with their changes, from
+            `evaluation.studies.monitoring.monitor_log`.
         out: Folder of the files.
         simulate: True to simulate also how fast a change of each figure would be found.
 

@@ -23,9 +23,9 @@ class FigureKind(NamedTuple):
     """A kind of monitored figure, with its share of the probability of a false alarm.
 
     Attributes:
-        share: Share of `ERROR`. The shares of all kinds add up to 1, whether or not a log has the
-            columns that a kind needs.
-        title: Title of the kind.
+        share: Part of `ERROR`, the largest probability that any figure raises a false alarm. The
+            shares of all kinds add up to 1, whether or not a log has the columns that a kind needs.
+        title: Title for readers.
 
     Example:
         >>> KINDS["call_rate"].title
@@ -69,15 +69,17 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class GroupChange:
-    """Change of a figure in one group of patients, as a description and not a test.
+    """A monitored figure in one group of patients, before and after a change.
+
+    It describes the change and is not a test.
 
     Attributes:
         column: Column of the log that defines the group: ``view``, ``sex``, ``age_band`` or
             ``maker``.
         group: Value of this column.
-        before: Mean per patient of the reference, in [0, 1].
-        since: Mean per patient since the likely start of the change, in [0, 1].
-        n_patients: Number of patients since the likely start.
+        before: Mean of the figure over the patients of the reference, in [0, 1].
+        since: Mean of the figure over the patients since the likely start of the change, in [0, 1].
+        n_patients: Number of patients of the group since the likely start.
 
     Example:
         >>> GroupChange("view", "AP", 0.2, 0.35, 120).n_patients
@@ -93,7 +95,7 @@ class GroupChange:
 
 @dataclass(frozen=True)
 class Change:
-    """Alarm of a figure: its day, its likely start, its evidence, and the groups that changed most.
+    """Alarm of a monitored figure: when it came, when the change began, and where it is largest.
 
     Attributes:
         on: Day on which the evidence reached the bound, such as ``2026-01-31``.
@@ -101,12 +103,12 @@ class Change:
         since_low: Lower end of the likely first days. Between this day and `since_high` lies 80 %
             of the evidence.
         since_high: Upper end of the likely first days.
-        one_in: Evidence as a number of monitors: if nothing changes, at most one in so many ever
-            shows as much evidence for this figure.
-        groups: At most two groups of patients, with the largest differences.
-        mix: Column of the log whose changed mix of values explains at least half of the change;
-            empty if none does.
-        mix_share: Share of the change that the mix explains; 0 if `mix` is empty.
+        one_in: Evidence as a number N: if nothing changes, at most one monitor in N ever shows so
+            much evidence for this figure.
+        groups: At most two groups of patients, with the largest differences of the figure.
+        mix: Column of the log, such as ``view``, whose values now occur with other frequencies, if
+            that explains at least half of the change; empty if no column does.
+        mix_share: Share of the change that the mix explains, in [0, 1]; 0 if `mix` is empty.
 
     Example:
         >>> days = ("2026-03-10", "2026-03-02", "2026-02-27", "2026-03-04")
@@ -126,12 +128,12 @@ class Change:
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """Mean over patients with its 95 % interval, in [0, 1]; None if there is no patient.
+    """Mean over patients of a monitored figure, with its 95 % interval.
 
     Attributes:
-        mean: The mean.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        mean: Mean, in [0, 1]; None if there is no patient.
+        low: Lower end of the interval; None if there is no patient.
+        high: Upper end of the interval; None if there is no patient.
 
     Example:
         >>> str(MeanInterval(0.2, 0.15, 0.26))
@@ -170,12 +172,17 @@ class MeanInterval:
 
 @dataclass(frozen=True)
 class CoursePart:
-    """One of the successive periods into which the days of a log are divided.
+    """One period of a log, for the course of one monitored figure over time.
+
+    The days of the log are divided into successive periods. An e-value is the evidence that the
+    figure has changed since the reference, the first days of the log.
 
     Attributes:
-        end: Last day of the part, such as ``2026-01-31``.
-        mean: Mean per patient of this part, in [0, 1]; None without a patient.
-        evidence: Highest e-value in this part; 0 in the reference.
+        end: Last day of the period, such as ``2026-01-31``.
+        mean: Mean of the monitored figure, such as the share of positive calls, over the patients
+            of this period, in [0, 1]. None if the period has no patient.
+        evidence: Highest e-value on any day of this period, at least 0. It is 0 for the days of the
+            reference. Above 1 it speaks for a change.
 
     Example:
         >>> CoursePart("2026-01-31", 0.2, 1.5).evidence
@@ -189,7 +196,11 @@ class CoursePart:
 
 @dataclass(frozen=True)
 class MonitoredFigure:
-    """Monitored figure with its reference, recent mean and evidence of a change.
+    """One monitored figure of a log: its reference, its recent mean, and the evidence of a change.
+
+    The reference is the first weeks of the log, or validation images. An e-value is a number that
+    measures the evidence: if nothing changes, it ever reaches N with a probability of at most 1 /
+    N.
 
     Attributes:
         key: Key such as ``call_rate@CheXNet`` or ``view=AP``.
@@ -199,14 +210,14 @@ class MonitoredFigure:
             not monitored because the reference is too small.
         source: Source of the reference: ``first weeks`` or ``validation``.
         n_reference: Number of patients of the reference.
-        was: Mean of the reference.
-        n_stream: Number of tested patients.
+        was: Mean over the patients of the reference, with its interval.
+        n_stream: Number of patients after the reference, who are tested for a change.
         now: Mean of the most recent tested patients, at most 5,000. After an alarm it is the mean
             of those since the likely start, and its interval treats this start as known.
-        evidence: Highest e-value so far.
+        evidence: Highest e-value on any day so far.
         change: Change that raised the alarm; None without an alarm.
-        course: Successive parts of the course of the figure.
-        values: Values of the patients of the reference, shape ``(n_reference,)``.
+        course: Mean and evidence in successive periods of the log.
+        values: One value in [0, 1] for each patient of the reference, shape ``(n_reference,)``.
 
     Example:
         >>> import numpy as np
@@ -245,21 +256,24 @@ class MonitoredFigure:
 
     @property
     def bound(self) -> float | None:
-        """E-value that raises an alarm, 1 divided by `share`; None if `share` is 0."""
+        """Evidence (e-value) from which the figure raises an alarm: 1 divided by `share`.
+
+        None if `share` is 0, so that the figure is not monitored.
+        """
         return 1 / self.share if self.share else None
 
 
 @dataclass(frozen=True)
 class Monitoring:
-    """Result of a monitor on a log.
+    """Result of testing the figures in a log of answers for changes.
 
     Attributes:
-        rows: Figures. Those with an alarm come first, by the start of their change; those that are
-            not monitored come last.
+        rows: Monitored figures. Those with an alarm come first, by the start of their change; those
+            that are not monitored come last.
         first_day: First day of the log, such as ``2026-01-31``.
         last_day: Last day of the log.
-        reference_days: Number of first days that are the reference.
-        window_days: Number of days in which a patient counts once.
+        reference_days: Number of days at the beginning of the log that serve as the reference.
+        window_days: Number of days within which all images of a patient count as one value.
         n_images: Number of images in the log.
         n_patients: Number of patients in the log.
         notes: Sentences on the log.
@@ -280,12 +294,15 @@ class Monitoring:
 
     @property
     def alarms(self) -> list[MonitoredFigure]:
-        """Figures that have changed."""
+        """Figures that are shown to have changed."""
         return [row for row in self.rows if row.change is not None]
 
     @property
     def n_tested(self) -> int:
-        """Number of figures that are tested: they have a reference, and patients after it."""
+        """Number of figures that are tested for a change.
+
+        They have a reference, and patients after the days of the reference.
+        """
         return sum(row.share > 0 and row.n_stream > 0 for row in self.rows)
 
     @property

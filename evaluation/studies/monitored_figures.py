@@ -31,14 +31,16 @@ MOST_SYSTEMS = 20
 
 
 class FirstWeeks(NamedTuple):
-    """Classes, quantiles and systems of the first weeks, which define the monitored figures.
+    """What the first weeks of a log define for the whole log: systems, classes and quantiles.
 
     Attributes:
         systems: Names of the systems with the most answers, at most `MOST_SYSTEMS`.
-        cuts: Quantiles of a column, by system and column.
-        score_ends: Scores that count as 0 and as 1, by system.
-        patients: Number of patients in each class, by column of `HEADERS`.
-        window: Number of days in which a patient counts once.
+        cuts: Quantiles of a column's values in the first weeks, by system and column. They divide
+            the values into classes.
+        score_ends: Lowest and highest score of the scale on which the mean score is monitored, by
+            system.
+        patients: Number of patients in each class in the first weeks, by column of `HEADERS`.
+        window: Number of days within which all images of a patient count as one value.
 
     Example:
         >>> FirstWeeks(["CheXNet"], {}, {"CheXNet": (0.0, 1.0)}, {}, 28).window
@@ -53,7 +55,7 @@ class FirstWeeks(NamedTuple):
 
 
 class FigureBlock(NamedTuple):
-    """Figures that are known for the same images, with the days on which their patients count.
+    """Values of several monitored figures on the same images, and the day of each patient.
 
     A patient counts once in a window of days. A patient who returns after the window counts as
     another patient.
@@ -62,10 +64,11 @@ class FigureBlock(NamedTuple):
         kind_and_system: Kind of the figures, a key of `KINDS`, and name of the system or pair of
             systems; the name is empty if the figures belong to none.
         titles: Titles of the figures, by their keys.
-        values: Values of the images in [0, 1], shape ``(images, figures)``.
-        headers: Values of the columns `HEADERS` of the images.
+        values: Value of each figure on each image, in [0, 1], shape ``(images, figures)``.
+        headers: Columns `HEADERS` of the log, such as view and sex, for each image.
         patient: Patient of each image as an index in the order of time, shape ``(images,)``.
-        means: Means of the patients, shape ``(figures, patients)``.
+        means: Mean of each figure over the images of each patient, in [0, 1], shape ``(figures,
+            patients)``.
         day: Day on which each patient counts, from the first day of the log, shape ``(patients,)``.
 
     Example:
@@ -97,7 +100,7 @@ class FigureBlock(NamedTuple):
 
     @property
     def n(self) -> int:
-        """Number of patients."""
+        """Number of patients of these figures."""
         return len(self.day)
 
 
@@ -108,7 +111,7 @@ def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
 
     Args:
         weeks: Rows of the first weeks.
-        window: Number of days in which a patient counts once.
+        window: Number of days within which all images of a patient count as one value.
 
     Returns:
         Definition of the figures that are monitored in the whole log.

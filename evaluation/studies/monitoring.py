@@ -89,7 +89,7 @@ def monitor_log(
         validation: Rows of validation images with the same columns except ``time``. They are the
             reference of sensitivity and specificity. None if there are none.
         first: Number of first days that are the reference of all other figures.
-        window: Number of days in which a patient counts once.
+        window: Number of days within which all images of a patient count as one value.
 
     Returns:
         One row for each figure, and notes on the log.

@@ -24,7 +24,7 @@ _USUAL_READERS = (3, 5, 10)
 
 @dataclass(frozen=True)
 class PlanBasis:
-    """Basis of a planned study: one plan or several, with their assumptions.
+    """What a planned study rests on: one plan or several, with their assumptions.
 
     A plan computes the precision of the study for any number of patients.
 
@@ -46,7 +46,7 @@ class PlanBasis:
 
     @property
     def first(self) -> Plan:
-        """First plan, which has the assumptions that all plans share."""
+        """First of the plans. It has the assumptions that all plans share."""
         return next(iter(self.plans.values()))
 
     @property
@@ -77,15 +77,19 @@ def plans_assumed(
     Args:
         aurocs: One or two assumed AUROCs, in (0, 1).
         prevalence: Share of positive patients, in (0, 1).
-        correlation: Correlation of two systems' scores within a class, in [0, 1); 0.5 if None.
+        correlation: Correlation of two systems' scores of one image, among the positive and among
+            the negative images, in [0, 1); 0.5 if None.
         images: Numbers of images of a patient, or names of data sets whose numbers are used; one
             image per patient if empty.
-        within: Correlation of one system's scores on images of a patient, in [0, 1); 0.5 if None.
+        within: Correlation of one system's scores of two images of a patient, in [0, 1); 0.5 if
+            None.
         seeds: Numbers of trainings of each system; one training if empty.
-        seed_deviation: Standard deviation of the AUROC between trainings.
-        seed_correlation: Correlation of two trainings' scores within a class.
+        seed_deviation: Standard deviation of the AUROC between trainings; None with one training.
+        seed_correlation: Correlation of the scores of two trainings for one image, among the
+            positive and among the negative images; None with one training.
         readers: Numbers of readers, at least 2; 3, 5 and 10 if empty.
-        reader_deviation: Standard deviation of the AUROC between readers, in [0, 0.5).
+        reader_deviation: Standard deviation of the AUROC between readers, in [0, 0.5); None without
+            readers.
 
     Returns:
         The plans and the assumptions.

@@ -11,7 +11,8 @@ def prometheus_text(monitoring: Monitoring) -> str:
     """Return a monitor's result in the text format of node_exporter's textfile collector.
 
     Args:
-        monitoring: Result of `evaluation.studies.monitoring.monitor_log`.
+        monitoring: Figures of a log with their changes, from
+            `evaluation.studies.monitoring.monitor_log`.
 
     Returns:
         Metrics with their help lines: alarm, evidence and bound of each monitored figure, number of

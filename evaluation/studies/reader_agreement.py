@@ -24,7 +24,7 @@ class ReaderAgreement:
     Attributes:
         ratings: 1 (positive), 0 (negative) or NaN (not stated), one row for each image and one
             column for each reader.
-        boxes: Boxes of each reader, by name of the reader, original px.
+        boxes: Boxes of each reader, by name of the reader, in px of the original image.
 
     Example:
         >>> ratings = pd.DataFrame({"R1": [1, 0], "R2": [1, 1]}, index=["a", "b"])
@@ -112,9 +112,9 @@ class ReaderAgreement:
             readers: Names of the readers.
 
         Returns:
-            The boxes with ``image_id``, ``reader`` and corners in original px. The column
-            ``lesion`` numbers the lesions that the boxes outline, and ``drawn_by`` is the number of
-            readers who outlined this lesion.
+            The boxes with ``image_id``, ``reader`` and corners in px of the original image. The
+            column ``lesion`` numbers the lesions that the boxes outline, and ``drawn_by`` is the
+            number of readers who outlined this lesion.
 
         Example:
             >>> ratings = pd.DataFrame({"R1": [1.0], "R2": [1.0]}, index=["a"])

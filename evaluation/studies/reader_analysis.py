@@ -45,7 +45,9 @@ _Name = tuple[str, str]  # reader and modality; a system has the modality ""
 
 @dataclass(frozen=True)
 class StudyRow:
-    """Figure, mean or difference of a reader study; one row of ``readers.csv``.
+    """One figure, mean or difference of a reader study: a row of ``readers.csv``.
+
+    A modality is a way of reading, such as with or without a system's help.
 
     Attributes:
         kind: ``reader`` (one reader with one modality), ``system``, ``mean`` (over the readers of a
@@ -122,7 +124,10 @@ class StudyRow:
 
     @property
     def decided(self) -> bool:
-        """True for a difference whose interval for all differences at once excludes 0."""
+        """True for a difference that is shown even if all differences are considered together.
+
+        Its interval for all differences at once (`ci_low_all` to `ci_high_all`) excludes 0.
+        """
         if self.kind != "difference" or self.ci_low_all is None or self.ci_high_all is None:
             return False
         return self.ci_low_all > 0 or self.ci_high_all < 0
@@ -130,7 +135,10 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class OverallResult:
-    """Overall test of three modalities or more, and whether it decides.
+    """Test of the hypothesis that all modalities of a reader study have the same mean.
+
+    A modality is a way of reading, such as with or without a system's help. The test is made with
+    three modalities or more.
 
     Attributes:
         test: Test that all modalities have the same mean.
@@ -169,11 +177,13 @@ class OverallResult:
 
 @dataclass(frozen=True)
 class AgainstSystem:
-    """Variance components of one modality's readers against a stand-alone system.
+    """Comparison of the readers of one modality with a system that read the cases alone.
+
+    A modality is a way of reading, such as with or without a system's help.
 
     Attributes:
-        metric: Short name of the metric.
-        modality: Name of the modality.
+        metric: Short name of the metric, such as ``auroc``.
+        modality: Name of the modality (way of reading, such as with or without a system's help).
         system: Name of the system.
         components: Variance components of the differences "reader minus system".
 
@@ -191,15 +201,18 @@ class AgainstSystem:
 
 @dataclass(frozen=True)
 class ReaderAnalysis:
-    """Results of a reader study.
+    """Results of a reader study: figures of readers and modalities, and their differences.
+
+    A modality is a way of reading, such as with or without a system's help.
 
     Attributes:
-        study: Readings, truth and modalities.
+        study: Readings of the readers, with the truth of the cases.
         readers: ``random`` if the results hold for readers like these, ``fixed`` if for these only.
         cases: ``random`` if the results hold for patients like these, ``fixed`` if for these only.
         level: Coverage of the intervals, in (0, 1).
         rows: Figures, means and differences.
-        crossed: Crossed analysis by metric, if all readers read with each modality.
+        crossed: Analysis of each metric over all readers and modalities, by short name of the
+            metric; empty unless all readers read with each modality.
         against: Comparisons with systems, for modalities with two readers or more.
 
     Example:
@@ -223,12 +236,16 @@ class ReaderAnalysis:
 
     @property
     def metrics(self) -> list[str]:
-        """Short names of the metrics in reading order; the first is the primary one."""
+        """Short names of the metrics; the first one answers the question of the study."""
         return list(dict.fromkeys(row.metric for row in self.rows))
 
     @property
     def primary(self) -> str:
-        """Primary metric: weighted AFROC for marks, AUROC for ratings, else balanced accuracy."""
+        """Short name of the metric that answers the study's question.
+
+        It is the weighted AFROC if the readers mark lesions, the AUROC if they rate cases, and the
+        balanced accuracy otherwise.
+        """
         return self.metrics[0]
 
     def rows_of(self, kind: _Kind, metric: str) -> list[StudyRow]:
@@ -236,7 +253,7 @@ class ReaderAnalysis:
 
         Args:
             kind: ``reader``, ``system``, ``mean`` or ``difference``.
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
 
         Returns:
             The rows, in the order of the study.
@@ -244,10 +261,10 @@ class ReaderAnalysis:
         return [row for row in self.rows if row.kind == kind and row.metric == metric]
 
     def pairs_of(self, metric: str) -> list[StudyRow]:
-        """Return the differences of two modalities, without the differences from a system.
+        """Return the differences between two modalities for a metric, without those from a system.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
 
         Returns:
             The rows, in the order of the study.
@@ -256,10 +273,12 @@ class ReaderAnalysis:
         return [row for row in self.rows_of("difference", metric) if row.second in modalities]
 
     def overall(self, metric: str) -> OverallResult | None:
-        """Return the overall test of a metric.
+        """Return the test of the hypothesis that all modalities have the same mean of a metric.
+
+        A modality is a way of reading, such as with or without a system's help.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
 
         Returns:
             The test; None with fewer than three modalities, or if not all readers read with each
@@ -300,7 +319,7 @@ def analyse_readers(
     reader.
 
     Args:
-        study: Readings, truth and modalities.
+        study: Readings of the readers, with the truth of the cases.
         readers: ``random`` if the results shall hold for readers like these, ``fixed`` if for these
             only.
         cases: ``random`` if the results shall hold for patients like these, ``fixed`` if for these

@@ -29,7 +29,7 @@ def reader_chart(analysis: ReaderAnalysis) -> Chart:
     """Draw the mean curve of each modality's readers, and each system.
 
     Args:
-        analysis: Analysed study.
+        analysis: Result of the analysis of a reader study.
 
     Returns:
         The chart: ROC curves of ratings, weighted AFROC curves of marks, or points of decisions.
@@ -78,7 +78,7 @@ def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
     """Draw a chart for each reader: the curve with every modality, and each system.
 
     Args:
-        analysis: Analysed study.
+        analysis: Result of the analysis of a reader study.
 
     Yields:
         The charts, in the order of the readers.

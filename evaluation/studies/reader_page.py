@@ -43,7 +43,7 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
     """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``.
 
     Args:
-        analysis: Analysed study.
+        analysis: Result of the analysis of a reader study.
         out: Folder of the files.
 
     Returns:

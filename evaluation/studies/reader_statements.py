@@ -33,7 +33,7 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     interval.
 
     Args:
-        analysis: Analysed study.
+        analysis: Result of the analysis of a reader study.
 
     Returns:
         The statements, in the order of the page.
@@ -116,7 +116,7 @@ def component_sentences(analysis: ReaderAnalysis) -> list[str]:
     """Return the variance components of readers against each system, for the primary metric.
 
     Args:
-        analysis: Analysed study.
+        analysis: Result of the analysis of a reader study.
 
     Returns:
         One sentence for each modality and system; empty without a system.
@@ -208,7 +208,7 @@ def modality_title(name: str) -> str:
     """Return a modality or system as a column heading; a bare number becomes "modality 1".
 
     Args:
-        name: Name of the modality or system.
+        name: Name of the modality (way of reading) or of the system.
 
     Returns:
         The heading.
@@ -295,7 +295,7 @@ def reader_notes(analysis: ReaderAnalysis) -> list[str]:
     """Return sentences that a user must know before relying on a reader study.
 
     Args:
-        analysis: Analysed study.
+        analysis: Result of the analysis of a reader study.
 
     Returns:
         The sentences; empty if there is nothing to say.

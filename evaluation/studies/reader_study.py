@@ -42,14 +42,15 @@ _MARKED = {
 
 @dataclass(frozen=True)
 class ReaderStudy:
-    """Checked readings of the same cases, with their truth.
+    """Readings of the same cases by several readers, checked and joined with the truth.
 
     Attributes:
-        truth: Columns ``label`` (bool) and ``patient``, by case, for all cases that were read.
-        readings: Columns ``reader``, ``modality``, ``case``, and ``rating``, ``decision`` (0 or 1)
-            or both.
-        systems: Results of stand-alone systems in the same columns; ``reader`` is the name of the
-            system and ``modality`` is empty.
+        truth: Label (bool) and patient of all cases that were read, as columns ``label`` and
+            ``patient``, by case.
+        readings: Columns ``reader``, ``modality`` (way of reading, such as with or without help),
+            ``case``, and ``rating``, ``decision`` (0 or 1) or both.
+        systems: Results of systems that read the cases alone, in the same columns; ``reader`` is
+            the name of the system and ``modality`` is empty.
         notes: Sentences on cases that were not read.
 
     Example:
@@ -70,18 +71,23 @@ class ReaderStudy:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Metrics that the readings allow, in reading order; the first is the primary one."""
+        """Metrics that can be computed from these readings, by short name, in reading order.
+
+        The first one answers the study's question.
+        """
         named = (*(_RATED if self.has_ratings else ()), *(DECIDED if self.has_decisions else ()))
         return {name: METRICS[name] for name in named}
 
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """Prepare a figure of one reading or system for weights of patients.
+        """Prepare to compute a metric of one reading or system for many weightings of patients.
+
+        The bootstrap weights each patient by the number of times that the patient was drawn.
 
         Args:
-            metric: Short name of the metric, a key of `metrics`.
-            rows: Readings of one reader with one modality, or of a system.
+            metric: Short name of the metric, such as ``auroc``, a key of `metrics`.
+            rows: Readings of one reader in one modality (way of reading), or results of a system.
             owner: Patient of each row as an index from 0, shape ``(rows,)``.
 
         Returns:
@@ -108,14 +114,15 @@ class ReaderStudy:
 
     @property
     def modalities(self) -> list[str]:
-        """Names of the modalities, in the order of the file."""
+        """Names of the modalities: ways of reading, such as with and without a system's help."""
         return list(self._readers)
 
     def readers(self, modality: str) -> list[str]:
         """Return the readers who read with a modality.
 
         Args:
-            modality: Name of the modality.
+            modality: Name of the modality (way of reading, such as with or without a system's
+                help).
 
         Returns:
             Names of the readers, in the order of the file.
@@ -143,9 +150,10 @@ class ReaderStudy:
 
 @dataclass(frozen=True, kw_only=True)
 class MarkedStudy(ReaderStudy):
-    """Study with marks, which are ratings of locations in a case.
+    """Reader study in which readers mark locations of a case and rate each mark.
 
-    The rating of a case is its own rating if it has one, else the rating of its highest mark.
+    The rating of a case is the reader's rating of the whole case if there is one, else the rating
+    of the highest mark.
 
     Attributes:
         marks: Columns ``reader``, ``modality``, ``case``, ``rating``, and ``counted`` (True if the
@@ -180,7 +188,7 @@ class MarkedStudy(ReaderStudy):
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Metrics of marks, then those of ratings and decisions."""
+        """Metrics that can be computed from marks, followed by those of ratings and decisions."""
         wafroc = METRICS["wafroc"]
         named = {
             name: replace(wafroc, name=name, title=title.format(self.false_marks))
@@ -191,10 +199,10 @@ class MarkedStudy(ReaderStudy):
         return {"wafroc": wafroc, **named, **super().metrics, "auroc": ranked}
 
     def finds(self, rows: pd.DataFrame, counted: bool = False) -> tuple[LesionHits, Floats]:
-        """Compare the marks of one reading or system with the lesions.
+        """Find which lesions the marks of one reading or system hit.
 
         Args:
-            rows: Readings of one reader with one modality, or of a system.
+            rows: Readings of one reader in one modality (way of reading), or results of a system.
             counted: True to use only the marks that count as called.
 
         Returns:
@@ -236,11 +244,13 @@ class MarkedStudy(ReaderStudy):
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """Prepare a figure of one reading or system for weights of patients.
+        """Prepare to compute a metric of one reading or system for many weightings of patients.
+
+        The bootstrap weights each patient by the number of times that the patient was drawn.
 
         Args:
-            metric: Short name of the metric, a key of `metrics`.
-            rows: Readings of one reader with one modality, or of a system.
+            metric: Short name of the metric, such as ``auroc``, a key of `metrics`.
+            rows: Readings of one reader in one modality (way of reading), or results of a system.
             owner: Patient of each row as an index from 0, shape ``(rows,)``.
 
         Returns:

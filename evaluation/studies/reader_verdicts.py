@@ -20,11 +20,11 @@ def evaluate_by_readers(
 ) -> Comparison:
     """Evaluate the same systems by each reader's labels of the test images.
 
-    Predictions and decisions stay unchanged: the validation images keep the labels of the
-    reference.
+    Predictions and decisions stay unchanged, because the validation images keep the labels of the
+    reference standard.
 
     Args:
-        comparison: Comparison by the labels of the reference.
+        comparison: Comparison by the labels of the reference standard.
         test_set: Test images of this comparison.
         evaluate: Function that compares the systems on a test set.
 

@@ -53,7 +53,8 @@ def read_study(
         hit: Rule by which a mark hits a lesion.
         false_marks: Number of false positives per image at which FROC gives the sensitivity.
         positive_from: Rating from which a case is called positive; None if there is none.
-        policy: Threshold policy of the systems.
+        policy: Name of the policy (rule that chooses a threshold) by which systems decide, such as
+            ``max_f1``.
         rename: New names of modalities, as ``OLD=NEW``.
 
     Returns:
@@ -261,7 +262,7 @@ def join_marks(
         systems: Tables of stand-alone systems, by name.
         lesions: Columns ``case``, ``lesion`` and, if known, ``weight`` and edges in px.
         all_read: True if a reader whose file names no case without a mark has read every case.
-        positive_from: Rating below which a mark does not count as called; None if all marks count.
+        positive_from: Rating from which a mark counts as called; None if all marks count.
 
     Returns:
         The study, with the cases that were read.

@@ -68,7 +68,8 @@ class ShareFigures:
 
     Attributes:
         systems: Names of the systems, in the order of all figures.
-        figures: Values of each metric.
+        figures: Value of each system (row) by each metric, NaN where undefined, with the covariance
+            over patients.
         n_images: Number of test images of all splits.
         n_patients: Number of test patients of all splits.
         freedom: Degrees of freedom of the covariances: the number of patients of the rarer class
@@ -93,11 +94,11 @@ class ShareFigures:
         """Return the values of a metric for some systems.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``auroc``.
             names: Names of the systems.
 
         Returns:
-            Values, NaN where undefined, shape ``(systems,)``.
+            One value for each system, shape ``(systems,)``; NaN where undefined.
 
         Example:
             >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}
@@ -137,13 +138,14 @@ def evaluate_shares(
     replicates: int = 1000,
     advance: Callable[[], None] = lambda: None,
 ) -> ShareFigures:
-    """Evaluate systems that were trained on shares of the data by all metrics of `CURVE_METRICS`.
+    """Evaluate systems that were trained on shares of the data, for a learning curve.
 
-    Figures at a threshold use the first policy of `evaluation.decisions.thresholds.POLICIES`.
+    The metrics are those of `CURVE_METRICS`. Figures at a threshold use the first policy of
+    `evaluation.decisions.thresholds.POLICIES`.
 
     Args:
         systems: Runs of each system, one for each split.
-        test_set: Test images with their truth.
+        test_set: Test images with their labels, boxes and patients.
         replicates: Number of resamples of patients.
         advance: Function that is called once for each evaluated run.
 

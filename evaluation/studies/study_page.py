@@ -54,7 +54,7 @@ class ShownChart:
 
     @property
     def drawing(self) -> str:
-        """Chart as SVG."""
+        """The chart as an SVG element, for the page."""
         return to_svg(self.chart)
 
 
@@ -63,7 +63,7 @@ class Section:
     """Part of a page: charts, with or without a table beside them, and tables below.
 
     Attributes:
-        key: Anchor of the section.
+        key: Id of the section on the page, to which links lead.
         title: Heading of the section.
         lead: Sentences below the heading.
         charts: Charts of the section.
@@ -89,21 +89,22 @@ class Section:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """Content of a study's page, from its answer to its methods.
+    """Texts, charts and tables of a study's HTML page, from its answer to its methods.
 
     Attributes:
         title: Title of the browser window.
-        kicker: Short text above the answer: subject and size of the study.
-        answer: Heading of the page.
+        kicker: Short text above the heading, which names subject and size of the study.
+        answer: Heading of the page, which is the answer of the study.
         scope: Paragraphs that say how far the answer reaches.
-        statements: Statements below the answer.
+        statements: Sentences below the answer.
         notes: Cautions, as sentences.
-        sections: Parts of the page.
-        methods: Points on the methods.
+        sections: Parts of the page with charts and tables.
+        methods: Sentences on the methods.
         details: Tables at the end of the methods, each with a note below it.
-        provenance: Versions and ids.
-        signs: True if a sign beside each statement says whether it is shown.
-        skip_to: Id of the part that the first link of the page leads to.
+        provenance: Versions of programs and ids of data, by name.
+        signs: True to show a sign beside each statement that says whether it is statistically
+            shown.
+        skip_to: Id of the part of the page to which the first link leads, for users of a keyboard.
 
     Example:
         >>> StudyPage("Monitor", "Monitor", "Quiet.", provenance={}).skip_to

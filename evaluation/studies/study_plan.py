@@ -87,7 +87,10 @@ class StudyPlan(ShownAsText):
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Answers: one row for each plan and for each question, difference or half-width."""
+        """Answers of the plan as records, with one row for each plan and each question.
+
+        A question is a difference to show or a half-width of the interval to reach.
+        """
         rows: list[dict[str, Any]] = []
         for name, plan in self.basis.plans.items():
             design = {"plan": name, **_design(plan)}

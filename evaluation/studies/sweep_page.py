@@ -42,7 +42,7 @@ def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
     """Write ``sweep.html``, which needs no other file but the folders of the trials beside it.
 
     Args:
-        sweep: Content of ``sweep.json``.
+        sweep: Content of the file ``sweep.json``: the trials of a sweep and their figures.
         folder: Folder of the sweep.
 
     Returns:
@@ -85,7 +85,7 @@ def sentences(sweep: Mapping[str, Any]) -> list[str]:
     A sweep trains with many settings, and looks for the one that validates best.
 
     Args:
-        sweep: Content of ``sweep.json``.
+        sweep: Content of the file ``sweep.json``: the trials of a sweep and their figures.
 
     Returns:
         The sentences, in the order of the page.
@@ -126,7 +126,7 @@ def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
     """Return a line on one trial: its result, the number of ended trials, and the best so far.
 
     Args:
-        sweep: Content of ``sweep.json``.
+        sweep: Content of the file ``sweep.json``: the trials of a sweep and their figures.
         number: Number of the trial, from 0.
         trials: Number of trials that the sweep will have.
 
@@ -261,7 +261,7 @@ def trial_columns(sweep: Mapping[str, Any]) -> list[str]:
     """Return the headings of the table of trials, with a column for each varied key.
 
     Args:
-        sweep: Content of ``sweep.json``.
+        sweep: Content of the file ``sweep.json``: the trials of a sweep and their figures.
 
     Returns:
         The headings.
@@ -278,7 +278,7 @@ def trial_rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the trials for the table, the best first and those without a figure last.
 
     Args:
-        sweep: Content of ``sweep.json``.
+        sweep: Content of the file ``sweep.json``: the trials of a sweep and their figures.
 
     Returns:
         A dictionary for each trial, with the texts of its cells, its state and its run folder.

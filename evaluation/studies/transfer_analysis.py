@@ -45,7 +45,8 @@ class TransferOptions:
     """Options of an evaluation of systems on data sets that they were not trained on.
 
     Attributes:
-        policy: Threshold policy of all thresholds.
+        policy: Name of the policy (rule that chooses a threshold) for all thresholds, such as
+            ``max_f1``.
         positives: Numbers of positive patients of the other data set (local patients) on whom
             thresholds are chosen.
         replicates: Number of bootstrap resamples.
@@ -90,7 +91,7 @@ class _Refit:
 
 @dataclass(frozen=True)
 class TransferCell:
-    """Figures of one system on one data set.
+    """Figures of one system on one data set, of its own or of another hospital.
 
     The home of a system is the data set that it was trained on.
 
@@ -104,11 +105,14 @@ class TransferCell:
         n_seen: Number of images left out because the system has seen them or their patients.
         n_not_run: Number of images left out because the system gave no answer.
         auroc: AUROC with its interval; None if it is undefined.
-        frozen: Figures at the threshold from home, by metric; empty if there is no such threshold.
-        refits: Figures at thresholds chosen on local patients.
+        frozen: Figures at the threshold that was chosen on the system's own data set, by metric;
+            empty if there is no such threshold.
+        refits: Figures at thresholds that were chosen on some patients of this data set (local
+            patients).
         drop: AUROC at home minus AUROC here, with its interval; None if one of them is unknown.
         p_value: p-value of no drop, corrected by Holm's method over all drops of the table.
-        mean_probability: Mean probability by the calibration from home; None without calibration.
+        mean_probability: Mean probability by the calibration of the system's own data set; None
+            without calibration.
         note: Reason why figures are absent; empty if none are.
 
     Example:
@@ -153,10 +157,10 @@ def evaluate_cell(
     The home of a system is the data set that it was trained on.
 
     Args:
-        cell: Cell with the names of system and data set.
+        cell: Names of system and data set, without figures.
         test: Scores of the test images that the system has not seen.
         val: Scores of the validation images, on which local thresholds are chosen.
-        decision: Decision rule from home; None if there is none.
+        decision: Decision rule that was chosen on the system's own data set; None if there is none.
         options: Policy, numbers of local patients, and numbers of resamples.
 
     Returns:
@@ -255,13 +259,13 @@ def _refit(
 
 
 def add_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
-    """Add the drop from home to each cell, with a p-value that is corrected over all drops.
+    """Add to each figure on another data set how much lower the AUROC is than on the own one.
 
     The home of a system is the data set that it was trained on. A drop is the AUROC at home minus
-    the AUROC on another data set.
+    the AUROC on another data set. The p-value of a drop is corrected for the number of drops.
 
     Args:
-        cells: Cells of all systems and data sets.
+        cells: Figures of each system on each data set.
 
     Returns:
         The cells in the same order. A cell at home, or without an AUROC, has no drop.
@@ -329,7 +333,7 @@ class Transfer:
     Attributes:
         sets: Data sets in their order.
         cells: Figures of each system on each data set that has its finding.
-        policy: Threshold policy.
+        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
         notes: Sentences on what was left out, and why.
 
     Example:
@@ -357,7 +361,7 @@ class Transfer:
             data_set: Name of the data set.
 
         Returns:
-            The cell; None if the data set does not have the finding of the system.
+            Figures of the system on the data set; None if the data set does not have its finding.
         """
         for cell in self.cells:
             if cell.system == system and cell.data_set == data_set:

@@ -47,7 +47,7 @@ _COMMON = (
 
 
 def drops(transfer: Transfer) -> list[Statement]:
-    """Return a statement on each drop: first those that are shown, the largest first.
+    """Return a sentence on each drop of the AUROC on a data set that a system was not trained on.
 
     A drop is the AUROC on the data set that a system was trained on, minus the AUROC on another.
 

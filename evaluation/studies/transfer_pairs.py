@@ -18,7 +18,7 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 @dataclass(frozen=True)
 class TrainedSystem:
-    """System as its training left it.
+    """A system to evaluate on other data sets, with the facts from its training.
 
     Attributes:
         name: Name of the system.
@@ -41,14 +41,14 @@ class TrainedSystem:
 
 @dataclass(frozen=True)
 class Pair:
-    """System with a data set that it is evaluated on.
+    """A system and a data set on which it is evaluated.
 
     Attributes:
         system: Name of the system.
         data_set: Name of the data set.
         home: True if the system was trained on this data set.
         names: For each finding that the system learned, its name in the data set.
-        test_set: Test images with their truth.
+        test_set: Test images with their labels, boxes and patients.
         decision: Decision from the data set that it was trained on; None if there is none.
     """
 
@@ -176,7 +176,7 @@ def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
 
 
 def decision_from_home(path: Path, policy: str) -> Decision | None:
-    """Read the decision that a run's training ended with, or that an export contains.
+    """Read the decision rule that a system got at the end of its training.
 
     Args:
         path: Folder of the run or export.

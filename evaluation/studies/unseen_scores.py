@@ -20,7 +20,7 @@ from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 @dataclass(frozen=True)
 class UnseenScores:
-    """Scores of a system on images of known label that it has not seen.
+    """Scores of a system on images with a known label that were not in its training.
 
     Attributes:
         image_ids: Ids of the images, sorted, shape ``(N,)``.
@@ -53,7 +53,7 @@ class UnseenScores:
 
     @cached_property
     def clusters(self) -> tuple[Integers, int]:
-        """Patient of each image as an index from 0, shape ``(N,)``, and the number of patients."""
+        """Number of each image's patient, from 0, shape ``(N,)``, and the number of patients."""
         return cluster_index(self.patients)
 
 

@@ -26,15 +26,20 @@ OVERLAP = 0.5
 class BoxGroups(NamedTuple):
     """Groups of boxes by image and finding; only boxes of one group can be fused.
 
+    Attributes:
+        labels: Number of the group of each box, (N,).
+        images: Ids of the images.
+        findings: Names of the findings.
+
     Example:
         >>> table = pd.DataFrame({"image_id": ["b", "a", "b"], "finding": ["mass"] * 3})
         >>> BoxGroups.from_table(table).labels.tolist()
         [1, 0, 1]
     """
 
-    labels: Integers  # number of each box's group, (N,)
-    images: pd.Index  # ids of the images
-    findings: pd.Index  # names of the findings
+    labels: Integers
+    images: pd.Index
+    findings: pd.Index
 
     @classmethod
     def from_table(cls, boxes: pd.DataFrame) -> BoxGroups:
@@ -55,7 +60,7 @@ class BoxGroups(NamedTuple):
         """Return boxes of these groups as a table, clipped to their images.
 
         Args:
-            boxes: Boxes whose labels are the numbers of these groups, original px.
+            boxes: Boxes whose labels are the numbers of these groups, in px of the original image.
             sizes: Sizes of images: ``image_id, width, height``, px. Boxes of an image without a
                 size are not clipped at its right and lower edge.
 
@@ -101,11 +106,12 @@ def _concatenate(parts: Sequence[Boxes], like: Boxes) -> Boxes:
 def best_box_fusion(
     boxes: Boxes, *, models: Integers, weights: Sequence[float], iou_threshold: float = OVERLAP
 ) -> Boxes:
-    """Fuse the most confident box with each model's best box that overlaps it; drop the others.
+    """Join the boxes of several models: fuse the most confident box with the best overlapping ones.
 
     This is non-maximum suppression across models. The most confident box is replaced by the mean of
-    the best overlapping box of each model, weighted by score and model. The score of the fused box
-    is the weighted mean over all models; a model without an overlapping box counts as 0.
+    the best overlapping box of each model, weighted by score and model. Other overlapping boxes are
+    dropped. The score of the fused box is the weighted mean over all models; a model without an
+    overlapping box counts as 0.
 
     Weighted box fusion, in contrast, takes the mean over every box of a cluster. A model's faint
     duplicates (stored boxes are suppressed at IoU 0.6 only) then pull the score down: on RSNA, AP50

@@ -48,7 +48,9 @@ def describe_training_data(system: Predictions) -> dict[str, str] | str:
 
 
 def training_sets(system: Predictions) -> list[tuple[str, str]]:
-    """Return name and content id of each data set that a system was trained on.
+    """Return the data sets that a system was trained on, as pairs of name and content id.
+
+    A content id is a digest of the ids and pixels of a data set's images.
 
     If the predictions do not record the data sets, these are read from the run. The list is empty
     if they are unknown.
@@ -57,7 +59,7 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
         system: Predictions of the system.
 
     Returns:
-        Pairs of name and content id.
+        Pairs of name and content id; empty if unknown.
     """
     recorded = system.info.get("trained_on")
     if isinstance(recorded, list):
@@ -136,12 +138,12 @@ def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
 def notes_on_seen_images(
     name: str, system: Predictions, split: LabelledSplit, image_ids: pd.Index
 ) -> list[Note]:
-    """Refuse test images that a system was trained on; note if this cannot be excluded.
+    """Refuse a system that was trained on test images; return notes if this cannot be excluded.
 
     Args:
         name: Display name of the system.
         system: Predictions of the system.
-        split: The split whose test images are evaluated.
+        split: Data set, target, and the split whose test images are evaluated.
         image_ids: Ids of these test images.
 
     Returns:

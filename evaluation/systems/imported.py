@@ -89,8 +89,8 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
 ) -> Predictions:
     """Read the predictions of any other software, or of a reader, into memory.
 
-    A table with ``x1, y1, x2, y2`` contains boxes (original px); any other table contains scores.
-    If the source has scores, a val or test image without a score counts as failed.
+    A table with ``x1, y1, x2, y2`` contains boxes (px of the original image); any other table
+    contains scores. If the source has scores, a val or test image without a score counts as failed.
 
     The arguments are the options of `cxr import`. From Python, a source may also be a DataFrame,
     and class names and images may be sequences of names.

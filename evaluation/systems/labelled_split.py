@@ -23,15 +23,20 @@ class LabelledSplit:
 
     Figures are measured on the ``test`` images of the split. Thresholds and all other parts of a
     decision are chosen on its ``val`` images.
+
+    Attributes:
+        dataset: Images, labels, boxes and splits.
+        target: Target that is evaluated.
+        split: Name of the split.
     """
 
-    dataset: DataSet  # images, labels, boxes and splits
-    target: Target  # the target that is evaluated
-    split: str = "default"  # name of the split
+    dataset: DataSet
+    target: Target
+    split: str = "default"
 
     @property
     def ids(self) -> dict[str, Any]:
-        """Ids of the content, the labels and the split, for which a decision is valid."""
+        """Digests of images, labels and split. A stored decision is valid for these only."""
         ids = self.dataset.ids
         return {
             "content_id": ids["content_id"],
@@ -42,7 +47,7 @@ class LabelledSplit:
 
     @property
     def images(self) -> pd.DataFrame:
-        """Images table of the data set, with the images of all roles."""
+        """Table of all images of the data set, with patient, path and size."""
         return self.dataset.images
 
     @cached_property
@@ -52,17 +57,23 @@ class LabelledSplit:
 
     @cached_property
     def boxes_trusted(self) -> pd.Index:
-        """Images of the data set on which localisation may be evaluated."""
+        """Ids of the images on which every lesion has a box, or which have no lesion.
+
+        Localisation is evaluated on these images only.
+        """
         return self.dataset.boxes_trusted(self.target)
 
     @cached_property
     def true_boxes(self) -> pd.DataFrame:
-        """True boxes of the target on `boxes_trusted`, original px."""
+        """True boxes of the target on the images of `boxes_trusted`, px of the original image."""
         return self.dataset.target_boxes(self.target)
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """Ground truth as tables in memory, without the facts that a shortcut baseline needs."""
+        """Labels, roles, patients and boxes of the images as tables in memory.
+
+        The facts from which a shortcut baseline guesses labels are left out.
+        """
         states = self.dataset.findings
         is_target = states["finding"].isin(self.target.any_of)
         is_uncertain = is_target & (states["state"] == "uncertain")
@@ -84,7 +95,11 @@ class LabelledSplit:
 
     @cached_property
     def truth_with_facts(self) -> GroundTruth:
-        """Ground truth with the facts of the test images and the ids of synthetic images."""
+        """Labels, roles, patients and boxes of the images, with facts from metadata and borders.
+
+        A shortcut baseline, which never sees the lungs, guesses labels from these facts. The ids of
+        synthetic images are added, too.
+        """
         rows = self.images["image_id"].isin(self.image_ids("test"))
         decode = self.dataset.optional_table("decode")
         synthetic = self.images["image_id"][self.dataset.synthetic.to_numpy(dtype=bool)]

@@ -34,32 +34,47 @@ _SHOWN = 5
 class ColumnNames:
     """Names of the columns of a table. If a usual name is absent, a similar name is recognised.
 
+    Attributes:
+        image: Column of the image ids.
+        score: Column of the scores in [0, 1].
+        finding: Column of the findings. A table without this column has one finding for all rows.
+
     Example:
         >>> ColumnNames(image="Image Index").score
         'score'
     """
 
-    image: str = "image_id"  # image ids
-    score: str = "score"  # scores in [0, 1]
-    finding: str = "finding"  # findings; without this column all rows have the same finding
+    image: str = "image_id"
+    score: str = "score"
+    finding: str = "finding"
 
 
 @dataclass
 class RawPredictions:
-    """Rows of a source, before they are checked against a data set."""
+    """Rows of a source, before they are checked against a data set.
 
-    # `image_id, score[, finding][, x1, y1, x2, y2]`, and `place`: the row's position in the source
+    Attributes:
+        rows: Columns ``image_id, score``, possibly ``finding`` and ``x1, y1, x2, y2``, and
+            ``place``, the position of the row in the source.
+        content: Bytes of the source.
+        in_shares: True if edges of boxes are shares of the image's size, False if they are px.
+        listed: Names of the images in the source, also of those without rows.
+        advice: Advice for the message that names of images are unknown.
+        notes: Assumptions that were made, one sentence each.
+        sides: Phrase for messages if the source has x, y, width and height; empty if it has
+            corners.
+        ran: Names of the images that a COCO annotation file lists as run; None without such a file.
+        crowds: True boxes that a COCO annotation file marks as crowds, with the columns of `rows`.
+    """
+
     rows: pd.DataFrame
-    content: bytes  # bytes of the source
-    in_shares: bool = False  # True if edges are shares of the image's size, not pixels
-    listed: tuple[str, ...] = ()  # names of the images in the source, also of those without rows
-    advice: str = ""  # advice for the error that names of images are unknown
-    notes: list[str] = field(default_factory=list)  # assumptions, one sentence each
-    # phrase for errors: the source has x, y, width and height; empty if it has corners
+    content: bytes
+    in_shares: bool = False
+    listed: tuple[str, ...] = ()
+    advice: str = ""
+    notes: list[str] = field(default_factory=list)
     sides: str = ""
-    # names of the images that a COCO annotation file lists as run; None without such a file
     ran: tuple[str, ...] | None = None
-    # true boxes that a COCO annotation file marks as crowds, with the columns of `rows`
     crowds: pd.DataFrame = field(default_factory=lambda: _coco_table(Path(), []))
 
 

@@ -99,8 +99,8 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
 
     Returns:
         A table with ``image_id``, ``score`` and ``row`` (the line in the form). If the form has
-        boxes, their edges follow in original px; they are NaN in a row that is about the whole
-        image.
+        boxes, their edges follow in px of the original image; they are NaN in a row that is about
+        the whole image.
 
     Raises:
         InputError: The files do not belong together, or a cell is wrong. The message names the

@@ -34,7 +34,7 @@ _RECORDED_FACTS = (
 
 
 def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
-    """Return the facts from which the shortcut baseline guesses the label.
+    """Return facts about images from which a baseline guesses the label without seeing the lungs.
 
     Impossible ages become unknown, and burned-in text becomes true or false. The grey values along
     the border of an image are numbers, with one column for each piece of the border.
@@ -80,8 +80,9 @@ def measure_shortcuts(
     the images table and the decode table.
 
     Args:
-        images: The images table.
-        decode: The decode table.
+        images: Images table: one row for each image, with patient, path and size.
+        decode: Decode table: one row for each image, with what was done to its pixels and what was
+            measured on them.
         labels: One column for each target (1.0, 0.0, or NaN where unknown), indexed by
             ``image_id``.
         systems: Systems to compare with the facts by display name: for each training seed, the

@@ -113,10 +113,11 @@ def read_output(
 def read_system_of_split(
     predictions: Predictions, split: LabelledSplit, roles: Sequence[str] = ("val", "test")
 ) -> System:
-    """Read a system's output on the images of some roles, and which validation images it learned.
+    """Read a system's output on the images of some roles, such as validation and test.
 
     A decision is chosen on validation images only, so a caller who needs only the decision reads no
-    rows of other images.
+    rows of other images. The result also lists validation images that the system was trained on,
+    which a clean split does not have.
 
     Args:
         predictions: Predictions of the system.
@@ -124,7 +125,8 @@ def read_system_of_split(
         roles: Roles whose images are read.
 
     Returns:
-        The rows of the system on these images, with the validation images that it was fitted on.
+        The rows of the system on these images. Its `facts.fitted_on` has the validation images that
+        it was also trained on.
 
     Raises:
         InputError: A table is broken, or has rows of an image that was not predicted.
@@ -209,7 +211,7 @@ def common_images_of_predictions(
 
     Args:
         models: Predictions of each model by display name.
-        split: The split whose test images are evaluated.
+        split: Data set, target, and the split whose test images are evaluated.
         images: ``all`` refuses models that ran on different test images; ``common`` takes the
             images on which all models ran.
 
@@ -237,7 +239,7 @@ def compare_predictions(
     Args:
         systems: Predictions by display name, the reference system first; several training seeds of
             one system as a sequence.
-        split: The split whose test images are evaluated.
+        split: Data set, target, and the split whose test images are evaluated.
         images: ``all`` refuses systems that ran on different test images; ``common`` takes the
             images on which all systems ran.
         **options: Further keywords of `compare_systems`.
@@ -266,8 +268,8 @@ def with_audit(background: Background, split: LabelledSplit) -> Background:
     """Add to a comparison the errors that ``cxr check`` found in the data set or in its split.
 
     Args:
-        background: Background of the comparison.
-        split: The split whose test images are evaluated.
+        background: Further facts that the comparison reports beside the figures.
+        split: Data set, target, and the split whose test images are evaluated.
 
     Returns:
         The background with the errors; unchanged for a data set in memory.
@@ -286,11 +288,11 @@ def with_audit(background: Background, split: LabelledSplit) -> Background:
 def pilot_of_predictions(
     systems: Mapping[str, Predictions | Sequence[Predictions]], split: LabelledSplit
 ) -> dict[str, list[AurocParts]]:
-    """Return each test patient's contribution to the AUROC of each system and training seed.
+    """Return how much each test patient adds to the AUROC of each system, to plan a study.
 
     Args:
         systems: Predictions by display name; several training seeds of one system as a sequence.
-        split: The split whose test images are evaluated.
+        split: Data set, target, and the split whose test images are evaluated.
 
     Returns:
         Contributions to the AUROC for each training seed of each system.
@@ -352,7 +354,8 @@ def validation_scores(
 
     Args:
         predictions: Predictions of the system.
-        decision: Decision rule of the system, which reduces boxes to image scores.
+        decision: Decision rule of the system: how boxes become image scores, calibration and
+            thresholds.
         split: The split whose validation images are scored.
 
     Returns:

@@ -224,7 +224,7 @@ def compare(
 
 @dataclass(frozen=True)
 class ReportRequest:
-    """Options of one call of `cxr compare`, as they apply to each of its targets.
+    """The options of one call of `cxr compare`, in the form in which they apply to each target.
 
     Attributes:
         protocol: The question: target and margin and, if a protocol file fixed it, all other
@@ -258,7 +258,7 @@ class ReportRequest:
 
         Args:
             systems: Systems to compare.
-            test_set: Data set, target and split.
+            test_set: Data set, target, and split whose test images are evaluated.
             out: Report folder; None writes nothing.
 
         Returns:
@@ -318,7 +318,7 @@ class ReportRequest:
 
         Args:
             systems: Systems that are compared.
-            test_set: Test images with their truth.
+            test_set: Test images with their labels, boxes and patients.
             out: Report folder, which holds the predictions and decisions of systems that were given
                 as runs.
 

@@ -67,8 +67,7 @@ def import_predictions(
         images: Images that the software was run on; only for files of boxes. all: every image (but
             no validation image if only test images have a box; with --coco-truth only its images).
             listed: images with a box or a file. FILE: in addition the names in this file, one on
-                each
-            line.
+            each line.
         class_names: Class names of YOLO files in their order, with commas, or a data.yaml. By
             default data.yaml in the folder or in a folder above it.
         split: Split whose validation and test images are expected in the file. Other images may be

@@ -233,6 +233,9 @@ def parse_finding_names(texts: list[str]) -> dict[str, str]:
     """Read texts LEARNT=NAME into a mapping from the model's finding to the data set's finding.
 
     A text without ``=`` keeps the name that the model learned.
+
+    Args:
+        texts: Texts ``LEARNT=NAME``, as given for the option ``--finding``.
     """
     names: dict[str, str] = {}
     for text in texts:

@@ -149,7 +149,14 @@ def _address(host: str, port: int) -> str:
 
 
 def read_token(file: Path | None) -> str | None:
-    """Return the token from a file or from ``CXR_TOKEN``; None if neither is given."""
+    """Return the token that clients of the server must send, from a file or from ``CXR_TOKEN``.
+
+    Args:
+        file: File with the token; None reads the environment variable ``CXR_TOKEN``.
+
+    Returns:
+        The token; None if neither is given.
+    """
     if file is None:
         token = os.environ.get(_TOKEN_VARIABLE)
         origin = _TOKEN_VARIABLE

@@ -117,7 +117,14 @@ def _machine() -> dict[str, Any]:
 
 
 def describe_folder(folder: Path) -> dict[str, Any]:
-    """Return facts about a folder that cxr made, or about such folders inside it."""
+    """Return facts about a folder that cxr made, or about such folders inside it.
+
+    Args:
+        folder: Path of the folder.
+
+    Returns:
+        Facts by name.
+    """
     if not folder.is_dir():
         what = "a file; give its folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {what}")

@@ -44,7 +44,7 @@ _FINDING_CODES: dict[str, tuple[str, str, str]] = {
 
 
 def private_code(name: str, meaning: str) -> hd.CodedConcept:
-    """Return a concept of the private coding scheme.
+    """Return a coded concept in this program's own (private) DICOM coding scheme.
 
     A name that is longer than a DICOM code is shortened to its beginning and a digest.
 
@@ -62,7 +62,7 @@ def private_code(name: str, meaning: str) -> hd.CodedConcept:
 
 
 def finding_code(finding: str) -> hd.CodedConcept:
-    """Return the coded concept of a finding.
+    """Return the coded DICOM concept of a finding: a standard code if there is one.
 
     Args:
         finding: Name of the finding, such as ``lung_opacity``, or its display name.

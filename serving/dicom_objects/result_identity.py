@@ -32,17 +32,31 @@ LONG_TEXT = 1024  # characters
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A system as results name it. Results of different systems differ in one of these fields."""
+    """Name and settings of a system, as DICOM results state them.
+
+    Results of different systems differ in at least one of these fields.
+
+    Attributes:
+        name: Name of the system.
+        model_id: Digest of all that decides a prediction, such as the weights.
+        engine: Back end and number format, such as ``torch fp32``.
+        policy: Name of the policy that chose the threshold, such as ``max_f1``.
+        threshold: Score from which an image is positive; None if the system does not decide.
+    """
 
     name: str
-    model_id: str  # digest of all that decides a prediction
-    engine: str  # back end and precision
-    policy: str  # operating point that decides
-    threshold: float | None  # on the score; None where it does not decide
+    model_id: str
+    engine: str
+    policy: str
+    threshold: float | None
 
     @classmethod
     def from_run(cls, run: Run) -> Algorithm:
-        """Describe the system of a run or an export. The weights are read once for their digest."""
+        """Describe the system of a run or an export. The weights are read once for their digest.
+
+        Args:
+            run: Run or export with a decision, or without one.
+        """
         chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
         engine = f"{run.model.backend} {run.model.precision}"
         return cls(run.name, run.model.inference_id(), engine, run.policy, chosen)
@@ -63,12 +77,12 @@ def to_bytes(instance: Dataset) -> bytes:
 
 
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
-    """Return the series, instance and equipment of a result, as arguments of highdicom.
+    """Return the series, instance and equipment of a DICOM result, as arguments of highdicom.
 
     Args:
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
-        source: Facts about the source image.
-        algorithms: Systems that answered.
+        source: Header facts of the image that was answered, such as patient, study and UIDs.
+        algorithms: Name and settings of each system that answered.
     """
     header = source.header
     names = ", ".join(algorithm.name for algorithm in algorithms)
@@ -87,7 +101,7 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
 
 
 def stamp(instance: Dataset, made: datetime) -> None:
-    """Write the time at which an object was made into the object.
+    """Write the time at which a DICOM result was made into the result.
 
     Args:
         instance: DICOM object with a result.
@@ -108,7 +122,7 @@ def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> 
     Args:
         source_uid: SOP Instance UID of the source image.
         kind: ``sr`` or ``sc``.
-        algorithms: Systems that answered.
+        algorithms: Name and settings of each system that answered.
     """
     return derived_uid("instance", kind, str(source_uid), _as_json(algorithms))
 
@@ -118,7 +132,9 @@ def _as_json(algorithms: Sequence[Algorithm]) -> list[dict[str, Any]]:
 
 
 def derived_uid(*parts: Any) -> UID:
-    """Return a UID below 2.25 that depends only on the parts and on the version of the program.
+    """Return a DICOM UID that depends only on given parts and on the version of the program.
+
+    Equal parts give an equal UID. It begins with 2.25, the root for UIDs from numbers.
 
     Args:
         parts: Values that JSON can hold.

@@ -24,9 +24,9 @@ def dicom_results(
     """Return the answers for one image as DICOM objects.
 
     Args:
-        source: Facts about the source image.
+        source: Header facts of the image that was answered, such as patient, study and UIDs.
         answers: One answer for each system.
-        algorithms: Systems that answered, in the same order.
+        algorithms: Name and settings of each system, in the order of the answers.
         kinds: Kinds of objects to make, ``sr`` and ``sc``.
 
     Returns:

@@ -46,9 +46,9 @@ def overlay_capture(
     boxes or maps of a doubtful answer, because a reader would take them for findings.
 
     Args:
-        source: Facts about the source image.
+        source: Header facts of the image that was answered, such as patient, study and UIDs.
         answers: One answer for each system.
-        algorithms: Systems that answered, in the same order.
+        algorithms: Name and settings of each system, in the order of the answers.
         made: Time of creation; None takes the present time.
     """
     titled = [replace(answer, image=_TITLE) for answer in answers]
@@ -66,9 +66,9 @@ def secondary_capture(
     """Put an overlay into a DICOM object of the same patient and study.
 
     Args:
-        source: Facts about the source image.
+        source: Header facts of the image that was answered, such as patient, study and UIDs.
         rgb: The overlay, uint8 ``(h, w, 3)``.
-        algorithms: Systems that answered.
+        algorithms: Name and settings of each system that answered.
         made: Time of creation; None takes the present time.
 
     Raises:

@@ -100,19 +100,35 @@ def read_source(path: Path | str) -> Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """Facts about a source image that results copy, in UTF-8 and as the standard allows them."""
+    """Facts about a source image that DICOM results copy, checked against the standard.
 
-    header: Dataset  # UIDs, patient, study, size and, where all is stated, the exposure's geometry
-    instance_number: int  # of the image in its series, 1 where it has none
+    Texts are in UTF-8. Values that the standard does not allow are left out.
+
+    Attributes:
+        header: UIDs, patient, study and size. If the source states all of it, also the geometry of
+            the exposure.
+        instance_number: Number of the image in its series; 1 if the source has none.
+        frames: Number of frames.
+        orientation: Directions of the rows and columns, such as ``("L", "F")``; empty if unknown.
+        radiograph: True if the modality is plain radiography.
+        lossy: True if the image went through a lossy compression.
+        chest: True if the header says that the image shows a chest.
+    """
+
+    header: Dataset
+    instance_number: int
     frames: int
-    orientation: tuple[str, ...]  # directions of its rows and columns, empty where unknown
-    radiograph: bool  # whether its modality is plain radiography
-    lossy: bool  # whether it went through a lossy compression
-    chest: bool  # whether its header says that it shows a chest
+    orientation: tuple[str, ...]
+    radiograph: bool
+    lossy: bool
+    chest: bool
 
     @classmethod
     def from_header(cls, source: Dataset) -> Source:
-        """Check the header of a source image, and take from it the facts that results need.
+        """Take from the header of a source image the facts that results copy, after checking them.
+
+        Args:
+            source: Header of a DICOM file, from `read_source`.
 
         Raises:
             InputError: The header has no UIDs to refer to, no size, or a PatientID that cannot be
@@ -152,7 +168,11 @@ class Source:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Source:
-        """Restore the facts from the result of `to_json`."""
+        """Restore the facts from the result of `to_json`.
+
+        Args:
+            content: Result of `to_json`.
+        """
         buffer = io.BytesIO(base64.b64decode(content["header"]))
         header = read_dataset(buffer, is_implicit_VR=False, is_little_endian=True)
         directions = tuple(content["orientation"])
@@ -160,7 +180,7 @@ class Source:
 
     @property
     def frame_numbers(self) -> list[int] | None:
-        """Number of the frame that was read, if there are several; else None."""
+        """Number of the frame that was read, in a list, if there are several frames; else None."""
         several = self.frames > 1 and self.header.SOPClassUID not in _SINGLE_FRAME
         return [1] if several else None
 

@@ -66,9 +66,9 @@ def structured_report(
     decide.
 
     Args:
-        source: Facts about the source image.
+        source: Header facts of the image that was answered, such as patient, study and UIDs.
         answers: One answer for each system.
-        algorithms: Systems that answered, in the same order.
+        algorithms: Name and settings of each system, in the order of the answers.
         made: Time of creation; None takes the present time.
 
     Raises:

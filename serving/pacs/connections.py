@@ -23,7 +23,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Connections(NamedTuple):
-    """The archive and the destination.
+    """Connections to the archive with the images and to the archive that gets the results.
 
     Attributes:
         archive: Archive from which images are fetched; None if images are received.
@@ -37,7 +37,9 @@ class Connections(NamedTuple):
 def open_connections(
     settings: StationSettings, progress: Progress, open_archives: ExitStack
 ) -> Connections:
-    """Open the archive and the destination. A connection without encryption gets a warning.
+    """Open the connections to the archive with the images and to the destination of the results.
+
+    A connection without encryption gets a warning.
 
     Args:
         settings: Addresses, certificates and AE titles.
@@ -87,8 +89,9 @@ def check_connections(
     error for an archive that is searched repeatedly.
 
     Args:
-        settings: Addresses, and whether the archive is searched repeatedly.
-        connections: The archive and the destination.
+        settings: Addresses, and the seconds between two searches of the archive.
+        connections: Connections to the archive with the images and to the destination of the
+            results.
         progress: Shows warnings.
 
     Raises:

@@ -38,11 +38,18 @@ _LATER = {408, 429, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Credentials:
-    """Credentials for an archive, which are read from the environment and never shown."""
+    """Credentials for an archive, which are read from the environment and never shown.
 
-    variables: str  # what their names begin with
-    token: str | None = None  # sent as "Authorization: Bearer TOKEN"
-    user: str | None = None  # sent with the password, as HTTP Basic
+    Attributes:
+        variables: Beginning of the names of the environment variables.
+        token: Token that is sent as "Authorization: Bearer TOKEN"; None without a token.
+        user: User name that is sent with the password as HTTP Basic; None without one.
+        password: Password of the user; None without one.
+    """
+
+    variables: str
+    token: str | None = None
+    user: str | None = None
     password: str | None = None
 
     def __repr__(self) -> str:
@@ -86,7 +93,13 @@ class Credentials:
 
 @dataclass(frozen=True)
 class ArchivedImage:
-    """An image of an archive: the UIDs of its study, series and instance."""
+    """An image of an archive, named by three DICOM UIDs.
+
+    Attributes:
+        study: StudyInstanceUID.
+        series: SeriesInstanceUID.
+        uid: SOPInstanceUID of the image.
+    """
 
     study: str
     series: str
@@ -95,14 +108,19 @@ class ArchivedImage:
 
 @dataclass(frozen=True)
 class LeftOutImage:
-    """A series or an instance that gets no answer, with the reason."""
+    """A series or an instance that gets no answer, with the reason.
+
+    Attributes:
+        uid: UID of the series or instance.
+        reason: Reason why it gets no answer, in one line.
+    """
 
     uid: str
     reason: str
 
 
 class DicomWebArchive:
-    """A DICOMweb archive at a URL.
+    """An archive that is reached by DICOMweb (DICOM over HTTP) at a URL.
 
     Raises:
         InputError: The URL contains credentials, or is not that of a DICOMweb service.
@@ -198,7 +216,11 @@ class DicomWebArchive:
                 yield ArchivedImage(study, series, uid)
 
     def fetch(self, image: ArchivedImage) -> Dataset:
-        """Fetch an image as the archive stores it."""
+        """Fetch an image as the archive stores it.
+
+        Args:
+            image: Study, series and instance UID of the image.
+        """
         dataset = self._ask(
             lambda: self._client.retrieve_instance(image.study, image.series, image.uid),
             "an image",
@@ -208,7 +230,11 @@ class DicomWebArchive:
         return dataset
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Store results in the archive. A result that it already has counts as stored."""
+        """Send DICOM results to the archive. A result that it already has counts as stored.
+
+        Args:
+            results: DICOM objects.
+        """
         answer = self._ask(lambda: self._store(results), "results")
         failed = [
             int(item.get("FailureReason", 0))

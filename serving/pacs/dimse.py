@@ -47,7 +47,13 @@ _RESERVE = 1 << 17  # bytes that received images leave free, in which the journa
 
 @dataclass(frozen=True)
 class Address:
-    """Network address of a DICOM application entity: AE title, host and port."""
+    """Network address of a DICOM application entity: AE title, host and port.
+
+    Attributes:
+        title: AE title of the application entity.
+        host: Host name or IP address.
+        port: TCP port.
+    """
 
     title: str
     host: str
@@ -122,21 +128,32 @@ class _Listening(ssl.SSLContext):
 class Tls:
     """Files for TLS 1.2 or later, where both sides show a certificate and check the other's.
 
+    Attributes:
+        own: PEM file with the private key and the certificate of this program.
+        authority: PEM file with the certificates of the authorities that sign certificates of
+            peers.
+
     Source:
         DICOM PS3.15, B.9: the BCP 195 profile.
     """
 
-    own: Path  # PEM: our private key and certificate
-    authority: Path  # PEM: certificates of who signs those of peers
+    own: Path
+    authority: Path
 
     def receiving(self) -> ssl.SSLContext:
-        """Return the TLS context for `listening`. It accepts only certificates of the authority."""
+        """Return the TLS settings for receiving images (`listening`).
+
+        Only senders with a certificate of the authority are accepted.
+        """
         context = self._filled(_Listening(ssl.PROTOCOL_TLS_SERVER))
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def sending(self) -> ssl.SSLContext:
-        """Return the TLS context for `StorePeer`. The peer's certificate must name its host."""
+        """Return the TLS settings for sending results (`StorePeer`).
+
+        The certificate of the peer must name its host.
+        """
         return self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
     def _filled(self, context: ssl.SSLContext) -> ssl.SSLContext:
@@ -168,7 +185,7 @@ class StorePeer:
         self._tls = tls and (tls.sending(), address.host)
 
     def echo(self) -> None:
-        """Ask the peer once whether it answers (C-ECHO).
+        """Ask the peer once whether it answers (the DICOM request C-ECHO).
 
         Raises:
             UnreachableError: The peer does not answer.
@@ -180,7 +197,11 @@ class StorePeer:
             raise UnreachableError(f"{self.shown}: {outage.reason}") from None
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Send results to the peer. A result that it already has counts as stored."""
+        """Send DICOM results to the peer. A result that it already has counts as stored.
+
+        Args:
+            results: DICOM objects.
+        """
         self._patience.run(lambda: self._store(results), self.shown)
 
     def _store(self, results: Sequence[Dataset]) -> None:
@@ -283,7 +304,7 @@ class Inbox:
         return path
 
     def waiting(self) -> list[Path]:
-        """Return the files of the images that wait, the oldest first."""
+        """Return the files of the received images that wait for an answer, the oldest first."""
         return sorted(self.folder.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
 
 

@@ -39,7 +39,12 @@ CREATE TABLE results (result TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWI
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the disk or of a damaged journal within a ``with`` block into one line.
+    """Turn an error of the disk or of the journal's file within a ``with`` block into one line.
+
+    The journal records the state of each image, see `Journal`.
+
+    Args:
+        path: File of the journal, for the message.
 
     Raises:
         InputError: The journal is damaged.
@@ -82,7 +87,7 @@ def digest(uid: str) -> str:
 
 
 def job_id(systems: Sequence[dict[str, Any]], destination: str) -> str:
-    """Return the identity of a job, which is a set of systems and the destination of their results.
+    """Return the id of a job: the systems that answer, together with the destination of results.
 
     If the systems or the destination change, all images are answered again.
 
@@ -95,7 +100,10 @@ def job_id(systems: Sequence[dict[str, Any]], destination: str) -> str:
 
 
 class Journal:
-    """The state of each image of a job. Only one process can open a journal at a time.
+    """Record of the state of each image of an archive, so that each is answered once.
+
+    A job is a set of systems together with the destination of their results. Only one process can
+    open a journal at a time.
 
     The state of an image is first ``fetched``, then ``answered``, and finally ``sent``; or it is
     ``skipped`` or ``failed`` with a reason. Each state is on the disk when its method returns. If
@@ -115,12 +123,12 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, job: str, *, dry_run: bool = False) -> Self:
-        """Open a journal, or make a new one.
+        """Open the journal, which records which images of an archive are answered, or make one.
 
         Args:
             path: SQLite file.
-            job: Identity of the job, from `job_id`.
-            dry_run: True writes to a copy in memory.
+            job: Id of the set of systems and the destination of their results, from `job_id`.
+            dry_run: True records nothing in the file: it works on a copy in memory.
 
         Raises:
             InputError: The file is no journal, or another process uses it.
@@ -150,19 +158,31 @@ class Journal:
         self._connection.close()
 
     def state(self, image: str) -> State | None:
-        """Return the last state of an image; None if the job has not seen it."""
+        """Return the last state of an image in the journal.
+
+        Args:
+            image: Digest of the image's UID, from `digest`.
+
+        Returns:
+            ``fetched``, ``answered``, ``sent``, ``skipped`` or ``failed``; None if the journal has
+            not seen the image for these systems and this destination.
+        """
         rows = self._rows("SELECT state FROM images WHERE job = ? AND image = ?", self._job, image)
         return rows[0][0] if rows else None
 
     def is_result(self, image: str) -> bool:
-        """Return True if an image is a result that any job with this journal made."""
+        """Return True if an image is a result that this program made and sent to the archive.
+
+        Args:
+            image: Digest of the image's UID, from `digest`.
+        """
         return bool(self._rows("SELECT 1 FROM results WHERE result = ?", image))
 
     def record(self, image: str, state: State, reason: str | None = None) -> None:
         """Record the state of an image.
 
         Args:
-            image: Digest of the image.
+            image: Digest of the image's UID, from `digest`.
             state: New state.
             reason: Reason why the image was skipped or failed; None otherwise.
         """
@@ -173,7 +193,7 @@ class Journal:
         """Record that an image was answered, before its results are sent.
 
         Args:
-            image: Digest of the image.
+            image: Digest of the image's UID, from `digest`.
             results: Digests of its results.
         """
         rows = [(result, image) for result in results]
@@ -182,18 +202,18 @@ class Journal:
             self._write(image, "answered", None)
 
     def forget_failures(self) -> None:
-        """Forget the images that failed, so that they are tried again."""
+        """Forget which images failed, so that they are tried again."""
         with writing(self._path), self._connection:
             self._connection.execute(
                 "DELETE FROM images WHERE job = ? AND state = 'failed'", (self._job,)
             )
 
     def images_of_study(self, study: str, modalities: str) -> set[str]:
-        """Return the images that a study had in the last search.
+        """Return the images that the last search of the archive found in a study.
 
         Args:
-            study: Digest of the study.
-            modalities: Modalities of the search.
+            study: Digest of the study's UID, from `digest`.
+            modalities: DICOM codes of the modalities to search, such as ``CR`` and ``DX``.
 
         Returns:
             Digests of the images.
@@ -206,8 +226,8 @@ class Journal:
         """Record the images that a search found in a study.
 
         Args:
-            study: Digest of the study.
-            modalities: Modalities of the search.
+            study: Digest of the study's UID, from `digest`.
+            modalities: DICOM codes of the modalities to search, such as ``CR`` and ``DX``.
             since: First study date of the search.
             images: Digests of the images.
         """
@@ -216,10 +236,10 @@ class Journal:
             self._connection.execute("INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?)", row)
 
     def listed_studies(self, modalities: str, since: str) -> set[str]:
-        """Return the studies with images that earlier searches found.
+        """Return the studies for which earlier searches of the archive found images.
 
         Args:
-            modalities: Modalities of the search.
+            modalities: DICOM codes of the modalities to search, such as ``CR`` and ``DX``.
             since: First study date. Only searches from this date on or from a later one count.
 
         Returns:

@@ -26,7 +26,7 @@ class RefusedError(InputError):
 
 
 class OutageError(Exception):
-    """A request that failed, but may succeed later. Its reason contains no identifiers.
+    """A request to an archive that failed for now, and may succeed if it is repeated later.
 
     The archive may say how many seconds to wait. Requests about other images may fail as well.
     """
@@ -45,10 +45,16 @@ class Patience:
     """Rule for repeating a request to an archive that does not answer.
 
     The waiting time doubles from half a second to 16 seconds.
+
+    Attributes:
+        seconds: Longest time for which the archive may not answer, seconds.
+        say: Function that shows a line to the user, once in each outage.
+        sleep: Function that waits for a number of seconds.
+        clock: Function that returns the time in seconds.
     """
 
-    seconds: float  # that it may stay away
-    say: Callable[[str], object]  # shows a line, once an outage
+    seconds: float
+    say: Callable[[str], object]
     sleep: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = time.monotonic
 

@@ -34,10 +34,12 @@ def run_station(
     progress: Progress,
     emit: Callable[[str], object],
 ) -> Tally:
-    """Fetch or receive images, answer for them and send the results, until there are no more.
+    """Fetch images from an archive or receive them, answer for them, and send the results.
+
+    The function returns when there are no more images.
 
     Args:
-        settings: Source of the images and destination of the results.
+        settings: Where images come from, which are answered, and where results go.
         load: Function that loads the systems. It is called after the addresses were checked.
         progress: Shows messages to the user.
         emit: Function that prints one line for each answer.

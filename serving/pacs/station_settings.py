@@ -11,7 +11,7 @@ from cxr_compare.serving.pacs.dimse import Address, Tls
 
 @dataclass(frozen=True)
 class StationSettings:
-    """Source of the images, their selection, and destination of the results.
+    """Where images come from, which of them are answered, and where the results go.
 
     Attributes:
         url: URL of the DICOMweb service from which images are fetched; None if they are received.
@@ -19,18 +19,19 @@ class StationSettings:
         callers: AE titles that may send to `listen`; empty allows every sender.
         send_to: Destination of the results, a URL or ``AE@HOST:PORT``; None sends them to `url`.
         title: AE title under which results are sent, if there is no `listen`.
-        tls_cert: PEM file with the station's key and certificate.
-        tls_ca: PEM file of the authority that signs the certificates of DICOM peers.
+        tls_cert: PEM file with the key and certificate of this program; None for no TLS.
+        tls_ca: PEM file of the authority that signs the certificates of DICOM peers; None for no
+            TLS.
         modalities: Modalities of the images that are answered, as DICOM codes.
-        since: First study date, ``YYYYMMDD``.
+        since: First study date of the search, ``YYYYMMDD``; None for any date.
         limit: Largest number of images that one search fetches; None fetches all.
         watch: Seconds between two searches; None searches once.
         journal: SQLite file that records which images are done.
         patience: Seconds for which the archive may fail to answer.
         dry_run: True sends nothing and records nothing.
         strict: True skips an image with a warning.
-        log: Log of answers for `cxr monitor`. Images that are skipped by their header are not in
-            it.
+        log: Log of answers for `cxr monitor`; None writes none. Images that are skipped by their
+            header are not in it.
     """
 
     url: str | None

@@ -60,5 +60,9 @@ class Tally:
         return "; ".join(parts)
 
     def mentions(self, image: str) -> bool:
-        """Return True if this run of the program has answered, skipped or failed an image."""
+        """Return True if this run of the program has answered, skipped or failed an image.
+
+        Args:
+            image: Digest of the image's UID.
+        """
         return image in self.answered or image in self.skipped or image in self.failed

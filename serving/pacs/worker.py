@@ -56,11 +56,11 @@ class _ReadableImage(NamedTuple):
 
 
 class Worker:
-    """Answers DICOM files, sends the results, and records the state of each image.
+    """Answers for DICOM files, sends the results, and records the state of each image.
 
     Attributes:
-        journal: The state of each image, which outlives the program.
-        tally: Numbers of images since the program began.
+        journal: Record of the state of each image, which outlives the program.
+        tally: Images, results and studies since the program began, by their outcome.
     """
 
     def __init__(
@@ -109,6 +109,9 @@ class Worker:
         """Answer the images that have been received, the oldest first.
 
         An image that fails stays in the inbox, so that the next run of the program tries it again.
+
+        Args:
+            inbox: Folder of the received images.
         """
         inbox.arrived.clear()
 

@@ -71,7 +71,7 @@ class RequestPlaces:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Count a request during a ``with`` block; refuse it if there are too many."""
+        """Count a request during a ``with`` block; refuse it if too many are in progress."""
         if self._taken >= self._most:
             raise _too_busy(1)
         self._taken += 1
@@ -128,7 +128,7 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
     def start(self) -> None:
-        """Start the thread that predicts."""
+        """Start the thread that predicts the images of the queue."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -140,7 +140,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Number of images in the queue."""
+        """Number of images that wait in the queue."""
         return self._queue.qsize()
 
     @contextmanager
@@ -158,7 +158,7 @@ class Batcher:
         """Return the answer of each system for one image. A cancelled request leaves the queue.
 
         Args:
-            called: Name of the image.
+            called: Name of the image in the answer.
             image: The decoded image.
             of_file: Warnings about the file.
 
@@ -251,7 +251,7 @@ class _Metrics:
 
 
 class Server:
-    """State of the server: its systems, its queue, its limits and its metrics."""
+    """State of the web server: its systems, its queue of images, its limits and its metrics."""
 
     def __init__(
         self,
@@ -336,7 +336,7 @@ class Server:
     async def analyze(
         self, request_id: str, name: str, content: bytes, include: frozenset[Include]
     ) -> AnalyzeAnswer:
-        """Answer for one upload.
+        """Decode one upload, and return the answers of all systems for it.
 
         Args:
             request_id: Identifier of the request in the log.

@@ -234,7 +234,10 @@ async def pixels(request: Request) -> Response:
     responses={**ERRORS, 200: {"content": {"text/csv": {}}}},
 )
 async def report_csv(entries: _Visit) -> Response:
-    """Send answers as a CSV table with one row for each image and system. Nothing is stored."""
+    """Return answers that a client has kept as a CSV table. Nothing is stored.
+
+    The table has one row for each image and system.
+    """
     sheet = io.StringIO(newline="")
     rows = csv.DictWriter(sheet, (*ANSWER_COLUMNS, *RESULT_FORMATS))
     rows.writeheader()
@@ -275,19 +278,19 @@ async def readyz(request: Request, response: Response) -> StateAnswer:
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
-    """Send metrics for Prometheus."""
+    """Send counts of requests, answer times and other numbers in the format of Prometheus."""
     return Response(_server(request).metrics.text(), media_type=_PROMETHEUS)
 
 
 @router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
-    """Send the reading page."""
+    """Send the HTML page on which a reader uploads images and sees the answers."""
     return _file(_files(request).page, "index.html")
 
 
 @router.get("/page/{name}", include_in_schema=False)
 async def page_file(request: Request, name: str) -> Response:
-    """Send a file of the page."""
+    """Send a file of the HTML page, such as its style sheet."""
     return _file(_files(request).page, name)
 
 
@@ -383,6 +386,10 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def not_now(server: Server) -> Refused:
-    """Return the refusal of a request that comes while the server starts or stops."""
+    """Return the refusal of a request that comes while the server starts or stops.
+
+    Args:
+        server: State of the server.
+    """
     message = f"the server is {server.status}; try again"
     return Refused(503, server.status, message, {"Retry-After": "5"})

@@ -69,6 +69,9 @@ def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
     """Return the headers of a response with security headers added.
 
     A response keeps its own ``Cache-Control`` and ``Content-Security-Policy``.
+
+    Args:
+        headers: Names and values of the headers of the response.
     """
     headers = list(headers)
     present = {name.lower() for name, _ in headers} & {_CACHE, _POLICY}
@@ -94,6 +97,9 @@ class RateLimit:
         """Count a request, and return the seconds after which the client may send the next one.
 
         The value is 0 if the request is allowed.
+
+        Args:
+            address: IP address of the client.
         """
         if self._rate <= 0:
             return 0.0
@@ -141,13 +147,21 @@ class ReportCookie:
         self._value = secrets.token_urlsafe()
 
     def header(self, origin: str) -> str:
-        """Return the value of the header ``Set-Cookie`` for a page of an origin."""
+        """Return the value of the header ``Set-Cookie`` for a page of an origin.
+
+        Args:
+            origin: Scheme and host of the page, such as ``https://cxr.example``.
+        """
         cookie = f"{self._name}={self._value}; Path={REPORT_FILES}; Max-Age={_COOKIE_SECONDS}"
         secure = "; Secure" if origin.lower().startswith("https://") else ""
         return f"{cookie}; HttpOnly; SameSite=Strict{secure}"
 
     def is_in(self, cookies: Iterable[bytes]) -> bool:
-        """Return True if the ``Cookie`` headers of a request contain the cookie."""
+        """Return True if the ``Cookie`` headers of a request contain the cookie.
+
+        Args:
+            cookies: Values of the ``Cookie`` headers of the request.
+        """
         expected = f"{self._name}={self._value}".encode()
         pairs = [pair.strip() for line in cookies for pair in line.split(b";")]
         return any(hmac.compare_digest(pair, expected) for pair in pairs)
@@ -373,23 +387,43 @@ async def _drain(receive: Receive) -> None:
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP protocol of uvicorn that closes a connection whose headers arrive too slowly."""
+    """HTTP protocol of uvicorn that closes a connection whose headers arrive too slowly.
+
+    Attributes:
+        header_seconds: Longest time for the headers of a request, seconds.
+    """
 
     header_seconds = 10.0
     _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Start the timer for the headers."""
+        """Start the timer that closes a connection whose headers arrive too slowly.
+
+        Args:
+            transport: Connection with the client.
+        """
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Pass on the received bytes, and stop the timer if a request is complete."""
+        """Give received bytes to uvicorn's parser, and restart or stop the timer for the headers.
+
+        The timer closes the connection if the headers of a request take longer than
+        `header_seconds`. It stops when the headers are complete, and starts again when the response
+        is complete.
+
+        Args:
+            data: Bytes that the connection received.
+        """
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timer for the headers, because the connection has ended.
+
+        Args:
+            exc: Error that ended the connection; None if it was closed.
+        """
         self._unwatch()
         super().connection_lost(exc)
 

@@ -18,7 +18,7 @@ _File = Annotated[str, Field(max_length=1 << 29)]  # base64
 
 
 class Refused(Exception):  # noqa: N818 - an answer
-    """A request that is refused, with HTTP status, code and message."""
+    """An HTTP request that the server refuses, with status, short code and message."""
 
     def __init__(
         self,
@@ -36,7 +36,11 @@ class Refused(Exception):  # noqa: N818 - an answer
         self.headers = dict(headers or {})
 
     def body(self, request_id: str) -> dict[str, Any]:
-        """Return the JSON of an `ErrorAnswer`."""
+        """Return the JSON body of the response, in the form of an `ErrorAnswer`.
+
+        Args:
+            request_id: Id of the request, as in the log.
+        """
         error = {"code": self.code, "message": self.message}
         error |= {"kind": self.kind} if self.kind else {}
         return {"request_id": request_id, "error": error}
@@ -49,7 +53,13 @@ class _Model(BaseModel):
 
 
 class ErrorBody(_Model):
-    """Reason why a request was refused."""
+    """Reason why a request was refused.
+
+    Attributes:
+        code: Short name of the reason, such as ``unreadable``.
+        message: One line that says what to do.
+        kind: Kind of the warning if the code is ``doubtful``, else null.
+    """
 
     code: str = Field(examples=["unreadable"])
     message: str = Field(
@@ -62,21 +72,40 @@ class ErrorBody(_Model):
 
 
 class ErrorAnswer(_Model):
-    """Body of every response with a status from 400 on."""
+    """Body of every response with a status from 400 on.
+
+    Attributes:
+        request_id: Id of the request, as in the log.
+        error: Reason of the refusal.
+    """
 
     request_id: str = Field(description="As the log names it.", examples=["5f0c9d1be0a4"])
     error: ErrorBody
 
 
 class FindingScore(_Model):
-    """Score of one finding that a system learned."""
+    """Score of one finding that a system learned.
+
+    Attributes:
+        finding: Name of the finding.
+        score: Score in [0, 1]; a higher score means more suspicion.
+    """
 
     finding: str = Field(examples=["lung_opacity"])
     score: float = Field(examples=[0.81])
 
 
 class Frame(_Model):
-    """Edges in pixels of the original image. Those of a map may lie outside the image."""
+    """Edges of a rectangle in px of the original image.
+
+    The edges of an activation map may lie outside the image.
+
+    Attributes:
+        x1: Left edge, px.
+        y1: Upper edge, px.
+        x2: Right edge, px.
+        y2: Lower edge, px.
+    """
 
     x1: float = Field(examples=[312.0])
     y1: float = Field(examples=[401.5])
@@ -85,11 +114,17 @@ class Frame(_Model):
 
 
 class Box(FindingScore, Frame):
-    """Box of a positive answer."""
+    """Box of a positive answer, with its score, in px of the original image."""
 
 
 class ActivationMap(_Model):
-    """Map that shows where a classifier sees the finding."""
+    """Map that shows where a classifier sees the finding.
+
+    Attributes:
+        finding: Name of the finding.
+        values: Rows of cells from above, each cell in [0, 1] on one scale for all images.
+        frame: Outer edges of the cells.
+    """
 
     finding: str = Field(examples=["lung_opacity"])
     values: list[list[float]] = Field(
@@ -116,7 +151,26 @@ class _System(_Model):
 
 
 class SystemAnswer(_System):
-    """Answer of one system for the image."""
+    """Answer of one system for the image.
+
+    Attributes:
+        status: ``doubtful`` if a warning speaks against the answer, which then has no decision.
+        decision: Decision at the stored threshold; null if the system is undecided or the answer is
+            doubtful.
+        computed_decision: Decision that score and threshold give, also for a doubtful answer. It is
+            not meant for use.
+        triage: ``ruled_out``, ``ruled_in``, or ``referred`` to a reader; empty if the system was
+            not tuned for triage.
+        triage_rule: Scores at which triage decides, as text.
+        guarantees: Sentences on what was guaranteed for the threshold, and what was observed on
+            test images.
+        warnings: Sentences that speak against this answer.
+        probability: Calibrated score, in [0, 1]; null without calibration.
+        score: Score of the image, in [0, 1].
+        findings: Score of each finding that the system learned.
+        boxes: Predicted boxes.
+        map: Activation map of a classifier, if the request asked for maps; else null.
+    """
 
     status: Status = Field(
         description="doubtful: a warning speaks against this answer, which has no decision."
@@ -169,7 +223,17 @@ class SystemAnswer(_System):
 
 
 class ImageFacts(_Model):
-    """Facts about the image that was answered."""
+    """Facts about the image that was answered.
+
+    Attributes:
+        name: Name of the file, as the client called it.
+        width: Number of columns, px.
+        height: Number of rows, px.
+        format: File format, such as ``DICOM``.
+        bits: Number of bits of a stored value.
+        monochrome1: True if the file stores a negative, which was inverted.
+        view: View that the header states, such as ``PA``; null if unknown.
+    """
 
     name: str = Field(description="As the client called it.", examples=["chest.dcm"])
     width: int = Field(examples=[1024])
@@ -181,14 +245,34 @@ class ImageFacts(_Model):
 
 
 class DicomObjects(_Model):
-    """DICOM files for an archive, in base64."""
+    """DICOM files for an archive, in base64.
+
+    Attributes:
+        sr: Structured report (TID 1500); null if it was not requested.
+        sc: Secondary Capture image with the overlay; null if it was not requested.
+    """
 
     sr: _File | None = Field(description="Structured report, TID 1500.", examples=[None])
     sc: _File | None = Field(description="Secondary Capture with the overlay.", examples=[None])
 
 
 class AnalyzeAnswer(_Model):
-    """Answers of all systems for one image."""
+    """Answers of all systems for one image.
+
+    Attributes:
+        request_id: Id of the request, as in the log.
+        image: Facts about the image.
+        status: ``doubtful`` if the answer of any system is, else ``ok``.
+        warnings: Sentences that speak against the answers; read them first.
+        warning_kinds: Kind of each warning, for programs.
+        notes: Sentences on what was done to show the image.
+        disagreement: True if systems decide differently; null with fewer than two decisions.
+        systems: Answer of each system.
+        overlay_png: Overlay as a PNG file in base64, if it was requested; else null.
+        dicom: DICOM files, if they were requested; else null.
+        versions: Version of each program, by its name.
+        research_use: Sentence that limits the use to research.
+    """
 
     request_id: str = Field(examples=["5f0c9d1be0a4"])
     image: ImageFacts
@@ -223,7 +307,14 @@ class AnalyzeAnswer(_Model):
 
 
 class VisitEntry(AnalyzeAnswer):
-    """Answer that a client has kept, with its time. Unknown keys are ignored."""
+    """Answer that a client has kept, with its time. Unknown keys are ignored.
+
+    Attributes:
+        warnings: Sentences that speak against the answers.
+        notes: Sentences on what was done to show the image.
+        systems: Answer of each system.
+        time: Time of the answer as text; empty if unknown.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -234,7 +325,16 @@ class VisitEntry(AnalyzeAnswer):
 
 
 class Figure(_Model):
-    """One figure of a system, with its 95 % interval if it has one."""
+    """One figure of a system, with its 95 % interval if it has one.
+
+    Attributes:
+        metric: Short name of the metric, such as ``auroc``.
+        title: Name of the metric for readers.
+        estimate: Value of the figure; null if it is undefined.
+        ci_low: Lower end of the 95 % interval; null without an interval.
+        ci_high: Upper end of the interval; null without an interval.
+        policy: Policy of the threshold that the figure belongs to; empty if it needs no threshold.
+    """
 
     metric: str = Field(examples=["auroc"])
     title: str = Field(examples=["AUROC"])
@@ -245,7 +345,18 @@ class Figure(_Model):
 
 
 class ReportFigures(_Model):
-    """Figures of a system on images that it was not trained on."""
+    """Figures of a system on images that it was not trained on.
+
+    Attributes:
+        images: ``test`` for figures of a report of `cxr compare`. ``validation`` for figures on the
+            images that also chose the threshold, which are too favourable.
+        data_set: Name of the data set; null if unknown.
+        n_images: Number of images; null if unknown.
+        n_patients: Number of patients; null if unknown.
+        n_positive: Number of positive images; null if unknown.
+        figures: The figures.
+        cautions: Sentences that a reader of the figures should know.
+    """
 
     images: str = Field(
         description="test: of a report of cxr compare. validation: chosen on the same images, so "
@@ -263,7 +374,18 @@ class ReportFigures(_Model):
 
 
 class SystemFacts(_System):
-    """Facts about a system of this server."""
+    """Facts about a system of this server.
+
+    Attributes:
+        findings: Findings that the system learned.
+        precision: Number format of the computation, such as ``fp32``.
+        image_size: Side of the square image that the network reads, px.
+        trained_on: Names of the data sets of the training.
+        synthetic: True if all training images were synthetic.
+        guard: True if the system has an out-of-distribution check.
+        report: Figures of the system; null if none are known.
+        report_url: Address of the report on this server; null without a report.
+    """
 
     findings: list[str] = Field(examples=[["lung_opacity"]])
     precision: str = Field(examples=["fp32"])
@@ -287,7 +409,13 @@ class SystemFacts(_System):
 
 
 class Limits(_Model):
-    """Limits of a request."""
+    """Limits of a request.
+
+    Attributes:
+        bytes: Largest size of a request's body, bytes.
+        pixels: Largest number of pixels of an image.
+        seconds: Time limit of a request, seconds.
+    """
 
     bytes: int = Field(examples=[67108864])
     pixels: int = Field(examples=[100000000])
@@ -295,7 +423,16 @@ class Limits(_Model):
 
 
 class ModelsAnswer(_Model):
-    """The systems of this server."""
+    """The systems of this server.
+
+    Attributes:
+        systems: Facts about each system.
+        missed_together: The share of positive images that no system finds, as the only figure; null
+            if it is not known.
+        versions: Version of each program, by its name.
+        limits: Limits of a request.
+        research_use: Sentence that limits the use to research.
+    """
 
     systems: list[SystemFacts]
     missed_together: ReportFigures | None = Field(
@@ -308,20 +445,33 @@ class ModelsAnswer(_Model):
 
 
 class StateAnswer(_Model):
-    """State of the server."""
+    """State of the server.
+
+    Attributes:
+        status: ``ok`` if the server answers requests, else ``starting`` or ``stopping``.
+    """
 
     status: Literal["ok", "starting", "stopping"]
 
 
 class ExampleFacts(_Model):
-    """Name and address of an example image."""
+    """Name and address of an example image.
+
+    Attributes:
+        name: Name of the file.
+        url: Path on this server.
+    """
 
     name: str = Field(examples=["phantom-1.png"])
     url: str = Field(examples=["/examples/phantom-1.png"])
 
 
 class ExamplesAnswer(_Model):
-    """List of the example images."""
+    """List of the example images.
+
+    Attributes:
+        examples: Name and address of each example image.
+    """
 
     examples: list[ExampleFacts]
 

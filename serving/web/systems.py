@@ -50,7 +50,7 @@ _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
 class ServedSystem:
-    """A system of the server, with the facts that do not change while it is served."""
+    """A run or export on the server, with facts that do not change while the server runs."""
 
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
         self.run = run
@@ -141,7 +141,11 @@ def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
 
 @cache
 def versions_of(backends: frozenset[str]) -> dict[str, str]:
-    """Return the versions of Python, of this program and of the packages of the back ends."""
+    """Return the versions of Python, of this program and of the packages of the back ends.
+
+    Args:
+        backends: Names of the back ends, such as ``torch`` or ``onnx``.
+    """
     packages = ["cxr-compare", "numpy", *(_PACKAGES[backend] for backend in sorted(backends))]
     versions = {"python": platform.python_version()}
     return versions | {package: metadata.version(package) for package in packages}
@@ -182,7 +186,7 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
         folder: Report folder, for test images; None takes validation images.
 
     Returns:
-        The share; None if not all systems have decided the same images.
+        The share as the only figure; None if not all systems have decided the same images.
     """
     if folder is not None:
         content = read_json(folder / REPORT_MARKER, "metrics")

@@ -68,17 +68,26 @@ _GIVE = "give a DICOM, PNG, JPEG or TIFF file"
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upload that was decoded."""
+    """An upload that was decoded.
+
+    Attributes:
+        image: The decoded image.
+        format: File format, such as ``DICOM``.
+        bits: Number of bits of a stored value.
+        warnings: Warnings of `serving.guard.file_warnings` about the file.
+        source: Facts that DICOM results copy; None if the upload is no DICOM file, or if no such
+            result was requested.
+    """
 
     image: DecodedImage
     format: str
-    bits: int  # of a stored value
-    warnings: tuple[Warned, ...]  # of `serving.guard.file_warnings`
+    bits: int
+    warnings: tuple[Warned, ...]
     source: Source | None = None
 
 
 def detect_format(content: bytes) -> str:
-    """Return the type of an upload, which is detected from its content alone.
+    """Return the file type of an upload, such as ``DICOM``, detected from its bytes alone.
 
     Args:
         content: Bytes of the upload.
@@ -265,7 +274,7 @@ class Decoder:
 
     @property
     def pids(self) -> list[int]:
-        """Ids of the processes, in ascending order."""
+        """Ids of the worker processes that decode uploads, in ascending order."""
         return sorted(worker.pid for worker in self._all)
 
     @property
@@ -274,11 +283,11 @@ class Decoder:
         return self._waiting
 
     async def start(self) -> None:
-        """Start the processes."""
+        """Start the worker processes that decode uploads."""
         await asyncio.gather(*(self._add() for _ in range(self._settings.workers)))
 
     async def stop(self) -> None:
-        """End the processes."""
+        """End the worker processes that decode uploads."""
         self._stopped = True
         for task in self._tasks:
             task.cancel()
