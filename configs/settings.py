@@ -277,7 +277,9 @@ class ProbeConfig(_AnyConfig):
         return self
 
 
-Config = DetectorConfig | ClassifierConfig | ProbeConfig
+TrainedConfig = DetectorConfig | ClassifierConfig
+"""Configuration of a network that is trained by gradient steps."""
+Config = TrainedConfig | ProbeConfig
 KINDS = ("detector", "classifier")
 
 

@@ -72,7 +72,7 @@ def read_image_options(value: Any) -> ImageOptions:
         raise ValueError("give all or common once, and one folder of image files")
     if any(not path.is_dir() for path in folders):
         raise ValueError("is neither all nor common, nor a folder of image files")
-    return ImageOptions(*rules or ["all"], *folders)
+    return ImageOptions("common" if "common" in rules else "all", folders[0] if folders else None)
 
 
 Images = Annotated[

@@ -24,7 +24,7 @@ from cxr_compare.serving.export_spec import is_export
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.answer_log import AnswerLog
     from cxr_compare.data_prep.store.dataset import DataSet
-    from cxr_compare.data_prep.store.pixel_store import PixelStore
+    from cxr_compare.data_prep.store.pixel_store import PixelSource
     from cxr_compare.data_prep.store.prediction_writer import Part
     from cxr_compare.serving.backends import Model
     from cxr_compare.serving.run import Run
@@ -255,7 +255,7 @@ def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
 
 def note_parts(
     log: AnswerLog | None, model: Model, dataset: DataSet, name: str | None
-) -> Callable[[Part, PixelStore, float], object] | None:
+) -> Callable[[Part, PixelSource, float], object] | None:
     """Return a function that writes the predictions of a data set into a log of answers.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cxr_compare.configs.settings import Config
+from cxr_compare.configs.settings import TrainedConfig
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.training.hardware import Hardware, Precision, available_memory
@@ -195,8 +195,8 @@ _BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
 
 
 def choose_batch_size(
-    settings: Config, task: TrainingTask, hardware: Hardware, progress: Progress
-) -> Config:
+    settings: TrainedConfig, task: TrainingTask, hardware: Hardware, progress: Progress
+) -> TrainedConfig:
     """Return a configuration whose batch size is a number that fits in memory.
 
     If the batch size is ``auto``, the largest one is searched. Otherwise it is checked that the
@@ -235,7 +235,7 @@ def choose_batch_size(
     return settings
 
 
-def with_batch_size(settings: Config, batch_size: int | str) -> Config:
+def with_batch_size(settings: TrainedConfig, batch_size: int | str) -> TrainedConfig:
     """Return a copy of a configuration with another batch size.
 
     Args:
@@ -246,7 +246,7 @@ def with_batch_size(settings: Config, batch_size: int | str) -> Config:
     return settings.model_copy(update={"training": training})
 
 
-def too_large_error(settings: Config, fitting: int, problem: str = "") -> InputError:
+def too_large_error(settings: TrainedConfig, fitting: int, problem: str = "") -> InputError:
     """Return the error for a batch that is too large. Its message names settings that fit.
 
     Args:
@@ -268,7 +268,9 @@ def too_large_error(settings: Config, fitting: int, problem: str = "") -> InputE
     )
 
 
-def largest_batch(settings: Config, task: TrainingTask, hardware: Hardware, most: int) -> int:
+def largest_batch(
+    settings: TrainedConfig, task: TrainingTask, hardware: Hardware, most: int
+) -> int:
     """Return the largest batch size that fits in memory, with equally many images on each device.
 
     Args:

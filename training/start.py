@@ -81,7 +81,7 @@ def start_training(
     task = _build_task(request, settings, progress)
     n_parameters = count_parameters(task.model).total
     require_free_space(request.out, _BYTES_PER_PARAMETER * n_parameters)
-    if isinstance(task, TrainingTask):
+    if isinstance(task, TrainingTask) and not isinstance(settings, ProbeConfig):
         settings = choose_batch_size(settings, task, hardware, progress)
     exit_stack.enter_context(folder_lock(request.out))
     run = _open_run(request, settings, task, origin, progress)

@@ -30,14 +30,14 @@ class RenderTask:
         origin: File to decode.
         target: File to write; its suffix decides the format.
         window: Name of the DICOM window; None for the first.
-        sha256: SHA-256 digest that the file had when the data set was prepared.
+        sha256: SHA-256 digest that the file had when the data set was prepared; None if unknown.
         size: Width and height in the tables, px; None if unknown.
     """
 
     origin: Path
     target: Path
     window: str | None
-    sha256: str
+    sha256: str | None
     size: tuple[int, int] | None
 
 
