@@ -115,5 +115,5 @@ def _patients(
         stated = images[images["patient_id_source"] != "assumed_image"]
         unsure = stated.loc[stated["patient_id_source"] == "mapped_unverified", "image_id"]
         return stated.set_index("image_id")["patient_id"], frozenset(unsure), given.name
-    lookup = patient_lookup.read_patient_lookup(given)
+    lookup = patient_lookup.read_patient_lookup(given).with_nih_names(ids)
     return lookup.patients, lookup.doubtful, lookup.source

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.table_files import read_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
@@ -39,6 +40,21 @@ class PatientLookup:
     patients: pd.Series
     doubtful: frozenset[str]
     source: str
+
+    def with_nih_names(self, image_ids: pd.Series) -> PatientLookup:
+        """Add the patients that the names of NIH's images state, if the mapping is to NIH.
+
+        Args:
+            image_ids: Ids of images, some of which may be names of NIH's images.
+
+        Returns:
+            The lookup; unchanged if its patients are not those of NIH.
+        """
+        if not self.patients.str.startswith("nih:").any():
+            return self
+        named = nih_patients(image_ids).patients
+        new = named[~is_member(named.index, self.patients.index)]
+        return replace(self, patients=pd.concat([self.patients, new]))
 
 
 def nih_patients(image_ids: pd.Series) -> PatientLookup:
