@@ -130,6 +130,33 @@ def read_patient_lookup(path: Path) -> PatientLookup:
     return _read_patients(path)
 
 
+def read_nih_names(path: Path) -> dict[str, str]:
+    r"""Read the name at NIH of each image of the RSNA challenge.
+
+    Args:
+        path: ``rsna_to_nih.csv``, RSNA's own JSON mapping, or a folder that holds one of them.
+
+    Returns:
+        Names of NIH's images without their ending, by image id.
+
+    Raises:
+        InputError: There is no such file, or it is no mapping to NIH's images.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = "patientId,nih_image\nabc,00000013_005.png\n"
+        ...     _ = Path(folder, "rsna_to_nih.csv").write_text(text)
+        ...     read_nih_names(Path(folder))
+        {'abc': '00000013_005'}
+    """
+    if path.is_dir():
+        path = find_rsna_mapping([path])
+    is_json = path.suffix == ".json"
+    mapping = read_release_mapping(path) if is_json else read_mapping_file(path)
+    return dict(zip(mapping["image_id"], mapping["nih_image"].map(image_name), strict=True))
+
+
 def _with_nih_names(mapping: pd.DataFrame, path: Path) -> PatientLookup:
     patients = mapping.set_index("image_id")["patient_id"]
     of_nih = nih_patients(mapping["nih_image"].map(image_name)).patients
