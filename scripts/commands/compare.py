@@ -129,7 +129,7 @@ def compare(
         reference_by: reader evaluates the systems also by the labels of each single reader, and
             says whether the verdict stays the same.
         exposure: Images that a system or its encoder has seen before, as NAME=FILE: a list with its
-            source (docs/splits.md#exposure). The report says which share of the test images it is,
+            source (docs/splits.md). The report says which share of the test images it is,
             and gives the AUROC without them. Images whose labels were seen are refused.
         mapping: Mapping from RSNA's images to NIH's (rsna_to_nih.csv, RSNA's own JSON, or the
             folder of one), for an --exposure that lists names of NIH's images.
