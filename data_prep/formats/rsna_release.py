@@ -280,8 +280,8 @@ def _list_images(
             )
     if files.empty:
         builder.notes.append(NO_PIXELS)
-        images = labels[["image_id"]].drop_duplicates(ignore_index=True).assign(path=pd.NA)
-        images["path"] = images["path"].astype(TEXT)
+        images = labels[["image_id"]].drop_duplicates(ignore_index=True)
+        images["path"] = pd.Series(pd.NA, index=images.index, dtype=TEXT)
         images["height"] = images["width"] = pd.array([SIDE] * len(images), dtype="Int64")
         return images
     require_unique_ids(files, builder.root)

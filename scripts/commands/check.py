@@ -84,13 +84,18 @@ def check(
     """
     data = as_path(data)
     if data.is_file():
-        given = {"--split": split, "--strict": strict, "--no-pixels": no_pixels}
-        given |= {"--runs": runs, "--target": target}
+        given = {
+            "--split": split is not None,
+            "--strict": strict,
+            "--no-pixels": no_pixels,
+            "--runs": bool(runs),
+            "--target": target is not None,
+        }
         return check_split_file(
             data,
             [as_path(path) for path in train],
             mapping,
-            other_options=[option for option, value in given.items() if value],
+            other_options=[option for option, is_given in given.items() if is_given],
         )
     if train or mapping is not None:
         option = "--train" if train else "--mapping"
