@@ -22,6 +22,9 @@ from cxr_compare.evaluation.statistics.nested_auroc import part_minus_whole
 
 _ONE_CLASS = "a class is absent"
 _ALL_SEEN = "no unseen image is left"
+_FEW = 10
+"""Effective number of unseen patients of a class below which the interval is too narrow."""
+_TOO_FEW = f"fewer than {_FEW} unseen patients of a class, so the interval is too narrow"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class UnseenFigure:
         on_all: AUROC on all test images.
         on_unseen: AUROC without the seen images; None if it is undefined.
         difference: AUROC without the seen images minus that on all; None if it is undefined.
-        reason: Reason why a figure is undefined; else empty.
+        reason: Reason why a figure or its interval is undefined or unsure; else empty.
     """
 
     system: str
@@ -247,5 +250,7 @@ def unseen_figures(exposure: Exposure, scorecards: Scorecards) -> tuple[UnseenFi
             figures.append(UnseenFigure(name, on_all, None, None, reason))
             continue
         gap = part_minus_whole(part, whole)
-        figures.append(UnseenFigure(name, on_all, auroc_over_seeds(part), gap, gap.note))
+        few = gap.effective_patients is not None and gap.effective_patients < _FEW
+        reason = _TOO_FEW if few and gap.interval else gap.note
+        figures.append(UnseenFigure(name, on_all, auroc_over_seeds(part), gap, reason))
     return tuple(figures)

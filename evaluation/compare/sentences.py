@@ -436,9 +436,8 @@ Of {{ n_unknown|counted("more image") }} it is not known.
 {%- if n_seen and difference is not none %}
 Without them the AUROC of {{ system }} is {{ unseen|number }} instead of {{ on_all|number }}
 (difference {{ difference|number }}
-{%- if interval %}, 95 % interval {{ span(interval[0], interval[1]) }}
-{%- elif reason %}; {{ reason }}
-{%- endif -%}
+{%- if interval %}, 95 % interval {{ span(interval[0], interval[1]) }}{% endif -%}
+{%- if reason %}; {{ reason }}{% endif -%}
 ).
 {%- elif n_seen %}
 The AUROC of {{ system }} without them is undefined: {{ reason }}.

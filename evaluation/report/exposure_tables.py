@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.exposure import ExposureResult
+from cxr_compare.evaluation.compare.exposure import ExposureResult, UnseenFigure
 from cxr_compare.evaluation.report.table import Row, Table
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -30,7 +30,7 @@ def _table(result: ExposureResult) -> Table:
             figure.system,
             _text(figure.on_all),
             _text(figure.on_unseen) or f"undefined: {figure.reason}",
-            _text(figure.difference),
+            _with_note(_text(figure.difference), figure),
         )
         for figure in result.figures
     ]
@@ -41,6 +41,12 @@ def _table(result: ExposureResult) -> Table:
         ("System", "All images", "Without the seen ones", "Difference"),
         rows,
     )
+
+
+def _with_note(text: str, figure: UnseenFigure) -> str:
+    """Add to a difference with an interval what makes the interval unsure."""
+    unsure = figure.difference is not None and figure.difference.interval and figure.reason
+    return f"{text}; {figure.reason}" if unsure else text
 
 
 def _text(estimate: ClusteredEstimate | None) -> str:

@@ -102,6 +102,16 @@ def test_the_interval_of_the_difference_is_that_of_a_bootstrap_of_patients():
     assert gap.error == pytest.approx(np.std(drawn), rel=0.1)
 
 
+def test_few_unseen_patients_of_a_class_are_said_beside_the_interval(tmp_path, images):
+    (found,) = compared(
+        images, exposure={"A": seen_list(tmp_path / "seen.csv", IDS[:69])}
+    ).to_dict()["exposure"]
+    own = found["figures"][0]
+    assert own["difference"]["low"] is not None
+    assert own["note"] in found["text"]
+    assert own["note"]
+
+
 def test_images_whose_labels_were_seen_are_refused_also_by_their_patient(tmp_path, images):
     with pytest.raises(InputError, match="labelled"):
         compared(images, exposure=[f"A={seen_list(tmp_path / 'a.csv', IDS[:1], labels='seen')}"])
