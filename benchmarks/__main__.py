@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: speed as ratios, ours and a peer side by side in one run."""
+"""``python -m benchmarks``: speed as ratios, ours and another program side by side in one run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GROUPS = {
     "data": "benchmarks.bench_data",
     "evaluation": "benchmarks.bench_evaluation",
 }
-"""The module of each group; its ``BLOCKS`` are functions that yield rows, one after the other."""
+"""Module of each group. Its ``BLOCKS`` are functions that yield rows, one after the other."""
 
 
 def bench(
@@ -60,11 +60,11 @@ def bench(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Measure speed side by side with what others would write; record machine and versions.
+    """Measure speed side by side with other programs; record machine and versions.
 
-    A sample counts only while other programs use less than a tenth of the processors; waits ten
-    minutes for that, in all. Without --data or --source the images are synthetic. Takes about a
-    quarter of an hour.
+    A sample counts only while other programs use less than a tenth of the processors. The program
+    waits up to ten minutes for that, in all. Without --data or --source the images are synthetic.
+    It takes about a quarter of an hour.
 
     Example: python -m benchmarks data --source ~/rsna --out bench.json
     """
@@ -106,7 +106,7 @@ def bench(
 
 
 def _measured(names: list[str], setting: Setting) -> Iterator[dict[str, Any]]:
-    """Rows of all groups, one after the other."""
+    """Yield the rows of all groups, one after the other."""
     for name in names:
         for block in importlib.import_module(GROUPS[name]).BLOCKS[name]:
             yield from _block(name, block, setting)
@@ -115,7 +115,7 @@ def _measured(names: list[str], setting: Setting) -> Iterator[dict[str, Any]]:
 def _block(
     group: str, block: Callable[[Setting], Iterator[dict[str, Any]]], setting: Setting
 ) -> Iterator[dict[str, Any]]:
-    """Rows of one function; what goes wrong in it is a row, and the others go on."""
+    """Yield the rows of one function; an error in it becomes a row, and other functions go on."""
     from benchmarks.bench import Row
 
     try:

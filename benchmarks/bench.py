@@ -1,7 +1,7 @@
-"""Fair timing side by side, the rows that come of it, and the setting of one run.
+"""Fair timing side by side: candidates, samples, rows of results, and the setting of one run.
 
-Candidates take turns, each in a process of its own, in another order every round. A sample counts
-only if other programs used less than a tenth of the processors meanwhile; else it is taken again.
+Candidates take turns, each in its own process, in another order every round. A sample counts only
+if other programs used less than a tenth of the processors meanwhile; otherwise it is taken again.
 Ratios are formed within a round, so that a machine that changes its speed changes both sides.
 """
 
@@ -34,8 +34,8 @@ from cxr_compare.data_prep.synth.phantom import write_phantom
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts
 _TRIES = 4
 _CURVE_ROUNDS = 3
-_ENOUGH = {1: 60.0, 2: 50.0, 3: 25.0}  # rounds, and seconds behind which there is no further one
-_MOST_SECONDS = 20.0  # that a peer may take for a point of a curve
+_ENOUGH = {1: 60.0, 2: 50.0, 3: 25.0}  # seconds after which a number of rounds is enough
+_MOST_SECONDS = 20.0  # longest sample of a peer, after which it leaves a curve
 _WAIT_SECONDS = 1.0
 _MOST_IMAGES = 200
 _SCRATCH_BYTES = 4 << 30
@@ -54,7 +54,7 @@ class ProcessorTime:
         self.cpus = len(self._names)
 
     def busy(self) -> float | None:
-        """Processor time that all processes have used, s; None without ``/proc/stat``."""
+        """Return the processor time of all processes so far, s; None without ``/proc/stat``."""
         try:
             lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
         except OSError:
@@ -64,13 +64,13 @@ class ProcessorTime:
         return self._tick * sum(sum(map(int, [*x[1:4], *x[6:9]])) for x in ours)
 
     def own(self) -> float:
-        """Processor time of this process, its living descendants and their ended children, s."""
+        """Return the processor time of this process, its descendants and ended children, s."""
         parents: dict[int, int] = {}
         used: dict[int, int] = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it ended meanwhile
                 text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
-                # The name stands in brackets and may hold anything, brackets and spaces included.
+                # The name is in brackets and may contain any character, also brackets and spaces.
                 fields = text.rpartition(")")[2].split()
                 parents[int(entry.name)] = int(fields[1])
                 used[int(entry.name)] = sum(map(int, fields[11:15]))
@@ -82,12 +82,20 @@ class ProcessorTime:
 
 
 Timer = Callable[[float], Timed]
-"""Works for at least so many seconds."""
+"""Function that does its work for at least a number of seconds."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed run: how much, how long, the share that others used, memory, what was printed."""
+    """One timed run.
+
+    Attributes:
+        amount: Amount of work, such as a number of images.
+        seconds: Time of the work, s.
+        noise: Share of the processors that other programs used meanwhile; None if unknown.
+        peak_gib: Greatest memory of the process, GiB.
+        printed: Values that the run returned by name; None if it returned an amount.
+    """
 
     amount: float
     seconds: float
@@ -97,25 +105,25 @@ class Sample:
 
 
 Round = Mapping[str, Sample | None]
-"""A sample of each candidate; None where no try was quiet, or the candidate failed."""
+"""Sample of each candidate; None if no try was quiet, or if the candidate failed."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row to be measured: candidate ``ours`` against ``peer``; the unit says which figure.
+    """A row that is to be measured: our candidate against another one.
 
     Attributes:
-        work: What both do.
-        unit: Of the figure: an amount a second, or s or ms, a run or an amount.
+        work: Description of the work that both do.
+        unit: Unit of the figure: an amount per second, or s or ms for a run or an amount.
         ours: Name of our candidate.
-        peer: Name of the other; empty where nobody does the same.
-        part: The figure's key in what a run returns, where that is a dictionary.
-        limit: What the figure must stay below.
-        limit_gib: What our process must stay below, GiB.
-        bound: The peak that bounds it (``fp32``, ``bf16``, ``copy``), and what one unit of amount
-            takes of it: floating-point operations, or bytes.
-        size: Where rows of the same work make a curve: how many.
-        note: What the figures do not show.
+        peer: Name of the other candidate; empty if no other program does the same.
+        part: Key of the figure, if a run returns a dictionary.
+        limit: Largest allowed value of the figure.
+        limit_gib: Largest allowed memory of our process, GiB.
+        bound: Name of the peak speed that bounds the work (``fp32``, ``bf16``, ``copy``), and the
+            floating-point operations or bytes that one unit of amount takes.
+        size: Number of images, if rows of the same work form a curve.
+        note: Sentence on what the figures do not show.
     """
 
     work: str
@@ -134,7 +142,14 @@ class Row:
         return self.unit.endswith("/s")
 
     def figure(self, sample: Sample) -> float:
-        """Amount a second, of which more is better, or time a run, of which less is."""
+        """Return the figure of a sample: an amount per second, or a time.
+
+        Args:
+            sample: One timed run.
+
+        Returns:
+            The figure, in the unit of the row.
+        """
         if self.part:
             return (sample.printed or {})[self.part]
         if self._is_rate:
@@ -149,7 +164,19 @@ class Row:
         failed: Mapping[str, str] | None = None,
         peaks: Mapping[str, float] | None = None,
     ) -> dict[str, Any]:
-        """Medians and ranges as JSON; a round counts in which every candidate was quiet."""
+        """Summarise the samples of all rounds.
+
+        A round counts only if every candidate has a quiet sample.
+
+        Args:
+            rounds: Samples of each round.
+            rejected: Number of samples that did not count, by candidate.
+            failed: Error of each candidate that failed.
+            peaks: Peak speeds of the machine, by name.
+
+        Returns:
+            Medians, ranges and ratios, as plain JSON values.
+        """
         names = [self.ours, self.peer] if self.peer else [self.ours]
         found = [[samples.get(name) for name in names] for samples in rounds]
         taken = [[sample for sample in each if sample] for each in found if all(each)]
@@ -184,7 +211,7 @@ class Row:
         return {**made, **self._share(made["ours"], peaks or {}), "failed": "; ".join(wrong)}
 
     def _share(self, ours: float | None, peaks: Mapping[str, float]) -> dict[str, Any]:
-        """Our share of what the machine can do, where its peak was measured."""
+        """Return our share of the machine's peak speed, if this peak was measured."""
         kind, cost = self.bound or ("", 0.0)
         peak = peaks.get(kind)
         if ours is None or peak is None:
@@ -195,11 +222,17 @@ class Row:
 
 @dataclass
 class Meter:
-    """Takes samples; until ``patience``, s, is used up, it waits for others to be quiet.
+    """Takes samples, and waits until other programs are quiet.
 
-    A run is repeated within its sample for ``least_seconds``: clocks of processor time tick in
-    hundredths of a second. Unless ``guarded``, a noisy sample counts; unless ``apart``, candidates
-    are set up in this process. ``peaks`` is what the machine can do, a second, once measured.
+    Attributes:
+        machine: Clocks of the processors.
+        rounds: Largest number of rounds.
+        least_seconds: Shortest time of a sample, s; a run is repeated until then, because processor
+            time is counted in hundredths of a second.
+        guarded: True if noisy samples do not count.
+        patience: Time that is left for waiting, s.
+        apart: True if each candidate is set up in its own process.
+        peaks: Peak speeds of the machine per second, by name, once measured.
     """
 
     machine: ProcessorTime
@@ -211,7 +244,15 @@ class Meter:
     peaks: dict[str, float] = field(default_factory=dict)
 
     def sample(self, timer: Timer, least: float) -> Sample:
-        """Time one run, repeated for the ``least`` seconds, noisy or not."""
+        """Time one run, repeated for a number of seconds, whether other programs are quiet or not.
+
+        Args:
+            timer: Function that does the work.
+            least: Shortest time of the sample, s.
+
+        Returns:
+            The sample, with the share of the processors that other programs used.
+        """
         busy = self.machine.busy()
         own = self.machine.own()
         start = self.machine.now()
@@ -225,7 +266,14 @@ class Meter:
         return Sample(taken.amount, taken.seconds, noise, taken.peak_gib, taken.printed)
 
     def quiet_sample(self, timer: Timer) -> tuple[Sample | None, int]:
-        """The first quiet sample of four tries, or None; and how many did not count."""
+        """Take up to four samples until one is quiet.
+
+        Args:
+            timer: Function that does the work.
+
+        Returns:
+            The first quiet sample, or None; and the number of samples that did not count.
+        """
         for rejected in range(_TRIES):
             if rejected and not self._wait():
                 return None, rejected
@@ -235,7 +283,7 @@ class Meter:
         return None, _TRIES
 
     def _wait(self) -> bool:
-        """Sleep until others are quiet; False if patience ends before."""
+        """Sleep until other programs are quiet; return False if the patience ends before."""
         while self.patience > 0:
             self.patience -= _WAIT_SECONDS
             sleep = self._here(lambda: self.machine.sleep(_WAIT_SECONDS))
@@ -255,9 +303,18 @@ class Meter:
         warm: bool = True,
         most: int = 5,
     ) -> Iterator[dict[str, Any]]:
-        """Time candidates in turn, ``most`` rounds or fewer long ones; ``warm`` is a run before.
+        """Time the candidates in turn.
 
-        A candidate that fails is left out from then on, and its rows say why.
+        A candidate that fails is left out from then on, and its rows state the error.
+
+        Args:
+            candidates: Candidates by name.
+            rows: Rows to fill in.
+            warm: True to run each candidate once before it is timed.
+            most: Largest number of rounds; long rounds are fewer.
+
+        Yields:
+            Each row as plain JSON values.
         """
         rejected = dict.fromkeys(candidates, 0)
         failed: dict[str, str] = {}
@@ -283,7 +340,7 @@ class Meter:
     def _timers(
         self, candidates: Mapping[str, Candidate | Run], stack: ExitStack, failed: dict[str, str]
     ) -> dict[str, Timer]:
-        """Return a timer of each candidate; its processes are started side by side."""
+        """Return a timer for each candidate; the processes of candidates start at the same time."""
         timers: dict[str, Timer] = {}
         workers: dict[str, Worker] = {}
         for name, candidate in candidates.items():
@@ -303,7 +360,7 @@ class Meter:
 
 @contextmanager
 def _noting(name: str, timers: dict[str, Timer], failed: dict[str, str]) -> Iterator[None]:
-    """Leave a candidate out once it failed."""
+    """Leave a candidate out after it failed, and note the error."""
     try:
         yield
     except (ImportError, InputError, RuntimeError) as error:  # a WorkerError, too
@@ -312,7 +369,7 @@ def _noting(name: str, timers: dict[str, Timer], failed: dict[str, str]) -> Iter
 
 
 def _turned(names: list[str], number: int) -> list[str]:
-    """Another one first in every round."""
+    """Return the names in another order for every round."""
     turn = number % max(len(names), 1)
     return names[turn:] + names[:turn]
 
@@ -323,7 +380,19 @@ def curve(
     candidates_of: Callable[[int], Mapping[str, Candidate]],
     rows_of: Callable[[int], Sequence[Row]],
 ) -> Iterator[dict[str, Any]]:
-    """Rows of growing size; a peer takes part as long as a sample takes less than 20 s."""
+    """Measure rows of growing size.
+
+    A peer is left out of larger sizes once a sample is expected to take more than 20 s.
+
+    Args:
+        meter: Meter that takes the samples.
+        sizes: Numbers of images, rising.
+        candidates_of: Function that returns the candidates of a size.
+        rows_of: Function that returns the rows of a size.
+
+    Yields:
+        Each row as plain JSON values.
+    """
     slow: set[str] = set()
     for size in sizes:
         candidates = {n: c for n, c in candidates_of(size).items() if n not in slow}
@@ -337,7 +406,15 @@ def curve(
 
 
 def each(function: Callable[..., object], values: Sequence[Any]) -> float:
-    """Call a function with every value; says how many there were."""
+    """Call a function with every value.
+
+    Args:
+        function: Function of one value.
+        values: Values.
+
+    Returns:
+        Number of values.
+    """
     for value in values:
         function(value)
     return float(len(values))
@@ -345,7 +422,16 @@ def each(function: Callable[..., object], values: Sequence[Any]) -> float:
 
 @dataclass(frozen=True)
 class Setting:
-    """Settings of every group; ``quick`` means tiny sizes, one round, one process and no guard."""
+    """Settings of every group.
+
+    Attributes:
+        scratch: Folder for temporary files.
+        meter: Meter that takes the samples.
+        seed: Random seed.
+        quick: True for tiny sizes, one round, one process, and without waiting for a quiet machine.
+        dataset: Data set whose images are used; None without one.
+        source: Folder of images to use; None without one.
+    """
 
     scratch: Path
     meter: Meter
@@ -356,7 +442,7 @@ class Setting:
 
     @cached_property
     def images(self) -> list[Path]:
-        """Files to decode: the first 200 that can be read, DICOM where there are any."""
+        """Files to decode: the first 200 that can be read, DICOM files if there are any."""
         if self.dataset is not None:
             root = self.dataset.source_root
             named = self.dataset.images["path"].dropna()
@@ -380,7 +466,7 @@ class Setting:
 
     @cached_property
     def payload(self) -> dict[str, Any]:
-        """The setting as JSON."""
+        """Setting as plain JSON values."""
         made = provenance()
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
         made["hardware"] |= {"processor": processor_name(), "memory_gib": round(memory, 1)}
@@ -401,7 +487,7 @@ class Setting:
 
     @property
     def lines(self) -> list[str]:
-        """The setting as lines of text."""
+        """Setting as lines of text."""
         made = self.payload
         machine = "{processor}, {cpus} processors, {memory_gib:g} GiB"
         lines = [
@@ -421,7 +507,17 @@ class Setting:
 def open_setting(
     data: Path | None, source: Path | None, *, seed: int, quick: bool
 ) -> Iterator[Setting]:
-    """Set up a benchmark on a data set, a folder, or a phantom; its own folder is temporary."""
+    """Set up a benchmark on a data set, a folder of images, or synthetic images.
+
+    Args:
+        data: Folder of a data set; None without one.
+        source: Folder of images; None without one.
+        seed: Random seed.
+        quick: True for tiny sizes and one round.
+
+    Yields:
+        The setting, whose temporary folder is removed afterwards.
+    """
     dataset = None if data is None else DataSet.open(data)
     if source is not None and not source.is_dir():
         raise InputError(f"{source}: no such folder")

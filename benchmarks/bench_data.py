@@ -52,7 +52,7 @@ _LABELS = ("images", "findings", "boxes", "box_coverage")
 
 
 def epoch_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """An epoch in random order: our store against files that are decoded each time."""
+    """Yield rows of an epoch in random order: our pixel store against files decoded each time."""
     size = 32 if setting.quick else 512
     images = _as_table(setting.images, len(setting.images))
     store = build_pixel_store(setting.scratch / "set", images, Path("/"), size)
@@ -91,7 +91,7 @@ def epoch_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def _as_table(paths: list[Path], n_images: int) -> pd.DataFrame:
-    """An images table of files; they come again under other names if more are wanted."""
+    """Return an images table of files; files are repeated under other names if more are wanted."""
     files = [paths[number % len(paths)].resolve() for number in range(n_images)]
     digests = {path: file_digest(path, "sha256") for path in set(files)}
     table = pd.DataFrame({"image_id": [f"i{n:05d}" for n in range(n_images)]})
@@ -99,7 +99,7 @@ def _as_table(paths: list[Path], n_images: int) -> pd.DataFrame:
 
 
 def _listed(setting: Setting, name: str, values: Any) -> str:
-    """A file of values, a line each, for a process of its own."""
+    """Write values into a file, one in each line, for another process; return the path."""
     path = setting.scratch / f"{name}.txt"
     path.write_text("\n".join(map(str, values)), encoding="utf-8")
     return str(path)
@@ -116,17 +116,34 @@ def _epoch(read: Callable[[Any], np.ndarray], images: list[Any]) -> float:
 
 
 def store_epoch(folder: str, ids: str) -> Run:
-    """Ours: views of memory-mapped shards."""
+    """Set up an epoch from our pixel store, which returns views of memory-mapped files.
+
+    Args:
+        folder: Folder of the pixel store.
+        ids: File with the image ids, one in each line.
+
+    Returns:
+        The work.
+    """
     return partial(_epoch, PixelStore.open(Path(folder)).image, _lines(ids))
 
 
 def grey_epoch(paths: str) -> Run:
-    """Copies that have the right size already."""
+    """Set up an epoch from copies of the images that already have the right size."""
     return partial(_epoch, _read_grey, [Path(line) for line in _lines(paths)])
 
 
 def plain_epoch(paths: str, size: int, pillow: bool) -> Run:
-    """Files that are decoded and resized each time."""
+    """Set up an epoch from files that are decoded and resized each time.
+
+    Args:
+        paths: File with the paths of the images, one in each line.
+        size: Side of the resized images, px.
+        pillow: True to decode JPEG in DICOM by Pillow.
+
+    Returns:
+        The work.
+    """
     read = partial(plain_square, size=size, pillow=pillow)
     return partial(_epoch, read, [Path(line) for line in _lines(paths)])
 
@@ -139,7 +156,16 @@ def _read_grey(path: Path) -> np.ndarray:
 
 
 def plain_square(path: Path, size: int, *, pillow: bool = False) -> np.ndarray:
-    """Read an image as a plain loop would: by pydicom or Pillow, without LUT, window or check."""
+    """Read an image as a plain loop does: without lookup table, window or check.
+
+    Args:
+        path: DICOM or image file.
+        size: Side of the resized image, px.
+        pillow: True to decode JPEG in DICOM by Pillow.
+
+    Returns:
+        Pixels, shape ``(size, size)``.
+    """
     if is_dicom(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -153,7 +179,7 @@ def plain_square(path: Path, size: int, *, pillow: bool = False) -> np.ndarray:
 
 
 def augment_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Images of a store changed at random with their boxes: ours against a Compose of the same."""
+    """Yield rows of random changes of images with boxes: ours against the same in a Compose."""
     images = _as_table(setting.images, len(setting.images))
     ids = _listed(setting, "augmented", images["image_id"])
     ours = "ours"
@@ -175,7 +201,16 @@ def augment_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def augmented_epoch(folder: str, ids: str, n_boxes: int) -> Run:
-    """Ours, as `chexnet.toml` and `retinanet.toml` ask for it."""
+    """Set up an epoch with our augmentation, as `chexnet.toml` and `retinanet.toml` define it.
+
+    Args:
+        folder: Folder of the pixel store.
+        ids: File with the image ids, one in each line.
+        n_boxes: Number of boxes of each image, 0 to 2.
+
+    Returns:
+        The work.
+    """
     from cxr_compare.data_prep.augment.augment import build_augmentation
 
     augmentation = build_augmentation(
@@ -193,7 +228,16 @@ def augmented_epoch(folder: str, ids: str, n_boxes: int) -> Run:
 
 
 def composed_epoch(folder: str, ids: str, n_boxes: int) -> Run:
-    """The same changes as users of albumentations write them."""
+    """Set up an epoch with the same changes as users of albumentations write them.
+
+    Args:
+        folder: Folder of the pixel store.
+        ids: File with the image ids, one in each line.
+        n_boxes: Number of boxes of each image, 0 to 2.
+
+    Returns:
+        The work.
+    """
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations
 
@@ -234,7 +278,7 @@ def _two_boxes(size: int) -> np.ndarray:
 
 
 def prepare_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Decode, hash, measure, letterbox, store: as `cxr prepare` does with every image."""
+    """Return rows of decoding, hashing, measuring, resizing and storing, as by `cxr prepare`."""
     size = 32 if setting.quick else 512
     cores = cpu_count()
     n_images = len(setting.images) if setting.quick else max(_PREPARED, len(setting.images))
@@ -262,7 +306,17 @@ def prepare_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def prepare(paths: str, size: int, scratch: str, workers: int) -> Run:
-    """Ours, with some processes."""
+    """Set up the preparation of images by our program.
+
+    Args:
+        paths: File with the paths of the images, one in each line.
+        size: Side of the stored images, px.
+        scratch: Folder for temporary files.
+        workers: Number of processes.
+
+    Returns:
+        The work.
+    """
     images = _as_table(named := [Path(line) for line in _lines(paths)], len(named))
     folder = Path(scratch) / f"prepared-{workers}"
 
@@ -275,7 +329,17 @@ def prepare(paths: str, size: int, scratch: str, workers: int) -> Run:
 
 
 def plain_prepare(paths: str, size: int, scratch: str, pillow: bool) -> Run:
-    """A plain loop, in one process."""
+    """Set up the preparation of images by a plain loop in one process.
+
+    Args:
+        paths: File with the paths of the images, one in each line.
+        size: Side of the stored images, px.
+        scratch: Folder for temporary files.
+        pillow: True to decode JPEG in DICOM by Pillow.
+
+    Returns:
+        The work.
+    """
     named = [Path(line) for line in _lines(paths)]
     folder = Path(scratch) / f"plain-{pillow}"
 
@@ -290,7 +354,7 @@ def plain_prepare(paths: str, size: int, scratch: str, pillow: bool) -> Run:
 
 
 def table_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Tables of growing size: read with every rule, validated again, split, audited."""
+    """Return rows of tables of growing size: read with every rule, validated, split, audited."""
     ours = "ours"
     peer = "pandas and scikit-learn"
     note = (
@@ -324,7 +388,10 @@ def table_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def check_tables(folder: str) -> Run:
-    """Read a data set with all its rules, validate it again, split it, audit it: seconds each."""
+    """Set up reading a data set with all rules, validating it again, splitting it and auditing it.
+
+    The work returns the seconds of each step.
+    """
     from cxr_compare.data_prep.audit.audit import audit
     from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 
@@ -353,7 +420,7 @@ def check_tables(folder: str) -> Run:
 
 
 def pandas_tables(folder: str) -> Run:
-    """The same files by pandas alone, split by patient with scikit-learn."""
+    """Set up reading the same files by pandas alone, and splitting by patient with scikit-learn."""
     from sklearn.model_selection import GroupShuffleSplit
 
     def check() -> dict[str, float]:
@@ -374,7 +441,7 @@ def pandas_tables(folder: str) -> Run:
 
 
 def lookup_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Look ids up; open a pixel store, against reading its index and checking nothing."""
+    """Yield rows of looking up ids, and of opening a pixel store against only reading its index."""
     n_images = (_QUICK_SIZES if setting.quick else _SIZES)[-1]
     ids = pd.Series([f"{number:09d}_{number % 7:03d}" for number in range(n_images)])
     folder = setting.scratch / "store"
@@ -399,7 +466,16 @@ def lookup_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def find_ids(folder: str, seed: int, how: str) -> Run:
-    """Find half of the ids of an index among all."""
+    """Set up finding half of the ids of an index among all.
+
+    Args:
+        folder: Folder of the pixel store.
+        seed: Random seed of the half.
+        how: ``is_member`` for ours, or the name of the peer.
+
+    Returns:
+        The work.
+    """
     ids = pd.read_parquet(Path(folder) / stored.INDEX_NAME)["image_id"]
     some = ids.sample(frac=0.5, random_state=seed)
     found = partial(is_member, ids) if how == "is_member" else ids.isin
@@ -407,7 +483,16 @@ def find_ids(folder: str, seed: int, how: str) -> Run:
 
 
 def open_store(folder: str, seed: int, how: str) -> Run:
-    """Open a store, show an image of it, or read its index alone."""
+    """Set up opening a store, showing one of its images, or reading its index alone.
+
+    Args:
+        folder: Folder of the pixel store.
+        seed: Random seed of the image.
+        how: Name of the candidate, which says what is done.
+
+    Returns:
+        The work.
+    """
     if how.startswith("pandas"):
         return lambda: each(pd.read_parquet, [Path(folder) / stored.INDEX_NAME])
     if "show" not in how:
@@ -417,7 +502,7 @@ def open_store(folder: str, seed: int, how: str) -> Run:
 
 
 def _write_empty_store(folder: Path, ids: pd.Series) -> None:
-    """A store of black images; its shards are holes that take no room on the disk."""
+    """Write a pixel store of black images, whose files take no space on the disk."""
     with PixelStoreWriter(folder, _STORE_SIZE) as writer:
         black = np.zeros((_STORE_SIZE, _STORE_SIZE), np.uint8)
         writer.add(ids.iloc[0], *letterbox(black, _STORE_SIZE))

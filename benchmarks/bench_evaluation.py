@@ -85,7 +85,7 @@ class _EvaluatedModel(NamedTuple):
 
 
 def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """All of a comparison, and its image-level resampling against a loop over scikit-learn."""
+    """Yield rows of a whole comparison, and of its resampling against a loop over scikit-learn."""
     n_images = _QUICK_IMAGES if setting.quick else _IMAGES
     n_replicates = _QUICK_REPLICATES if setting.quick else _REPLICATES
     ours = "ours"
@@ -121,7 +121,7 @@ def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def precision_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """AP50 and AP of one detector: as reported, again for a resample, and by others."""
+    """Return rows of AP50 and AP of one detector: as reported, for a resample, and by others."""
     n_images = _QUICK_IMAGES if setting.quick else _IMAGES
     reported = "as reported"
     resampled = "one more resample"
@@ -139,7 +139,7 @@ def precision_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def growth_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Resampling, and average precision, of growing numbers of images."""
+    """Return rows of resampling, and of average precision, for growing numbers of images."""
     sizes = (_QUICK_IMAGES,) if setting.quick else _SIZES
     ours = "ours"
     loop = "loop over scikit-learn"
@@ -176,7 +176,16 @@ def _precision(n_images: int, seed: int, boxes: int, ours: Sequence[str]) -> dic
 
 
 def whole_comparison(n_images: int, n_replicates: int, seed: int) -> Run:
-    """Ours: every figure, interval and difference."""
+    """Set up a whole comparison by our program: every figure, interval and difference.
+
+    Args:
+        n_images: Number of images.
+        n_replicates: Number of bootstrap resamples.
+        seed: Random seed.
+
+    Returns:
+        The work.
+    """
     systems = make_systems(n_images, seed)
     return lambda: bool(len(evaluate(systems, n_replicates, seed, groups=True)))
 
@@ -184,7 +193,17 @@ def whole_comparison(n_images: int, n_replicates: int, seed: int) -> Run:
 def our_replicates(
     n_images: int, n_replicates: int, seed: int, boxes: int = BOXES_PER_IMAGE
 ) -> Run:
-    """Ours: image-level figures of every resample."""
+    """Set up the image-level figures of every resample by our program.
+
+    Args:
+        n_images: Number of images.
+        n_replicates: Number of bootstrap resamples.
+        seed: Random seed.
+        boxes: Number of boxes of an image.
+
+    Returns:
+        The work.
+    """
     systems = make_systems(n_images, seed, boxes)
     return lambda: float(len(image_figures(systems, n_replicates, seed)))
 
@@ -192,13 +211,33 @@ def our_replicates(
 def looped_replicates(
     n_images: int, n_replicates: int, seed: int, boxes: int = BOXES_PER_IMAGE
 ) -> Run:
-    """The same by scikit-learn."""
+    """Set up the same figures by a loop over scikit-learn.
+
+    Args:
+        n_images: Number of images.
+        n_replicates: Number of bootstrap resamples.
+        seed: Random seed.
+        boxes: Number of boxes of an image.
+
+    Returns:
+        The work.
+    """
     systems = make_systems(n_images, seed, boxes)
     return lambda: float(len(looped_figures(systems, n_replicates, seed)))
 
 
 def box_figures(n_images: int, seed: int, boxes: int, how: str) -> Run:
-    """AP50 and AP of the first detector, ours or by another program."""
+    """Set up AP50 and AP of the first detector, by our program or by another one.
+
+    Args:
+        n_images: Number of images.
+        seed: Random seed.
+        boxes: Number of boxes of an image.
+        how: Name of the candidate.
+
+    Returns:
+        The work.
+    """
     systems = make_systems(n_images, seed, boxes)
     found = systems.boxes["A"]
     evaluated = systems.evaluated
@@ -216,7 +255,16 @@ def box_figures(n_images: int, seed: int, boxes: int, how: str) -> Run:
 
 
 def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Systems:
-    """Draw images, lesions and predictions; the detectors find four lesions of five."""
+    """Draw images, lesions and predictions; the detectors find four of five lesions.
+
+    Args:
+        n_images: Number of images.
+        seed: Random seed.
+        n_boxes: Number of boxes of an image.
+
+    Returns:
+        Images, and the output of the systems.
+    """
     rng = np.random.default_rng(seed)
     ids = pd.Index([f"i{number:06d}" for number in range(n_images)], name="image_id")
     sick = rng.random(n_images) < _POSITIVE
@@ -269,7 +317,7 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
 
 
 def _facts(rng: np.random.Generator, evaluated: EvaluationSet) -> pd.DataFrame:
-    """Draw facts of images: of 27,000 some 90 are of patients over 79 years, and 200 under 18."""
+    """Draw facts of images; of 27,000, about 90 are of patients over 79 years, 200 under 18."""
     n = evaluated.n_patients
     of = evaluated.patients
     return pd.DataFrame(
@@ -302,7 +350,7 @@ def _found(
     blur: float,
     n_boxes: int,
 ) -> pd.DataFrame:
-    """Blurred lesions among false boxes of lower scores."""
+    """Return blurred lesions among false boxes with lower scores."""
     found = rng.random(len(lesions)) < 0.8
     n_false = len(ids) * n_boxes - int(found.sum())
     near = truth[found] + rng.normal(0, blur, (int(found.sum()), 4)).clip(-25, 25)
@@ -315,9 +363,18 @@ def _found(
 def evaluate(
     systems: Systems, n_replicates: int, seed: int, *, groups: bool = False
 ) -> pd.DataFrame:
-    """Every figure, interval and paired difference; validation images choose thresholds, cuts.
+    """Compute every figure, interval and paired difference.
 
-    With `groups` the rows of where systems fail follow.
+    Thresholds and cuts are chosen on validation images.
+
+    Args:
+        systems: Images, and the output of the systems.
+        n_replicates: Number of bootstrap resamples.
+        seed: Random seed of the resamples.
+        groups: True to add the figures of groups of patients.
+
+    Returns:
+        Table of all figures.
     """
     evaluated = systems.evaluated
     scorecards = {}
@@ -357,9 +414,17 @@ def evaluate(
 
 
 def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
-    """Our form: ``(replicates, systems x 7)``, AUROC, average precision and the rates.
+    """Compute the image-level figures of every resample by our program.
 
-    Rates are taken at thresholds for the best F1 on as many resamples of validation.
+    Rates are taken at thresholds for the best F1, chosen on as many resamples of validation.
+
+    Args:
+        systems: Images, and the output of the systems.
+        n_replicates: Number of bootstrap resamples.
+        seed: Random seed of the resamples.
+
+    Returns:
+        AUROC, average precision and rates, shape ``(replicates, systems x 7)``.
     """
     evaluated = systems.evaluated
     resamples = Resamples(evaluated.n_patients, n_replicates, seed)
@@ -383,7 +448,16 @@ def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
 
 
 def looped_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
-    """The same as one would write it: for each resample take its images, call scikit-learn."""
+    """Compute the same figures by a plain loop that calls scikit-learn for each resample.
+
+    Args:
+        systems: Images, and the output of the systems.
+        n_replicates: Number of bootstrap resamples.
+        seed: Random seed of the resamples.
+
+    Returns:
+        AUROC, average precision and rates, shape ``(replicates, systems x 7)``.
+    """
     from sklearn import metrics as peer
 
     evaluated = systems.evaluated
@@ -417,7 +491,7 @@ def looped_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
 
 
 def vectorised_figures(systems: Systems) -> dict[str, float]:
-    """AP50 and AP of the first detector in numpy, from its table of boxes."""
+    """Compute AP50 and AP of the first detector by our program, from its table of boxes."""
     evaluated = systems.evaluated
     matches = match_pairs(pair_boxes(systems.boxes["A"], evaluated.truth, evaluated.image_ids))
     once = np.ones((1, evaluated.n_patients), dtype=np.int16)
@@ -439,7 +513,17 @@ def _coco_classes(program: str) -> tuple[Any, Any]:
 def as_coco(
     boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index, program: str
 ) -> tuple[Any, Any]:
-    """Truth and predictions as pycocotools or faster-coco-eval takes them."""
+    """Convert truth and predictions to the form that pycocotools or faster-coco-eval needs.
+
+    Args:
+        boxes: Predicted boxes.
+        truth: True boxes.
+        image_ids: Ids of the images.
+        program: ``pycocotools`` or ``faster-coco-eval``.
+
+    Returns:
+        Truth and predictions.
+    """
     coco = _coco_classes(program)[0]()
     images = [{"id": number + 1} for number in range(len(image_ids))]
     coco.dataset = {"images": images, "categories": [{"id": 1}]}
@@ -459,7 +543,15 @@ def as_coco(
 
 
 def plain_figures(given: tuple[Any, Any], program: str) -> dict[str, float]:
-    """AP50 and AP by pycocotools or faster-coco-eval, used as they are meant to be."""
+    """Compute AP50 and AP by pycocotools or faster-coco-eval, as their documents describe it.
+
+    Args:
+        given: Truth and predictions from `as_coco`.
+        program: ``pycocotools`` or ``faster-coco-eval``.
+
+    Returns:
+        ``ap50`` and ``ap``.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         coco = _coco_classes(program)[1](*given, "bbox")
         coco.params.areaRng = coco.params.areaRng[:1]

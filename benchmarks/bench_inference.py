@@ -1,8 +1,8 @@
 """Inference of both networks by back end and precision, and the whole of `cxr predict`.
 
-Both sides have the same weights: random ones, with batch-norm statistics of real images and a
-class bias with which about 1,700 anchors of an image pass 0.05, as a trained detector has. Exports
-are not proved here: their figures of accuracy mean nothing.
+Both sides have the same weights. They are random, with batch-norm statistics of real images. The
+class bias lets about 1,700 anchors of an image pass a score of 0.05, as in a trained detector. The
+accuracy of exports is not checked here, since random weights give no meaningful accuracy.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _COMMAND_EXPORTS = ("openvino bf16", "openvino int8")
 
 
 def network_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Pixels in memory to tables of predictions, against torchvision's eager network."""
+    """Yield rows from pixels in memory to tables of predictions, against torchvision in eager."""
     device = choose_device()
     note = (
         "inference: ours is from store pixels to tables of boxes in the image's px, or of scores "
@@ -105,7 +105,7 @@ def network_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def _exports() -> list[tuple[str, str]]:
-    """Back ends with their precision, and the precision, that this machine has."""
+    """Return back ends with their precision, and the precision, that this machine supports."""
     known = [("onnx", "fp32"), *(("openvino", name) for name in (*precisions("cpu"), "int8"))]
     return [(f"{backend} {precision}", precision) for backend, precision in known]
 
@@ -125,7 +125,16 @@ def _calibration_images(setting: Setting, size: Size) -> str:
 
 
 def make_run(setting: Setting, kind: str, size: Size) -> Path:
-    """A run as `cxr train` leaves it, whose network has learnt nothing; made once."""
+    """Make a run as `cxr train` leaves it, with random weights; an existing one is kept.
+
+    Args:
+        setting: Setting of the benchmark.
+        kind: ``detector`` or ``classifier``.
+        size: Size of the images and of the network.
+
+    Returns:
+        Folder of the run.
+    """
     folder = setting.scratch / f"run-{kind}"
     if folder.exists():
         return folder
@@ -165,7 +174,7 @@ def _measure_batch_norm(model: Any, pixels: torch.Tensor) -> None:
 
 
 def _set_class_bias(model: LesionRetinaNet, pixels: torch.Tensor) -> None:
-    """Spread the logits, and move them until the wanted number passes."""
+    """Spread the logits, and move them until the wanted number of anchors passes the score."""
     layer = model.head.classification_head.cls_logits
     with torch.no_grad():
         logits = model.run(pixels[:4]).outputs["cls_logits"][..., 1]  # (B, A)
@@ -179,7 +188,7 @@ def _set_class_bias(model: LesionRetinaNet, pixels: torch.Tensor) -> None:
 
 
 def _export(setting: Setting, kind: str, size: Size, ours: str) -> Path:
-    """An export of the run as `cxr export` writes it, without proof; made once.
+    """Make an export as `cxr export` writes it, without a check; an existing one is kept.
 
     int8 is calibrated on images that the run has seen.
     """
@@ -212,7 +221,18 @@ def _export(setting: Setting, kind: str, size: Size, ours: str) -> Path:
 
 
 def torchvision_loop(kind: str, size: Sequence[Any], images: str, run: str, device: str) -> Run:
-    """The peer: float32 images in memory, eager mode."""
+    """Set up torchvision's network in eager mode on float32 images in memory.
+
+    Args:
+        kind: ``detector`` or ``classifier``.
+        size: Size of the images and of the network.
+        images: File of the images.
+        run: Folder of the run with the weights.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The work.
+    """
     shape = Size(*size)
     pixels = torch.from_numpy(np.load(images))
     network, floats_of = torchvision_peer(kind, shape, run, device)
@@ -230,7 +250,17 @@ def torchvision_loop(kind: str, size: Sequence[Any], images: str, run: str, devi
 def torchvision_peer(
     kind: str, size: Size, run: str, device: str
 ) -> tuple[Callable[[Any], object], Callable[[torch.Tensor], Any]]:
-    """Torchvision's network with the weights of a run, and what makes its input of store pixels."""
+    """Return torchvision's network with the weights of a run, and what makes its input.
+
+    Args:
+        kind: ``detector`` or ``classifier``.
+        size: Size of the images and of the network.
+        run: Folder of the run with the weights.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The network, and a function from pixels of the store to its input.
+    """
     trained = load_model(Path(run), BUILDERS)
     if kind == "detector":
         detector = detector_twins(size, 0, device)[1].eval()
@@ -252,7 +282,7 @@ def torchvision_peer(
 
 
 def command_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """`cxr predict` for files: decoding, network and writing, against a loop that does the same."""
+    """Yield rows of `cxr predict` for files (decode, predict, write) against a plain loop."""
     note = (
         "cxr predict: from files to a CSV of answers, the network loaded anew each time; the loop "
         "decodes with pydicom and Pillow, resizes with cv2, runs torchvision and writes CSV; it "
@@ -285,7 +315,18 @@ def command_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def torchvision_files(kind: str, size: Sequence[Any], run: str, files: str, device: str) -> Run:
-    """The peer: file after file, in batches."""
+    """Set up a plain loop that decodes files in batches, runs torchvision's network and writes CSV.
+
+    Args:
+        kind: ``detector`` or ``classifier``.
+        size: Size of the images and of the network.
+        run: Folder of the run with the weights.
+        files: File with the paths of the images, one in each line.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The work.
+    """
     shape = Size(*size)
     named = [Path(line) for line in Path(files).read_text(encoding="utf-8").split("\n")]
     table = Path(files).with_suffix(".plain.csv")

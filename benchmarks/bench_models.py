@@ -1,10 +1,10 @@
-"""The machine's peak, and the training step of both networks against torchvision's own way.
+"""The machine's peak speed, and the training step of both networks against torchvision's own step.
 
-The peers have the same weights, images, boxes and labels. The detector's does what torchvision's
-``references/detection`` does: float32 images in lists, torchvision's transform, model and losses.
-The classifier's takes float32 images that are normalised beforehand (which is not timed), binary
-cross entropy and AdamW. Ours is the step that `cxr train` runs, without Lightning's loop around
-it.
+Both sides have the same weights, images, boxes and labels. The step of torchvision's detector does
+what ``references/detection`` does: float32 images in lists, torchvision's transform, model and
+losses. The step of the classifier takes float32 images that are normalised beforehand (which is not
+timed), binary cross entropy and AdamW. Our step is the one that `cxr train` runs, without
+Lightning's loop around it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ _PRECISIONS = ("fp32", "bf16")
 
 
 class Size(NamedTuple):
-    """Side of the images, px, how many are taken at once, and the network's width."""
+    """Size of the images and of the network.
+
+    Attributes:
+        side: Side of the images, px.
+        batch: Number of images in a batch.
+        backbone: Name of the backbone.
+        fpn_channels: Channels of a detector's feature pyramid; 0 for a classifier.
+    """
 
     side: int
     batch: int
@@ -74,7 +81,7 @@ _COPIED = 1 << 28
 
 
 def sizes(setting: Setting) -> dict[str, Size]:
-    """Return the sizes that are measured of each network."""
+    """Return the sizes at which each network is measured."""
     quick = {"detector": QUICK_DETECTOR, "classifier": QUICK_CLASSIFIER}
     return quick if setting.quick else {"detector": _DETECTOR, "classifier": _CLASSIFIER}
 
@@ -102,7 +109,17 @@ def peak_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def peak(kind: str, precision: str, device: str, small: bool) -> Run:
-    """Work of one kind; returns how many thousand millions of operations, or of bytes."""
+    """Set up work of one kind that reaches the peak speed of the machine.
+
+    Args:
+        kind: ``copy of memory``, ``matrix product`` or ``3x3 convolution``.
+        precision: ``fp32`` or ``bf16``.
+        device: ``cpu`` or ``cuda``.
+        small: True for a tiny amount.
+
+    Returns:
+        The work, which returns thousand millions of operations or of bytes.
+    """
     number = torch.bfloat16 if precision == "bf16" else torch.float32
     if kind == "copy of memory":
         source = torch.ones((_COPIED >> 8 if small else _COPIED) // 4, device=device)
@@ -133,7 +150,7 @@ def peak(kind: str, precision: str, device: str, small: bool) -> Run:
 
 
 def training_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """One optimiser step of both networks against torchvision's reference."""
+    """Yield rows of one optimiser step of both networks, against torchvision's reference."""
     device = choose_device()
     note = (
         "training: ours is the step of `cxr train` without Lightning's loop, in channels_last; "
@@ -164,14 +181,26 @@ def training_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def precisions(device: str) -> tuple[str, ...]:
-    """Those that the processor has instructions for."""
+    """Return the precisions that the processor has instructions for."""
     return _PRECISIONS if device == "cuda" or has_bf16_instructions() else _PRECISIONS[:1]
 
 
 def training_step(
     kind: str, size: Sequence[Any], images: str, device: str, seed: int, precision: str
 ) -> Run:
-    """Our step in a precision, or torchvision's where none is named."""
+    """Set up our training step in a precision, or torchvision's step.
+
+    Args:
+        kind: ``detector`` or ``classifier``.
+        size: Size of the images and of the network.
+        images: File of the images.
+        device: ``cpu`` or ``cuda``.
+        seed: Random seed of weights, boxes and labels.
+        precision: ``fp32`` or ``bf16``; empty for torchvision's step.
+
+    Returns:
+        The work.
+    """
     shape = Size(*size)
     pixels = torch.from_numpy(np.load(images))
     if kind == "detector":
@@ -189,13 +218,29 @@ def training_step(
 
 
 def flops(kind: str, size: Size) -> float:
-    """Floating-point operations of one image's forward pass."""
+    """Count the floating-point operations of the forward pass of one image.
+
+    Args:
+        kind: ``detector`` or ``classifier``.
+        size: Size of the images and of the network.
+
+    Returns:
+        Number of operations.
+    """
     twins = detector_twins if kind == "detector" else classifier_twins
     return float(count_flops(twins(size, 0, "cpu")[0], size.side))
 
 
 def stacked_images(setting: Setting, size: Size) -> str:
-    """A file of images as the pixel store has them, uint8 (B, 1, S, S), repeated where few."""
+    """Write images as the pixel store has them into a file, repeated if there are few.
+
+    Args:
+        setting: Setting of the benchmark.
+        size: Side and number of the images.
+
+    Returns:
+        Path of the file, uint8 ``(B, 1, S, S)``.
+    """
     paths = setting.images[: size.batch]
     read = [letterbox(read_image(path).pixels, size.side)[0] for path in paths]
     stacked = np.stack([read[n % len(read)] for n in range(size.batch)])[:, None]
@@ -216,7 +261,7 @@ def _our_step(
     precision: str,
     how: TrainingSettings,
 ) -> Run:
-    """The step that `cxr train` runs, images in main memory to updated weights."""
+    """Return the step that `cxr train` runs, from images in main memory to updated weights."""
     optimiser = build_optimiser(model.train(), how)
 
     def step() -> float:
@@ -228,14 +273,23 @@ def _our_step(
         torch.stack([*losses.values()]).sum().backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), how.clip or float("inf"))
         optimiser.step()
-        norm.item()  # finite or not?
+        norm.item()  # waits for the norm, since `cxr train` checks that it is finite
         return float(len(batch))
 
     return step
 
 
 def detector_twins(size: Size, seed: int, device: str) -> tuple[LesionRetinaNet, RetinaNet]:
-    """Our network, and torchvision's own with the same weights and anchors."""
+    """Build our detector, and torchvision's with the same weights and anchors.
+
+    Args:
+        size: Size of the images and of the network.
+        seed: Random seed of the weights.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        Our network and torchvision's.
+    """
     torch.manual_seed(seed)
     ours: Any = build_detector(
         "retinanet",
@@ -247,7 +301,7 @@ def detector_twins(size: Size, seed: int, device: str) -> tuple[LesionRetinaNet,
         head_convs=4,
         image_size=size.side,
     )
-    # As torchvision's ``retinanet_resnet50_fpn_v2`` is put together.
+    # This is how torchvision builds ``retinanet_resnet50_fpn_v2``.
     body = {"resnet18": resnet18, "resnet50": resnet50}[size.backbone](weights=None)
     deepest = body.fc.in_features
     pyramid = BackboneWithFPN(
@@ -282,7 +336,15 @@ def detector_twins(size: Size, seed: int, device: str) -> tuple[LesionRetinaNet,
 
 
 def boxed(images: Tensor, seed: int) -> LesionBatch:
-    """Images with up to two boxes each, drawn from a seed."""
+    """Draw up to two boxes on each image.
+
+    Args:
+        images: Images, uint8 ``(B, 1, S, S)``.
+        seed: Random seed.
+
+    Returns:
+        Batch of images with boxes.
+    """
     rng = np.random.default_rng(seed)
     side = images.shape[-1]
     boxes = []
@@ -295,7 +357,15 @@ def boxed(images: Tensor, seed: int) -> LesionBatch:
 
 
 def detector_floats(images: Tensor, device: str = "cpu") -> list[Tensor]:
-    """Images as torchvision's data sets give them, float32 (3, S, S) in [0, 1], on a device."""
+    """Convert images to the form of torchvision's data sets, float32 ``(3, S, S)`` in [0, 1].
+
+    Args:
+        images: Images, uint8 ``(B, 1, S, S)``.
+        device: Device of the result.
+
+    Returns:
+        One tensor for each image.
+    """
     return [(image.repeat(3, 1, 1).float() / 255).to(device) for image in images]
 
 
@@ -329,7 +399,16 @@ def _peer_step(
 
 
 def classifier_twins(size: Size, seed: int, device: str) -> tuple[ImageClassifier, DenseNet]:
-    """Our network as `cxr train` and `cxr predict` hold it, and torchvision's of equal weights."""
+    """Build our classifier as `cxr train` uses it, and torchvision's with the same weights.
+
+    Args:
+        size: Size of the images and of the network.
+        seed: Random seed of the weights.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        Our network and torchvision's.
+    """
     torch.manual_seed(seed)
     ours = build_classifier("densenet121", image_size=size.side)
     peer = densenet121(weights=None, num_classes=1)
@@ -340,19 +419,45 @@ def classifier_twins(size: Size, seed: int, device: str) -> tuple[ImageClassifie
 
 
 def labelled(images: Tensor, seed: int) -> LabelBatch:
-    """Images with labels drawn from a seed."""
+    """Draw a label for each image.
+
+    Args:
+        images: Images, uint8 ``(B, 1, S, S)``.
+        seed: Random seed.
+
+    Returns:
+        Batch of images with labels.
+    """
     drawn = np.random.default_rng(seed).integers(2, size=(len(images), 1))
     names = [str(number) for number in range(len(images))]
     return LabelBatch(names, images, torch.from_numpy(drawn.astype(np.float32)))
 
 
 def classifier_floats(model: ImageClassifier, images: Tensor) -> Tensor:
-    """Images as a loader of torchvision's gives them: normalised float32 (B, 3, S, S)."""
+    """Convert images to the form of a loader of torchvision, normalised float32 ``(B, 3, S, S)``.
+
+    Args:
+        model: Our classifier, which normalises the images.
+        images: Images, uint8 ``(B, 1, S, S)``.
+
+    Returns:
+        The tensor.
+    """
     return model.preprocess.normalise(images).expand(-1, 3, -1, -1).contiguous()
 
 
 def classifier_step(model: ImageClassifier, batch: LabelBatch, device: str, precision: str) -> Run:
-    """Our step with AdamW."""
+    """Set up our training step of the classifier with AdamW.
+
+    Args:
+        model: Our classifier.
+        batch: Images with labels.
+        device: ``cpu`` or ``cuda``.
+        precision: ``fp32`` or ``bf16``.
+
+    Returns:
+        The work.
+    """
     how = TrainingSettings(
         epochs=1,
         batch_size=len(batch.images),
@@ -365,7 +470,17 @@ def classifier_step(model: ImageClassifier, batch: LabelBatch, device: str, prec
 
 
 def detector_step(model: LesionRetinaNet, batch: LesionBatch, device: str, precision: str) -> Run:
-    """Our step with SGD."""
+    """Set up our training step of the detector with SGD.
+
+    Args:
+        model: Our detector.
+        batch: Images with boxes.
+        device: ``cpu`` or ``cuda``.
+        precision: ``fp32`` or ``bf16``.
+
+    Returns:
+        The work.
+    """
     how = TrainingSettings(
         epochs=1,
         batch_size=len(batch.images),

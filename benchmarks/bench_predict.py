@@ -1,4 +1,4 @@
-"""Our predictions, for processes that import no torch unless torch predicts."""
+"""Predictions by our program, for processes that import torch only if torch predicts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,34 @@ from cxr_compare.scripts import console
 
 
 def torch_predictions(images: str, batch: int, run: str, precision: Any, device: str) -> Run:
-    """Predict the images with a run, by PyTorch."""
+    """Set up the prediction of images with a run, by PyTorch.
+
+    Args:
+        images: File of the images.
+        batch: Number of images in a batch.
+        run: Folder of the run.
+        precision: ``fp32`` or ``bf16``.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The work.
+    """
     from cxr_compare.serving.trained_model import TrainedModel
 
     return _predictions(TrainedModel.open(run, precision=precision, device=device), images, batch)
 
 
 def exported_predictions(images: str, batch: int, folder: str) -> Run:
-    """Predict the images with an export."""
+    """Set up the prediction of images with an export.
+
+    Args:
+        images: File of the images.
+        batch: Number of images in a batch.
+        folder: Folder of the export.
+
+    Returns:
+        The work.
+    """
     from cxr_compare.serving.exported_model import ExportedModel
 
     return _predictions(ExportedModel.open(folder), images, batch)
@@ -43,7 +63,16 @@ def _predictions(model: Any, images: str, batch: int) -> Run:
 
 
 def predict_command(run: str, files: str, options: Sequence[str]) -> Run:
-    """`cxr predict` itself, of a run or an export, in this process."""
+    """Set up the command `cxr predict` with a run or an export, in this process.
+
+    Args:
+        run: Folder of the run or export.
+        files: File with the paths of the images, one in each line.
+        options: Further words of the command line.
+
+    Returns:
+        The work.
+    """
     from cxr_compare.scripts.cli import build_app
 
     named = Path(files).read_text(encoding="utf-8").split("\n")

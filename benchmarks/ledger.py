@@ -2,10 +2,10 @@
 
     python -m benchmarks.ledger DATA PATTERN... [--draws 200] [--seed 0] [--out ledger]
 
-PATTERN names the predictions of a system by fold, as ``RetinaNet=p/retinanet-{}``, for splits
-``fold-0`` to ``fold-4`` of DATA. Writes OUT.csv and OUT.png: for each protocol the mean over folds
-and its difference from COCO's AP50 with a 95 % interval: 1.96 standard deviations
-of draws of patients, with replacement, within each fold.
+PATTERN names the predictions of a system by fold, such as ``RetinaNet=p/retinanet-{}``, for the
+splits ``fold-0`` to ``fold-4`` of DATA. The program writes OUT.csv and OUT.png: for each protocol
+the mean over folds, and its difference from COCO's AP50 with a 95 % interval. The interval is 1.96
+standard deviations of resamples, in which patients are drawn with replacement within each fold.
 """
 
 from __future__ import annotations
@@ -68,19 +68,20 @@ def main() -> None:
 
 
 def _ledger(dataset: DataSet, folds: list[Path], draws: int, seed: int) -> pd.DataFrame:
-    """A row a protocol: the figure, and its difference from the first with its interval."""
+    """Return one row for each protocol: the figure, and its difference from the first protocol."""
     figures = np.mean(
         [list(_of_fold(dataset, folder, fold, draws, seed)) for fold, folder in enumerate(folds)], 0
     )
     apart = figures - figures[:, :1]
-    # Not their quantiles: copies of an image tie, which moves all of them a little.
+    # Standard deviations are used instead of quantiles, because copies of an image have equal
+    # scores, which shifts the figures of all resamples a little.
     half = norm.ppf(0.975) * apart[1:].std(axis=0, ddof=1)
     columns = {"protocol": [*PROTOCOLS], "value": figures[0], "difference": apart[0]}
     return pd.DataFrame({**columns, "low": apart[0] - half, "high": apart[0] + half})
 
 
 def _of_fold(dataset: DataSet, folder: Path, fold: int, draws: int, seed: int) -> Iterator[Floats]:
-    """The figure by each protocol: of a fold's test images, then of patients drawn from them."""
+    """Yield the figures of all protocols on a fold's test images, then on its resamples."""
     predictions = Predictions.open(folder)
     ids = dataset.image_ids("test", f"fold-{fold}").intersection(predictions.images_run)
     patients = dataset.images.set_index("image_id").loc[ids, "patient_id"].to_numpy()
@@ -95,7 +96,16 @@ def _of_fold(dataset: DataSet, folder: Path, fold: int, draws: int, seed: int) -
 
 
 def figures_by_protocol(boxes: pd.DataFrame, truth: pd.DataFrame, images: pd.Series) -> Floats:
-    """Compute the figure of each protocol; images may be given more than once."""
+    """Compute the figure of each protocol.
+
+    Args:
+        boxes: Predicted boxes.
+        truth: True boxes.
+        images: Ids of the images, which may be repeated.
+
+    Returns:
+        Figures in the order of `PROTOCOLS`.
+    """
     copies = images.rename("image_id").rename_axis("copy").reset_index()
     copies["copy"] = copies["copy"].astype(str)
     marks, lesions = (
@@ -109,7 +119,7 @@ def figures_by_protocol(boxes: pd.DataFrame, truth: pd.DataFrame, images: pd.Ser
 
 
 def _draw(table: pd.DataFrame, path: Path) -> None:
-    """AP points that each protocol is worth, a colour a system."""
+    """Draw the difference in AP points of each protocol, with one colour for each system."""
     figure, axes = plt.subplots(figsize=(8, 5.2), layout="constrained")
     systems = table["system"].unique()
     for at, system in enumerate(systems):

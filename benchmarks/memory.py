@@ -1,8 +1,8 @@
 """``python -m benchmarks.memory``: the peak memory of each command, and its growth with the images.
 
-Each command runs in a process of its own on two synthetic sets that differ in nothing but the
-number of images, so that the difference is what an image costs. The figures hold on a busy machine,
-too; the seconds do not. A command above its bound is named, and the command then fails.
+Each command runs in its own process on two synthetic sets that differ only in the number of images,
+so that the difference is what one image costs. The memory is also valid on a busy machine; the
+seconds are not. A command above its bound is named, and the program then fails.
 """
 
 from __future__ import annotations
@@ -37,22 +37,32 @@ _EVERY = 0.05  # s between two looks at the processes
 
 @dataclass(frozen=True)
 class Bound:
-    """Memory that a command may take: MiB in any case, and KiB for each image."""
+    """Memory that a command may take.
+
+    Attributes:
+        fixed_mib: Memory that does not depend on the images, MiB.
+        image_kib: Memory of each image, KiB.
+    """
 
     fixed_mib: float
     image_kib: float
 
     def at(self, images: int) -> float:
-        """The bound at a number of images, MiB."""
+        """Return the bound at a number of images, MiB."""
         return self.fixed_mib + self.image_kib * images / 1024
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: what its commands may take together at most, and the commands."""
+    """A row of the table.
+
+    Attributes:
+        bound: Memory that the commands of the row may take.
+        commands: Words of each command, in the order in which they can run.
+    """
 
     bound: Bound
-    commands: list[list[str]]  # words of each, in the order in which they can run
+    commands: list[list[str]]
 
 
 SERVICES = {"serve", "pacs"}
@@ -61,7 +71,14 @@ SERVICES = {"serve", "pacs"}
 
 @dataclass(frozen=True)
 class Peak:
-    """Memory that one command took."""
+    """Memory that one command took.
+
+    Attributes:
+        command: Name of the row.
+        images: Number of images.
+        peak_mib: Peak memory, MiB.
+        seconds: Time of the command, s.
+    """
 
     command: str
     images: int
@@ -70,7 +87,7 @@ class Peak:
 
 
 def _tree(process: int) -> Iterable[int]:
-    """A process and all that it started, at this moment."""
+    """Yield a process and all processes below it."""
     yield process
     with suppress(OSError):
         for thread in Path(f"/proc/{process}/task").iterdir():
@@ -92,21 +109,21 @@ def together_kib(process: int) -> int:
 
 
 def _resident_kib(process: int) -> int:
-    """The first process's greatest memory so far, or what all take now."""
+    """Return the peak of the first process so far, or the present memory of all, if greater."""
     return max(_kib(process, "status", "VmHWM:"), together_kib(process))
 
 
 def peak_mib(command: list[str]) -> float:
-    """Run a command and say its greatest memory: of its first process, or of all together.
+    """Run a command, and return its peak memory.
 
     Args:
         command: Program and arguments.
 
     Returns:
-        MiB.
+        Peak of the first process or of all processes together, whichever is greater, MiB.
 
     Raises:
-        InputError: The command failed; the message ends with the last line that it said.
+        InputError: The command failed; the message ends with the last line that it printed.
     """
     with tempfile.TemporaryFile() as said:
         environment = {**os.environ, "CXR_DESPITE_AUDIT": "1"}  # of a sweep and a curve
@@ -133,7 +150,7 @@ def peak_mib(command: list[str]) -> float:
 
 
 def _write_source(folder: Path, count: int, seed: int) -> None:
-    """Noise, an image a patient, a third with a box; two systems and three readers."""
+    """Write images of noise, a third with a box, and outputs of two systems and three readers."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     ids = [f"image-{number:07d}" for number in range(count)]
@@ -295,7 +312,7 @@ def _rows(folder: Path, count: int) -> dict[str, Row]:
 
 
 def _curve(settings: list[str], at: list[str], folder: Path) -> list[str]:
-    """Two shares, a seed: four trainings, of which one at a time runs."""
+    """Return the command of a learning curve with four trainings, one after another."""
     detector = ["training.epochs=1", "training.batch_size=32", "data.image_size=96"]
     words = ["curve", "--detector", "retinanet_quickstart", "--classifier", "chexnet_quickstart"]
     words += [word for each in detector for word in ("--detector-set", each)]
@@ -313,7 +330,16 @@ BOUNDS = {name: row.bound for name, row in _rows(Path("folder"), 1000).items()}
 
 
 def measure(counts: tuple[int, int], commands: set[str], seed: int) -> list[Peak]:
-    """The peaks of every row, or of the named rows and commands, at two numbers of images."""
+    """Measure the peak memory of commands at two numbers of images.
+
+    Args:
+        counts: The two numbers of images.
+        commands: Names of rows or commands to measure; empty for all.
+        seed: Random seed of the images.
+
+    Returns:
+        Peak of each command at each number.
+    """
     peaks = []
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="cxr-memory-") as name:
@@ -331,7 +357,7 @@ def measure(counts: tuple[int, int], commands: set[str], seed: int) -> list[Peak
 
 
 def _worst(peaks: Iterable[Peak], command: str) -> dict[int, float]:
-    """A command's greatest peak at each number of images, MiB."""
+    """Return the greatest peak of a row at each number of images, MiB."""
     found: dict[int, float] = {}
     for peak in peaks:
         if peak.command == command:
@@ -340,7 +366,13 @@ def _worst(peaks: Iterable[Peak], command: str) -> dict[int, float]:
 
 
 def over_bounds(peaks: list[Peak]) -> list[str]:
-    """The commands that took more than their bound, each as a line.
+    """Return one line for each command that took more than its bound.
+
+    Args:
+        peaks: Measured peaks.
+
+    Returns:
+        The lines; empty if all commands are within their bounds.
 
     Example:
         >>> over_bounds([Peak("configs", 1000, 2000.0, 1.0)])
@@ -358,7 +390,9 @@ def over_bounds(peaks: list[Peak]) -> list[str]:
 
 
 def table_of(peaks: list[Peak]) -> str:
-    """The peaks as Markdown: a row a command, a column a number of images, then the growth.
+    """Return the peaks as a Markdown table, by command and number of images.
+
+    The last columns are the growth with each image, and the bound.
 
     Example:
         >>> print(table_of([Peak("show", 1000, 200.0, 1.0), Peak("show", 2000, 300.0, 1.0)]))
@@ -390,7 +424,7 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Measure this command only.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of images and scores.")] = 0,
 ) -> None:
-    """Measure each command's peak memory at two numbers of images; fail where it exceeds its bound.
+    """Measure each command's peak memory at two numbers of images; fail if it exceeds its bound.
 
     Example: python -m benchmarks.memory --out memory.json
     """

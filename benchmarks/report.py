@@ -34,18 +34,23 @@ _TITLES = {
 }
 _INTRO = """# How fast
 
-Each piece of work was done in turns by cxr-compare and by the fastest other program that was
-measured. The ratio is the median over the rounds, with the lowest and the highest in brackets;
-above 1 cxr-compare is faster. The loops that `prepare` and `predict` are compared with apply no
-window and check nothing. The picture, in which *ours* is cxr-compare, and
-`benchmarks/recorded.json` have all
-rows. `python -m benchmarks [GROUP] --write-docs` measures again and writes this page. Words on this
-page are explained in the [glossary](glossary.md).
+This page compares the speed of cxr-compare with that of other programs. Each piece of work was done
+in turns by cxr-compare and by the fastest other program that was measured. The last column is the
+ratio of the two speeds: above 1 cxr-compare is faster. It is the median over several rounds, and
+the brackets hold the lowest and the highest ratio.
+
+A bold line names the work, and its last cell is the unit of the figures below it. `prepare` and
+`predict` are compared with simple loops, which do less: they apply no window to the grey values and
+check nothing.
+
+The picture shows the ratios of all rows, in which *ours* is cxr-compare. All rows are also in
+`benchmarks/recorded.json`. `python -m benchmarks [GROUP] --write-docs` measures again and writes
+this page. Words on this page are explained in the [glossary](glossary.md).
 """
 
 
 def line_of(row: Mapping[str, Any]) -> str:
-    """A measured row as a sentence."""
+    """Return a measured row as a sentence."""
     ours = row["names"]["ours"]
     peer = row["names"]["peer"]
     what = f"{_work(row)}: {ours}"
@@ -63,7 +68,13 @@ def _work(row: Mapping[str, Any]) -> str:
 
 
 def as_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    r"""Measured rows as a plain table; what was not measured stays empty.
+    r"""Return measured rows as a plain table; cells that were not measured stay empty.
+
+    Args:
+        rows: Measured rows.
+
+    Returns:
+        Lines of the table.
 
     Example:
         >>> from benchmarks.bench import Row, Sample
@@ -105,7 +116,7 @@ def _share(row: Mapping[str, Any]) -> str:
 
 
 def figure(value: float | None) -> str:
-    """Three significant digits.
+    """Return a number with three significant digits; empty for None.
 
     Example:
         >>> [figure(value) for value in (31245.6, 12.34, 0.01234, None)]
@@ -124,10 +135,17 @@ def recorded() -> dict[str, Any]:
 
 
 def losses(payload: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
-    """Rows that failed, broke their limit, or got slower than recorded by more than the noise.
+    """Return the rows that failed, exceeded their limit, or got slower than recorded.
 
-    Slower: every round's ratio lies below every recorded one, and their median a tenth below.
-    Ratios of another machine are not compared.
+    A row got slower if every ratio lies below every recorded ratio, and the median is lower by a
+    tenth or more. Ratios of another machine are not compared.
+
+    Args:
+        payload: Rows of this run.
+        before: Recorded rows.
+
+    Returns:
+        One line for each such row.
     """
     found = []
     same = _machine(payload) == _machine(before)
@@ -159,12 +177,19 @@ def _machine(payload: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def record(payload: Mapping[str, Any]) -> Path:
-    """Keep a run in the repository, and write the page and its pictures.
+    """Store a run in the repository, and write the page and its pictures.
 
-    Rows of groups that were not measured this time stay, where they are of the same machine.
+    Recorded rows of groups that were not measured this time stay, if they are of the same machine.
+
+    Args:
+        payload: Rows of this run.
+
+    Returns:
+        Path of the page.
 
     Raises:
-        InputError: It was quick, or only a part was measured and the rest is of another machine.
+        InputError: The run was quick, or only a part was measured and the rest is of another
+            machine.
     """
     if payload["quick"]:
         raise InputError("benchmarks: --quick says nothing of speed; leave out --write-docs")
@@ -184,7 +209,7 @@ def record(payload: Mapping[str, Any]) -> Path:
 
 
 def page(payload: Mapping[str, Any]) -> str:
-    """The page that a recorded run gives, Markdown."""
+    """Return the page of a recorded run, as Markdown."""
     rows = payload["rows"]
     if not rows:
         return f"{_INTRO}\nNothing is recorded yet.\n"
@@ -200,7 +225,7 @@ def page(payload: Mapping[str, Any]) -> str:
 
 
 def _section(group: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A group's table: a candidate's row against its fastest peer; curves have a picture."""
+    """Return the table of a group: each of our candidates against its fastest peer."""
     least: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in rows:
         if row["size"] is None:
@@ -254,7 +279,7 @@ def _cells(texts: Iterable[str]) -> str:
 
 
 def _curves(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows of growing size, by their work."""
+    """Return the rows of growing size, by their work."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["size"] is not None and row["ours"] is not None:
@@ -263,7 +288,7 @@ def _curves(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, An
 
 
 def _lines_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """Points of each candidate of a curve: how many, how long; ours first."""
+    """Return the points (number of images, time) of each candidate of a curve, ours first."""
     found: dict[str, dict[int, float]] = {}
     for side in ("ours", "peer"):
         for row in rows:
@@ -273,7 +298,13 @@ def _lines_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, fl
 
 
 def slope(points: Sequence[tuple[int, float]]) -> float | None:
-    """Least-squares slope of log time on log number, from 10,000 on; 1 is linear.
+    """Fit the slope of log time on log number, from 10,000 on; a slope of 1 is linear growth.
+
+    Args:
+        points: Number and time of each point.
+
+    Returns:
+        The slope; None with fewer than two points.
 
     Example:
         >>> slope([(1_000, 5.0), (10_000, 2.0), (100_000, 20.0)])
@@ -287,7 +318,12 @@ def slope(points: Sequence[tuple[int, float]]) -> float | None:
 
 
 def draw(payload: Mapping[str, Any], folder: Path) -> None:
-    """Write both pictures: ratios with their spread, and growth, where there is any."""
+    """Write both pictures: ratios with their ranges, and growth if there is any.
+
+    Args:
+        payload: Rows of a run.
+        folder: Folder of the pictures.
+    """
     rows = payload["rows"]
     ratios = [row for row in rows if row["ratio"] is not None and row["size"] is None]
     if ratios:

@@ -1,9 +1,9 @@
-"""``python -m benchmarks.scale``: what Ray takes beside the local pool, and the driver's memory.
+"""``python -m benchmarks.scale``: the time of Ray against the local pool, and the driver's memory.
 
-A row is the path of a PNG that a worker reads, shrinks and answers with, as in `cxr prepare`; a
-small one costs a fortieth of a radiograph, so that what an engine itself takes shows. Both engines
-work on the same rows with as many workers, in turn, each round in the other order; a Ray is started
-before and not counted.
+A row is the path of a PNG that a worker reads, shrinks and returns, as in `cxr prepare`. A small
+PNG costs a fortieth of a radiograph, so that the cost of the engine itself is visible. Both engines
+work on the same rows with the same number of workers, in turn, each round in the other order. Ray
+is started before, and its start is not counted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ app.command()(stages)
 
 
 def _png(side: int) -> bytes:
-    """A smooth image with noise."""
+    """Return a smooth image with noise as PNG."""
     rng = np.random.default_rng(0)
     grey = cv2.GaussianBlur(rng.normal(128, 60, (side, side)), (0, 0), 9) * 2
     found, content = cv2.imencode(".png", (grey + rng.normal(0, 4, grey.shape)).astype(np.uint8))
@@ -44,7 +44,7 @@ def _png(side: int) -> bytes:
 
 
 def shrink(path: Path) -> np.ndarray:
-    """Read an image and make it small: the work on a row."""
+    """Read an image and shrink it; this is the work on a row."""
     grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if grey is None:
         raise ValueError(f"{path}: cannot be decoded")
@@ -98,7 +98,7 @@ def engines(
 
 
 def _driver(name: EngineName, rows: int) -> float:
-    """The greatest resident memory of a driver, MiB."""
+    """Return the peak memory of a driver, MiB."""
     with open_engine(name, workers=cpu_count()) as engine:
         total = sum(1 for _ in engine.map_rows(partial(max, 0), range(rows), on_crash=_none))
     if total != rows:
@@ -111,7 +111,7 @@ def memory(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     rows: Annotated[list[int] | None, typer.Option(help="Numbers of rows.")] = None,
 ) -> None:
-    """The driver's peak memory by the number of rows, with each engine.
+    """Measure the driver's peak memory by the number of rows, with each engine.
 
     Example: python -m benchmarks.scale memory --out memory.json
     """

@@ -1,17 +1,17 @@
-"""``cxr prepare`` and ``cxr predict`` from a thousand to a million images, with both engines.
+"""Time and memory of ``cxr prepare`` and ``cxr predict`` for a thousand to a million images.
 
-Pictures cost too much here, so workers make up what they would answer, and the commands do the
-rest:
+Real images would cost too much here, so the workers return invented results, and the commands do
+the rest:
 
 - ``prepare`` lists a source of three CSV files, sends rows to workers, gathers answers, keeps the
   journal, and writes pixels of 32 px, tables, splits and audit; no file is decoded.
 - ``predict`` reads pixels, predicts them by the smallest network, and writes parts: up to a hundred
   thousand images. The local engine is the command's own process, as in `cxr predict`.
 - ``gather`` is what the driver of ``cxr predict --engine ray`` does: it sends parts, and gathers
-  and writes answers, which repeat those to a worker's first batch.
+  and writes answers, which repeat those of a worker's first batch.
 
-Each run has a process of its own, whose peak memory is the driver's: workers are not in it. The
-start of Ray, and of torch in its workers, is not counted; that of the local pool is.
+Each run has its own process, whose peak memory is that of the driver without its workers. The start
+of Ray, and of torch in its workers, is not counted; the start of the local pool is.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class Grown:
     """Time and memory that one command took for a number of images.
 
     Attributes:
-        command: prepare, predict or gather.
-        engine: local or ray.
-        images: How many.
-        seconds: From the call to its end, workers started before.
-        driver_seconds: Processor time of the driver.
-        peak_mib: Its greatest resident memory.
-        result: What came out, where engines must agree on it.
+        command: ``prepare``, ``predict`` or ``gather``.
+        engine: ``local`` or ``ray``.
+        images: Number of images.
+        seconds: Time from the call to its end, s; workers were started before.
+        driver_seconds: Processor time of the driver, s.
+        peak_mib: Peak memory of the driver, MiB.
+        result: Digest of the result, on which both engines must agree.
     """
 
     command: str
@@ -82,7 +82,7 @@ class Grown:
 
 
 def origin() -> dict[str, Any]:
-    """Command, time, versions, hardware and seed of a measurement."""
+    """Return command, time, versions, hardware and seed of a measurement."""
     found = provenance()
     command = " ".join(["python", "-m", "benchmarks.scale", *sys.argv[1:]])
     hardware = {**found["hardware"], "processor": processor_name()}
@@ -95,7 +95,7 @@ def growth(
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     most: Annotated[int, typer.Option(min=_FIRST, help="Images of the largest set.")] = 1_000_000,
 ) -> None:
-    """Time and memory of prepare and predict by the number of images, with each engine.
+    """Measure time and memory of prepare and predict by the number of images, with each engine.
 
     Example: python -m benchmarks.scale growth --out growth.json
     """
@@ -113,7 +113,7 @@ def growth(
 
 
 def _runs(folder: Path, run: Path, count: int) -> Iterator[Grown]:
-    """Each command and engine with so many images; the run is trained where there is none."""
+    """Yield the measurement of each command and engine; a run is trained if there is none."""
     write_source(folder / "source", count)
     local, ray = ENGINES
     data = folder / local  # is predicted
@@ -157,7 +157,7 @@ def _write(out: Path, found: Sequence[Grown]) -> None:
 
 
 def _counts(most: int) -> list[int]:
-    """Tenfold steps up to the most.
+    """Return tenfold steps up to the largest number.
 
     Example:
         >>> _counts(300_000)
@@ -170,9 +170,16 @@ def _counts(most: int) -> list[int]:
 
 
 def slopes(found: Sequence[Grown]) -> dict[tuple[str, str], float]:
-    """The exponent of images in the seconds of each command and engine, by least squares of logs.
+    """Fit the exponent of the number of images in the seconds, by command and engine.
 
-    Smaller sets are left out, where what is done once weighs most.
+    The fit is by least squares of logarithms. Smaller sets are left out, because work that is done
+    only once weighs most in them.
+
+    Args:
+        found: Measurements.
+
+    Returns:
+        Exponents; 1 is linear growth.
 
     Example:
         >>> rows = [Grown("prepare", "ray", n, n / 100, 0, 0, "") for n in (10_000, 100_000)]
@@ -198,13 +205,18 @@ def _line(each: Grown) -> str:
 
 
 def in_process(work: Callable[[], Any]) -> Any:
-    """Do something in a process of its own, which may have children."""
+    """Run a function in its own process, which may have children; return the result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work).result()
 
 
 def write_source(folder: Path, count: int) -> None:
-    """Write the three CSV files of a source; its images are made up by who decodes them."""
+    """Write the three CSV files of a source; workers invent the images when they decode them.
+
+    Args:
+        folder: New folder.
+        count: Number of images.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng([SEED, count])
     ids = pd.Series([f"image-{number:07d}" for number in range(count)])
@@ -221,7 +233,11 @@ def write_source(folder: Path, count: int) -> None:
 
 @dataclass(frozen=True)
 class MadeUp:
-    """An engine whose workers make up what they would decode or predict."""
+    """An engine whose workers invent the results of decoding and prediction.
+
+    Attributes:
+        engine: Engine that runs the workers.
+    """
 
     engine: Engine
 
@@ -233,7 +249,17 @@ class MadeUp:
         on_crash: Callable[[Any], Any],
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
-        """Process the rows, see `Engine.map_rows`."""
+        """Process the rows, see `Engine.map_rows`.
+
+        Args:
+            function: Function of one row; decoding and prediction are replaced by inventions.
+            rows: Arguments of the function.
+            on_crash: Function that returns the result for a row on which every process crashes.
+            reads: Files or folders that the function reads.
+
+        Returns:
+            The results in the order of the rows.
+        """
         if function is decode_row:
             return self.engine.map_rows(made_up, rows, on_crash=on_crash)
         if type(function).__name__ == "_PartPredictor":
@@ -242,7 +268,7 @@ class MadeUp:
 
 
 def made_up(task: DecodeTask) -> DecodedRow:
-    """Return the result of decoding an image of noise, another one for each name."""
+    """Return the result of decoding an image of noise, which differs for each name."""
     row = _true_row()
     digest = hashlib.sha256(task.image_id.encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
@@ -274,7 +300,16 @@ def _true_row() -> DecodedRow:
 
 
 def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
-    """Prepare a folder's ``source``, of so many images, into the folder of the engine's name."""
+    """Prepare the source of a folder by an engine.
+
+    Args:
+        name: ``local`` or ``ray``.
+        folder: Folder with ``source``; the data set is written into its subfolder of the engine.
+        count: Number of images that the data set must have.
+
+    Returns:
+        Time and memory.
+    """
     from cxr_compare.data_prep.assemble.prepare import prepare
     from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
     from cxr_compare.data_prep.store.dataset import DataSet
@@ -294,7 +329,12 @@ def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
 
 
 def train(data: Path, run: Path) -> None:
-    """Train the smallest network, for one epoch."""
+    """Train the smallest network for one epoch.
+
+    Args:
+        data: Folder of the data set.
+        run: New folder of the run.
+    """
     settings = ["model.backbone=small_cnn", "model.weights=none", "training.epochs=1"]
     settings += [f"data.image_size={SIDE}", "training.batch_size=32", f"training.seed={SEED}"]
     sets = [word for setting in settings for word in ("--set", setting)]
@@ -302,7 +342,14 @@ def train(data: Path, run: Path) -> None:
 
 
 def cxr(*words: str | Path) -> None:
-    """Run a command in a process of its own; RuntimeError with what it said where it fails."""
+    """Run a command in its own process.
+
+    Args:
+        *words: Words of the command line after ``cxr``.
+
+    Raises:
+        RuntimeError: The command failed; the message ends with its output.
+    """
     command = [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
@@ -313,7 +360,19 @@ def cxr(*words: str | Path) -> None:
 def predicted_by(
     command: str, name: EngineName, run: Path, data: Path, out: Path, count: int
 ) -> Grown:
-    """Predict a data set of so many images by a run, or only gather (``gather``) its answers."""
+    """Predict a data set, or only gather its answers.
+
+    Args:
+        command: ``predict`` or ``gather``.
+        name: ``local`` or ``ray``.
+        run: Folder of the run.
+        data: Folder of the data set.
+        out: Folder of the predictions.
+        count: Number of images.
+
+    Returns:
+        Time and memory.
+    """
     from cxr_compare.scripts.runtime import tune_cpu
 
     tune_cpu()
@@ -341,7 +400,7 @@ def predicted_by(
 
 @dataclass(frozen=True)
 class _Repeated:
-    """Predicts the first images that it gets, and answers the same for all others."""
+    """Predictor that predicts the first images that it gets, and repeats these answers."""
 
     predictor: Callable[[Any], Part]
 
@@ -363,14 +422,20 @@ _BATCH = 16
 
 
 def _import_torch(row: int) -> None:
-    """Let a worker import what it needs; slow enough that each of them gets a row."""
+    """Let a worker import its modules, so slowly that each worker gets a row."""
     import cxr_compare.serving.trained_model  # noqa: F401
 
     time.sleep(0.2)
 
 
 def start(engine: Engine, function: Callable[[Any], Any], rows: Iterable[Any]) -> None:
-    """Start an engine's workers."""
+    """Start the workers of an engine by a first task.
+
+    Args:
+        engine: Engine.
+        function: Function of one row.
+        rows: Arguments of the function.
+    """
     for _ in engine.map_rows(function, rows, on_crash=_none):
         pass
 
@@ -380,7 +445,7 @@ def _none(row: Any) -> None:
 
 
 class Watch:
-    """Time and memory of this process from here on."""
+    """Clock and memory of this process, from its creation on."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()

@@ -64,7 +64,7 @@ Where = Literal["driver", "worker", "store"]
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the work on an image, as in the module's docstring."""
+    """A stage of the work on an image; the docstring of the module explains the fields."""
 
     stage: str
     where: Where
@@ -80,14 +80,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Work:
-    """One kind of work, its machine room, and the stages that were measured.
+    """One kind of work with its measured stages and its network.
 
     Attributes:
-        name: prepare or predict.
-        stages: In any order.
-        chunk: Images that are sent at a time.
-        bandwidth: Of the network, each way, bytes a second.
-        latency: Of each request to the store, s.
+        name: ``prepare`` or ``predict``.
+        stages: Stages in any order.
+        chunk: Number of images that are sent at a time.
+        bandwidth: Speed of the network in each direction, bytes per second.
+        latency: Delay of each request to the store, s.
     """
 
     name: str
@@ -97,7 +97,16 @@ class Work:
     latency: float = _LATENCY
 
     def seconds(self, where: Where, per: str, when: str = "flow") -> float:
-        """Return the seconds of all stages of a place, for an image, a chunk or a job."""
+        """Add up the seconds of all stages at one location.
+
+        Args:
+            where: ``driver``, ``worker`` or ``store``.
+            per: ``image``, ``chunk`` or ``job``.
+            when: ``flow``, or ``end`` for stages after the last chunk.
+
+        Returns:
+            Seconds for one image, chunk or job.
+        """
         found = (
             each.seconds
             for each in self.stages
@@ -107,7 +116,7 @@ class Work:
 
     @property
     def demands(self) -> dict[str, float]:
-        """Seconds that an image takes of each place, were it alone there."""
+        """Seconds that an image takes at each location, if it were alone there."""
         moved = {
             "down": sum(s.bytes for s in self.stages) / self.bandwidth,
             "up": sum(s.bytes_written for s in self.stages) / self.bandwidth,
@@ -122,22 +131,30 @@ class Work:
 
     @property
     def trip(self) -> float:
-        """Seconds that one worker takes for an image, with its way to the store and back."""
+        """Seconds that one worker takes for an image, with the way to the store and back."""
         demands = self.demands
         return demands["worker"] + demands["store"] + demands["down"] + demands["up"] + self.waits
 
     @property
     def waits(self) -> float:
-        """Seconds that an image's requests take to come and go, however free the store is."""
+        """Seconds that the requests of an image are under way, even if the store is free."""
         return self.latency * sum(each.requests for each in self.stages if each.where == "store")
 
     def once(self, images: int) -> float:
-        """Seconds that the driver takes before and after the flow of chunks."""
+        """Return the seconds that the driver takes before and after the flow of chunks."""
         ends = self.seconds("driver", "image", "end") * images
         return ends + self.seconds("driver", "job") + self.seconds("driver", "job", "end")
 
     def bound(self, workers: int, images: int) -> float:
-        """The most images a second: what the busiest place lets pass."""
+        """Return the largest possible speed, which the busiest location allows.
+
+        Args:
+            workers: Number of workers.
+            images: Number of images.
+
+        Returns:
+            Images per second.
+        """
         demands = self.demands
         shared = max(demands[each] for each in ("driver", "store", "down", "up"))
         return 1 / (max(shared, self.trip / workers) + self.once(images) / images)
@@ -148,11 +165,11 @@ class Outcome:
     """Result of a simulation.
 
     Attributes:
-        work: Its name.
-        workers: How many.
-        images: How many.
-        seconds: In all.
-        busy: The share of the time that each place was busy; of workers, the mean.
+        work: Name of the work.
+        workers: Number of workers.
+        images: Number of images.
+        seconds: Time of the whole work, s.
+        busy: Share of the time in which each location was busy; for workers the mean.
     """
 
     work: str
@@ -163,20 +180,26 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Images a second."""
+        """Images per second."""
         return self.images / self.seconds
 
     @property
     def bottleneck(self) -> str:
-        """The place that was busy for the largest share of the time."""
+        """Location that was busy for the largest share of the time."""
         return max(self.busy, key=lambda place: self.busy[place])
 
 
 def read_stages(path: Path) -> tuple[list[Work], dict[str, Any]]:
-    """The kinds of work of a file of stage times, and the whole file.
+    """Read the kinds of work from a file of stage times.
+
+    Args:
+        path: File that `benchmarks.scale` wrote.
+
+    Returns:
+        The kinds of work, and the whole content of the file.
 
     Raises:
-        InputError: It is no such file; the line names what is wrong.
+        InputError: The file has another form; the message names what is wrong.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -214,13 +237,13 @@ def _stage(given: Mapping[str, Any]) -> Stage:
 
 @dataclass
 class _Line:
-    """A place that serves one request after another, in the order in which they come."""
+    """A location that serves one request after another, in the order in which they come."""
 
     free: float = 0.0
     busy: float = 0.0
 
     def serve(self, now: float, seconds: float) -> float:
-        """When a request that comes now is done."""
+        """Return the time at which a request that comes now is done."""
         self.free = max(self.free, now) + seconds
         self.busy += seconds
         return self.free
@@ -237,19 +260,22 @@ class _Room:
     count: int = 0
 
     def at(self, time: float, what: str, chunk: int) -> None:
-        """Let something happen at a time; of equal times, what was said first."""
+        """Schedule an event; events at the same time come in the order of scheduling."""
         self.count += 1
         heapq.heappush(self.events, (time, self.count, what, chunk))
 
 
 def simulate(work: Work, workers: int, images: int = IMAGES, *, seed: int = 0) -> Outcome:  # noqa: C901 - a branch an event
-    """Simulate the work on so many images.
+    """Simulate the work on a number of images.
 
     Args:
-        work: Its stages, its chunks and its network.
-        workers: How many work at a time.
-        images: How many there are.
-        seed: Of the times of workers, where they vary.
+        work: Stages, chunks and network of the work.
+        workers: Number of workers.
+        images: Number of images.
+        seed: Random seed of the times of workers, if they vary.
+
+    Returns:
+        Time, and the share of it in which each location was busy.
 
     Example:
         >>> stages = (Stage("decode", "worker", "image", 0.01),)
@@ -315,7 +341,7 @@ def _gather(
     sizes: np.ndarray,
     now: float,
 ) -> None:
-    """The driver takes the answers of its oldest chunk, and lists the rows of another one."""
+    """Let the driver take the answers of its oldest chunk, and list the rows of another one."""
     chunk = pending.popleft()
     room.ended.remove(chunk)
     seconds = work.seconds("driver", "image") * float(sizes[chunk])
@@ -323,7 +349,7 @@ def _gather(
 
 
 def _worker_seconds(work: Work, sizes: np.ndarray, seed: int) -> np.ndarray:
-    """Seconds of each chunk in its worker: sums of gamma variables where images vary, s."""
+    """Draw the seconds of each chunk in its worker, as sums of gamma variables if images vary."""
     rng = np.random.default_rng([seed, len(sizes)])
     total = np.full(len(sizes), work.seconds("worker", "chunk"))
     for each in work.stages:
@@ -356,7 +382,7 @@ def _between(page: str, name: str, lines: Sequence[str]) -> str:
 
 
 def growth_table(outcomes: Sequence[Outcome]) -> list[str]:
-    """Images a second, the share of the ideal, and what holds the work back, as Markdown."""
+    """Return a Markdown table: images per second, share of the ideal, and the busiest location."""
     lines = [
         "| work | workers | images/s | of the ideal | busiest |",
         "|---|---|---|---|---|",
@@ -372,7 +398,18 @@ def growth_table(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def measured_table(works: Sequence[Work], measured: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a table of the measured rows beside the simulated speed."""
+    """Return a Markdown table of measured rows beside the simulated speed.
+
+    Args:
+        works: Kinds of work.
+        measured: Measured rows.
+
+    Returns:
+        Lines of the table.
+
+    Raises:
+        InputError: A measured row has no stages.
+    """
     by_name = {work.name: work for work in works}
     lines = [
         "| work | workers | images | measured, images/s | simulated | ratio |",
@@ -391,7 +428,7 @@ def measured_table(works: Sequence[Work], measured: Sequence[Mapping[str, Any]])
 
 
 def _three(value: float) -> str:
-    """A number with three digits.
+    """Return a number with three digits as text.
 
     Example:
         >>> _three(12345.6), _three(0.01234)
@@ -408,7 +445,16 @@ _COLOURS = ("#D55E00", "#0072B2", "#009E73")
 def draw_growth(
     works: Sequence[Work], outcomes: Sequence[Outcome], growth: Mapping[str, Any] | None = None
 ) -> Figure:
-    """Draw measured times, if there are any, and images a second against workers."""
+    """Draw measured times, if there are any, and simulated speed against the number of workers.
+
+    Args:
+        works: Kinds of work.
+        outcomes: Results of the simulations.
+        growth: Measured times; None without any.
+
+    Returns:
+        The figure.
+    """
     figure = Figure(figsize=(6.4 if growth is None else 12.0, 4.6), layout="constrained")
     both = figure.subplots(1, 1 if growth is None else 2, squeeze=False)[0]
     if growth is not None:
@@ -418,7 +464,7 @@ def draw_growth(
 
 
 def _draw_simulated(axes: Axes, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
-    """Images a second against workers on log-log axes, with the ideal line of each work."""
+    """Draw images per second against workers on log-log axes, with the ideal line of each work."""
     axes.set(xscale="log", yscale="log")
     for work, colour in zip(works, _COLOURS, strict=False):
         own = [each for each in outcomes if each.work == work.name]
@@ -442,7 +488,15 @@ def _draw_simulated(axes: Axes, works: Sequence[Work], outcomes: Sequence[Outcom
 
 
 def verdict(work: Work, outcomes: Sequence[Outcome]) -> str:
-    """Return a sentence on how far a work scales, from its simulation."""
+    """Return a sentence on how far a work scales, from its simulation.
+
+    Args:
+        work: Kind of work.
+        outcomes: Results of its simulations, by rising number of workers.
+
+    Returns:
+        The sentence.
+    """
     good = [g for g in outcomes if g.rate >= _GOOD * outcomes[0].rate * g.workers]
     workers = counted(good[-1].workers, "worker")
     return f"`{work.name}` keeps {_GOOD:.0%} of the ideal up to {workers}.".replace("%", " %")
@@ -455,7 +509,18 @@ def document(
     growth: Mapping[str, Any] | None = None,
     engines: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the text between the marks of docs/scale.md."""
+    """Return the text between the two comments of docs/scale.md.
+
+    Args:
+        works: Kinds of work.
+        content: Content of the file of stage times.
+        outcomes: Results of the simulations.
+        growth: Measured times; None without any.
+        engines: Ratios of Ray to the local pool; None without any.
+
+    Returns:
+        The text, as Markdown.
+    """
     images = outcomes[0].images
     lines = [] if growth is None else growth_lines(growth)
     lines += [] if engines is None else engines_lines(engines)

@@ -1,4 +1,4 @@
-"""The measurements of `benchmarks.scale`, as lines and a plot of docs/scale.md."""
+"""The measurements of `benchmarks.scale`, as text and as a plot of docs/scale.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMES = {"prepare": "`prepare`", "predict": "`predict`", "gather": "`predict`, 
 
 
 def growth_lines(growth: Mapping[str, Any]) -> list[str]:
-    """The table of `benchmarks.scale growth`."""
+    """Return the table of `benchmarks.scale growth`."""
     side = growth["side"]
     workers = growth["workers"]
     return [
@@ -45,7 +45,7 @@ def engines_lines(engines: Mapping[str, Any]) -> list[str]:
 
 
 def origin_words(content: Mapping[str, Any]) -> str:
-    """The machine, the command and the seed of a measurement."""
+    """Return the machine, the command and the seed of a measurement as text."""
     hardware = content["hardware"]
     return (
         f"{hardware['cpus']} processors ({hardware['processor']}) by `{content['command']}`, "
@@ -54,7 +54,12 @@ def origin_words(content: Mapping[str, Any]) -> str:
 
 
 def draw_measured(axes: Axes, growth: Mapping[str, Any]) -> None:
-    """Seconds against images on log-log axes, a line a command and engine, its slope beside it."""
+    """Draw seconds against images on log-log axes, one line for each command and engine.
+
+    Args:
+        axes: Axes to draw on.
+        growth: Measured times.
+    """
     slopes = {(each["command"], each["engine"]): each["slope"] for each in growth["slopes"]}
     for command, engine in dict.fromkeys(
         (each["command"], each["engine"]) for each in growth["rows"]

@@ -1,9 +1,9 @@
-"""The stage times that `benchmarks.scale_model` simulates, in its format.
+"""Measurement of the stage times that `benchmarks.scale_model` simulates, in its format.
 
-Workers are timed on real files and a real network, in one thread; the driver by its processor time
-with Ray, on rows that are made up. A store on the same machine says nothing of a real one: bytes
-are counted, and its own seconds are left at 0, so that the network is what limits it. What one and
-two workers of a Ray do together is measured to hold the simulation against it.
+Workers are timed on real files and a real network, in one thread; the driver is timed by its
+processor time with Ray, on invented rows. A store on the same machine does not behave like a real
+one, so bytes are counted and the store's own seconds are left at 0; the network is then the limit.
+The speed of Ray with one and two workers is measured to be compared with the simulation.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def stages(
     size: Annotated[int, typer.Option(min=16, help="Pixels that prepare writes, px.")] = 512,
     images: Annotated[int, typer.Option(min=64, help="Files and images, at most.")] = 600,
 ) -> None:
-    """Stage times of prepare and predict, and rates with one and two workers.
+    """Measure the stage times of prepare and predict, and the speed with one and two workers.
 
     Example: python -m benchmarks.scale stages --out stages.json --source rsna --run run --data data
     """
@@ -114,7 +114,7 @@ def _tasks(source: Path, size: int, images: int) -> list[DecodeTask]:
 
 
 def _file_stages(source: Path, size: int, images: int) -> list[Stage]:
-    """Decoding, measuring and resizing, by what the row takes without the others; bytes."""
+    """Time decoding, measuring and resizing, each as the difference with and without it."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -202,7 +202,7 @@ def _predict(engine: Engine, run: Path, data: Path, images: int) -> _Prediction:
 
 
 def _network_stages(run: Path, data: Path, images: int) -> tuple[list[Stage], int]:
-    """Reading pixels and predicting them, in one thread."""
+    """Measure reading pixels and predicting them, in one thread."""
     import torch
 
     torch.set_num_threads(1)
@@ -251,7 +251,7 @@ class _Watched:
 
 @dataclass(frozen=True)
 class _AsSlow:
-    """Rows made up as slowly as real ones are decoded: chunks and answers are then as large."""
+    """Engine that invents rows as slowly as real ones are decoded, so that chunks are as large."""
 
     engine: Engine
 
@@ -343,7 +343,7 @@ def _phases(source: Path, out: Path, size: int, wrap: Callable[[Engine], Engine]
 
 
 def _chunk_seconds() -> float:
-    """The driver's processor time for a chunk: of rows as quick as can be, 256 of them."""
+    """Measure the driver's processor time for a chunk of 256 rows that take almost no time."""
     chunks = 400
     with open_engine("ray") as engine:
         start(engine, abs, range(4096))

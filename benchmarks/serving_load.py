@@ -1,9 +1,9 @@
 """``python -m benchmarks.serving_load``: `cxr serve` under load on loopback.
 
 Each number of clients sends the same images, each client one request after another. Every answer
-is held against the answer that the same image got alone; requests that are refused (429, 503) or
-cut off are sent again, as a client would. Then the server is killed in the middle of a load and
-started again. Server and clients share the processors, so the rate is less than the server's own.
+is compared with the answer that the same image got alone. Requests that are refused (429, 503) or
+cut off are sent again, as a client would do. Then the server is killed during a load and started
+again. Server and clients share the processors, so the rate is lower than the server's own.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Load:
     wall: float = 0.0
 
     def row(self, clients: int) -> dict[str, Any]:
-        """Figures of a number of clients; times in ms, memory in MiB."""
+        """Return the figures of a number of clients; times in ms, memory in MiB."""
         p50, p95, p99 = np.percentile(1000 * np.array(self.seconds), [50, 95, 99]).tolist()
         return {
             "clients": clients,
@@ -69,7 +69,7 @@ class _Load:
 
 
 class _Server:
-    """A `cxr serve` in a process of its own, on a free port, and on the same one again."""
+    """A `cxr serve` in its own process, on a free port, which it keeps when it is started again."""
 
     def __init__(self, systems: Sequence[str], options: Sequence[str], log: Path) -> None:
         self._systems = list(systems)
@@ -94,7 +94,7 @@ class _Server:
         self._process.wait(timeout=30)
 
     def memory(self) -> float:
-        """Resident memory of the server and its workers, MiB."""
+        """Return the resident memory of the server and its workers, MiB."""
         return together_kib(self._process.pid) / 1024
 
 
@@ -203,9 +203,9 @@ async def _send(
 def _predict_rate(
     systems: Sequence[str], files: Sequence[Path], options: Sequence[str]
 ) -> float | None:
-    """Images a second of `cxr predict` of the same images once it runs; None if they are too few.
+    """Return the images per second of `cxr predict` with the same images; None if they are too few.
 
-    What it starts with (networks, decoding processes) is taken off by a second, short command.
+    The time that the command needs to start is subtracted, as a second, short command measures it.
     """
     if len(files) < 4 * _FEW:
         return None
@@ -229,7 +229,7 @@ def measure(
     option: Annotated[list[str] | None, typer.Option(help="Of cxr serve and predict.")] = None,
     endurance: Annotated[int, typer.Option(help="Requests by 8 clients, for the memory.")] = 0,
 ) -> None:
-    """Measure a server; exit 1 if an answer was lost or mixed up."""
+    """Measure a server under load; exit with 1 if an answer was lost or mixed up."""
     options = list(option or [])
     files = find_image_files([images])[:most]
     contents = [(f"{place}-{path.name}", path.read_bytes()) for place, path in enumerate(files)]

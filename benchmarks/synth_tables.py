@@ -1,7 +1,7 @@
-"""Data sets of any size as tables only, to measure the work that has to scale.
+"""Data sets of any size as tables only, to measure work that must scale.
 
-The figures are like those of the public sets (3.3 images a patient, one positive in five, view
-and disease entangled, some images that appear again); the content is random.
+The proportions are like those of the public sets (3.3 images for each patient, one positive of
+five, correlated view and disease, some repeated images); the content is random.
 """
 
 from __future__ import annotations
@@ -34,7 +34,19 @@ _REPEATED = 0.002  # share of the images that are copies of another, half of the
 
 
 def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
-    """Write a complete data set folder without pixels; equal arguments give equal tables."""
+    """Write a complete data set folder without pixels; equal arguments give equal tables.
+
+    Args:
+        folder: New or empty folder.
+        n_images: Number of images, at least 1.
+        seed: Random seed, at least 0.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: An argument is out of its range, or the folder is not empty.
+    """
     if n_images < 1 or seed < 0:
         raise InputError(f"synth_tables: n_images={n_images}, seed={seed}: at least 1 and 0")
     if folder.exists() and any(folder.iterdir()):
@@ -65,7 +77,7 @@ def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
 
 
 def _images(n_images: int, rng: np.random.Generator) -> pd.DataFrame:
-    """The ``images`` table: patients in random order, an image's number within its patient."""
+    """Draw the ``images`` table: patients in random order, with the number of each image."""
     sizes = rng.geometric(1 / _MEAN_IMAGES, n_images).clip(max=_MOST_IMAGES)
     patient = np.repeat(np.arange(n_images), sizes)[:n_images]
     n_patients = int(patient[-1]) + 1
@@ -73,7 +85,7 @@ def _images(n_images: int, rng: np.random.Generator) -> pd.DataFrame:
     name = _padded(patient, 8)
     age = rng.normal(50, 18, n_patients).clip(1, 95)[patient] + number // 4
     pixels = rng.choice(_SIDES_PX, n_images, p=(0.7, 0.1, 0.1, 0.1))
-    # The sick lie in bed: view goes with the patient, and with what is found.
+    # Very ill patients lie in bed, so the view depends on the patient and on the findings.
     in_bed = (rng.random(n_patients)[patient] < 0.4) ^ (rng.random(n_images) < 0.1)
     columns = {
         "image_id": name + "_" + _padded(number, 3),
@@ -95,7 +107,7 @@ def _images(n_images: int, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _findings(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """The ``findings`` table: sorted by image, 2 % unknown (no row), 1 % uncertain."""
+    """Draw the ``findings`` table, sorted by image: 2 % unknown (no row), 1 % uncertain."""
     factor = np.where(images["view"] == "AP", 1.6, 0.6)[:, None]
     ill = rng.random((len(images), len(FINDINGS))) < factor * np.array(list(FINDINGS.values()))
     chance = rng.random(ill.shape)
@@ -114,7 +126,7 @@ def _findings(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 def _boxes(
     images: pd.DataFrame, findings: pd.DataFrame, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One to four boxes on each positive image of one finding; all of its images are covered."""
+    """Draw one to four boxes on each positive image of one finding, and the box coverage."""
     labels = findings[findings["finding"] == _BOXED]
     keys = ["image_id", "finding", "reader"]
     coverage = labels.loc[labels["state"] != "uncertain", keys].assign(coverage="all")
@@ -128,14 +140,14 @@ def _boxes(
 
 
 def _decode(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """The ``decode`` table; a few images appear again, near the original or far from it."""
+    """Draw the ``decode`` table, in which a few images are repeated."""
     n_images = len(images)
     original = np.arange(n_images)
     copied = rng.choice(n_images, int(_REPEATED * n_images), replace=False)
     anywhere = rng.integers(0, n_images, len(copied))
     beside = rng.random(len(copied)) < 0.5
     original[copied] = np.where(beside, np.maximum(copied - 1, 0), anywhere)
-    edited = copied[rng.random(len(copied)) < 0.5]  # alike and not equal
+    edited = copied[rng.random(len(copied)) < 0.5]  # similar to the original, but not equal
     same_bytes = original.copy()
     same_bytes[edited] = edited
     columns = {
@@ -167,7 +179,11 @@ def _split(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _fingerprints(rng: np.random.Generator, original: np.ndarray, edited: np.ndarray) -> np.ndarray:
-    """Perceptual hashes, uint8 (N, 32): 124 of 256 bits differ, of an edited copy up to 8."""
+    """Draw perceptual hashes, uint8 ``(N, 32)``.
+
+    Of 256 bits, about 124 differ between two images, and up to 8 between an image and an edited
+    copy.
+    """
     lean = rng.exponential(16, HASH_BITS) * rng.choice([-1, 1], HASH_BITS)
     threshold = (128 + lean).clip(8, 248).astype(np.uint8)
     prints = np.packbits(_random_bytes(rng, len(original), HASH_BITS) < threshold, axis=1)[original]
@@ -177,7 +193,7 @@ def _fingerprints(rng: np.random.Generator, original: np.ndarray, edited: np.nda
 
 
 def _chosen(codes: np.ndarray, names: list[str]) -> pd.Series:
-    """The name of each code."""
+    """Return the name of each code."""
     return pd.Series(names, dtype=TEXT).take(codes).reset_index(drop=True)
 
 
@@ -190,7 +206,7 @@ def _random_bytes(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
 
 
 def _hex(raw: np.ndarray) -> pd.Series:
-    """Rows of bytes as text of two digits a byte."""
+    """Return rows of bytes as text, with two digits for each byte."""
     return pd.Series(
         np.frombuffer(raw.tobytes().hex().encode(), f"S{2 * raw.shape[1]}").astype(str)
     )

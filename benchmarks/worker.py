@@ -1,11 +1,11 @@
-"""A process of its own for each candidate, so that no side works under the other's settings.
+"""Own process of each candidate, so that no side works under the settings of the other.
 
 ``python -m benchmarks.worker MODULE:FUNCTION ARGUMENTS [--tuned]`` calls a function, which sets up
-and returns the work. Every line on stdin, the least seconds to work for, is answered by a line of
-JSON. A peer has its own defaults of threads, spin and allocator; ``--tuned`` takes what
-`scripts.runtime.tune_cpu` settles, as `cxr train` and `cxr predict` do. Between two
-answers the process is stopped: threads of OpenMP and of ONNX Runtime spin for a while after their
-work.
+and returns the work. Every line on stdin is the least number of seconds to work, and is answered by
+a line of JSON. A peer keeps its own defaults of threads, spinning and memory allocation;
+``--tuned`` applies the settings of `scripts.runtime.tune_cpu`, as `cxr train` and `cxr predict` do.
+Between two answers the process is stopped, because threads of OpenMP and of ONNX Runtime spin for a
+while after their work.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ _LAST_WORDS = 300  # characters of what a failed process wrote
 
 
 class Timed(NamedTuple):
-    """Amount of work, its seconds, the peak GiB of the process, and the returned value."""
+    """One timed run.
+
+    Attributes:
+        amount: Amount of work.
+        seconds: Time of the work, s.
+        peak_gib: Peak memory of the process, GiB.
+        printed: Values that the run returned by name; None if it returned an amount.
+    """
 
     amount: float
     seconds: float
@@ -40,17 +47,17 @@ class Timed(NamedTuple):
 
 
 class WorkerError(RuntimeError):
-    """A candidate failed; its row says so, and others go on."""
+    """Error of a candidate that failed; its row states it, and other candidates go on."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Work that is set up in a process of its own.
+    """Work that is set up in its own process.
 
     Attributes:
-        setup: A function at the top of a module; returns the work.
-        arguments: What it is called with; JSON.
-        tuned: Whether the process takes the settings that the product takes.
+        setup: Function at the top level of a module, which returns the work.
+        arguments: Arguments of this function by name, as plain JSON values.
+        tuned: True if the process takes the settings that the program takes.
     """
 
     setup: Callable[..., Run]
@@ -61,7 +68,16 @@ class Candidate:
     def from_setup(
         cls, setup: Callable[..., Run], *, tuned: bool = False, **arguments: Any
     ) -> Self:
-        """Make a candidate; the setup's arguments are given by name."""
+        """Make a candidate.
+
+        Args:
+            setup: Function at the top level of a module, which returns the work.
+            tuned: True if the process takes the settings that the program takes.
+            **arguments: Arguments of the function.
+
+        Returns:
+            The candidate.
+        """
         return cls(setup, arguments, tuned)
 
     def here(self) -> Run:
@@ -70,7 +86,7 @@ class Candidate:
 
     @property
     def command(self) -> list[str]:
-        """The command that starts its process."""
+        """Command that starts the process of the candidate."""
         name = f"{self.setup.__module__}:{self.setup.__qualname__}"
         command = [sys.executable, "-P", "-m", "benchmarks.worker", name]
         command.append(json.dumps(dict(self.arguments), default=str))
@@ -80,12 +96,12 @@ class Candidate:
 
 
 class Worker:
-    """The process of a candidate; `ready` waits until it is set up, a call takes a sample."""
+    """Process of a candidate: `ready` waits until it is set up, and a call takes a sample."""
 
     def __init__(self, candidate: Candidate) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in `end`
-        # In a group of its own, which can be stopped with all its children; should this process
-        # die, the system wakes and ends a stopped group.
+        # The process has its own group, which can be stopped with all its children. If this
+        # process dies, the system wakes and ends a stopped group.
         self._child = subprocess.Popen(  # noqa: S603  our own command
             candidate.command,
             env=_environment(),
@@ -99,11 +115,15 @@ class Worker:
         self._answers = cast("IO[bytes]", self._child.stdout)
 
     def ready(self) -> None:
-        """Wait until it is set up; WorkerError where that fails."""
+        """Wait until the process is set up.
+
+        Raises:
+            WorkerError: The setup failed.
+        """
         self._answer()
 
     def __call__(self, least: float) -> Timed:
-        """Let it work for some seconds at least."""
+        """Let the process work for at least a number of seconds."""
         os.killpg(self._child.pid, signal.SIGCONT)
         try:
             self._orders.write(f"{least}\n".encode())
@@ -127,7 +147,7 @@ class Worker:
         return WorkerError(f"{how}: {lines[-1][-_LAST_WORDS:]}" if lines else how)
 
     def end(self) -> None:
-        """End it at once."""
+        """End the process at once."""
         os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
         for file in (self._orders, self._answers, self._errors):
@@ -135,14 +155,23 @@ class Worker:
 
 
 def _environment() -> dict[str, str]:
-    """Without what a user or this program set for threads and memory."""
+    """Return the environment without variables that set threads and memory."""
     own = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     return {**kept, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def timed(run: Run, least: float, now: Callable[[], float] = time.perf_counter) -> Timed:
-    """Do the work once, and again until the ``least`` seconds are over."""
+    """Do the work once, and repeat it until a number of seconds are over.
+
+    Args:
+        run: The work, which returns an amount or a dictionary.
+        least: Shortest time, s.
+        now: Clock, s.
+
+    Returns:
+        Amount and time of all repetitions.
+    """
     start = now()
     amount = seconds = 0.0
     printed = None
@@ -155,13 +184,19 @@ def timed(run: Run, least: float, now: Callable[[], float] = time.perf_counter) 
 
 
 def peak_gib() -> float:
-    """The greatest memory of this process, GiB; `getrusage` would count its parent's, too."""
+    """Return the peak memory of this process, GiB; `getrusage` would include that of its parent."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
 
 def serve(name: str, arguments: dict[str, Any], *, tuned: bool) -> None:
-    """Set up, then answer orders until stdin ends."""
+    """Set up the work, then answer orders until stdin ends.
+
+    Args:
+        name: ``MODULE:FUNCTION`` that returns the work.
+        arguments: Arguments of the function by name.
+        tuned: True to take the settings that the program takes.
+    """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     if tuned:

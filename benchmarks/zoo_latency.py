@@ -1,12 +1,13 @@
-"""Images a second of every network of docs/zoo.md by back end, against torchvision's own in eager.
+"""Images per second of every network of docs/zoo.md by back end, against torchvision in eager mode.
 
     python -m benchmarks.zoo_latency prepare GRAPHS              exports each network, once
     python -m benchmarks.zoo_latency measure GRAPHS --out FILE   on a quiet machine
 
 Networks have random weights (speed does not depend on them) with calibrated batch norm, and take
-224 px. Each runtime works in a process of its own, which is stopped while another one works; they
-take turns, and ratios are formed within a round. The peer has torch's own settings and gets its
-float images ready made; ours start from uint8 store pixels and give logits and maps.
+224 px. Each runtime works in its own process, which is stopped while another one works. The
+runtimes take turns, and ratios are formed within a round. The peer has torch's own settings, and
+its float images are made beforehand; ours start from uint8 pixels of the store and return logits
+and maps.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def measure(
     guarded: Annotated[bool, typer.Option(help="Wait for a quiet machine.")] = True,
     share: Annotated[float, typer.Option(help="Of the usual time of a sample.")] = 1.0,
 ) -> None:
-    """Measure all networks; the figures of those that were measured are kept at every step."""
+    """Measure all networks; the figures so far are stored after every network."""
     machine = ProcessorTime()
     began = time.perf_counter()
     names = network or [name for name in NETWORKS if (graphs / name).is_dir()]
@@ -176,7 +177,7 @@ def measure(
 
 @app.command(hidden=True)
 def serve(kind: str) -> None:
-    """Answer one line of JSON with another, until stdin ends: a runtime in a process of its own."""
+    """Run one runtime in this process: answer each line of JSON with another, until stdin ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     loaded: dict[tuple[str, str], Work] = {}
@@ -204,7 +205,7 @@ def serve(kind: str) -> None:
 
 @dataclass
 class _Worker:
-    """A process of `serve`, stopped but while it is asked: threads may spin after their work."""
+    """A process of `serve`, stopped unless it is asked, since its threads may spin after work."""
 
     kind: str
     _process: subprocess.Popen[str] = field(init=False)
@@ -217,7 +218,11 @@ class _Worker:
         )
 
     def ask(self, **question: Any) -> dict[str, Any]:
-        """The answer to a question; InputError where the process ended."""
+        """Return the answer to a question.
+
+        Raises:
+            InputError: The process has ended.
+        """
         self._process.send_signal(signal.SIGCONT)
         stdin = cast("IO[str]", self._process.stdin)
         stdout = cast("IO[str]", self._process.stdout)
@@ -246,7 +251,7 @@ def _rounds(
     guarded: bool,
     share: float,
 ) -> list[dict[str, Sample]]:
-    """A sample of each candidate in each round, another one first each time."""
+    """Take a sample of each candidate in each round, with another one first each time."""
     taken = []
     for number in range(rounds):
         turn = 2 * number % len(CANDIDATES)
@@ -271,7 +276,14 @@ def _rounds(
 
 
 def rows_of(rounds: Sequence[dict[str, Sample]], mode: str) -> list[dict[str, Any]]:
-    """Medians and ranges by candidate; ratios to the peer are formed within a round.
+    """Return medians and ranges by candidate; ratios to the peer are formed within a round.
+
+    Args:
+        rounds: Samples of each round, by candidate.
+        mode: ``single`` or ``batch``.
+
+    Returns:
+        One row for each candidate.
 
     Example:
         >>> often = {"seconds": 2.0, "processor": 4.0, "noise": 0.0}
@@ -315,7 +327,13 @@ def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def missed_targets(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A line for each network and back end below its target in batches, and how many reach it.
+    """Yield a line for each network and back end that misses its target in batches.
+
+    Args:
+        rows: Measured rows.
+
+    Yields:
+        The lines, and for each back end a line with the number of networks that reach its target.
 
     Example:
         >>> row = {"network": "vgg16", "mode": "batch", "candidate": "openvino int8", "ratio": 6.0}
@@ -337,7 +355,7 @@ def missed_targets(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def _images(count: int, size: int) -> np.ndarray:
-    """Smooth seeded images, uint8 (N, 1, S, S)."""
+    """Draw smooth images with a fixed seed, uint8 ``(N, 1, S, S)``."""
     import cv2
 
     coarse = np.random.default_rng(_SEED).integers(0, 256, (count, 8, 8)).astype(np.uint8)
@@ -351,7 +369,14 @@ def _until(batch: np.ndarray, end: float) -> Iterator[np.ndarray]:
 
 
 def with_batch_statistics(model: torch.nn.Module, images: torch.Tensor) -> None:
-    """Set batch norm's averages from images: else activations of random weights grow or vanish."""
+    """Set the averages of batch norm from images.
+
+    Without this, activations of random weights would grow or vanish.
+
+    Args:
+        model: Network, which is changed.
+        images: Normalised images, float32 ``(B, C, S, S)``.
+    """
     import torch
 
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]

@@ -41,7 +41,15 @@ class DenseDetector(Detector):
         """Return logits of the findings (B, A, K) and offsets (B, A, 4) for `decode_boxes`."""
 
     def run(self, images: Tensor, targets: Targets | None = None) -> HeadPass:
-        """Run backbone and heads. Outputs and anchors are float32 also under autocast."""
+        """Run backbone and heads.
+
+        Args:
+            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            targets: True boxes of each image, which this pass does not use.
+
+        Returns:
+            Outputs and anchors, float32 also under autocast.
+        """
         pixels = self.pixels(images)  # (B, 3, S, S)
         features = list(self.backbone(pixels).values())
         outputs = {name: output.float() for name, output in self.head(features).items()}

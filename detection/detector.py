@@ -251,7 +251,18 @@ class Detector(StoreModel):
         ]
 
     def forward(self, images: Tensor, targets: Targets | None = None) -> Any:
-        """Return losses in training mode and `Detections` in evaluation mode, as torchvision."""
+        """Return losses in training mode and `Detections` in evaluation mode, as torchvision does.
+
+        Args:
+            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            targets: True boxes and labels of each image; needed in training mode.
+
+        Returns:
+            Scalar losses by name, or the detections of each image.
+
+        Raises:
+            ValueError: There are no targets in training mode.
+        """
         passed = self.run(images, targets)
         if not self.training:
             return self.detections(passed)

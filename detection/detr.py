@@ -141,7 +141,16 @@ class LesionDetr(Detector):
         self.network.loss_function = _defer_loss
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _Pass:
-        """Run the network; RT-DETR and D-FINE make denoising queries of the targets in training."""
+        """Run the network.
+
+        Args:
+            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            targets: True boxes and labels of each image. From these, RT-DETR and D-FINE make
+                denoising queries in training.
+
+        Returns:
+            Logits and boxes of the queries, and the arguments of the loss.
+        """
         labels = None if targets is None else [self._package_target(target) for target in targets]
         output = self.network(pixel_values=self.pixels(images), labels=labels)
         logits = output.logits.float()  # (B, Q, K)
@@ -157,7 +166,18 @@ class LesionDetr(Detector):
         return {"class_labels": target["labels"] - 1, "boxes": boxes}
 
     def losses(self, passed: _Pass, targets: Targets) -> dict[str, Tensor]:
-        """Compute the package's losses, added up over all decoder layers and kinds of queries."""
+        """Compute the losses of the package transformers.
+
+        Args:
+            passed: Output of `run` with targets.
+            targets: True boxes and labels of each image.
+
+        Returns:
+            Scalar losses by name, added up over all decoder layers and kinds of queries.
+
+        Raises:
+            ValueError: The pass had no targets.
+        """
         if passed.loss is None:
             raise ValueError("Expected a pass with targets, but got one without")
         arguments, keywords = tree_map_only(

@@ -103,10 +103,10 @@ def box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tens
         # It divides by the height, which must not be 0; the decoding limits the other end.
         growth = offsets[:, 2:].clamp(min=-LARGEST_GROWTH)
         offsets = torch.cat([offsets[:, :2], growth], dim=1)
-    return _iou_losses(kind, decode_anchors(offsets, anchors), boxes).sum()
+    return iou_losses(kind, decode_anchors(offsets, anchors), boxes).sum()
 
 
-def _iou_losses(kind: str, boxes: Tensor, true_boxes: Tensor) -> Tensor:
+def iou_losses(kind: str, boxes: Tensor, true_boxes: Tensor) -> Tensor:
     """Compute ``giou``, ``diou`` or ``ciou`` of pairs of boxes (M, 4), as (M,).
 
     torchvision's functions index by a mask, for which the host waits.
@@ -270,9 +270,14 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses, ``classification`` and ``bbox_regression``.
+        """Compute torchvision's losses.
 
-        Each is a mean over the images.
+        Args:
+            passed: Output of `run`.
+            targets: True boxes and labels of each image.
+
+        Returns:
+            Losses ``classification`` and ``bbox_regression``, each a mean over the images.
         """
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
             return self.compute_loss(targets, passed.outputs, passed.anchors)

@@ -20,6 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou
 from cxr_compare.detection.backbone import DetectorStart, group_norm
 from cxr_compare.detection.dense import DenseDetector, HeadPass, image_list
 from cxr_compare.detection.detector import Detections, Detector, Targets
+from cxr_compare.detection.fcos_loss import fcos_losses, match_cells
 from cxr_compare.detection.retinanet import DEFAULT_RATIOS, build_anchors
 
 _MAX_LOG_PROBABILITY = -1e-6  # keeps the logit finite
@@ -91,14 +92,22 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         return _logits((centredness + classes) / 2, both), offsets
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses of each image, and their means over the images."""
+        """Compute torchvision's losses.
 
-        def image_losses(
-            outputs: dict[str, Tensor], target: dict[str, Tensor]
-        ) -> dict[str, Tensor]:
-            return self.compute_loss([target], outputs, passed.anchors[:1], passed.level_sizes)
+        Args:
+            passed: Output of `run`.
+            targets: True boxes and labels of each image.
 
-        return _mean_losses(image_losses, passed, targets)
+        Returns:
+            Losses by name, each computed for every image and then averaged over the images.
+        """
+        cells = passed.anchors[0]
+        with torch.autocast(cells.device.type, enabled=False):
+            matched = [
+                match_cells(target["boxes"], cells, passed.level_sizes, self.center_sampling_radius)
+                for target in targets
+            ]
+            return fcos_losses(passed.outputs, cells, torch.stack(matched), targets)
 
 
 _SSD_LEVELS = 6
@@ -166,7 +175,19 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         return logits, torch.cat([offsets[..., :2] / centres, offsets[..., 2:] / sides], dim=2)
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses; for an image without boxes, its three largest ones."""
+        """Compute torchvision's losses.
+
+        For an image without boxes, torchvision defines no classification loss. The background
+        losses of the anchors with the largest losses are used instead, as many as torchvision
+        samples for each positive anchor.
+
+        Args:
+            passed: Output of `run`.
+            targets: True boxes and labels of each image.
+
+        Returns:
+            Losses by name, each computed for every image and then averaged over the images.
+        """
         anchors = passed.anchors[:1]
 
         def image_losses(
@@ -235,7 +256,16 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         )
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _ProposalPass:
-        """Run backbone and proposal network. Proposals have no gradient, as in torchvision."""
+        """Run backbone and proposal network.
+
+        Args:
+            images: Images of the pixel store, uint8 ``(B, 1, S, S)``.
+            targets: True boxes of each image, which this pass does not use.
+
+        Returns:
+            Feature maps, outputs of the proposal network and proposals. Proposals have no gradient,
+            as in torchvision.
+        """
         count = len(images)
         pixels = self.pixels(images)  # (B, 3, S, S)
         batch = image_list(pixels)
@@ -267,6 +297,13 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
 
         Anchors and proposals are sampled at random in training. In evaluation mode the random seed
         is fixed, so that the losses of two epochs can be compared.
+
+        Args:
+            passed: Output of `run`.
+            targets: True boxes and labels of each image.
+
+        Returns:
+            Losses by name, each averaged over the images.
         """
         device = passed.objectness.device
         devices = [] if device.type == "cpu" else [device]

@@ -95,10 +95,18 @@ def build_network(name: str, **timm_arguments: Any) -> nn.Module:
 
 
 def build_timm_network(name: str, *, pretrained: bool = False, **timm_arguments: Any) -> nn.Module:
-    """Build a network of timm without its last layer, with random or published weights.
+    """Build a network of timm without its last layer.
+
+    Args:
+        name: Name of the network, such as ``timm/resnet18``.
+        pretrained: True for published weights, which are downloaded; False for random weights.
+        **timm_arguments: Further arguments of ``timm.create_model``.
+
+    Returns:
+        The network.
 
     Raises:
-        InputError: timm cannot build it, or its weights cannot be downloaded.
+        InputError: timm cannot build the network, or its weights cannot be downloaded.
     """
     plain_name = name.removeprefix(TIMM)
     try:

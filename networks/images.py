@@ -65,7 +65,15 @@ class ImageBatch:
         return len(self.image_ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return the same batch with its images on another device."""
+        """Return the same batch with its images on another device.
+
+        Args:
+            device: Device, such as ``cuda``.
+            non_blocking: True to copy from page-locked memory while the program continues.
+
+        Returns:
+            The batch; its targets stay where they are.
+        """
         return replace(self, images=self.images.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:

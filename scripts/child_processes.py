@@ -76,7 +76,15 @@ class Machines(Protocol):
         """Number of commands that run at the same time."""
 
     def start(self, command: Command, slot: int) -> Child:
-        """Start a command in a free slot; slots are numbered from 0."""
+        """Start a command in a free slot.
+
+        Args:
+            command: Command with its log file.
+            slot: Number of the slot, from 0.
+
+        Returns:
+            The running command.
+        """
 
 
 class ThisMachine(NamedTuple):
@@ -90,7 +98,15 @@ class ThisMachine(NamedTuple):
         return len(self.environments)
 
     def start(self, command: Command, slot: int) -> Child:
-        """Start a command on this machine."""
+        """Start a command on this machine.
+
+        Args:
+            command: Command with its log file.
+            slot: Number of the slot, from 0, which chooses the environment variables.
+
+        Returns:
+            The running command.
+        """
         with command.log.open("ab") as output:
             return _Process(start(command.words, self.environments[slot], output))
 
@@ -423,8 +439,13 @@ def wait_for_processes(
 ) -> tuple[int, str]:
     """Wait for the processes of one training, and return their exit status and an error text.
 
-    The error text is that of the process that failed first. It is empty if all succeeded, or if the
-    first process has printed it.
+    Args:
+        processes: Processes of the training; the first one reports errors that all have.
+        logs: Open log file of each process.
+
+    Returns:
+        The exit status and an error text of the process that failed first. The text is empty if all
+        succeeded, or if the first process has printed it.
     """
     while True:
         codes = [process.poll() for process in processes]

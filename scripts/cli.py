@@ -158,8 +158,18 @@ def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function for typer, with the parameters and the docstring of a command."""
     parameters = parameters_of(function)
 
+    also_options = [p for p in parameters if p.positional and p.argument.option]
+
     def command(**words: Any) -> int:
         values = {name: value for name, value in words.items() if value not in (None, [])}
+        for p in also_options:
+            named = values.pop(_option_name(p), None)
+            if named is not None and p.name in values:
+                raise typer.BadParameter(
+                    f"{p.option} {named}: was given by position already; give it once"
+                )
+            if named is not None:
+                values[p.name] = named
         positional = [item for p in parameters if p.variadic for item in values.pop(p.name, [])]
         return run_command(function, *positional, **values)
 
@@ -168,6 +178,10 @@ def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
     for p in parameters:  # typer takes None for a list that is not given
         default = None if p.several and not p.is_required else p.default
         declared.append(inspect.Parameter(p.name, kind, default=default, annotation=_annotation(p)))
+    for p in also_options:
+        value_type: Any = p.type | None
+        option: Any = Annotated[value_type, typer.Option(p.option, help=p.help)]
+        declared.append(inspect.Parameter(_option_name(p), kind, default=None, annotation=option))
     as_json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
     declared.append(inspect.Parameter("as_json", kind, default=False, annotation=as_json))
     body, examples = description(function)
@@ -176,6 +190,11 @@ def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
     command.__annotations__ = {option.name: option.annotation for option in declared}
     return command
+
+
+def _option_name(parameter: Parameter) -> str:
+    """Return the internal name of the option that is another way to give a positional value."""
+    return f"{parameter.name}_as_option"
 
 
 def _annotation(parameter: Parameter) -> Any:

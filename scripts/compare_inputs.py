@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.scripts import console
-from cxr_compare.scripts.parameters import Argument, as_path
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.systems import (
     ComparedSystem,
     GivenSystem,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.systems.prediction_files import ColumnNames
 
 _ALL = "all"
+_IMAGE_RULES = ("all", "common")
 _GOAL_METRICS = {"sensitivity": "recall", "specificity": "specificity"}
 """The name of a protocol's goal in the report."""
 
@@ -41,6 +42,43 @@ def _table_texts(value: Any) -> list[str]:
 
 Table = Annotated[Any, Argument(read=_read_table, write=_table_texts, metavar="FILE")]
 """A table in a file or, from Python, an array, a Series or a frame."""
+
+
+class ImageOptions(NamedTuple):
+    """Values of ``--images``."""
+
+    rule: Literal["all", "common"] = "all"
+    """What happens if the systems were run on different images."""
+    folder: Path | None = None
+    """Folder of the image files, for a truth that has none."""
+
+
+def read_image_options(value: Any) -> ImageOptions:
+    """Return the values of ``--images``: ``all`` or ``common``, a folder, or both.
+
+    Raises:
+        ValueError: Two rules or two folders are given, or a value is neither a rule nor a folder.
+
+    Example:
+        >>> read_image_options(["common", "."])
+        ImageOptions(rule='common', folder=PosixPath('.'))
+    """
+    if isinstance(value, ImageOptions):
+        return value
+    values = [value] if isinstance(value, str | Path) else list(value)
+    rules = [item for item in values if item in _IMAGE_RULES]
+    folders = [Path(item) for item in values if item not in _IMAGE_RULES]
+    if len(rules) > 1 or len(folders) > 1:
+        raise ValueError("give all or common once, and one folder of image files")
+    if any(not path.is_dir() for path in folders):
+        raise ValueError("is neither all nor common, nor a folder of image files")
+    return ImageOptions(*rules or ["all"], *folders)
+
+
+Images = Annotated[
+    AnyPath | Sequence[AnyPath],
+    Argument(read=read_image_options, metavar="all|common|FOLDER"),
+]
 
 
 def split_column_roles(roles: Sequence[str]) -> tuple[ColumnNames, tuple[str, ...]]:
@@ -148,7 +186,16 @@ def open_result_files(
 
 
 def open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSystem:
-    """Return a system whose values in memory have become predictions; folders stay unchanged."""
+    """Turn values in memory into predictions; folders stay unchanged.
+
+    Args:
+        system: System as it was given to the command.
+        dataset: Data set that the values belong to.
+        split: Name of the split.
+
+    Returns:
+        The system, whose members are folders or predictions.
+    """
     from cxr_compare.evaluation.systems.from_frames import predictions_from_values
 
     members: list[Path | Predictions] = [
@@ -183,7 +230,18 @@ def _caption(table: Any) -> str:
 
 
 def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
-    """Return the targets with these names without repetition; ``all`` means all of the data set."""
+    """Return the targets that a command is to evaluate.
+
+    Args:
+        dataset: Data set with its targets.
+        names: Names of targets; ``all`` means all of the data set, None the only one.
+
+    Returns:
+        The targets without repetition, in the order of the names.
+
+    Raises:
+        InputError: There is no such target, or there are several and `names` is None.
+    """
     if names and _ALL in names and _ALL not in dataset.targets:
         return list(dataset.targets.values())
     if not names:

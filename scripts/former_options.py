@@ -158,6 +158,13 @@ RENAMED: dict[str, dict[str, str]] = {
 def current_keywords(function_name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments of a call from Python under their present names.
 
+    Args:
+        function_name: Name of the command function, such as ``tune``.
+        keywords: Keyword arguments under present or former names.
+
+    Returns:
+        The same values under present names.
+
     Raises:
         InputError: A keyword was removed.
 
@@ -174,6 +181,13 @@ def current_keywords(function_name: str, keywords: Mapping[str, Any]) -> dict[st
 
 def current_words(function_name: str, words: Sequence[str]) -> list[str]:
     """Return the words of a command line with all options under their present names.
+
+    Args:
+        function_name: Name of the command function, such as ``plan``.
+        words: Words of the command line after the name of the command.
+
+    Returns:
+        The words with present names of options.
 
     Raises:
         InputError: An option was removed.

@@ -62,7 +62,7 @@ class Argument:
         metavar: Placeholder of the value in the help.
         completions: Function that returns the values that the shell offers as completions.
         option: Name on the command line if it differs from that of the parameter, such as
-            ``--from``.
+            ``--from``. A positional parameter with a name can also be given by this option.
         help: Description of an option that several commands share. The docstring of a command takes
             precedence.
     """
@@ -334,8 +334,8 @@ def description(function: Callable[..., Any]) -> tuple[str, list[str]]:
 
     Example:
         >>> from cxr_compare.scripts.commands.show import show
-        >>> description(show)[1]
-        ['cxr show out/data']
+        >>> description(show)[1][0]
+        'cxr show out/data'
     """
     text = inspect.getdoc(function) or ""
     body = text.partition("\nArgs:\n")[0].strip()

@@ -24,7 +24,7 @@ State = dict[str, str]
 """Digests of one training seed of a system, by the step that made it: trained, predicted, tuned."""
 
 Finished = Literal["absent", "same", "shown otherwise"]
-"""A folder's report: none, one on this question, or one on it that shows other rows."""
+"""A folder's report: none, one on this question, or one on it that shows other rows or images."""
 
 _CHANGES = {
     "target": "another target is asked for",
@@ -100,7 +100,7 @@ def finished_report(out: Path, question: dict[str, Any]) -> Finished:
 
     Returns:
         ``absent`` if the folder holds no finished report, ``same`` if it answers this question, and
-        ``shown otherwise`` if only the rows of the table differ.
+        ``shown otherwise`` if only the rows of the table or the shown images differ.
 
     Raises:
         InputError: The folder holds a report on another question.

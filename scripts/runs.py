@@ -192,6 +192,21 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
     return loaded
 
 
+def say_cautions(runs: Sequence[Run]) -> list[Run]:
+    """Say what limits all answers of runs, such as that one may be no better than guessing.
+
+    Args:
+        runs: Loaded runs or exports.
+
+    Returns:
+        The runs.
+    """
+    for run in runs:
+        for caution in run.cautions:
+            console.say(f"CAUTION: {caution}")
+    return list(runs)
+
+
 def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
     from cxr_compare.serving.run import Run
 
@@ -219,7 +234,18 @@ def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
 def note_parts(
     log: AnswerLog | None, model: Model, dataset: DataSet, name: str | None
 ) -> Callable[[Part, PixelStore, float], object] | None:
-    """Return a function that logs the predictions of a data set; None without a log."""
+    """Return a function that logs the predictions of a data set.
+
+    Args:
+        log: Log of answers; None without a log.
+        model: Run or export that predicts.
+        dataset: Data set that is predicted.
+        name: Name of the system in the log; None for the usual name.
+
+    Returns:
+        A function of a predicted part, its pixel store and the seconds that it took; None without a
+        log.
+    """
     if log is None:
         return None
     run = _open(model.folder, model, name=name)

@@ -104,7 +104,12 @@ def export_run(
 
 
 def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
-    """Write ``requirements.txt``: installed versions of the packages that an export needs."""
+    """Write ``requirements.txt``: installed versions of the packages that an export needs.
+
+    Args:
+        folder: Folder of the export.
+        format: Format of the network: ``onnx`` or ``openvino``.
+    """
     lines = []
     for name in (*_PREDICTS_WITH, PACKAGES[format]):
         try:
@@ -178,6 +183,7 @@ def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # n
         map_frame=map_frame,
         map_levels=tuple(run.map_levels.items()),
         run=origin,
+        validation_auroc={} if run.validation_auroc is None else asdict(run.validation_auroc),
     )
 
 

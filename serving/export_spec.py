@@ -91,6 +91,7 @@ class ExportSpec:
         map_levels: Probability and raw map value of each contour that overlays draw.
         run: Content of ``run.json`` of the run that was exported.
         files: SHA-256 digest of each file of the network, by file name.
+        validation_auroc: Attributes of the run's `MeasuredAuroc`; empty if it is unknown.
     """
 
     format: Format  # whose file the network is in
@@ -108,6 +109,8 @@ class ExportSpec:
     run: Mapping[str, Any] = field(default_factory=dict)
     # SHA-256 of the network's files, by name; none in an export of an older version
     files: Mapping[str, str] = field(default_factory=dict)
+    # AUROC of the run on its validation images, with its interval
+    validation_auroc: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def backend(self) -> str:
@@ -123,10 +126,20 @@ class ExportSpec:
         """Write ``export.json`` with the digests of the files; it marks the folder as complete."""
         names = [n for n in (*MODEL_FILES[self.format], ANCHORS_FILE) if (folder / n).is_file()]
         files = {name: digest_files(folder, [name]).hexdigest() for name in names}
-        write_json(folder / EXPORT_FILE, "export", {**asdict(self), "files": files})
+        content = {**asdict(self), "files": files}
+        if not self.validation_auroc:
+            del content["validation_auroc"]
+        write_json(folder / EXPORT_FILE, "export", content)
 
     def file(self, folder: Path, name: str) -> Path:
-        """Return the path of a file of the network.
+        """Return the path of a file of the network, after a check of its content.
+
+        Args:
+            folder: Folder of the export.
+            name: Name of the file.
+
+        Returns:
+            The path.
 
         Raises:
             InputError: The file is missing, or has changed since the export.
@@ -152,6 +165,7 @@ class ExportSpec:
             map_frame=frame and tuple(frame),
             map_levels=tuple((probability, raw) for probability, raw in levels),
             files=content.get("files", {}),
+            validation_auroc=content.get("validation_auroc", {}),
         )
 
 

@@ -24,8 +24,13 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelStore
-from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter, concat_parts
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.store.prediction_writer import (
+    Part,
+    PredictionWriter,
+    concat_parts,
+    remove_prediction_leftovers,
+)
+from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.local_copies import local_folder
@@ -37,6 +42,7 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import tune_predictions, validation_scores
 from cxr_compare.serving.backends import open_model
 from cxr_compare.serving.export_spec import EVALUATION_FILE, PREPROCESS_FILE, validation_folder
+from cxr_compare.serving.known_limits import run_of_export
 
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
@@ -160,7 +166,9 @@ def predict_validation(
         The predictions, which are stored in the run folder.
     """
     folder = validation_folder(run)
-    if not (folder / "predictions.json").is_file():
+    if (folder / "predictions.json").is_file():
+        remove_prediction_leftovers(folder)
+    else:
         predict_data_set(
             open_model(run, device=device),
             test_set.dataset,
@@ -221,7 +229,7 @@ def describe_system(model: Model, name: str | None) -> dict[str, Any]:
     """
     info = model.info
     usual = str(model.info["name"])
-    run = model.folder if model.backend == "torch" else _run_of_export(model)
+    run = _run_of(model)
     if model.backend != "torch":
         usual = f"{usual} ({model.backend} {model.precision})"
     return {
@@ -275,29 +283,21 @@ def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress)
         writer: Writer of the predictions folder.
         progress: Shows the message.
     """
-    folder = model.folder if model.backend == "torch" else _run_of_export(model)
+    folder = _run_of(model)
     if folder is None:
         progress.say(
             f"{model.folder}: its run is not at hand ({model.info['folder']}), so which patients "
             "it learned from is unknown; put the run back there and predict again"
         )
     else:
-        with atomic_path(writer.folder / "seen.parquet") as temporary:
-            shutil.copyfile(folder / "seen.parquet", temporary)
+        with atomic_path(writer.folder / SEEN_FILE) as temporary:
+            shutil.copyfile(folder / SEEN_FILE, temporary)
     writer.info |= provenance()
 
 
-def _run_of_export(model: Model) -> Path | None:
-    """Return the run that an export was made from, above it or where it was then.
-
-    An export holds no patient ids: what it learned from is read from its run.
-    """
-    for run in (model.folder.absolute().parent.parent, path_from_record(model.info["folder"])):
-        if (run / "run.json").is_file() and (run / "seen.parquet").is_file():
-            facts = read_json(run / "run.json", "run")
-            if all(model.info[key] == value for key, value in facts.items() if key in model.info):
-                return run
-    return None
+def _run_of(model: Model) -> Path | None:
+    """Return the run folder of a model; None if it is an export whose run is not at hand."""
+    return model.folder if model.backend == "torch" else run_of_export(model.folder, model.info)
 
 
 def sent_size(batch_size: int) -> int:

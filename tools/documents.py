@@ -1,8 +1,8 @@
-"""The parts of the documents that follow from the code.
+"""Generate the parts of the documents that follow from the code.
 
     python tools/documents.py        writes all of them
 
-`tests/test_documents.py` holds the documents to them.
+`tests/test_documents.py` checks that the documents are up to date.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCHEMA = "docs/metrics.schema.json"
 
 
 def generated() -> dict[str, str]:
-    """Every generated document as it should be, by its path below the checkout."""
+    """Return the text of every generated document, by its path below the checkout."""
     parts: dict[str, dict[str, Callable[[], str]]] = {
         "docs/architecture.md": {"tree": tree, "modules": modules},
         "docs/formats.md": {"formats": formats_table},
@@ -84,7 +84,18 @@ def _read(path: str) -> str:
 
 
 def with_parts(page: str, parts: dict[str, str]) -> str:
-    """The page with each part between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` replaced."""
+    """Replace each part of a page that is between ``<!-- NAME -->`` and ``<!-- end of NAME -->``.
+
+    Args:
+        page: Text of the page.
+        parts: New text of each part, by name.
+
+    Returns:
+        Text of the page with the new parts.
+
+    Raises:
+        SystemExit: The page lacks one of the comments.
+    """
     for name, text in parts.items():
         start = f"<!-- {name} -->\n"
         end = f"<!-- end of {name} -->"
@@ -164,7 +175,7 @@ def needed_table() -> str:
 
 
 def formats_table() -> str:
-    """The formats that ``cxr prepare`` reads."""
+    """Return a table of the formats that ``cxr prepare`` reads."""
     lines = ["| `--format` | the folder holds |", "|---|---|"]
     for name, known in FORMATS.items():
         labels = (known.title, *range(2, len(known.sources) + 1))
@@ -175,7 +186,15 @@ def formats_table() -> str:
 
 
 def key_block(kind: Literal["detector", "classifier"], *sections: str) -> str:
-    """The keys of a configuration as TOML, with defaults, meaning and values."""
+    """Return the keys of a configuration as TOML, with defaults, meaning and values.
+
+    Args:
+        kind: ``detector`` or ``classifier``.
+        *sections: Names of the sections to return; all if none is named.
+
+    Returns:
+        A Markdown block of TOML.
+    """
     lines: list[str] = []
     for key in _keys(config_class(kind, "retinanet")):
         if not sections or key.section in sections:
@@ -186,7 +205,7 @@ def key_block(kind: Literal["detector", "classifier"], *sections: str) -> str:
 
 
 def _key_lines(key: _Key) -> list[str]:
-    """A key as TOML, its comment beside it or, where that is long, above it."""
+    """Return a key as TOML, with its comment beside it or, if the comment is long, above it."""
     default = key.default
     if default is not None and default[0].isalpha() and default not in ("true", "false", "null"):
         default = f'"{default}"'
@@ -212,7 +231,7 @@ def other_keys() -> str:
 
 
 def networks_table() -> str:
-    """The registry of networks, by what may stand on them."""
+    """Return a table of all networks, by the models that can be built on them."""
     groups = {
         "detector and classifier": [n for n in NETWORKS.values() if n.detector and n.classifier],
         "classifier": [n for n in NETWORKS.values() if not n.detector],
@@ -228,21 +247,32 @@ def networks_table() -> str:
 _INTRODUCTION = """\
 # Metrics
 
-This table has every metric of a report, by its name in `metrics.csv` and `metrics.json`. Other
-terms are explained in the [glossary](glossary.md).
+This page explains every metric of a report. The table below has one row for each metric, by its
+name in `metrics.csv` and `metrics.json`. The [glossary](glossary.md) explains other terms.
 
-If the column "better" is empty, higher is better; only such a metric can be the primary figure of a
-protocol. Some metrics are one half of an operating point, and can be primary only together with the
-other half: {halves}.
+The columns of the table are:
 
-*Boxed* images are those whose lesions all have boxes. Thresholds, score cuts and calibrations are
-chosen on validation images. An undefined figure is empty, never 0, and its note says why. Every
-metric is undefined without images. N stands for the number in a name (`1_8` means 1/8). A metric is
-also undefined if the system lacks something that it needs:
+- **meaning**: what the metric measures. N stands for a number in the name of the metric (`1_8`
+  means 1/8). Thresholds, score cuts and calibrations are always chosen on validation images.
+- **better**: "lower" if a lower value is better, "ideal" with the value that is best, and "–" if
+  neither higher nor lower is better. If the column is empty, higher is better.
+- **images**: the images on which the metric is computed. *Boxed* images are those whose lesions all
+  have boxes.
+- **undefined if**: the cases in which the metric has no value. Its cell in a report is then empty,
+  never 0, and a note says why. Every metric is undefined if there are no images.
+
+A metric is also undefined if the system lacks something that the metric needs. The last column
+names each need by one word:
 
 {needs}
 
-`python tools/documents.py` writes this page and `metrics.schema.json` from
+Not every metric can be the primary figure of a protocol. A primary figure must be one for which
+higher is better. Some metrics are one half of an operating point, and a system can raise them at
+the cost of the other half. Such a metric can be primary only together with its other half:
+
+{halves}
+
+The command `python tools/documents.py` writes this page and `metrics.schema.json` from
 `evaluation/metrics/registry.py`.
 
 | name | title | meaning | better | images | undefined if |
@@ -253,7 +283,7 @@ _SAID_ABOVE = ("there is no image", Metric.undefined)
 
 
 def metrics_page() -> str:
-    """``docs/metrics.md``: a row a metric, one for all that differ in a number alone."""
+    """Return ``docs/metrics.md``, in which metrics that differ only in a number share a row."""
     alike: dict[tuple[str, ...], list[Metric]] = {}
     for metric in in_reading_order():
         alike.setdefault(_cells(metric, anonymous=True), []).append(metric)
@@ -265,8 +295,8 @@ def metrics_page() -> str:
         for anonymous, metrics in alike.items()
     ]
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
-    halves = "; ".join(
-        f"`{metric.name}` with {' or '.join(f'`{partner}`' for partner in able)}"
+    halves = "\n".join(
+        f"- `{metric.name}` with {' or '.join(f'`{partner}`' for partner in able)}"
         for metric in in_reading_order()
         if not metric.why_not_primary
         if (able := [name for name in metric.partners if not METRICS[name].why_not_primary])
@@ -276,7 +306,7 @@ def metrics_page() -> str:
 
 
 def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
-    """A metric's row without its name; if anonymous, with N for each number of its name."""
+    """Return the cells of a metric without its name; if `anonymous`, with N for each number."""
     images = (metric.share_of or "all").replace("called", "called positive")
     images = images.replace("not_called positive", "called negative")
     undefined = metric.undefined * (metric.undefined not in _SAID_ABOVE)
@@ -295,7 +325,7 @@ def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
 
 
 def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of ``metrics.json`` with the names of all metrics in it."""
+    """Return the JSON schema of ``metrics.json`` with the names of all metrics."""
     written: dict[str, Any] = json.loads(json.dumps(schema))
     for table in ("metrics", "tests"):
         written["properties"][table]["items"]["properties"]["metric"] = {
@@ -327,7 +357,7 @@ _HEADER = ["| argument | default | meaning |", "|---|---|---|"]
 
 
 def reference_page() -> str:
-    """``docs/reference.md``: every command with its arguments; shared ones are described once."""
+    """Return ``docs/reference.md``, which describes every command with its arguments."""
     functions = [command_function(name) for name in COMMANDS]
     overview = []
     for title, names in COMMAND_GROUPS.items():
@@ -353,7 +383,7 @@ names: build the site, or use `help()`, to read the docstrings.
 
 
 def api_page() -> str:
-    """``docs/api.md``: the exported names, whose docstrings the site's build reads."""
+    """Return ``docs/api.md``: the exported names, whose docstrings the site shows."""
     names = [name for name in cxr_compare.__all__ if not name.startswith("_")]
     sections = {
         "Commands": [name for name in names if name in COMMANDS],
@@ -414,7 +444,7 @@ def _cell(text: str) -> str:
 
 
 def stale() -> Iterator[str]:
-    """Documents that are not as they should be."""
+    """Return the documents that are out of date."""
     for path, text in generated().items():
         if not (ROOT / path).is_file() or _read(path) != text:
             yield path

@@ -3,12 +3,11 @@
     python tools/frozen_outputs.py make OUT --shared ../shared/data [--phantom QUICKSTART]
     python tools/frozen_outputs.py compare BEFORE AFTER
 
-``make`` runs the ``cxr`` of the checkout that this file lies in: (a) the published CheXNet scores
-of ``chexnet_scores`` as three systems; (b) with ``--phantom``, the finished output of
-``scripts/quickstart``, whose stored predictions of both models are tuned and
-compared; (c) the folders that ``cxr prepare`` makes of RSNA's DICOM files and of Kermany's tree.
-``compare`` lists every difference of the tables and JSON files that are left. Times, versions
-and paths are no part of it.
+``make`` runs the ``cxr`` of the checkout that contains this file: (a) it compares the published
+CheXNet scores of ``chexnet_scores`` as three systems; (b) with ``--phantom``, the finished output
+of ``scripts/quickstart``, it tunes and compares the stored predictions of both models; (c) it
+prepares RSNA's DICOM files and Kermany's folders. ``compare`` lists every difference of the tables
+and JSON files. Times, versions and paths are not compared.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 REPLICATES = "300"
 TABLES = ("*.csv", "*.parquet", "*.json", "*.npy")
-# What a run says of itself: when, where, by which program.
+# Facts about a run that are not compared: its time, its location and the version of the program.
 VOLATILE = {
     "created",
     "made",
@@ -87,7 +86,14 @@ def cxr(*arguments: str | Path) -> None:
 
 
 def make_chexnet(shared: Path, out: Path) -> None:
-    """Three of CheXNet's scores against RSNA's labels; patients with an id on 0 to 2 validate."""
+    """Compare three of CheXNet's scores against RSNA's labels.
+
+    Patients whose id ends in 0, 1 or 2 are the validation patients.
+
+    Args:
+        shared: Folder of the shared data.
+        out: New folder.
+    """
     folder = shared / "chexnet_scores"
     truth = pd.read_csv(folder / "truth_rsna.csv")
     patient = truth["Image Index"].str[:8]
@@ -142,7 +148,12 @@ def make_chexnet(shared: Path, out: Path) -> None:
 
 
 def make_phantom(quickstart: Path, out: Path) -> None:
-    """Stored predictions of both models on the phantom: plain, and of one rule."""
+    """Tune and compare stored predictions of both models on synthetic images.
+
+    Args:
+        quickstart: Finished output of ``scripts/quickstart``.
+        out: New folder.
+    """
     out.mkdir(parents=True)
     data = quickstart / "data"
     stored = sorted((quickstart / "report" / "systems").glob("*"))
@@ -190,14 +201,27 @@ def make_phantom(quickstart: Path, out: Path) -> None:
 
 
 def make_datasets(shared: Path, out: Path) -> None:
-    """The folders of two data sets."""
+    """Prepare two data sets.
+
+    Args:
+        shared: Folder of the shared data.
+        out: New folder.
+    """
     out.mkdir(parents=True)
     cxr("prepare", shared / "rsna", out / "rsna", "--format", "rsna", "--size", "64")
     cxr("prepare", shared / "kermany_224", out / "kermany", "--format", "kermany", "--size", "32")
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a JSON value by path, without the volatile ones."""
+    """Yield the leaves of a JSON value, without those that differ between any two runs.
+
+    Args:
+        value: JSON value.
+        name: Path of the value.
+
+    Yields:
+        Path and value of each leaf.
+    """
     if isinstance(value, dict):
         for key, item in value.items():
             if key not in VOLATILE:
@@ -214,14 +238,30 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal, numbers to 1e-9."""
+    """Return True if two values are equal; numbers may differ by 1e-9 of their size.
+
+    Args:
+        a: First value.
+        b: Second value.
+
+    Returns:
+        True if they are equal, or both NaN.
+    """
     if isinstance(a, float | int) and isinstance(b, float | int):
         return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (a != a and b != b)
     return bool(a == b)
 
 
 def json_differences(before: Path, after: Path) -> Iterator[str]:
-    """Leaves that differ, are gone or new."""
+    """Yield a line for each leaf of two JSON files that differs, is gone, or is new.
+
+    Args:
+        before: File of the first revision.
+        after: File of the second revision.
+
+    Yields:
+        The lines.
+    """
     old, new = (dict(flat(json.loads(path.read_text()))) for path in (before, after))
     for name in old.keys() | new.keys():
         if name not in new or name not in old:
@@ -231,12 +271,22 @@ def json_differences(before: Path, after: Path) -> Iterator[str]:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A CSV or Parquet table."""
+    """Read a CSV or Parquet table."""
     return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
 
 
 def table_differences(before: Path, after: Path) -> Iterator[str]:
-    """Columns and rows that differ; rows of a metrics table are matched by their key."""
+    """Yield a line for each column and row of two tables that differs.
+
+    Rows of a table of metrics are matched by their key.
+
+    Args:
+        before: File of the first revision.
+        after: File of the second revision.
+
+    Yields:
+        The lines.
+    """
     old = read(before)
     new = read(after)
     for name in sorted(set(old) ^ set(new)):
@@ -270,7 +320,16 @@ def table_differences(before: Path, after: Path) -> Iterator[str]:
 
 
 def compare(before: Path, after: Path, most: int) -> int:
-    """Print all differences by file; 1 where there are any."""
+    """Print all differences of two folders, file by file.
+
+    Args:
+        before: Folder of the first revision.
+        after: Folder of the second revision.
+        most: Largest number of differences that are printed for a file.
+
+    Returns:
+        1 if there are differences, else 0.
+    """
     files = sorted(
         {
             p.relative_to(root)

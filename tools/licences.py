@@ -77,7 +77,7 @@ def is_copyleft(licence: str) -> bool:
 
 
 def required_extras(config: configparser.ConfigParser) -> dict[str, list[str]]:
-    """Requirements by extra, as setup.cfg lists them; those of the core under an empty name."""
+    """Return the requirements of each extra in setup.cfg; those of the core have an empty name."""
     extras = dict(config["options.extras_require"])
     listed = {name: text for name, text in extras.items() if name not in FOR_DEVELOPERS}
     listed[""] = config["options"]["install_requires"]
@@ -85,7 +85,7 @@ def required_extras(config: configparser.ConfigParser) -> dict[str, list[str]]:
 
 
 def closure(requirements: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Names of all packages that requirements need in turn: those installed, and those missing."""
+    """Return the names of all packages that requirements need in turn: installed, and missing."""
     installed = set[str]()
     missing = set[str]()
     seen = set[tuple[str, str]]()
@@ -109,7 +109,7 @@ def closure(requirements: Iterable[str]) -> tuple[set[str], set[str]]:
 
 
 def licence_of(name: str) -> Licence:
-    """Find the licence of an installed package: of its metadata, else of its licence file."""
+    """Find the licence of an installed package in its metadata, else in its licence file."""
     distribution = metadata.distribution(name)
     facts: Any = distribution.metadata  # its protocol has no `get` in Python 3.11
     version = distribution.version
@@ -137,7 +137,7 @@ def licence_of(name: str) -> Licence:
 
 
 def _licence_files(distribution: metadata.Distribution) -> Iterator[tuple[str, str]]:
-    """Texts of the licence files of a package, and their names."""
+    """Return the texts of the licence files of a package, and their names."""
     for path in distribution.files or ():
         is_licence = re.match(r"(?i)(licen[cs]e|copying|eula)", path.name)
         if is_licence and ".dist-info" in str(path) and path.suffix not in (".py", ".pyc"):
@@ -145,7 +145,7 @@ def _licence_files(distribution: metadata.Distribution) -> Iterator[tuple[str, s
 
 
 def table(licences: Iterable[Licence]) -> str:
-    """A row for each package, its name first."""
+    """Return a row for each package, its name first."""
     rows = [(each.name, each.version, each.licence or "?", each.source) for each in licences]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
@@ -155,7 +155,16 @@ def table(licences: Iterable[Licence]) -> str:
 def problems(
     licences: Iterable[Licence], missing: Mapping[str, str], *, skip_missing: bool
 ) -> list[str]:
-    """Return the problems that forbid a release, one line each."""
+    """Return the problems that forbid a release.
+
+    Args:
+        licences: Licences of the installed packages.
+        missing: Packages that are not installed, with the requirement that needs them.
+        skip_missing: True to ignore missing packages.
+
+    Returns:
+        One line for each problem.
+    """
     lines = [f"{each.name} {each.version}: {each.problem}" for each in licences if each.problem]
     if not skip_missing:
         lines += [
@@ -166,7 +175,7 @@ def problems(
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table and what is wrong; return the exit status."""
+    """Print the table and the problems; return the exit status."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     if "--extras" in arguments:

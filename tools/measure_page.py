@@ -66,11 +66,26 @@ class Browser:
         self._driver.stop()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Call a method of the DevTools protocol and return its result."""
+        """Call a method of the DevTools protocol.
+
+        Args:
+            method: Name of the method, such as ``Page.captureScreenshot``.
+            **parameters: Parameters of the method.
+
+        Returns:
+            Result of the method.
+        """
         return self._session.send(method, parameters)
 
     def open(self, page: Path, width: int, height: int, *, dark: bool = False) -> None:
-        """Load a page at a size of the screen."""
+        """Load a page at a size of the screen.
+
+        Args:
+            page: File of the page.
+            width: Width of the screen, px; below 600 it is a mobile screen.
+            height: Height of the screen, px.
+            dark: True for the dark colour scheme.
+        """
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -83,7 +98,7 @@ class Browser:
         self.page.goto(page.resolve().as_uri())
 
     def text_of(self, address: str) -> str:
-        """The HTML of a page after its scripts, which may write nothing to the console."""
+        """Return the HTML of a page after its scripts, which must write nothing to the console."""
         before = len(self.complaints)
         self.page.goto("about:blank")
         self.page.goto(address)
@@ -104,7 +119,13 @@ class Browser:
         self.page.screenshot(path=path, full_page=True)
 
     def opening(self, path: Path, section: str, *, wide: int = 1000) -> None:
-        """Write the page down to the end of a section as a PNG file."""
+        """Write the page down to the end of a section as a PNG file.
+
+        Args:
+            path: PNG file.
+            section: CSS selector of the section.
+            wide: Width of the picture, px.
+        """
         end = f"document.querySelector('{section}').getBoundingClientRect().bottom + scrollY"
         clip = {
             "x": 0,
@@ -117,7 +138,12 @@ class Browser:
         path.write_bytes(base64.b64decode(image["data"]))
 
     def example(self, address: str, path: Path) -> None:
-        """Write what the page of a server shows of its second example as a PNG file."""
+        """Write a picture of the second example on the page of a server.
+
+        Args:
+            address: Address of the server.
+            path: PNG file.
+        """
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=1366,
@@ -173,7 +199,16 @@ class PageSize:
 
 
 def measure(browser: Browser, page: Path, screens: Path | None = None) -> PageSize:
-    """Measure a page; with ``screens`` also write what it looks like into that folder."""
+    """Measure a page.
+
+    Args:
+        browser: Tab that loads the page.
+        page: File of the page.
+        screens: Folder for pictures and the printed page; None writes none.
+
+    Returns:
+        Sizes of the page.
+    """
     read = {}
     for width, height in SIZES:
         for dark in (False, True) if screens else (False,):

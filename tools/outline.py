@@ -17,6 +17,12 @@ class Outline(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
+        """Note the tag, its id and its links.
+
+        Args:
+            tag: Name of the tag.
+            attrs: Attributes as pairs of name and value.
+        """
         facts = dict(attrs)
         self.ids += [facts["id"]] if "id" in facts else []
         self.links += [facts[key] for key in ("href", "src") if facts.get(key)]
@@ -24,5 +30,10 @@ class Outline(HTMLParser):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
+        """Note a problem if the tag does not close the last open one.
+
+        Args:
+            tag: Name of the tag.
+        """
         if tag not in VOID and (not self.open or self.open.pop() != tag):
             self.problems.append(tag)

@@ -1,17 +1,4 @@
-"""A GPU that pretends: it computes on the CPU, and behaves like ``cuda:0`` at every border.
-
-`PretendedTensor` says that it lies on ``cuda:0`` and holds a CPU tensor, its host, on which each
-operation runs; `_Mode` does the same where something is made on the device. What differs:
-
-- Numbers are the CPU's, and so is the random generator.
-- cuDNN's batch norm is computed by torch's own; all other kernels have one implementation here.
-- Nothing runs beside anything else: a wait is counted, not measured.
-- The graph of a gradient is that of the hosts. Without a GPU a torch that is built for CUDA cannot
-  run it through tensors that say ``cuda:0``: its engine asks the driver for the device's context
-  ("hasPrimaryContext expects a valid device index"). So ``requires_grad``, ``grad``, ``backward``
-  and `torch.autograd.grad` are handed on to the hosts; what the engine itself does is not seen.
-- ``Module.to`` makes new parameters, where CUDA's keep their identity.
-"""
+"""A pretended GPU: it computes on the CPU, and behaves like ``cuda:0`` when data is exchanged."""
 
 from __future__ import annotations
 
@@ -41,7 +28,7 @@ _GIB = 1024**3
 
 
 class _Allocation:
-    """Memory of the device; given back when the storage that it belongs to goes."""
+    """Memory of the device, which is given back when the storage that it belongs to is deleted."""
 
     def __init__(self, device: PretendedDevice, n_bytes: int) -> None:
         self._device = device
@@ -53,7 +40,7 @@ class _Allocation:
 
 
 class PretendedTensor(Tensor):
-    """A tensor of the device; `host` holds its numbers and its gradient."""
+    """A tensor of the device; `host` is a CPU tensor with its numbers and its gradient."""
 
     host: Tensor
     owner: PretendedDevice
@@ -88,7 +75,7 @@ class PretendedTensor(Tensor):
         return device.run(func, args, kwargs)
 
     def numpy(self, *, force: bool = False) -> Any:
-        """Refuse as a CUDA tensor does, except by force."""
+        """Refuse the conversion as a CUDA tensor does, unless it is forced."""
         if force:
             return self.cpu().detach().numpy()
         raise TypeError(
@@ -100,7 +87,7 @@ class PretendedTensor(Tensor):
         return self.numpy()
 
     def tolist(self) -> Any:
-        """A copy to the host."""
+        """Return a copy on the host as lists."""
         return self.detach().cpu().tolist()
 
     def untyped_storage(self) -> torch.UntypedStorage:
@@ -120,7 +107,7 @@ class PretendedTensor(Tensor):
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickled as what lies on the host: who loads it must say where to."""
+        """Pickle the tensor as its host tensor; the loader must name the device."""
         return self.detach().cpu().__reduce_ex__(protocol)
 
     @property
@@ -147,20 +134,32 @@ class PretendedTensor(Tensor):
         self.host.grad = None if value is None else value.host
 
     def backward(self, gradient: Any = None, *args: Any, **kwargs: Any) -> None:
-        """Run the hosts' graph."""
+        """Compute gradients by the graph of the host tensors.
+
+        Args:
+            gradient: Gradient of this tensor; None for a scalar.
+            *args: Further arguments of torch.
+            **kwargs: Further arguments of torch.
+        """
         self.host.backward(None if gradient is None else gradient.host, *args, **kwargs)
 
 
 @dataclass
 class PretendedDevice:
-    """The device's memory, and what passed its border.
+    """Memory of the device, and counts of the exchanges between host and device.
 
     Attributes:
-        total_memory: Bytes; what needs more runs out of memory.
-        capability: Which kind of card: 9.0 is an H100, 7.5 a T4.
-        waits: How often the host waited for the device, by operation and line.
-        constants: How often what is no batch was sent to the device, by line and content.
-        late_reads: Values that were copied to the host without a wait.
+        total_memory: Size of the memory, bytes; an allocation beyond it fails.
+        name: Name of the device.
+        capability: Compute capability: 9.0 is an H100, 7.5 a T4.
+        allocated: Allocated memory, bytes.
+        peak: Greatest allocated memory so far, bytes.
+        waits: Number of times that the host waited for the device, by operation and line.
+        constants: Number of times that a tensor from unlocked memory was sent to the device, by
+            line and content.
+        late_reads: Number of values that were copied to the host without a wait, by line.
+        operations: Number of operations, by name.
+        pinned: Tensors in page-locked memory, by address.
     """
 
     total_memory: int = 8 * _GIB
@@ -175,19 +174,28 @@ class PretendedDevice:
     pinned: WeakValueDictionary[int, Tensor] = field(default_factory=WeakValueDictionary)
 
     def forget_counts(self) -> None:
-        """Count from now on."""
+        """Set all counts to zero."""
         for counts in (self.waits, self.constants, self.late_reads, self.operations):
             counts.clear()
 
     def allocate(self, n_bytes: int) -> None:
-        """Take memory, or run out of it as CUDA does."""
+        """Allocate memory, or fail as CUDA does."""
         if self.allocated + n_bytes > self.total_memory:
             raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {n_bytes} bytes.")
         self.allocated += n_bytes
         self.peak = max(self.peak, self.allocated)
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Compute an operation on the host, as the device would."""
+        """Compute an operation on the host, as the device would do it.
+
+        Args:
+            func: Operation of torch.
+            args: Positional arguments of the operation.
+            kwargs: Keyword arguments of the operation.
+
+        Returns:
+            Result of the operation, on the device that torch would choose.
+        """
         flat = _flat(args, kwargs)
         here = [t for t in flat if isinstance(t, PretendedTensor)]
         asked = kwargs.get("device")
@@ -224,7 +232,7 @@ class PretendedDevice:
         return known
 
     def _copy(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """`_to_copy` and `copy_`: the two ways over the border."""
+        """Run `_to_copy` or `copy_`, the two operations that copy between host and device."""
         if func is aten.copy_.default:
             into, source = args[:2]
             non_blocking = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
@@ -268,7 +276,7 @@ class PretendedDevice:
         return tensor.untyped_storage().data_ptr() in self.pinned
 
     def pin(self, tensor: Tensor) -> Tensor:
-        """A copy in page-locked memory."""
+        """Return a copy in page-locked memory."""
         locked = tensor.clone()
         self.pinned[locked.untyped_storage().data_ptr()] = locked
         return locked
@@ -318,7 +326,7 @@ for _key in ("AutogradCPU", "AutogradOther", "AutogradFunctionality", "ADInplace
 
 
 def _recording() -> Any:
-    """Let the hosts record their graph; here, below autograd, they would not."""
+    """Return a context in which host tensors record their graph; below autograd they would not."""
     if torch.is_inference_mode_enabled():
         return contextlib.nullcontext()
     excluded = torch._C._dispatch_tls_local_exclude_set() - _RECORDING
@@ -348,7 +356,7 @@ def _is_made_of_others(func: Any) -> bool:
 
 
 def _line() -> str:
-    """The innermost function of this project, or of what it called, that is running."""
+    """Return the innermost running function of this project, or of code that it called."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if place := _place(frame.f_code.co_filename):
@@ -359,7 +367,7 @@ def _line() -> str:
 
 @functools.cache
 def _place(file: str) -> str | None:
-    """A file's name for the counts; None for torch and for this file."""
+    """Return a file's name for the counts; None for torch and for this file."""
     if file == __file__ or "/torch/" in file:
         return None
     return file.split("site-packages/")[-1].removeprefix(f"{_ROOT}/").removeprefix("cxr_compare/")
@@ -422,9 +430,9 @@ _WAITING = {
 
 
 class _Mode(TorchDispatchMode):
-    """Makes on the device what is asked for there.
+    """Mode in which tensors that are requested on the device are made there.
 
-    The key is that of fake tensors: with it torch does not start CUDA.
+    Its dispatch key is that of fake tensors; with this key torch does not start CUDA.
     """
 
     _mode_key = torch._C._TorchDispatchModeKey.FAKE
@@ -458,7 +466,7 @@ class _Stream:
         pass
 
     def wait_stream(self, *_: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     record_event = wait_event = wait_stream
 
@@ -472,7 +480,7 @@ class _Event(_Stream):
 
 @contextlib.contextmanager
 def pretended_cuda(device: PretendedDevice | None = None) -> Iterator[PretendedDevice]:
-    """Let torch find one GPU, the pretended one, in this and all threads that start meanwhile."""
+    """Let torch find the pretended GPU, in this thread and all threads that start meanwhile."""
     device = device or PretendedDevice()
     torch._C._ensureCUDADeviceGuardSet()
     lifted = torch._C._only_lift_cpu_tensors()

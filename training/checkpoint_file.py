@@ -24,7 +24,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint to a temporary file, then replace the old checkpoint by it."""
+        """Write a checkpoint to a temporary file, then replace the old checkpoint by it.
+
+        Args:
+            checkpoint: State of the training.
+            path: Path of the checkpoint file.
+            storage_options: Options of Lightning's interface, which are not used.
+        """
         # Into memory first: torch turns a full disk into an error about its own file format.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)

@@ -69,7 +69,15 @@ class ClassifierTask(TrainingTask):
         return {"channels": self.start.public.channels} if self.start.public else {}
 
     def training_losses(self, model: ImageClassifier, batch: LabelBatch) -> dict[str, Tensor]:
-        """Compute the loss of a training batch, with label smoothing if it is configured."""
+        """Compute the loss of a training batch, with label smoothing if it is configured.
+
+        Args:
+            model: Classifier of this task, or a copy of it.
+            batch: Training batch.
+
+        Returns:
+            Scalar loss by name.
+        """
         # A trial copy of the model must not fill the features of the model itself.
         features = self._train_features if model is self.model else None
         return training_losses(
@@ -83,7 +91,15 @@ class ClassifierTask(TrainingTask):
     def validation_step(
         self, model: ImageClassifier, batch: LabelBatch
     ) -> tuple[dict[str, Tensor], ScoredBatch]:
-        """Compute the loss and the scores of a validation batch."""
+        """Compute the loss and the scores of a validation batch.
+
+        Args:
+            model: Classifier in evaluation mode.
+            batch: Validation batch.
+
+        Returns:
+            Scalar loss by name, and the scores with the labels.
+        """
         losses, scores = validation_losses(model, batch, self._criterion, self._val_features)
         return losses, ScoredBatch(scores.cpu().numpy(), batch.targets.numpy())
 

@@ -24,6 +24,7 @@ from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 from cxr_compare.data_prep.splits.nested_parts import add_nested_parts, draw_nested_parts
 from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +70,13 @@ class CurveRun:
 
     @property
     def has_ended(self) -> bool:
-        """True if the training is complete."""
-        return (self.folder / "run.json").is_file()
+        """True if the training is complete.
+
+        The weights are complete with ``run.json``. ``cxr train`` chooses the decision after that,
+        as its last step, and may be killed in between.
+        """
+        run = RunFolder(self.folder)
+        return run.is_complete and any((run.validation / "decisions").glob("*.json"))
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,15 @@ class CurvePlan:
     equal: Literal["steps", "epochs"]  # what all shares have the same number of
 
     def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
-        """Return the settings that must be unchanged when another call continues the curve."""
+        """Return the settings that must be unchanged when another call continues the curve.
+
+        Args:
+            dataset: Data set of the curve.
+            splits: Names of its splits.
+
+        Returns:
+            Settings by name, ready for JSON.
+        """
         ids = dataset.ids
         return {
             "detector": dump_config(self.detector),

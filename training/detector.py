@@ -84,7 +84,15 @@ class DetectorTask(TrainingTask):
             self.callbacks.append(self._box_counts)
 
     def training_losses(self, model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
-        """Compute the losses of a training batch, and count its boxes."""
+        """Compute the losses of a training batch, and count its boxes.
+
+        Args:
+            model: Detector of this task, or a copy of it.
+            batch: Training batch.
+
+        Returns:
+            Scalar losses by name.
+        """
         if self._box_counts is not None:
             counts = batch.dropped._asdict()
             columns = {column: counts[field] for column, field in _COUNT_COLUMNS.items()}
@@ -98,7 +106,15 @@ class DetectorTask(TrainingTask):
     def validation_step(
         self, model: Detector, batch: LesionBatch
     ) -> tuple[dict[str, Tensor], _DetectedBatch]:
-        """Compute the losses and the boxes of a validation batch."""
+        """Compute the losses and the boxes of a validation batch.
+
+        Args:
+            model: Detector in evaluation mode.
+            batch: Validation batch.
+
+        Returns:
+            Scalar losses by name, and predicted and true boxes.
+        """
         losses, detected = validation_losses(model, batch)
         true = [
             Boxes(boxes.numpy(), np.ones(len(boxes)), labels.numpy())

@@ -22,7 +22,13 @@ class WeightAverage(WeightAveraging):
         return "_Averaging"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Create the average on the device of the model."""
+        """Create the average on the device of the model.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
+            stage: Stage of Lightning, such as ``fit``.
+        """
         self._average_model = RampedAverage(pl_module, self._decay)
         self._average_model.module.to(pl_module.device)  # its layers are not there yet
 

@@ -120,13 +120,23 @@ class EpochRecord(Callback):
         self._usual = state_dict["usual_loss"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log earlier epochs, and stop at once if the resumed training had stopped early."""
+        """Log earlier epochs, and stop at once if the resumed training had stopped early.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
+        """
         self._progress(len(self.history) * _batches_per_epoch(trainer))
         trainer.should_stop = self._has_stalled()
         log_start(trainer.loggers, tomllib.loads(self._run.config), self.history)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the timers and sums of an epoch."""
+        """Reset the timers and sums of an epoch.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
+        """
         self._start_time = time.perf_counter()
         self._start_processor_time = time.process_time()
         self._train_batches = []
@@ -136,12 +146,25 @@ class EpochRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Store the losses of a training batch."""
+        """Store the losses of a training batch.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
+            outputs: Output of `Loop.training_step`.
+            batch: Training batch.
+            batch_idx: Number of the batch in the epoch, from 0.
+        """
         self._train_batches.append((outputs["losses"], outputs["weight"]))
         self._progress(1)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the time at which the training part of the epoch ended."""
+        """Store the time at which the training part of the epoch ended.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
+        """
         self._trained_time = time.perf_counter()
 
     def on_validation_batch_end(
@@ -153,7 +176,16 @@ class EpochRecord(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Store the losses and the output of a validation batch."""
+        """Store the losses and the output of a validation batch.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
+            outputs: Output of `Loop.validation_step`.
+            batch: Validation batch.
+            batch_idx: Number of the batch in the epoch, from 0.
+            dataloader_idx: Number of the loader; there is one only.
+        """
         self._val_batches.append((outputs["losses"], outputs["weight"]))
         self._outputs.append(outputs["output"])
         self._progress(1)
@@ -161,7 +193,12 @@ class EpochRecord(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the figures of the epoch, and write its weights if they are the best so far.
 
-        If there is a moving average of the weights, the averaged weights are written.
+        With several processes, the figures are of the batches of all of them. If the training
+        averages weights, the averaged weights are written.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
         """
         share = _EpochShare(
             _Means(self._train_batches),
@@ -196,6 +233,10 @@ class EpochRecord(Callback):
 
         A resumed training can write the other files again from the checkpoint. The time in the
         checkpoint does not include the writing itself; the time in the history does.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
         """
         row = self.history[-1]
         self._add_times(row)

@@ -61,13 +61,35 @@ class Loop(LightningModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Send a batch to a GPU while the GPU computes; the loader has pinned its memory."""
+        """Send a batch to a GPU while the GPU computes; the loader has pinned its memory.
+
+        Args:
+            batch: Batch in main memory.
+            device: Device of the model.
+            dataloader_idx: Number of the loader; there is one only.
+
+        Returns:
+            The batch on the device.
+        """
         if device.type != "cuda":
             return batch
         return require_loaded(batch).to(device, non_blocking=True)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Compute the losses of a batch; raise an error if a loss is not finite."""
+        """Compute the losses of a batch; raise an error if a loss is not finite.
+
+        Args:
+            batch: Training batch.
+            batch_idx: Number of the batch in the epoch, from 0.
+
+        Returns:
+            The sum of the losses (``loss``), each of them (``losses``), and the number of images
+            that count (``weight``).
+
+        Raises:
+            InputError: A loss is not finite; the message names the images. On a GPU the error is
+                raised one step later.
+        """
         self._images_of_step += require_loaded(batch).image_ids
         # The guarantee of bit-exact resuming. By step, not by epoch: a loader draws too when it
         # starts, a resumed one at another time.
@@ -91,7 +113,16 @@ class Loop(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient; refuse a step whose gradient is not finite."""
+        """Clip the gradient; refuse a step whose gradient is not finite.
+
+        Args:
+            optimizer: Optimiser of the training.
+            gradient_clip_val: Argument of Lightning's interface; the limit of the settings is used.
+            gradient_clip_algorithm: Argument of Lightning's interface, which is not used.
+
+        Raises:
+            InputError: The gradient is not finite; the message names the images of the step.
+        """
         if self._n_parts > 1:
             self._weigh_gradient()
         limit = self._settings.clip
@@ -152,7 +183,16 @@ class Loop(LightningModule):
         return int(self.trainer.world_size) * self._settings.accumulate
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Compute the losses of a batch, and the output from which figures are computed."""
+        """Compute the losses of a batch, and the output from which figures are computed.
+
+        Args:
+            batch: Validation batch.
+            batch_idx: Number of the batch in the epoch, from 0.
+
+        Returns:
+            The losses (``losses``), the output of the model (``output``), and the number of images
+            that count (``weight``).
+        """
         require_loaded(batch)
         with errors_name_images(batch.image_ids, f"epoch {self.current_epoch + 1}: validation"):
             losses, output = self._task.validation_step(self.model, batch)

@@ -92,7 +92,12 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_architecture(model: nn.Module, folder: Path) -> None:
-    """Write the architecture of a model without its weights."""
+    """Write the architecture of a model without its weights.
+
+    Args:
+        model: Model with an attribute ``architecture``.
+        folder: Folder of the run.
+    """
     write_json(folder / ARCHITECTURE_FILE, "model", {"architecture": model.architecture})
 
 

@@ -147,7 +147,12 @@ class RunFolder:
         return self.checkpoints / f"best-{epoch:04d}.safetensors"
 
     def write_best(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
-        """Write the weights of an epoch that is the best so far."""
+        """Write the weights of an epoch that is the best so far.
+
+        Args:
+            epoch: Number of the epoch, from 1.
+            weights: Tensors of the model by name.
+        """
         state = {name: value.contiguous() for name, value in weights.items()}
         write_weights(state, self.best_weights(epoch))
 

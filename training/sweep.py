@@ -217,9 +217,10 @@ class Sweep:
         folder = self.plan.folder
         best = folder / _BEST
         record = folder / "sweep.json"
-        if record.is_file() and best.is_dir():
-            if read_json(record, "sweep")["best"]["run"] == run:
+        if best.is_dir():
+            if record.is_file() and read_json(record, "sweep")["best"]["run"] == run:
                 return
+            # An earlier best run, or the copy of a call that was killed before it wrote the record.
             shutil.rmtree(best)
         with atomic_folder(best) as copy:
             without = shutil.ignore_patterns("checkpoints", LOCK_NAME)

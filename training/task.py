@@ -91,7 +91,15 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def validation_step(self, model: Any, batch: Any) -> tuple[dict[str, Tensor], Any]:
-        """Compute losses and output of a batch, in evaluation mode and without gradient."""
+        """Compute losses and output of a batch, in evaluation mode and without gradient.
+
+        Args:
+            model: The network of this task.
+            batch: A validation batch.
+
+        Returns:
+            Scalar losses by name, and the output for `validation_metrics`.
+        """
 
     @abstractmethod
     def validation_metrics(self, outputs: list[Any]) -> dict[str, float]:
@@ -117,7 +125,15 @@ class GradualUnfreezing(Callback):
         self._freeze = freeze  # takes the epoch, from 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the stages of a resumed epoch, which has no call of `on_train_epoch_start`."""
+        """Choose the stages of a resumed epoch, which has no call of `on_train_epoch_start`.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
+
+        Raises:
+            InputError: Several devices share a batch.
+        """
         if trainer.world_size > 1:  # processes agree only once which gradients to expect
             raise InputError(
                 "model.trainable: parts cannot be unfrozen while several devices share a batch; "
@@ -126,7 +142,12 @@ class GradualUnfreezing(Callback):
         self._freeze(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the stages that learn in the epoch that begins."""
+        """Choose the stages that learn in the epoch that begins.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: Training loop with the model.
+        """
         self._freeze(trainer.current_epoch)
 
 

@@ -24,11 +24,21 @@ from cxr_compare.data_prep.work.image_files import open_image
 
 
 def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
-    """Return the facts that the labels state about the size of each image, px.
+    """Return the facts that the labels state about the size of each image.
+
+    Args:
+        images: Images table, with ``width`` and ``height`` if the labels state them.
+        boxes: Boxes of these images, original px; may be empty.
 
     Returns:
-        The stated width and height, and the largest x2 and y2 of the boxes, shape ``(N, 4)``; NaN
-        if unknown.
+        The stated width and height, and the largest x2 and y2 of the boxes, in px, shape
+        ``(N, 4)``; NaN if unknown.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a"], "width": [1024], "height": [1024]})
+        >>> boxes = pd.DataFrame({"image_id": ["a"], "x2": [300.0], "y2": [400.0]})
+        >>> labelled_sizes(images, boxes).tolist()
+        [[1024.0, 1024.0, 300.0, 400.0]]
     """
     reach = boxes.groupby("image_id")[["x2", "y2"]].max()
     stated = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()

@@ -66,7 +66,8 @@ class Audit:
     """Problems that an audit found, the most serious first, and figures of the data set.
 
     Example:
-        >>> Audit(problems=(), checked={"images": 2}).counts["error"]
+        >>> import cxr_compare
+        >>> cxr_compare.Audit(problems=(), checked={"images": 2}).counts["error"]
         0
     """
 

@@ -125,7 +125,16 @@ def expected_image_leak(images: pd.DataFrame) -> dict[str, Any]:
 
 
 def describe_images(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any]:
-    """Return statistics of image sizes, of the width in mm and of the file formats, for JSON."""
+    """Return statistics of image sizes, of the width in mm and of the file formats, for JSON.
+
+    Args:
+        images: Images table.
+        decode: Table of what was done to the pixels of each image; may be empty.
+
+    Returns:
+        Dictionary with ``sizes`` and ``field_width_mm`` (None if unknown), ``files`` (numbers by
+        property of the files) and ``examples`` (ids of typical and unusual images).
+    """
     sized = images[["width", "height"]].dropna().astype("int64")
     facts: dict[str, Any] = {"sizes": None, "field_width_mm": None, "files": {}}
     if len(sized):

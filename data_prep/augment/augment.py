@@ -157,7 +157,16 @@ class Augmentation:
         )
 
     def draw_move(self, rng: random.Random, width: int, height: int) -> Move | None:
-        """Draw the movement of an image of a given size; return None if the image is not moved."""
+        """Draw the movement of an image at random.
+
+        Args:
+            rng: Random generator.
+            width: Width of the image, px.
+            height: Height of the image, px.
+
+        Returns:
+            The movement; None if the image is not moved.
+        """
         mirrored = rng.random() < self.horizontal_flip
         if not (mirrored or self.rotate_degrees or self.scale or self.shift):
             return None

@@ -368,6 +368,16 @@ class ExportTarget(PredictedTarget):
     any_of: list[str]
 
 
+class StoredAuroc(Record):
+    """AUROC of a run on images that it did not learn from, with its 95 % interval."""
+
+    estimate: float
+    ci_low: float | None
+    ci_high: float | None
+    images: Literal["test", "validation"]
+    n_images: int | None
+
+
 class ExportRecord(Record):
     """``export.json``, which marks an export as complete."""
 
@@ -382,6 +392,7 @@ class ExportRecord(Record):
     map_frame: Edges | None
     map_levels: list[Pair]
     files: dict[str, str] = ABSENT
+    validation_auroc: StoredAuroc = ABSENT
 
 
 class ProofMeasure(Record):

@@ -14,7 +14,15 @@ from cxr_compare.data_prep.formats.annotation_tools import PATIENTS
 
 
 def write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``annotations.xml``, and ``labels.json``, which CVAT needs to make a task."""
+    """Write ``annotations.xml``, and ``labels.json``, which CVAT needs to make a task.
+
+    Args:
+        content: Labels to export.
+        folder: Folder of the export.
+
+    Raises:
+        InputError: An image has no size.
+    """
     images, classes = _marked_images(content, folder)
     system = content.how.get("system")
     if any(marks is None for *_, marks in images):
@@ -27,7 +35,15 @@ def write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
 
 
 def write_label_studio(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``tasks.json``, and ``labels.xml``, the labelling interface of a project."""
+    """Write ``tasks.json``, and ``labels.xml``, the labelling interface of a project.
+
+    Args:
+        content: Labels to export.
+        folder: Folder of the export.
+
+    Raises:
+        InputError: An image has no size.
+    """
     images, classes = _marked_images(content, folder)
     values = {"images": images, "system": content.how.get("system")}
     image_folder = "" if folder.mode == "none" else "images/"

@@ -15,6 +15,10 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
 
     ``file_name`` is the path of the image in the source and below ``images/``. If images are
     rendered, it is the name of the rendered file.
+
+    Args:
+        content: Labels to export.
+        folder: Folder of the export.
     """
     category_ids = {name: number for number, name in enumerate(content.classes, start=1)}
     categories = [

@@ -14,7 +14,15 @@ _NIH = "nih:"
 
 
 def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write the labels of the only target in the layout of the RSNA challenge on Kaggle."""
+    """Write the labels of the only target in the layout of the RSNA challenge on Kaggle.
+
+    Args:
+        content: Labels to export, of one target.
+        folder: Folder of the export.
+
+    Raises:
+        InputError: No image is labelled for the target.
+    """
     target = content.dataset.target(next(iter(content.targets)))
     label = content.dataset.labels(target).reindex(content.images["image_id"]).to_numpy()
     images = content.images.assign(label=label)

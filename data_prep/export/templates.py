@@ -9,5 +9,13 @@ from cxr_compare.data_prep.contracts.page_templates import template_environment
 
 
 def render_template(template: str, **values: Any) -> str:
-    """Render a template of this package with the given values."""
+    """Render a template of this package.
+
+    Args:
+        template: File name of the template, such as ``voc.xml.jinja``.
+        **values: Values that the template names.
+
+    Returns:
+        The text.
+    """
     return template_environment(Path(__file__).parent).get_template(template).render(values)

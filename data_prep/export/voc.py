@@ -18,7 +18,12 @@ _IMAGES_FOLDER = "JPEGImages"
 
 
 def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write an XML file for each image, named by its id, and a list of images for each role."""
+    """Write an XML file for each image, named by its id, and a list of images for each role.
+
+    Args:
+        content: Labels to export.
+        folder: Folder of the export.
+    """
     boxes = content.boxes_by_image()
     objects = image_objects(content.images, **content.labels)
     for image, facts in zip(content.entries(), objects, strict=True):

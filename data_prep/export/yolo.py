@@ -17,7 +17,15 @@ _UNLABELLED = "unlabelled/images"
 
 
 def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write a label file for each image, named by its id, with edges as shares of the image."""
+    """Write a label file for each image, named by its id, with edges as shares of the image.
+
+    Args:
+        content: Labels to export.
+        folder: Folder of the export.
+
+    Raises:
+        InputError: No image has labels that these files can express.
+    """
     boxes = content.boxes_by_image()
     inexpressible_labels = content.inexpressible_labels()
     is_unlabelled = is_member(content.images["image_id"], inexpressible_labels["image_id"])

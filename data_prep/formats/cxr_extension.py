@@ -165,6 +165,10 @@ def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, An
 def read_set_object(value: Any, where: str) -> dict[str, Any]:
     """Read the ``cxr`` object of a whole data set.
 
+    Args:
+        value: The object, as JSON gives it.
+        where: Position of the object, for messages.
+
     Returns:
         A dictionary with ``targets``, and with ``pixels``, which is False for a data set without
         image files.

@@ -27,7 +27,19 @@ def has_match(*patterns: str) -> Callable[[Path], bool]:
 
 
 def has_columns(path: Path, *columns: str) -> bool:
-    """Return True if a file exists and its first line names all given columns, in any case."""
+    """Return True if a file exists and its first line names all given columns.
+
+    Args:
+        path: Path of a CSV file, which need not exist.
+        *columns: Names of columns in lower case; the case in the file does not matter.
+
+    Returns:
+        True if all columns are there.
+
+    Example:
+        >>> has_columns(Path("no-such-file.csv"), "image_id")
+        False
+    """
     return set(columns) <= {name.lower() for name in read_header(path)}
 
 

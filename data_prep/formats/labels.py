@@ -78,7 +78,15 @@ def exclude_contradictions(
 
 
 def add_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
-    """Return the labels, with a present finding added for each box whose finding has no label."""
+    """Add a present finding for each box whose finding has no label.
+
+    Args:
+        labels: Labels with ``image_id``, ``finding``, ``reader``, ``state`` and ``origin``.
+        boxes: Boxes with ``image_id``, ``finding`` and ``reader``.
+
+    Returns:
+        The labels with the added rows, whose origin is ``boxes``.
+    """
     merged = boxes[LABEL_KEY].drop_duplicates().merge(labels[LABEL_KEY], how="left", indicator=True)
     implied = merged.loc[merged["_merge"] == "left_only", LABEL_KEY]
     implied = implied.assign(state="present", origin="boxes")

@@ -282,7 +282,15 @@ class SourceBuilder:
         self.notes.append(f"{warning}. {remedy}" if remedy else warning)
 
     def drop_repeats(self, rows: pd.DataFrame, file: str) -> pd.DataFrame:
-        """Return the rows of a file without repeated ones, and add a note on their number."""
+        """Remove repeated rows of a file, and add a note on their number.
+
+        Args:
+            rows: Rows of the file.
+            file: Name of the file, for the note.
+
+        Returns:
+            The rows without repetitions.
+        """
         unique = rows.drop_duplicates()
         if len(unique) < len(rows):
             self.notes.append(f"{file}: {len(rows) - len(unique)} repeated rows were dropped")

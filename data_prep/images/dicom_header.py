@@ -338,7 +338,14 @@ def ids_of(header: Dataset) -> tuple[str, str]:
 
 
 def clean_text(header: Dataset, keyword: str) -> str:
-    """Return the text of a header element without padding; empty if missing or unreadable.
+    """Return the text of a header element without padding.
+
+    Args:
+        header: DICOM header.
+        keyword: Keyword of the element, such as ``PatientID``.
+
+    Returns:
+        The text; empty if the element is missing or unreadable.
 
     Example:
         >>> clean_text(Dataset(), "PatientID")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.locks import folder_lock, remove_leftovers
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
 from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelStore, store_folder
@@ -62,6 +62,7 @@ def build_pixel_store(
     if (folder / INFO_NAME).is_file():
         store = PixelStore.open(folder)
         if images["image_id"].isin(store.ids).all():
+            remove_leftovers(folder)  # of a process that was killed when the store was complete
             return store
     with folder_lock(folder, before_wait), PixelStoreWriter(folder, size) as writer:
         missing = images[~images["image_id"].isin(list(writer.done))]

@@ -71,7 +71,7 @@ class ImageFile:
 
     path: Path
     window: str | None  # name of the DICOM window to show; None for the first
-    sha256: str  # checksum that the file had when the data set was prepared
+    sha256: str | None  # checksum when the data set was prepared; None for labels in memory
 
     def read(self) -> np.ndarray:
         """Decode the file as a viewer displays it.
@@ -108,7 +108,8 @@ class DataSet:
     several readers.
 
     Example:
-        >>> DataSet.open("no-such-folder")
+        >>> import cxr_compare
+        >>> cxr_compare.DataSet.open("no-such-folder")
         Traceback (most recent call last):
         ...
         cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
@@ -159,6 +160,7 @@ class DataSet:
             splits: Splits in memory by name, for a data set without a folder.
 
         Example:
+            >>> from cxr_compare import DataSet
             >>> targets = {"opacity": {"any_of": ["opacity"], "display_name": "Lung opacity"}}
             >>> DataSet.from_info("set", {"name": "A", "targets": targets}).target().display_name
             'Lung opacity'
@@ -453,8 +455,12 @@ class DataSet:
 
     @property
     def has_pixels(self) -> bool:
-        """True if every image has a file. Predictions can be evaluated without pixels, too."""
-        return bool(self.images["path"].notna().all())
+        """True if every image has a file. Predictions can be evaluated without pixels, too.
+
+        For labels in memory it is enough if some image has a file, because they only serve to draw.
+        """
+        has_file = self.images["path"].notna()
+        return bool(has_file.any() if self.is_in_memory else has_file.all())
 
     @cached_property
     def image_files(self) -> pd.DataFrame:
@@ -529,8 +535,11 @@ class DataSet:
         Raises:
             InputError: The image is unknown or has no file.
         """
-        sha256 = str(self._files["file_sha256"].get(image_id))
-        return ImageFile(self.image_path(image_id), self.window, sha256)
+        sha256 = self._files["file_sha256"].get(image_id)
+        if self.is_in_memory and pd.isna(sha256):
+            # The user named this folder in the present call, so no stored path can lead elsewhere.
+            return ImageFile(self.image_path(image_id), self.window, None)
+        return ImageFile(self.image_path(image_id), self.window, str(sha256))
 
     def read_original(self, image_id: str) -> np.ndarray:
         """Decode an image at its original size, as a viewer displays it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record, require_only_files
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 
@@ -141,6 +141,7 @@ class PredictionWriter:
 
     def _open(self) -> None:
         if (self.folder / _RECORD).is_file():
+            (self.folder / _UNFINISHED_RECORD).unlink(missing_ok=True)  # a killed process left it
             raise InputError(
                 f"{self.folder}: already holds complete predictions; choose another folder, or "
                 "remove it to predict again"
@@ -202,6 +203,30 @@ def _part_numbers(folder: Path) -> list[int]:
         if match:
             numbers.append(int(match[1]))
     return numbers
+
+
+def remove_prediction_leftovers(folder: Path) -> None:
+    """Remove the files that a process left which was killed just after its predictions were made.
+
+    Call it for a folder of complete predictions that is used without a `PredictionWriter`.
+
+    Args:
+        folder: Predictions folder. Nothing happens while another process writes there, or if the
+            predictions are not complete.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     for file in ("predictions.json", "unfinished.json", ".lock"):
+        ...         _ = Path(name, file).write_text("")
+        ...     remove_prediction_leftovers(Path(name))
+        ...     [path.name for path in Path(name).iterdir()]
+        ['predictions.json']
+    """
+    left = (folder / LOCK_NAME, folder / _UNFINISHED_RECORD)
+    if (folder / _RECORD).is_file() and any(path.is_file() for path in left):
+        with suppress(InputError, OSError), folder_lock(folder):
+            (folder / _UNFINISHED_RECORD).unlink(missing_ok=True)
 
 
 def is_predictions_folder(folder: Path) -> bool:

@@ -34,7 +34,8 @@ class Predictions:
     """Complete predictions. Each table is read from the folder when it is first used.
 
     Example:
-        >>> Predictions.open("no-such-folder")
+        >>> import cxr_compare
+        >>> cxr_compare.Predictions.open("no-such-folder")
         Traceback (most recent call last):
         ...
         cxr_compare...WrongFolderError: no-such-folder: no such folder; ...

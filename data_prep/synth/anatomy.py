@@ -89,7 +89,15 @@ class Canvas:
         cv2.polylines(mask, fixed, False, value, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
     def lines(self, curves: Sequence[Points], width: float) -> Field:
-        """Draw open curves, as with `stroke`, on a new mask with values in [0, 1]."""
+        """Draw open curves, as with `stroke`, on a new mask.
+
+        Args:
+            curves: Curves in thorax units, each of shape `(N, 2)` with the same N.
+            width: Width of the curves, thorax units.
+
+        Returns:
+            Mask with values in [0, 1], float32 `(H, W)`.
+        """
         mask = self.blank()
         self.stroke(mask, curves, width)
         return to_field(mask)
@@ -161,7 +169,19 @@ def ellipse(
 
 
 def curve(*corners: tuple[float, float], steps: int = 24) -> Points:
-    """Return a Bezier curve from the first to the last corner, shape `(steps, 2)`."""
+    """Return a Bezier curve from the first to the last corner.
+
+    Args:
+        *corners: Corners x, y of the curve, at least 1.
+        steps: Number of points.
+
+    Returns:
+        Points of the curve, shape `(steps, 2)`.
+
+    Example:
+        >>> curve((0.0, 0.0), (1.0, 2.0), steps=3).tolist()
+        [[0.0, 0.0], [0.5, 1.0], [1.0, 2.0]]
+    """
     return _bernstein(len(corners), steps) @ np.array(corners, dtype=np.float64)
 
 

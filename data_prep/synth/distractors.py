@@ -32,7 +32,16 @@ def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) ->
 def alter_anatomy(
     anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Anatomy:
-    """Return the chest with the distractors that change its shape (big heart, raised diaphragm)."""
+    """Apply the distractors that change the shape of the chest (big heart, raised diaphragm).
+
+    Args:
+        anatomy: Anatomy of the chest.
+        distractors: Names of the distractors of this image.
+        rng: Random generator.
+
+    Returns:
+        The changed anatomy; the same anatomy if no such distractor is named.
+    """
     size = rng.uniform(1.28, 1.55)
     rise = rng.uniform(0.035, 0.075)
     if "big_heart" in distractors:
@@ -45,7 +54,17 @@ def alter_anatomy(
 def draw_distractors(
     canvas: Canvas, anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Field:
-    """Return the attenuation of distractors that lie in front of the chest, float32 ``(H, W)``."""
+    """Draw the distractors that lie in front of the chest.
+
+    Args:
+        canvas: Canvas of the image.
+        anatomy: Anatomy of the chest.
+        distractors: Names of the distractors of this image.
+        rng: Random generator.
+
+    Returns:
+        Attenuation, float32 ``(H, W)``.
+    """
     field = np.zeros((canvas.size, canvas.size), np.float32)
     for name in distractors:
         if name in _DRAWERS:

@@ -116,7 +116,14 @@ def _map_one_by_one(
 
 
 def apply_timed(function: Callable[[Row], Result], rows: Iterable[Row]) -> TimedResults[Result]:
-    """Apply a function to some rows, and measure the time in seconds.
+    """Apply a function to some rows, and measure the time.
+
+    Args:
+        function: Function of one row.
+        rows: Arguments of the function.
+
+    Returns:
+        The results in the order of the rows, and the time in seconds.
 
     Example:
         >>> apply_timed(abs, [-2, 1]).results

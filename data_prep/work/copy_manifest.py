@@ -60,7 +60,12 @@ def read_manifest(copy: Path) -> Manifest:
 
 
 def write_manifest_changes(before: Manifest, after: Manifest) -> None:
-    """Write the entries that differ between two manifests, and remove those only in `before`."""
+    """Write the entries that differ between two manifests, and remove those only in `before`.
+
+    Args:
+        before: Manifest as it was read.
+        after: Manifest as it is to be stored.
+    """
     changes = defaultdict[Path, dict[str, ManifestEntry | None]](dict)
     for path in before.keys() | after.keys():
         if before.get(path) != after.get(path):

@@ -43,7 +43,17 @@ class LocalEngine:
         on_crash: Callable[[Row], Result],
         reads: Sequence[Path] = (),
     ) -> Iterator[Result]:
-        """Apply a function to each row; see `data_prep.work.engine.Engine.map_rows`."""
+        """Apply a function to each row; see `data_prep.work.engine.Engine.map_rows`.
+
+        Args:
+            function: A function without side effects that can be imported by its name.
+            rows: Arguments of the function, which are read when they are needed.
+            on_crash: Function that returns the result for a row on which every process crashes.
+            reads: Files or folders that the function reads; this machine has them.
+
+        Yields:
+            The results in the order of the rows.
+        """
         if self.workers <= 1:
             yield from map(function, rows)
             return

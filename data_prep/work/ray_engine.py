@@ -72,7 +72,17 @@ class RayEngine:
         on_crash: Callable[[Row], Result],
         reads: Sequence[Path] = (),
     ) -> Iterator[Result]:
-        """Apply a function to each row; see `data_prep.work.engine.Engine.map_rows`."""
+        """Apply a function to each row; see `data_prep.work.engine.Engine.map_rows`.
+
+        Args:
+            function: A function without side effects that can be imported by its name.
+            rows: Arguments of the function, which are read when they are needed.
+            on_crash: Function that returns the result for a row on which every process crashes.
+            reads: Files or folders that the function reads, which every machine needs.
+
+        Yields:
+            The results in the order of the rows.
+        """
         source = iter(rows)
         first = list(islice(source, 1))
         if not first:  # there is nothing to start a cluster for

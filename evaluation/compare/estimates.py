@@ -562,6 +562,26 @@ class PairTests:
         """
         return self._tested(first, second, key, "p_holm_pairs")
 
+    def single_p_value(
+        self, first: str, second: str, key: tuple[str, str], subgroup: str = ALL
+    ) -> float | None:
+        """Return the p-value of one difference alone, where it is known.
+
+        It belongs to the interval of this difference alone, so it is not adjusted for the number
+        of comparisons.
+
+        Args:
+            first: Name of one system.
+            second: Name of the other system.
+            key: Metric and policy; the policy is empty for a figure without a threshold.
+            subgroup: Subgroup of the images; all images by default.
+
+        Returns:
+            The p-value in [0, 1]; None where there is no test.
+        """
+        values = self.rows_of(first, second, key, subgroup=subgroup)
+        return float(values.iloc[0]) if len(values) else None
+
     def detectable(self, first: str, second: str, key: tuple[str, str]) -> float | None:
         """Return the smallest true difference that a test set of this size shows with 80 % power.
 
@@ -580,15 +600,22 @@ class PairTests:
         return float(values.iloc[0]) if len(values) else None
 
     def rows_of(
-        self, first: str, second: str, key: tuple[str, str], column: str = "p_value"
+        self,
+        first: str,
+        second: str,
+        key: tuple[str, str],
+        column: str = "p_value",
+        *,
+        subgroup: str = ALL,
     ) -> pd.Series:
-        """Return one column of all tests of a pair on all images by patient.
+        """Return one column of all tests of a pair by patient.
 
         Args:
             first: Name of one system.
             second: Name of the other system.
             key: Metric and policy; the policy is empty for a figure without a threshold.
             column: Name of the column, one of `TEST_COLUMNS` of `paired_tests`.
+            subgroup: Subgroup of the images; all images by default.
 
         Returns:
             The known values, shape ``(tests,)``, in the order of the table: the test that decides
@@ -600,5 +627,5 @@ class PairTests:
         pair = [first, second]
         rows = table["first"].isin(pair) & table["second"].isin(pair)
         rows &= (table["metric"] == key[0]) & (table["policy"] == key[1])
-        rows &= (table["subgroup"] == ALL) & (table["independent"] == "patients")
+        rows &= (table["subgroup"] == subgroup) & (table["independent"] == "patients")
         return table.loc[rows, column].dropna()

@@ -1,1 +1,1 @@
-"""Boxes to image scores, thresholds, calibration, and `tune`."""
+"""Decision rules of systems: image scores, boxes, thresholds, calibration and guarantees."""

@@ -1,8 +1,10 @@
-"""Choose on validation which boxes of a system count, and from which score they are called.
+"""Choose on validation which boxes of a system are evaluated, and from which score a box is called.
 
-A detector stores overlapping boxes, and a classifier's maps can be cut in many ways. Each candidate
-is one way from the stored output to boxes. Validation takes the one with the highest figure, then
-the score cut with the highest RSNA score of these boxes.
+A detector stores overlapping boxes, and a classifier's activation maps can be cut in many ways.
+Each candidate rule turns the stored output into boxes in one way. The rule whose boxes have the
+highest figure on validation images is chosen. Then the score cut is chosen at which these boxes
+have the highest RSNA score (the score of the RSNA Pneumonia Detection Challenge); a box is called
+if its score is at or above this cut.
 """
 
 from __future__ import annotations
@@ -28,15 +30,15 @@ from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 BoxRule = OverlapRule | MapBoxRule
-"""Rule from the stored output of a system to its boxes."""
+"""Rule that turns the stored output of a system into its boxes."""
 BOX_CUT = "score cut of boxes"
 BOX_RULE = "rule of boxes"
-"""Names of the two choices among those that resamples make again."""
+"""Names of the two choices on boxes, as the bootstrap makes them again on resampled patients."""
 MAP_CUT = "cut of map boxes"
 OVERLAP = "overlap of boxes"
-"""Names of the rule of boxes in the method of an interval: of a system with maps, of a detector."""
+"""Names of the rule of boxes in the description of an interval: with maps, and for a detector."""
 BOXES_BY = "froc_mean"
-"""Figure by which boxes are chosen unless another one is named."""
+"""Default figure by which the rule of boxes is chosen."""
 _TIE_BREAKER = "ap50"
 _SAME = 1e-9
 _FAINT_CUTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)
@@ -47,11 +49,21 @@ _FigureOfWeights = Callable[[Integers], Floats]
 
 
 class BoxCandidate(NamedTuple):
-    """One rule, with the boxes that it gives on the validation images.
+    """One rule of boxes, with the boxes that it gives on the validation images.
 
     Attributes:
-        rule: The rule.
-        pairs: Predicted and true boxes of the validation images whose lesions are all boxed.
+        rule: Rule that turns the stored output into boxes.
+        pairs: Predicted boxes paired with the true boxes, on the validation images whose lesions
+            are all boxed.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
+        >>> BoxCandidate(OverlapRule(0.5), pairs).rule.limit
+        0.5
     """
 
     rule: BoxRule
@@ -62,14 +74,25 @@ class BoxCandidate(NamedTuple):
 class BoxChoice:
     """Choice of the rule of boxes with the highest figure, and of the score cut of its boxes.
 
-    Among rules of equal figure the one with the highest AP50 is taken, then the earliest. Among
-    equal cuts the lowest is taken. Images without a lesion choose the first rule and no cut.
+    Among rules with equal figures, the one with the highest AP50 (average precision at IoU 0.5) is
+    chosen, and among rules that are equal in this too, the earliest. Among cuts with equal RSNA
+    scores, the lowest is chosen. If no image has a lesion, the first rule is chosen, and no cut.
 
     Attributes:
         candidates: Rules to choose from, the simplest first.
         patients: Patient of each validation image whose lesions are all boxed, shape ``(N,)``.
-        metric: Figure that chooses the rule.
-        cuts: Score cuts to choose from, rising.
+        metric: Name of the figure that chooses the rule, one of `choosing_figures`.
+        cuts: Score cuts to choose from, rising, in (0, 1).
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
+        >>> choice = BoxChoice([BoxCandidate(OverlapRule(None), pairs)], np.array(["p", "q"]))
+        >>> choice.n_positive, choice.rule.limit is None
+        (1, True)
     """
 
     candidates: Sequence[BoxCandidate]
@@ -79,16 +102,40 @@ class BoxChoice:
 
     @property
     def n_positive(self) -> int:
-        """Number of images with a lesion."""
+        """Number of images that have a lesion."""
         return int((self.candidates[0].pairs.truth.per_image > 0).sum())
 
     @property
     def is_open(self) -> bool:
-        """True if these images can prefer one rule to another."""
+        """True if there are several rules, and an image with a lesion by which to prefer one."""
         return len(self.candidates) > 1 and self.n_positive > 0
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
-        """Prepare to choose rule and cut again; see `ValidationChoice.refit`."""
+        """Prepare to choose the rule and the cut again on weighted patients.
+
+        The bootstrap weights each patient by the number of times that the patient was drawn.
+        `ValidationChoice.refit` in `evaluation.decisions.refitted_choices` describes the protocol.
+
+        Args:
+            clusters: Patient of each image as an index from 0, shape ``(N,)``.
+            n_clusters: Number of patients, P.
+
+        Returns:
+            A function of whole-number patient weights, shape ``(R, P)``. It returns two arrays,
+            each of shape ``(R,)``: under `BOX_RULE` the index of the chosen candidate, and under
+            `BOX_CUT` the chosen cut (NaN if no image with a weight above 0 has a lesion).
+
+        Example:
+            >>> import pandas as pd
+            >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
+            >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+            ...     "y2": [2.0]})
+            >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
+            >>> choice = BoxChoice([BoxCandidate(OverlapRule(None), pairs)], np.array(["p", "q"]))
+            >>> choose = choice.refit(np.array([0, 1]), 2)
+            >>> choose(np.array([[1, 1], [2, 0]]))[BOX_RULE].tolist()
+            [0.0, 0.0]
+        """
         best_of = self._best_rule(clusters, n_clusters)
         scores: dict[int, WeightedRsnaScore] = {}
 
@@ -143,26 +190,37 @@ class BoxChoice:
 
     @property
     def index(self) -> int:
-        """Position of the chosen rule among the candidates."""
+        """Index of the chosen rule among the candidates."""
         return int(self._chosen[BOX_RULE][0])
 
     @property
     def rule(self) -> BoxRule:
-        """Rule that these images choose."""
+        """Rule that is chosen on these images."""
         return self.candidates[self.index].rule
 
     @property
     def cut(self) -> float | None:
-        """Score cut that these images choose; `None` if no image has a lesion."""
+        """Score cut that is chosen on these images; `None` if no image has a lesion."""
         cut = float(self._chosen[BOX_CUT][0])
         return None if np.isnan(cut) else cut
 
     def figures(self) -> list[dict[str, str | float | None]]:
-        """Return the figures of each candidate on these images, for the record of what was tried.
+        """Return the figures of each candidate on these images, as a record of what was tried.
 
         Returns:
-            For each candidate the rule in words, the figure that chooses, and AP50; None where a
-            figure is undefined.
+            One row for each candidate. ``boxes`` is the rule in words. The value of each figure has
+            the name of the figure as its key, and is None if it is undefined. The figures are the
+            one that chooses the rule, and AP50.
+
+        Example:
+            >>> import pandas as pd
+            >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
+            >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+            ...     "y2": [2.0]})
+            >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
+            >>> choice = BoxChoice([BoxCandidate(OverlapRule(None), pairs)], np.array(["p", "q"]))
+            >>> list(choice.figures()[0])
+            ['boxes', 'froc_mean', 'ap50']
         """
         together = np.zeros(len(self.patients), dtype=np.int64)
         once = np.ones((1, 1), dtype=np.int64)
@@ -177,7 +235,11 @@ class BoxChoice:
 
 
 def choosing_figures() -> tuple[str, ...]:
-    """Return the names of the figures that can choose boxes: those of ranked boxes.
+    """Return the names of the figures that can choose the rule of boxes.
+
+    Returns:
+        Names of metrics that rank boxes by score: average precision, FROC, AFROC and the RSNA
+        score.
 
     Example:
         >>> "froc_mean" in choosing_figures(), "auroc" in choosing_figures()
@@ -187,10 +249,16 @@ def choosing_figures() -> tuple[str, ...]:
 
 
 def check_boxes_by(metric: str) -> None:
-    """Refuse a figure that cannot choose boxes.
+    """Check that a figure can choose the rule of boxes.
+
+    Args:
+        metric: Name of a figure, as the option ``--boxes-by`` gives it.
 
     Raises:
-        InputError: The figure is not one of ranked boxes.
+        InputError: The figure is not one of `choosing_figures`.
+
+    Example:
+        >>> check_boxes_by("froc_mean")
     """
     if metric not in choosing_figures():
         raise InputError(
@@ -204,15 +272,25 @@ def box_figure(
     """Prepare a figure of ranked boxes for many weightings of the patients.
 
     Args:
-        metric: Name of the figure, as `check_boxes_by` knows it. The RSNA score is that of the best
-            score cut.
-        pairs: Predicted with true boxes.
-        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        metric: Name of the figure, one of `choosing_figures`. The RSNA score is the highest over
+            all score cuts.
+        pairs: Predicted boxes paired with the true boxes.
+        clusters: Patient of each image as an index from 0, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
     Returns:
-        A function of whole-number weights, shape ``(R, P)``, that returns the figure of each row,
-        shape ``(R,)``; NaN where it is undefined.
+        A function of whole-number patient weights, shape ``(R, P)``. It returns the figure under
+        the weights of each row, shape ``(R,)``; NaN where the figure is undefined.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> pairs = pair_boxes(truth.assign(score=0.9), truth, pd.Index(["a", "b"]))
+        >>> figure = box_figure("ap50", pairs, np.array([0, 1]), 2)
+        >>> figure(np.array([[1, 1]])).round(3).tolist()
+        [1.0]
     """
     if metric in (*family("coco"), *family("coco_decided")):
         # AP50 needs one IoU threshold only.

@@ -1,6 +1,6 @@
 """Decided output of one system: scores, decisions, boxes, maps and points of images.
 
-`decide` makes it from a system's output, for one image or for many.
+`decide` makes a decided output from the raw output of a system, for one image or for many.
 """
 
 from __future__ import annotations
@@ -28,22 +28,33 @@ if TYPE_CHECKING:
 _UNDECIDED_CUT = 0.5
 _DECISION_OF_STANDING = {"ruled_out": False, "referred": None, "ruled_in": True}
 NO_BOXES = pd.DataFrame(columns=["image_id", *EDGES, "score"])
+"""Table of boxes without a row."""
 
 
 @dataclass(frozen=True)
 class DecidedOutput:
-    """Decided output of one system on all images, indexed by image for quick access.
+    """Output of one system on all images, after its decision rule was applied.
 
     Attributes:
-        name: Display name.
-        decisions: A row for each image, by id: ``score`` and, where known, ``probability``,
-            ``decision``, ``triage``, ``localised``, ``point_x``, ``point_y``.
-        boxes: ``image_id``, corners, ``score``; for a detector also ``finding``.
-        maps: Rows of the maps table, one for each image; `None` without maps.
+        name: Name of the system for people.
+        decisions: Table with one row for each image, indexed by image id. Column ``score`` is
+            always present. Columns ``probability``, ``decision``, ``triage``, ``localised``,
+            ``localised_tolerant``, ``point_x`` and ``point_y`` (original px) are present where
+            known.
+        boxes: Boxes that the decision rule gives: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2``
+            (original px), ``score``; for a detector also ``finding``.
+        maps: Table of activation maps, one row for each image; `None` without maps.
         levels: Levels of the contours: raw map value by probability, see `contour_levels`.
-        calibrated: True if these are calibrated probabilities, False if they are scores.
-        threshold: Threshold of the score; `None` where undecided.
-        above: Score from which triage rules images in; `None` where it rules none in.
+        calibrated: True if the levels belong to calibrated probabilities, False if they belong to
+            scores.
+        threshold: Threshold of the score, from which an image is positive; `None` without one.
+        above: Score from which triage rules images in; `None` if triage rules no image in.
+
+    Example:
+        >>> table = pd.DataFrame({"score": [0.8], "decision": [True]}, index=["a"])
+        >>> output = DecidedOutput("RetinaNet", table, NO_BOXES, threshold=0.5)
+        >>> output.prediction("a", "#1f77b4").decision
+        True
     """
 
     name: str
@@ -55,7 +66,7 @@ class DecidedOutput:
     threshold: float | None = None
     above: float | None = None
 
-    # Pandas takes longer to find a row than everything that is then done with it.
+    # Tables are stored as arrays, since to find a row in pandas takes longer than all further work.
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray[Any]]:
         return {str(name): column.to_numpy() for name, column in self.decisions.items()}
@@ -80,11 +91,21 @@ class DecidedOutput:
         return {str(image): row for row, image in enumerate(ids)}
 
     def prediction(self, image_id: str, colour: str) -> ImagePrediction:
-        """Return what this system says about an image; empty where it gave nothing.
+        """Return what this system says about one image, ready to be drawn.
 
         Args:
             image_id: Id of the image.
-            colour: Colour of the system.
+            colour: Colour in which the system is drawn, such as ``#1f77b4``.
+
+        Returns:
+            Score, decision, boxes, map and point of the image. Everything is empty if the system
+            gave nothing for this image.
+
+        Example:
+            >>> table = pd.DataFrame({"score": [0.8], "decision": [True]}, index=["a"])
+            >>> output = DecidedOutput("RetinaNet", table, NO_BOXES, threshold=0.5)
+            >>> output.prediction("a", "#1f77b4").score
+            0.8
         """
         row: dict[str, Any] = {}
         if image_id in self.decisions.index:
@@ -117,7 +138,23 @@ class DecidedOutput:
         return shown_box_cut(boxes[:, 4], decision, threshold)
 
     def findings_of(self, image_id: str) -> npt.NDArray[Any]:
-        """Return the finding of each box of an image; a box of a map has the map's finding."""
+        """Return the finding of each box of an image.
+
+        Args:
+            image_id: Id of the image.
+
+        Returns:
+            Names of findings, shape ``(boxes,)``, in the order of the image's boxes. Boxes that
+            were cut out of an activation map have the finding of this map; it is ``""`` if it is
+            unknown.
+
+        Example:
+            >>> table = pd.DataFrame({"score": [0.8]}, index=["a"])
+            >>> boxes = pd.DataFrame({"image_id": ["a"], "finding": ["opacity"], "x1": [0.0],
+            ...     "y1": [0.0], "x2": [4.0], "y2": [2.0], "score": [0.8]})
+            >>> DecidedOutput("RetinaNet", table, boxes).findings_of("a").tolist()
+            ['opacity']
+        """
         rows = self._box_rows.get(image_id, np.zeros(0, np.intp))
         if "finding" in self.boxes:
             return self.boxes["finding"].to_numpy()[rows]
@@ -141,17 +178,26 @@ def decide(
     *,
     levels: dict[float, float] | None = None,
 ) -> DecidedOutput:
-    """Score images, and decide and point on them.
+    """Apply a decision rule to the output of a system.
 
     Args:
-        name: Display name.
+        name: Name of the system for people.
         evidence: Output of the system on the images.
         decision: Decision rule; `None` leaves all images undecided.
-        policy: Policy of the decision. A policy of triage gives no decision on referred images.
+        policy: Policy whose threshold decides. If it is one of the guarantees of triage, referred
+            images get no decision.
         levels: Levels of the contours, see `map_levels`.
 
     Returns:
-        The decided output.
+        Scores, decisions, boxes, maps and points of all images.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
+        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["opacity"], "score": [0.8]})
+        >>> system = System("CheXNet", "scores", images, scores)
+        >>> output = system.output_on(system.images_run)
+        >>> decide("CheXNet", output, None, "max_f1").decisions["score"].tolist()
+        [0.8]
     """
     scores = evidence.scores(None if decision is None else decision.reduction)
     table = pd.DataFrame({"score": scores})
@@ -192,16 +238,25 @@ def decide(
 
 
 def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
-    """Return the levels of a system's contours, from all images that it ran on.
+    """Compute the levels of a system's contours from all images that the system ran on.
 
-    An image therefore looks the same whichever other images are drawn.
+    A level is the value of an activation map at which the contour of a probability is drawn.
+    The levels do not depend on which images are drawn, so the drawing of one image is always the
+    same.
 
     Args:
-        system: The system.
-        decision: Its decision rule; `None` before tuning.
+        system: System with activation maps.
+        decision: Decision rule of the system; `None` before tuning.
 
     Returns:
-        Raw map value by probability.
+        Raw map value by probability; empty for a system without maps. Without a calibration, scores
+        take the place of probabilities.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
+        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["opacity"], "score": [0.8]})
+        >>> map_levels(System("CheXNet", "scores", images, scores), None)
+        {}
     """
     output = system.output_on(system.images_run)
     scores = output.scores(None if decision is None else decision.reduction)
@@ -211,7 +266,9 @@ def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
 
 
 def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float, float]:
-    """Return the levels of a system's contours, from its probabilities of images with maps.
+    """Compute the levels of a system's contours from the probabilities of images with maps.
+
+    A level is the value of an activation map at which the contour of a probability is drawn.
 
     Args:
         maps: Activation maps, see `map_peaks`; None for a system without maps.
@@ -231,16 +288,20 @@ def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float
 
 
 def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> float:
-    """Return the score from which a detector's boxes are shown.
+    """Return the score from which the boxes of a detector are shown on one image.
 
-    A positive image shows the box that decided, and every box at or above the threshold. A negative
-    image shows none, whichever rule reduced the boxes to the image's score. An image that triage
-    refers is undecided, and shows the boxes at or above the threshold.
+    On a positive image the box with the highest score is shown, and every box at or above the
+    threshold. On a negative image no box is shown, whichever rule reduced the boxes to the image
+    score. On an undecided image, such as one that triage refers, the boxes at or above the
+    threshold are shown, or those at or above 0.5 if there is no threshold.
 
     Args:
         scores: Scores of the image's boxes, shape ``(boxes,)``.
-        decision: True for a positive image, None for an undecided one.
-        threshold: Threshold of the image's score; None without one.
+        decision: True for a positive image, False for a negative one, None for an undecided one.
+        threshold: Threshold of the image score; None without one.
+
+    Returns:
+        Lowest score of the boxes to show; infinity if no box is shown.
 
     Example:
         >>> shown_box_cut(np.array([0.6, 0.2]), True, 0.3)

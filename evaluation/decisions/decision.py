@@ -1,4 +1,4 @@
-"""A decision rule of one system for one target, as ``decisions/<target>.json`` stores it."""
+"""Decision rule of one system for one target, as ``decisions/<target>.json`` stores it."""
 
 from __future__ import annotations
 
@@ -39,38 +39,42 @@ _OLD_COUNT_KEY = "patients_false_marks"
 
 @dataclass(frozen=True)
 class Decision:
-    """Rule by which the raw output of a system becomes scores, decisions and boxes.
+    """Rule that turns the raw output of a system into scores, decisions and boxes.
 
-    Everything in it was chosen on validation images.
+    Every part of the rule was chosen on validation images.
 
     Attributes:
         target: Name of the target.
-        chosen_on: Ids of the predictions, labels and split, and counts of the validation images.
-        reduction: Rule by which boxes become an image score; `None` for image scores.
-        calibration: Map from scores to probabilities; `None` where validation cannot give it.
+        chosen_on: Ids of the predictions, labels and split, and numbers of the validation images.
+        reduction: Rule that reduces the boxes of an image to its score; `None` for a system that
+            gives image scores.
+        calibration: Map from scores to probabilities; `None` if validation has no positive or no
+            negative image to fit it to.
         map_scale: Raw low and high end of the activation maps; `None` without maps.
-        map_boxes: Rule by which maps become boxes; `None` without maps.
+        map_boxes: Rule that cuts maps into boxes; `None` without maps.
         overlap: Largest IoU of two boxes of a detector that both stay; `None` keeps all boxes.
-        thresholds: Threshold of each policy.
-        box_cut: Score from which boxes are called in the RSNA score; `None` where no validation
-            image has a lesion.
-        validation: Figures on the validation images by policy; those without a threshold are
-            under ``""``.
+        thresholds: Threshold of each policy, or the reason why there is none.
+        box_cut: Score from which boxes are called in the RSNA score; `None` if no validation image
+            has a lesion.
+        validation: Figures on the validation images, by policy. The figures that need no threshold
+            are under ``""``.
         tried: Every rule from boxes to an image score that was tried, with its figure.
         boxes_tried: Every rule of the boxes that was tried, with its figures.
         options: Options of the choices.
-        losses: Log loss of each calibration on held-out folds.
-        triage: Triage; `None` unless it was requested.
+        losses: Log loss of each calibration method on held-out folds, by name of the method; empty
+            unless validation chose the method.
+        triage: Triage rule; `None` unless triage was requested.
         chosen_scores: Validation scores that the thresholds were chosen on, by image, study or
-            patient. Not stored, as are all attributes below.
-        box_choice: What `map_boxes` or `overlap`, and `box_cut`, were chosen on.
+            patient. This attribute and all below are not stored.
+        box_choice: Choice that gave `map_boxes` or `overlap`, and `box_cut`.
         system: Name of the system.
         path: File that stores the decision.
-        notes: What to know about the validation images.
+        notes: Sentences about the validation images that a reader of the decision should know.
         next_steps: Commands that usually follow.
 
     Example:
-        >>> decision = Decision("opacity", {"n_images": 40}, box_cut=0.3)
+        >>> import cxr_compare
+        >>> decision = cxr_compare.Decision("opacity", {"n_images": 40}, box_cut=0.3)
         >>> decision.box_cut, decision.thresholds
         (0.3, {})
     """
@@ -116,7 +120,11 @@ class Decision:
 
     @property
     def fixed_choices(self) -> dict[Need, str]:
-        """Choices of validation that no resample makes again, by the need of metrics for them."""
+        """Choices on validation that the bootstrap does not make again.
+
+        A dictionary from the need of a metric, a key of `evaluation.metrics.metric.NEEDS`, to the
+        name of the choice.
+        """
         choices: dict[Need, str] = {}
         if self.map_boxes and self.box_choice is None:
             choices["boxes"] = MAP_CUT
@@ -128,7 +136,7 @@ class Decision:
 
     @property
     def box_rule(self) -> BoxRule:
-        """Rule by which the stored output becomes the boxes that are evaluated and drawn."""
+        """Rule that turns the stored output into the boxes that are evaluated and drawn."""
         return OverlapRule(self.overlap) if self.map_boxes is None else self.map_boxes
 
     @property
@@ -144,21 +152,34 @@ class Decision:
             scores: Image scores, shape ``(N,)``.
 
         Returns:
-            Probabilities in [0, 1], shape ``(N,)``; `None` where validation cannot give them.
+            Probabilities in [0, 1], shape ``(N,)``; `None` if the decision has no calibration.
+
+        Example:
+            >>> Decision("opacity", {"n_images": 0}).probability([0.5]) is None
+            True
         """
         return None if self.calibration is None else self.calibration.probability(scores)
 
     def policy(self, requested: str | None, source: object) -> str:
-        """Return the policy that decides on images.
+        """Return the policy whose threshold decides on images.
 
         Args:
-            requested: Policy that the user asks for. `None`: the one of triage, else ``max_f1``,
-                else the first one. Triage decides by the guarantee that rules out, or by the one
-                that rules in if no image can be ruled out.
+            requested: Policy that the user asks for. If it is `None`, the policy of triage decides;
+                without triage ``max_f1`` decides, or else the first policy. The policy of triage is
+                the guarantee that rules out, or the one that rules in if no image can be ruled out.
             source: Folder or file that an error message names.
 
+        Returns:
+            Name of the policy.
+
         Raises:
-            InputError: The decision has no threshold for the requested policy.
+            InputError: The decision does not contain the requested policy.
+
+        Example:
+            >>> from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+            >>> chosen = {"youden": ThresholdChoice("youden", 0.4)}
+            >>> Decision("opacity", {"n_images": 40}, thresholds=chosen).policy(None, "predictions")
+            'youden'
         """
         if requested is None and self.triage is not None:
             only_rules_in = self.triage.below is None and self.triage.above is not None
@@ -173,7 +194,19 @@ class Decision:
         return requested
 
     def guaranteed_patients(self, policy: str) -> list[int]:
-        """Return the number of validation patients behind each figure of a guarantee."""
+        """Return the number of validation patients behind each figure of a guarantee.
+
+        Args:
+            policy: Name of a policy.
+
+        Returns:
+            One number for each figure of the guarantee; empty if the policy is no guarantee.
+
+        Example:
+            >>> decision = Decision("opacity", {"n_patients": 40})
+            >>> decision.guaranteed_patients("specificity>=0.80@0.90")
+            [40]
+        """
         guarantee = read_guarantee(policy)
         if guarantee is None:
             return []
@@ -187,9 +220,19 @@ class Decision:
         """Return what is guaranteed, and what was observed on test images, in one line.
 
         Args:
-            policy: A guarantee.
-            observed: What test images show, by figure; figures that are undefined there are absent.
-                `None` where the guarantee was not compared with test images.
+            policy: A guarantee, see `evaluation.decisions.guarantees.read_guarantee`.
+            observed: Observed rate on test images, by figure. A figure that is undefined on the
+                test images is absent. `None` if the guarantee was not compared with test images.
+
+        Returns:
+            The line, such as "guaranteed: sensitivity at least 0.90 with 90 % confidence, ...".
+
+        Raises:
+            InputError: The policy is no guarantee.
+
+        Example:
+            >>> Decision("opacity", {"n_patients": 40}).guarantee_line("sensitivity>=0.90@0.90")
+            'guaranteed: sensitivity at least 0.90 with 90 % confidence, on 40 validation patients'
         """
         guarantee = read_guarantee(policy)
         if guarantee is None:
@@ -207,10 +250,20 @@ class Decision:
         )
 
     def guarantees(self, policy: str) -> tuple[str, ...]:
-        """Return what is guaranteed of the answers of a policy, a line for each guarantee.
+        """Return one line for each guarantee that holds for the answers of a policy.
 
-        A guarantee without a threshold has no line. The report of ``cxr compare`` says what was
-        observed on test images.
+        A guarantee without a threshold has no line. The lines do not say what was observed on test
+        images; the report of ``cxr compare`` says this.
+
+        Args:
+            policy: Name of a policy. A guarantee of triage stands for all guarantees of triage.
+
+        Returns:
+            The lines; empty if the policy guarantees nothing.
+
+        Example:
+            >>> Decision("opacity", {"n_patients": 40}).guarantees("max_f1")
+            ()
         """
         policies = self.options.triage if policy in self.options.triage else (policy,)
         return tuple(
@@ -220,7 +273,15 @@ class Decision:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``decisions/<target>.json``."""
+        """Return the decision as ``decisions/<target>.json`` stores it.
+
+        Returns:
+            A dictionary of plain JSON values, which `from_dict` reads.
+
+        Example:
+            >>> Decision("opacity", {"n_images": 40}, box_cut=0.3).to_dict()["box_cut"]
+            0.3
+        """
         return {
             "target": self.target,
             "chosen_on": self.chosen_on,
@@ -250,18 +311,37 @@ class Decision:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any]) -> Self:
-        """Read what `to_dict` returned; files of earlier versions can be read, too.
+        """Read a decision from the dictionary that `to_dict` returned.
+
+        Files of earlier versions can be read, too.
+
+        Args:
+            payload: Content of ``decisions/<target>.json``.
+
+        Returns:
+            The decision, without the attributes that are not stored.
 
         Raises:
-            InputError: The decision was made by a search, which no version supports any more.
+            InputError: The decision was made by a search over rules, which was removed from the
+                program, or before the overlap of a detector's boxes was chosen.
+
+        Example:
+            >>> Decision.from_dict(Decision("opacity", {"n_images": 40}).to_dict()).target
+            'opacity'
         """
         if payload.get("search"):
             raise InputError(
                 "decision: was made by a search, which was removed; run cxr tune again"
             )
+        if payload.get("reduction") is not None and "overlap" not in payload:
+            raise InputError(
+                "decision: was made before validation chose which overlapping boxes of a detector "
+                "count; run cxr tune again"
+            )
         scale = payload["map_scale"]
         map_boxes = payload.get("map_boxes")
-        if map_boxes is None and payload.get("map_box_level") is not None:  # an earlier version
+        # Earlier versions stored only the level at which maps are cut.
+        if map_boxes is None and payload.get("map_box_level") is not None:
             map_boxes = asdict(MapBoxRule(payload["map_box_level"]))
         policies = payload["policies"]
         validation = {name: _read_figures(spec["validation"]) for name, spec in policies.items()}
@@ -287,16 +367,21 @@ class Decision:
         )
 
     def difference(self, derived: Decision) -> str | None:
-        """Find the first difference of this stored decision from one derived now.
+        """Find the first difference of this stored decision from one that was derived now.
 
-        Figures that an earlier version did not store, and policies that the stored decision was
-        not tuned for, count as no difference: nothing rests on them.
+        Figures that an earlier version did not store count as no difference, and neither do
+        policies that the stored decision was not tuned for, because no result uses them.
 
         Args:
-            derived: The decision derived from the same validation images.
+            derived: Decision that was derived from the same validation images.
 
         Returns:
-            Position and both values; `None` if the decisions agree.
+            Position in the JSON file and both values; `None` if the decisions agree.
+
+        Example:
+            >>> stored = Decision("opacity", {"n_images": 40}, overlap=0.5)
+            >>> stored.difference(Decision("opacity", {"n_images": 40}, overlap=0.3))
+            'overlap: 0.5 against 0.3'
         """
         stored_json = self.to_dict()
         derived_json = derived.to_dict()
@@ -307,7 +392,8 @@ class Decision:
         derived_json["policies"] = derived_policies
         if self.box_cut is None:
             derived_json["box_cut"] = None
-        for in_words in ("box_rule", "boxes_tried"):  # the chosen values themselves are compared
+        # These two entries are texts and records; the chosen values themselves are compared.
+        for in_words in ("box_rule", "boxes_tried"):
             derived_json[in_words] = stored_json[in_words]
         _keep_stored_figures(stored_json, derived_json)
         for name, spec in derived_policies.items():
@@ -321,7 +407,7 @@ def _keep_stored_figures(stored: dict[str, Any], derived: dict[str, Any]) -> Non
 
 
 def _read_figures(figures: dict[str, Any]) -> dict[str, Any]:
-    """Rename the key that earlier versions used."""
+    """Rename the key that earlier versions used for the number of patients."""
     new_key = f"patients_{FALSE_POSITIVES}"
     return {new_key if key == _OLD_COUNT_KEY else key: value for key, value in figures.items()}
 

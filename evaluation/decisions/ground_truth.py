@@ -1,7 +1,7 @@
 """Ground truth as tables in memory: the labels, roles, patients and lesions of images.
 
-Everything that evaluates takes it, so the same functions serve a prepared data set, result files
-of other software, and arrays in a notebook.
+Every evaluation takes a `GroundTruth`, so the same functions serve a prepared data set, result
+files of other software, and arrays in a notebook.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def no_boxes() -> pd.DataFrame:
     """Return a table of true boxes without a row.
 
     Returns:
-        Columns ``image_id, x1, y1, x2, y2``; the edges are float64, original px.
+        Columns ``image_id, x1, y1, x2, y2``. The four edges are float64, in px of the original
+        image.
 
     Example:
         >>> no_boxes().shape
@@ -39,27 +40,31 @@ class GroundTruth:
     """Ground truth of images for one finding: labels, roles, patients and lesions.
 
     Attributes:
-        images: A row for each image: ``image_id``, ``patient_id``; where known
-            ``patient_id_source`` (``assumed_image`` where no patient is known), ``study_id``,
-            ``x_class``, and further columns, by which images can be grouped.
-        labels: 1.0 (positive), 0.0 (negative) or NaN (unknown) by image id.
-        roles: ``val``, ``test`` or another role by image id; decisions are chosen on the ``val``
-            images, and figures are of the ``test`` images.
+        images: Table with one row for each image: ``image_id`` and ``patient_id``; where known also
+            ``patient_id_source`` (``assumed_image`` if the patient is unknown and the image counts
+            as its own patient), ``study_id``, ``x_class`` (kind of image, such as ``normal``), and
+            further columns, by which images can be grouped.
+        labels: 1.0 (positive), 0.0 (negative) or NaN (unknown), by image id.
+        roles: ``val``, ``test`` or another role, by image id. Decisions are chosen on the ``val``
+            images, and figures are computed on the ``test`` images.
         finding: Name of the finding, as decisions and reports store it.
         display_name: Name of the finding for people.
-        findings: The findings of which any makes an image positive; by default the finding itself.
-        true_boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` of the true lesions on the images
-            of `boxes_trusted`, px of the original image.
-        boxes_trusted: Images on which all lesions are boxed, and those known to have none: only on
-            these can localisation be evaluated.
-        uncertain: Images that readers called uncertain, which is why their label is unknown.
-        facts: Facts from metadata and image borders of the test images, by image id, for the guess
-            without the lungs; see `evaluation.compare.shortcuts`. May be empty.
-        synthetic: Images that `cxr synth` drew.
+        findings: Findings that make an image positive if any of them is present; by default the
+            finding itself.
+        true_boxes: True lesions on the images of `boxes_trusted`: ``image_id``, ``x1``, ``y1``,
+            ``x2``, ``y2`` in px of the original image.
+        boxes_trusted: Ids of the images on which all lesions are boxed, or which are known to have
+            none. Localisation is evaluated on these images only.
+        uncertain: Ids of the images that readers called uncertain. Their label is unknown for this
+            reason.
+        facts: Facts from metadata and image borders of the test images, by image id. A classifier
+            that never sees the lungs guesses from these facts; see `evaluation.compare.shortcuts`.
+            May be empty.
+        synthetic: Ids of the images that `cxr synth` drew.
         ids: Ids that a decision is bound to: ``content_id``, ``labels_id``, ``split``,
             ``split_id``.
-        data_name: Name of the data set; empty where there is none.
-        source: Folder or file that it was read from, for error messages.
+        data_name: Name of the data set; empty if there is none.
+        source: Folder or file that the ground truth was read from, for error messages.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
@@ -90,16 +95,62 @@ class GroundTruth:
         return str(self.ids.get("split", "default"))
 
     def image_ids(self, role: str) -> pd.Index:
-        """Return the sorted ids of the images of a role, ``val`` or ``test``."""
+        """Return the ids of the images of a role.
+
+        Args:
+            role: ``val``, ``test`` or another role.
+
+        Returns:
+            The ids, sorted; empty if no image has this role.
+
+        Example:
+            >>> images = pd.DataFrame({"image_id": ["b", "a"], "patient_id": ["p", "q"]})
+            >>> labels = pd.Series([1.0, 0.0], index=images["image_id"])
+            >>> truth = GroundTruth(images, labels, pd.Series("test", index=images["image_id"]))
+            >>> truth.image_ids("test").tolist()
+            ['a', 'b']
+        """
         chosen = self.roles.index[(self.roles == role).to_numpy()]
         return pd.Index(chosen.sort_values(), name="image_id")
 
     def labels_of(self, role: str) -> pd.Series:
-        """Return the labels of a role's images by image id, NaN where unknown."""
+        """Return the labels of the images of a role.
+
+        Args:
+            role: ``val``, ``test`` or another role.
+
+        Returns:
+            1.0 (positive), 0.0 (negative) or NaN (unknown) by image id, in the order of
+            `image_ids`.
+
+        Example:
+            >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
+            >>> labels = pd.Series([1.0, 0.0], index=images["image_id"])
+            >>> roles = pd.Series(["val", "test"], index=images["image_id"])
+            >>> GroundTruth(images, labels, roles).labels_of("val").to_dict()
+            {'a': 1.0}
+        """
         return self.labels.reindex(self.image_ids(role))
 
     def knows_patients(self, image_ids: pd.Index) -> bool:
-        """Return False if no patient of the images is known, so that each counts by itself."""
+        """Return True if the patient of at least one of the images is known.
+
+        Where no patient is known, each image counts as its own patient.
+
+        Args:
+            image_ids: Ids of the images, shape ``(N,)``.
+
+        Returns:
+            False if the patients of all these images were assumed, else True.
+
+        Example:
+            >>> images = pd.DataFrame({"image_id": ["a"], "patient_id": ["a"],
+            ...     "patient_id_source": ["assumed_image"]})
+            >>> labels = pd.Series([1.0], index=["a"])
+            >>> truth = GroundTruth(images, labels, pd.Series("test", index=["a"]))
+            >>> truth.knows_patients(pd.Index(["a"]))
+            False
+        """
         if "patient_id_source" not in self.images:
             return True
         sources = self.images.set_index("image_id")["patient_id_source"].reindex(image_ids)
@@ -110,13 +161,39 @@ class GroundTruth:
         return self.images.set_index("image_id")["patient_id"]
 
     def patients(self, image_ids: pd.Index) -> npt.NDArray[np.str_]:
-        """Return the patient of each image, shape ``(N,)``, in the order of `image_ids`."""
+        """Return the patient of each image.
+
+        Args:
+            image_ids: Ids of the images, shape ``(N,)``.
+
+        Returns:
+            Patient ids, shape ``(N,)``, in the order of `image_ids`.
+
+        Example:
+            >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
+            >>> labels = pd.Series([1.0, 0.0], index=images["image_id"])
+            >>> truth = GroundTruth(images, labels, pd.Series("test", index=images["image_id"]))
+            >>> truth.patients(pd.Index(["b", "a"])).tolist()
+            ['q', 'p']
+        """
         return self._patient_of_image.reindex(image_ids).to_numpy(dtype=str)
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images that every system is scored on, with their ground truth.
+    """Images that every system is evaluated on, with their ground truth.
+
+    Attributes:
+        image_ids: Ids of the images, sorted, shape ``(N,)``.
+        y_true: True for positive images, shape ``(N,)``.
+        patients: Patient of each image as an index from 0, shape ``(N,)``.
+        n_patients: Number of patients.
+        boxes_trusted: True if localisation can be evaluated on an image, shape ``(N,)``.
+        truth: True boxes of the target on these images, original px.
+        x_class: Kind of each image, such as ``normal``, shape ``(N,)``; `None` if unknown.
+        tolerance: Width and height of one map cell on each image, original px, shape ``(N, 2)``.
+            The cell is that of the system with the coarsest maps; a scored point may miss a lesion
+            by this much. `None` if no system has maps.
 
     Example:
         >>> images = EvaluationSet(
@@ -131,16 +208,13 @@ class EvaluationSet:
         True
     """
 
-    image_ids: pd.Index  # shape ``(N,)``, sorted
-    y_true: npt.NDArray[np.bool_]  # shape ``(N,)``
-    patients: npt.NDArray[np.int64]  # patient of each image as an index from 0, shape ``(N,)``
-    n_patients: int  # number of patients
-    # True if localisation can be evaluated on an image, shape ``(N,)``.
+    image_ids: pd.Index
+    y_true: npt.NDArray[np.bool_]
+    patients: npt.NDArray[np.int64]
+    n_patients: int
     boxes_trusted: npt.NDArray[np.bool_]
-    truth: pd.DataFrame  # true boxes of the target on these images, original px
-    x_class: pd.Series | None = None  # the kind of each image, where the data set knows it
-    # Width and height of one map cell of the coarsest system on each image, by which a scored point
-    # may miss a lesion, original px, shape ``(N, 2)``; `None` without maps.
+    truth: pd.DataFrame
+    x_class: pd.Series | None = None
     tolerance: npt.NDArray[np.float64] | None = None
 
     @property
@@ -150,13 +224,27 @@ class EvaluationSet:
 
     @cached_property
     def versus_normal(self) -> npt.NDArray[np.bool_] | None:
-        """True for positive and for normal images, shape ``(N,)``; `None` where unknown."""
+        """True for positive and normal images, shape ``(N,)``; `None` if no image is normal."""
         if self.x_class is None or not (self.x_class == "normal").any():
             return None
         return self.y_true | (self.x_class == "normal").to_numpy(dtype=bool)
 
     def population(self, figure: MetricKey) -> npt.NDArray[np.bool_]:
-        """Return True for the images that a figure is computed on, shape ``(N,)``."""
+        """Select the images that a figure is computed on.
+
+        Args:
+            figure: Metric and subgroup of the figure.
+
+        Returns:
+            True for the images of the figure, shape ``(N,)``.
+
+        Example:
+            >>> labels = np.array([True, False])
+            >>> images = EvaluationSet(pd.Index(["a", "b"]), labels, np.array([0, 1]),
+            ...     2, np.array([True, False]), no_boxes())
+            >>> images.population(MetricKey("all", "", "auroc")).tolist()
+            [True, True]
+        """
         if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
             return self.versus_normal
         if figure.metric in METRICS and METRICS[figure.metric].boxed:
@@ -169,11 +257,18 @@ def describe_images(truth: GroundTruth, image_ids: pd.Index, labels: pd.Series) 
 
     Args:
         truth: Ground truth of all images.
-        image_ids: Images under evaluation, sorted, shape ``(N,)``.
-        labels: Label of each of these images, by id.
+        image_ids: Ids of the images under evaluation, sorted, shape ``(N,)``.
+        labels: 1.0 (positive) or 0.0 (negative) of each of these images, by image id.
 
     Returns:
         Labels, patients and boxes of the images, in the order of `image_ids`.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "p"]})
+        >>> labels = pd.Series([1.0, 0.0], index=images["image_id"])
+        >>> truth = GroundTruth(images, labels, pd.Series("test", index=images["image_id"]))
+        >>> describe_images(truth, pd.Index(["a", "b"]), labels).n_patients
+        1
     """
     patients, n_patients = cluster_index(truth.patients(image_ids))
     boxes = truth.true_boxes

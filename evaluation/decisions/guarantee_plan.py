@@ -1,4 +1,4 @@
-"""Plan of a guarantee as a command gives it; the sizes are computed by `guarantee_size`."""
+"""Plan of a guarantee as a command gives it; `guarantee_size` computes the numbers of patients."""
 
 from __future__ import annotations
 
@@ -31,22 +31,28 @@ _COUNTED_PATIENTS = {
     "ppv": "with and without the finding",
     FALSE_POSITIVES: "whose lesions are all boxed",
 }
-"""Description of the patients who count, by figure."""
+"""Description of the patients whose images each figure counts."""
 _USUAL_CORRELATION = 0.5
 _USUAL_POWER = 0.8
 _PPV_SETS = 200
-"""Number of simulated validation sets; a threshold is chosen on each."""
+"""Number of simulated validation sets; a threshold is chosen on each of them."""
 
 
 @dataclass(frozen=True, repr=False)
 class GuaranteePlan(ShownAsText):
-    """Number of validation patients that give a guarantee its threshold.
+    """Number of validation patients that are needed to find a threshold with a guarantee.
 
     Attributes:
-        guarantee: The guarantee as text.
-        power: Share of validation sets that shall give a threshold.
-        shares: The shares that must be shown, by a description of the patients who show them.
-        figures: Files of the figures drawn.
+        guarantee: Guarantee as text, such as ``sensitivity>=0.90@0.90``.
+        power: Share of validation sets on which a threshold shall be found, in (0, 1).
+        shares: Shares of images that validation must show to be high enough, each by a description
+            of the patients whose images count.
+        figures: Files of the figures that were drawn.
+
+    Example:
+        >>> plan = GuaranteePlan.from_text("sensitivity>=0.90@0.90", [0.95])
+        >>> plan.rows[0]["patients"]
+        152
     """
 
     guarantee: str
@@ -68,21 +74,29 @@ class GuaranteePlan(ShownAsText):
         """Plan a guarantee of one or two figures.
 
         Args:
-            guarantee: The guarantee, as `read_guarantee` takes it.
-            expected: Expected true figures at its threshold, in their order; after a predictive
-                value also the sensitivity.
+            guarantee: Guarantee as text, see `evaluation.decisions.guarantees.read_guarantee`.
+            expected: Expected true value of each figure at the threshold, in the order of the
+                guarantee. A positive predictive value is followed by the expected sensitivity.
             images: Numbers of images of one patient to plan for, or names of data sets whose
-                numbers are to be used; one image if empty.
-            correlation: Correlation of the scores of one patient's images; 0.5 if left out.
-            power: Share of validation sets that shall give a threshold; 0.8 if left out.
-            positive: Share of validation patients with the finding, for a predictive value.
+                numbers are used; one image per patient if empty.
+            correlation: Correlation of the scores of one patient's images, in [0, 1); 0.5 if
+                `None`.
+            power: Share of validation sets on which a threshold shall be found, in (0, 1); 0.8 if
+                `None`.
+            positive: Share of validation patients with the finding, in (0, 1), for a positive
+                predictive value.
 
         Returns:
             The plan.
 
         Raises:
-            InputError: The text is no guarantee, the expected figures violate it, or an assumption
-                is missing.
+            InputError: The text is no guarantee, an expected value violates the guarantee, or an
+                assumption is missing.
+
+        Example:
+            >>> plan = GuaranteePlan.from_text("specificity>=0.80@0.90", [0.9], images=[1, 3])
+            >>> [row["images"] for row in plan.rows]
+            [1, 3]
         """
         read = read_guarantee(guarantee)
         if read is None:
@@ -127,7 +141,11 @@ class GuaranteePlan(ShownAsText):
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Answers, a row for each figure and number of images; two figures must hold at once."""
+        """Answers of the plan, one row for each figure and number of images of a patient.
+
+        A guarantee of two figures needs both of them at once. Each figure is therefore planned with
+        the square root of the power.
+        """
         n_figures = 1 + self.guarantee.count("&")
         power_each = self.power ** (1 / n_figures)
         return [
@@ -146,7 +164,15 @@ class GuaranteePlan(ShownAsText):
         return "\n".join([*self.sentences(), *(f"Figure: {path}" for path in self.figures)])
 
     def sentences(self) -> list[str]:
-        """Return the question and each answer as text."""
+        """Return the question and each answer as text.
+
+        Returns:
+            One line with the question, and one line for each row of `rows`.
+
+        Example:
+            >>> GuaranteePlan.from_text("sensitivity>=0.90@0.90", [0.95]).sentences()[1]
+            '152 patients with the finding, 1 image, if the sensitivity is 0.95'
+        """
         lines = [
             f"The guarantee of {policy_text(self.guarantee)} gets a threshold in "
             f"{self.power:.0%} of validation sets with"
@@ -158,7 +184,15 @@ class GuaranteePlan(ShownAsText):
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the question and its answers, as ``plan.json`` holds them."""
+        """Return the question and the answers as ``plan.json`` holds them.
+
+        Returns:
+            A dictionary of plain JSON values.
+
+        Example:
+            >>> GuaranteePlan.from_text("sensitivity>=0.90@0.90", [0.95]).to_dict()["power"]
+            0.8
+        """
         return {
             "guarantee": self.guarantee,
             "power": self.power,
@@ -183,7 +217,7 @@ class _Assumption:
         return self.sensitivity, false_share
 
     def check(self) -> None:
-        """Refuse an expected figure that violates the guarantee."""
+        """Check that the expected figure does not violate the guarantee."""
         lower = max(self.part.bound, self.part.prevalence or 0.0)
         upper = 1.0
         if self.part.figure == FALSE_POSITIVES:
@@ -237,7 +271,10 @@ def _images_text(count: int | str) -> str:
 def _chance_of_ppv(
     patients: int, guarantee: Guarantee, prevalence: float, called: tuple[float, float]
 ) -> float:
-    """Simulate the probability that a threshold calls at least these shares of images."""
+    """Simulate how often validation gives a threshold that is not too high.
+
+    A threshold counts if at least the shares of images in `called` are called positive at it.
+    """
     rng = np.random.default_rng(0)
     names = np.arange(patients).astype(str)
     truth = np.arange(patients) < prevalence * patients
@@ -245,8 +282,8 @@ def _chance_of_ppv(
     n_sets = 0
     for _ in range(_PPV_SETS):
         scores = rng.standard_normal(patients) + np.where(truth, shift_positive, shift_negative)
-        # Binormal: above 0 these shares are called. Rounded to tenths, since thousands of
-        # thresholds would take long.
+        # The scores are binormal and shifted such that the shares in `called` lie above 0. They
+        # are rounded to tenths, since thousands of thresholds would take long.
         images = GuaranteeImages(truth, np.floor(10 * scores), names)
         threshold = images.choose(guarantee).threshold
         n_sets += (threshold or 0.0) < 0

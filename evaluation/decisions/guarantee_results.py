@@ -1,4 +1,4 @@
-"""Guarantees of thresholds compared with what test images show, at the same thresholds."""
+"""Guarantees of thresholds, compared with the figures of test images at the same thresholds."""
 
 from __future__ import annotations
 
@@ -33,16 +33,31 @@ from cxr_compare.evaluation.statistics.clustered_share import exact_share
 
 @dataclass(frozen=True)
 class GuaranteeResult:
-    """A guarantee of a threshold, and what was observed on test images at that threshold.
+    """A guarantee of a threshold, with the figures of test images at this threshold.
 
     Attributes:
-        system: Name of the system; of several training seeds with the number of the seed.
-        policy: The guarantee as a policy.
-        guarantee: The same, read.
-        threshold: Threshold that validation chose.
+        system: Name of the system; for one of several training seeds with the number of the seed.
+        policy: Guarantee as the name of a policy, such as ``sensitivity>=0.90@0.90``.
+        guarantee: The same guarantee as figures, bounds and confidence.
+        threshold: Threshold that was chosen on validation.
         patients: Number of validation patients behind each figure of the guarantee.
-        observed: By figure what the test images show; figures that are undefined there are absent.
+        observed: Observed rate on the test images, by figure. Figures that are undefined on these
+            images are absent.
         text: Guarantee and observation in one line.
+
+    Example:
+        >>> guarantee = read_guarantee("sensitivity>=0.90@0.90")
+        >>> rate = ObservedRate("sensitivity", 0.93, 0.90, 0.95, 400, 380)
+        >>> GuaranteeResult(
+        ...     system="CheXNet",
+        ...     policy="sensitivity>=0.90@0.90",
+        ...     guarantee=guarantee,
+        ...     threshold=0.4,
+        ...     patients=[200],
+        ...     observed={"sensitivity": rate},
+        ...     text="",
+        ... ).observed["sensitivity"].estimate
+        0.93
     """
 
     system: str
@@ -65,13 +80,32 @@ def guarantee_results(
 
     Args:
         system: Name of the system.
-        decision: What validation chose.
+        decision: Decision rule that was chosen on validation.
         output: Output of the system on the test images.
         truth: Ground truth of the images.
-        evaluated: The test images.
+        evaluated: Test images.
 
     Returns:
-        One result for each guarantee with a threshold, in the order of the policies.
+        One result for each guarantee that has a threshold, in the order of the policies.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.decisions.ground_truth import describe_images
+        >>> from cxr_compare.evaluation.decisions.system_output import System
+        >>> from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+        >>> ids = pd.Index(["a", "b"], name="image_id")
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
+        >>> labels = pd.Series([0.0, 1.0], index=ids)
+        >>> truth = GroundTruth(images, labels, pd.Series("test", index=ids))
+        >>> scores = pd.DataFrame({"image_id": ids, "finding": "label", "score": [0.1, 0.9]})
+        >>> output = System("CheXNet", "scores", images, scores).output_on(ids)
+        >>> policy = "sensitivity>=0.80@0.90"
+        >>> chosen = {policy: ThresholdChoice(policy, 0.5)}
+        >>> decision = Decision("label", {"n_patients": 40}, thresholds=chosen)
+        >>> evaluated = describe_images(truth, ids, labels)
+        >>> results = guarantee_results("CheXNet", decision, output, truth, evaluated)
+        >>> results[0].observed["sensitivity"].estimate
+        1.0
     """
     scores = output.scores(decision.reduction)
     images = GuaranteeImages(
@@ -108,13 +142,34 @@ def locate_predictions(
 ) -> Localisation:
     """Find where a system points on its images, for guarantees of localisation.
 
-    A box is shown on a positive image from its own score on; the highest box is always shown.
+    A box of a detector is shown on a positive image if the box score is not below the threshold.
+    The box with the highest score of a positive image is always shown.
 
     Args:
         output: Output of the system.
         scores: Score of each image, shape ``(N,)``.
         truth: Ground truth of the images.
         box_rule: Rule of the boxes; `None` keeps all stored boxes.
+
+    Returns:
+        For each image, whether all lesions are boxed and whether the scored point lies on a lesion;
+        for a detector also the boxes that overlap no lesion.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.decisions.system_output import System
+        >>> ids = pd.Index(["a"], name="image_id")
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
+        >>> labels = pd.Series([1.0], index=ids)
+        >>> lesions = pd.DataFrame(
+        ...     {"image_id": ids, "x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [4.0]}
+        ... )
+        >>> roles = pd.Series("test", index=ids)
+        >>> truth = GroundTruth(images, labels, roles, true_boxes=lesions, boxes_trusted=ids)
+        >>> boxes = lesions.assign(finding="label", score=0.9)
+        >>> output = System("RetinaNet", "boxes", images, boxes=boxes).output_on(ids)
+        >>> locate_predictions(output, np.array([0.9]), truth, None).on_lesion.tolist()
+        [True]
     """
     ids = output.image_ids
     boxed = ids.isin(truth.boxes_trusted)
@@ -143,16 +198,22 @@ def observe_rate(
 
     Args:
         images: Test images.
-        part: The guaranteed figure.
+        part: Guaranteed figure and its bound.
         threshold: Threshold of the scores.
 
     Returns:
-        The figure; `None` if no image counts for it.
+        The figure and its interval; `None` if no image counts for this figure.
 
     Source:
         Korn and Graubard 1998. The interval of a positive predictive value follows from those of
         sensitivity and specificity by MOVER (Zou and Donner 2008) on the log of their likelihood
         ratio.
+
+    Example:
+        >>> truth, scores = np.array([False, True, True]), np.array([0.1, 0.4, 0.9])
+        >>> images = GuaranteeImages(truth, scores, np.array(["p", "q", "r"]))
+        >>> observe_rate(images, GuaranteedRate("sensitivity", 0.9), 0.5).estimate
+        0.5
     """
     if part.figure == "ppv":
         rate = _predictive_rate(images, threshold, part.prevalence or 0.0)

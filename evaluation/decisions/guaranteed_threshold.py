@@ -1,18 +1,21 @@
 """Choose a threshold whose figure holds for new patients with a stated confidence.
 
-Images of one patient resemble each other, so patients are the units of every test. Every figure is
-a share of good images that must not be below a floor. For a patient with n counted images, h of
-them good, the value ``h - floor * n`` has a mean of at most 0 if the share lies below the floor.
+Images of one patient resemble each other, so every test treats patients as its units. Every figure
+is written as a share of good images that must not be below a floor. For a sensitivity, the positive
+images are counted, and those that are called positive are good. For a patient with n counted
+images, h of them good, the value ``h - floor * n`` has a mean of at most 0 if the share lies below
+the floor.
 
-The guarantee is of images: of all images of the figure, at least the floor is good. Where each
-patient has one image, the share is tested by the binomial distribution, and otherwise by the same
-distribution of as many independent images as the variance by patient implies. A mean of false
-positives with one image per patient is tested by betting.
+The guarantee is about images: among all images that the figure counts, at least the share ``floor``
+is good. Where each patient has one image, the share is tested by the binomial distribution. Where
+patients have several images, the binomial distribution of fewer, independent images is used, as
+many as give the variance that is estimated by patient. A mean number of false positives with one
+image per patient is tested by betting.
 
-Thresholds are tested one after another, from the safe end on, until one fails. Testing many of them
-therefore costs no more error than testing one. A figure that only falls, or only rises, with the
-threshold is tested at every validation score. The positive predictive value does neither: one third
-of the patients proposes the order of the tests, and the other patients are used to test.
+Thresholds are tested one after another, starting at the safe end, until one fails. Testing many of
+them therefore costs no more error than testing one. A figure that only falls, or only rises, with
+the threshold is tested at every validation score. The positive predictive value does neither: one
+third of the patients is used to propose the order of the tests, and the others are used to test.
 
 Source:
     Angelopoulos, Bates, Candes, Jordan and Lei 2025, Annals of Applied Statistics 19:1641 (learn
@@ -43,14 +46,14 @@ from cxr_compare.evaluation.statistics.betting import mean_p_value
 from cxr_compare.evaluation.statistics.clustered_share import share_below_p_values
 
 _FALLING = ("sensitivity", "localised_sensitivity")
-"""Figures that a higher threshold lowers. All others, except `ppv`, improve with it."""
+"""Figures that fall as the threshold rises. All other figures except `ppv` rise with it."""
 _PROPOSING = 3
-"""One patient in this many proposes the order in which predictive values are tested."""
+"""One patient in this many is used to propose the order in which predictive values are tested."""
 _SEED = 20240101
 _USED_ERROR = 0.8
 """Part of the error that is used where patients have several images.
 
-The variance by patient is estimated then. With the whole error, `specificity>=0.80@0.90` from 100
+The variance is then estimated by patient. With the whole error, `specificity>=0.80@0.90` from 100
 to 300 real patients was violated in 10.5 % of 4,800 validation sets (8.5 to 14.0 % by score and
 number of patients).
 """
@@ -62,37 +65,88 @@ _MOST_PATIENTS = 5_000
 
 
 class FalseBoxes(NamedTuple):
-    """Predicted boxes that overlap no lesion, over all images."""
+    """Predicted boxes of all images that overlap no lesion.
 
-    image: Integers  # index of the image of each box, shape `(B,)`
-    shown_up_to: Floats  # highest threshold at which the box is still shown, shape `(B,)`
+    Attributes:
+        image: Index of the image of each box, shape ``(B,)``.
+        shown_up_to: Highest threshold at which each box is still shown, shape ``(B,)``.
+
+    Example:
+        >>> FalseBoxes(np.array([0]), np.array([0.7])).shown_up_to.tolist()
+        [0.7]
+    """
+
+    image: Integers
+    shown_up_to: Floats
 
 
 class Localisation(NamedTuple):
-    """Positions that a system points at on the validation images, and whether they are right."""
+    """Positions that a system points at on the validation images, compared with the lesions.
 
-    boxed: npt.NDArray[np.bool_]  # True if all lesions of an image are boxed, shape `(N,)`
-    # True if the scored point of an image lies on a lesion, shape `(N,)`; `None` without points
+    Attributes:
+        boxed: True if all lesions of an image are boxed, shape ``(N,)``.
+        on_lesion: True if the scored point of an image lies on a lesion, shape ``(N,)``; `None` for
+            a system without points.
+        false_boxes: Predicted boxes that overlap no lesion; `None` for a system that predicts no
+            boxes.
+
+    Example:
+        >>> Localisation(np.array([True, False])).on_lesion is None
+        True
+    """
+
+    boxed: npt.NDArray[np.bool_]
     on_lesion: npt.NDArray[np.bool_] | None = None
-    false_boxes: FalseBoxes | None = None  # `None` for a system without boxes of its own
+    false_boxes: FalseBoxes | None = None
 
 
 class GuaranteedChoice(NamedTuple):
-    """A threshold with a guarantee, or the reason why there is none."""
+    """A threshold with a guarantee, or the reason why there is none.
+
+    Attributes:
+        threshold: Threshold, from which scores are positive; `None` if no threshold was found.
+        reason: Reason why no threshold was found; `None` if one was found.
+
+    Example:
+        >>> GuaranteedChoice(0.4, None).threshold
+        0.4
+    """
 
     threshold: float | None
     reason: str | None
 
 
 class CountedImages(NamedTuple):
-    """Images that a figure counts, by patient."""
+    """Images that a figure counts, by patient.
 
-    good: Floats  # number of good images of each patient, shape `(P,)`
-    counted: Integers  # number of counted images of each patient, at least 1, shape `(P,)`
+    For a sensitivity, the positive images are counted, and those called positive are good.
+
+    Attributes:
+        good: Number of good images of each patient, shape ``(P,)``. For false positives it is the
+            sum of the shares of possible false positives that did not occur.
+        counted: Number of counted images of each patient, at least 1, shape ``(P,)``.
+
+    Example:
+        >>> counts = CountedImages(np.array([1.0, 2.0]), np.array([1, 3]))
+        >>> float(counts.good.sum() / counts.counted.sum())
+        0.75
+    """
+
+    good: Floats
+    counted: Integers
 
 
 class ImageCount(NamedTuple):
-    """Number of images that a figure counts, and of the patients who have them."""
+    """Number of images that a figure counts, and number of patients who have these images.
+
+    Attributes:
+        n_images: Number of images.
+        n_patients: Number of patients.
+
+    Example:
+        >>> ImageCount(n_images=60, n_patients=50).n_patients
+        50
+    """
 
     n_images: int
     n_patients: int
@@ -106,14 +160,18 @@ def share_p_values(
     *,
     whole: bool = True,
 ) -> Floats:
-    """Compute p-values of "the share of good images is below `floor`", by patient.
+    """Compute p-values of the hypothesis that the share of good images is below a floor.
+
+    For a sensitivity, the positive images are counted, and those called positive are good. Images
+    of one patient are not treated as independent.
 
     Args:
-        good: Good images of each patient, shape ``(R, P)``, one sample in each row.
-        images: Counted images of each patient, at least 1, shape ``(P,)``.
-        floor: Floor in (0, 1), one for all rows or one for each, shape ``(R,)``.
-        error: Level at which the p-values are compared, in (0, 1).
+        good: Number of good images of each patient, shape ``(R, P)``, one sample in each row.
+        images: Number of counted images of each patient, at least 1, shape ``(P,)``.
+        floor: Floor in (0, 1): one number for all rows, or one for each row, shape ``(R,)``.
+        error: Level that the p-values will be compared with, in (0, 1).
         whole: True if an image is either good or not, so that a single image is a binomial trial.
+            False if an image can be partly good, as with false positives per image.
 
     Returns:
         One p-value for each row, shape ``(R,)``.
@@ -135,7 +193,13 @@ def share_p_values(
 
 
 def threshold_candidates(scores: Floats) -> Floats:
-    """Return the midpoints between adjacent distinct finite scores, rising.
+    """Return the midpoints between adjacent distinct finite scores.
+
+    Args:
+        scores: Scores, shape ``(N,)``; infinite values are ignored.
+
+    Returns:
+        Midpoints, rising; one fewer than there are distinct finite scores.
 
     Example:
         >>> threshold_candidates(np.array([0.5, 0.25, 0.5, 1.0])).tolist()
@@ -153,7 +217,8 @@ def midpoints(lower: Floats, upper: Floats) -> Floats:
         upper: Next higher scores, shape ``(N,)``.
 
     Returns:
-        The midpoints, shape ``(N,)``; `upper` itself where no number lies between.
+        The midpoints, shape ``(N,)``. If no floating-point number lies between two scores, the
+        threshold is the upper score itself.
 
     Example:
         >>> midpoints(np.array([0.25]), np.array([0.5])).tolist()
@@ -165,19 +230,28 @@ def midpoints(lower: Floats, upper: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class _Share:
-    """A figure as a share of good images, tested by patient."""
+    """A figure as a share of good images, tested by patient.
 
-    counts: npt.NDArray[np.bool_]  # True for the images that the share is taken of, shape `(N,)`
-    patients: npt.NDArray[np.str_]  # patient of every image, shape `(N,)`
-    change_scores: Floats  # scores at which the share changes
-    # Maps thresholds, shape `(R,)`, to how good each image is, 0 to 1, shape `(R, N)`.
+    Attributes:
+        counts: True for the images that the figure counts, shape ``(N,)``.
+        patients: Patient of every image, shape ``(N,)``.
+        change_scores: Scores at which the share changes.
+        good: Function of thresholds, shape ``(R,)``, that returns how good each image is, from 0 to
+            1, shape ``(R, N)``.
+        falling: True if a higher threshold lowers the share.
+        whole: True if an image is either good or not.
+    """
+
+    counts: npt.NDArray[np.bool_]
+    patients: npt.NDArray[np.str_]
+    change_scores: Floats
     good: Callable[[Floats], Floats]
-    falling: bool = False  # True if a higher threshold lowers the share
-    whole: bool = True  # True if an image is either good or not
+    falling: bool = False
+    whole: bool = True
 
     @cached_property
     def _by_patient(self) -> tuple[Integers, Integers]:
-        """Indices of the counted images, sorted by patient, and the number of each patient."""
+        """Indices of the counted images, sorted by patient, and their number for each patient."""
         image = np.flatnonzero(self.counts)
         _, owner, sizes = np.unique(self.patients[image], return_inverse=True, return_counts=True)
         return image[np.argsort(owner, kind="stable")], sizes
@@ -208,24 +282,40 @@ class _Share:
 
 @dataclass(frozen=True)
 class GuaranteeImages:
-    """Validation images of one system that a guarantee rests on; also studies or patients."""
+    """Validation images of one system, on which a threshold with a guarantee is chosen.
 
-    y_true: npt.NDArray[np.bool_]  # shape `(N,)`
-    scores: Floats  # shape `(N,)`
-    patients: npt.NDArray[np.str_]  # patient of each image, shape `(N,)`
-    localisation: Localisation | None = None  # `None` for studies and patients
-    # Share of the guarantee's error that may be used: below 1 if the same images chose the score.
+    The rows are images, or studies or patients if these are the units of evaluation.
+
+    Attributes:
+        y_true: True for positive images, shape ``(N,)``.
+        scores: Scores of the images, shape ``(N,)``.
+        patients: Patient of each image, shape ``(N,)``.
+        localisation: Positions that the system points at; `None` for studies and patients.
+        error_share: Share of the guarantee's error that may be used, in (0, 1]. It is below 1 if
+            the same images also chose how boxes become scores.
+
+    Example:
+        >>> truth, scores = np.array([False, True, True]), np.array([0.1, 0.4, 0.9])
+        >>> images = GuaranteeImages(truth, scores, np.array(["p", "q", "q"]))
+        >>> images.count("sensitivity")
+        ImageCount(n_images=2, n_patients=1)
+    """
+
+    y_true: npt.NDArray[np.bool_]
+    scores: Floats
+    patients: npt.NDArray[np.str_]
+    localisation: Localisation | None = None
     error_share: float = 1.0
 
     def choose(self, guarantee: Guarantee) -> GuaranteedChoice:
         """Choose the threshold that satisfies a guarantee.
 
         Args:
-            guarantee: The guarantee.
+            guarantee: Guarantee of one or two figures.
 
         Returns:
-            The highest threshold that satisfies a guaranteed sensitivity, else the lowest; or the
-            reason why there is none.
+            The highest threshold that was shown to satisfy the guarantee, if a sensitivity is
+            guaranteed, else the lowest one; or the reason why there is none.
 
         Example:
             >>> from cxr_compare.evaluation.decisions.guarantees import read_guarantee
@@ -265,10 +355,20 @@ class GuaranteeImages:
         return GuaranteedChoice(float(chosen), None)
 
     def count(self, figure: str) -> ImageCount:
-        """Count the images that a figure is a share of, and their patients.
+        """Count the images that a figure is computed on, and the patients who have these images.
 
         Args:
-            figure: As `GuaranteedRate.figure`; a positive predictive value counts all images.
+            figure: Name of the figure, as `GuaranteedRate.figure`. A positive predictive value
+                counts all images.
+
+        Returns:
+            Number of images and number of patients.
+
+        Example:
+            >>> truth, scores = np.array([False, True, True]), np.array([0.1, 0.4, 0.9])
+            >>> images = GuaranteeImages(truth, scores, np.array(["p", "q", "q"]))
+            >>> images.count("ppv")
+            ImageCount(n_images=3, n_patients=2)
         """
         if figure == "ppv":
             counts = np.ones(len(self.scores), dtype=bool)
@@ -279,12 +379,23 @@ class GuaranteeImages:
     def good_images(self, figure: str, threshold: float) -> CountedImages | None:
         """Count the good images of each patient at a threshold.
 
+        For a sensitivity, the positive images are counted, and those called positive are good. For
+        a specificity, these are the negative images, and those called negative.
+
         Args:
-            figure: As `GuaranteedRate.figure`, but not ``ppv``, which is no share.
-            threshold: The threshold.
+            figure: Name of the figure, as `GuaranteedRate.figure`, but not ``ppv``, which is no
+                share of fixed images.
+            threshold: Threshold of the scores.
 
         Returns:
-            Counts of the patients who have images of this kind; `None` if nobody has any.
+            Counts of the patients who have images that the figure counts; `None` if no patient has
+            any.
+
+        Example:
+            >>> truth, scores = np.array([False, True, True]), np.array([0.1, 0.4, 0.9])
+            >>> images = GuaranteeImages(truth, scores, np.array(["p", "q", "q"]))
+            >>> images.good_images("sensitivity", 0.5).good.tolist()
+            [1.0]
         """
         if self._why_undefined(figure):
             return None
@@ -292,7 +403,7 @@ class GuaranteeImages:
         return CountedImages(share.good_by_patient(np.array([threshold]))[0], share.sizes)
 
     def _why_undefined(self, figure: str) -> str:
-        """Return why a figure is not defined on these images; empty if it is defined."""
+        """Return the reason why a figure is not defined on these images; empty if it is defined."""
         localisation = self.localisation
         if figure in (FALSE_POSITIVES, "localised_sensitivity"):
             if localisation is None:
@@ -333,7 +444,7 @@ class GuaranteeImages:
     def _false_positive_share(
         self, boxed: npt.NDArray[np.bool_], false_boxes: FalseBoxes
     ) -> _Share:
-        """Return false positives as the share of `MAX_FALSE_POSITIVES` that do not occur."""
+        """Return the share of `MAX_FALSE_POSITIVES` possible false positives that do not occur."""
         image, shown_up_to = false_boxes
         n_images = len(self.scores)
 
@@ -345,13 +456,18 @@ class GuaranteeImages:
         return _Share(boxed, self.patients, shown_up_to, not_made, whole=False)
 
     def _last_threshold(self, part: GuaranteedRate, guarantee: Guarantee) -> tuple[float, str]:
-        """Return the last threshold from the safe end on that satisfies a figure, or why none."""
+        """Find the threshold farthest from the safe end that satisfies a figure.
+
+        The safe end is the one at which the figure is best. All thresholds from there to the
+        returned one pass their test. The second value is the reason why no threshold passes, or
+        empty.
+        """
         share = self._share(part.figure)
         error = guarantee.error * self.error_share
         thresholds = threshold_candidates(np.concatenate([self.scores, share.change_scores]))
         if not share.falling:
             thresholds = thresholds[::-1]
-        # Among thresholds with no change between them, take the one nearest the other end.
+        # Of thresholds between which the share does not change, only the last one is tested.
         rank = np.searchsorted(np.sort(share.change_scores), thresholds)
         thresholds = thresholds[np.append(rank[1:] != rank[:-1], True)]
 
@@ -370,11 +486,12 @@ class GuaranteeImages:
     def _predictive_thresholds(
         self, part: GuaranteedRate, guarantee: Guarantee
     ) -> tuple[Floats | None, str]:
-        """Return thresholds that satisfy a positive predictive value, falling, or why none does.
+        """Return thresholds that satisfy a positive predictive value, or the reason why none does.
 
-        The value is reached if, for some s, the sensitivity is at least s and the share of
-        negatives that are called positive is at most s divided by a ratio. One part of the
-        patients proposes s and the order of the tests.
+        The thresholds fall. The predictive value is reached if, for some s, the sensitivity is at
+        least s and the share of negatives that are called positive is at most s divided by a ratio.
+        One part of the patients proposes s and the order of the tests; the other part is used to
+        test.
         """
         names = np.unique(self.patients)
         order = np.random.default_rng(_SEED).permutation(len(names))
@@ -415,7 +532,7 @@ class GuaranteeImages:
 
 
 def _predictive_value(shares: Sequence[_Share], threshold: Floats, prevalence: float) -> float:
-    """Return the positive predictive value at one threshold, shape ``(1,)``, by Bayes' rule."""
+    """Compute the positive predictive value at one threshold, shape ``(1,)``, by Bayes' rule."""
     sensitivity, specificity = (float(share.values(threshold)[0]) for share in shares)
     if not sensitivity:
         return 0.0
@@ -442,10 +559,11 @@ def _count_passed(count: int, p_values: Callable[[slice], Floats], error: float)
 
 
 def _propose_thresholds(images: GuaranteeImages, ratio: float) -> tuple[Floats, Floats]:
-    """Propose thresholds in the order of their tests, with the sensitivity to test each for.
+    """Propose thresholds in the order of their tests, with the sensitivity to test at each of them.
 
-    The first threshold exceeds the predictive value by the most standard errors; lower ones follow.
-    The sensitivity divides the surplus equally between the two tests.
+    The first threshold is the one at which the predictive value exceeds its bound by the most
+    standard errors; lower thresholds follow. The sensitivity to test divides this surplus equally
+    between the test of the sensitivity and the test of the specificity.
     """
     thresholds = threshold_candidates(images.scores)
     found = images._share("sensitivity")
@@ -465,17 +583,21 @@ def _propose_thresholds(images: GuaranteeImages, ratio: float) -> tuple[Floats, 
 def patients_needed(
     good: Floats, images: Integers, floor: float, error: float, *, whole: bool = True
 ) -> float:
-    """Estimate how many patients like these would show that the share reaches a floor.
+    """Estimate how many patients like the given ones would show that a share reaches a floor.
+
+    The share is that of the good images among the counted ones. For a sensitivity, the positive
+    images are counted, and those called positive are good.
 
     Args:
-        good: Good images of each patient, shape ``(P,)``.
-        images: Counted images of each patient, at least 1, shape ``(P,)``.
-        floor: Floor in (0, 1).
+        good: Number of good images of each patient, shape ``(P,)``.
+        images: Number of counted images of each patient, at least 1, shape ``(P,)``.
+        floor: Floor of the share, in (0, 1).
         error: Error of the guarantee, in (0, 1).
         whole: True if an image is either good or not.
 
     Returns:
-        The number of patients; infinity beyond 5,000, and NaN if the share is not above the floor.
+        Number of patients; infinity if more than about 5,000 are needed, NaN if the share of these
+        patients is not above the floor.
 
     Example:
         >>> patients_needed(np.ones(3), np.ones(3, dtype=int), 0.9, 0.1)
@@ -515,7 +637,8 @@ def _why_not_shown(
     elif needed > _MOST_PATIENTS:
         outlook = f"; more than {_MOST_PATIENTS:,} patients like these would be needed"
     elif beyond_bound:
-        # All patients together may exceed a predictive value that those who test do not reach.
+        # A predictive value may exceed its bound although one of the two tested shares lies below
+        # its floor.
         outlook = "; from these patients it cannot be said how many would suffice"
     else:
         outlook = ", which no number of patients like these would show"

@@ -1,8 +1,8 @@
-"""Guarantees: what they say, and what was observed of them on test images.
+"""Guarantees of thresholds, and the figures that were observed for them on test images.
 
-A guarantee such as `sensitivity>=0.90@0.90` says: over many validation sets drawn as this one was,
-at least 90 % either give a threshold whose true sensitivity is 0.90 or more, or give none.
-`evaluation.decisions.guaranteed_threshold` chooses such thresholds.
+A guarantee such as `sensitivity>=0.90@0.90` says: over many validation sets that are drawn as this
+one was, at least 90 % either give a threshold whose true sensitivity is 0.90 or more, or give no
+threshold. `evaluation.decisions.guaranteed_threshold` chooses such thresholds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Literal, NamedTuple
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 
 MAX_FALSE_POSITIVES = 5
-"""Number of false positives of one image that count at most; a guaranteed mean needs a bound."""
+"""Largest number of false positives of one image that is counted; more are counted as this number.
+
+The test of a mean needs values that are bounded.
+"""
 FALSE_POSITIVES = "false_positives_per_image"
 _OLD_FALSE_POSITIVES = "false_marks"
 """Former spelling of `FALSE_POSITIVES`, which is still read."""
@@ -33,17 +36,31 @@ _MOST_PARTS = 2
 
 
 class GuaranteedRate(NamedTuple):
-    """One figure of a guarantee and its bound."""
+    """One figure of a guarantee and its bound.
 
-    figure: str  # a key of `_TITLES`
-    bound: float  # the least value of a share, the largest of the false positives per image
-    prevalence: float | None = None  # prevalence that a positive predictive value holds at
+    Attributes:
+        figure: ``sensitivity``, ``specificity``, ``localised_sensitivity``, ``ppv`` (positive
+            predictive value) or ``false_positives_per_image``.
+        bound: Smallest guaranteed value of a share, or largest guaranteed number of false positives
+            per image.
+        prevalence: Prevalence at which a positive predictive value holds; `None` for other figures.
+
+    Example:
+        >>> GuaranteedRate("ppv", 0.5, 0.1).claim
+        'positive predictive value >= 0.5 at prevalence 0.1'
+    """
+
+    figure: str
+    bound: float
+    prevalence: float | None = None
 
     @property
     def floor(self) -> float:
         """Smallest share of good images that satisfies the bound.
 
-        Of the false positives per image it is the share of the possible ones that do not occur.
+        For a sensitivity, good images are the positive ones that are called positive.
+        For false positives per image, the good share is the part of the `MAX_FALSE_POSITIVES`
+        possible false positives that does not occur.
         """
         if self.figure == FALSE_POSITIVES:
             return 1 - self.bound / MAX_FALSE_POSITIVES
@@ -61,7 +78,7 @@ class GuaranteedRate(NamedTuple):
 
     @property
     def claim(self) -> str:
-        """Figure, sign and bound, such as "sensitivity >= 0.9"."""
+        """Figure, sign and bound as text, such as "sensitivity >= 0.9"."""
         sign = "<=" if self.figure == FALSE_POSITIVES else ">="
         at_prevalence = ""
         if self.prevalence is not None:
@@ -71,25 +88,34 @@ class GuaranteedRate(NamedTuple):
 
 @dataclass(frozen=True)
 class Guarantee:
-    """One or two guaranteed figures, with one confidence for all at once."""
+    """One or two guaranteed figures, with one confidence that all of them hold at once.
+
+    Attributes:
+        parts: Guaranteed figures and their bounds.
+        confidence: Confidence, in (0, 1).
+
+    Example:
+        >>> read_guarantee("sensitivity>=0.90@0.95").confidence
+        0.95
+    """
 
     parts: tuple[GuaranteedRate, ...]
-    confidence: float  # in (0, 1)
+    confidence: float
 
     @property
     def error(self) -> float:
-        """Probability with which each part may be wrong."""
+        """Probability with which each of the figures may violate its bound."""
         return (1 - self.confidence) / len(self.parts)
 
     @property
     def confidence_text(self) -> str:
-        """Confidence in per cent, such as "90 % confidence"."""
+        """Confidence as text, such as "90 % confidence"."""
         text = f"{100 * self.confidence:g} % confidence"
         return f"{text} of both at once" if len(self.parts) > 1 else text
 
 
 def read_guarantee(text: str) -> Guarantee | None:
-    """Read a guarantee; return None for any other policy.
+    """Read a guarantee from the name of a policy; return None for any other policy.
 
     Args:
         text: ``sensitivity>=F@C``, ``specificity>=F@C``, ``localised_sensitivity>=F@C``,
@@ -101,8 +127,8 @@ def read_guarantee(text: str) -> Guarantee | None:
         The guarantee; `None` for a policy without ``@`` and for a policy of cost.
 
     Raises:
-        InputError: The text before the ``@`` is no figure, a number lies outside its bounds, or
-            a figure appears twice.
+        InputError: The text before the ``@`` is no figure with a bound, a number lies outside its
+            limits, more than two figures are joined, or a figure appears twice.
 
     Example:
         >>> read_guarantee("sensitivity>=0.90&specificity>=0.70@0.90").parts[1]
@@ -153,24 +179,37 @@ def _read_number(text: str, name: str, value: str, upper: float = 1) -> float:
 
 
 class ObservedRate(NamedTuple):
-    """A guaranteed figure as it was observed on test images, at the threshold of validation."""
+    """A guaranteed figure as observed on test images, at the threshold that validation chose.
 
-    figure: str  # as `GuaranteedRate.figure`
+    Attributes:
+        figure: Name of the figure, as `GuaranteedRate.figure`.
+        estimate: Observed value on the test images.
+        ci_low: Lower end of the 95 % interval, computed by patient.
+        ci_high: Upper end of this interval.
+        n_images: Number of images that the figure counts.
+        n_patients: Number of patients who have these images.
+
+    Example:
+        >>> ObservedRate("sensitivity", 0.8, 0.7, 0.88, 60, 50).n_patients
+        50
+    """
+
+    figure: str
     estimate: float
-    ci_low: float  # lower end of the 95 % interval by patient
-    ci_high: float  # upper end
-    n_images: int  # number of images that the figure counts
-    n_patients: int  # number of patients who have these images
+    ci_low: float
+    ci_high: float
+    n_images: int
+    n_patients: int
 
     def standing(self, part: GuaranteedRate) -> Literal["met", "missed", "open"]:
         """Compare the interval with the guaranteed bound.
 
         Args:
-            part: The guaranteed figure.
+            part: Guaranteed figure and its bound.
 
         Returns:
-            ``met`` or ``missed`` where the whole interval lies on that side of the bound, else
-            ``open``.
+            ``met`` if the whole interval lies on the better side of the bound, ``missed`` if it
+            lies on the worse side, ``open`` if it contains the bound.
 
         Example:
             >>> part = GuaranteedRate("sensitivity", 0.9)
@@ -191,6 +230,9 @@ class ObservedRate(NamedTuple):
 
         Args:
             digits: Number of decimals.
+
+        Returns:
+            The text, such as "0.80 (0.70 to 0.88), 50 patients".
 
         Example:
             >>> ObservedRate("sensitivity", 0.8, 0.7, 0.88, 60, 50).text(2)

@@ -1,4 +1,4 @@
-"""Reduction of the boxes of an image to its image-level score."""
+"""Reduction of the boxes of an image to its image score."""
 
 from __future__ import annotations
 
@@ -18,23 +18,45 @@ _TOP_K = 3
 
 @dataclass(frozen=True)
 class Reduction:
-    """Rule by which the boxes of an image become its score.
+    """Rule that reduces the boxes of an image to one image score.
 
-    ``max`` takes the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``; ``top_k``
-    is the sum of the three most confident scores divided by three, so that missing boxes count 0.
-    An image without boxes scores 0.
+    ``max`` takes the score of the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``;
+    ``top_k`` is the sum of the three highest scores divided by three, so that missing boxes count
+    0. An image without boxes scores 0.
+
+    Attributes:
+        rule: ``max``, ``noisy_or`` or ``top_k``.
+        min_score: Boxes with a lower score are ignored. ``noisy_or`` needs this: 300 boxes with
+            score 0.01 would give an image score of 0.95.
 
     Source:
         ``max``: the multiple-instance assumption, Dietterich et al. 1997.
+
+    Example:
+        >>> Reduction("noisy_or", 0.1).rule
+        'noisy_or'
     """
 
     rule: _Rule = "max"
-    # boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95)
     min_score: float = 0.0
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Reduction | None:
-        """Read it from ``decisions/<target>.json``."""
+        """Read a reduction from ``decisions/<target>.json``.
+
+        Args:
+            payload: Entry ``reduction`` of the file; None or empty for a system with image scores.
+
+        Returns:
+            The reduction; `None` if there is no entry.
+
+        Raises:
+            InputError: The rule is unknown.
+
+        Example:
+            >>> Reduction.from_dict({"rule": "max", "min_score": 0.0})
+            Reduction(rule='max', min_score=0.0)
+        """
         if not payload:
             return None
         if payload["rule"] not in get_args(_Rule):
@@ -79,7 +101,7 @@ CANDIDATES = (
     Reduction("top_k"),
     *(Reduction("noisy_or", floor) for floor in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)),
 )
-"""Reductions that validation chooses from, simpler ones first; among equals the earlier wins."""
+"""Reductions that validation chooses from, simpler ones first. The first is the usual one."""
 
 
 def reduce_boxes(
@@ -89,8 +111,8 @@ def reduce_boxes(
 
     Args:
         boxes: Predicted boxes with ``image_id`` and ``score`` in [0, 1]; may be empty.
-        image_ids: Images under evaluation, unique, shape ``(N,)``.
-        reduction: Rule; by default the score of the highest box.
+        image_ids: Ids of the images under evaluation, unique, shape ``(N,)``.
+        reduction: Rule; by default the score of the most confident box.
 
     Returns:
         One score for each image, shape ``(N,)``, in the order of `image_ids`.
@@ -104,7 +126,7 @@ def reduce_boxes(
         [0.75, 0.0]
     """
     rows, scores = _rows_and_scores(boxes, image_ids)
-    # Sorted by image, the most confident box first: the order of rows cannot matter.
+    # Boxes are sorted by image and score, so that the order of rows has no effect.
     order = np.lexsort((-scores, rows))
     reduced = (reduction or Reduction()).reduce_ranked(rows[order], scores[order], len(image_ids))
     return pd.Series(reduced, index=image_ids, name="score")

@@ -1,8 +1,8 @@
-"""Choices of validation made again on resampled validation patients.
+"""Choices on validation, made again on resampled validation patients.
 
-A threshold is an estimate, too: another sample of validation patients would have given another one.
-Every replicate of the bootstrap therefore draws validation patients as well, the same for all
-systems, and makes every choice again on them.
+A threshold is an estimate: other validation patients would give another threshold. Every replicate
+of the bootstrap therefore also draws validation patients, the same ones for all systems, and makes
+every choice again on them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STREAM = 1
 
 
 class ValidationChoice(Protocol):
-    """A choice on validation images, which other validation patients may make otherwise."""
+    """A choice on validation images, which other validation patients may make differently."""
 
     @property
     def patients(self) -> npt.NDArray[np.str_]:
@@ -32,13 +32,16 @@ class ValidationChoice(Protocol):
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
         """Prepare to make the choice again on weighted patients.
 
+        The bootstrap weights each patient by the number of times that the patient was drawn.
+
         Args:
             clusters: Patient of each row as an index from 0, shape ``(M,)``.
             n_clusters: Number of patients.
 
         Returns:
-            A function of patient weights, shape ``(R, n_clusters)``, that returns what each row of
-            weights chooses, by name, shape ``(R,)``; NaN where it chooses nothing.
+            A function of patient weights, shape ``(R, n_clusters)``. It returns, by name of the
+            choice, the value that is chosen under the weights of each row, shape ``(R,)``; NaN
+            where nothing is chosen.
         """
 
 
@@ -52,8 +55,15 @@ def choose_again(
         resamples: Number and seed of the resamples.
 
     Returns:
-        By system and name of the choice what every resample chooses, shape ``(R,)``; NaN where it
-        chooses nothing.
+        By system and name of the choice, the value that is chosen on every resample, shape
+        ``(R,)``; NaN where nothing is chosen.
+
+    Example:
+        >>> from cxr_compare.evaluation.decisions.thresholds import ValidationScores
+        >>> scores = ValidationScores([0, 1], [0.2, 0.8], ["p", "q"], ("threshold=0.5",))
+        >>> chosen = choose_again({"CheXNet": [scores]}, Resamples(2, n_replicates=3))
+        >>> chosen["CheXNet"]["threshold=0.5"].tolist()
+        [0.5, 0.5, 0.5]
     """
     patients = [choice.patients for made in choices.values() for choice in made]
     if not patients:

@@ -1,4 +1,4 @@
-"""All sentences about decisions and guarantees, a template for each kind."""
+"""All sentences about decisions and guarantees, as one template for each kind."""
 
 from __future__ import annotations
 
@@ -109,6 +109,9 @@ def sentence(kind: str, /, **values: Any) -> str:
         kind: Name of the template.
         **values: Values that the template names.
 
+    Returns:
+        The sentence, with single spaces and without a line break.
+
     Example:
         >>> sentence("triage_rule", below=0.25, above=0.75)
         'ruled out below 0.250, ruled in from 0.750 on'
@@ -117,12 +120,12 @@ def sentence(kind: str, /, **values: Any) -> str:
 
 
 def note(kind: NoteKind, template: str, /, **values: Any) -> Note:
-    """Return a note with its sentence.
+    """Return a note about a decision, with its sentence.
 
     Args:
-        kind: Kind of the note, by which reports place it.
+        kind: Kind of the note; reports use it to decide where the note is printed.
         template: Name of the template, without ``note_``.
-        **values: Values that the template names; the note keeps them.
+        **values: Values that the template names; the note also stores them.
 
     Returns:
         The note: kind, sentence and values.

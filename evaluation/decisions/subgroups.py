@@ -11,26 +11,27 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 
 Groups = npt.NDArray[np.object_]
-"""Name of the group of each image or lesion; "" where it is unknown."""
+"""Name of the group of each image or lesion; "" where the group is unknown."""
 _DEFAULT = ("sex", "age_band", "source", "view")
 _AGE_EDGES = (18, 40, 60, 80)
 _AGE_NAMES = ("under 18", "18 to 39", "40 to 59", "60 to 79", "80 up")
 MOST_GROUPS = 12
+"""Largest number of groups that a column may have."""
 
 
 def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
     """Group images by columns of their table.
 
     Args:
-        images: The images table.
-        columns: Columns to group by; ``a*b`` groups by two columns at once. By default sex, age
-            band, source and view, where they are known.
+        images: Table of the images, one row for each image.
+        columns: Names of the columns to group by; ``a*b`` groups by two columns at once. By default
+            sex, age band, source and view are used, if they are known and have 2 to 12 groups.
 
     Returns:
-        Name of the group of each image, shape ``(N,)``, by column; "" where it is unknown.
+        Name of the group of each image, shape ``(N,)``, by column; "" where the group is unknown.
 
     Raises:
-        InputError: A column does not exist, or has too many values.
+        InputError: A requested column does not exist, or has more than 12 values.
 
     Example:
         >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})

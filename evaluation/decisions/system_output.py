@@ -1,4 +1,4 @@
-"""Output of a system as tables in memory, as a whole and on chosen images."""
+"""Output of a system as tables in memory, for all images and for chosen images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 SCORE_COLUMNS = ["image_id", "finding", "score"]
+"""Columns of a table of image scores."""
 BOX_COLUMNS = ["image_id", "finding", *EDGES, "score"]
+"""Columns of a table of predicted boxes; the corners are in px of the original image."""
 MAP_COLUMNS = ["image_id", "finding", "method", "grid_h", "grid_w", *EDGES, "values"]
+"""Columns of a table of activation maps; the corners are the frame of the map in original px."""
 
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:
@@ -31,19 +34,33 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SystemFacts:
-    """Facts about a system beside its output."""
+    """Facts about the training of a system and the way it predicts.
 
-    seed: int | str | None = None  # random seed of its training; `None` where unknown
-    training_id: str | None = None  # tells one training from another; a run and its export share it
-    inference_id: str | None = None  # tells one way of predicting from another
-    exported: bool = False  # True if it is an export of a run
-    # Parameters, FLOPs, latency; values may be `None`.
+    Attributes:
+        seed: Random seed of the training; `None` if unknown.
+        training_id: Id of the training, which a run and its exports share; `None` if unknown.
+        inference_id: Id of the way of predicting, which differs between a run and its exports.
+        exported: True if the system is an export of a run.
+        cost: Parameters, FLOPs and latency by name; values may be `None`.
+        trained_on: Name and content id of each data set that the system was trained on; empty if
+            unknown.
+        fitted_on: Ids of the validation images that the system was fitted on, or that are copies of
+            such images.
+        notes: Notes about the images that the system has seen in training.
+
+    Example:
+        >>> SystemFacts(seed=1, exported=True).seed
+        1
+    """
+
+    seed: int | str | None = None
+    training_id: str | None = None
+    inference_id: str | None = None
+    exported: bool = False
     cost: Mapping[str, Any] = field(default_factory=dict)
-    # Name and content id of each data set that it was trained on; empty where unknown.
     trained_on: tuple[tuple[str, str], ...] = ()
-    # Validation images that it was fitted on, or that are copies of such images.
     fitted_on: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
-    notes: tuple[Note, ...] = ()  # notes about the images that it has seen in training
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,17 +68,17 @@ class System:
     """A trained model, a reader or other software, with its output for one finding.
 
     Attributes:
-        name: Its name.
+        name: Name of the system.
         kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader.
         images: Every image that was tried: ``image_id``, ``status`` (``ok`` or ``failed``).
-        scores: ``image_id``, ``finding``, ``score`` in [0, 1]; empty for a detector.
-        boxes: ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original
-            image, ``score`` in [0, 1]; empty for a classifier.
-        maps: Activation maps; empty where the system has none.
-        findings: The findings of the rows.
-        decision: Decision that ``cxr tune`` stored for this finding; `None` before that.
-        facts: Facts about its training.
-        source: Folder or file that it was read from, for error messages.
+        scores: Image scores: ``image_id``, ``finding``, ``score`` in [0, 1]; empty for a detector.
+        boxes: Predicted boxes: ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in px of
+            the original image, ``score`` in [0, 1]; empty for a classifier.
+        maps: Activation maps, with the columns of `MAP_COLUMNS`; empty if the system has none.
+        findings: Findings that the rows belong to.
+        decision: Decision that ``cxr tune`` stored for this finding; `None` before tuning.
+        facts: Facts about the training of the system.
+        source: Folder or file that the output was read from, for error messages.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "status": ["ok", "failed"]})
@@ -87,16 +104,41 @@ class System:
         return pd.Index(self.images.loc[ran, "image_id"], name="image_id")
 
     def output_on(self, image_ids: pd.Index) -> SystemOutput:
-        """Return the output on chosen images, on all of which the system ran."""
+        """Return the output of the system on chosen images.
+
+        Args:
+            image_ids: Ids of the images, unique, shape ``(N,)``; the system must have run on all of
+                them.
+
+        Returns:
+            The output on these images.
+
+        Example:
+            >>> images = pd.DataFrame({"image_id": ["a", "b"], "status": ["ok", "ok"]})
+            >>> scores = pd.DataFrame({"image_id": ["a", "b"], "finding": "x", "score": [0.1, 0.9]})
+            >>> output = System("A", "scores", images, scores).output_on(pd.Index(["b"]))
+            >>> output.scores(None).tolist()
+            [0.9]
+        """
         return SystemOutput(self, image_ids)
 
 
 @dataclass(frozen=True)
 class SystemOutput:
-    """Output of a system on chosen images, for one target."""
+    """Output of a system on chosen images, for one target.
+
+    Attributes:
+        system: The system.
+        image_ids: Ids of the images, unique, shape ``(N,)``; the system ran on all of them.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
+        >>> SystemOutput(System("A", "boxes", images), pd.Index(["a"])).gives_boxes
+        True
+    """
 
     system: System
-    image_ids: pd.Index  # the images, on all of which the system ran; unique, shape ``(N,)``
+    image_ids: pd.Index
 
     @property
     def gives_boxes(self) -> bool:
@@ -108,17 +150,17 @@ class SystemOutput:
 
     @cached_property
     def finding_boxes(self) -> pd.DataFrame:
-        """A detector's boxes, each with its ``finding``."""
+        """Boxes of a detector on these images, each with its ``finding``."""
         return self._rows(self.system.boxes)
 
     @cached_property
     def predicted_boxes(self) -> pd.DataFrame:
-        """A detector's boxes: ``image_id``, corners in original px, ``score``."""
+        """Boxes of a detector on these images: ``image_id``, corners in original px, ``score``."""
         return self.finding_boxes.drop(columns="finding")
 
     @cached_property
     def overlapping(self) -> OverlappingBoxes:
-        """A detector's boxes, with those of an image that overlap."""
+        """Boxes of a detector on these images, with the pairs of boxes that overlap."""
         return OverlappingBoxes.from_boxes(self.predicted_boxes)
 
     @cached_property
@@ -127,7 +169,7 @@ class SystemOutput:
 
     @cached_property
     def maps(self) -> pd.DataFrame | None:
-        """One activation map per image, of its highest-scoring finding; `None` without maps."""
+        """Activation map of each image for its highest-scoring finding; `None` without maps."""
         rows = self._rows(self.system.maps)
         if rows.empty:
             return None
@@ -138,13 +180,25 @@ class SystemOutput:
         return scored.drop_duplicates("image_id").drop(columns="score").reset_index(drop=True)
 
     def scores(self, reduction: Reduction | None) -> pd.Series:
-        """Return one score for each image, shape ``(N,)``, in the order of `image_ids`.
+        """Return one score for each image.
+
+        An image has the highest score of the findings of the target.
 
         Args:
-            reduction: Rule by which boxes become a score; `None` takes the highest box.
+            reduction: Rule that reduces boxes to an image score; `None` takes the most confident
+                box. Systems that give image scores ignore it.
+
+        Returns:
+            Scores in [0, 1], shape ``(N,)``, in the order of `image_ids`.
 
         Raises:
             InputError: An image has no score.
+
+        Example:
+            >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
+            >>> system = System("A", "boxes", images)  # no box was predicted
+            >>> system.output_on(pd.Index(["a"])).scores(None).tolist()
+            [0.0]
         """
         if self.gives_boxes:
             return reduce_boxes(self.predicted_boxes, self.image_ids, reduction)
@@ -159,7 +213,17 @@ class SystemOutput:
         return combined
 
     def points(self) -> pd.DataFrame | None:
-        """Return the scored points: centres of top boxes, or peaks of maps; None without either."""
+        """Return the scored point of each image: the centre of the top box, or the peak of the map.
+
+        Returns:
+            ``point_x`` and ``point_y`` in original px, one row for each image; NaN where an image
+            has neither. `None` for a system without boxes and maps.
+
+        Example:
+            >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
+            >>> System("A", "scores", images).output_on(pd.Index(["a"])).points() is None
+            True
+        """
         if self.gives_boxes:
             return top_box_centres(self.predicted_boxes, self.image_ids)
         if self.maps is None:
@@ -167,10 +231,19 @@ class SystemOutput:
         return map_peaks(self.maps, self.image_ids)[["point_x", "point_y"]]
 
     def cells(self) -> Floats | None:
-        """Return width and height of each image's map cell in original px, shape ``(N, 2)``.
+        """Return the width and height of one cell of each image's map.
 
         Returns:
-            The sizes, 0 for an image without a map; `None` if the system has no maps.
+            Width and height in original px, shape ``(N, 2)``; 0 for an image without a map. `None`
+            if the system has no maps.
+
+        Example:
+            >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
+            >>> maps = pd.DataFrame({"image_id": ["a"], "finding": ["x"], "method": ["cam"],
+            ...     "grid_h": [1], "grid_w": [2], "x1": [0.0], "y1": [0.0], "x2": [8.0],
+            ...     "y2": [6.0], "values": [[0.1, 0.9]]})
+            >>> System("A", "scores", images, maps=maps).output_on(pd.Index(["a"])).cells().tolist()
+            [[4.0, 6.0]]
         """
         if self.gives_boxes or self.maps is None:
             return None
@@ -189,16 +262,23 @@ class SystemOutput:
         scale: tuple[float, float] | None,
         rule: OverlapRule | MapBoxRule | None,
     ) -> pd.DataFrame | None:
-        """Return the boxes of a detector, or those that are cut out of a classifier's maps.
+        """Return the boxes of a detector, or the boxes that are cut out of a classifier's maps.
 
         Args:
             scores: Image scores, shape ``(N,)``.
-            scale: Raw low and high end of the maps, as validation chose them.
-            rule: Rule of the boxes, as validation chose it; for a detector None keeps all stored
+            scale: Raw low and high end of the maps, as validation chose them; `None` without maps.
+            rule: Rule of the boxes, as validation chose it; for a detector `None` keeps all stored
                 boxes.
 
         Returns:
-            The boxes; `None` where there is nothing to make boxes of.
+            ``image_id``, corners in original px and ``score``; `None` if the system has neither
+            boxes nor maps, or no rule to cut its maps.
+
+        Example:
+            >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
+            >>> output = System("A", "scores", images).output_on(pd.Index(["a"]))
+            >>> output.boxes(pd.Series([0.5]), None, None) is None
+            True
         """
         if self.gives_boxes:
             limit = rule.limit if isinstance(rule, OverlapRule) else None

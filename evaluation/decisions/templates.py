@@ -1,4 +1,4 @@
-"""Sentences from templates: the code chooses a kind and its values, a template words them."""
+"""Sentences from templates: the code chooses a kind and its values, and a template words them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from cxr_compare.evaluation.statistics.figure_text import number, range_text, sc
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share in per cent, without the sign.
+    """Return a share in per cent as text, without the sign.
+
+    Args:
+        share: Share in [0, 1].
+        digits: Number of decimals.
+
+    Returns:
+        The text, such as "45.7".
 
     Example:
         >>> percent(0.4567)
@@ -55,17 +62,17 @@ class Templates:
         return {macro["name"]: macro[0] for macro in _MACRO.finditer(self.source)}
 
     def _needed(self, kind: str) -> list[str]:
-        """Names of a macro and of all macros that it calls."""
+        """Return the names of a macro and of all macros that it calls."""
         needed = [kind]
-        for name in needed:  # grows while it is read
+        for name in needed:  # the loop also visits the names that it adds
             words = set(re.findall(r"\w+", self._sources[name]))
             needed += sorted(words & self._sources.keys() - set(needed))
         return needed
 
     @cache  # noqa: B019 - templates are constants of modules
     def _macro(self, kind: str) -> Any:
-        """Return a compiled macro; compiling all of them takes ten times as long as one."""
-        import jinja2  # only now: most callers never need a sentence
+        """Return one compiled macro; to compile all macros takes ten times as long."""
+        import jinja2  # imported here, since most callers never need a sentence
 
         environment = jinja2.Environment(
             autoescape=False,  # noqa: S701 - plain text, which pages escape
@@ -81,6 +88,14 @@ class Templates:
 
         Args:
             kind: Name of the macro.
-            **values: Its arguments.
+            **values: Arguments of the macro.
+
+        Returns:
+            The sentence, with single spaces and without a line break.
+
+        Example:
+            >>> templates = Templates("{% macro hello(name) %} Hello  {{ name }}. {% endmacro %}")
+            >>> templates.text("hello", name="reader")
+            'Hello reader.'
         """
         return " ".join(str(self._macro(kind)(**values)).split())

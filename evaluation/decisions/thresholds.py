@@ -1,14 +1,14 @@
 """Operating points: one threshold for each policy, chosen on validation images only.
 
-Candidates are the midpoints between adjacent distinct validation scores. A threshold therefore
-never equals an observed score, and no rounding can change a decision. Calling every image positive,
-or none, is not a choice that validation supports, so it is no candidate. A threshold that the user
-declares is taken as it is.
+The candidates for a threshold are the midpoints between adjacent distinct validation scores. A
+threshold therefore lies between two observed scores, so that no rounding can change a decision. A
+threshold that calls every validation image positive, or none, is no candidate, because validation
+cannot support such a choice. A threshold that the user declares is taken as it is.
 
 `ValidationScores.refit` chooses thresholds again for many resamples of patients at once, by running
-sums along the validation scores. A resample that reaches a floor only by calling every image
-positive, or none, takes the candidate next to that: leaving it out would take the most extreme
-thresholds from the interval.
+sums along the sorted validation scores. Some resamples reach a required sensitivity or specificity
+only by calling every image positive, or none. Such a resample gets the nearest candidate, because
+leaving it out would remove the most extreme thresholds from the interval.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cxr_compare.evaluation.statistics.clustered_variance import effective_patie
 from cxr_compare.evaluation.statistics.running_sums import SegmentSums, first_at_least
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
-"""Policies that `cxr tune` sets by default."""
+"""Policies for which `cxr tune` chooses thresholds by default."""
 
 _SHARE = r"(?:0?\.\d+|0|1|1\.0*)"
 _NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
@@ -39,10 +39,10 @@ _COST = re.compile(rf"cost:({_NUMBER})/({_NUMBER})(?:@({_SHARE}))?")
 _DECLARED = re.compile(rf"threshold=({_SHARE})")
 
 _FEWEST_MISSES = 2
-"""Smallest number of errors that a floor must allow on validation.
+"""Smallest number of errors that a required sensitivity or specificity must allow on validation.
 
-A floor that allows fewer puts its threshold next to the lowest or highest score. The bootstrap
-cannot say how far such an extreme varies, since most resamples contain it.
+A requirement that allows fewer errors puts its threshold next to the lowest or highest score. The
+bootstrap cannot say how far such an extreme varies, since most resamples contain it.
 """
 
 
@@ -52,9 +52,15 @@ class Policy(NamedTuple):
     Attributes:
         kind: ``max_f1``, ``youden``, ``sensitivity``, ``specificity``, ``cost``, ``threshold`` or
             ``guarantee``.
-        value: The floor of a sensitivity or specificity, the cost of a missed positive in units of
-            a false alarm, or the declared threshold. `None` for the other kinds.
-        prevalence: Prevalence at which costs are weighed. `None`: the one of validation.
+        value: For ``sensitivity`` and ``specificity`` the smallest allowed value; for ``cost`` the
+            cost of a missed positive in units of the cost of a false alarm; for ``threshold`` the
+            declared threshold; `None` for the other kinds.
+        prevalence: Prevalence at which costs are weighed. `None` takes that of the validation
+            images.
+
+    Example:
+        >>> Policy("sensitivity", 0.95).value
+        0.95
     """
 
     kind: str
@@ -64,11 +70,21 @@ class Policy(NamedTuple):
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """Threshold of a policy, or the reason why validation gives none."""
+    """Threshold of a policy, or the reason why validation gives none.
 
-    policy: str  # name of the policy
-    threshold: float | None  # `score >= threshold` is positive; `None` where there is none
-    reason: str | None = None  # reason why there is none; `None` where there is one
+    Attributes:
+        policy: Name of the policy.
+        threshold: Images with ``score >= threshold`` are positive; `None` if there is no threshold.
+        reason: Reason why there is no threshold; `None` if there is one.
+
+    Example:
+        >>> ThresholdChoice("max_f1", 0.4).threshold
+        0.4
+    """
+
+    policy: str
+    threshold: float | None
+    reason: str | None = None
 
 
 def check_policy(policy: str) -> Policy:
@@ -85,7 +101,7 @@ def check_policy(policy: str) -> Policy:
         The policy.
 
     Raises:
-        InputError: The name is none of these, or a guarantee with a number outside its bounds.
+        InputError: The name is none of these, or a guarantee with a number outside its limits.
 
     Example:
         >>> check_policy("specificity>=0.90")
@@ -120,15 +136,17 @@ def choose_threshold(
 ) -> ThresholdChoice:
     """Choose the threshold of a policy on validation images.
 
-    ``max_f1``, ``youden`` and ``cost`` take the best candidate, among equals the highest;
-    ``sensitivity>=F`` takes the highest candidate that reaches the floor, ``specificity>=F`` the
-    lowest. ``threshold=T`` gives T for any images.
+    ``max_f1``, ``youden`` and ``cost`` take the best candidate; if several are equally good, they
+    take the highest. ``sensitivity>=F`` takes the highest candidate whose sensitivity is at least
+    F, and ``specificity>=F`` takes the lowest candidate whose specificity is at least F.
+    ``threshold=T`` takes T, whatever the images are.
 
     Args:
         y_true: Labels of the validation images, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
-        policy: A policy, see `check_policy`. A guarantee also needs the patients of the images:
-            see `evaluation.decisions.guaranteed_threshold.GuaranteeImages.choose`.
+        y_score: Scores of these images, shape ``(N,)``.
+        policy: Name of a policy, see `check_policy`. A guarantee also needs the patients of the
+            images, so it is chosen by
+            `evaluation.decisions.guaranteed_threshold.GuaranteeImages.choose` instead.
 
     Returns:
         The threshold, or the reason why there is none.
@@ -174,16 +192,17 @@ def _why_no_threshold(cuts: _Cuts, rule: Policy) -> str:
 
 @dataclass(frozen=True)
 class ValidationScores:
-    """Validation scores of one system, by image, study or patient, that thresholds are chosen on.
+    """Validation scores of one system, on which thresholds are chosen.
 
-    With `policies` it is a `evaluation.decisions.refitted_choices.ValidationChoice` of their
-    thresholds, by the names of the policies.
+    With `policies`, this is a `evaluation.decisions.refitted_choices.ValidationChoice` of the
+    thresholds of these policies. The rows are images, or studies or patients if these are the units
+    of evaluation.
 
     Attributes:
-        y_true: Labels, bool, shape ``(M,)``.
-        scores: Scores, float64, shape ``(M,)``.
-        patients: Patient of each image, shape ``(M,)``.
-        policies: Policies to choose again.
+        y_true: True for positive rows, shape ``(M,)``.
+        scores: Score of each row, float64, shape ``(M,)``.
+        patients: Patient of each row, shape ``(M,)``.
+        policies: Names of the policies whose thresholds are chosen again.
 
     Example:
         >>> scores = ValidationScores([True, False], [0.8, 0.2], ["p1", "p2"])
@@ -206,20 +225,29 @@ class ValidationScores:
 
     @property
     def n_positive(self) -> int:
-        """Number of positive images."""
+        """Number of positive rows."""
         return int(self.y_true.sum())
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
         """Prepare to choose the thresholds again on weighted patients.
 
+        The bootstrap weights each patient by the number of times that the patient was drawn.
+
         Args:
-            clusters: Patient of each image as an index from 0, shape ``(M,)``.
+            clusters: Patient of each row as an index from 0, shape ``(M,)``.
             n_clusters: Number of patients.
 
         Returns:
-            A function of patient weights, shape ``(R, n_clusters)``, that returns the threshold of
-            each policy, shape ``(R,)``; NaN where there is none. A row whose images reach a floor
-            by no candidate gets the candidate that comes closest to it.
+            A function of patient weights, shape ``(R, n_clusters)``. It returns, by name of the
+            policy, the threshold that is chosen under the weights of each row, shape ``(R,)``; NaN
+            where there is none. If no candidate reaches a required sensitivity or specificity, the
+            candidate that comes closest is chosen.
+
+        Example:
+            >>> scores = ValidationScores([0, 1], [0.25, 0.75], ["p", "q"], ("max_f1",))
+            >>> choose = scores.refit(np.array([0, 1]), 2)
+            >>> choose(np.array([[1, 1], [1, 2]]))["max_f1"].tolist()
+            [0.5, 0.5]
         """
         rules = {policy: check_policy(policy) for policy in self.policies}
         falling, rank = np.unique(-self.scores, return_inverse=True)
@@ -255,7 +283,11 @@ class ValidationScores:
         """Return why resamples cannot tell how far a threshold varies; empty if they can.
 
         Args:
-            policy: A policy.
+            policy: Name of a policy.
+
+        Returns:
+            The reason, for a required sensitivity or specificity that allows fewer than two errors
+            on these images; empty for all other policies.
 
         Example:
             >>> scores = ValidationScores([True] * 12 + [False] * 40, range(52), ["p"] * 52)
@@ -284,14 +316,19 @@ class ValidationScores:
     def effective_patients(self, policy: str) -> float:
         """Return the effective number of patients who determine the threshold of a policy.
 
-        These are the patients with a positive image for a required sensitivity, those with a
-        negative one for a specificity, and the fewer of both for costs.
+        These are the patients with a positive image for a required sensitivity, and the patients
+        with a negative image for a required specificity. For costs, the smaller of these two
+        numbers is returned.
 
         Args:
-            policy: A policy.
+            policy: Name of a policy.
 
         Returns:
-            The number; infinity for ``max_f1`` and ``youden``, which weigh all images alike.
+            The number; infinity for all other policies. (``max_f1`` and ``youden`` weigh all
+            images.)
+
+        Source:
+            Kish 1965, see `evaluation.statistics.clustered_variance.effective_patients`.
 
         Example:
             >>> labels, scores = [True] * 4 + [False] * 2, range(6)
@@ -314,11 +351,17 @@ class ValidationScores:
 
 
 class _Cuts(NamedTuple):
-    """Cumulated counts along falling scores, a row for each resample."""
+    """Cumulated counts along falling scores, with one row for each resample.
 
-    scores: Floats  # distinct scores, falling, shape `(D,)`
-    tp: npt.NDArray[Any]  # positives at or above each score, shape `(R, D)`
-    called: npt.NDArray[Any]  # images at or above each score, shape `(R, D)`
+    Attributes:
+        scores: Distinct scores, falling, shape ``(D,)``.
+        tp: Number of positives at or above each score, shape ``(R, D)``.
+        called: Number of images at or above each score, shape ``(R, D)``.
+    """
+
+    scores: Floats
+    tp: npt.NDArray[Any]
+    called: npt.NDArray[Any]
 
     @property
     def n_positive(self) -> npt.NDArray[Any]:
@@ -332,12 +375,12 @@ class _Cuts(NamedTuple):
 
     @property
     def both_classes(self) -> npt.NDArray[np.bool_]:
-        """True for rows with positives and negatives, shape ``(R,)``."""
+        """True for rows that have positives and negatives, shape ``(R,)``."""
         positive = self.n_positive[:, 0]
         return (positive > 0) & (positive < self.n_images[:, 0])
 
     def thresholds(self, index: npt.NDArray[np.int64]) -> Floats:
-        """Return the midpoint between the scores of a row on both sides of a cut, ``(R,)``."""
+        """Return the midpoint between the two scores on both sides of a cut, shape ``(R,)``."""
         called = np.take_along_axis(self.called, index[:, None], axis=1)[:, 0]
         upper = self.scores[first_at_least(self.called, called)]
         below = np.minimum(first_at_least(self.called, called + 1), len(self.scores) - 1)
@@ -350,8 +393,8 @@ class _Position(NamedTuple):
     Attributes:
         cut: Index of the cut, shape ``(R,)``.
         exists: True where the cut fulfils the policy, shape ``(R,)``.
-        is_candidate: True also where no candidate reaches a floor, and `cut` is the candidate that
-            comes closest to it, shape ``(R,)``.
+        is_candidate: True where the cut can be used as a threshold, shape ``(R,)``. This includes
+            rows in which no candidate reaches the required value; `cut` is then the closest one.
     """
 
     cut: npt.NDArray[np.int64]
@@ -366,14 +409,15 @@ def _choose_position(cuts: _Cuts, rule: Policy) -> _Position:
     if rule.kind == "cost":
         return _cheapest(cuts, rule)
     if rule.kind == "youden":
-        # Sensitivity + specificity - 1, times both class sizes: whole numbers have exact ties.
+        # Sensitivity + specificity - 1, multiplied by the sizes of both classes. The products are
+        # whole numbers, so equal values are recognised exactly.
         n_images = cuts.n_images.astype(np.int64)
         n_positive = cuts.n_positive.astype(np.int64)
         gain = cuts.tp * n_images - cuts.called * n_positive
     else:
         f1 = 2 * cuts.tp / (cuts.called + cuts.n_positive)
         gain = np.where(cuts.called < cuts.n_images, f1, 0)
-    index = gain.argmax(axis=1)  # the first of equals has the highest threshold
+    index = gain.argmax(axis=1)  # of equal values the first, which has the highest threshold
     exists = np.take_along_axis(gain, index[:, None], axis=1)[:, 0] > 0
     return _Position(index, exists, exists)
 
@@ -401,14 +445,15 @@ def _least(count: npt.NDArray[Any], floor: float) -> npt.NDArray[Any]:
     """Return the smallest whole number whose share of a count is not below a floor."""
     whole = np.maximum(count, 1)
     guess = np.ceil(floor * whole).astype(np.int64)
-    guess = np.where((guess - 1) / whole >= floor, guess - 1, guess)  # as floats divide, not reals
+    # Compare by floating-point division, as the figures themselves are computed.
+    guess = np.where((guess - 1) / whole >= floor, guess - 1, guess)
     return np.where(guess / whole >= floor, guess, guess + 1)
 
 
 def _cheapest(cuts: _Cuts, rule: Policy) -> _Position:
-    """Choose the cut of least expected cost; none where calling all images alike is cheaper."""
+    """Choose the cut of least expected cost; no cut if calling all images alike is cheaper."""
     costs = _costs(cuts, rule)
-    index = costs.cost.argmin(axis=1)  # the first of equals has the highest threshold
+    index = costs.cost.argmin(axis=1)  # of equal costs the first, which has the highest threshold
     least = np.take_along_axis(costs.cost, index[:, None], axis=1)
     cheaper = (least <= 1.0) & (least <= costs.all_missed)
     exists = cheaper[:, 0] & np.isfinite(least[:, 0])
@@ -416,10 +461,15 @@ def _cheapest(cuts: _Cuts, rule: Policy) -> _Position:
 
 
 class _Costs(NamedTuple):
-    """Expected costs in units of the cost of false alarms on all negatives."""
+    """Expected costs in units of the cost of false alarms on all negatives.
 
-    cost: Floats  # cost of each cut, shape `(R, D)`
-    all_missed: Any  # cost of missing all positives, shape `(R, 1)`, or one for all rows
+    Attributes:
+        cost: Cost of each cut, shape ``(R, D)``.
+        all_missed: Cost of missing all positives, shape ``(R, 1)``, or one number for all rows.
+    """
+
+    cost: Floats
+    all_missed: Any
 
 
 def _costs(cuts: _Cuts, rule: Policy) -> _Costs:
@@ -431,7 +481,7 @@ def _costs(cuts: _Cuts, rule: Policy) -> _Costs:
         prevalence = np.float64(rule.prevalence)
     all_missed = (rule.value or 0.0) * prevalence / (1 - prevalence)
     specificity = (n_negative - (cuts.called - cuts.tp)) / n_negative
-    # Rounded: the last bit must not decide between equals.
+    # Costs are rounded, so that the last bit does not decide between equal costs.
     cost = np.round(all_missed * (1 - cuts.tp / n_positive) + 1 - specificity, 12)
     candidate = (cuts.called > 0) & (cuts.called < cuts.n_images)
     return _Costs(np.where(candidate & ~np.isnan(cost), cost, np.inf), all_missed)

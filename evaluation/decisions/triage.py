@@ -19,21 +19,32 @@ from cxr_compare.evaluation.statistics.clustered_share import exact_share
 
 @dataclass(frozen=True)
 class Triage:
-    """Scores below which images are ruled out and from which they are ruled in.
+    """Scores below which images are ruled out, and from which images are ruled in.
 
-    A reader decides on the images between. If the thresholds of the two guarantees cross, both
-    guarantees hold at every threshold between them. The higher one is then used for both sides, and
-    no image is referred.
+    A reader decides on the images between the two scores. If the thresholds of the two guarantees
+    cross, both guarantees hold at every threshold between them. The lower of the two scores then
+    becomes equal to the higher one, and no image is referred.
+
+    Attributes:
+        below: Images with a lower score are ruled out; `None` if no image is ruled out.
+        above: Images with this score or a higher one are ruled in; `None` if no image is ruled in.
+        referred: Share of the validation images that is referred, in [0, 1].
+        ci_low: Lower end of the exact 95 % interval of this share, computed by patient.
+        ci_high: Upper end of this interval.
+        why: Reasons why no image is ruled out, ruled in or referred.
+
+    Example:
+        >>> Triage(0.25, 0.75).rule
+        'ruled out below 0.250, ruled in from 0.750 on'
     """
 
     STANDINGS: ClassVar = ("ruled_out", "referred", "ruled_in")
 
-    below: float | None  # images below this score are ruled out; `None` rules out none
-    above: float | None  # images from this score on are ruled in; `None` rules in none
-    referred: float = math.nan  # share of the validation images that is referred
-    ci_low: float = math.nan  # lower end of its exact 95 % interval by patient
-    ci_high: float = math.nan  # upper end
-    # Reasons why no image is ruled out, ruled in or referred.
+    below: float | None
+    above: float | None
+    referred: float = math.nan
+    ci_low: float = math.nan
+    ci_high: float = math.nan
     why: list[str] = field(default_factory=list)
 
     @classmethod
@@ -44,7 +55,7 @@ class Triage:
         scores: npt.ArrayLike,
         patients: npt.ArrayLike,
     ) -> Triage | None:
-        """Make the triage of the chosen guarantees, with the share that it refers on validation.
+        """Make a triage from guarantees, with the share of validation images that it refers.
 
         Args:
             options: Options that name the guarantees.
@@ -54,6 +65,12 @@ class Triage:
 
         Returns:
             The triage; `None` if the options name no guarantee.
+
+        Example:
+            >>> options = TuningOptions(rule_out="sensitivity>=0.95@0.90")
+            >>> chosen = {options.rule_out: ThresholdChoice(options.rule_out, 0.25)}
+            >>> Triage.from_thresholds(options, chosen, [0.1, 0.9], ["p", "q"]).referred
+            0.5
         """
         if not options.triage:
             return None
@@ -76,7 +93,7 @@ class Triage:
         return replace(triage, referred=float(is_referred.mean()), ci_low=low, ci_high=high)
 
     def standings(self, scores: npt.ArrayLike) -> npt.NDArray[np.str_]:
-        """Return what becomes of each image: one of `STANDINGS`.
+        """Return what triage does with each image: one of `STANDINGS`.
 
         Args:
             scores: Image scores, shape ``(N,)``.
@@ -110,7 +127,18 @@ class Triage:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Triage | None:
-        """Read a triage from ``decisions/<target>.json``."""
+        """Read a triage from ``decisions/<target>.json``.
+
+        Args:
+            payload: Entry ``triage`` of the file; None without triage.
+
+        Returns:
+            The triage; `None` if there is no entry.
+
+        Example:
+            >>> Triage.from_dict({"below": 0.25, "above": 0.75}).above
+            0.75
+        """
         return cls(**payload) if payload else None
 
 

@@ -1,6 +1,6 @@
-"""Choose everything that validation images choose: the decision rule of a system for a target.
+"""Choose the decision rule of a system for a target on validation images.
 
-`cxr tune` stores it. `cxr compare` derives it again from the same rows and refuses if the two
+`cxr tune` stores the rule. `cxr compare` derives it again from the same rows and refuses if the two
 differ, so that no threshold can have been chosen on test images.
 """
 
@@ -67,25 +67,40 @@ def tune(
 ) -> Decision:
     """Choose the decision rule of a system on the validation images of a split.
 
-    An image scores as its highest stored box, unless another rule has a significantly higher AUROC.
-    The boxes that are evaluated and drawn follow the rule with the highest FROC mean, or the figure
-    that the options name: of a detector's stored boxes, those that overlap a more confident one too
-    much are left out; a classifier's maps are cut. Thresholds follow.
+    The score of an image is that of its most confident stored box, unless another rule has a
+    significantly higher AUROC. The rule of the boxes that are evaluated and drawn is the one with
+    the highest mean FROC, or with the highest value of the figure that the options name. For a
+    detector, this rule leaves out stored boxes that overlap a more confident box too much; for a
+    classifier, it cuts boxes out of activation maps. The thresholds are then chosen on the image
+    scores.
 
     Args:
-        system: The system.
+        system: System with its output on the validation images.
         truth: Ground truth; its ``val`` images are used.
-        policies: Policies, see `evaluation.decisions.thresholds.check_policy`.
-        options: Options of calibration, reductions and triage.
+        policies: Names of policies, see `evaluation.decisions.thresholds.check_policy`.
+        options: Options of calibration, reduction of boxes, choice of boxes, and triage.
         unit: Unit of calibration and thresholds: ``image``, ``study`` or ``patient``. The score of
             a study or patient is the highest of its images. All else is chosen on images.
 
     Returns:
         The decision. If the system ran on no validation image of known label, only declared
-        thresholds are set, and the other policies carry that reason.
+        thresholds are set, and the other policies state this reason.
 
     Raises:
-        InputError: A policy is unknown, the output is broken, or it has no boxes to reduce.
+        InputError: A policy is unknown, the output is broken, or the options ask for a reduction
+            of boxes and the system gives none.
+
+    Example:
+        >>> ids = ["a", "b", "c", "d"]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
+        >>> labels = pd.Series([0.0, 0.0, 1.0, 1.0], index=ids)
+        >>> truth = GroundTruth(images, labels, pd.Series("val", index=ids))
+        >>> scores = pd.DataFrame(
+        ...     {"image_id": ids, "finding": "label", "score": [0.125, 0.25, 0.75, 0.875]}
+        ... )
+        >>> system = System("CheXNet", "scores", images, scores)
+        >>> tune(system, truth, policies=["max_f1"]).thresholds["max_f1"].threshold
+        0.5
     """
     options = options or TuningOptions()
     policies = tuple(dict.fromkeys((*policies, *options.triage)))
@@ -162,18 +177,32 @@ def checked_decision(
     """Derive a system's decision from its validation rows, and compare it with the stored one.
 
     Args:
-        name: Display name of the system.
-        system: The system.
-        truth: Ground truth.
+        name: Name of the system for people.
+        system: System with its output and, if it was tuned, its stored decision.
+        truth: Ground truth; its ``val`` images are used.
         policies: Policies of a system that was not tuned before.
         extra_policies: Policies in addition to those that the system was tuned for.
         boxes_by: Figure that chooses the boxes of a system that was not tuned before.
 
     Returns:
-        The decision derived now, which also holds what an earlier version did not store; and notes.
+        The decision that was derived now, which also has values that an earlier version did not
+        store, and notes about its validation images.
 
     Raises:
-        InputError: The stored decision was chosen on other rows, or with another result.
+        InputError: The stored decision was chosen on other rows, or differs from the derived one.
+
+    Example:
+        >>> ids = ["a", "b", "c", "d"]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
+        >>> labels = pd.Series([0.0, 0.0, 1.0, 1.0], index=ids)
+        >>> truth = GroundTruth(images, labels, pd.Series("val", index=ids))
+        >>> scores = pd.DataFrame(
+        ...     {"image_id": ids, "finding": "label", "score": [0.125, 0.25, 0.75, 0.875]}
+        ... )
+        >>> system = System("CheXNet", "scores", images, scores)
+        >>> decision, notes = checked_decision("CheXNet", system, truth, ["max_f1"])
+        >>> [note.kind for note in notes]
+        ['not_tuned']
     """
     if system.decision is None:
         requested = list(dict.fromkeys((*policies, *extra_policies)))
@@ -206,12 +235,20 @@ def validation_scores(system: System, decision: Decision, truth: GroundTruth) ->
     """Score the validation images as the test images are scored.
 
     Args:
-        system: The system.
-        decision: Its decision rule, which reduces boxes to image scores.
+        system: System with its output on the validation images.
+        decision: Decision rule of the system, which reduces boxes to image scores.
         truth: Ground truth; its ``val`` images of known label are used.
 
     Returns:
-        ``label`` and ``score`` by image id.
+        Columns ``label`` (0 or 1) and ``score``, by image id.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a"], "patient_id": ["a"], "status": ["ok"]})
+        >>> truth = GroundTruth(images, pd.Series([1.0], ["a"]), pd.Series("val", ["a"]))
+        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["label"], "score": [0.75]})
+        >>> system = System("CheXNet", "scores", images, scores)
+        >>> validation_scores(system, Decision("label", {}), truth)["score"].to_dict()
+        {'a': 0.75}
     """
     y_true = _validation_labels(system, truth)
     if y_true.empty:
@@ -221,7 +258,7 @@ def validation_scores(system: System, decision: Decision, truth: GroundTruth) ->
 
 
 def _validation_labels(system: System, truth: GroundTruth) -> pd.Series:
-    """Return the labels, by id, of the validation images that a decision may be chosen on."""
+    """Return the labels, by image id, of the validation images that a decision may be chosen on."""
     labels = truth.labels_of("val").dropna()
     return labels.reindex(labels.index.intersection(system.images_run).sort_values())
 
@@ -253,7 +290,11 @@ def _thresholds_without_images(policies: Sequence[str], split: str) -> dict[str,
 
 
 def _choose_policy(policy: str, images: GuaranteeImages, n_learned: int) -> ThresholdChoice:
-    """Choose a policy's threshold; a guarantee needs images that the system did not learn from."""
+    """Choose the threshold of a policy.
+
+    A guarantee needs images that the system did not learn from; `n_learned` is the number of images
+    for which this does not hold.
+    """
     guarantee = read_guarantee(policy)
     if guarantee is None:
         return choose_threshold(images.y_true, images.scores, policy)
@@ -291,7 +332,7 @@ def _box_choice(
 def _calibrate(
     images: GuaranteeImages, folds: npt.NDArray[np.int64] | None, options: TuningOptions
 ) -> tuple[Calibration | None, dict[str, float]]:
-    """Fit the map from scores to probabilities; also return the log losses that chose it."""
+    """Fit the map from scores to probabilities, and return the log losses that chose its method."""
     if folds is not None:
         return choose_calibration(images.y_true, images.scores, folds, METHODS)
     method: Any = options.calibration or "platt"
@@ -301,7 +342,7 @@ def _calibrate(
 def _validation_figures(
     images: GuaranteeImages, thresholds: Mapping[str, ThresholdChoice]
 ) -> dict[str, dict[str, Any]]:
-    """Compute figures on validation by policy; those without a threshold are under ""."""
+    """Compute the figures on validation, by policy; those that need no threshold are under ""."""
     truth = images.y_true
     scores = images.scores
     without_threshold = classification_metrics(truth, scores)

@@ -17,11 +17,22 @@ class TuningOptions:
 
     Attributes:
         calibration: One of `evaluation.statistics.calibration.METHODS`; ``choose`` takes the method
-            with the lowest log loss on held-out folds of patients. `None`: Platt's.
-        reductions: Rules to choose from, by which boxes become an image score; empty for all.
-        rule_out: Guarantee below whose threshold images are ruled out.
-        rule_in: Guarantee from whose threshold on images are ruled in.
+            with the lowest log loss on held-out folds of patients. `None` takes Platt's method.
+        reductions: Names of the rules to choose from that reduce boxes to an image score; empty for
+            all rules.
+        rule_out: Guarantee of sensitivity. Images that score below its threshold are ruled out;
+            `None` rules out no image.
+        rule_in: Guarantee of specificity or predictive value. Images that score at or above its
+            threshold are ruled in; `None` rules in no image.
         boxes_by: Figure by which the rule of the boxes is chosen, see `check_boxes_by`.
+
+    Raises:
+        InputError: `boxes_by` cannot choose boxes, `rule_out` is no guarantee of sensitivity, or
+            `rule_in` is no guarantee of specificity or positive predictive value.
+
+    Example:
+        >>> TuningOptions(rule_out="sensitivity>=0.95@0.90").triage
+        ('sensitivity>=0.95@0.90',)
     """
 
     calibration: str | None = None
@@ -39,11 +50,19 @@ class TuningOptions:
 
     @property
     def triage(self) -> tuple[str, ...]:
-        """Guarantees of triage; empty without triage."""
+        """Guarantees of triage, first the one that rules out; empty without triage."""
         return tuple(guarantee for guarantee in (self.rule_out, self.rule_in) if guarantee)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Return the options for ``decisions/<target>.json``; None if all are the default."""
+        """Return the options as ``decisions/<target>.json`` stores them.
+
+        Returns:
+            A dictionary of plain JSON values; None if all options have their default.
+
+        Example:
+            >>> TuningOptions().to_dict() is None
+            True
+        """
         if self == TuningOptions():
             return None
         options: dict[str, Any] = {
@@ -58,7 +77,19 @@ class TuningOptions:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> TuningOptions:
-        """Read what `to_dict` returned."""
+        """Read the options from the dictionary that `to_dict` returned.
+
+        Args:
+            payload: Entry ``options`` of the decision; None or empty for the default.
+
+        Returns:
+            The options.
+
+        Example:
+            >>> options = TuningOptions(calibration="choose")
+            >>> TuningOptions.from_dict(options.to_dict()) == options
+            True
+        """
         if not payload:
             return cls()
         return cls(

@@ -1,8 +1,8 @@
-"""Units of evaluation: images, or the studies or patients that they belong to.
+"""Units of evaluation: images, or the studies or patients that the images belong to.
 
-The score of a study or patient is the highest of its images. It is positive where any of its
-images is, negative where all are. One that has an image of unknown label and no positive one is
-left out.
+The score of a study or patient is the highest of its images. A study or patient is positive if any
+of its images is positive, and negative if all are negative. If the label of an image is unknown and
+no other image is positive, the study or patient is left out.
 """
 
 from __future__ import annotations
@@ -19,21 +19,38 @@ from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundT
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 Unit = Literal["image", "study", "patient"]
+"""Name of a unit of evaluation."""
 _NORMAL = "normal"
 _Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
 class Units:
-    """Assignment of images to units of evaluation."""
+    """Assignment of images to units of evaluation.
 
-    names: pd.Index  # names of the units that are evaluated, sorted, shape `(U,)`
-    # unit of each image, -1 for an image of a unit that is left out, shape `(N,)`
+    Attributes:
+        names: Names of the units that are evaluated, sorted, shape ``(U,)``.
+        of_image: Index of each image's unit, -1 for an image of a unit that is left out, shape
+            ``(N,)``.
+        n_left_out: Number of units that are left out because of an unknown label.
+
+    Example:
+        >>> Units(pd.Index(["p", "q"]), np.array([1, 0, 0])).n_left_out
+        0
+    """
+
+    names: pd.Index
     of_image: npt.NDArray[np.int64]
-    n_left_out: int = 0  # units left out for an unknown label
+    n_left_out: int = 0
 
     def highest(self, values: npt.ArrayLike) -> Floats:
-        """Return the highest value of each unit's images, shape ``(U,)``.
+        """Return the highest value among each unit's images.
+
+        Args:
+            values: Value of each image, shape ``(N,)``.
+
+        Returns:
+            Highest values, shape ``(U,)``.
 
         Example:
             >>> Units(pd.Index(["a", "b"]), np.array([1, 0, 0])).highest([0.5, 0.1, 0.3]).tolist()
@@ -45,7 +62,18 @@ class Units:
         return highest
 
     def first(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
-        """Return the value of each unit's first image, shape ``(U,)``."""
+        """Return the value of each unit's first image.
+
+        Args:
+            values: Value of each image, shape ``(N,)``.
+
+        Returns:
+            Values of the first images, shape ``(U,)``.
+
+        Example:
+            >>> Units(pd.Index(["a", "b"]), np.array([1, 0, 0])).first(np.array([7, 8, 9])).tolist()
+            [8, 7]
+        """
         used = np.flatnonzero(self.of_image >= 0)
         _, first = np.unique(self.of_image[used], return_index=True)
         return values[used[first]]
@@ -74,12 +102,22 @@ def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, uni
 
     Args:
         truth: Ground truth, which names studies and patients.
-        labels: Label of every image of the role, NaN where unknown.
-        image_ids: Images under evaluation, shape ``(N,)``.
+        labels: Label of every image of the role, NaN where unknown, by image id.
+        image_ids: Ids of the images under evaluation, shape ``(N,)``.
         unit: ``image``, ``study`` or ``patient``.
 
     Returns:
-        The units. One with an image of unknown label and no positive image is left out.
+        The units. A unit that has an image of unknown label and no positive image is left out.
+
+    Raises:
+        InputError: The unit is ``study``, and an image has no study.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "p"]})
+        >>> labels = pd.Series([1.0, 0.0], index=["a", "b"])
+        >>> truth = GroundTruth(images, labels, pd.Series("test", index=["a", "b"]))
+        >>> group_images(truth, labels, pd.Index(["a", "b"]), "patient").names.tolist()
+        ['p']
     """
     names = _unit_names(truth, image_ids, unit)
     unknown = pd.Index(labels.index[labels.isna().to_numpy()])
@@ -96,16 +134,30 @@ def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, uni
 def evaluated_units(
     evaluated: EvaluationSet, truth: GroundTruth, labels: pd.Series, unit: Unit
 ) -> tuple[Units, EvaluationSet]:
-    """Turn an evaluation of images into one of units.
+    """Turn an evaluation of images into an evaluation of studies or patients.
 
     Args:
-        evaluated: The images under evaluation.
-        truth: Ground truth.
-        labels: Label of every image of the role, NaN where unknown.
+        evaluated: Images under evaluation, with their ground truth.
+        truth: Ground truth, which names studies and patients.
+        labels: Label of every image of the role, NaN where unknown, by image id.
         unit: ``image``, ``study`` or ``patient``.
 
     Returns:
         The units, and an evaluation set with units in place of images and without boxes.
+
+    Raises:
+        InputError: The unit is ``study``, and an image has no study.
+
+    Example:
+        >>> from cxr_compare.evaluation.decisions.ground_truth import describe_images
+        >>> ids = pd.Index(["a", "b"])
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ["p", "p"]})
+        >>> labels = pd.Series([1.0, 0.0], index=ids)
+        >>> truth = GroundTruth(images, labels, pd.Series("test", index=ids))
+        >>> evaluated = describe_images(truth, ids, labels)
+        >>> units, by_patient = evaluated_units(evaluated, truth, labels, "patient")
+        >>> by_patient.y_true.tolist()
+        [True]
     """
     units = group_images(truth, labels, evaluated.image_ids, unit)
     count = len(units.names)

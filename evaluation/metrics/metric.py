@@ -27,10 +27,12 @@ VERSUS_NORMAL = "vs_normal"
 
 NEEDS: dict[Need, str] = {
     "threshold": "the system has no threshold for the policy",
-    "boxes": "the system gives no boxes, and no map cut on validation",
-    "box_cut": "validation chose no score from which boxes are called",
+    "boxes": (
+        "the system gives no boxes, and validation did not choose how to cut boxes out of its maps"
+    ),
+    "box_cut": "validation images chose no score from which boxes count",
     "point": "the system gives neither boxes nor maps",
-    "cell": "no system points by an activation map, so there is no cell to tolerate",
+    "cell": "no system points by an activation map, so no cell can be the tolerance",
     "probability": "validation gives no probability to evaluate",
     "triage": "the system was not tuned to rule images out or in",
 }

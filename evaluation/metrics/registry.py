@@ -11,6 +11,7 @@ This module imports no large package, so that the command line can read directio
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 from cxr_compare.evaluation.metrics.metric import Highlight, Metric, Part, TablePosition
@@ -514,6 +515,26 @@ def highlighted(*lists: Highlight) -> tuple[str, ...]:
     return tuple(
         metric.name for metric in in_reading_order() if set(lists) & set(metric.highlights)
     )
+
+
+def localised_sensitivity_of(defined: Collection[str]) -> str:
+    """Return the one localised sensitivity that report and serve page show as the main figure.
+
+    Where a system of the comparison points by the cells of a map, it is the figure that allows the
+    distance of one cell, because a map cannot point more precisely.
+
+    Args:
+        defined: Short names of the metrics that are defined for any compared system.
+
+    Returns:
+        Short name of the metric.
+
+    Example:
+        >>> localised_sensitivity_of({"auroc", "localised_sensitivity"})
+        'localised_sensitivity'
+    """
+    within_cell = "localised_sensitivity_tolerant"
+    return within_cell if within_cell in defined else "localised_sensitivity"
 
 
 def in_reading_order() -> list[Metric]:

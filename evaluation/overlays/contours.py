@@ -1,8 +1,12 @@
-"""Contours of activation maps, at the same map values for all images of a system."""
+"""Contours of activation maps, at the same map values for all images of a system.
+
+A contour that fills the chest points at nothing. The cell of the peak is drawn in its place.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple, cast
 
@@ -12,13 +16,20 @@ import numpy.typing as npt
 import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.boxes.map_boxes import upsample
-from cxr_compare.evaluation.overlays.shapes import Points, Shape
+from cxr_compare.evaluation.overlays.shapes import Points, Shape, rectangle
 
 CONTOUR_PROBABILITIES = (0.25, 0.5, 0.75)
 """Mean probabilities of images whose map peaks at the value of a contour, for each contour."""
 
 
+LEAST_CONTOURED_CELLS = 8
+"""Smallest number of cells along each side from which contours of a map are drawn. Between the
+centres of fewer cells, most of a contour would be interpolation."""
+MOST_CONTOURED = 1 / 3
+"""Largest share of the map's frame that the area inside a contour may have; a lung has about as
+much."""
 _TINT_PER_LEVEL = 0.09  # opacity that each level adds
+_CELL_TINT = 0.2
 _OuterOffset = tuple[list[Points], list[npt.NDArray[np.uint32]]]
 """Points of each polygon, and the positions at which its rings begin and end among them."""
 
@@ -86,31 +97,82 @@ class ActivationGrid:
         rows, columns = self.values.shape
         return (x2 - x1) / columns, (y2 - y1) / rows
 
+    @property
+    def size_text(self) -> str:
+        """Number of cells along both sides, such as ``5 × 5``."""
+        return " × ".join(map(str, self.values.shape))
+
+    @cached_property
+    def reached(self) -> tuple[float, ...]:
+        """Levels that the map reaches."""
+        highest = float(self._fine_values.max())
+        return tuple(level for level in self.levels if level <= highest)
+
+    @cached_property
+    def contoured(self) -> tuple[float, ...]:
+        """Levels whose contours are drawn: those that the map reaches without filling the chest."""
+        if min(self.values.shape) < LEAST_CONTOURED_CELLS:
+            return ()
+        shares = [float((self._fine_values >= level).mean()) for level in self.reached]
+        return tuple(
+            level
+            for level, share in zip(self.reached, shares, strict=True)
+            if share <= MOST_CONTOURED
+        )
+
+    @property
+    def shows_cell(self) -> bool:
+        """True if the cell of the peak is drawn because no contour would point at a location."""
+        return bool(self.reached) and not self.contoured
+
+    @property
+    def peak_cell(self) -> tuple[float, float, float, float]:
+        """Cell with the highest value, xyxy in original px; the first of several."""
+        values = np.where(np.isfinite(self.values), self.values, -np.inf)
+        row, column = np.unravel_index(int(values.argmax()), values.shape)
+        width, height = self.cell
+        x = self.frame[0] + float(column) * width
+        y = self.frame[1] + float(row) * height
+        return x, y, x + width, y + height
+
+    @cached_property
+    def _fine_values(self) -> npt.NDArray[np.float64]:
+        """Values interpolated in the same way as for map boxes; a broken value counts as 0."""
+        values = np.asarray(self.values, dtype=np.float64)
+        return upsample(np.where(np.isfinite(values), values, 0.0))
+
 
 def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
-    """Return the tinted areas and contour lines of a map.
+    """Return the tinted areas and contour lines of a map, or the cell of its peak.
 
-    Maps are not normalised per image, so images with equal values look equal.
+    Maps are not normalised per image, so images with equal values look equal. A map with few cells,
+    and a map whose every contour would hold more than a third of its frame, shows the cell of its
+    peak instead.
 
     Args:
         grid: The map and the levels of its contours.
         colour: Colour of the system as ``#RRGGBB``.
 
     Returns:
-        One shape for each level that the map reaches; none where it stays below the first level.
+        One shape for each contour, or one for the cell; none where the map stays below the first
+        level.
 
     Example:
         >>> map_shapes(ActivationGrid(np.zeros((8, 8)), (0, 0, 256, 256), (0.5,)), "#E06C00")
         []
     """
+    if grid.shows_cell:
+        corners = (rectangle(grid.peak_cell),)
+        return [Shape("map", corners, colour, width=1.0, tint=_CELL_TINT, rim=0.0)]
+    if not grid.contoured:
+        return []
     x, y, z = _upsampled(grid)
     generator = contourpy.contour_generator(x, y, z, fill_type=contourpy.FillType.OuterOffset)
     shapes = []
-    for position, level in enumerate(grid.levels):
-        areas = _areas(generator, level, float(z.max()))
-        if areas:
-            width = 1.0 + 0.4 * position
-            shapes.append(Shape("map", areas, colour, width=width, tint=_TINT_PER_LEVEL, rim=0.0))
+    for level in grid.contoured:
+        areas = _areas(generator, level)
+        width = 1.0 + 0.4 * grid.levels.index(level)
+        shapes.append(Shape("map", areas, colour, width=width, tint=_TINT_PER_LEVEL, rim=0.0))
     return shapes
 
 
@@ -123,21 +185,16 @@ class _Upsampled(NamedTuple):
 
 
 def _upsampled(grid: ActivationGrid) -> _Upsampled:
-    """Interpolate a map in the same way as for map boxes."""
-    values = np.asarray(grid.values, dtype=np.float64)
-    z = upsample(np.where(np.isfinite(values), values, 0.0))
+    """Return the interpolated map with the positions of its points."""
+    z = grid._fine_values
     x1, y1, x2, y2 = grid.frame
     x = x1 + (np.arange(z.shape[1]) + 0.5) / z.shape[1] * (x2 - x1)
     y = y1 + (np.arange(z.shape[0]) + 0.5) / z.shape[0] * (y2 - y1)
     return _Upsampled(x, y, z)
 
 
-def _areas(
-    generator: contourpy.ContourGenerator, level: float, highest: float
-) -> tuple[Points, ...]:
+def _areas(generator: contourpy.ContourGenerator, level: float) -> tuple[Points, ...]:
     """Return the rings (outer rings and holes) of the area at or above a level."""
-    if highest < level:
-        return ()
     polygons, offsets = cast(_OuterOffset, generator.filled(level, np.inf))
     return tuple(
         np.asarray(points[start:end], dtype=np.float64)

@@ -24,7 +24,14 @@ from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, Im
 from cxr_compare.evaluation.overlays.legend import KEY_SIZE, KeyEntry, legend
 from cxr_compare.evaluation.overlays.outcomes import describe_score, describe_truth, outcome
 from cxr_compare.evaluation.overlays.prediction_shapes import NO_CONTOUR, prediction_shapes
-from cxr_compare.evaluation.overlays.shapes import LETTER_SHARE, TRUTH_COLOUR, Label, Points, Shape
+from cxr_compare.evaluation.overlays.shapes import (
+    LETTER_SHARE,
+    TRUTH_COLOUR,
+    Label,
+    Points,
+    Shape,
+    corner_brackets,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +49,7 @@ _PAPER = (255, 255, 255)
 _INK = (24, 28, 34)
 _QUIET = (95, 103, 115)
 _WARNING = (178, 24, 24)
+_FILM = (60, 60, 60)
 _SIGNS = {"right": "✓", "wrong": "✗", "open": "–"}
 
 
@@ -58,12 +66,16 @@ class Panel(NamedTuple):
 
 
 class Caption(NamedTuple):
-    """Text below a panel: a name beside a coloured square, and two further lines."""
+    """Text below a panel: a name beside a mark, and two further lines.
+
+    The mark is a square in the colour of a system, or the white corners of the truth.
+    """
 
     name: str
     colour: str | None
     line: str
     second_line: str
+    is_truth: bool = False
 
 
 def fit_panel(pixels: Pixels, panel: int) -> Panel:
@@ -228,7 +240,7 @@ def draw_overlay(
     panels = [draw_panel(pixels, shapes, panel) for shapes in by_panel]
     captions = [
         Caption("Image", None, title, facts),
-        Caption(truth.title, TRUTH_COLOUR, describe_truth(truth, finding), ""),
+        Caption(truth.title, None, describe_truth(truth, finding), "", is_truth=True),
         *(
             _caption_with_outcome(answer, truth, shapes)
             for answer, shapes in zip(predictions, by_system, strict=True)
@@ -433,7 +445,8 @@ def _caption_with_outcome(
     score = describe_score(prediction)
     if prediction.grid is not None and prediction.contours:
         drawn = any(shape.layer == "map" for shape in shapes)
-        score += f"; contours {prediction.contour_percentages}" if drawn else f"; {NO_CONTOUR}"
+        contours = prediction.cell_text or f"contours {prediction.contour_percentages}"
+        score += f"; {contours}" if drawn else f"; {NO_CONTOUR}"
     return Caption(prediction.system, prediction.colour, f"{_SIGNS[sign]} {text}", score)
 
 
@@ -461,7 +474,11 @@ def _write(
 ) -> None:
     left, top = corner
     indent = 0
-    if caption.colour is not None:
+    if caption.is_truth:
+        indent = round(size * 1.25)
+        frame = (left, round(top + size * 0.55), left + size, round(top + size * 1.35))
+        _truth_mark(pen, frame)
+    elif caption.colour is not None:
         square = (left, top + size * 0.62, left + size * 0.7, top + size * 1.32)
         pen.rectangle(square, fill=caption.colour, outline=_QUIET)
         indent = size
@@ -473,6 +490,15 @@ def _write(
     for row, line in enumerate((caption.line, caption.second_line)):
         start = (left, top + size * (1.85 + 1.35 * row))
         pen.text(start, _fit(line, plain, width), _INK if row == 0 else _QUIET, font=plain)
+
+
+def _truth_mark(pen: ImageDraw.ImageDraw, frame: tuple[int, int, int, int]) -> None:
+    """Draw white corners on the grey of an X-ray, as they mark a true lesion on the image."""
+    pen.rectangle(frame, fill=_FILM)
+    inset = max(2, (frame[3] - frame[1]) // 5)
+    box = (frame[0] + inset, frame[1] + inset, frame[2] - inset, frame[3] - inset)
+    for corner in corner_brackets(box):
+        pen.line([tuple(point) for point in corner.tolist()], fill=TRUTH_COLOUR, width=1)
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:

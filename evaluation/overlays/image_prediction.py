@@ -13,6 +13,7 @@ from cxr_compare.evaluation.overlays.shapes import (
     Label,
     LabelRequest,
     Shape,
+    corner_brackets,
     place_labels,
     rectangle,
 )
@@ -51,7 +52,9 @@ class ImageTruth:
         return "Truth" if is_complete or not self.readers else "Readers"
 
     def shapes(self, size: tuple[int, int], line: float) -> list[Shape | Label]:
-        """Return the boxes of lesions; boxes of a reader have one colour and the reader's name.
+        """Return the lesions as white corners, and readers' boxes with the name of the reader.
+
+        The truth has the same mark here, on the panels of the systems and in every legend.
 
         Args:
             size: Width and height of the image in original px.
@@ -67,7 +70,7 @@ class ImageTruth:
             requests += [LabelRequest("truth", box, reader, colour) for box in boxes]
         return [
             *(Shape("truth", (rectangle(one.box),), one.colour, width=1.5) for one in requests),
-            *(Shape("truth", (rectangle(box),), TRUTH_COLOUR) for box in lesions),
+            *(Shape("truth", corner_brackets(box), TRUTH_COLOUR, closed=False) for box in lesions),
             *place_labels(requests, size, max(size) * line),
         ]
 
@@ -134,6 +137,23 @@ class ImagePrediction:
 
     @property
     def contour_percentages(self) -> str:
-        """Text of the probabilities that belong to the contours of the map, in percent."""
-        percentages = [f"{100 * share:.0f}" for share in self.contours]
+        """Text of the probabilities that belong to the drawn contours of the map, in percent."""
+        drawn = self.contours
+        if self.grid is not None and self.grid.contoured:
+            levels = zip(self.contours, self.grid.levels, strict=True)
+            drawn = tuple(share for share, level in levels if level in self.grid.contoured)
+        percentages = [f"{100 * share:.0f}" for share in drawn]
         return f"{', '.join(percentages)} %"
+
+    @property
+    def cell_text(self) -> str:
+        """Text on the cell of the map's peak where it is drawn instead of contours, else empty.
+
+        Example:
+            >>> grid = ActivationGrid(np.eye(5), (0.0, 0.0, 50.0, 50.0), (0.5,))
+            >>> ImagePrediction("A", "", grid=grid, contours=(0.5,)).cell_text
+            'peak cell of a map of 5 × 5 cells'
+        """
+        if self.grid is None or not self.grid.shows_cell:
+            return ""
+        return f"peak cell of a map of {self.grid.size_text} cells"

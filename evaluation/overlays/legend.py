@@ -52,7 +52,7 @@ def legend(
             continue
         layers = {shape.layer for shape in shapes}
         entries += [
-            KeyEntry(_key_shapes(layer, prediction.colour), f"{prediction.system}: {meaning}")
+            KeyEntry(_key_shapes(layer, prediction), f"{prediction.system}: {meaning}")
             for layer, meaning in _meanings(prediction).items()
             if layer in layers
         ]
@@ -64,15 +64,20 @@ def _meanings(prediction: ImagePrediction) -> dict[str, str]:
     if prediction.grid is None:
         return {"boxes": "box with its score", "point": "centre of its highest-scoring box"}
     percentages = prediction.contour_percentages
+    contours = f"activation map, contours where images average a probability of {percentages}"
     return {
-        "map": f"activation map, contours where images average a probability of {percentages}",
+        "map": prediction.cell_text or contours,
         "boxes": "box cut out of the map",
         "point": "highest point of the map",
     }
 
 
-def _key_shapes(layer: str, colour: str) -> tuple[Shape, ...]:
-    """Return example shapes of a layer."""
+def _key_shapes(layer: str, prediction: ImagePrediction) -> tuple[Shape, ...]:
+    """Return example shapes of a layer of a system's answer."""
+    colour = prediction.colour
+    if layer == "map" and prediction.cell_text:
+        cell = (rectangle([10, 5, 22, 17]),)
+        return (Shape("map", cell, colour, width=_KEY_WIDTH / 2, tint=0.3, rim=0),)
     if layer == "boxes":
         return (Shape("boxes", (rectangle([4, 3, 28, 19]),), colour, width=_KEY_WIDTH, rim=0),)
     if layer == "point":

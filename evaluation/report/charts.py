@@ -79,9 +79,7 @@ class _System:
     rates: Mapping[str, list[Interval]]
     """Share of lesions found at each of `FROC_RATES`, by prefix of the metric."""
     net_benefit: _Line | None
-    """Net benefit by risk."""
-    net_benefit_calibrated: bool
-    """True if the net benefit uses calibrated probabilities, False if it uses scores."""
+    """Net benefit by risk; None where the scores are no probabilities."""
 
     def curve(self, x: Floats, y: Floats, points: Sequence[Point] = (), **options: Any) -> Curve:
         """Return a curve in this system's name and colour."""
@@ -109,6 +107,27 @@ def report_charts(comparison: Comparison) -> list[Chart]:
         _net_benefit_chart(systems, all_positive),
     ]
     return [chart for chart in charts if chart.curves]
+
+
+def without_decision_curve(comparison: Comparison) -> str:
+    """Return a sentence on the absent decision curve, or an empty text where there is one.
+
+    The curve weighs harms at a risk, so it needs probabilities. Scores that nobody calibrated on
+    validation images are no probabilities.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The sentence; empty as well where decision curves were not computed at all.
+    """
+    failures = comparison.failures
+    if failures.empty or "decision_curve" not in set(failures["topic"]):
+        return ""
+    absent = [system.name for system in _read_systems(comparison) if system.net_benefit is None]
+    if len(absent) < len(comparison.systems):
+        return ""
+    return sentence("no_decision_curve", template=CHARTS)
 
 
 def cost_charts(comparison: Comparison) -> list[Chart]:
@@ -191,8 +210,6 @@ def _read_systems(comparison: Comparison) -> list[_System]:
     decisions = comparison.decisions
     figure_keys = {metric: (metric, "") for metric in _CURVE_METRICS}
     figure_keys["primary"] = (protocol.metric, protocol.policy)
-    is_calibrated = "net_benefit_calibrated" in set(failures.get("metric", ()))
-    net_benefit = "net_benefit_calibrated" if is_calibrated else "net_benefit"
     systems = []
     for position, (name, result) in enumerate(comparison.systems.items()):
         rows = decisions[decisions["system"] == name]
@@ -212,8 +229,7 @@ def _read_systems(comparison: Comparison) -> list[_System]:
                 },
                 patients=rows["patient_id"].to_numpy(),
                 rates=rates,
-                net_benefit=_decision_curve(failures, name, net_benefit),
-                net_benefit_calibrated=is_calibrated,
+                net_benefit=_decision_curve(failures, name, "net_benefit_calibrated"),
             )
         )
     return systems
@@ -468,12 +484,12 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
 
 def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -> Chart:
     curves = [system.curve(*system.net_benefit) for system in systems if system.net_benefit]
+    absent = [system.name for system in systems if system.net_benefit is None]
     low = -0.05
     highest = max([0.05, *(float(curve.y.max()) for curve in curves)])
     high = math.ceil(highest * 20 - 1e-9) / 20
     right = max([0.8, *(float(curve.x.max()) for curve in curves)])
     ticks = [low + (high - low) * part / 4 for part in range(5)]
-    calibrated = all(system.net_benefit_calibrated for system in systems)
     return Chart(
         key="net-benefit",
         title="Decision curve",
@@ -488,7 +504,7 @@ def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -
         guides=(*([all_positive] if all_positive else []), ((0, right), (0, 0))),
         guide_label="calling every image positive, or none (0)",
         description=sentence("net_benefit_description", template=CHARTS),
-        note=sentence("net_benefit_note", calibrated, template=CHARTS),
+        note=sentence("net_benefit_note", absent, template=CHARTS),
     )
 
 

@@ -13,6 +13,7 @@ from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cost_table import cost_frame
 from cxr_compare.evaluation.report.metrics_json import metrics_json
+from cxr_compare.evaluation.report.model_card import write_cards
 from cxr_compare.evaluation.report.report_archive import write_archive
 from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
 
@@ -23,7 +24,7 @@ def write_data_files(
     """Write the tables that programs read; ``metrics.json`` is last and marks the folder complete.
 
     The other files are ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``,
-    ``decisions.parquet`` and ``report.zip``.
+    ``decisions.parquet``, the model card of each system in ``cards/``, and ``report.zip``.
 
     Args:
         comparison: Everything that was computed.
@@ -43,6 +44,7 @@ def write_data_files(
     if not comparison.patients_known:  # the column then holds ids of images
         decisions = decisions.drop(columns="patient_id", errors="ignore")
     write_table(decisions, out / files.DECISIONS, "decisions")
+    write_cards(comparison, out)
     write_archive(out)
     question_entry = {} if question is None else {"question": question}
     write_json(out / files.METRICS, "metrics", metrics_json(comparison) | question_entry)

@@ -18,7 +18,7 @@ from cxr_compare.evaluation.overlays.outcomes import (
     outcome_kind,
 )
 from cxr_compare.evaluation.overlays.prediction_shapes import NO_CONTOUR, prediction_shapes
-from cxr_compare.evaluation.overlays.shapes import TRUTH_COLOUR, Label, Shape
+from cxr_compare.evaluation.overlays.shapes import Label, Shape
 from cxr_compare.evaluation.overlays.svg import to_svg
 from cxr_compare.evaluation.report.cases import CaseSource
 from cxr_compare.evaluation.report.templates import CASES, sentence
@@ -53,6 +53,8 @@ class _Panel:
     colour: str = ""
     sign: str = ""
     score: str = ""
+    is_truth: bool = False
+    map_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class DrawnCase:
                 truth_text,
                 sentence("truth_alt", image_id, truth_text, template=CASES),
                 drawing,
-                TRUTH_COLOUR,
+                is_truth=True,
             ),
             *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
         ]
@@ -179,7 +181,8 @@ def _panel(
         if isinstance(shape, Shape) or shape.layer == "map"  # texts of scores need a large panel
     ]
     large = prediction_shapes(prediction, truth, size, line=_FINE_LINE)
-    if prediction.contours and not any(shape.layer == "map" for shape in large):
+    is_drawn = any(shape.layer == "map" for shape in large)
+    if prediction.contours and not is_drawn:
         score += f"; {NO_CONTOUR}"
     fine = [shape for shape in large if isinstance(shape, Label)]
     return _Panel(
@@ -190,20 +193,26 @@ def _panel(
         colour=prediction.colour,
         sign=sign,
         score=score,
+        map_text=prediction.cell_text if is_drawn else "",
     )
 
 
 def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]) -> list[Shape]:
-    """Return the shapes of a system's most confident boxes and of its contour nearest to 50 %."""
+    """Return the shapes of a system's most confident boxes and of its contour nearest to 50 %.
+
+    Where the cell of the map's peak is drawn instead of contours, it is drawn here, too.
+    """
     first = np.argsort(-prediction.boxes[:, 4], kind="stable")[:_BRIEF_BOXES]
     grid = prediction.grid
-    if grid is not None and grid.levels:
-        half = min(range(len(grid.levels)), key=lambda n: abs(prediction.contours[n] - 0.5))
-        grid = replace(grid, levels=grid.levels[half : half + 1])
+    if grid is not None and grid.contoured:
+        probabilities = dict(zip(grid.levels, prediction.contours, strict=True))
+        half = min(grid.contoured, key=lambda level: abs(probabilities[level] - 0.5))
+        grid = replace(grid, levels=(half,))
     shown = replace(prediction, boxes=prediction.boxes[first], grid=grid)
     shapes = prediction_shapes(shown, truth, size, faint=False)
+    is_contour = grid is not None and not grid.shows_cell
     return [
-        replace(shape, width=2.0, rim=2.0) if shape.layer == "map" else shape
+        replace(shape, width=2.0, rim=2.0) if is_contour and shape.layer == "map" else shape
         for shape in shapes
         if isinstance(shape, Shape)
     ]

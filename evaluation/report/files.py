@@ -17,6 +17,7 @@ LATEX_TABLE = "table.tex"
 MARKDOWN_TABLE = "table.md"
 CHECKLISTS = "checklists.md"
 REFERENCES = "references.bib"
+CARDS = "cards"  # folder with the model card of each system
 FIGURES = "figures"
 OVERLAYS = "overlays"
 FIGURE_NAMES = "forest", "cases", "roc", "precision_recall", "froc", "calibration", "confusion"
@@ -51,6 +52,7 @@ OF_ONE_TARGET = frozenset(
         CHECKLISTS,
         REFERENCES,
         RESULT,
+        CARDS,
     }
 )
 IN_ARCHIVE = (

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.overlays.contours import LEAST_CONTOURED_CELLS
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.report.case_selection import CaseCategory, select_cases
 from cxr_compare.evaluation.report.cases import CaseSource, read_cases
@@ -74,6 +76,14 @@ _MOST_EXAMPLES = 3
 _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # beginnings of their keys
 
 
+class MapKey(NamedTuple):
+    """Entry of the legend for the maps of one system."""
+
+    shows_cell: bool
+    """True if the maps have so few cells that the cell of the peak is drawn."""
+    text: str
+
+
 @dataclass(frozen=True)
 class Gallery:
     """Drawn cases of one page by category, or the reason why there are none."""
@@ -81,7 +91,7 @@ class Gallery:
     cases: _Drawn = field(default_factory=list)
     policy: str = ""
     intro: str = ""
-    map_legend: tuple[str, ...] = ()
+    map_legend: tuple[MapKey, ...] = ()
     reason: str = ""
     systems: tuple[str, ...] = ()
     page: int = 1
@@ -218,15 +228,16 @@ def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
     }
 
 
-def _map_legend(source: CaseSource) -> list[str]:
-    """Describe the contours and the size of the cells for each system with maps."""
-    texts = []
+def _map_legend(source: CaseSource) -> list[MapKey]:
+    """Describe what is drawn of the maps and the size of the cells for each system with maps."""
+    keys = []
     for system in source.systems:
         if system.maps is None or not len(system.maps):
             continue
         levels = [f"{100 * share:.0f} %" for share in system.levels]
         cells = cell_size_text(system.maps)
-        texts.append(
-            sentence("map_legend", system.name, system.calibrated, levels, cells, template=CASES)
-        )
-    return texts
+        fewest = int(system.maps[["grid_h", "grid_w"]].to_numpy().min())
+        shows_cell = fewest < LEAST_CONTOURED_CELLS
+        facts = (system.name, system.calibrated, levels, shows_cell, cells)
+        keys.append(MapKey(shows_cell, sentence("map_legend", *facts, template=CASES)))
+    return keys

@@ -7,7 +7,7 @@ import re
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.metric_table import image_count
-from cxr_compare.evaluation.report.table import Table, text_sections
+from cxr_compare.evaluation.report.table import P_VALUE, Table, text_sections
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 _LATEX = {
@@ -41,12 +41,13 @@ def latex_table(comparison: Comparison, table: Table) -> str:
     Returns:
         Content of a ``.tex`` file.
     """
-    heads = ["", *table.columns[1:]]
+    heads = ["", *table.text_heads[1:]]
     caption = sentence(
         "paper_caption",
         comparison.names,
         inside_sentence(comparison.display_name),
         image_count(comparison.estimates),
+        table.has_p_values,
         template=TABLES,
     )
     label = "tab:" + re.sub("[^a-z0-9]+", "-", comparison.finding.lower())
@@ -58,13 +59,18 @@ def latex_table(comparison: Comparison, table: Table) -> str:
         rf"\label{{{label}}}",
         r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
         r"\toprule",
-        " & ".join(map(latex_text, heads)) + r" \\",
+        " & ".join(map(_heading, heads)) + r" \\",
     ]
     for section in text_sections(table):
         heading = rf"\emph{{{latex_text(section.title)}}}"
         lines += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{{heading}}} \\"]
         lines += [" & ".join(map(latex_text, row)) + r" \\" for row in section.rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _heading(text: str) -> str:
+    """Return a heading of a column, with the symbol of the p-value in italics."""
+    return "$p$" if text == P_VALUE else latex_text(text)
 
 
 def latex_text(text: str) -> str:

@@ -18,13 +18,13 @@ def markdown_table(comparison: Comparison, table: Table) -> str:
     Returns:
         Content of a Markdown file.
     """
-    heads = ["", *table.columns[1:]]
+    heads = ["", *table.text_heads[1:]]
     answer = comparison.answer
     lines = [f"{comparison.display_name}: {answer.headline}", ""]
     for caution in answer.cautions:
         lines += [f"- {caution.text}", ""]
     finding = inside_sentence(comparison.display_name)
-    lines.append(sentence("paper_lead", finding, template=TABLES))
+    lines.append(sentence("paper_lead", finding, table.has_p_values, template=TABLES))
     alignment = ["---", *["---:"] * (len(heads) - 1)]
     for section in text_sections(table):
         lines += ["", f"**{_markdown_text(section.title)}**", ""]

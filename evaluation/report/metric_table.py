@@ -149,6 +149,7 @@ def _row_group(
     ]
     placed = place_whiskers(drawn, around_zero=True)
     whiskers = dict(zip(gaps, placed.whiskers, strict=True))
+    tests = comparison.tests_by(figures.unit)
     in_answer = subgroup == ALL and figures is comparison.answer_estimates
     rows: list[Row] = []
     for key in keys:
@@ -161,6 +162,9 @@ def _row_group(
             answer_key = (key.metric, policy) if in_answer else None
             gap = gaps[key.metric, pair]
             cell = difference_cell(comparison, pair, answer_key, gap, whiskers[key.metric, pair])
+            p_value = tests.single_p_value(*pair, (key.metric, policy), subgroup)
+            if p_value is not None:
+                cell = replace(cell, p_value=p_value_text(p_value))
             cells.append(replace(cell, note="") if explained else cell)
         rows.append((metric_title(key.metric), *cells))
     thresholds: tuple[str, ...] = ()

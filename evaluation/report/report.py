@@ -26,6 +26,7 @@ from cxr_compare.evaluation.report.charts import (
     cost_charts,
     policy_markers,
     report_charts,
+    without_decision_curve,
 )
 from cxr_compare.evaluation.report.cost_table import cost_rows
 from cxr_compare.evaluation.report.figure_files import save_figures
@@ -35,6 +36,7 @@ from cxr_compare.evaluation.report.images_page import write_images_page
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.label_error_chart import label_error_charts
 from cxr_compare.evaluation.report.methods import UNKNOWN, methods
+from cxr_compare.evaluation.report.model_card import card_files
 from cxr_compare.evaluation.report.paper_files import write_paper_files
 from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.summary_table import TableRow
@@ -140,7 +142,7 @@ def write_report(
         markers=policy_markers(comparison.policies),
         confusion=confusion,
         cases=[out / files.OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples],
-        maps=galleries[0].map_legend,
+        maps=[key.text for key in galleries[0].map_legend],
     )
     write_images_page(
         comparison,
@@ -218,6 +220,7 @@ def _render_report(
     return render(
         "report.html.jinja",
         details=files.DETAILS,
+        cards=card_files(comparison.names),
         verdict=comparison.answer,
         notes=[note for note in comparison.notes if not (note.caution or note.about_decisions)],
         derived=[note for note in comparison.notes if note.about_decisions],
@@ -226,6 +229,7 @@ def _render_report(
         gallery=galleries[0],
         further_charts=draw([chart for chart in charts if chart not in first]),
         cost_charts=draw(cost_charts(comparison)),
+        without_decision_curve=without_decision_curve(comparison),
         exploration=exploration(comparison)[0],
         cost=Table.from_rows(
             sentence("costs_title", template=TABLES),

@@ -23,6 +23,8 @@ def write_archive(out: Path) -> None:
         sentence("readme_start", template=CHARTS),
         *(sentence("readme", path.name, template=CHARTS) for path in contained),
     ]
+    if (out / files.CARDS).is_dir():
+        lines.append(sentence("readme_cards", template=CHARTS))
     captions = [out / files.FIGURES / f"{name}.txt" for name in files.FIGURE_NAMES]
     for number, path in enumerate(filter(Path.is_file, captions), start=1):
         caption = path.read_text(encoding="utf-8").strip()
@@ -30,7 +32,8 @@ def write_archive(out: Path) -> None:
         lines.append(sentence("readme_figure", number, pattern, caption, template=CHARTS))
     readme = "\n".join(lines)
     # Files to which the pages link.
-    linked = f"{files.FIGURES}/*", files.CASES_PAGES, files.IMAGES_TABLE, f"{files.THUMBNAILS}/*"
+    folders = [f"{name}/*" for name in (files.FIGURES, files.THUMBNAILS, files.CARDS)]
+    linked = [*folders, files.CASES_PAGES, files.IMAGES_TABLE]
     further = [path for pattern in linked for path in sorted(out.glob(pattern))]
     contents = {str(path.relative_to(out)): path.read_bytes() for path in (*contained, *further)}
     with atomic_path(out / files.ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w") as archive:

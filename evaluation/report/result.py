@@ -38,7 +38,8 @@ class Report:
     """Result of a comparison: the answer, tables, charts and images.
 
     Example:
-        >>> Report.open("no-such-folder")
+        >>> import cxr_compare
+        >>> cxr_compare.Report.open("no-such-folder")
         Traceback (most recent call last):
         ...
         cxr_compare...WrongFolderError: no-such-folder: no such folder; ...

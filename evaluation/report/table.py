@@ -36,10 +36,15 @@ class Cell:
     """Interval in which the choices on validation images are kept fixed."""
     corrected: bool = False
     """True for a difference whose interval excludes 0 but which Holm's correction does not show."""
+    p_value: str = ""
+    """Text of the p-value of a difference, for this difference alone; empty where unknown."""
 
     def __str__(self) -> str:
         return f"{self.text} ({self.ends})" if self.ends else self.text
 
+
+P_VALUE = "p"
+"""Heading of a column of p-values."""
 
 Row = tuple[str | Cell, ...]
 """Row of a table; its first item is the heading of the row."""
@@ -113,6 +118,19 @@ class Table:
         return self.columns[1 + self.n_systems :]
 
     @property
+    def has_p_values(self) -> bool:
+        """True if a p-value of any difference is known, so that a column of p-values is shown."""
+        return any(cell.p_value for cell in self._cells())
+
+    @property
+    def text_heads(self) -> tuple[str, ...]:
+        """Headings of the columns in texts, with a column of p-values after each difference."""
+        heads = list(self.columns[: 1 + self.n_systems])
+        for contrast in self.contrasts:
+            heads += [contrast, P_VALUE] if self.has_p_values else [contrast]
+        return tuple(heads)
+
+    @property
     def has_whiskers(self) -> bool:
         """True if any difference has an interval to draw."""
         return any(group.ticks for group in self.groups)
@@ -179,5 +197,15 @@ def text_sections(table: Table) -> list[TextSection]:
         title = group.heading
         if thresholds:
             title += f" ({'; '.join(thresholds)})"
-        sections.append(TextSection(title, [list(map(str, row)) for row in group.rows]))
+        sections.append(TextSection(title, [_row_texts(table, row) for row in group.rows]))
     return sections
+
+
+def _row_texts(table: Table, row: Row) -> list[str]:
+    """Return the texts of a row, in the order of `Table.text_heads`."""
+    texts = list(map(str, row[: 1 + table.n_systems]))
+    for cell in row[1 + table.n_systems :]:
+        texts.append(str(cell))
+        if table.has_p_values:
+            texts.append(cell.p_value or "–" if isinstance(cell, Cell) else "–")
+    return texts

@@ -172,7 +172,9 @@ def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
     if np.isinf(freedom) or freedom > 1e6:
         return float(scipy.special.ndtr(effect - reach) + scipy.special.ndtr(-effect - reach))
     upper = scipy.special.nctdtr(freedom, effect, reach)
-    return float(1 - upper + scipy.special.nctdtr(freedom, effect, -reach))
+    lower = scipy.special.nctdtr(freedom, effect, -reach)
+    # SciPy gives NaN for the lower tail of some large effects, where it is below 1e-20.
+    return float(1 - upper + np.nan_to_num(lower))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Seconds that annotation takes: times that others measured, or the user's own."""
+"""Seconds that annotation takes, as published measurements or as the user states them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,34 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds that annotation takes for one image and for one box."""
+    """Seconds that annotation takes for one image and for one box.
 
-    label: float  # seconds for the label of an image
-    box: float  # seconds for a box, in addition to the label of its image
-    name: str = "as given"  # name of this pair of times, for a button
-    sources: tuple[str, ...] = ()  # sources of the measured times, a line each
+    Attributes:
+        label: Seconds for the label of an image.
+        box: Seconds for a box, in addition to the label of its image.
+        name: Name of this pair of times, for a button of the page.
+        sources: Source of each of the two times, as a text.
+
+    Example:
+        >>> Times(label=2.0, box=10.0).hours(n_images=1800, n_boxes=0)
+        1.0
+    """
+
+    label: float
+    box: float
+    name: str = "as given"
+    sources: tuple[str, ...] = ()
 
     @classmethod
     def from_seconds(cls, label: float | None, box: float | None) -> Times:
-        """Make times from the user's seconds, with the first of `PRESETS` for what is None.
+        """Make times from the seconds that a user states, or from the first preset.
+
+        Args:
+            label: Seconds for the label of an image; None for the preset.
+            box: Seconds for a box; None for the preset.
+
+        Returns:
+            The times with their sources; the preset itself if both are None.
 
         Example:
             >>> Times.from_seconds(None, 10.0).box
@@ -33,7 +51,14 @@ class Times:
         return cls(label, usual.box if box is None else box, sources=sources)
 
     def hours(self, n_images: float, n_boxes: float) -> float:
-        """Return the hours for a number of labels and boxes.
+        """Return the hours that a number of labels and boxes take.
+
+        Args:
+            n_images: Number of labelled images.
+            n_boxes: Number of drawn boxes.
+
+        Returns:
+            Hours of annotation.
 
         Example:
             >>> Times(1.0, 10.0).hours(3600, 360)
@@ -49,7 +74,7 @@ _READING = (
 
 
 AS_GIVEN = "As given to the command."
-"""The source of a time that the user gave."""
+"""Text that names the user as the source of a time."""
 
 
 _NOT_RADIOLOGISTS = "crowd workers on photographs, not radiologists"
@@ -88,4 +113,4 @@ PRESETS = (
         ),
     ),
 )
-"""Times that others measured; a user's own belong in their place. The first are the default."""
+"""Published times; a user should replace them by own measurements. The first is the default."""

@@ -17,12 +17,13 @@ from cxr_compare.evaluation.studies.curve_study import KINDS, MAIN, CurveStudy, 
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 MARKERS: Mapping[Kind, str] = {"detector": "s", "classifier": ".", "mixed": "D"}
+"""Matplotlib's marker of each model."""
 
 
 _MARKER_WORDS = {"s": "squares", ".": "dots", "D": "diamonds"}
 
 
-_CROSSING = 3  # its colour, which no model has
+_CROSSING = 3  # position whose colour marks the crossing; no model has this position
 
 
 _CROSSING_MARKER = "P"
@@ -32,7 +33,7 @@ _STEPS = 24
 
 
 _APART: Mapping[Kind, float] = {"detector": 1.0, "classifier": 1 / 1.03, "mixed": 1.03}
-"""Arms with as many images are drawn a little apart, else one hides the other."""
+"""Factor by which a model's points are shifted, so that points of equal size stay visible."""
 
 
 def _sentence(macro: str, *values: Any) -> str:
@@ -40,12 +41,24 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def curve_chart(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
-    """Chart a metric against annotated images, or against hours of annotation.
+    """Draw a metric against annotated images, or against hours of annotation.
 
     Args:
-        study: The study.
-        metric: Short name of the metric.
+        study: Result of a learning-curve study.
+        metric: Short name of the metric, such as ``auroc``; at least one model must have it.
         times: Seconds of annotation; None for a chart against images.
+
+    Returns:
+        The chart, with points, their intervals and the fitted curves.
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.curve_study import CurveModel, SizeFigure
+        >>> figure = SizeFigure(Interval(0.8, 0.7, 0.9))
+        >>> point = SizePoint("detector", 1.0, 100, 40, 100, 30, {"auroc": figure})
+        >>> model = CurveModel("detector", "RetinaNet")
+        >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [model], [point])
+        >>> curve_chart(study, "auroc").key
+        'auroc-images'
     """
     drawn = drawn_models(study, metric)
     unit = "images" if times is None else "hours"
@@ -82,7 +95,7 @@ def _overlap(study: CurveStudy, metric: str) -> str:
 
 
 def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[Curve]:
-    """Draw a crossing that is shown, with its interval, at the height where the curves cross."""
+    """Draw a crossing that is shown, with its interval, at the height at which the curves cross."""
     where = study.crossing(metric, times)
     if where is None or not where.shown or where.effort is None or where.interval is None:
         return
@@ -98,7 +111,26 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[C
 
 
 def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
-    """Return points and fitted line of each model for the charts of a metric and for the script."""
+    """Collect the points and the fitted line of each model, for the charts and the page's script.
+
+    Args:
+        study: Result of a learning-curve study.
+        metric: Short name of the metric, such as ``auroc``.
+
+    Returns:
+        One dictionary for each model that has the metric, with the keys ``kind``, ``position`` (of
+        the model's colour), ``boxes`` (mean number for each image), ``points`` and ``line`` (None
+        without a fitted curve).
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.curve_study import CurveModel, SizeFigure
+        >>> figure = SizeFigure(Interval(0.8, 0.7, 0.9))
+        >>> point = SizePoint("detector", 1.0, 100, 40, 100, 30, {"auroc": figure})
+        >>> model = CurveModel("detector", "RetinaNet")
+        >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [model], [point])
+        >>> drawn_models(study, "auroc")[0]["boxes"]
+        0.4
+    """
     drawn = []
     for model in study.models:
         points = [p for p in study.sizes(model.kind) if metric in p.figures]

@@ -35,17 +35,31 @@ _PAIRS: tuple[tuple[Kind, Kind], ...] = (
 
 @dataclass(frozen=True)
 class CurveDesign:
-    """Design of a learning-curve study: models, shares, seeds and splits."""
+    """Design of a learning-curve study: models, shares of the training data, seeds and splits.
 
-    models: Mapping[Kind, CurveModel]  # in words
-    shares: Sequence[float]  # shares of the annotated patients, ascending
-    seeds: Sequence[int]  # from 0
-    parts: Mapping[tuple[str, float, int], str]  # split to learn from, by split, share and seed
-    length: str  # how long each share learned, in a sentence
+    Attributes:
+        models: Model of each kind, with the annotation that it learns from.
+        shares: Shares of the annotated patients, ascending, in (0, 1].
+        seeds: Random seeds of the trainings, from 0.
+        parts: Name of the split that a model learns from, by test split, share and seed.
+        length: Sentence that says how long the models of each share were trained.
+
+    Example:
+        >>> model = CurveModel("detector", "RetinaNet")
+        >>> parts = {("default", 0.5, 0): "default-half", ("default", 1.0, 0): "default"}
+        >>> CurveDesign({"detector": model}, [0.5, 1.0], [0], parts, "8 epochs.").splits
+        ['default']
+    """
+
+    models: Mapping[Kind, CurveModel]
+    shares: Sequence[float]
+    seeds: Sequence[int]
+    parts: Mapping[tuple[str, float, int], str]
+    length: str
 
     @property
     def splits(self) -> list[str]:
-        """Splits, each with its own test images."""
+        """Names of the splits; each has its own test images."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
 
@@ -66,12 +80,15 @@ def evaluate_curve(
         test_set: Test images with their truth.
         predictions: Predictions by kind of model, split, share and seed.
         times: Seconds of annotation for the charts.
-        made: Provenance of the command.
+        made: Provenance of the command, with the key ``command``.
         replicates: Number of resamples of patients.
-        advance: Called once for each evaluated run.
+        advance: Function that is called once for each evaluated run, for a progress bar.
 
     Returns:
         Points, fitted curves and comparisons of the study.
+
+    Raises:
+        InputError: A run has seen test patients, or no test image of a split can be evaluated.
     """
     systems: dict[str, list[EvaluatedRun]] = {}
     used: dict[str, dict[str, Sequence[Predictions]]] = {}
@@ -134,17 +151,25 @@ def _points(
 
 
 class _Counts(NamedTuple):
-    """Numbers of annotated images and boxes at a share, as means over splits and seeds."""
+    """Numbers of annotated images and boxes at a share, as means over splits and seeds.
+
+    Attributes:
+        labelled: Images with a label.
+        positive: Labelled images with the finding.
+        boxed: Images whose lesions are all boxed, or that are known to have no lesion.
+        boxed_positive: Images of `boxed` with the finding.
+        boxes: Boxes on these images.
+    """
 
     labelled: float
     positive: float
-    boxed: float  # wholly, or known to have no lesion
+    boxed: float
     boxed_positive: float
     boxes: float
 
 
 def _counts(design: CurveDesign, test_set: LabelledSplit) -> dict[float, _Counts]:
-    """Count, for each share, the annotations of the images that train or validate."""
+    """Count, for each share, the annotations of the images for training and validation."""
     dataset = test_set.dataset
     labels = test_set.labels.dropna() == 1
     trusted = labels[labels.index.isin(test_set.boxes_trusted)]
@@ -220,6 +245,7 @@ def _fits(
             ]
             for model in evaluated_models
         ]
+        # Columns of the covariance, in the order of the models, their sizes and their seeds.
         order = np.concatenate([np.ravel(of_arm) for of_arm in rows])
         amounts = [[p.n_images for p in points if p.kind == model] for model in evaluated_models]
         curves = fit_learning_curves(

@@ -1,4 +1,4 @@
-"""The page and files of `cxr curve`."""
+"""The page and the files that `cxr curve` writes."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ from cxr_compare.evaluation.studies.study_page import Statement, StudyPage, writ
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 PAGE = "curve.html"
+"""Name of the page."""
 
 
 STORED = "curve.json"
+"""Name of the file with the results."""
 
 
 _FIGURE = "curve.png"
 
 
 FILES = study_files("curve") | {f"curve.{kind}" for kind in ("png", "pdf", "svg")}
-"""What `write_curve` writes, for those who refuse a folder with anything else."""
+"""Names of the files that `write_curve` writes; a folder with other files is refused."""
 
 
 def _sentence(macro: str, *values: Any) -> str:
@@ -45,14 +47,26 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def write_curve(study: CurveStudy, out: Path) -> Path:
-    """Write ``curve.csv``, ``curve.json``, the figure and, last, the page; return its path.
+    """Write the table, the results, the figure and, last, the page of a learning-curve study.
+
+    The files are ``curve.csv``, ``curve.json``, ``curve.png`` with its vector forms, and
+    ``curve.html``.
 
     Args:
-        study: The evaluated learning curves.
+        study: Result of the study.
         out: Folder of the files.
 
     Returns:
         Path of the page.
+
+    Example:
+        >>> import tempfile
+        >>> from cxr_compare.evaluation.studies.curve_study import CurveModel
+        >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [CurveModel("detector", "A")], [])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = write_curve(study, Path(folder))
+        >>> page.name
+        'curve.html'
     """
     rows = list(_tidy(study))
     statements = {metric: list(curve_statements(study, metric)) for metric in study.metrics}
@@ -145,7 +159,7 @@ def _stored(
 
 
 def _crossings(study: CurveStudy, metric: str) -> Iterator[dict[str, Any]]:
-    """Return the crossings by images and by seconds; an open end is null in JSON."""
+    """Return the crossings by images and by seconds; an infinite end is null in JSON."""
     for by, times in (("images", None), ("seconds", study.times)):
         where = study.crossing(metric, times)
         if where is not None:
@@ -202,7 +216,7 @@ def _own_parts(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> 
 
 
 def _scope(study: CurveStudy) -> Iterator[str]:
-    """Return the number of comparisons and the rule by which one is shown."""
+    """Return the number of comparisons, and the rule by which a difference is called shown."""
     sizes = len({difference.share for difference in study.differences})
     if sizes:
         yield _sentence("scope", len(study.differences), sizes)
@@ -280,7 +294,7 @@ def _figure_cell(study: CurveStudy, point: SizePoint, metric: str) -> str:
 
 
 def _for_script(study: CurveStudy) -> dict[str, Any]:
-    """Return what the page's script needs to redraw and reword when the user changes the times."""
+    """Return the values with which the page's script redraws it when the user changes the times."""
     metrics = {}
     for metric in study.metrics:
         y = curve_chart(study, metric).y

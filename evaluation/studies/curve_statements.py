@@ -25,7 +25,10 @@ from cxr_compare.evaluation.studies.study_sentences import study_sentence
 TIME_SENTENCES: dict[str, str] = tomllib.loads(
     Path(__file__).with_name("curve_sentences.toml").read_text(encoding="utf-8")
 )
-"""Sentences that change with the times, by kind, for Python and for the script of the page."""
+"""Templates of sentences that depend on the annotation times, by kind.
+
+Python and the script of the page use the same templates.
+"""
 
 
 def _sentence(macro: str, *values: Any) -> str:
@@ -35,14 +38,22 @@ def _sentence(macro: str, *values: Any) -> str:
 def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
     """Return the statements on one metric: missing figures, differences, crossings, equal budgets.
 
-    A statement says no more than the study shows.
+    A statement claims no more than the study shows.
 
     Args:
-        study: The evaluated learning curves.
+        study: Result of a learning-curve study.
         metric: Short name of the metric, such as ``auroc``.
 
     Yields:
         The statements, in the order of the page.
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.curve_study import CurveModel
+        >>> model = CurveModel("classifier", "CheXNet")
+        >>> absent = {("froc_mean", "classifier"): "its maps have no cut"}
+        >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [model], [], absent=absent)
+        >>> [statement.text for statement in curve_statements(study, "froc_mean")]
+        ['The classifier has no mean FROC: its maps have no cut.']
     """
     title = title_in_sentence(metric)
     for model in study.models:
@@ -66,7 +77,13 @@ def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
 
 
 def title_in_sentence(metric: str) -> str:
-    """Return the title of a metric inside a sentence.
+    """Return the title of a metric as it stands inside a sentence.
+
+    Args:
+        metric: Short name of the metric.
+
+    Returns:
+        The title, without a capital unless it is an abbreviation.
 
     Example:
         >>> title_in_sentence("froc_mean")
@@ -88,7 +105,7 @@ def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
 
 
 def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossing) -> Statement:
-    """State where the curves of detector and classifier cross, or why that is not shown."""
+    """State where the curves of detector and classifier cross, or why a crossing is not shown."""
     about: Literal["images", "time"] = "images"
     scale = 1
     unit = "images"
@@ -115,7 +132,14 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossi
 
 
 def amount_text(value: float, about: Literal["images", "time"]) -> str:
-    """Return a number of images, or hours with two or three digits.
+    """Return a number of images, or hours with two or three digits, as text.
+
+    Args:
+        value: Number of images, or hours.
+        about: ``images`` or ``time``.
+
+    Returns:
+        The text, with thousands separated by commas.
 
     Example:
         >>> amount_text(1234.5, "images"), amount_text(2.345, "time")
@@ -128,7 +152,7 @@ def amount_text(value: float, about: Literal["images", "time"]) -> str:
 def _budget(
     study: CurveStudy, metric: str, curves: tuple[LearningCurve, LearningCurve]
 ) -> Statement:
-    """State what detector and classifier reach with the same annotation time."""
+    """State which figures detector and classifier reach with the same annotation time."""
     seconds = study.hours_at_hand * 3600
     title = title_in_sentence(metric)
     images = [seconds / study.seconds_per_image(kind, study.times) for kind in MAIN]
@@ -162,18 +186,30 @@ def _budget(
 
 
 def _figures_at(curve: LearningCurve, images: float) -> Floats:
-    """Return a curve's figure at a number of images, then that of each draw."""
+    """Return a curve's figure at a number of images, then the figure of each draw of the curve."""
     lines = np.vstack([np.array(curve.line), curve.draws])
     return np.asarray(1 - np.exp(np.minimum(lines[:, 0] - lines[:, 1] * math.log(images), 0.0)))
 
 
 def model_against(first: Kind, second: Kind) -> str:
-    """Return the second model of a difference, as a sentence names it."""
+    """Return the second model of a difference, as a sentence names it.
+
+    Args:
+        first: Kind of the first model.
+        second: Kind of the second model.
+
+    Returns:
+        Name of the second model, with "with all labels" if it is compared at its largest size.
+
+    Example:
+        >>> model_against("mixed", "classifier")
+        'classifier with all labels'
+    """
     return _sentence("model", second, Difference.with_all_labels(first, second))
 
 
 def _difference(rows: Sequence[Difference], title: str, first: Kind, second: Kind) -> Statement:
-    """State at which sizes one model is higher, or neither is shown to be."""
+    """State at which sizes one model is higher, or that no difference is shown."""
     names = (_sentence("model", first), model_against(first, second))
     sides = []
     for (winner, loser), sign in ((names, 1), (names[::-1], -1)):

@@ -1,4 +1,4 @@
-"""Simulation of how many patients a change takes to be found."""
+"""Simulation of the number of patients until the monitor finds a change."""
 
 from __future__ import annotations
 
@@ -16,40 +16,51 @@ from cxr_compare.evaluation.studies.study_sentences import study_sentence
 STREAMS = 100
 """Number of simulated streams."""
 DAILY = 25
-"""Simulated patients in a day."""
+"""Number of simulated patients in a day."""
 UNCHANGED = 500
-"""Simulated patients before a change."""
+"""Number of simulated patients before a change."""
 _LONGEST = 4_000
-"""Simulated patients after a change."""
+"""Number of simulated patients after a change."""
 _SHIFT = 0.3
 """Simulated rise of all scores, in standard deviations of the reference."""
 
 
 @dataclass(frozen=True)
 class DetectionDelay:
-    """Simulated number of patients until a change is found."""
+    """Simulated number of patients until a change of one figure is found.
+
+    Attributes:
+        key: Key of the figure, such as ``call_rate@CheXNet``.
+        title: Title of the figure.
+        change: Kind of change, by its name in the template ``monitor.txt.jinja``.
+        was: Mean per patient of the reference, in [0, 1].
+        becomes: Mean per patient after the change, in [0, 1].
+        patients: Median number of patients from the change to the alarm; None if the alarm was not
+            raised within the simulated patients in most streams.
+        days: Days in which so many patients came; None if `patients` is None.
+
+    Example:
+        >>> delay = DetectionDelay("call_rate", "Call rate", "half_more", 0.2, 0.3, 400.0, 80.0)
+        >>> delay.delay_text
+        '400 patients, 80 days'
+    """
 
     key: str
-    """Key of the figure."""
     title: str
     change: str
-    """Kind of change, as in the template."""
     was: float
-    """Mean per patient of the reference."""
     becomes: float
     patients: float | None
-    """Median number of patients from the change to the alarm; None: more than simulated."""
     days: float | None
-    """Days in which as many patients came."""
 
     @property
     def change_text(self) -> str:
-        """Description of the change."""
+        """Description of the change, with the means before and after it."""
         return study_sentence("monitor", "delay_change", self.change, self.was, self.becomes)
 
     @property
     def delay_text(self) -> str:
-        """Patients and days until the alarm."""
+        """Number of patients and days until the alarm, as text."""
         return study_sentence("monitor", "delay_found", self.patients, self.days, _LONGEST)
 
     def __str__(self) -> str:
@@ -61,9 +72,20 @@ class DetectionDelay:
 def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDelay]:
     """Simulate the median number of patients until a change of each monitored figure is found.
 
-    Patients of the reference are drawn with replacement: 500 unchanged ones, then changed ones. All
-    changed scores are 0.3 standard deviations higher. Of other figures, so many patients count as 1
-    (or as 0) at random that the mean changes as stated.
+    Patients of the reference are drawn with replacement: first 500 unchanged ones, then changed
+    ones. For a mean score, each changed score is 0.3 standard deviations higher. For any other
+    figure, so many randomly chosen patients get the value 1 (or 0) that the mean changes as stated.
+
+    Args:
+        monitoring: Result of `evaluation.studies.monitoring.monitor_log`.
+        seed: Random seed of the simulation.
+
+    Returns:
+        One delay for each simulated change of each monitored figure.
+
+    Example:
+        >>> simulate_delays(Monitoring((), "2026-01-01", "2026-01-31", 28, 28, 0, 0))
+        []
     """
     rng = np.random.default_rng(seed)
     days = (pd.Timestamp(monitoring.last_day) - pd.Timestamp(monitoring.first_day)).days + 1
@@ -83,13 +105,13 @@ def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDela
 
 
 def _changes(figure: MonitoredFigure, was: float) -> Iterator[tuple[str, float]]:
-    """Return the simulated kinds of change of a figure, each with its new mean."""
+    """Return the simulated kinds of change of a figure, each with the new mean of the figure."""
     if figure.kind in ("sensitivity", "specificity"):
         yield "lower", max(was - 0.1, 0.0)
     elif figure.kind == "call_rate":
         yield "half_more", min(1.5 * was, 1.0)
     elif figure.kind == "ppv":
-        yield "prevalence", was / (2 - was)  # its odds are about halved
+        yield "prevalence", was / (2 - was)  # the odds of the PPV are about halved
     elif figure.kind in ("failed", "slow") or figure.key.endswith("=new"):
         yield "tenth", min(was + 0.1, 1.0)
     elif figure.kind == "score_mean":
@@ -128,5 +150,5 @@ def _median_delay(
 
 
 def _raised(scores: Floats, reference: Floats) -> Floats:
-    """Return scores that are higher by a part of the reference's standard deviation, at most 1."""
+    """Return scores that are higher by 0.3 standard deviations of the reference, at most 1."""
     return np.asarray(np.minimum(scores + _SHIFT * reference.std(), 1.0))

@@ -1,4 +1,4 @@
-"""The test of each kind of monitored figure: by its mean, or by the ranks of its values."""
+"""The test of each kind of monitored figure: by the mean of its values, or by their ranks."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from cxr_compare.evaluation.statistics.betting import change_evidence, start_sha
 from cxr_compare.evaluation.statistics.rank_evidence import rank_evidence, rank_start_shares
 
 _BY_RANK = ("score_mean",)
-"""Kinds whose values are of many sizes, so that ranks say more than a bet on the mean."""
+"""Kinds whose values are spread over [0, 1], so that ranks show more than a bet on the mean."""
 
 
 def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Compute the evidence, after each day, that figures of a kind have changed.
 
+    The evidence is an e-value: if nothing changes, it ever reaches 1 / p with a probability of at
+    most p.
+
     Args:
-        kind: Key of `KINDS`.
+        kind: Kind of the figures, a key of `evaluation.studies.monitor_result.KINDS`.
         values: Values of patients in [0, 1], shape ``(figures, patients)``, in the order of time.
-        day: Day of each patient: 0 for the reference, then from 1 on.
+        day: Day of each patient, shape ``(patients,)``: 0 for the reference, then from 1 on.
 
     Returns:
-        E-values, shape ``(figures, days)``, of `rank_evidence` for the mean score and of
+        E-values, shape ``(figures, days)``: by `rank_evidence` for the mean score, by
         `change_evidence` for all other figures.
 
     Example:
@@ -37,15 +40,15 @@ def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Flo
 
 
 def figure_start_shares(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute how the evidence of a figure after the last day is shared among starts.
+    """Compute how the evidence of a figure after the last day is shared among possible start days.
 
     Args:
-        kind: Key of `KINDS`.
-        values: Values of patients, shape ``(patients,)``, in the order of time.
-        day: Day of each patient: 0 for the reference, then from 1 on.
+        kind: Kind of the figure, a key of `evaluation.studies.monitor_result.KINDS`.
+        values: Values of patients in [0, 1], shape ``(patients,)``, in the order of time.
+        day: Day of each patient, shape ``(patients,)``: 0 for the reference, then from 1 on.
 
     Returns:
-        Shares that add up to 1, as those of `start_shares`.
+        Share of each start day, as `start_shares` returns them; the shares add up to 1.
 
     Example:
         >>> day = np.repeat([0, 1, 2], [100, 4, 4])

@@ -1,7 +1,8 @@
-"""Labels and boxes of a data set to look at again, ranked by doubt.
+"""Labels and boxes of a data set that should be looked at again, ranked by doubt.
 
-Systems speak only of images that they, and the patients of which, they never learned from. Each
-kind of doubt has a ranking of its own; the table takes the first of each kind, then the second.
+A system is used only on images that it never learned from, and whose patients it never learned
+from. Each kind of doubt has its own ranking. The table contains the first row of each ranking, then
+the second row of each, and so on.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from cxr_compare.evaluation.systems.stored_predictions import read_output
 _SHOWN = 40
 
 
-_IMAGE_BYTES = 60_000  # images on the page, and the most that each takes
+_IMAGE_BYTES = 60_000  # largest size of an image on the page, in bytes
 
 
 _LABELS = {1.0: "positive", 0.0: "negative"}
@@ -50,21 +51,22 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def review_labels(dataset: DataSet, target: Target, systems: Sequence[Predictions]) -> str:
-    """Rank labels and boxes to look at again; write ``label_review.csv``, ``.json`` and ``.html``.
+    """Rank labels and boxes to look at again, and write the list into the data set folder.
 
-    Only systems that are shown to be better than chance are used. Copies with two labels and images
-    on which readers differ need no system.
+    The files are ``label_review.csv``, ``label_review.json`` and ``label_review.html``. Only
+    systems that are shown to be better than chance are used. No system is needed to find copies of
+    an image with two labels, and images on which readers differ.
 
     Args:
-        dataset: The data set; the files are written into its folder.
-        target: The target whose labels are reviewed.
+        dataset: Data set; the files are written into its folder.
+        target: Target whose labels are reviewed.
         systems: Predictions on the images of the data set.
 
     Returns:
         Text for the terminal.
 
     Raises:
-        InputError: A system has learned from all images that it could evaluate.
+        InputError: A system ran on no images of both labels that it has not learned from.
     """
     by_name: dict[str, list[_Unseen]] = {}
     for system in systems:
@@ -111,7 +113,7 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
 
 
 def _earlier_systems(dataset: DataSet) -> str:
-    """Return the systems of the stored list; empty without one, or if it is damaged."""
+    """Return the systems of the stored list; empty if there is no list, or if it is damaged."""
     with suppress(OSError, ValueError, AttributeError):
         stored = json.loads((dataset.folder / "label_review.json").read_text())
         return str(stored.get("by", ""))
@@ -119,11 +121,15 @@ def _earlier_systems(dataset: DataSet) -> str:
 
 
 class _Evaluation(NamedTuple):
-    """Evaluation of a system on images that it never learned from."""
+    """Evaluation of a system on images that it never learned from.
+
+    Attributes:
+        text: Sentence with the AUROC.
+        sound: True if the system is shown to be better than chance.
+    """
 
     text: str
     sound: bool
-    """True if it is shown to be better than chance."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ class _Unseen:
         return cls(test_set, system, read_output(system, test_set.target, unseen))
 
     def boxes(self, ids: pd.Index) -> list[pd.DataFrame]:
-        """Return drawn boxes with little support, and the strongest boxes that nobody drew."""
+        """Return drawn boxes with little support, and the strongest boxes that no reader drew."""
         found = self.output.predicted_boxes
         pairs = pair_boxes(found[found["image_id"].isin(ids)], self.test_set.true_boxes, ids)
         finds = find_lesions(pairs)
@@ -183,7 +189,7 @@ def _evaluate(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> _Evaluati
     truth = np.concatenate(labels) == 1
     patients = dataset.images.set_index("image_id")["patient_id"][scores.index]
     folds = np.repeat(np.arange(len(runs)), [len(run.output.image_ids) for run in runs])
-    # Only images of one run are compared.
+    # Scores are compared only between images of the same run.
     parts = auroc_parts(truth, scores, pd.factorize(patients)[0], len(scores), folds=folds)
     value = np.nan
     interval = None
@@ -207,7 +213,10 @@ def _copies(dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
 
 
 def _disputed(readers: ReaderAgreement) -> pd.DataFrame:
-    """Return images on which readers differ: evenly divided ones, then largest boxes first."""
+    """Return images on which readers differ, the most evenly divided ones first.
+
+    Among equally divided ones, those with the largest boxes come first.
+    """
     rows = []
     boxes = readers.lesions([*readers.boxes])
     area = ((boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])).groupby(boxes["image_id"])
@@ -230,8 +239,9 @@ def _disputed(readers: ReaderAgreement) -> pd.DataFrame:
 def _doubtful(labels: pd.Series, used: Sequence[_Unseen]) -> pd.DataFrame:
     """Return labels that are less likely than the other label, by systems that never saw the image.
 
-    The other label's probability must reach its mean over the images that have it, and no system's
-    decision may agree with the label as given. Doubt is 1 - self-confidence.
+    The probability of the other label must reach its mean over the images that have this label, and
+    no system's decision may agree with the label as given. The doubt is 1 minus the probability of
+    the label as given.
 
     Source:
         Northcutt, Jiang and Chuang 2021, Confident Learning: self-confidence, thresholds by class.
@@ -261,7 +271,7 @@ def _doubtful(labels: pd.Series, used: Sequence[_Unseen]) -> pd.DataFrame:
 
 
 def _ranked(rows: pd.DataFrame, dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
-    """Join the kinds: the first of each kind, then the second of each kind."""
+    """Join the kinds of doubt: the first row of each kind, then the second row of each."""
     rows = rows.reindex(columns=_COLUMNS).astype({"doubt": "float64"})
     rows = rows.sort_values("doubt", ascending=False, kind="stable")
     rows = rows.iloc[np.argsort(rows.groupby("kind").cumcount(), kind="stable")]
@@ -274,7 +284,7 @@ def _ranked(rows: pd.DataFrame, dataset: DataSet, labels: pd.Series) -> pd.DataF
 def _cards(
     table: pd.DataFrame, used: Sequence[_Unseen], test_set: LabelledSplit
 ) -> Iterator[tuple[pd.DataFrame, DrawnCase]]:
-    """Return the first images of the table: their rows, with truth and predictions."""
+    """Return the rows of the first images of the table, with truth and predictions to be drawn."""
     source = read_systems({}, test_set, [], policy="max_f1")
     most = _SHOWN if test_set.dataset.has_pixels else 0
     chosen: list[str] = table["image_id"].unique()[:most].tolist()
@@ -287,7 +297,7 @@ def _cards(
         try:
             pixels = test_set.dataset.read_original(image_id)
         except InputError:
-            continue  # the audit has said that images are gone
+            continue  # the image file is gone, which `cxr check` reports
         shown = replace(source, systems=tuple(s for s in drawn if image_id in s.decisions.index))
         case = DrawnCase.from_image(
             shown, image_id, pixels, anchor=str(position), most=_IMAGE_BYTES

@@ -1,4 +1,4 @@
-"""Notes on a log: pauses, systems that came or went, and changed thresholds."""
+"""Notes on a log of answers: pauses, systems that came or went, and changed thresholds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,20 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def gap_notes(stream: pd.DataFrame) -> Iterator[str]:
-    """Return notes on pauses of more than a week without an answer: files may be missing."""
+    """Return notes on pauses of more than a week without an answer, since files may be missing.
+
+    Args:
+        stream: Log, ordered by ``time``.
+
+    Yields:
+        A sentence for each of the five longest pauses, in the order of time, and one with the
+        number of further pauses.
+
+    Example:
+        >>> days = pd.to_datetime(["2026-01-01", "2026-01-20"])
+        >>> list(gap_notes(pd.DataFrame({"time": days})))
+        ['There is no answer from 2026-01-02 to 2026-01-19. Is the log complete?']
+    """
     day = stream["time"].dt.normalize()
     pauses = day.diff()
     ends = np.flatnonzero(pauses > _SILENT)
@@ -41,7 +54,16 @@ def gap_notes(stream: pd.DataFrame) -> Iterator[str]:
 def system_notes(
     stream: pd.DataFrame, weeks: pd.DataFrame, first_weeks: FirstWeeks
 ) -> Iterator[str]:
-    """Return notes on systems that came, went or got another threshold within the log."""
+    """Return notes on systems that came, went or got another threshold within the log.
+
+    Args:
+        stream: Log, ordered by ``time``.
+        weeks: Rows of the first weeks of this log.
+        first_weeks: Classes, quantiles and systems of the first weeks.
+
+    Yields:
+        Sentences on new, ignored and silent systems, then on changed thresholds.
+    """
     in_weeks = set(weeks["system"].unique())
     end_of_log = stream["time"].iloc[-1]
     notes: dict[str, list[str]] = {"silent": [], "new": [], "few": []}
@@ -69,7 +91,16 @@ def system_notes(
 
 
 def validation_notes(weeks: FigureBlock, validation: FigureBlock) -> Iterator[str]:
-    """Return notes on figures that differ between the first weeks and validation."""
+    """Return notes on figures that differ between the first weeks and validation.
+
+    Args:
+        weeks: Figures of the first weeks.
+        validation: The same figures of the validation images.
+
+    Yields:
+        A sentence for each figure whose two 95 % intervals do not overlap; none with fewer than
+        50 patients.
+    """
     if min(weeks.n, validation.n) < FEWEST:
         return
     in_weeks = mean_interval(weeks.means)

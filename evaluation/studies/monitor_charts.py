@@ -1,4 +1,4 @@
-"""Charts of a monitored figure: its course and the evidence of a change."""
+"""Charts of a monitored figure: its values over time, and the evidence of a change."""
 
 from __future__ import annotations
 
@@ -20,12 +20,47 @@ _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
 
 
 def bound_text(row: MonitoredFigure) -> str:
-    """Return the evidence that raises an alarm, as a table shows it."""
+    """Return the evidence that raises an alarm, as a table shows it.
+
+    Args:
+        row: Monitored figure.
+
+    Returns:
+        The text, such as "from 48"; "not monitored" without a bound.
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.monitor_result import MeanInterval
+        >>> row = MonitoredFigure(
+        ...     key="call_rate",
+        ...     kind="call_rate",
+        ...     title="Call rate",
+        ...     share=0.005,
+        ...     source="first weeks",
+        ...     n_reference=2,
+        ...     was=MeanInterval(0.5),
+        ...     n_stream=0,
+        ...     now=MeanInterval(),
+        ...     evidence=1.0,
+        ...     change=None,
+        ...     course=(),
+        ...     values=np.array([0.0, 1.0]),
+        ... )
+        >>> bound_text(row)
+        'from 200'
+    """
     return study_sentence("monitor", "bound", row.bound)
 
 
 def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[ShownChart]:
-    """Chart the course of a figure with its reference, and the evidence with its bound."""
+    """Draw the values of a figure over time with its reference, and the evidence with its bound.
+
+    Args:
+        row: Monitored figure.
+        monitoring: Result of the monitor, for the days of the log.
+
+    Yields:
+        The chart of the means with a legend, then the chart of the evidence.
+    """
     begin = pd.Timestamp(monitoring.first_day)
     at = (pd.to_datetime([part.end for part in row.course]) - begin).days.to_numpy(np.float64)
     end = max(float(at[-1]), 1.0)

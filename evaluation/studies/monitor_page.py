@@ -1,4 +1,4 @@
-"""The page and files of a monitor."""
+"""The page and the files of a monitor."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from cxr_compare.evaluation.studies.study_page import Section, StudyPage, write_
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 _MOST_NAMED = 3
-"""Largest number of figures that the answer names."""
+"""Largest number of changed figures that the answer names."""
 _IN_CSV = [
     "key",
     "title",
@@ -59,17 +59,26 @@ _IN_CSV = [
 
 @dataclass(frozen=True)
 class WrittenMonitor:
-    """Files of a monitor, with what the command line needs of them."""
+    """Files of a monitor, with the text and the exit status of the command.
+
+    Attributes:
+        text: Text for the terminal.
+        page: Path of the page.
+        status: Exit status of the command: 1 after a change, 2 if nothing can be tested any more,
+            else 0.
+
+    Example:
+        >>> WrittenMonitor("Quiet.", Path("monitor.html"), 0).status
+        0
+    """
 
     text: str
-    """Text for the terminal."""
     page: Path
     status: int
-    """Exit status: 1 after a change, 2 if nothing can be tested any more, else 0."""
 
 
 def _answer(monitoring: Monitoring) -> str:
-    """Return the answer in one line: all quiet, or which figures have changed."""
+    """Return the answer in one line: that nothing has changed, or which figures have changed."""
     changed = [
         {
             "title": inside_sentence(figure.title),
@@ -96,7 +105,7 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def _alarm_lines(figure: MonitoredFigure) -> list[str]:
-    """Return the sentences on an alarm: figures, start, evidence, location, advice."""
+    """Return the sentences on an alarm: figures, start, evidence, groups and advice."""
     change = figure.change
     if change is None:
         return []
@@ -124,15 +133,23 @@ def _terminal_text(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> 
 
 
 def write_monitor(monitoring: Monitoring, out: Path, *, simulate: bool) -> WrittenMonitor:
-    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html`` of a monitoring.
+    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``.
 
     Args:
-        monitoring: Result of `monitor_log`.
+        monitoring: Result of `evaluation.studies.monitoring.monitor_log`.
         out: Folder of the files.
-        simulate: Also simulate how fast a change of each figure would be found.
+        simulate: True to simulate also how fast a change of each figure would be found.
 
     Returns:
-        Paths and answer for the terminal.
+        Path of the page, text for the terminal and exit status.
+
+    Example:
+        >>> import tempfile
+        >>> monitoring = Monitoring((), "2026-01-01", "2026-01-31", 28, 28, 0, 0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = write_monitor(monitoring, Path(folder), simulate=False)
+        >>> written.page.name, written.status
+        ('monitor.html', 2)
     """
     delays = simulate_delays(monitoring) if simulate else []
     rows = [_stored(row) for row in monitoring.rows]
@@ -176,7 +193,7 @@ def _notes(monitoring: Monitoring) -> list[str]:
 
 
 def _notes_on_sensitivity(monitoring: Monitoring) -> list[str]:
-    """Return why sensitivity is not monitored; nothing if it is."""
+    """Return the reason why sensitivity is not monitored; nothing if it is."""
     by_label = [figure for figure in monitoring.rows if figure.kind in LABELLED]
     if not by_label:
         return [_sentence("no_sensitivity")]

@@ -1,4 +1,4 @@
-"""The result of a monitor: its figures, their changes and what to know of the log."""
+"""The result of a monitor: its figures, their changes, and notes on the log."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ from cxr_compare.evaluation.statistics.betting import mean_interval
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
 ERROR = 0.05
-"""Chance that any figure ever raises an alarm where nothing changes, at most."""
+"""Largest probability that any figure ever raises an alarm if nothing changes."""
 
 
 FEWEST = 50
-"""Number of patients of a reference below which no figure is monitored."""
+"""Smallest number of patients in the reference of a figure that is monitored."""
 
 
 class FigureKind(NamedTuple):
-    """A kind of monitored figure, with its part of the chance of a false alarm."""
+    """A kind of monitored figure, with its share of the probability of a false alarm.
+
+    Attributes:
+        share: Share of `ERROR`. The shares of all kinds add up to 1, whether or not a log has the
+            columns that a kind needs.
+        title: Title of the kind.
+
+    Example:
+        >>> KINDS["call_rate"].title
+        'Call rate'
+    """
 
     share: float
-    """Share of `ERROR`; all kinds add up to 1, whether or not a log has what a kind needs."""
     title: str
 
 
@@ -45,8 +54,8 @@ KINDS = {
 }
 """Kinds of monitored figures.
 
-The mean score has the largest share, because a change of prevalence, of sensitivity or of the
-images moves it soonest.
+The mean score has the largest share, because it is the first to move if the prevalence, the
+sensitivity or the images change.
 """
 
 
@@ -55,48 +64,79 @@ LABELLED = ("sensitivity", "specificity", "ppv")
 
 
 _LEVEL = 0.95
-"""Level of the interval of a recent mean."""
+"""Level of the interval of a mean."""
 
 
 @dataclass(frozen=True)
 class GroupChange:
-    """Change of a figure in one group, as a description and not a test."""
+    """Change of a figure in one group of patients, as a description and not a test.
+
+    Attributes:
+        column: Column of the log that defines the group: ``view``, ``sex``, ``age_band`` or
+            ``maker``.
+        group: Value of this column.
+        before: Mean per patient of the reference, in [0, 1].
+        since: Mean per patient since the likely start of the change, in [0, 1].
+        n_patients: Number of patients since the likely start.
+
+    Example:
+        >>> GroupChange("view", "AP", 0.2, 0.35, 120).n_patients
+        120
+    """
 
     column: str
-    """Header: ``view``, ``sex``, ``age_band`` or ``maker``."""
     group: str
     before: float
-    """Mean per patient of the reference."""
     since: float
-    """Mean per patient since the likely start of the change."""
     n_patients: int
-    """Number of patients since the likely start."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Alarm of a figure: its day, likely start and evidence, and the groups that changed most."""
+    """Alarm of a figure: its day, its likely start, its evidence, and the groups that changed most.
+
+    Attributes:
+        on: Day on which the evidence reached the bound, such as ``2026-01-31``.
+        since: Most likely first day of the change.
+        since_low: Lower end of the likely first days. Between this day and `since_high` lies 80 %
+            of the evidence.
+        since_high: Upper end of the likely first days.
+        one_in: Evidence as a number of monitors: if nothing changes, at most one in so many ever
+            shows as much evidence for this figure.
+        groups: At most two groups of patients, with the largest differences.
+        mix: Column of the log whose changed mix of values explains at least half of the change;
+            empty if none does.
+        mix_share: Share of the change that the mix explains; 0 if `mix` is empty.
+
+    Example:
+        >>> days = ("2026-03-10", "2026-03-02", "2026-02-27", "2026-03-04")
+        >>> Change(*days, one_in=2000.0, groups=(), mix="", mix_share=0.0).on
+        '2026-03-10'
+    """
 
     on: str
-    """Day on which the evidence reached the bound, as 2026-01-31."""
     since: str
-    """Most likely first day of the change."""
     since_low: str
-    """First likely day; 80 % of the evidence lies between it and `since_high`."""
     since_high: str
     one_in: float
-    """Number of monitors without a change of which at most one shows such evidence."""
     groups: tuple[GroupChange, ...]
-    """Groups with the two largest differences."""
     mix: str
-    """Header whose changed mix explains at least half of the change; empty if none does."""
     mix_share: float
-    """Share of the change that the mix explains."""
 
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """Mean per patient in [0, 1] with its 95 % interval; None where there is no patient."""
+    """Mean over patients with its 95 % interval, in [0, 1]; None if there is no patient.
+
+    Attributes:
+        mean: The mean.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+
+    Example:
+        >>> str(MeanInterval(0.2, 0.15, 0.26))
+        '0.200 (0.150 to 0.260)'
+    """
 
     mean: float | None = None
     low: float | None = None
@@ -104,10 +144,21 @@ class MeanInterval:
 
     @classmethod
     def from_values(cls, values: Floats) -> MeanInterval:
-        """Compute mean and 95 % interval from one value for each patient.
+        """Compute the mean and its 95 % interval from one value for each patient.
 
         Args:
             values: Values in [0, 1], shape ``(patients,)``.
+
+        Returns:
+            Mean and interval; None in all fields if there is no value.
+
+        Source:
+            Waudby-Smith and Ramdas 2024, see `evaluation.statistics.betting.mean_interval`.
+
+        Example:
+            >>> import numpy as np
+            >>> MeanInterval.from_values(np.array([0.0, 1.0])).mean
+            0.5
         """
         if not values.size:
             return cls()
@@ -119,65 +170,110 @@ class MeanInterval:
 
 @dataclass(frozen=True)
 class CoursePart:
-    """Part of the course of a figure."""
+    """One of the successive periods into which the days of a log are divided.
+
+    Attributes:
+        end: Last day of the part, such as ``2026-01-31``.
+        mean: Mean per patient of this part, in [0, 1]; None without a patient.
+        evidence: Highest e-value in this part; 0 in the reference.
+
+    Example:
+        >>> CoursePart("2026-01-31", 0.2, 1.5).evidence
+        1.5
+    """
 
     end: str
-    """Last day of the part."""
     mean: float | None
-    """Mean per patient."""
     evidence: float
-    """Highest e-value; 0 in the reference."""
 
 
 @dataclass(frozen=True)
 class MonitoredFigure:
-    """Monitored figure with its reference, recent mean and evidence."""
+    """Monitored figure with its reference, recent mean and evidence of a change.
+
+    Attributes:
+        key: Key such as ``call_rate@CheXNet`` or ``view=AP``.
+        kind: Kind of the figure, a key of `KINDS`.
+        title: Title of the figure.
+        share: Largest probability that this figure ever raises a false alarm; 0 if the figure is
+            not monitored because the reference is too small.
+        source: Source of the reference: ``first weeks`` or ``validation``.
+        n_reference: Number of patients of the reference.
+        was: Mean of the reference.
+        n_stream: Number of tested patients.
+        now: Mean of the most recent tested patients, at most 5,000. After an alarm it is the mean
+            of those since the likely start, and its interval treats this start as known.
+        evidence: Highest e-value so far.
+        change: Change that raised the alarm; None without an alarm.
+        course: Successive parts of the course of the figure.
+        values: Values of the patients of the reference, shape ``(n_reference,)``.
+
+    Example:
+        >>> import numpy as np
+        >>> figure = MonitoredFigure(
+        ...     key="call_rate",
+        ...     kind="call_rate",
+        ...     title="Call rate",
+        ...     share=0.005,
+        ...     source="first weeks",
+        ...     n_reference=2,
+        ...     was=MeanInterval(0.5),
+        ...     n_stream=0,
+        ...     now=MeanInterval(),
+        ...     evidence=1.0,
+        ...     change=None,
+        ...     course=(),
+        ...     values=np.array([0.0, 1.0]),
+        ... )
+        >>> figure.bound
+        200.0
+    """
 
     key: str
-    """Key such as ``call_rate@CheXNet`` or ``view=AP``."""
     kind: str
-    """Key of `KINDS`."""
     title: str
     share: float
-    """Share of the false alarms; 0 if not monitored, because the reference is too small."""
     source: str
-    """Source of the reference: first weeks or validation."""
     n_reference: int
-    """Number of patients of the reference."""
     was: MeanInterval
-    """Mean of the reference."""
     n_stream: int
-    """Number of tested patients."""
     now: MeanInterval
-    """Mean of the last patients (at most 5,000).
-
-    After an alarm it is of those since the likely start, with an interval as if that were known.
-    """
     evidence: float
-    """Highest e-value so far."""
     change: Change | None
     course: tuple[CoursePart, ...]
     values: Floats = field(repr=False)
-    """Values of the patients of the reference."""
 
     @property
     def bound(self) -> float | None:
-        """E-value that raises an alarm, 1 over the share of false alarms; None if not monitored."""
+        """E-value that raises an alarm, 1 divided by `share`; None if `share` is 0."""
         return 1 / self.share if self.share else None
 
 
 @dataclass(frozen=True)
 class Monitoring:
-    """Result of a monitor on a log."""
+    """Result of a monitor on a log.
+
+    Attributes:
+        rows: Figures. Those with an alarm come first, by the start of their change; those that are
+            not monitored come last.
+        first_day: First day of the log, such as ``2026-01-31``.
+        last_day: Last day of the log.
+        reference_days: Number of first days that are the reference.
+        window_days: Number of days in which a patient counts once.
+        n_images: Number of images in the log.
+        n_patients: Number of patients in the log.
+        notes: Sentences on the log.
+
+    Example:
+        >>> Monitoring((), "2026-01-01", "2026-01-31", 28, 28, 0, 0).is_blind
+        True
+    """
 
     rows: tuple[MonitoredFigure, ...]
-    """Figures: alarms first, by their start; those not monitored last."""
     first_day: str
     last_day: str
     reference_days: int
-    """Number of first days that are the reference."""
     window_days: int
-    """Days in which a patient counts once."""
     n_images: int
     n_patients: int
     notes: tuple[str, ...] = ()
@@ -194,6 +290,6 @@ class Monitoring:
 
     @property
     def is_blind(self) -> bool:
-        """True if nothing is tested although the days of the reference are over."""
+        """True if no figure is tested although the days of the reference are over."""
         days = (pd.Timestamp(self.last_day) - pd.Timestamp(self.first_day)).days + 1
         return not self.n_tested and days > self.reference_days

@@ -1,4 +1,4 @@
-"""The figures of a log: means per patient of variables between 0 and 1."""
+"""The monitored figures of a log: means per patient of variables between 0 and 1."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.studies.monitor_result import KINDS
 
 HEADERS = ("view", "sex", "age_band", "maker")
+"""Columns of a log that come from the headers of the images."""
 
 
 _QUANTILES = {"score": (0.1, 0.5, 0.9), "guard_distance": (0.1, 0.5, 0.9), "seconds": (0.95,)}
@@ -22,36 +23,76 @@ _QUANTILES = {"score": (0.1, 0.5, 0.9), "guard_distance": (0.1, 0.5, 0.9), "seco
 _SHARES = (0.0, 1.0)  # ends of scores that need no scale
 
 
-_ALONE = ("", "")  # ending of the key, and title, of the only figure of a kind
+_ALONE = ("", "")  # ending of the key, and own title, of a figure that is the only one of its kind
 
 
-MOST_SYSTEMS = 20  # largest number of watched systems: pairs of systems grow with its square
+MOST_SYSTEMS = 20
+"""Largest number of monitored systems; the number of their pairs grows with its square."""
 
 
 class FirstWeeks(NamedTuple):
-    """Classes, quantiles and systems of the first weeks, which define the monitored figures."""
+    """Classes, quantiles and systems of the first weeks, which define the monitored figures.
 
-    systems: list[str]  # systems with the most answers, at most `MOST_SYSTEMS`
-    cuts: dict[tuple[str, str], Floats]  # quantiles, by system and column
-    score_ends: dict[str, tuple[float, float]]  # scores that count as 0 and 1, by system
-    patients: dict[str, pd.Series]  # number of patients in each class, by header
-    window: int  # days in which a patient counts once
+    Attributes:
+        systems: Names of the systems with the most answers, at most `MOST_SYSTEMS`.
+        cuts: Quantiles of a column, by system and column.
+        score_ends: Scores that count as 0 and as 1, by system.
+        patients: Number of patients in each class, by column of `HEADERS`.
+        window: Number of days in which a patient counts once.
+
+    Example:
+        >>> FirstWeeks(["CheXNet"], {}, {"CheXNet": (0.0, 1.0)}, {}, 28).window
+        28
+    """
+
+    systems: list[str]
+    cuts: dict[tuple[str, str], Floats]
+    score_ends: dict[str, tuple[float, float]]
+    patients: dict[str, pd.Series]
+    window: int
 
 
 class FigureBlock(NamedTuple):
-    """Figures that are known for the same images, on the days on which their patients count."""
+    """Figures that are known for the same images, with the days on which their patients count.
 
-    kind_and_system: tuple[str, str]  # the system is "" where the figures belong to none
-    titles: dict[str, str]  # titles of the figures by their keys
-    values: Floats  # values of the images in [0, 1], shape (images, figures)
-    headers: pd.DataFrame  # headers of the images
-    patient: Integers  # number of each image's patient; patients are numbered in time's order
-    means: Floats  # means of the patients, shape (figures, patients)
-    day: Integers  # day on which each patient counts, from the first day of the log
+    A patient counts once in a window of days. A patient who returns after the window counts as
+    another patient.
+
+    Attributes:
+        kind_and_system: Kind of the figures, a key of `KINDS`, and name of the system or pair of
+            systems; the name is empty if the figures belong to none.
+        titles: Titles of the figures, by their keys.
+        values: Values of the images in [0, 1], shape ``(images, figures)``.
+        headers: Values of the columns `HEADERS` of the images.
+        patient: Patient of each image as an index in the order of time, shape ``(images,)``.
+        means: Means of the patients, shape ``(figures, patients)``.
+        day: Day on which each patient counts, from the first day of the log, shape ``(patients,)``.
+
+    Example:
+        >>> block = FigureBlock(
+        ...     kind_and_system=("call_rate", ""),
+        ...     titles={"call_rate": "Call rate"},
+        ...     values=np.array([[1.0], [0.0]]),
+        ...     headers=pd.DataFrame(index=range(2)),
+        ...     patient=np.array([0, 1]),
+        ...     means=np.array([[1.0, 0.0]]),
+        ...     day=np.array([0, 0]),
+        ... )
+        >>> block.kind, block.n
+        ('call_rate', 2)
+    """
+
+    kind_and_system: tuple[str, str]
+    titles: dict[str, str]
+    values: Floats
+    headers: pd.DataFrame
+    patient: Integers
+    means: Floats
+    day: Integers
 
     @property
     def kind(self) -> str:
-        """Key of `KINDS`."""
+        """Kind of the figures, a key of `KINDS`."""
         return self.kind_and_system[0]
 
     @property
@@ -61,14 +102,16 @@ class FigureBlock(NamedTuple):
 
 
 def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
-    """Learn the classes, quantiles and systems of the first weeks of a log.
+    """Determine the classes, quantiles and systems of the first weeks of a log.
+
+    They define the figures that are monitored in the whole log.
 
     Args:
         weeks: Rows of the first weeks.
-        window: Days in which a patient counts once.
+        window: Number of days in which a patient counts once.
 
     Returns:
-        What defines the monitored figures of the whole log.
+        Definition of the figures that are monitored in the whole log.
     """
     answered = weeks[weeks["status"] == "ok"]
     cuts = {
@@ -121,14 +164,14 @@ def figure_blocks(
     images = log.drop_duplicates("image")
     for column, patients in first_weeks.patients.items():
         classes = list(patients.index)
-        # The share of one of two classes follows from that of the other.
+        # With two classes, the share of one follows from the share of the other.
         watched = classes[:1] if len(classes) == 2 else classes
         title = KINDS[column].title
         shares = {(f"={name}", f"{title} {name}"): images[column] == name for name in watched}
         if classes:
             new_title = f"{title} not seen in the first weeks"
-            # In the first weeks a class is new if no other patient has it: as often as a class is
-            # new later on if nothing changes.
+            # In the first weeks, a class counts as new if no other patient has it. If nothing
+            # changes, a class is new about as often later on.
             of_one_patient = images[column].isin(patients.index[patients == 1])
             is_new = of_one_patient if is_first_weeks else ~images[column].isin(classes)
             shares["=new", new_title] = is_new
@@ -175,7 +218,7 @@ def _block(
     figures: Mapping[tuple[str, str], pd.Series],  # values by the ending of the key and the title
     window: int,
 ) -> Iterator[FigureBlock]:
-    """Return the figures by patient: means over the images of the days that count."""
+    """Compute the figures by patient, as means over the images of the days that count."""
     if not figures or not shown.any():
         return
     kind, system = kind_and_system
@@ -199,12 +242,15 @@ def _block(
 
 
 def counting_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[np.bool_]:
-    """Mark the images of days that count: a patient's first day, and the first a window later.
+    """Find the images of the days that count.
+
+    The first day of a patient counts. A later day of the patient counts if it is the first one that
+    is at least `window` days after the last day that counted.
 
     Args:
         patient: Number of each image's patient, shape ``(N,)``.
         day: Day of each image, counted from 0, shape ``(N,)``.
-        window: Days in which a patient counts once.
+        window: Number of days in which a patient counts once, at least 1.
 
     Returns:
         True for images of days that count, shape ``(N,)``.
@@ -221,7 +267,8 @@ def counting_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[
     key = patient * np.int64(last + window + 1) + day
     keys = np.unique(key)  # one for each day of a patient, in the order of patients and days
     patient_of_key = keys // (last + window + 1)
-    # Position of the patient's first day a window later; without one, that of the next patient.
+    # Position of the patient's first day that is a window later. Without such a day, it is the
+    # position of the next patient's first day.
     following = np.searchsorted(keys, keys + window)
     chosen = np.zeros(len(keys), dtype=bool)
     front = np.flatnonzero(np.diff(patient_of_key, prepend=-1))  # first day of each patient

@@ -1,10 +1,11 @@
 """Monitoring of a system in use: which figures of its log have changed, and when.
 
-Every figure is the mean per patient of a variable in [0, 1], in a reference (the first weeks of the
-log, or validation) and day by day afterwards (`figure_evidence`). Each figure has a share of the
-false alarms, and the shares add up to `ERROR`. If nothing changes, the chance that any figure ever
-raises an alarm is at most `ERROR`, however often one looks, provided that patients are independent
-of each other. A patient therefore counts once in a window of days.
+Every figure is the mean per patient of a variable in [0, 1]. It is computed in a reference (the
+first weeks of the log, or validation) and day by day afterwards. `figure_evidence` tests it. Each
+figure has a share of the probability of a false alarm, and the shares add up to `ERROR`. If nothing
+changes, the probability that any figure ever raises an alarm is at most `ERROR`, however often the
+monitor is run, provided that patients are independent of each other. A patient therefore counts
+once in a window of days.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from cxr_compare.evaluation.studies.monitored_figures import (
 )
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
-# Kinds whose reference is validation, where it is given.
+# Kinds whose reference is the validation images, if they are given.
 _BY_LABEL = ("sensitivity", "specificity")
 
 
@@ -53,43 +54,45 @@ _NUMBERS = ("threshold", "score", "guard_distance", "seconds", "decision", "labe
 _TEXTS = ("time", "system", "target", "patient", "image", "status")
 
 
-_BINS = 40  # number of parts of a course
+_BINS = 40  # largest number of parts into which the course of a figure is divided
 
 
-_RECENT = 5_000  # largest number of patients whose mean is the present one
+_RECENT = 5_000  # largest number of most recent patients whose mean is shown as the present one
 
 
-_MOSTLY = 0.5  # least share of a change that a named change of the mix explains
+_MOSTLY = 0.5  # smallest share of a change that a changed mix must explain to be named
 
 
-_TAIL = 0.1  # share of the starts of a change beyond either end of its interval
+_TAIL = 0.1  # share of the evidence for starts beyond either end of the likely first days
 
 
-_MORE = 1.25  # least change of a named group, relative to the change of all patients
+_MORE = 1.25  # smallest change of a group that is named, relative to the change of all patients
 
 
-_FEWEST_OF_GROUP = 20  # least number of patients of a named group, before and since
+_FEWEST_OF_GROUP = 20  # smallest number of patients of a named group, before and since the start
 
 
 def monitor_log(
     log: pd.DataFrame, validation: pd.DataFrame | None = None, *, first: int = 28, window: int = 28
 ) -> Monitoring:
-    """Watch every figure of a log.
+    """Test every figure of a log for a change.
 
-    First days that stand alone, so that the reference would be too small, are left out with a note:
-    a machine whose clock was wrong writes such. Time and memory grow with the rows, whatever their
-    dates.
+    The first days of a log are left out, with a note, if a long pause follows them and they have
+    too few patients for a reference, as a machine with a wrong clock writes them. Time and memory
+    grow with the number of rows, whatever their dates are.
 
     Args:
-        log: A row an image and system, as `read_log` gives it, and, where images were audited,
-            ``label`` (1 or 0, missing where unknown). Needs ``time``, ``patient`` and ``score``.
-        validation: The same columns of validation images, but for ``time``: the reference of
-            sensitivity and specificity.
-        first: Days from the first on that are the reference of all else.
-        window: Days in which a patient counts once.
+        log: One row for each image and system, as
+            `data_prep.store.answer_log_reader.read_log` returns it. The columns ``time``,
+            ``patient`` and ``score`` are needed. A column ``label`` (1 or 0, missing where unknown)
+            holds the labels of audited images.
+        validation: Rows of validation images with the same columns except ``time``. They are the
+            reference of sensitivity and specificity. None if there are none.
+        first: Number of first days that are the reference of all other figures.
+        window: Number of days in which a patient counts once.
 
     Returns:
-        A row for each watched figure, and notes on the log.
+        One row for each figure, and notes on the log.
 
     Example:
         >>> days = pd.date_range("2026-01-01", periods=600, freq="4h", tz="UTC")
@@ -110,7 +113,7 @@ def monitor_log(
     notes += [*gap_notes(stream), *system_notes(stream, weeks, first_weeks)]
     if validation is not None:
         table = _completed(validation.assign(time=stream["time"].iloc[0]))
-        if len(first_weeks.systems) == 1:  # validation may call the only system otherwise
+        if len(first_weeks.systems) == 1:  # the system may have another name in validation
             table["system"] = first_weeks.systems[0]
         for block in figure_blocks(table, first_weeks):
             key = block.kind_and_system
@@ -119,7 +122,7 @@ def monitor_log(
             elif block.kind in _COMPARED and key in references:
                 notes += validation_notes(references[key], block)
     references |= validated
-    figures = Counter[str]()  # number of figures that divide the share of their kind
+    figures = Counter[str]()  # number of figures among which the share of each kind is divided
     for block in references.values():
         figures[block.kind] += len(block.titles) * (block.n >= FEWEST)
     calendar = _Calendar(stream["time"].iloc[0].normalize(), int(stream["day"].iloc[-1]) + 1)
@@ -137,7 +140,7 @@ def monitor_log(
             tested = 0
         tested = min(tested, calendar.n_days)
         rows += _Test(block, reference, source, tested, share, calendar).rows()
-    # Alarms come first, the earliest change at the top; figures that are not watched come last.
+    # Alarms come first, the earliest change at the top; figures that are not monitored come last.
     rows.sort(key=lambda row: not row.share)
     rows.sort(key=lambda row: "" if row.change is None else row.change.since)
     rows.sort(key=lambda row: row.change is None)
@@ -156,13 +159,18 @@ def monitor_log(
 
 
 class _Calendar(NamedTuple):
-    """Days of a log."""
+    """Days of a log.
 
-    begin: pd.Timestamp  # midnight at the beginning of the first day
-    n_days: int  # number of days from the first to the last, whether or not they have rows
+    Attributes:
+        begin: Midnight at the beginning of the first day.
+        n_days: Number of days from the first to the last, whether or not they have rows.
+    """
+
+    begin: pd.Timestamp
+    n_days: int
 
     def date(self, day: int) -> str:
-        """Return a day, counted from 0, as 2026-01-31."""
+        """Return a day, counted from 0, as text such as 2026-01-31."""
         return f"{self.begin + pd.Timedelta(days=day):%Y-%m-%d}"
 
 
@@ -186,10 +194,11 @@ def _completed(log: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_lone_days(stream: pd.DataFrame, first: int) -> tuple[pd.DataFrame, list[str]]:
-    """Leave out isolated first days, as a wrong clock makes them, and note it.
+    """Leave out isolated first days, which a wrong clock can cause, and note it.
 
-    A pause that is longer than the reference divides the log. Everything before the first part with
-    enough patients for a reference is left out. If no part has enough, the whole log is kept.
+    A pause that is longer than the reference divides the log into parts. All parts before the first
+    one with enough patients for a reference are left out. If no part has enough, the whole log is
+    kept.
     """
     part = (stream["day"].diff() > first).cumsum()
     patients = stream.groupby(part)["patient"].nunique()
@@ -206,38 +215,54 @@ def _without_lone_days(stream: pd.DataFrame, first: int) -> tuple[pd.DataFrame, 
 
 
 class _Explanation(NamedTuple):
-    """Groups of patients that explain a change."""
+    """Groups of patients that explain a change.
 
-    groups: tuple[GroupChange, ...]  # the two groups with the largest differences
-    mix: str  # header whose changed mix explains most of the change; empty if none does
-    mix_share: float  # share of the change that it explains
+    Attributes:
+        groups: At most two groups, with the largest differences.
+        mix: Column of the log whose changed mix explains most of the change; empty if none does.
+        mix_share: Share of the change that the mix explains.
+    """
+
+    groups: tuple[GroupChange, ...]
+    mix: str
+    mix_share: float
 
 
 class _Test(NamedTuple):
-    """Comparison of a block of figures with its reference."""
+    """Comparison of a block of figures with its reference.
+
+    Attributes:
+        block: Figures of the whole log.
+        reference: The same figures of the reference.
+        source: Origin of the reference: ``first weeks`` or ``validation``.
+        first: First day that is tested.
+        share: Largest probability of a false alarm of each figure; 0 if the figures are not
+            monitored.
+        calendar: Days of the log.
+    """
 
     block: FigureBlock
     reference: FigureBlock
-    source: str  # origin of the reference: first weeks or validation
-    first: int  # first day that is tested
-    share: float  # share of the false alarms that each figure has; 0 if they are not watched
-    calendar: _Calendar  # days of the log
+    source: str
+    first: int
+    share: float
+    calendar: _Calendar
 
     @property
     def begin(self) -> int:
-        """Number of the first patient who is tested."""
+        """Index of the first patient who is tested."""
         return int(np.searchsorted(self.block.day, self.first))
 
     def rows(self) -> Iterator[MonitoredFigure]:
         """Return the result of each figure."""
         means = self.block.means
         was = self.reference.means
-        # The reference is of day 0, the stream from day 1 on.
+        # All patients of the reference have day 0; tested patients have days from 1 on.
         values = np.concatenate([was, means[:, self.begin :]], axis=1)
         day = np.append(
             np.zeros_like(self.reference.day), self.block.day[self.begin :] - self.first + 1
         )
-        # After each day that has patients, from the first tested on.
+        # One e-value after each tested day that has patients.
         evidence = np.zeros((len(means), len(np.unique(day[day > 0]))))
         if self.share:
             evidence = figure_evidence(self.block.kind, values, day)
@@ -282,7 +307,7 @@ class _Test(NamedTuple):
     ) -> tuple[int, Change]:
         """Return the likely first patient of a change, and the description of the change."""
         most = int(evidence.argmax())
-        days = np.unique(day)  # 0: the reference, then those that have patients
+        days = np.unique(day)  # 0 for the reference, then the days that have patients
         until = day <= days[most + 1]
         shares = figure_start_shares(self.block.kind, values[until], day[until])
         likely = start_quantiles(shares, day[until], [_TAIL, 1 - _TAIL])
@@ -327,7 +352,7 @@ class _Test(NamedTuple):
 
 
 def _by_group(block: FigureBlock, row: int, column: str, start: int) -> pd.DataFrame:
-    """Return mean per patient, number of patients and their share by group, from `start` on."""
+    """Return mean per patient, number of patients and their share, by group, from `start` on."""
     since_start = block.patient >= start
     groups = block.headers[column].to_numpy(object)[since_start]
     patients = block.patient[since_start]

@@ -1,4 +1,4 @@
-"""The basis of a planned study: assumptions, or a pilot."""
+"""The basis of a planned study: stated assumptions, or the results of a pilot study."""
 
 from __future__ import annotations
 
@@ -24,21 +24,34 @@ _USUAL_READERS = (3, 5, 10)
 
 @dataclass(frozen=True)
 class PlanBasis:
-    """Basis of a planned study: one plan or several, with their assumptions."""
+    """Basis of a planned study: one plan or several, with their assumptions.
 
-    plans: Mapping[str, Plan]  # by name; one alone has an empty name
-    compares: bool  # two systems or modalities
+    A plan computes the precision of the study for any number of patients.
+
+    Attributes:
+        plans: Plans by name; a single plan has an empty name.
+        compares: True if two systems or two modalities are compared.
+        facts: Assumptions or facts of the pilot, as ``plan.json`` stores them.
+        notes: Sentences on the assumptions.
+
+    Example:
+        >>> plans_assumed([0.85, 0.9], prevalence=0.3).compares
+        True
+    """
+
+    plans: Mapping[str, Plan]
+    compares: bool
     facts: Mapping[str, Any]
-    notes: tuple[str, ...] = ()  # assumptions, a sentence each
+    notes: tuple[str, ...] = ()
 
     @property
     def first(self) -> Plan:
-        """First plan, which has everything that the plans share."""
+        """First plan, which has the assumptions that all plans share."""
         return next(iter(self.plans.values()))
 
     @property
     def difference(self) -> float:
-        """Difference of the two assumed AUROCs; 0 where none are assumed."""
+        """Difference of the two assumed AUROCs; 0 if none are assumed."""
         aurocs = self.facts.get("aurocs", (0.0,))
         return float(abs(aurocs[0] - aurocs[-1]))
 
@@ -58,25 +71,27 @@ def plans_assumed(
 ) -> PlanBasis:
     """Plan a study from assumptions: one plan for each number of images and of seeds.
 
-    With `reader_deviation` there is one plan for each number of readers.
+    If `readers` or `reader_deviation` is given, there is one plan for each number of readers
+    instead.
 
     Args:
-        aurocs: One or two AUROCs between 0 and 1.
-        prevalence: Share of positive patients.
-        correlation: Correlation of two systems' scores within a class.
-        images: Numbers of images of a patient, or names of data sets.
-        within: Correlation of one system's scores on images of a patient.
-        seeds: Numbers of trainings of each system.
+        aurocs: One or two assumed AUROCs, in (0, 1).
+        prevalence: Share of positive patients, in (0, 1).
+        correlation: Correlation of two systems' scores within a class, in [0, 1); 0.5 if None.
+        images: Numbers of images of a patient, or names of data sets whose numbers are used; one
+            image per patient if empty.
+        within: Correlation of one system's scores on images of a patient, in [0, 1); 0.5 if None.
+        seeds: Numbers of trainings of each system; one training if empty.
         seed_deviation: Standard deviation of the AUROC between trainings.
         seed_correlation: Correlation of two trainings' scores within a class.
-        readers: Numbers of readers.
-        reader_deviation: Standard deviation of the AUROC between readers.
+        readers: Numbers of readers, at least 2; 3, 5 and 10 if empty.
+        reader_deviation: Standard deviation of the AUROC between readers, in [0, 0.5).
 
     Returns:
         The plans and the assumptions.
 
     Raises:
-        InputError: An assumption is out of its range, or nothing follows from it.
+        InputError: An assumption is missing or out of its range, or does not fit the others.
 
     Example:
         >>> basis = plans_assumed([0.85, 0.9], prevalence=0.3, correlation=0.5)
@@ -174,13 +189,25 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
 
     Args:
         folder: Folder that `cxr readers` wrote.
-        readers: Numbers of readers, 2 or more; without any the pilot's own number.
+        readers: Numbers of readers, at least 2; 3, 5 and 10 if empty.
 
     Returns:
         The plans and facts of the pilot.
 
     Raises:
-        InputError: The pilot has no variance components, or a reader would read alone.
+        InputError: The pilot has no variance components, or a number of readers is below 2.
+
+    Example:
+        >>> import tempfile
+        >>> from cxr_compare.data_prep.contracts.json_files import write_json
+        >>> components = dict.fromkeys(("reader", "interaction", "cov1", "cov2", "cov3"), 0.0003)
+        >>> pilot = {"primary": "auroc", "n_cases": 100, "n_positive": 40}
+        >>> pilot["crossed"] = {"auroc": {"components": {**components, "error": 0.0009}}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / "readers.json", "readers", pilot)
+        ...     basis = plans_of_readers(Path(folder), [5])
+        >>> list(basis.plans)
+        ['5 readers']
     """
     if readers and min(readers) < 2:
         raise InputError("plan --readers: give 2 or more")
@@ -207,14 +234,25 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
 
 
 def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> PlanBasis:
-    """Plan a study from a pilot of predictions; without `seeds` with the pilot's own number.
+    """Plan a study from a pilot of predictions: one plan for each number of trainings.
 
     Args:
-        parts: Contributions to the AUROC, see `pilot_of_predictions`.
-        seeds: Numbers of trainings of each system.
+        parts: Contributions of the patients to the AUROC, by system, as
+            `evaluation.systems.stored_predictions.pilot_of_predictions` returns them.
+        seeds: Numbers of trainings of each system; the pilot's own number if empty.
 
     Returns:
         The plans and facts of the pilot.
+
+    Example:
+        >>> from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
+        >>> truth = [0, 0, 0, 1, 1, 1]
+        >>> parts = {
+        ...     "A": [auroc_parts(truth, [0.1, 0.4, 0.3, 0.2, 0.8, 0.9], range(6), 6)],
+        ...     "B": [auroc_parts(truth, [0.2, 0.1, 0.6, 0.5, 0.7, 0.9], range(6), 6)],
+        ... }
+        >>> plans_of_predictions(parts, []).compares
+        True
     """
     systems = list(parts.values())
     plans = {
@@ -236,7 +274,7 @@ def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> Plan
 def _plan_name(
     all_images: Sequence[int | str], images: int | str, all_seeds: Sequence[int], seeds: int
 ) -> str:
-    """Return what distinguishes a plan from the others; empty for a single plan."""
+    """Return the assumptions in which a plan differs from the others; empty for a single plan."""
     several_images = len(all_images) > 1
     several_seeds = len(all_seeds) > 1
     return study_sentence(

@@ -29,17 +29,29 @@ _SHARES = (0.5, 1.0, 1.5)
 
 
 def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
-    """Write ``figures/`` and, last, ``plan.json`` into a new folder or one of a plan.
+    """Draw the charts of a plan and, last, write ``plan.json``.
+
+    The charts are written into the subfolder ``figures``.
 
     Args:
-        plan: The plan of a comparison or of a guarantee.
-        out: Folder of the files.
+        plan: Plan of a comparison or of a guarantee.
+        out: New folder, or a folder that contains only the files of a plan.
 
     Returns:
         Paths of the PNG files.
 
     Raises:
-        InputError: The folder holds something else.
+        InputError: The folder contains other files.
+
+    Example:
+        >>> import tempfile
+        >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed
+        >>> from cxr_compare.evaluation.studies.study_plan import plan_study
+        >>> plan = plan_study(plans_assumed([0.85, 0.9], prevalence=0.3))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     figures = write_plan(plan, Path(folder))
+        >>> [path.name for path in figures]
+        ['power.png', 'half_width.png']
     """
     require_only_files(out, {_STORED, _FIGURES}, "plan")
     figures = out / _FIGURES

@@ -1,4 +1,4 @@
-"""A monitor as metrics for Prometheus."""
+"""The result of a monitor as metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ from cxr_compare.evaluation.studies.monitor_result import Monitoring
 
 
 def prometheus_text(monitoring: Monitoring) -> str:
-    """Return a monitor in the text format of node_exporter's textfile collector."""
+    """Return a monitor's result in the text format of node_exporter's textfile collector.
+
+    Args:
+        monitoring: Result of `evaluation.studies.monitoring.monitor_log`.
+
+    Returns:
+        Metrics with their help lines: alarm, evidence and bound of each monitored figure, number of
+        tested figures, and last day of the log.
+
+    Example:
+        >>> monitoring = Monitoring((), "2026-01-01", "2026-01-31", 28, 28, 0, 0)
+        >>> "cxr_monitor_tested 0" in prometheus_text(monitoring)
+        True
+    """
     escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": " "})
     watched = {
         f'{{row="{row.key.translate(escapes)}"}}': row for row in monitoring.rows if row.share

@@ -1,6 +1,7 @@
-"""Analysis of a reader study: figures, their covariance, means and differences.
+"""Analysis of a reader study: figures, their covariance, means over readers, and differences.
 
-The covariance is by jackknife over patients; `obuchowski_rockette` has the analysis of each pair.
+The covariance of the figures is estimated by the jackknife over patients. The model of readers and
+cases is in `evaluation.statistics.obuchowski_rockette`.
 """
 
 from __future__ import annotations
@@ -44,32 +45,80 @@ _Name = tuple[str, str]  # reader and modality; a system has the modality ""
 
 @dataclass(frozen=True)
 class StudyRow:
-    """Figure, mean or difference of a reader study; a row of ``readers.csv``."""
+    """Figure, mean or difference of a reader study; one row of ``readers.csv``.
+
+    Attributes:
+        kind: ``reader`` (one reader with one modality), ``system``, ``mean`` (over the readers of a
+            modality) or ``difference``.
+        metric: Short name of the metric, as in ``metrics.csv``.
+        first: Name of the modality or system. For a difference, `second` is subtracted from it.
+        second: Name of the modality or system that is subtracted; empty unless this is a
+            difference.
+        reader: Name of the reader of a single figure; empty otherwise.
+        estimate: Value of the figure, mean or difference.
+        std_error: Standard error; None if nothing varies.
+        df: Degrees of freedom of the t distribution; None for the normal distribution.
+        ci_low: Lower end of the interval at the level of the study. For a figure or a mean, the
+            interval is cut to the range of the metric.
+        ci_high: Upper end of this interval.
+        ci_low_all: Lower end of the interval that holds for all differences of a metric at once
+            (Bonferroni). With few degrees of freedom between readers this interval is a cautious
+            one, and it is then given for a mean, too. None otherwise.
+        ci_high_all: Upper end of this interval.
+        p_value: Published p-value of no difference, for this comparison alone; None unless this is
+            a difference.
+        p_value_all: p-value that belongs to the interval for all differences at once.
+        freedom_between: Degrees of freedom between readers; None if readers are fixed.
+        cautious: True if these are too few for the published interval to decide.
+        n_readers: Number of readers.
+        n_cases: Number of cases.
+        design: Sentence on how readers and modalities are combined in a difference.
+
+    Example:
+        >>> row = StudyRow(
+        ...     kind="difference",
+        ...     metric="auroc",
+        ...     first="with AI",
+        ...     second="without AI",
+        ...     reader="",
+        ...     estimate=0.05,
+        ...     std_error=0.02,
+        ...     df=20.0,
+        ...     ci_low=0.01,
+        ...     ci_high=0.09,
+        ...     ci_low_all=0.01,
+        ...     ci_high_all=0.09,
+        ...     p_value=0.02,
+        ...     p_value_all=0.02,
+        ...     freedom_between=4,
+        ...     cautious=False,
+        ...     n_readers=5,
+        ...     n_cases=100,
+        ...     design="",
+        ... )
+        >>> row.decided
+        True
+    """
 
     kind: _Kind
-    metric: str  # short name, as in `metrics.csv`
-    first: str  # modality or system; of a difference the one from which `second` is subtracted
-    second: str  # modality or system that is subtracted; empty unless a difference
-    reader: str  # reader of a single figure; empty for a mean or difference
+    metric: str
+    first: str
+    second: str
+    reader: str
     estimate: float
-    std_error: float | None  # `None` where nothing varies
-    df: float | None  # degrees of freedom; `None` for the normal distribution
-    # Interval at the chosen level; that of a figure or mean is cut to its range.
+    std_error: float | None
+    df: float | None
     ci_low: float | None
     ci_high: float | None
-    # Interval that holds for all differences of a metric at once (Bonferroni). It is cautious with
-    # few degrees of freedom between readers, and then also given for a mean.
     ci_low_all: float | None
     ci_high_all: float | None
-    p_value: float | None  # published p-value of no difference, of this comparison alone
-    p_value_all: float | None  # p-value that belongs to the interval for all differences at once
-    freedom_between: (
-        int | None
-    )  # degrees of freedom between readers; `None` where readers are fixed
-    cautious: bool  # True if these are too few for the published interval to decide
+    p_value: float | None
+    p_value_all: float | None
+    freedom_between: int | None
+    cautious: bool
     n_readers: int
     n_cases: int
-    design: str  # how readers and modalities meet in a difference
+    design: str
 
     @property
     def decided(self) -> bool:
@@ -81,28 +130,58 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class OverallResult:
-    """Overall test of three modalities or more, and what may be said from it."""
+    """Overall test of three modalities or more, and whether it decides.
+
+    Attributes:
+        test: Test that all modalities have the same mean.
+        n_modalities: Number of modalities.
+        n_readers: Number of readers.
+        freedom_between: Degrees of freedom between readers; None if readers are fixed.
+        significant: True if the p-value is below 1 minus the level of the study.
+        decides: True if there are enough degrees of freedom between readers for the test to decide
+            by itself.
+        n_pairs: Number of pairs of modalities.
+        n_pairs_shown: Number of pairs whose difference is shown.
+
+    Example:
+        >>> test = OverallTest(5.0, (2, 8.0), 0.04)
+        >>> OverallResult(test, 3, 5, 8, True, True, 3, 1).decided
+        True
+    """
 
     test: OverallTest
     n_modalities: int
     n_readers: int
-    freedom_between: (
-        int | None
-    )  # degrees of freedom between readers; `None` where readers are fixed
-    significant: bool  # p is below 1 minus the level
-    decides: bool  # False if there are too few degrees of freedom between readers
+    freedom_between: int | None
+    significant: bool
+    decides: bool
     n_pairs: int
     n_pairs_shown: int
 
     @property
     def decided(self) -> bool:
-        """True if the modalities may be said to differ: a pair must, too, if the test is weak."""
+        """True if the modalities are shown to differ.
+
+        If the test has too few degrees of freedom, the difference of a pair must be shown as well.
+        """
         return self.significant and (self.decides or self.n_pairs_shown > 0)
 
 
 @dataclass(frozen=True)
 class AgainstSystem:
-    """Variance components of one modality's readers against a stand-alone system."""
+    """Variance components of one modality's readers against a stand-alone system.
+
+    Attributes:
+        metric: Short name of the metric.
+        modality: Name of the modality.
+        system: Name of the system.
+        components: Variance components of the differences "reader minus system".
+
+    Example:
+        >>> components = ProgramComponents(mean_square=0.002, reader=0.001, cov2=0.0, error=0.001)
+        >>> AgainstSystem("auroc", "CT", "CheXNet", components).system
+        'CheXNet'
+    """
 
     metric: str
     modality: str
@@ -112,39 +191,79 @@ class AgainstSystem:
 
 @dataclass(frozen=True)
 class ReaderAnalysis:
-    """Results of a reader study."""
+    """Results of a reader study.
+
+    Attributes:
+        study: Readings, truth and modalities.
+        readers: ``random`` if the results hold for readers like these, ``fixed`` if for these only.
+        cases: ``random`` if the results hold for patients like these, ``fixed`` if for these only.
+        level: Coverage of the intervals, in (0, 1).
+        rows: Figures, means and differences.
+        crossed: Crossed analysis by metric, if all readers read with each modality.
+        against: Comparisons with systems, for modalities with two readers or more.
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.readings import join_readings
+        >>> cases = pd.Index(list("abcd"), name="case")
+        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
+        >>> readings = pd.DataFrame({"reader": list("11112222"), "modality": "CT",
+        ...     "case": [*cases, *cases], "rating": [4, 2, 3, 1, 3, 4, 1, 2]})
+        >>> analysis = analyse_readers(join_readings(truth, [readings], {}))
+        >>> analysis.primary, [row.estimate for row in analysis.rows_of("mean", "auroc")]
+        ('auroc', [0.875])
+    """
 
     study: ReaderStudy
     readers: Effect
     cases: Effect
     level: float
     rows: tuple[StudyRow, ...]
-    crossed: dict[str, MultiReaderAnalysis]  # by metric, where all readers read with each modality
-    against: tuple[AgainstSystem, ...] = ()  # of modalities with two readers or more
+    crossed: dict[str, MultiReaderAnalysis]
+    against: tuple[AgainstSystem, ...] = ()
 
     @property
     def metrics(self) -> list[str]:
-        """Metrics in reading order; the first is the primary one."""
+        """Short names of the metrics in reading order; the first is the primary one."""
         return list(dict.fromkeys(row.metric for row in self.rows))
 
     @property
     def primary(self) -> str:
-        """Primary metric: weighted AFROC of marks, AUROC of ratings, else balanced accuracy."""
+        """Primary metric: weighted AFROC for marks, AUROC for ratings, else balanced accuracy."""
         return self.metrics[0]
 
     def rows_of(self, kind: _Kind, metric: str) -> list[StudyRow]:
-        """Return the rows of a kind for one metric."""
+        """Return the rows of a kind for one metric.
+
+        Args:
+            kind: ``reader``, ``system``, ``mean`` or ``difference``.
+            metric: Short name of the metric.
+
+        Returns:
+            The rows, in the order of the study.
+        """
         return [row for row in self.rows if row.kind == kind and row.metric == metric]
 
     def pairs_of(self, metric: str) -> list[StudyRow]:
-        """Return the differences of two modalities, without those from a system."""
+        """Return the differences of two modalities, without the differences from a system.
+
+        Args:
+            metric: Short name of the metric.
+
+        Returns:
+            The rows, in the order of the study.
+        """
         modalities = self.study.modalities
         return [row for row in self.rows_of("difference", metric) if row.second in modalities]
 
     def overall(self, metric: str) -> OverallResult | None:
         """Return the overall test of a metric.
 
-        It is None for fewer than three modalities, and where not all readers read with each one.
+        Args:
+            metric: Short name of the metric.
+
+        Returns:
+            The test; None with fewer than three modalities, or if not all readers read with each
+            modality.
         """
         crossed = self.crossed.get(metric)
         n_modalities = len(self.study.modalities)
@@ -175,24 +294,39 @@ def analyse_readers(
 ) -> ReaderAnalysis:
     """Analyse every metric that the readings allow.
 
-    A pair of modalities is crossed over the readers who read with both; with fewer than two such
-    readers it is nested. A modality with one reader speaks of that reader only. A stand-alone
-    system is a fixed reader of its own.
+    A pair of modalities is analysed as crossed over the readers who read with both. With fewer than
+    two such readers it is analysed as nested: each modality has its own readers. A modality with
+    one reader gives results for that reader only. A stand-alone system is treated as a fixed
+    reader.
 
     Args:
         study: Readings, truth and modalities.
-        readers: ``random`` if the readers stand for others like them, else ``fixed``.
-        cases: ``random`` if the patients stand for others like them, else ``fixed``.
+        readers: ``random`` if the results shall hold for readers like these, ``fixed`` if for these
+            only.
+        cases: ``random`` if the results shall hold for patients like these, ``fixed`` if for these
+            only.
         level: Coverage of the intervals, in (0, 1).
 
     Returns:
         The figures of readers and modalities, their differences, and variance components.
 
     Raises:
-        InputError: Nothing is random, or readers are to be random and no modality has two.
+        InputError: Neither readers nor cases are random, or readers are random and no modality has
+            two readers.
 
     Source:
-        See `obuchowski_rockette`; the covariance over cases is by jackknife over patients.
+        Obuchowski and Rockette 1995, see `evaluation.statistics.obuchowski_rockette`; the
+        covariance over cases is estimated by the jackknife over patients.
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.readings import join_readings
+        >>> cases = pd.Index(list("abcd"), name="case")
+        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
+        >>> readings = pd.DataFrame({"reader": list("11112222"), "modality": "CT",
+        ...     "case": [*cases, *cases], "rating": [4, 2, 3, 1, 3, 4, 1, 2]})
+        >>> analysis = analyse_readers(join_readings(truth, [readings], {}), readers="fixed")
+        >>> [row.kind for row in analysis.rows]
+        ['reader', 'reader', 'mean']
     """
     if readers == cases == "fixed":
         raise InputError("readers and cases are both fixed, so nothing varies; let one be random")
@@ -214,11 +348,17 @@ def analyse_readers(
 
 @dataclass(frozen=True)
 class _Reading:
-    """Readings of a reader with a modality, or of a system, with the patients of their cases."""
+    """Readings of a reader with one modality, or of a system, with the patients of the cases.
+
+    Attributes:
+        rows: Rows of the table of readings.
+        patients: Numbers of the patients who have a case here, ascending.
+        owner: Patient of each row, as a position in `patients`.
+    """
 
     rows: pd.DataFrame
-    patients: Integers  # numbers of the patients with a case here, ascending
-    owner: Integers  # patient of each row, as a position in `patients`
+    patients: Integers
+    owner: Integers
 
 
 def _readings(study: ReaderStudy) -> dict[_Name, _Reading]:
@@ -238,15 +378,21 @@ def _readings(study: ReaderStudy) -> dict[_Name, _Reading]:
 
 @dataclass(frozen=True)
 class _PairDifference:
-    """Difference of two modalities."""
+    """Difference of two modalities.
+
+    Attributes:
+        estimate: First minus second modality.
+        columns: Columns of the figures that enter the difference.
+        design: Sentence on how readers and modalities are combined.
+    """
 
     estimate: ClusteredEstimate
-    columns: list[int]  # columns of the figures that enter it
-    design: str  # how readers and modalities meet
+    columns: list[int]
+    design: str
 
 
 class _MetricStudy:
-    """Analysis of one metric: a figure for each reader and modality, and their covariance."""
+    """Analysis of one metric: the figure of each reader and modality, and their covariance."""
 
     def __init__(
         self,
@@ -285,7 +431,7 @@ class _MetricStudy:
         self.crossed = self._all_crossed()
 
     def rows(self) -> list[StudyRow]:
-        """Return single figures, means over readers, then differences."""
+        """Return single figures, then means over readers, then differences."""
         modalities = self.study.modalities
         rows = []
         for (name, column), estimate in zip(self.columns.items(), self._singles(), strict=True):
@@ -458,7 +604,7 @@ class _MetricStudy:
     def _cut_to_range(
         self, low: float | None, high: float | None
     ) -> tuple[float | None, float | None]:
-        """Cut the interval of a figure at 0 and, where the figure cannot exceed it, at 1."""
+        """Cut the interval of a figure at 0 and, if the figure cannot exceed 1, at 1."""
         if low is None or high is None:
             return low, high
         most = np.inf if self.study.metrics[self.metric].unbounded else 1.0
@@ -466,7 +612,7 @@ class _MetricStudy:
 
 
 def _left_out(figure: Callable[[Integers], Floats], present: Integers, n_patients: int) -> Floats:
-    """Compute a figure of all present patients, then without each one.
+    """Compute a figure of all present patients, then of all but one, for each patient.
 
     Returns:
         Values of shape ``(patients + 1,)``; NaN for patients who are not present.

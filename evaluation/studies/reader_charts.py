@@ -1,4 +1,4 @@
-"""Charts of a reader study: the curve of each reader, their mean, and each system."""
+"""Charts of a reader study: the curve of each reader, the mean curve, and each system."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def reader_chart(analysis: ReaderAnalysis) -> Chart:
-    """Chart the mean curve of each modality's readers, and each system."""
+    """Draw the mean curve of each modality's readers, and each system.
+
+    Args:
+        analysis: Analysed study.
+
+    Returns:
+        The chart: ROC curves of ratings, weighted AFROC curves of marks, or points of decisions.
+    """
     study = analysis.study
     drawn: list[Curve] = []
     for at, modality in enumerate(study.modalities):
@@ -44,7 +51,14 @@ def reader_chart(analysis: ReaderAnalysis) -> Chart:
 
 
 def reader_curve_name(study: ReaderStudy) -> str:
-    """Return the name of the curves of a study: ROC, or weighted AFROC of marks."""
+    """Return the name of the curves of a study.
+
+    Args:
+        study: Readings with their truth.
+
+    Returns:
+        "Weighted AFROC" for a study with marks, else "ROC".
+    """
     return "Weighted AFROC" if isinstance(study, MarkedStudy) else "ROC"
 
 
@@ -61,7 +75,14 @@ def _framed(study: ReaderStudy, **options: Any) -> Chart:
 
 
 def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
-    """Chart each reader: the curve with every modality, and each system."""
+    """Draw a chart for each reader: the curve with every modality, and each system.
+
+    Args:
+        analysis: Analysed study.
+
+    Yields:
+        The charts, in the order of the readers.
+    """
     study = analysis.study
     for position, (reader, readings) in enumerate(study.readings.groupby("reader", sort=False)):
         curves = []
@@ -127,7 +148,7 @@ def _line(analysis: ReaderAnalysis, rows: pd.DataFrame) -> tuple[Floats, Floats]
 def _point(
     analysis: ReaderAnalysis, rows: pd.DataFrame, label: str, marker: str
 ) -> tuple[Point, ...]:
-    """Return the point of decisions on an ROC curve, none without decisions."""
+    """Return the point of a reader's decisions on an ROC curve; empty without decisions."""
     of_marks = isinstance(analysis.study, MarkedStudy)
     if of_marks or "decision" not in rows or rows["decision"].isna().any():
         return ()

@@ -1,4 +1,4 @@
-"""The files of a reader study: truth, lesions, readings and marks."""
+"""Readers of the files of a reader study: truth, lesions, readings and marks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from cxr_compare.evaluation.systems.prediction_files import ColumnNames, read_so
 from cxr_compare.evaluation.systems.reader_form import read_review
 
 ONLY_MODALITY = "reading"
-"""What the modality is called where a file names none."""
+"""Name of the modality if a file names none."""
 
 
 KEYS = ["reader", "modality", "case"]
+"""Columns that identify a reading."""
 
 
 VALUES = ("rating", "decision")
+"""Columns of a reading that hold its result."""
 
 
 _PLACES = ("lesion", "x", "y", *EDGES)
@@ -41,7 +43,28 @@ _SAME = {
 
 
 def read_truth(path: Path) -> pd.DataFrame:
-    """Read ``case``, ``label`` and, where cases share patients, ``patient``."""
+    r"""Read the truth of the cases from a CSV file.
+
+    Args:
+        path: File with the columns ``case`` and ``label`` (0 or 1) and, if several cases belong to
+            one patient, ``patient``.
+
+    Returns:
+        Columns ``label`` (bool) and ``patient``, by case. Without a column ``patient`` each case is
+        its own patient.
+
+    Raises:
+        InputError: A column is missing, a value is not allowed, or a case appears twice.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "truth.csv"
+        ...     _ = path.write_text("case,label\na,1\nb,0\n")
+        ...     truth = read_truth(path)
+        >>> truth["label"].tolist()
+        [True, False]
+    """
     table = _read_csv(path, ["case", "label"], ["patient"])
     _require_unique(path, table, ["case"])
     label = _numbers(path, table, "label", binary=True)
@@ -51,7 +74,29 @@ def read_truth(path: Path) -> pd.DataFrame:
 
 
 def read_lesions(path: Path) -> pd.DataFrame:
-    """Read lesions: ``case`` and, if present, ``lesion`` (else numbered), ``weight`` and edges."""
+    r"""Read the lesions of the cases from a CSV file.
+
+    Args:
+        path: File with the column ``case`` and, if known, ``lesion`` (its name within the case),
+            ``weight`` (the weights of a case add up to 1) and the edges ``x1``, ``y1``, ``x2``,
+            ``y2`` in px. Lesions without a name are numbered within each case.
+
+    Returns:
+        One row for each lesion, with the columns of the file and ``lesion``.
+
+    Raises:
+        InputError: A column is missing, a value is not allowed, a lesion appears twice, or the
+            weights of a case do not add up to 1.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "lesions.csv"
+        ...     _ = path.write_text("case,x1,y1,x2,y2\na,10,20,50,60\na,70,20,90,40\n")
+        ...     lesions = read_lesions(path)
+        >>> lesions["lesion"].tolist()
+        ['1', '2']
+    """
     table = _read_csv(path, ["case"], ["lesion", "weight", *EDGES])
     if "lesion" not in table:
         table["lesion"] = (table.groupby("case").cumcount() + 1).astype(str)
@@ -68,14 +113,29 @@ def read_lesions(path: Path) -> pd.DataFrame:
 def read_readings(
     path: Path, name: str | None, key: Path | None, findings: Sequence[str]
 ) -> pd.DataFrame:
-    """Read a table of readings, or the readings of one reader.
+    r"""Read a table of readings, or the readings of one reader.
 
     Args:
-        path: A table; or, for one reader, the filled-in form of a blind study, COCO results, or a
-            predictions folder.
-        name: The reader, as ``READER[:MODALITY]``.
-        key: Key of the blind study.
+        path: Table of readings; or, for one reader, the filled-in form of a blind study, COCO
+            results, or a predictions folder.
+        name: Name of the reader, as ``READER[:MODALITY]``; None if `path` is a table.
+        key: Key file of the blind study; None for other inputs.
         findings: Findings whose boxes are marks.
+
+    Returns:
+        ``reader``, ``modality``, ``case`` and the results, one row for each reading or mark.
+
+    Raises:
+        InputError: The file is damaged, or no reader is named where the file names none.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "readings.csv"
+        ...     _ = path.write_text("reader,case,decision\nR1,a,1\nR1,b,0\n")
+        ...     table = read_readings(path, None, None, ())
+        >>> table["modality"].tolist()
+        ['reading', 'reading']
     """
     folder = is_predictions_folder(path)
     if key is None and not folder and path.suffix != ".json":
@@ -99,12 +159,33 @@ def read_readings(
 
 
 def read_reading_table(path: Path, system: str | None = None) -> pd.DataFrame:
-    """Read ``reader, case[, modality]`` with ratings, decisions or marks; of a system ``case``.
+    r"""Read a CSV table of readings, or the results of a stand-alone system.
 
-    A row whose rating and decision are both empty was not read, and is left out. Marks are rows
-    with a rating and ``x, y``, edges in px, or a column ``lesion`` (name of the lesion that the
-    mark hit, empty for none). A row without a location says that the case was read; its rating,
-    if any, is of the whole case.
+    A row whose rating and decision are both empty was not read, and is left out. A row is a mark if
+    it has a rating and a location: ``x, y``, four edges in px, or ``lesion`` (name of the lesion
+    that the mark hits, empty if it hits none). In a table of marks, a row without a location says
+    that the case was read; a rating in such a row is the rating of the whole case.
+
+    Args:
+        path: File with the columns ``reader``, ``case`` and ``rating``, ``decision`` or both; if
+            there are several modalities also ``modality``. A system needs no column ``reader``.
+        system: Name of the system; None for readers.
+
+    Returns:
+        ``reader``, ``modality``, ``case`` and the results, one row for each reading or mark. The
+        modality of a system is empty.
+
+    Raises:
+        InputError: A column is missing, a value is not allowed, or a reading appears twice.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "readings.csv"
+        ...     _ = path.write_text("reader,case,rating\nR1,a,4\nR1,b,1\n")
+        ...     table = read_reading_table(path)
+        >>> table["rating"].tolist()
+        [4.0, 1.0]
     """
     keys = ["reader", "case"] if system is None else ["case"]
     table = _read_csv(path, keys, ["modality", *VALUES, *_PLACES])
@@ -116,7 +197,7 @@ def read_reading_table(path: Path, system: str | None = None) -> pd.DataFrame:
 
 
 def _values(path: Path, table: pd.DataFrame, unique: list[str]) -> pd.DataFrame:
-    """Return the rows that were read, with ratings and decisions as numbers; or marks."""
+    """Return the rows that were read, with ratings and decisions as numbers, or the marks."""
     columns = [name for name in VALUES if name in table]
     if not columns:
         raise InputError(
@@ -163,7 +244,11 @@ def _marks(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 def _numbers(
     path: Path, table: pd.DataFrame, column: str, *, binary: bool = False, blank: bool = False
 ) -> pd.Series:
-    """Return a column as numbers: 0 and 1 only if `binary`, NaN for blanks if `blank`."""
+    """Return a column as numbers.
+
+    Only 0 and 1 are allowed if `binary` is True. Empty values become NaN if `blank` is True, and
+    are refused otherwise.
+    """
     values = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
     good = values.isin([0.0, 1.0]) if binary else pd.Series(np.isfinite(values), table.index)
     good |= blank & (table[column] == "")
@@ -189,7 +274,7 @@ def _require_unique(path: Path, table: pd.DataFrame, columns: list[str]) -> None
 
 
 def _read_csv(path: Path, needed: Sequence[str], allowed: Sequence[str]) -> pd.DataFrame:
-    """Return the columns as text without surrounding spaces, with the ``line`` in the file."""
+    """Return columns as text without surrounding spaces, with the line numbers in ``line``."""
     if path.is_dir():
         raise InputError(f"{path}: a folder; give a CSV file")
     table = read_text_table(path, ())

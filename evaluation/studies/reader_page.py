@@ -1,4 +1,4 @@
-"""The page and files of a reader study."""
+"""The page and the files of a reader study."""
 
 from __future__ import annotations
 
@@ -43,11 +43,26 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
     """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``.
 
     Args:
-        analysis: The analysed study.
+        analysis: Analysed study.
         out: Folder of the files.
 
     Returns:
         Path of the page.
+
+    Example:
+        >>> import tempfile
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
+        >>> from cxr_compare.evaluation.studies.readings import join_readings
+        >>> cases = pd.Index(list("abcd"), name="case")
+        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
+        >>> readings = pd.DataFrame({"reader": list("11112222"), "modality": "CT",
+        ...     "case": [*cases, *cases], "rating": [4, 2, 3, 1, 3, 4, 1, 2]})
+        >>> analysis = analyse_readers(join_readings(truth, [readings], {}))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = write_readers(analysis, Path(folder))
+        >>> page.name
+        'readers.html'
     """
     stored = _readers_dict(analysis)
     page = _page(analysis, stored["notes"])
@@ -179,7 +194,7 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
 
 
 def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
-    """Return readers by modalities and systems, with means and intervals in the last row."""
+    """Return a table of readers by modalities and systems; the last row has means and intervals."""
     study = analysis.study
     single = {
         (row.reader, row.first): number(row.estimate) for row in analysis.rows_of("reader", metric)
@@ -208,7 +223,7 @@ def _with_ends(row: StudyRow) -> str:
 
 
 def _has_claims(analysis: ReaderAnalysis) -> bool:
-    """Return True if some claim rests on another p-value than the published one."""
+    """Return True if a claim is based on another p-value than the published one."""
     rows = [row for row in analysis.rows if row.kind == "difference"]
     n_compared = len(analysis.rows_of("difference", analysis.primary))
     return n_compared > 1 or any(row.cautious for row in rows)
@@ -250,7 +265,7 @@ def _difference_table(analysis: ReaderAnalysis) -> Table:
 
 
 def _overall_table(analysis: ReaderAnalysis) -> Table:
-    """Return the overall tests of three modalities or more, a row a figure."""
+    """Return the overall tests of three modalities or more, one row for each metric."""
     rows = []
     for metric in analysis.metrics:
         overall = analysis.overall(metric)
@@ -288,7 +303,7 @@ def _against_table(analysis: ReaderAnalysis) -> Table:
 
 
 def _tested(analysis: ReaderAnalysis, metric: str) -> str:
-    """Return the test of all modalities, and a remark if its small p is not enough for a claim."""
+    """Return the test of all modalities, with a remark if its small p-value does not decide."""
     test = analysis.crossed[metric].overall
     if test is None:
         return DASH

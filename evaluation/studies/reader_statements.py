@@ -1,4 +1,4 @@
-"""Statements of a reader study: overall test and comparisons of the primary metric, and notes."""
+"""Statements of a reader study: the overall test, comparisons of the primary metric, and notes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,27 @@ _FEW = 20
 def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     """Return the comparisons of the primary metric, or the means of readers if nothing is compared.
 
-    The overall test of three modalities or more comes first. A difference is shown only if the
-    interval that holds for all comparisons at once excludes 0. This interval is quoted.
+    With three modalities or more, the overall test comes first. A difference is called shown only
+    if the interval that holds for all comparisons at once excludes 0; the statement quotes this
+    interval.
 
     Args:
-        analysis: The analysed study.
+        analysis: Analysed study.
 
     Returns:
         The statements, in the order of the page.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
+        >>> from cxr_compare.evaluation.studies.readings import join_readings
+        >>> cases = pd.Index(list("abcd"), name="case")
+        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
+        >>> readings = pd.DataFrame({"reader": list("11112222"), "modality": "CT",
+        ...     "case": [*cases, *cases], "rating": [4, 2, 3, 1, 3, 4, 1, 2]})
+        >>> statements = reader_statements(analyse_readers(join_readings(truth, [readings], {})))
+        >>> [statement.shown for statement in statements]
+        [False]
     """
     differences = analysis.rows_of("difference", analysis.primary)
     if differences:
@@ -57,7 +70,7 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def _overall_statements(analysis: ReaderAnalysis) -> list[Statement]:
-    """Return the statement of the overall test, if there is one."""
+    """Return the statement of the overall test; empty without one."""
     overall = analysis.overall(analysis.primary)
     if overall is None:
         return []
@@ -82,7 +95,13 @@ def _overall_statements(analysis: ReaderAnalysis) -> list[Statement]:
 
 
 def overall_test_text(test: OverallTest) -> str:
-    """Return an overall test with its degrees of freedom and p-value.
+    """Return an overall test as text, with its degrees of freedom and p-value.
+
+    Args:
+        test: Test that all modalities have the same mean.
+
+    Returns:
+        The text, with F if the denominator has finite degrees of freedom.
 
     Example:
         >>> overall_test_text(OverallTest(7.8003, (4, 36.793), 0.000117))
@@ -94,7 +113,14 @@ def overall_test_text(test: OverallTest) -> str:
 
 
 def component_sentences(analysis: ReaderAnalysis) -> list[str]:
-    """Return the variance components of readers against each system, of the primary metric."""
+    """Return the variance components of readers against each system, for the primary metric.
+
+    Args:
+        analysis: Analysed study.
+
+    Returns:
+        One sentence for each modality and system; empty without a system.
+    """
     title = analysis.study.metrics[analysis.primary].title_in_sentence
     sentences = []
     for against in analysis.against:
@@ -108,7 +134,13 @@ def component_sentences(analysis: ReaderAnalysis) -> list[str]:
 
 
 def variance_text(value: float) -> str:
-    """Return a variance or covariance with three digits and a true minus sign.
+    """Return a variance or covariance as text, with three digits and a true minus sign.
+
+    Args:
+        value: Variance or covariance.
+
+    Returns:
+        The text.
 
     Example:
         >>> variance_text(0.00030459978), variance_text(-0.00030459978)
@@ -132,7 +164,8 @@ def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
         names.reverse()
         gap = -gap
         low, high = (None if end is None else -end for end in (high, low))
-    # If the pair is analysed over the readers with both, the means are of other readers.
+    # A pair that is analysed over the readers with both modalities may have other readers than
+    # the means. The means are then left out, since their difference is another one.
     means_differ_by_gap = abs(means[names[0]] - means[names[1]] - gap) < 1e-9
     figures = [number(means[name]) if means_differ_by_gap else "" for name in names]
     if row.second in systems:
@@ -174,6 +207,12 @@ def _readers(modality: str, figure: str = "", *, inside: bool = False) -> str:
 def modality_title(name: str) -> str:
     """Return a modality or system as a column heading; a bare number becomes "modality 1".
 
+    Args:
+        name: Name of the modality or system.
+
+    Returns:
+        The heading.
+
     Example:
         >>> modality_title("1"), modality_title("with AI")
         ('modality 1', 'with AI')
@@ -196,7 +235,14 @@ def _interval(
 
 
 def precise_range(low: float | None, high: float | None) -> str:
-    """Return an interval, with four digits where three would make it touch 0.
+    """Return an interval as text, with four digits if three would round an end near 0 to 0.
+
+    Args:
+        low: Lower end; None if unknown.
+        high: Upper end; None if unknown.
+
+    Returns:
+        The text, such as "−0.088 to 0.004".
 
     Example:
         >>> precise_range(-0.08796, 0.00036), precise_range(-0.0880, 0.0040)
@@ -208,12 +254,23 @@ def precise_range(low: float | None, high: float | None) -> str:
 
 
 def percent_text(level: float) -> str:
-    """Return a level in percent."""
+    """Return a level in percent as text.
+
+    Args:
+        level: Level in [0, 1].
+
+    Returns:
+        The text, such as "95 %".
+
+    Example:
+        >>> percent_text(0.95)
+        '95 %'
+    """
     return f"{100 * level:g} %"
 
 
 def _scope(analysis: ReaderAnalysis, row: StudyRow) -> str:
-    """Return for whom a result holds, which depends on what is random."""
+    """Return for whom a result holds, which depends on whether readers and cases are random."""
     modalities = _read_by_one(analysis)
     alone = [name for name in (row.first, row.second) if name in modalities]
     fixed_cases = row.n_cases if analysis.cases == "fixed" else None
@@ -235,7 +292,14 @@ def _read_by_one(analysis: ReaderAnalysis) -> list[str]:
 
 
 def reader_notes(analysis: ReaderAnalysis) -> list[str]:
-    """Return what to know before relying on a reader study."""
+    """Return sentences that a user must know before relying on a reader study.
+
+    Args:
+        analysis: Analysed study.
+
+    Returns:
+        The sentences; empty if there is nothing to say.
+    """
     study = analysis.study
     notes = list(study.notes)
     for label, name in ((True, "positive"), (False, "negative")):

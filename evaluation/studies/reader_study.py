@@ -1,4 +1,4 @@
-"""Checked readings of a reader study, and its figures under weights of patients."""
+"""Checked readings of a reader study, and functions that compute its figures on resamples."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 LESION = ["case", "lesion"]
+"""Columns that identify a lesion."""
 
 
 _RATED = ("auroc",)
 
 
 DECIDED = ("balanced_accuracy", "recall", "specificity", "accuracy", "f1")
-"""Figures of decisions; all others are of ratings or marks."""
+"""Metrics that are computed from decisions; all others are computed from ratings or marks."""
 
 
 _MARKED = {
@@ -36,33 +37,66 @@ _MARKED = {
     "lesion_sensitivity": "Lesion sensitivity",
     "false_marks": "False positives per image",
 }
-"""Titles of figures of marks, beside the weighted AFROC."""
+"""Titles of the metrics of marks, beside the weighted AFROC."""
 
 
 @dataclass(frozen=True)
 class ReaderStudy:
-    """Checked readings of the same cases, with their truth."""
+    """Checked readings of the same cases, with their truth.
 
-    truth: pd.DataFrame  # label (bool) and patient by case, of cases that somebody read
-    readings: pd.DataFrame  # reader, modality, case and rating, decision (0 or 1) or both
-    systems: pd.DataFrame  # the same of stand-alone systems, by name as reader
+    Attributes:
+        truth: Columns ``label`` (bool) and ``patient``, by case, for all cases that were read.
+        readings: Columns ``reader``, ``modality``, ``case``, and ``rating``, ``decision`` (0 or 1)
+            or both.
+        systems: Results of stand-alone systems in the same columns; ``reader`` is the name of the
+            system and ``modality`` is empty.
+        notes: Sentences on cases that were not read.
+
+    Example:
+        >>> cases = pd.Index(["a", "b"], name="case")
+        >>> truth = pd.DataFrame({"label": [True, False], "patient": cases}, cases)
+        >>> readings = pd.DataFrame(
+        ...     {"reader": "R1", "modality": "CT", "case": cases, "rating": [4, 1]}
+        ... )
+        >>> study = ReaderStudy(truth, readings, readings[:0])
+        >>> study.modalities, study.readers("CT"), list(study.metrics)
+        (['CT'], ['R1'], ['auroc'])
+    """
+
+    truth: pd.DataFrame
+    readings: pd.DataFrame
+    systems: pd.DataFrame
     notes: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Figures that the readings allow, in reading order; the first is the primary one."""
+        """Metrics that the readings allow, in reading order; the first is the primary one."""
         named = (*(_RATED if self.has_ratings else ()), *(DECIDED if self.has_decisions else ()))
         return {name: METRICS[name] for name in named}
 
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """Return a function from weights of patients to a figure of one reading or system.
+        """Prepare a figure of one reading or system for weights of patients.
 
         Args:
-            metric: Short name of the figure.
+            metric: Short name of the metric, a key of `metrics`.
             rows: Readings of one reader with one modality, or of a system.
             owner: Patient of each row as an index from 0, shape ``(rows,)``.
+
+        Returns:
+            A function of patient weights, shape ``(R, patients)``, that returns the figure of each
+            row of weights, shape ``(R,)``.
+
+        Example:
+            >>> cases = pd.Index(["a", "b"], name="case")
+            >>> truth = pd.DataFrame({"label": [True, False], "patient": cases}, cases)
+            >>> readings = pd.DataFrame(
+            ...     {"reader": "R1", "modality": "CT", "case": cases, "rating": [4, 1]}
+            ... )
+            >>> study = ReaderStudy(truth, readings, readings[:0])
+            >>> study.figure("auroc", readings, np.array([0, 1]))(np.array([[1, 1]])).tolist()
+            [1.0]
         """
         truth = self.truth["label"].loc[rows["case"]].to_numpy(dtype=bool)
         if metric in _RATED:
@@ -74,11 +108,18 @@ class ReaderStudy:
 
     @property
     def modalities(self) -> list[str]:
-        """Modalities in the order of the file."""
+        """Names of the modalities, in the order of the file."""
         return list(self._readers)
 
     def readers(self, modality: str) -> list[str]:
-        """Return the readers of a modality in the order of the file."""
+        """Return the readers who read with a modality.
+
+        Args:
+            modality: Name of the modality.
+
+        Returns:
+            Names of the readers, in the order of the file.
+        """
         return self._readers[modality]
 
     @cached_property
@@ -91,33 +132,55 @@ class ReaderStudy:
 
     @property
     def has_ratings(self) -> bool:
-        """True if readings are ratings, so that there is an AUROC."""
+        """True if the readings have ratings, so that there is an AUROC."""
         return "rating" in self.readings
 
     @property
     def has_decisions(self) -> bool:
-        """True if readings are called positive or negative."""
+        """True if the readings call cases positive or negative."""
         return "decision" in self.readings
 
 
 @dataclass(frozen=True, kw_only=True)
 class MarkedStudy(ReaderStudy):
-    """Study with marks. A case's rating is its own, else that of its highest mark."""
+    """Study with marks, which are ratings of locations in a case.
 
-    # ``reader``, ``modality``, ``case``, ``rating``, ``counted`` (in the lesion sensitivity and the
-    # false marks), and ``lesion`` ("" of a false mark) or edges in px.
+    The rating of a case is its own rating if it has one, else the rating of its highest mark.
+
+    Attributes:
+        marks: Columns ``reader``, ``modality``, ``case``, ``rating``, and ``counted`` (True if the
+            mark counts in the lesion sensitivity and in the false positives per image). The
+            location is ``lesion`` (name of the lesion that the mark hits, empty for a false
+            positive) or four edges in px.
+        lesions: Columns ``case``, ``lesion`` (name) and, if known, ``weight`` (the weights of a
+            case add up to 1) and four edges in px.
+        hit: Rule by which a mark with edges hits a lesion.
+        false_marks: Number of false positives per image at which FROC gives the sensitivity.
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.readings import join_marks
+        >>> cases = pd.Index(list("abcd"), name="case")
+        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
+        >>> lesions = pd.DataFrame({"case": ["a", "b"], "lesion": ["1", "1"]})
+        >>> marks = pd.DataFrame({"reader": "R1", "modality": "CT", "case": ["a", "c"],
+        ...     "rating": [4.0, 2.0], "lesion": ["1", ""]})
+        >>> study = join_marks(truth, [marks], {}, lesions, all_read=True)
+        >>> found, weights = study.finds(study.readings)
+        >>> found.best.tolist(), weights.tolist()
+        ([4.0, -inf], [1.0, 1.0])
+    """
+
     marks: pd.DataFrame
-    # ``case``, ``lesion`` (its name) and, maybe, ``weight`` (they sum to 1 a case) and edges in px.
     lesions: pd.DataFrame
-    hit: HitRule = HIT_RULES["centre"]  # when a mark with edges hits
-    false_marks: float = 0.5  # false positives per image at which FROC gives the sensitivity
+    hit: HitRule = HIT_RULES["centre"]
+    false_marks: float = 0.5
     _found: dict[tuple[str, str, bool], tuple[LesionHits, Floats]] = field(
         default_factory=dict, repr=False, compare=False
     )
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Figures of marks, then those of ratings and decisions."""
+        """Metrics of marks, then those of ratings and decisions."""
         wafroc = METRICS["wafroc"]
         named = {
             name: replace(wafroc, name=name, title=title.format(self.false_marks))
@@ -128,11 +191,15 @@ class MarkedStudy(ReaderStudy):
         return {"wafroc": wafroc, **named, **super().metrics, "auroc": ranked}
 
     def finds(self, rows: pd.DataFrame, counted: bool = False) -> tuple[LesionHits, Floats]:
-        """Return what the marks of one reading found, and the weights of lesions.
+        """Compare the marks of one reading or system with the lesions.
 
         Args:
             rows: Readings of one reader with one modality, or of a system.
-            counted: Use only marks that count as called.
+            counted: True to use only the marks that count as called.
+
+        Returns:
+            The lesions with the marks that hit them, and the weights of the lesions, shape
+            ``(lesions,)``.
         """
         reader = str(rows["reader"].iloc[0])
         modality = str(rows["modality"].iloc[0])
@@ -146,7 +213,7 @@ class MarkedStudy(ReaderStudy):
     def _find(self, marks: pd.DataFrame, cases: pd.Index) -> tuple[LesionHits, Floats]:
         lesions = self.lesions
         positions = cases.get_indexer(pd.Index(lesions["case"]))
-        # The lesions of these cases, ordered by case; position -1 is no such case.
+        # Lesions of these cases, ordered by case. Position -1 means that it is another case.
         order = np.argsort(positions, kind="stable")[(positions < 0).sum() :]
         lesions = lesions.iloc[order]
         image = positions[order]
@@ -169,7 +236,17 @@ class MarkedStudy(ReaderStudy):
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """Return a function from weights of patients to a figure of one reading or system."""
+        """Prepare a figure of one reading or system for weights of patients.
+
+        Args:
+            metric: Short name of the metric, a key of `metrics`.
+            rows: Readings of one reader with one modality, or of a system.
+            owner: Patient of each row as an index from 0, shape ``(rows,)``.
+
+        Returns:
+            A function of patient weights, shape ``(R, patients)``, that returns the figure of each
+            row of weights, shape ``(R,)``.
+        """
         if metric != "wafroc" and metric not in _MARKED:
             return super().figure(metric, rows, owner)
         finds, weight = self.finds(rows, counted=metric in ("lesion_sensitivity", "false_marks"))
@@ -180,7 +257,7 @@ class MarkedStudy(ReaderStudy):
             froc = WeightedFroc(finds, owner, n_patients)
             rate = (self.false_marks,)
             return lambda weights: froc.figures(weights, rate)[:, 1]
-        # How many are counted of how many: lesions that a mark found, or false marks per image.
+        # Numerator and denominator: hit lesions of all lesions, or false positives of all images.
         part = owner[finds.mark_image[finds.false]]
         whole = owner
         if metric == "lesion_sensitivity":

@@ -1,4 +1,4 @@
-"""The verdict of a comparison by each reader's labels."""
+"""The verdict of a comparison by the labels of each reader."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ def evaluate_by_readers(
 ) -> Comparison:
     """Evaluate the same systems by each reader's labels of the test images.
 
-    Predictions and decisions are unchanged: validation images keep the reference's labels.
+    Predictions and decisions stay unchanged: the validation images keep the labels of the
+    reference.
 
     Args:
-        comparison: The comparison by the reference's labels.
-        test_set: Its test images.
-        evaluate: Compares the systems on a test set.
+        comparison: Comparison by the labels of the reference.
+        test_set: Test images of this comparison.
+        evaluate: Function that compares the systems on a test set.
 
     Returns:
         The comparison with the table ``by_reader`` and a note on the verdicts.
@@ -36,7 +37,7 @@ def evaluate_by_readers(
     for reader in (REFERENCE_READER, *dataset.readers):
         reader_set = replace(test_set, dataset=dataset.with_labels_of(reader, test))
         if not reader_set.labels_of("test").notna().any():
-            continue  # this reader read none of them
+            continue  # this reader labelled none of the test images
         evaluated = comparison if reader == REFERENCE_READER else evaluate(reader_set)
         labels = evaluated.decisions.drop_duplicates("image_id")["label"]
         for claim, usual in zip(evaluated.answer.claims, comparison.answer.claims, strict=True):

@@ -1,4 +1,4 @@
-"""Joining and checking the readings, systems and truth of a reader study."""
+"""Functions that join and check the readings, systems and truth of a reader study."""
 
 from __future__ import annotations
 
@@ -41,25 +41,48 @@ def read_study(
     policy: str,
     rename: Sequence[str],
 ) -> ReaderStudy:
-    """Read and join the files of a study, as `cxr readers` takes them.
+    r"""Read and join the files of a study, as `cxr readers` takes them.
 
     Args:
-        ratings: Files of readings, with their reader where they name none.
-        systems: Files, or predictions folders with the test set of their split, by name.
+        ratings: Files of readings, each with the name of its reader if the file names none.
+        systems: File of each system, or its predictions folder with the test set of its split, by
+            name of the system.
         truth: File of the truth, or the images of a data set.
-        key: Key of a blind study.
-        lesions: File of lesions, for marks.
+        key: Key file of a blind study; None for other inputs.
+        lesions: File of lesions, for marks; None if there is none.
         hit: Rule by which a mark hits a lesion.
-        false_marks: False positives per image at which FROC gives the sensitivity.
-        positive_from: Rating from which a case is called positive.
-        policy: Threshold policy of systems.
-        rename: New names of modalities as ``OLD=NEW``.
+        false_marks: Number of false positives per image at which FROC gives the sensitivity.
+        positive_from: Rating from which a case is called positive; None if there is none.
+        policy: Threshold policy of the systems.
+        rename: New names of modalities, as ``OLD=NEW``.
 
     Returns:
         Readings, truth and lesions, joined.
 
     Raises:
         InputError: A file is damaged, or files do not fit each other.
+
+    Example:
+        >>> import tempfile
+        >>> from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     truth, readings = Path(folder) / "truth.csv", Path(folder) / "readings.csv"
+        ...     _ = truth.write_text("case,label\na,1\nb,1\nc,0\nd,0\n")
+        ...     _ = readings.write_text("reader,case,rating\n1,a,4\n1,b,2\n1,c,3\n1,d,1\n")
+        ...     study = read_study(
+        ...         [(None, readings)],
+        ...         {},
+        ...         truth=truth,
+        ...         key=None,
+        ...         lesions=None,
+        ...         hit=HIT_RULES["centre"],
+        ...         false_marks=0.5,
+        ...         positive_from=None,
+        ...         policy="max_f1",
+        ...         rename=(),
+        ...     )
+        >>> study.modalities
+        ['reading']
     """
     if isinstance(truth, Path):
         evaluated = None
@@ -118,8 +141,8 @@ def _predicted_system(
 ) -> pd.DataFrame:
     """Return a system's scores, or its boxes as marks, and its decisions on the cases.
 
-    The threshold is chosen on validation images. Boxes below it, or below the cut that validation
-    chose for boxes, are marks that do not count as called.
+    The threshold is chosen on validation images. Boxes below the threshold, or below the cut that
+    validation chose for boxes, are marks that do not count as called.
     """
     predictions = Predictions.open(folder)
     cases = pd.Index(pd.concat([table["case"] for table in readings]).unique(), name="image_id")
@@ -165,13 +188,30 @@ def join_readings(
     *,
     positive_from: float | None = None,
 ) -> ReaderStudy:
-    """Join readings, systems and truth, and check that they fit.
+    """Join readings, systems and truth, and check that they fit each other.
 
     Args:
-        truth: ``label`` and ``patient`` by case.
+        truth: Columns ``label`` (bool) and ``patient``, by case.
         readings: Tables of readings.
         systems: Tables of stand-alone systems, by name.
-        positive_from: Rating from which a case is called positive, where there are no decisions.
+        positive_from: Rating from which a case is called positive, if the readings have no
+            decisions; None if cases are not called.
+
+    Returns:
+        The study, with the cases that were read.
+
+    Raises:
+        InputError: A reading appears twice or has no truth, a system lacks a case, or a reader has
+            fewer than two patients of a class.
+
+    Example:
+        >>> cases = pd.Index(list("abcd"), name="case")
+        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
+        >>> readings = pd.DataFrame(
+        ...     {"reader": "R1", "modality": "CT", "case": cases, "rating": [4, 2, 3, 1]}
+        ... )
+        >>> join_readings(truth, [readings], {}).readers("CT")
+        ['R1']
     """
     read = _joined(readings)
     repeats = read.duplicated(KEYS)
@@ -213,15 +253,32 @@ def join_marks(
     all_read: bool,
     positive_from: float | None = None,
 ) -> MarkedStudy:
-    """Join marks, systems, lesions and truth, and check that they fit.
+    """Join marks, systems, lesions and truth, and check that they fit each other.
 
     Args:
-        truth: ``label`` and ``patient`` by case.
+        truth: Columns ``label`` (bool) and ``patient``, by case.
         readings: Tables of marks.
         systems: Tables of stand-alone systems, by name.
-        lesions: ``case``, ``lesion`` and, if known, ``weight`` and edges.
-        all_read: A reader whose file names no case without a mark has read every case.
-        positive_from: Rating below which a mark does not count as called.
+        lesions: Columns ``case``, ``lesion`` and, if known, ``weight`` and edges in px.
+        all_read: True if a reader whose file names no case without a mark has read every case.
+        positive_from: Rating below which a mark does not count as called; None if all marks count.
+
+    Returns:
+        The study, with the cases that were read.
+
+    Raises:
+        InputError: `join_readings` refuses the readings, lesions do not fit the truth, or a mark
+            names an unknown lesion.
+
+    Example:
+        >>> cases = pd.Index(list("abcd"), name="case")
+        >>> truth = pd.DataFrame({"label": [True, True, False, False], "patient": cases}, cases)
+        >>> lesions = pd.DataFrame({"case": ["a", "b"], "lesion": ["1", "1"]})
+        >>> marks = pd.DataFrame({"reader": "R1", "modality": "CT", "case": ["a", "c"],
+        ...     "rating": [4.0, 2.0], "lesion": ["1", ""]})
+        >>> study = join_marks(truth, [marks], {}, lesions, all_read=True)
+        >>> list(study.metrics)[0], len(study.marks)
+        ('wafroc', 2)
     """
     lowest = -np.inf if positive_from is None else positive_from
     tables = [table.assign(counted=is_positive(table["rating"], lowest)) for table in readings]
@@ -246,7 +303,7 @@ def _is_mark(table: pd.DataFrame) -> pd.Series:
 
 
 def _rated(table: pd.DataFrame, cases: pd.Index, least: float, *, all_read: bool) -> pd.DataFrame:
-    """Return a rating of each case: of the whole case, else of its highest mark, else `least`."""
+    """Return a rating of each case: its own, else that of its highest mark, else `least`."""
     is_mark = _is_mark(table)
     rated = []
     for (reader, modality), rows in table.groupby(["reader", "modality"], sort=False):
@@ -273,7 +330,7 @@ def _rated(table: pd.DataFrame, cases: pd.Index, least: float, *, all_read: bool
 
 
 def _require_lesions(labels: pd.Series, lesions: pd.DataFrame, marks: pd.DataFrame) -> None:
-    """Refuse positive cases without lesions, negative ones with any, and unknown lesions."""
+    """Refuse positive cases without lesions, negative cases with lesions, and unknown lesions."""
     has_lesion = labels.index.isin(lesions["case"])
     if len(wrong := labels.index[has_lesion & ~labels]):
         raise InputError(f"case '{wrong[0]}' has a lesion, but the truth says that it is negative")
@@ -295,7 +352,7 @@ def _require_lesions(labels: pd.Series, lesions: pd.DataFrame, marks: pd.DataFra
 
 
 def _joined(readings: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Join all readings into one table; the files must have the same of rating and decision."""
+    """Join all readings into one table; all files must have ratings, or decisions, or both."""
     columns = [tuple(name for name in VALUES if name in reading) for reading in readings]
     if len(set(columns)) > 1:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Figures of runs that learned from shares of the patients, with their covariance."""
+"""Figures of runs that learned from shares of the patients, with the covariance of the figures."""
 
 from __future__ import annotations
 
@@ -34,42 +34,93 @@ _POLICY = POLICIES[0]
 
 
 class EvaluatedRun(NamedTuple):
-    """Run to evaluate."""
+    """A run that is to be evaluated.
 
-    split: str  # split whose test images evaluate it
-    part: str  # split that it learned from, whose validation images choose its threshold
-    predictions: Predictions  # predictions on the images of both splits
+    Attributes:
+        split: Name of the split whose test images evaluate the run.
+        part: Name of the split that the run learned from; its validation images choose the
+            threshold.
+        predictions: Predictions of the run on the images of both splits.
+    """
+
+    split: str
+    part: str
+    predictions: Predictions
 
 
 class _MetricValues(NamedTuple):
-    """Values of one metric for several systems."""
+    """Values of one metric for several systems.
 
-    values: _Floats  # means over splits, NaN where undefined, (systems,)
-    covariance: _Floats  # over patients, (systems, systems)
-    reasons: Mapping[str, str]  # reason why a value is undefined, by system
+    Attributes:
+        values: Means over splits, NaN where undefined, shape ``(systems,)``.
+        covariance: Covariance of these means over patients, shape ``(systems, systems)``.
+        reasons: Reason why a value is undefined, by name of the system.
+    """
+
+    values: _Floats
+    covariance: _Floats
+    reasons: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class ShareFigures:
-    """Result of `evaluate_shares` over all splits."""
+    """Result of `evaluate_shares` over all splits.
 
-    systems: tuple[str, ...]  # names, in the order of all figures
-    figures: Mapping[str, _MetricValues]  # by metric
-    n_images: int  # test images
-    n_patients: int  # test patients
-    freedom: (
-        float  # degrees of freedom of the covariances: patients of the rarer class minus the splits
-    )
-    notes: tuple[str, ...] = ()  # test images that were left out, with the reason, a sentence each
+    Attributes:
+        systems: Names of the systems, in the order of all figures.
+        figures: Values of each metric.
+        n_images: Number of test images of all splits.
+        n_patients: Number of test patients of all splits.
+        freedom: Degrees of freedom of the covariances: the number of patients of the rarer class
+            minus the number of splits.
+        notes: Sentences on test images that were left out, with the reason.
+
+    Example:
+        >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}
+        >>> shares = ShareFigures(("A", "B"), figures, 200, 150, 60.0)
+        >>> shares.values("auroc", ["B"]).tolist()
+        [0.8]
+    """
+
+    systems: tuple[str, ...]
+    figures: Mapping[str, _MetricValues]
+    n_images: int
+    n_patients: int
+    freedom: float
+    notes: tuple[str, ...] = ()
 
     def values(self, metric: str, names: Sequence[str]) -> _Floats:
-        """Return a metric of some systems, NaN where it is undefined, shape ``(systems,)``."""
+        """Return the values of a metric for some systems.
+
+        Args:
+            metric: Short name of the metric.
+            names: Names of the systems.
+
+        Returns:
+            Values, NaN where undefined, shape ``(systems,)``.
+
+        Example:
+            >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}
+            >>> ShareFigures(("A", "B"), figures, 200, 150, 60.0).values("auroc", ["A"]).tolist()
+            [0.7]
+        """
         return self.figures[metric].values[[self.systems.index(name) for name in names]]
 
     def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
-        """Return a metric's mean over the seeds of one group, or the difference of two groups.
+        """Estimate the mean of a metric over the seeds of a model, or the difference of two models.
 
-        All systems of the groups must have the figure.
+        Args:
+            metric: Short name of the metric; all named systems must have it.
+            *groups: Names of the systems of one model, or of two models.
+
+        Returns:
+            The mean of one group, or the mean of the first group minus that of the second.
+
+        Example:
+            >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}
+            >>> shares = ShareFigures(("A", "B"), figures, 200, 150, 60.0)
+            >>> round(shares.estimate("auroc", ["B"], ["A"]).value, 3)
+            0.1
         """
         figure = self.figures[metric]
         members = [[self.systems.index(name) for name in group] for group in groups]
@@ -86,16 +137,22 @@ def evaluate_shares(
     replicates: int = 1000,
     advance: Callable[[], None] = lambda: None,
 ) -> ShareFigures:
-    """Evaluate systems by `CURVE_METRICS`, with thresholds by the first policy.
+    """Evaluate systems that were trained on shares of the data by all metrics of `CURVE_METRICS`.
+
+    Figures at a threshold use the first policy of `evaluation.decisions.thresholds.POLICIES`.
 
     Args:
         systems: Runs of each system, one for each split.
         test_set: Test images with their truth.
         replicates: Number of resamples of patients.
-        advance: Called once for each evaluated run.
+        advance: Function that is called once for each evaluated run.
+
+    Returns:
+        Values of each metric with their covariance over test patients.
 
     Raises:
-        InputError: A run has seen test patients, or no test image of a split can be evaluated.
+        InputError: A system has no run of a split, a run has seen test patients, or no test image
+            of a split can be evaluated.
     """
     splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
     keys = {
@@ -118,7 +175,7 @@ def evaluate_shares(
             lacking = next(name for name in systems if name not in runs)
             raise InputError(f"{lacking} has no run of split '{split}', and others have")
         predictions = {name: run.predictions for name, run in runs.items()}
-        # After hours of training, one image that a model cannot answer must not end everything.
+        # An image that one model cannot answer is left out, so that hours of training are not lost.
         of_split = replace(test_set, split=split)
         evaluated, left_out = common_images_of_predictions(predictions, of_split, images="common")
         notes += [study_sentence("curve", "left_out", split, note.text) for note in left_out]
@@ -144,7 +201,7 @@ def evaluate_shares(
                 values[number, row, column] = value
                 drawn[number, row, column] = resampled[key]
             advance()
-    means = values.mean(axis=0)  # undefined where one split is
+    means = values.mean(axis=0)  # NaN if the value of one split is NaN
     figures = {
         metric: _MetricValues(means[row], _covariance(drawn[:, row]), reasons[metric])
         for row, metric in enumerate(keys)
@@ -155,12 +212,15 @@ def evaluate_shares(
 
 
 def _covariance(drawn: _Floats) -> _Floats:
-    """Return the covariance of means over splits, whose patients differ.
+    """Return the covariance of means over splits that have different patients.
 
-    A resample without a positive patient defines nothing and is left out.
+    A resample without a positive patient has no figures and is left out.
 
     Args:
         drawn: Resampled figures, shape ``(splits, systems, replicates)``.
+
+    Returns:
+        Covariance over patients, shape ``(systems, systems)``.
     """
     total = np.zeros((drawn.shape[1],) * 2)
     for of_split in drawn:

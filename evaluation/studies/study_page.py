@@ -1,4 +1,4 @@
-"""The frame of every study: the content of its page, and the files written with it."""
+"""The frame that all studies share: the content of a page, and the files beside it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Statement:
-    """Sentence of a study, with its subject, and True if it states something shown."""
+    """Sentence of a study.
+
+    Attributes:
+        text: The sentence.
+        shown: True if the sentence states a difference that is statistically shown.
+        about: Subject of the sentence, such as ``difference``; empty if the page does not need it.
+
+    Example:
+        >>> Statement("The AUROC of A is higher than that of B.", shown=True).shown
+        True
+    """
 
     text: str
     shown: bool = False
@@ -32,7 +42,12 @@ class Statement:
 
 @dataclass(frozen=True)
 class ShownChart:
-    """Chart of a page with its legend: samples and their texts."""
+    """Chart of a page with its legend.
+
+    Attributes:
+        chart: The chart.
+        legend: Sample (SVG) and text of each entry of the legend.
+    """
 
     chart: Chart
     legend: Sequence[tuple[str, str]] = ()
@@ -45,41 +60,83 @@ class ShownChart:
 
 @dataclass(frozen=True)
 class Section:
-    """Part of a page: charts, with or without a table beside them, and tables below."""
+    """Part of a page: charts, with or without a table beside them, and tables below.
 
-    key: str  # its anchor
+    Attributes:
+        key: Anchor of the section.
+        title: Heading of the section.
+        lead: Sentences below the heading.
+        charts: Charts of the section.
+        beside: Table at the right of the charts; None without one.
+        note: Sentence below this table.
+        tables: Tables below the charts. A table that has the title of the section shows no title.
+        folded: Tables that the user opens, by the text of the button.
+
+    Example:
+        >>> Section("figures", "All figures").lead
+        ''
+    """
+
+    key: str
     title: str
-    lead: str = ""  # sentences below the heading
+    lead: str = ""
     charts: Sequence[ShownChart] = ()
-    beside: Table | None = None  # at the right of the charts
-    note: str = ""  # below that table
-    tables: Sequence[Table] = ()  # one with the section's title needs none of its own
-    folded: Mapping[str, Sequence[Table]] = field(default_factory=dict)  # by words to open them
+    beside: Table | None = None
+    note: str = ""
+    tables: Sequence[Table] = ()
+    folded: Mapping[str, Sequence[Table]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StudyPage:
-    """Content of a study's page, from its answer to its methods."""
+    """Content of a study's page, from its answer to its methods.
 
-    title: str  # title of the window
-    kicker: str  # short text above the title: subject and size of the study
-    answer: str  # the heading
-    scope: Sequence[str] = ()  # how far the answer reaches, a paragraph each
+    Attributes:
+        title: Title of the browser window.
+        kicker: Short text above the answer: subject and size of the study.
+        answer: Heading of the page.
+        scope: Paragraphs that say how far the answer reaches.
+        statements: Statements below the answer.
+        notes: Cautions, as sentences.
+        sections: Parts of the page.
+        methods: Points on the methods.
+        details: Tables at the end of the methods, each with a note below it.
+        provenance: Versions and ids.
+        signs: True if a sign beside each statement says whether it is shown.
+        skip_to: Id of the part that the first link of the page leads to.
+
+    Example:
+        >>> StudyPage("Monitor", "Monitor", "Quiet.", provenance={}).skip_to
+        'figures'
+    """
+
+    title: str
+    kicker: str
+    answer: str
+    scope: Sequence[str] = ()
     statements: Sequence[Statement] = ()
-    notes: Sequence[str] = ()  # cautions, a sentence each
+    notes: Sequence[str] = ()
     sections: Sequence[Section] = ()
-    methods: Sequence[str] = ()  # a point each
-    details: Sequence[tuple[Table, str]] = ()  # at the end of the methods, each with a note below
+    methods: Sequence[str] = ()
+    details: Sequence[tuple[Table, str]] = ()
     provenance: Mapping[str, Any] = field(default_factory=provenance)
-    signs: bool = True  # whether statements say that something is shown or not
-    skip_to: str = "figures"  # id of the part that the first link leads to
+    signs: bool = True
+    skip_to: str = "figures"
 
     def render(self, template: str = "study.html.jinja", **values: Any) -> str:
         """Render the page as HTML.
 
         Args:
-            template: File name of a template of the studies that fills blocks of the frame.
+            template: File name of a template of the studies, which fills blocks of the frame.
             **values: Further values of the template.
+
+        Returns:
+            The HTML text.
+
+        Example:
+            >>> page = StudyPage("Monitor", "Monitor", "Quiet.", provenance={})
+            >>> "Quiet." in page.render()
+            True
         """
         return render(_HERE / template, page=self, **values)
 
@@ -91,7 +148,26 @@ def write_study(
     stored: Mapping[str, Any],
     html: str,
 ) -> Path:
-    """Write ``KIND.csv``, ``KIND.json`` and, last, ``KIND.html``; return the page."""
+    """Write the files of a study: the table, the results and, last, the page.
+
+    Args:
+        out: Folder of the files.
+        kind: Kind of the study, such as ``monitor``; the files are ``KIND.csv``, ``KIND.json`` and
+            ``KIND.html``.
+        rows: Rows of the table.
+        stored: Content of the JSON file.
+        html: Text of the page.
+
+    Returns:
+        Path of the page.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = write_study(Path(folder), "monitor", [{"key": "a"}], {}, "<html></html>")
+        >>> page.name
+        'monitor.html'
+    """
     write_csv(pd.DataFrame(rows), out / f"{kind}.csv")
     write_json(out / f"{kind}.json", kind, dict(stored))
     return write_text(out / f"{kind}.html", html)

@@ -1,4 +1,4 @@
-"""A planned study: numbers of patients that answer the question."""
+"""A planned study: the number of patients that answers a question."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def _protocol_text(plan: AssumedPlan, number: str, power: float, level: float) -> str:
-    """Return which number to take, and the number that published tables ask for."""
+    """Return which number to write into the protocol, and the number that published tables give."""
     positives = obuchowski_positives(
         plan.aurocs,
         correlation=plan.correlation,
@@ -44,14 +44,30 @@ def _protocol_text(plan: AssumedPlan, number: str, power: float, level: float) -
 
 @dataclass(frozen=True, repr=False)
 class StudyPlan(ShownAsText):
-    """Question of a planned study, with its answers for one plan or several."""
+    """Question of a planned study, with the answer of one plan or of several.
+
+    Attributes:
+        difference: Smallest difference that the study must show; None if no difference is asked
+            for.
+        half_width: Largest mean half-width of the interval; None if it is not asked for.
+        power: Share of studies that must show the difference, in (0, 1).
+        level: Coverage of the interval, in (0, 1). The test has the level 1 - `level`.
+        basis: Plans and assumptions.
+        figures: Files of the charts that were drawn.
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed
+        >>> plan = plan_study(plans_assumed([0.85, 0.9], prevalence=0.3))
+        >>> plan.rows[0]["power"]
+        0.8
+    """
 
     difference: float | None
     half_width: float | None
     power: float
-    level: float  # coverage of the interval; 1 - alpha of the test
+    level: float
     basis: PlanBasis
-    figures: tuple[Path, ...] = ()  # drawn of it
+    figures: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         lines = list(self.sentences())
@@ -71,7 +87,7 @@ class StudyPlan(ShownAsText):
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Answers, one for each plan."""
+        """Answers: one row for each plan and for each question, difference or half-width."""
         rows: list[dict[str, Any]] = []
         for name, plan in self.basis.plans.items():
             design = {"plan": name, **_design(plan)}
@@ -84,7 +100,22 @@ class StudyPlan(ShownAsText):
         return rows
 
     def shows(self, power: float, difference: float) -> Callable[[PlannedStudy], bool]:
-        """Return the condition that a difference is shown with this power."""
+        """Return the condition that a study shows a difference often enough.
+
+        Args:
+            power: Share of studies that must show the difference, in (0, 1).
+            difference: True difference.
+
+        Returns:
+            A function that is True for a planned study with at least this power.
+
+        Example:
+            >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed
+            >>> plan = plan_study(plans_assumed([0.85, 0.9], prevalence=0.3))
+            >>> enough = plan.shows(0.8, 0.05)
+            >>> enough(plan.basis.first.study(50)), enough(plan.basis.first.study(1000))
+            (False, True)
+        """
         return lambda study: study.power(difference, self.level) >= power
 
     def _row(self, plan: Plan, enough: Callable[[PlannedStudy], bool]) -> dict[str, Any]:
@@ -97,13 +128,23 @@ class StudyPlan(ShownAsText):
             "standard_error": study.error,
             "half_width": study.half_width(self.level),
         }
-        if isinstance(plan, PilotPlan):  # its variance is itself an estimate
+        if isinstance(plan, PilotPlan):  # the variance of a pilot is itself an estimate
             ends = [fewest_patients(plan.scaled(by), enough) for by in plan.variance_range()]
             row["patients_range"] = [None if end is None else end.patients for end in ends]
         return row
 
     def sentences(self) -> Iterator[str]:
-        """Return each answer as a sentence, then the assumptions."""
+        """Return each answer as a sentence, then the assumptions.
+
+        Yields:
+            The sentences, in the order of the terminal.
+
+        Example:
+            >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed
+            >>> plan = plan_study(plans_assumed([0.85], prevalence=0.3), half_width=0.05)
+            >>> len(list(plan.sentences()))
+            1
+        """
         for row in self.rows:
             yield _sentence("plan_answer", row["plan"], self._answer(row))
         several = {max(row["seeds"]) > 1 for row in self.rows if "seeds" in row}
@@ -115,7 +156,7 @@ class StudyPlan(ShownAsText):
         of_difference = "power" in row
         if row["patients"] is None:
             return _sentence("never_shown" if of_difference else "never_short")
-        design = "" if row["plan"] else _design_text(row)  # the name of a plan has its design
+        design = "" if row["plan"] else _design_text(row)  # the name of a plan states its design
         patients = _sentence("patients", row["patients"], row["positives"], design)
         if of_difference:
             text = _sentence(
@@ -128,7 +169,17 @@ class StudyPlan(ShownAsText):
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """Return question and answers, as `plan.json` holds them."""
+        """Return the question and the answers as ``plan.json`` holds them.
+
+        Returns:
+            A dictionary of plain JSON values.
+
+        Example:
+            >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed
+            >>> plan = plan_study(plans_assumed([0.85], prevalence=0.3), half_width=0.05)
+            >>> plan.to_dict()["half_width"]
+            0.05
+        """
         return {
             "basis": dict(self.basis.facts),
             "difference": self.difference,
@@ -147,20 +198,27 @@ def plan_study(
     power: float | None = None,
     level: float = LEVEL,
 ) -> StudyPlan:
-    """Ask for the number of patients that shows a difference, or makes an interval short enough.
+    """Plan how many patients show a difference, or make an interval short enough.
 
     Args:
-        basis: One plan or several.
-        difference: Smallest difference that matters; that of two assumed AUROCs if left out.
-        half_width: Half-width of the interval, on average.
-        power: Share of studies that show the difference.
-        level: Coverage of the interval.
+        basis: Plans and assumptions, see `evaluation.studies.plan_basis`.
+        difference: Smallest difference that matters; if None, the difference of two assumed AUROCs.
+        half_width: Largest half-width of the interval, on average; None if it is not asked for.
+        power: Share of studies that must show the difference, in (0, 1); 0.8 if None.
+        level: Coverage of the interval, in (0, 1).
 
     Returns:
-        The plan, which computes its figures when they are read.
+        The plan, which computes its numbers when they are first read.
 
     Raises:
-        InputError: Nothing is asked, or a difference is asked for one system.
+        InputError: Neither a difference nor a half-width is asked for, or a difference is asked for
+            with one system.
+
+    Example:
+        >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed
+        >>> plan = plan_study(plans_assumed([0.85, 0.9], prevalence=0.3), difference=0.05)
+        >>> plan.rows[0]["patients"] > 100
+        True
     """
     difference = difference or basis.difference or None
     if not basis.compares and difference is not None:
@@ -176,7 +234,7 @@ def plan_study(
 
 
 def _design(plan: Plan) -> dict[str, Any]:
-    """Return what a planned study has besides patients."""
+    """Return the numbers of a planned study other than the number of patients."""
     if isinstance(plan, AssumedPlan):
         seeds = [plan.seeds] * len(plan.aurocs)
         return {"images_of_a_patient": plan.images, "seeds": seeds}

@@ -1,4 +1,4 @@
-"""Sentences of the studies, from a text template for each study."""
+"""Sentences of the studies, from one text template for each study."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ _HERE = Path(__file__).parent
 
 
 def study_sentence(study: str, macro: str, *values: Any) -> str:
-    """Return a sentence of a study's text template on one line.
+    """Return a sentence from a study's text template, on one line.
 
     Args:
         study: Name of the template, such as ``monitor``.
         macro: Name of the macro, which is the kind of the sentence.
         *values: Arguments of the macro.
+
+    Returns:
+        The sentence.
 
     Example:
         >>> study_sentence("monitor", "quiet", 12)

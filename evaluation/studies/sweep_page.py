@@ -18,6 +18,7 @@ from cxr_compare.evaluation.studies.study_page import Section, ShownChart, Study
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 PAGE = "sweep.html"
+"""Name of the page."""
 _STATES = {
     "complete": "trained",
     "failed": "failed",
@@ -32,13 +33,13 @@ _TITLES = {
     "average_precision": "average precision",
     "val_loss": "loss",
 }
-_MOST_CATEGORY = 12  # letters of a value below an axis
+_MOST_CATEGORY = 12  # largest number of letters of one value below an axis
 _MOST_LETTERS = 34  # largest number of letters of all values below an axis
 _NOTHING = np.empty(0)
 
 
 def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``sweep.html``: one file that needs nothing but the trials' folders beside it.
+    """Write ``sweep.html``, which needs no other file but the folders of the trials beside it.
 
     Args:
         sweep: Content of ``sweep.json``.
@@ -81,11 +82,17 @@ def _sentence(macro: str, *values: Any) -> str:
 def sentences(sweep: Mapping[str, Any]) -> list[str]:
     """Return the findings of a sweep, the answer first and the caution last.
 
+    A sweep trains with many settings, and looks for the one that validates best.
+
     Args:
         sweep: Content of ``sweep.json``.
 
     Returns:
         The sentences, in the order of the page.
+
+    Example:
+        >>> len(sentences({"best": None, "trials": []}))
+        1
     """
     best = sweep["best"]
     trials = sweep["trials"]
@@ -121,7 +128,7 @@ def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
     Args:
         sweep: Content of ``sweep.json``.
         number: Number of the trial, from 0.
-        trials: Number of trials that the sweep is to have.
+        trials: Number of trials that the sweep will have.
 
     Returns:
         One line for the terminal.
@@ -149,7 +156,7 @@ def _short(text: str) -> str:
 
 
 def _charts(sweep: Mapping[str, Any]) -> Iterator[Chart]:
-    """Chart the objective by trial, then against each key."""
+    """Draw the objective by trial, then against each varied key."""
     shown = [trial for trial in sweep["trials"] if trial["state"] == "complete"]
     values = [trial["value"] for trial in shown]
     objective = _TITLES[sweep["objective"]]
@@ -188,7 +195,7 @@ def _charts(sweep: Mapping[str, Any]) -> Iterator[Chart]:
 
 
 def _samples(chart: Chart) -> list[tuple[str, str]]:
-    """Return the legend of the first chart; the others show the same points."""
+    """Return the legend of the first chart; the other charts show the same points."""
     if chart.key != "by-trial":
         return []
     return [
@@ -218,16 +225,30 @@ def _numeric_axis(title: str, values: Sequence[float]) -> Axis:
 def setting_axis(
     key: str, texts: Sequence[str], scale: str | Sequence[str]
 ) -> tuple[Axis, Sequence[float]]:
-    """Return the axis of a key and the positions of trials; listed values have equal distances."""
+    """Return the axis of a varied key, and the positions of the trials on it.
+
+    Args:
+        key: Name of the key of the configuration.
+        texts: Value of the key in each trial, as text.
+        scale: ``log``, ``linear``, or the listed values of the key, which have equal distances.
+
+    Returns:
+        The axis, and one position for each trial.
+
+    Example:
+        >>> axis, positions = setting_axis("model.depth", ["18", "50"], ["18", "34", "50"])
+        >>> positions
+        [0, 2]
+    """
     if scale == "log":
         numbers = list(map(float, texts))
         return Axis.log(f"{key}, log scale", min(numbers) / 1.12, max(numbers) * 1.12), numbers
     if scale == "linear":
         return _numeric_axis(key, numbers := list(map(float, texts))), numbers
-    with suppress(ValueError):  # words keep the order in which they were given
+    with suppress(ValueError):  # values that are no numbers keep their given order
         scale = sorted(scale, key=float)
     named = [_cut(name) for name in scale]
-    every = -(-sum(len(name) + 2 for name in named) // _MOST_LETTERS)  # so that none overlap
+    every = -(-sum(len(name) + 2 for name in named) // _MOST_LETTERS)  # so that no texts overlap
     ticks = tuple((at, name) for at, name in enumerate(named) if at % every == 0)
     return Axis(key, ticks, -0.5, len(scale) - 0.5), [scale.index(text) for text in texts]
 
@@ -237,13 +258,35 @@ def _cut(text: str) -> str:
 
 
 def trial_columns(sweep: Mapping[str, Any]) -> list[str]:
-    """Return the headings of the table of trials, with a column for each varied key."""
+    """Return the headings of the table of trials, with a column for each varied key.
+
+    Args:
+        sweep: Content of ``sweep.json``.
+
+    Returns:
+        The headings.
+
+    Example:
+        >>> trial_columns({"space": {"optim.learning_rate": ""}, "objective": "auroc"})[3]
+        'learning rate'
+    """
     keys = [key.rpartition(".")[2].replace("_", " ") for key in sweep["space"]]
     return ["Trial", _TITLES[sweep["objective"]], "Epoch", *keys, "Minutes", "Files", "What became"]
 
 
 def trial_rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the trials for the table, the best first and those without a figure last."""
+    """Return the trials for the table, the best first and those without a figure last.
+
+    Args:
+        sweep: Content of ``sweep.json``.
+
+    Returns:
+        A dictionary for each trial, with the texts of its cells, its state and its run folder.
+
+    Example:
+        >>> trial_rows({"best": None, "direction": "maximize", "trials": [], "space": {}})
+        []
+    """
     best = sweep["best"] and sweep["best"]["number"]
     sign = 1 if sweep["direction"] == "minimize" else -1
     ordered = sorted(
@@ -268,7 +311,7 @@ def trial_rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _epochs(trial: Mapping[str, Any]) -> str:
-    """Return the best epoch of all epochs; of a trial that was stopped, only their number."""
+    """Return the best epoch of a trial and the number of its epochs, or only the number."""
     if trial["best_epoch"]:
         return f"{trial['best_epoch']} of {trial['epochs']}"
     return f"– of {trial['epochs']}" if trial["epochs"] else "–"

@@ -1,8 +1,10 @@
 """Evaluation of systems on data sets that they were not trained on.
 
-Each system is evaluated on the test images of each data set whose patients it has never seen, with
-the threshold from its home data set and with thresholds chosen on a few local positives. A drop is
-the AUROC at home minus that elsewhere. Its interval follows from both, since patients differ.
+Each system is evaluated on the test images of each data set whose patients the system has never
+seen. Its decisions use the threshold from its home data set (the one that it was trained on), and
+thresholds that are chosen on a few positive patients of the other data set. A drop is the AUROC at
+home minus the AUROC elsewhere. The interval of a drop follows from the intervals of both AUROCs,
+since the patients are different.
 """
 
 from __future__ import annotations
@@ -33,43 +35,86 @@ from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.evaluation.systems.uses_log import log_use
 
 _RATES = ("recall", "specificity", "precision", "f1", "accuracy")
-"""Figures at a threshold."""
+"""Metrics at a threshold."""
 _OF_LUNGS = ("picture", "siblings")
-"""Kinds of shortcuts that disease itself changes, or that use other images' labels."""
+"""Kinds of shortcuts that disease itself changes, or that use the labels of other images."""
 
 
 @dataclass(frozen=True)
 class TransferOptions:
-    """Options of the evaluation."""
+    """Options of an evaluation of systems on data sets that they were not trained on.
 
-    policy: str  # threshold policy, at home and on local positives
-    positives: Sequence[int]  # numbers of local positive patients to choose thresholds on
-    replicates: int = 2000  # number of bootstrap resamples
-    draws: int = 200  # number of draws of local patients for each number of positive ones
-    seed: int = 0  # random seed of the resamples and draws
+    Attributes:
+        policy: Threshold policy of all thresholds.
+        positives: Numbers of positive patients of the other data set (local patients) on whom
+            thresholds are chosen.
+        replicates: Number of bootstrap resamples.
+        draws: Number of random draws of local patients for each number of positive patients.
+        seed: Random seed of the resamples and draws.
+
+    Example:
+        >>> TransferOptions("max_f1", positives=[5, 20]).draws
+        200
+    """
+
+    policy: str
+    positives: Sequence[int]
+    replicates: int = 2000
+    draws: int = 200
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class _Refit:
     """Figures at thresholds chosen on local patients.
 
-    Local patients are labelled one by one until a number of them are positive. The spread over
-    random orders shows how much depends on who they are; the test set is fixed. Draws of nearly
-    all local positives are alike, so the spread is then too narrow.
+    Local patients are labelled one by one, in a random order, until a number of them are positive.
+    The range over several random orders shows how much the figures depend on which patients these
+    are; the test images stay the same. If the number is close to that of all local positive
+    patients, the draws resemble each other, and the range is too narrow.
+
+    Attributes:
+        positives: Number of local positive patients; None for all validation images.
+        images: Mean number of validation images that had to be labelled.
+        figures: Figure of each of `_RATES` on the test images. It is the mean over the draws with
+            the range of 90 % of them. If `positives` is None there is only one choice, and it is
+            the figure with its 95 % interval over patients.
+        n_draws: Number of draws that gave a threshold.
     """
 
-    positives: int | None  # local positive patients; `None`: all validation images
-    images: float  # mean number of validation images that were labelled for it
-    # Each of `_RATES` on the test images: the mean over the draws, with the range of 90 % of them.
-    # Where `positives` is None there is one choice: the figure, with its 95 % interval over
-    # patients.
+    positives: int | None
+    images: float
     figures: dict[str, Interval]
-    n_draws: int  # number of draws that gave a threshold
+    n_draws: int
 
 
 @dataclass(frozen=True)
 class TransferCell:
-    """Figures of one system on one data set."""
+    """Figures of one system on one data set.
+
+    The home of a system is the data set that it was trained on.
+
+    Attributes:
+        system: Name of the system.
+        data_set: Name of the data set.
+        home: True if the system was trained on this data set.
+        n_images: Number of test images.
+        n_patients: Number of test patients.
+        n_positive: Number of positive test images.
+        n_seen: Number of images left out because the system has seen them or their patients.
+        n_not_run: Number of images left out because the system gave no answer.
+        auroc: AUROC with its interval; None if it is undefined.
+        frozen: Figures at the threshold from home, by metric; empty if there is no such threshold.
+        refits: Figures at thresholds chosen on local patients.
+        drop: AUROC at home minus AUROC here, with its interval; None if one of them is unknown.
+        p_value: p-value of no drop, corrected by Holm's method over all drops of the table.
+        mean_probability: Mean probability by the calibration from home; None without calibration.
+        note: Reason why figures are absent; empty if none are.
+
+    Example:
+        >>> TransferCell("CheXNet", "RSNA", home=False, p_value=0.01).drop_shown
+        True
+    """
 
     system: str
     data_set: str
@@ -80,16 +125,19 @@ class TransferCell:
     n_seen: int = 0
     n_not_run: int = 0
     auroc: ClusteredEstimate | None = None
-    frozen: dict[str, Interval] = field(default_factory=dict)  # at the threshold from home
+    frozen: dict[str, Interval] = field(default_factory=dict)
     refits: tuple[_Refit, ...] = ()
-    drop: Interval | None = None  # AUROC at home minus here
-    p_value: float | None = None  # p-value of no drop, by Holm over all drops of the table
-    mean_probability: float | None = None  # by the calibration from home
+    drop: Interval | None = None
+    p_value: float | None = None
+    mean_probability: float | None = None
     note: str = ""
 
     @property
     def drop_shown(self) -> bool:
-        """True if the AUROC differs from that at home, over all cells at once."""
+        """True if the AUROC is shown to differ from that on the system's training data set.
+
+        The p-value is corrected for the number of differences in the table.
+        """
         return self.p_value is not None and self.p_value < 0.05
 
 
@@ -100,9 +148,19 @@ def evaluate_cell(
     decision: Decision | None,
     options: TransferOptions,
 ) -> TransferCell:
-    """Fill in the figures of one system on one data set; `add_drops` adds the drop.
+    """Compute the figures of one system on one data set; `add_drops` adds the drop.
 
-    Local thresholds are chosen on `val`.
+    The home of a system is the data set that it was trained on.
+
+    Args:
+        cell: Cell with the names of system and data set.
+        test: Scores of the test images that the system has not seen.
+        val: Scores of the validation images, on which local thresholds are chosen.
+        decision: Decision rule from home; None if there is none.
+        options: Policy, numbers of local patients, and numbers of resamples.
+
+    Returns:
+        The cell with its figures; if the test images are of one class, with a note instead.
     """
     cell = replace(
         cell,
@@ -131,7 +189,7 @@ def evaluate_cell(
 
 
 def _counts(scored: UnseenScores, threshold: float) -> npt.NDArray[np.bool_]:
-    """Mark each image as true positive, false positive, true negative or false negative."""
+    """Count each image as true positive, false positive, true negative or false negative."""
     called = is_positive(scored.scores, threshold)
     truth = scored.y_true
     return np.column_stack([called & truth, called & ~truth, ~called & ~truth, ~called & truth])
@@ -153,7 +211,7 @@ def _rates_with_intervals(
 
 
 def _refit_on_all(test: UnseenScores, val: UnseenScores, options: TransferOptions) -> _Refit | None:
-    """Evaluate the threshold of all local validation images; None where they give none."""
+    """Evaluate the threshold of all local validation images; None if there is no such threshold."""
     if not val.has_both_classes:
         return None
     threshold = choose_threshold(val.y_true, val.scores, options.policy).threshold
@@ -166,7 +224,7 @@ def _refit_on_all(test: UnseenScores, val: UnseenScores, options: TransferOption
 def _refit(
     test: UnseenScores, val: UnseenScores, positives: int, options: TransferOptions
 ) -> _Refit | None:
-    """Evaluate thresholds chosen on local patients; None where there are too few positive ones."""
+    """Evaluate thresholds chosen on local patients; None if too few of them are positive."""
     owner, n = val.clusters
     positive = np.zeros(n, dtype=bool)
     positive[owner[val.y_true]] = True
@@ -197,11 +255,27 @@ def _refit(
 
 
 def add_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
-    """Add each drop from home, and its p-value by Holm over all of them.
+    """Add the drop from home to each cell, with a p-value that is corrected over all drops.
+
+    The home of a system is the data set that it was trained on. A drop is the AUROC at home minus
+    the AUROC on another data set.
+
+    Args:
+        cells: Cells of all systems and data sets.
+
+    Returns:
+        The cells in the same order. A cell at home, or without an AUROC, has no drop.
 
     Source:
-        Two independent AUROCs, each with its own interval by patient (Obuchowski 1997; exact of
-        few): MOVER, Zou and Donner 2008; Holm 1979.
+        Two independent AUROCs, each with its own interval by patient (Obuchowski 1997; exact if
+        there are few patients): MOVER, Zou and Donner 2008. Correction: Holm 1979.
+
+    Example:
+        >>> aurocs = [ClusteredEstimate(value, 0.01, bounded=True) for value in (0.9, 0.8)]
+        >>> home = TransferCell("A", "NIH", True, auroc=aurocs[0])
+        >>> away = TransferCell("A", "RSNA", False, auroc=aurocs[1])
+        >>> round(add_drops([home, away])[1].drop.estimate, 3)
+        0.1
     """
     at_home = {cell.system: cell.auroc for cell in cells if cell.home and cell.auroc is not None}
     drops = [
@@ -220,7 +294,7 @@ def add_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
 def _strongest_shortcut(test_set: LabelledSplit, image_ids: pd.Index) -> dict[str, Any] | None:
     """Return the best prediction without the lungs: from metadata or image borders alone.
 
-    As the best of several on the same images it is somewhat too good.
+    Its AUROC is somewhat too high, because it is the best of several on the same images.
     """
     decode = test_set.dataset.optional_table("decode")
     images = test_set.images[test_set.images["image_id"].isin(image_ids)]
@@ -231,7 +305,17 @@ def _strongest_shortcut(test_set: LabelledSplit, image_ids: pd.Index) -> dict[st
 
 @dataclass(frozen=True)
 class EvaluatedSet:
-    """Data set with its finding and its best prediction without the lungs."""
+    """Data set with its finding and its best prediction without the lungs.
+
+    Attributes:
+        name: Name of the data set.
+        finding: Name of the finding for people.
+        shortcut: Record of the best prediction from metadata or image borders; None without one.
+
+    Example:
+        >>> EvaluatedSet("NIH", "lung opacity", None).name
+        'NIH'
+    """
 
     name: str
     finding: str
@@ -240,7 +324,20 @@ class EvaluatedSet:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Figures of every system on every data set, with notes."""
+    """Figures of every system on every data set, with notes.
+
+    Attributes:
+        sets: Data sets in their order.
+        cells: Figures of each system on each data set that has its finding.
+        policy: Threshold policy.
+        notes: Sentences on what was left out, and why.
+
+    Example:
+        >>> sets = [EvaluatedSet("RSNA", "lung opacity", None)]
+        >>> transfer = Transfer(sets, [TransferCell("A", "RSNA", False)], "max_f1", [])
+        >>> transfer.systems, transfer.cell("A", "NIH") is None
+        (['A'], True)
+    """
 
     sets: Sequence[EvaluatedSet]
     cells: Sequence[TransferCell]
@@ -253,7 +350,15 @@ class Transfer:
         return list(dict.fromkeys(cell.system for cell in self.cells))
 
     def cell(self, system: str, data_set: str) -> TransferCell | None:
-        """Return the figures of a system on a data set; None if it lacks its finding."""
+        """Return the figures of a system on a data set.
+
+        Args:
+            system: Name of the system.
+            data_set: Name of the data set.
+
+        Returns:
+            The cell; None if the data set does not have the finding of the system.
+        """
         for cell in self.cells:
             if cell.system == system and cell.data_set == data_set:
                 return cell
@@ -274,10 +379,10 @@ def evaluate_transfer(
     """Evaluate systems on data sets, and log each use of test images.
 
     Args:
-        evaluated: Pairs of a system and a data set, with the system's predictions there.
-        options: Metrics, policies and numbers of resamples.
+        evaluated: Pairs of a system and a data set, each with the system's predictions there.
+        options: Policy, numbers of local patients, and numbers of resamples.
         notes: Notes of earlier steps, which the result keeps.
-        advance: Called once for each pair.
+        advance: Function that is called once for each pair, for a progress bar.
 
     Returns:
         A cell for each pair, and notes on images that were left out.

@@ -47,13 +47,19 @@ _COMMON = (
 
 
 def drops(transfer: Transfer) -> list[Statement]:
-    """Return a statement on each drop: shown ones first, the largest first.
+    """Return a statement on each drop: first those that are shown, the largest first.
+
+    A drop is the AUROC on the data set that a system was trained on, minus the AUROC on another.
 
     Args:
-        transfer: The evaluated systems.
+        transfer: Figures of all systems on all data sets.
 
     Returns:
         The statements.
+
+    Example:
+        >>> drops(Transfer([], [], "max_f1", []))
+        []
     """
     return [statement for statement, _ in _sized_drops(transfer)]
 
@@ -83,7 +89,7 @@ def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
 
 
 def _headline(transfer: Transfer) -> str:
-    """Return the losses that were shown on each data set."""
+    """Return the losses that are shown on each data set."""
     sets = []
     for data in transfer.sets:
         cells = [cell for cell in transfer.cells if cell.data_set == data.name and cell.drop]
@@ -106,7 +112,10 @@ def _is_loss(cell: TransferCell) -> bool:
 
 
 def _standing(cell: TransferCell, n_drops: int) -> str:
-    """Return if a drop is shown: its interval is for it alone, its p-value for all drops."""
+    """Return a text that says whether a drop is shown.
+
+    The interval is for this drop alone, and the p-value is corrected for all drops.
+    """
     if cell.p_value is None or cell.drop is None:
         return _sentence("few_images", cell.n_images)
     p = p_equation(cell.p_value)
@@ -118,14 +127,27 @@ def _standing(cell: TransferCell, n_drops: int) -> str:
 
 
 def write_transfer(transfer: Transfer, out: Path) -> Path:
-    """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``; return the page.
+    """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``.
 
     Args:
-        transfer: The evaluated systems.
+        transfer: Figures of all systems on all data sets.
         out: Folder of the files.
 
     Returns:
         Path of the page.
+
+    Example:
+        >>> import tempfile
+        >>> from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+        >>> from cxr_compare.evaluation.studies.transfer_analysis import EvaluatedSet
+        >>> auroc = ClusteredEstimate(0.8, 0.02, bounded=True)
+        >>> counts = {"n_images": 100, "n_patients": 80, "n_positive": 30}
+        >>> cell = TransferCell("CheXNet", "NIH", home=True, auroc=auroc, **counts)
+        >>> transfer = Transfer([EvaluatedSet("NIH", "opacity", None)], [cell], "max_f1", [])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = write_transfer(transfer, Path(folder))
+        >>> page.name
+        'transfer.html'
     """
     stored = _transfer_dict(transfer)
     return write_study(out, "transfer", stored["figures"], stored, _page(transfer).render())
@@ -147,7 +169,7 @@ def _transfer_dict(transfer: Transfer) -> dict[str, Any]:
 
 
 def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
-    """Return a cell as rows: figure, threshold, estimate and interval."""
+    """Return the figures of a cell as rows: figure, threshold, estimate and interval."""
     common = {name: getattr(cell, name) for name in _COMMON}
 
     def row(
@@ -267,7 +289,7 @@ def _shortcut_text(shortcut: Mapping[str, Any] | None) -> str:
 
 
 def _counted(transfer: Transfer, data_set: str) -> str:
-    """Return the number of images of a column, and of systems that are evaluated on fewer."""
+    """Return the number of images on a data set, and the systems that are evaluated on fewer."""
     cells = [cell for cell in transfer.cells if cell.data_set == data_set]
     most = max(cells, key=lambda cell: cell.n_images)
     fewer = [(cell.system, cell.n_images) for cell in cells if cell.n_images < most.n_images]
@@ -275,11 +297,11 @@ def _counted(transfer: Transfer, data_set: str) -> str:
 
 
 def _rate_table(transfer: Transfer, metric: str) -> Table:
-    """Return a figure at the threshold from home and at local ones, a row for each threshold."""
+    """Return a figure at the threshold from home and at local ones, one row for each threshold."""
     chosen = {refit.positives for cell in transfer.cells for refit in cell.refits}
     numbers = sorted(
         chosen, key=lambda positives: (positives is None, positives)
-    )  # all of them last
+    )  # None, which means all local patients, comes last
     rows = []
     for system in transfer.systems:
         cells = [transfer.cell(system, data.name) for data in transfer.sets]
@@ -323,7 +345,7 @@ def _calibration_table(transfer: Transfer) -> Table:
 
 
 def _chart(transfer: Transfer) -> Chart:
-    """Chart the AUROC of each system on each data set, with its interval."""
+    """Draw the AUROC of each system on each data set, with its interval."""
     n = len(transfer.systems) + 1
     curves = []
     for at, system in enumerate(transfer.systems):

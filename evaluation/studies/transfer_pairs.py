@@ -18,25 +18,46 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 @dataclass(frozen=True)
 class TrainedSystem:
-    """System as its training left it."""
+    """System as its training left it.
+
+    Attributes:
+        name: Name of the system.
+        folder: Folder of the run or export.
+        info: Content of ``run.json``, or of the description of the export.
+        learnt: Names of the findings that the system learned.
+        decision: Decision that the training ended with; None if the folder has none.
+
+    Example:
+        >>> TrainedSystem("CheXNet", Path("runs/cls"), {}, ["opacity"], None).learnt
+        ['opacity']
+    """
 
     name: str
     folder: Path
-    info: Mapping[str, Any]  # as `run.json` or the export holds it
-    learnt: Sequence[str]  # findings
+    info: Mapping[str, Any]
+    learnt: Sequence[str]
     decision: Decision | None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """System with a data set that it is evaluated on."""
+    """System with a data set that it is evaluated on.
+
+    Attributes:
+        system: Name of the system.
+        data_set: Name of the data set.
+        home: True if the system was trained on this data set.
+        names: For each finding that the system learned, its name in the data set.
+        test_set: Test images with their truth.
+        decision: Decision from the data set that it was trained on; None if there is none.
+    """
 
     system: str
     data_set: str
-    home: bool  # whether it was trained there
-    names: Mapping[str, str]  # the data set's names of the findings that the system learned
+    home: bool
+    names: Mapping[str, str]
     test_set: LabelledSplit
-    decision: Decision | None  # from home
+    decision: Decision | None
 
 
 def _sentence(macro: str, *values: Any) -> str:
@@ -51,20 +72,20 @@ def pair_systems(
     same: Mapping[str, Sequence[str]],
     targets: Sequence[str],
 ) -> tuple[list[Pair], list[str]]:
-    """Pair each system with each data set that labels what it learned, and collect notes.
+    """Pair each system with each data set that labels its findings.
 
     Args:
-        systems: The systems.
+        systems: Trained systems.
         sets: Data sets by name.
-        own_splits: Split on which a system was made, by data set and system; else the default one.
-        same: Findings that count as one another.
-        targets: Targets to evaluate where a data set has several.
+        own_splits: Name of the split that a system was trained on, by data set and system.
+        same: For a finding, the names of findings that count as the same.
+        targets: Names of the targets to evaluate if a data set has several.
 
     Returns:
-        The pairs, and a note on each pair that was left out.
+        The pairs, and sentences on systems and data sets that could not be paired or are limited.
 
     Raises:
-        InputError: No system can be evaluated anywhere, or the target is not clear.
+        InputError: No system can be evaluated on any data set, or the target is not clear.
     """
     for target_name in targets:
         if not any(target_name in dataset.targets for dataset in sets.values()):
@@ -123,7 +144,7 @@ def _splits(
 ) -> tuple[dict[tuple[str, str], str], list[str]]:
     """Choose the split on which each data set evaluates each system, and collect notes.
 
-    All systems are evaluated on the split of those that were trained there, if they share one.
+    If all systems that were trained on a data set share one split, every system is evaluated on it.
     """
     splits: dict[tuple[str, str], str] = {}
     notes = []
@@ -149,23 +170,24 @@ def _splits(
 
 
 def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
-    """Return True if a run was trained on a data set; its starting weights do not count."""
+    """Return True if a run was trained on a data set; data of its first weights do not count."""
     made_on = info.get("data_set") or {}
     return bool(made_on.get("content_id") == dataset.ids["content_id"])
 
 
 def decision_from_home(path: Path, policy: str) -> Decision | None:
-    """Read the decision that a run's training ended with, or that an export holds.
+    """Read the decision that a run's training ended with, or that an export contains.
 
     Args:
         path: Folder of the run or export.
-        policy: Threshold policy that the decision must have.
+        policy: Threshold policy that the decision must contain.
 
     Returns:
-        The decision; None if the folder holds none.
+        The decision; None if the folder contains none.
 
     Raises:
-        InputError: There are several decisions, or it has no threshold by the policy.
+        InputError: The folder contains several decisions, or the decision has no threshold for the
+            policy.
 
     Example:
         >>> decision_from_home(Path("no-such-run"), "max_f1")
@@ -186,7 +208,7 @@ def decision_from_home(path: Path, policy: str) -> Decision | None:
 def _names_here(
     learnt: Sequence[str], labelled: Collection[str], same: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
-    """Return the data set's names of the findings that a system learned, where it labels them.
+    """Return the data set's names of the findings that a system learned and the data set labels.
 
     Example:
         >>> _names_here(["opacity", "mass"], ["pneumonia"], {"opacity": ["pneumonia"]})
@@ -203,7 +225,7 @@ def _names_here(
 def _target_here(
     dataset: DataSet, names: Collection[str], target_names: Sequence[str]
 ) -> Target | None:
-    """Return the target that a system's findings answer; of several the requested one."""
+    """Return the target that a system's findings answer, and of several the requested one."""
     requested = [dataset.targets[name] for name in target_names if name in dataset.targets]
     fitting = [target for target in dataset.targets.values() if set(target.any_of) <= set(names)]
     chosen = [target for target in requested if target in fitting] or fitting

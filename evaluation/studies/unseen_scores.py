@@ -20,15 +20,31 @@ from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 @dataclass(frozen=True)
 class UnseenScores:
-    """Scores of a system on images with a known label; arrays have shape ``(N,)``."""
+    """Scores of a system on images of known label that it has not seen.
+
+    Attributes:
+        image_ids: Ids of the images, sorted, shape ``(N,)``.
+        y_true: True for positive images, shape ``(N,)``.
+        scores: Score of each image, shape ``(N,)``.
+        patients: Patient of each image, shape ``(N,)``.
+        n_seen: Number of images left out because the system has seen them or their patients.
+        n_not_run: Number of images left out because the system gave no answer.
+        copies: Sentences on images that the system has seen under other ids.
+
+    Example:
+        >>> labels, patients = np.array([True, False]), np.array(["p", "q"])
+        >>> scores = UnseenScores(pd.Index(["a", "b"]), labels, np.array([0.9, 0.1]), patients)
+        >>> scores.has_both_classes
+        True
+    """
 
     image_ids: pd.Index
     y_true: npt.NDArray[np.bool_]
     scores: Floats
     patients: npt.NDArray[np.str_]
-    n_seen: int = 0  # images left out, as the system has seen them or their patients
-    n_not_run: int = 0  # images left out, as the system gave no answer
-    copies: tuple[str, ...] = ()  # images that it has seen under other ids, a line each
+    n_seen: int = 0
+    n_not_run: int = 0
+    copies: tuple[str, ...] = ()
 
     @property
     def has_both_classes(self) -> bool:
@@ -37,12 +53,23 @@ class UnseenScores:
 
     @cached_property
     def clusters(self) -> tuple[Integers, int]:
-        """Patient of each image as a number, and the number of patients."""
+        """Patient of each image as an index from 0, shape ``(N,)``, and the number of patients."""
         return cluster_index(self.patients)
 
 
 def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
-    """Score a role's images of known label, without patients and images that the system has seen.
+    """Score images of known label, without images that the system has seen and their patients.
+
+    For the test images, all images that the system was trained or selected on count as seen. For
+    other roles, only images that it was trained on do.
+
+    Args:
+        system: Predictions of the system on the data set.
+        pair: System and data set.
+        role: ``test`` or ``val``.
+
+    Returns:
+        Labels, scores and patients, with the numbers of images that were left out.
 
     Raises:
         InputError: The predictions are of another data set, or lack an image.

@@ -20,11 +20,13 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import (
+    Images,
     Table,
     chosen_targets,
     open_result_files,
     open_truth,
     open_values,
+    read_image_options,
     read_protocol_or_margin,
     split_column_roles,
 )
@@ -63,7 +65,7 @@ def compare(
     out: AnyPath | None = None,
     target: list[str] | None = None,
     split: str | None = None,
-    images: Literal["all", "common"] = "all",
+    images: Images = ("all",),
     replicates: Annotated[int, Argument(minimum=100)] = 2000,
     protocol: AnyPath | None = None,
     margin: float | None = None,
@@ -106,8 +108,10 @@ def compare(
             give 'all', for one report on each target and a page that links them.
         split: Split whose test images are evaluated. By default it is the split that the systems
             were made on.
-        images: What happens if the systems were run on different images. all refuses them; common
-            evaluates the images that every system was run on.
+        images: What happens if the systems were run on different images. all, the default, refuses
+            them; common evaluates the images that every system was run on. With --truth also the
+            folder of the image files (PNG, JPEG, DICOM), whose pixels the report then shows; they
+            are found by the names of the images.
         replicates: Number of bootstrap replicates behind each interval. With fewer the command is
             faster, and the ends of the intervals are less exact.
         protocol: TOML file that fixed the question before the test images were evaluated. It makes
@@ -160,6 +164,7 @@ def compare(
     if out is None or overwrite or not (out / files.METRICS).is_file():
         require_predictable(compared)  # here already, as reading the data set takes time
     single_target = target[0] if target and len(target) == 1 else None
+    image_options = read_image_options(images)
     question = read_protocol_or_margin(protocol, margin, single_target)
     from cxr_compare.evaluation.report.summary_table import table_rows
 
@@ -167,6 +172,11 @@ def compare(
         check_policy(name)
     rows = table_rows(metrics)
     target_names = [question.target] if question.target else target
+    if data is not None and image_options.folder is not None:
+        raise InputError(
+            f"--images {image_options.folder}: is for --truth, because the data set {data} has its "
+            "own images; leave it out"
+        )
     if data is not None and truth is None and boxes is None and patients is None:
         dataset = DataSet.open(data)
         split = own_split(split, [path for system in compared for path in system.paths], dataset)
@@ -174,6 +184,10 @@ def compare(
     elif truth is not None and data is None:
         names, columns_of_truth = split_column_roles(columns)
         dataset, order = open_truth(truth, boxes, patients, columns_of_truth, target_names)
+        if image_options.folder is not None:
+            from cxr_compare.evaluation.systems.image_folder import with_image_files
+
+            dataset = with_image_files(dataset, image_options.folder, console.say)
         split = own_split(split, [], dataset)
         opened = open_result_files(compared, dataset, truth, order, names)
         if not dataset.image_ids("val").size and not policy:
@@ -194,7 +208,7 @@ def compare(
         protocol=question,
         policies=list(dict.fromkeys(policy or ())),
         evaluated={
-            "images": images,
+            "images": image_options.rule,
             "replicates": replicates,
             "seed": _SEED,
             "prevalence": prevalence,
@@ -208,6 +222,7 @@ def compare(
         by_readers=reference_by is not None,
         exposures=tuple(exposures),
         overwrite=overwrite,
+        image_folder=image_options.folder,
     )
     targets = chosen_targets(dataset, target_names)
     test_sets = [LabelledSplit(dataset, target, split) for target in targets]
@@ -234,6 +249,8 @@ class ReportRequest:
         by_readers: True evaluates the systems also by the labels of each reader.
         exposures: Images that systems or their encoders have seen before.
         overwrite: True writes a finished report again.
+        image_folder: Folder of the image files that the report shows; None for a data set, and for
+            a truth without images.
     """
 
     protocol: Protocol
@@ -245,6 +262,7 @@ class ReportRequest:
     by_readers: bool
     exposures: tuple[Exposure, ...]
     overwrite: bool
+    image_folder: Path | None = None
 
     def report(
         self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path | None
@@ -266,7 +284,7 @@ class ReportRequest:
         question = self.question(systems, test_set, out)
         finished: Finished = "absent" if self.overwrite else finished_report(out, question)
         if finished == "shown otherwise":
-            console.say(f"{out}: the same comparison with other rows; writing it anew")
+            console.say(f"{out}: the same comparison, shown otherwise; writing it anew")
         from cxr_compare.evaluation.report.result import Report
 
         if finished == "same":
@@ -311,8 +329,14 @@ class ReportRequest:
     ) -> dict[str, Any]:
         """Return the question as the report stores it: systems with decisions, data and options.
 
-        The report folder `out` holds the predictions and decisions of systems that were given as
-        runs.
+        Args:
+            systems: Systems that are compared.
+            test_set: Test images with their truth.
+            out: Report folder, which holds the predictions and decisions of systems that were given
+                as runs.
+
+        Returns:
+            Dictionary of plain JSON values.
         """
         target = test_set.target.name
         ids = test_set.ids
@@ -335,7 +359,12 @@ class ReportRequest:
                 **({"reference_by": "reader"} if self.by_readers else {}),
                 **({"exposure": exposure_states(self.exposures)} if self.exposures else {}),
             },
-            "shown": {**self.shown, "metrics": ",".join(self.metrics)},
+            "shown": {
+                **self.shown,
+                "metrics": ",".join(self.metrics),
+                # Left out where it is not given, as above.
+                **({} if self.image_folder is None else {"images": str(self.image_folder)}),
+            },
         }
 
     def _compare(

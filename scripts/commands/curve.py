@@ -15,10 +15,11 @@ from cxr_compare.data_prep.contracts.errors import (
     require_packages,
 )
 from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.locks import folder_lock, remove_leftovers
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_writer import remove_prediction_leftovers
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
@@ -185,6 +186,7 @@ def curve(
     ):
         if before is None:
             write_json(out / _STARTED, "curve_started", {**started, **provenance()})
+        remove_leftovers(data)  # of a call that was killed when it had just added the parts
         options = ["--device", device]
         if trains_despite_audit():
             options.append("--despite-audit")
@@ -222,6 +224,9 @@ def _together(first: Any, second: Any) -> Any:
 def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[CurveRun]:
     """Train what has not ended; all runs of the plan."""
     runs = [run for arm in plan.models for run in plan.runs(arm)]
+    for run in runs:
+        if run.has_ended:  # it is not started again, which would remove the lock of a killed one
+            remove_leftovers(run.folder)
     done = before = sum(run.has_ended for run in runs)
     shares = ", ".join(f"{share:g}" for share in plan.shares)
     console.say(
@@ -314,6 +319,7 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
     from cxr_compare.serving.predict_folder import predict_data_set
 
     if (run.predictions / "predictions.json").is_file():
+        remove_prediction_leftovers(run.predictions)
         return Predictions.open(run.predictions)
     # Named one by one, so that no cost is measured: nobody asks here what an image takes.
     ids = [*dataset.image_ids("val", run.part), *dataset.image_ids("test", run.part)]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.identify_folder import require_kind
+from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.decisions.decided_output import decide
@@ -36,7 +36,7 @@ _RUN_FORMATS = ("onnx", "openvino")
 @command
 def export(
     source: Annotated[AnyPath, Argument(metavar="RUN|DATA")],
-    out: AnyPath | None = None,
+    out: Annotated[AnyPath | None, Argument(option="--out")] = None,
     *,
     format: str = "",  # noqa: A002 - the option's own name
     precision: Literal["fp32", "bf16", "int8"] | None = None,
@@ -49,6 +49,9 @@ def export(
 ) -> Outcome | ExportSummary:
     """Write a run to use without torch, or a data set's labels.
 
+    Only runs of cxr train can be exported. Networks of other software cannot, of which only the
+    predictions are known here.
+
     An exported run is kept only if its boxes, scores, maps and decisions agree with those of the
     run; card.json holds the differences. The options --precision and --data apply to a run. The
     option --split and those after it apply to a data set.
@@ -58,7 +61,8 @@ def export(
 
     Args:
         source: Run or data set to export.
-        out: Folder to make. For a run it is RUN/exports/FORMAT-PRECISION by default.
+        out: Folder to make, by position or as --out. For a run it is RUN/exports/FORMAT-PRECISION
+            by default.
         format: For a run: onnx or openvino. For a data set: coco, voc, yolo, kaggle (CSV of the
             RSNA challenge), cvat or label-studio.
         precision: Number format of the exported run, by default fp32. bf16 is only for openvino;
@@ -87,6 +91,8 @@ def export(
     Example:
         cxr export out/chexnet --format openvino --precision int8 --data out/data
 
+        cxr export out/chexnet --format onnx --out out/chexnet-onnx
+
         cxr export data/rsna out/rsna-yolo --format yolo --split default
 
         cxr export data/rsna out/desk --format cvat --predictions out/retinanet-predictions
@@ -113,7 +119,7 @@ def export(
     for_runs = {"precision": precision, "data": data}
     _refuse(for_runs, f"is for a run; --format {format} writes a data set's labels")
     if out is None:
-        raise InputError("export: give the folder to make behind the data set")
+        raise InputError("export: give the folder to make behind the data set, or as --out")
     return _export_labels(source, out, format, {**for_data, "reader": reader or "reference"})
 
 
@@ -129,6 +135,12 @@ def _export_run(
     precision: Precision,
     data: Path | None,
 ) -> Outcome:
+    kind = folder_kind(run)
+    if kind is not None and kind.name == "predictions":
+        raise InputError(
+            f"{run}: holds predictions; only a run of cxr train can be exported, and a network of "
+            "other software cannot: export it with that software"
+        )
     require_kind(run, "run")
     # The way to every format leads over ONNX.
     needed = ["onnx", PACKAGES[format], *(["nncf"] if precision == "int8" else []), *TRAIN_PACKAGES]

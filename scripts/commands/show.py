@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folder_kinds import KindName
@@ -23,7 +23,7 @@ from cxr_compare.data_prep.store.identify_folder import (
 from cxr_compare.evaluation.report.files import METRICS, PAGE
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, as_path
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import has_bf16_instructions
 
@@ -32,25 +32,49 @@ if TYPE_CHECKING:
 
 
 @command
-def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
-    """Say what a folder holds, or with --machine what this machine is.
+def show(
+    folder: AnyPath | None = None,
+    *,
+    machine: bool = False,
+    card: bool = False,
+    report: Annotated[AnyPath | None, Argument(folder_kind="report")] = None,
+) -> Outcome:
+    """Describe a folder, print its model card, or describe this machine.
 
     Args:
         folder: Folder to describe: a data set, run, export, predictions or report.
         machine: Describe this machine instead: processor, memory and torch.
+        card: Print the model card of the run, export or predictions, or those of all systems of a
+            report: Markdown in the layout of Mitchell et al. 2019, with the metadata block of the
+            Hugging Face Hub. Predictions of other software have a card, too.
+        report: Report of cxr compare whose figures the card has. Without it the card of a run has
+            figures on validation images.
 
     Returns:
-        The facts, each with its name.
+        The facts, each with its name, or the model card.
 
     Raises:
-        InputError: The folder was not made by cxr, or is unfinished.
+        InputError: The folder was not made by cxr, or is unfinished; it is no system and has no
+            card; or the report does not evaluate the system.
 
     Example:
         cxr show out/data
+
+        cxr show out/chexnet --card --report out/report
     """
     folder = as_path(folder)
+    report = as_path(report)
     if (folder is None) != machine:
         raise InputError("show: give a folder, or --machine")
+    if report is not None and not card:
+        raise InputError("show: --report gives a model card its figures; add --card")
+    if card:
+        if folder is None:
+            raise InputError("show: --card is of a folder; leave --machine out")
+        from cxr_compare.scripts.model_cards import model_card
+
+        text = model_card(folder, report)
+        return Outcome(text, {"card": text}, piped=True)
     facts = _machine() if folder is None else describe_folder(folder)
     width = max(len(key) for key in facts)
     lines = [f"{key:>{width}}  {_words(value)}" for key, value in facts.items()]

@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.errors import (
     require_packages,
 )
 from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.locks import folder_lock, remove_leftovers
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.scripts import console
@@ -174,6 +174,7 @@ def _run(
             failed = False
         else:
             failed = sweep.conclude(number, running.problem())
+        remove_leftovers(sweep.run_folder(number))  # of a trial that was killed; it has ended
         show(number)
         return failed
 

@@ -122,11 +122,14 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
         return chosen
 
     def conclude() -> None:
-        """Add what a trained run needs to answer: its decision on validation, and its guard."""
-        test_set = LabelledSplit(request.dataset, request.target, request.split)
-        freeze_decision(request.out, test_set, console, device=hardware.device)
+        """Add what a trained run needs to answer: its guard, and its decision on validation.
+
+        The decision comes last: `CurveRun.has_ended` takes it for the end of the training.
+        """
         size = request.settings.data.image_size
         add_guard(request.out, request.dataset, request.split, size, console)
+        test_set = LabelledSplit(request.dataset, request.target, request.split)
+        freeze_decision(request.out, test_set, console, device=hardware.device)
 
     hardware = processes.agree(choose_hardware)
     with ExitStack() as held:

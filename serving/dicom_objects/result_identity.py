@@ -87,7 +87,12 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
 
 
 def stamp(instance: Dataset, made: datetime) -> None:
-    """Write the time at which an object was made into the object."""
+    """Write the time at which an object was made into the object.
+
+    Args:
+        instance: DICOM object with a result.
+        made: Time at which it was made.
+    """
     instance.InstanceCreationDate = DA(made.date())
     instance.InstanceCreationTime = TM(made.time())
     for software in instance.ContributingEquipmentSequence:

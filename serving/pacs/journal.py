@@ -159,7 +159,13 @@ class Journal:
         return bool(self._rows("SELECT 1 FROM results WHERE result = ?", image))
 
     def record(self, image: str, state: State, reason: str | None = None) -> None:
-        """Record the state of an image, with the reason if it was skipped or failed."""
+        """Record the state of an image.
+
+        Args:
+            image: Digest of the image.
+            state: New state.
+            reason: Reason why the image was skipped or failed; None otherwise.
+        """
         with writing(self._path), self._connection:
             self._write(image, state, reason)
 

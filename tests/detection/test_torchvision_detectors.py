@@ -4,6 +4,7 @@ Where ours differ on purpose, torchvision's is set or asked likewise: losses are
 images, each as torchvision's of that image alone; background is no detection; 100 boxes a finding.
 """
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from torchvision.models.detection.ssdlite import SSDLiteHead, _mobilenet_extract
 from cxr_compare.detection.detector import Detector, build_targets, training_losses
 from cxr_compare.detection.frames import MAX_PER_FINDING, NMS_IOU
 from cxr_compare.detection.model import build_detector
+from tests.architectures.model_cases import MODEL_CASES
 from tests.detection.test_parity import as_torchvision, draw_batch, transform_settings
+from tools.pretended_device import pretended_cuda
 
 SIZE = 128
 CLASSES = 4  # with background
@@ -111,6 +114,50 @@ def test_losses_and_boxes_are_torchvisions(architecture):
             torch.testing.assert_close(image["scores"][same_label], scores, rtol=1e-4, atol=1e-5)
             apart = (image["boxes"][same_label][:, None] - other["boxes"][same]).abs().amax(2)
             assert (apart.amin(1) < 1e-2).all()
+
+
+def test_fcos_learns_the_same_boxes_and_gradients_as_torchvision_image_by_image():
+    model = build("fcos", norm="group").train()
+    batch = draw_batch(SIZE, 4, 1)
+    targets = build_targets(batch, CLASSES - 1)
+    assert min(len(target["boxes"]) for target in targets) == 0  # an image without a box, too
+    passed = model.run(batch.images)
+    expected = [
+        model.compute_loss(
+            [target],
+            {name: output[row : row + 1] for name, output in passed.outputs.items()},
+            passed.anchors[:1],
+            passed.level_sizes,
+        )
+        for row, target in enumerate(targets)
+    ]
+    got = model.losses(passed, targets)
+    assert got.keys() == expected[0].keys()
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for name, loss in got.items():
+        mean = torch.stack([losses[name] for losses in expected]).mean()
+        torch.testing.assert_close(loss, mean, rtol=1e-6, atol=1e-7)
+        ours, theirs = (
+            torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+            for value in (loss, mean)
+        )
+        for mine, other in zip(ours, theirs, strict=True):
+            assert (mine is None) == (other is None)
+            if mine is not None:
+                torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["retinanet", "fcos"])
+def test_a_training_step_waits_once_for_the_device(architecture):
+    case = MODEL_CASES[architecture]
+    model = case.build(**dict(case.alone)).train()
+    with pretended_cuda() as device:
+        there = copy.deepcopy(model).to("cuda")
+        batch = case.batch().to("cuda")
+        for _ in range(2):  # the first step sends the anchors
+            device.forget_counts()
+            sum(case.losses(there, batch).values()).backward()
+        assert sum(device.waits.values()) == 1
 
 
 @pytest.mark.parametrize("architecture", SMALL)

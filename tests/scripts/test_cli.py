@@ -43,8 +43,8 @@ ROOT = Path(__file__).resolve().parents[2]
         (["prepare", "nowhere", "out", "--format", "rsna"], "nowhere"),
         (["tune", "nowhere", "--data", "nowhere"], "nowhere"),
         (
-            ["compare", "a", "--data", "nowhere", "--out", "x", "--images", "some"],
-            "Invalid value for '--images'",
+            ["compare", "a", "--data", "nowhere", "--out", "x", "--unit", "some"],
+            "Invalid value for '--unit'",
         ),
         (["predict", "nowhere", "--out", "x"], "nowhere: no such file or folder"),
         (["train", "no-such-config", "--data", "set", "--out", "o"], "no-such-config"),

@@ -53,6 +53,13 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(
     assert not (report / "opacity").exists()  # one target named: the report itself
 
 
+def test_images_of_a_data_set_are_its_own(data, system, tmp_path):
+    with pytest.raises(InputError, match=r"--images .*: is for --truth"):
+        compare({"R": system}, data=data, images=tmp_path)
+    with pytest.raises(InputError, match=r"--images some: is neither all nor common"):
+        compare({"R": system}, data=data, images="some")
+
+
 def test_other_rows_of_a_finished_report_are_written_without_another_question(
     data, system, tmp_path, capsys
 ):
@@ -62,7 +69,7 @@ def test_other_rows_of_a_finished_report_are_written_without_another_question(
     copied = shutil.copytree(system, report / "systems" / "R")
     before = json.loads((report / "metrics.json").read_text())
     compare({"R": copied}, metrics="precision,f1", progress=True, **options)
-    assert "the same comparison with other rows" in capsys.readouterr().err
+    assert "the same comparison" in capsys.readouterr().err
     assert "Average precision" not in (report / "table.md").read_text()
     after = json.loads((report / "metrics.json").read_text())
     assert after["metrics"] == before["metrics"]

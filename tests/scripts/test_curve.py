@@ -65,8 +65,10 @@ class MadeUp:
             if self.fails(run):
                 failed.append((run, "the disk is full"))
             else:
-                run.folder.mkdir(parents=True)
+                decisions = run.folder / "validation" / "decisions"
+                decisions.mkdir(parents=True, exist_ok=True)
                 (run.folder / "run.json").write_text("{}")
+                (decisions / "nodule.json").write_text("{}")
                 self.trained.append(run)
             on_end(run, "the disk is full" if self.fails(run) else None)
         return failed
@@ -158,6 +160,26 @@ def test_a_training_that_fails_is_named_and_the_same_command_goes_on(data, made_
     made_up.fails = lambda run: False
     assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
     assert made_up.trained[-1].model == "detector"
+
+
+def test_a_training_killed_before_its_decision_is_continued(data, made_up):
+    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
+    killed = made_up.trained[1]
+    # Its weights and its record are there; the decision and what follows from it are not.
+    shutil.rmtree(killed.folder / "validation")
+    shutil.rmtree(killed.predictions)
+    made_up.trained.clear()
+    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
+    assert made_up.trained == [killed]
+
+
+def test_locks_that_a_kill_left_in_finished_folders_are_removed(data, made_up):
+    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
+    locks = [data / ".lock", *(run.folder / ".lock" for run in made_up.trained)]
+    for lock in locks:
+        lock.touch()
+    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
+    assert not [lock for lock in locks if lock.exists()]
 
 
 def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_adds_boxes_to_all_labels(

@@ -85,3 +85,26 @@ def test_run_and_empty_folder_are_distinguished(tmp_path, monkeypatch, capsys):
     assert "--format onnx or openvino" in capsys.readouterr().err
     assert cxr("export", tmp_path, tmp_path / "out", "--format", "coco") == 2
     assert "the run run; " in capsys.readouterr().err
+
+
+def test_folder_to_make_is_given_by_position_or_as_out_and_not_by_both(data, tmp_path, capsys):
+    by_option, by_position = tmp_path / "option", tmp_path / "position"
+    assert cxr("export", data, "--out", by_option, "--format", "coco") == 0
+    assert cxr("export", data, by_position, "--format", "coco") == 0
+    written = [sorted(path.name for path in out.rglob("*")) for out in (by_option, by_position)]
+    assert written[0] == written[1]
+    assert written[0]
+    capsys.readouterr()
+    both = (tmp_path / "one", "--out", tmp_path / "two")
+    assert cxr("export", data, *both, "--format", "coco") == 2
+    assert "--out" in capsys.readouterr().err
+    assert not any(path.exists() for path in (tmp_path / "one", tmp_path / "two"))
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_predictions_of_other_software_are_no_network_to_export(tmp_path, capsys, name):
+    scored = scored_images(tmp_path) / "scores"
+    assert cxr("export", scored, "--format", name) == 2
+    message = capsys.readouterr().err
+    assert "holds predictions" in message
+    assert "network of other software cannot" in message

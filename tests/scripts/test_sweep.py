@@ -217,6 +217,32 @@ def test_half_a_line_and_a_lock_that_a_kill_left_are_cleared_away(data, tmp_path
     assert trials_of(tmp_path / "killed")[:3] == trials_of(tmp_path / "whole")[:3]
 
 
+def test_a_sweep_killed_between_the_best_run_and_its_record_ends(data, tmp_path, pretended):
+    _sweep(data, tmp_path, trials=2)
+    before = json.loads((tmp_path / "sweep.json").read_text())["best"]
+    (tmp_path / "sweep.json").unlink()
+    (tmp_path / "best" / ".lock").touch()
+    _sweep(data, tmp_path, trials=2)
+    assert json.loads((tmp_path / "sweep.json").read_text())["best"] == before
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["run.json"]
+
+
+def test_the_lock_of_a_trial_that_was_killed_is_removed(data, tmp_path, pretended, monkeypatch):
+    pretended.figure = lambda settings: -9 if pretended.started[-1] == "001" else 0.5
+    real = pretended.start
+
+    def start(arguments: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
+        run = Path(arguments[5])
+        run.mkdir()
+        (run / ".lock").touch()
+        return real(arguments, environment, log)
+
+    monkeypatch.setattr(child_processes, "start", start)
+    _sweep(data, tmp_path, trials=3)
+    assert [trial["state"] for trial in trials_of(tmp_path)] == ["complete", "failed", "complete"]
+    assert list((tmp_path / "trials").rglob(".lock")) == []
+
+
 def test_more_trials_continue_a_sweep_and_a_better_one_becomes_best(data, tmp_path, pretended):
     pretended.figure = lambda settings: 0.01 * len(pretended.started)
     _sweep(data, tmp_path, trials=2)

@@ -26,6 +26,7 @@ from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.run import Run
+from cxr_compare.training.curve import CurveRun
 from cxr_compare.training.model_files import load_model
 from cxr_compare.training.plots import save_figure
 from cxr_compare.training.run_folder import RunFolder
@@ -221,6 +222,25 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
     stored = frozen.decision("opacity")
     assert stored
     assert {key: stored[key] for key in chosen} == json.loads(json.dumps(chosen))
+
+
+def test_the_decision_that_marks_a_training_as_ended_is_its_last_file(
+    data, ended, tmp_path, monkeypatch
+):
+    again = tmp_path / "run"
+    shutil.copytree(ended, again)
+    shutil.rmtree(again / "validation")
+    (again / "guard.json").unlink(missing_ok=True)
+    guarded: list[Path] = []
+
+    def note(run: Path, *rest: object) -> None:
+        assert not (again / "validation").exists()
+        guarded.append(run)
+
+    monkeypatch.setattr("cxr_compare.serving.guard.add_guard", note)
+    _train(data, again)
+    assert guarded == [again]
+    assert CurveRun("detector", "default", "default", 1.0, 0, again).has_ended
 
 
 @pytest.fixture(scope="module")

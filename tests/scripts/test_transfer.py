@@ -123,6 +123,15 @@ def test_a_drop_is_told_where_two_findings_count_as_one_another(sets, tmp_path, 
     assert (out / "transfer.csv").read_bytes() == before
 
 
+def test_a_lock_that_a_kill_left_in_finished_predictions_is_removed(sets, tmp_path):
+    home, _, run = sets
+    transfer([run, home], out=tmp_path / "out")
+    lock = tmp_path / "out" / "systems" / "rsna" / "run" / ".lock"
+    lock.touch()
+    transfer([run, home], out=tmp_path / "out")
+    assert not lock.exists()
+
+
 def test_patients_and_synthetic_images_are_noted_of_the_judged_images_alone(sets):
     dataset = DataSet.open(sets[0])
     images = dataset.images

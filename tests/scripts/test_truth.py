@@ -21,7 +21,8 @@ from cxr_compare.scripts.commands.prepare import prepare
 from tests.scripts.small_sets import cxr, refusal
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions" / "my-two-result-files.md"
-PYTHON, SHELL = re.findall(r"```(?:python|bash)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+BLOCK = re.compile(r"```(?:python|bash)\n(.*?)```", re.DOTALL)
+PYTHON, SHELL, WITH_IMAGES = BLOCK.findall(PAGE.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +191,28 @@ def test_bad_input_is_refused_by_file_and_position(change, message, tmp_path, ca
         capsys, "compare", "--truth", path, "--patients", tmp_path / "p.csv", tmp_path / "a.json"
     )
     assert message in line
+
+
+def test_folder_of_images_gives_the_report_its_pictures(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert cxr(*shlex.split(WITH_IMAGES)[1:]) == 0  # what the page says
+    assert list((folder / "pictures" / "overlays").glob("*.png"))
+    options = {"policy": ["threshold=0.5"], "out": tmp_path / "report"}
+    compare_files(folder, **options)
+    page = tmp_path / "report" / "report.html"
+    assert "<article" not in page.read_text()
+    report = compare_files(folder, images=folder / "images", **options)  # the same question
+    html = page.read_text()
+    assert '<article class="case' in html
+    assert "data:image/webp;base64," in html
+    assert list((tmp_path / "report" / "overlays").glob("*.png"))
+    assert list((tmp_path / "report" / "thumbs").glob("*.webp"))
+    again = compare_files(folder, images=["all", folder / "images"], **options)
+    assert again.to_frame().equals(report.to_frame())
+
+
+def test_folder_of_images_is_for_a_truth_and_for_one_folder(folder, tmp_path):
+    with pytest.raises(InputError, match="--images"):
+        compare_files(folder, images=[folder, folder / "images"])
+    with pytest.raises(InputError, match=r"--images .*absent: .*nor a folder"):
+        compare_files(folder, images=tmp_path / "absent")

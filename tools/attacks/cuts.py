@@ -1,12 +1,4 @@
-"""Cuts images of every transfer syntax and format short: none may be read as if it were whole.
-
-    python -m tools.attacks.cuts [FOLDER]
-
-prints what became of each; ends with 1 if a cut image was read without a doubt, or if a whole one
-was refused or doubted. FOLDER holds the public images (../shared/data). Cuts are at shares of the
-compressed image: ``bare``; ``ended`` politely, by the marker that ends such a file; or ``zeros``,
-filled up to its length. A DICOM file is also cut itself (``file``).
-"""
+"""Image files of every syntax and format, cut short: none may be read as if it were whole."""
 
 import copy
 import struct
@@ -39,7 +31,7 @@ _IEND = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def jpegs(image: Image.Image) -> dict[str, bytes]:
-    """JPEG of 8 bits as cameras, archives and web sites write it."""
+    """Return JPEG files of 8 bits, in the forms that cameras, archives and web sites write."""
     return {
         "baseline": image_file(image, "JPEG", quality=90),
         "restarts": image_file(image, "JPEG", quality=90, restart_marker_blocks=20),
@@ -49,6 +41,16 @@ def jpegs(image: Image.Image) -> dict[str, bytes]:
 
 
 def with_frame(header: Dataset, syntax: str, frame: bytes) -> Dataset:
+    """Return a copy of a DICOM object with another compressed frame.
+
+    Args:
+        header: DICOM object.
+        syntax: UID of the transfer syntax.
+        frame: Compressed frame.
+
+    Returns:
+        The new object.
+    """
     made = copy.deepcopy(header)
     made.file_meta.TransferSyntaxUID = syntax
     made.PixelData = encapsulate([frame])
@@ -58,7 +60,15 @@ def with_frame(header: Dataset, syntax: str, frame: bytes) -> Dataset:
 
 
 def plain_header(film: np.ndarray, bits: int) -> Dataset:
-    """An uncompressed radiograph."""
+    """Make an uncompressed radiograph.
+
+    Args:
+        film: Pixels.
+        bits: Number of stored bits.
+
+    Returns:
+        The DICOM object.
+    """
     return dicom_image(
         film,
         bits_stored=bits,
@@ -70,7 +80,16 @@ def plain_header(film: np.ndarray, bits: int) -> Dataset:
 
 
 def lossless_jpeg(header: Dataset, syntax: Any, folder: Path) -> Dataset:
-    """Written by GDCM, the only encoder of it here."""
+    """Compress a radiograph by GDCM, the only encoder of lossless JPEG here.
+
+    Args:
+        header: Uncompressed DICOM object.
+        syntax: Transfer syntax of GDCM.
+        folder: Folder for temporary files.
+
+    Returns:
+        The compressed DICOM object.
+    """
     header.save_as(folder / "raw.dcm", enforce_file_format=True)
     reader = _GDCM.ImageReader()
     reader.SetFileName(str(folder / "raw.dcm"))
@@ -88,7 +107,17 @@ def lossless_jpeg(header: Dataset, syntax: Any, folder: Path) -> Dataset:
 
 
 def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict[str, Dataset]:
-    """A film in every syntax that can be written here; eight bits, and deeper ones."""
+    """Make a radiograph in every transfer syntax that can be written here.
+
+    Args:
+        eight: Pixels of 8 bits.
+        deep: Pixels of more bits.
+        bits: Number of bits of `deep`.
+        folder: Folder for temporary files.
+
+    Returns:
+        DICOM objects by the name of their syntax.
+    """
     header8 = plain_header(eight, 8)
     header16 = plain_header(deep, bits)
     made = {
@@ -133,7 +162,15 @@ def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict
 
 
 def plain_files(eight: np.ndarray, deep: np.ndarray) -> dict[str, bytes]:
-    """The same as image files; by their names it is known how such a file ends."""
+    """Make the same images as files of other formats.
+
+    Args:
+        eight: Pixels of 8 bits.
+        deep: Pixels of more bits.
+
+    Returns:
+        Content of each file by its name, whose suffix says how such a file ends.
+    """
     grey = Image.fromarray(eight)
     deeper = Image.fromarray(deep)
     colour = Image.merge("RGB", [grey, grey.transpose(0), grey])
@@ -155,7 +192,18 @@ def plain_files(eight: np.ndarray, deep: np.ndarray) -> dict[str, bytes]:
 
 
 def cut(content: bytes, percent: int, ending: str, kind: str) -> bytes | None:
-    """A cut file; None where its kind has no such ending."""
+    """Cut the content of a file.
+
+    Args:
+        content: Content of the whole file.
+        percent: Share that is kept, in per cent.
+        ending: ``bare`` for nothing after the cut, ``zeros`` for zeros up to the old size,
+            ``ended`` for the regular end of such a file.
+        kind: Format of the file, such as ``png``.
+
+    Returns:
+        The damaged content; None if the format has no regular end.
+    """
     kept = content[: len(content) * percent // 100]
     if ending == "bare":
         return kept
@@ -184,7 +232,7 @@ def _ended(kept: bytes, kind: str) -> bytes | None:
 
 
 def _ended_png(kept: bytes) -> bytes:
-    """The last chunk as long as what is there, with the right checksum, and an end."""
+    """Correct the length and the checksum of the last chunk, and add the end of a PNG file."""
     at = 8
     while at + 12 + (length := int.from_bytes(kept[at : at + 4], "big")) <= len(kept):
         at += 12 + length
@@ -194,7 +242,15 @@ def _ended_png(kept: bytes) -> bytes:
 
 
 def damaged_dicoms(header: Dataset, folder: Path) -> Iterator[tuple[str, int, Path]]:
-    """A DICOM file with its frame cut, and cut itself."""
+    """Yield a DICOM file that is cut, and DICOM files whose frame is cut.
+
+    Args:
+        header: DICOM object.
+        folder: Folder for the files.
+
+    Yields:
+        Kind of damage, share that is kept in per cent, and path of the file.
+    """
     path = folder / "cut.dcm"
     header.save_as(folder / "whole.dcm", enforce_file_format=True)
     whole = (folder / "whole.dcm").read_bytes()
@@ -232,9 +288,17 @@ def attack(
     folder: Path,
     say: Callable[[str], object] = lambda line: None,
 ) -> Counter[str]:
-    """Cut everything at every share with every ending; returns how often each came about.
+    """Cut every file at every share and with every ending.
 
-    What was wrong has keys that name it: ``calm: ...`` and ``whole: ...``.
+    Args:
+        films: DICOM objects by name.
+        plain: Content of image files by name.
+        folder: Folder for the files.
+        say: Function that prints a line.
+
+    Returns:
+        Number of files by outcome. Wrong outcomes have keys that name the file: ``calm: ...`` if a
+        damaged file was read without a remark, and ``whole: ...`` if a whole file was refused.
     """
     total: Counter[str] = Counter()
     for name, header in films.items():
@@ -275,7 +339,15 @@ def _tell(
 
 
 def real_films(data: Path, folder: Path) -> tuple[dict[str, Dataset], dict[str, bytes]]:
-    """Films of the public sets: as they were written, and written anew in every other way."""
+    """Read radiographs of the public sets, and write them again in every other syntax.
+
+    Args:
+        data: Folder of the shared data.
+        folder: Folder for temporary files.
+
+    Returns:
+        DICOM objects and contents of image files, by name.
+    """
     odd = data / "dicom_odd"
     film = pydicom.dcmread(next((data / "rsna/stage_2_train_images").glob("*.dcm")))
     deep = pydicom.dcmread(odd / "pydicom-data__RG3_J2KR.dcm")

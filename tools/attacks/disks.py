@@ -1,8 +1,8 @@
-"""Full disks: each command on one that is too small, and without space for temporary files.
+"""Full disks: each command on a disk that is too small, and without space for temporary files.
 
-Usage: ``python -m tools.attacks.disks [VERB ...] [--work FOLDER]``. Needs root (it mounts tmpfs,
-which end with the program, in a mount namespace of its own). Exit status 1: something gave a
-traceback, was silent, or did not name the place. Nothing is drawn at random here.
+Usage: ``python -m tools.attacks.disks [VERB ...] [--work FOLDER]``. The program needs root, because
+it mounts tmpfs; the mounts end with the program, in a mount namespace of its own. The exit status
+is 1 if a command gave a traceback, printed nothing, or did not name the disk. Nothing is random.
 """
 
 import argparse
@@ -37,10 +37,10 @@ class Case:
     """A command that writes to a small disk.
 
     Attributes:
-        name: Of the row.
-        words: Of the command; {w} the inputs' folder, {d} the disk.
-        copied: Inputs that lie on the disk, because the command writes into them.
-        ends: Seconds after which a server is asked to end; 0: the command ends by itself.
+        name: Name of the row.
+        words: Words of the command; {w} is the folder of the inputs, {d} the disk.
+        copied: Inputs that are copied to the disk, because the command writes into them.
+        ends: Seconds after which a server is asked to end; 0 for a command that ends by itself.
     """
 
     name: str
@@ -88,7 +88,13 @@ class Row:
 
 
 def mount(place: Path, size: int, *, again: bool = False) -> None:
-    """Put a disk of a size there, or give the disk that is there another size."""
+    """Mount a disk of a given size, or change the size of a mounted disk.
+
+    Args:
+        place: Folder of the disk.
+        size: Size, bytes.
+        again: True to change the size of the disk that is mounted there.
+    """
     place.mkdir(parents=True, exist_ok=True)
     blocks = max(size // _PAGE, 1)
     options = f"{'remount,' * again}size={blocks * _PAGE},mode=1777"
@@ -96,25 +102,25 @@ def mount(place: Path, size: int, *, again: bool = False) -> None:
 
 
 def unmount(place: Path) -> None:
-    """Take the disk away."""
+    """Unmount a disk."""
     subprocess.run(["umount", "-l", place], check=True)
 
 
 def used(place: Path) -> int:
-    """Bytes on a disk."""
+    """Return the number of bytes on a disk."""
     room = os.statvfs(place)
     return (room.f_blocks - room.f_bfree) * room.f_frsize
 
 
 def fill(place: Path) -> None:
-    """Leave no byte free."""
+    """Fill a disk completely."""
     with (place / "filler").open("wb", buffering=0) as file, suppress(OSError):
         while file.write(b"\0" * _PAGE):
             pass
 
 
 def _fill_when(disk: Path, filled: int) -> None:
-    """Take the room of a disk away when something has written half of what it writes."""
+    """Fill a disk when a command has written half of what it writes."""
     until = time.monotonic() + 60
     while used(disk) < filled and time.monotonic() < until:
         time.sleep(0.002)
@@ -122,7 +128,19 @@ def _fill_when(disk: Path, filled: int) -> None:
 
 
 def run(case: Case, label: str, names: Path, work: Path, disk: Path, **given: Any) -> Row:
-    """Run a case's command; `names` is what its message must name."""
+    """Run the command of a case.
+
+    Args:
+        case: The case.
+        label: Description of the disk.
+        names: Path that the error message must name.
+        work: Folder of the inputs.
+        disk: Folder of the disk.
+        **given: Environment variables, and ``within`` for the working folder.
+
+    Returns:
+        Outcome of the command.
+    """
     number = len(list(work.glob("train-*")))
     words = case.words.format(w=work, d=disk, n=number).split()
     if case.ends:
@@ -153,7 +171,7 @@ def run(case: Case, label: str, names: Path, work: Path, disk: Path, **given: An
 
 
 def _serve(words: Sequence[str], seconds: float, given: dict[str, Any]) -> tuple[int, str]:
-    """A server's status and words; one that still serves is asked to end, which counts as 0."""
+    """Return a server's status and output; a server that still runs is asked to end (status 0)."""
     server = subprocess.Popen(
         material.cxr_command(*words),
         cwd=given.pop("within", None),
@@ -172,7 +190,16 @@ def _serve(words: Sequence[str], seconds: float, given: dict[str, Any]) -> tuple
 
 
 def attack_output(case: Case, work: Path, disk: Path) -> list[Row]:
-    """Run a case once on a disk with room, then on smaller ones, then with room again."""
+    """Run a case on a disk with enough space, then on smaller ones, then with enough space again.
+
+    Args:
+        case: The case.
+        work: Folder of the inputs.
+        disk: Folder of the disk.
+
+    Returns:
+        Outcome of each run.
+    """
     rows = []
 
     def fresh() -> None:
@@ -211,9 +238,18 @@ def attack_output(case: Case, work: Path, disk: Path) -> list[Row]:
 
 
 def attack_elsewhere(case: Case, work: Path, scratch: Path) -> list[Row]:
-    """Run a case with room for its output, but none for temporary files, at home, in memory.
+    """Run a case with space for its output, but without space at other locations that it uses.
 
-    For temporary files: neither in TMPDIR nor in any folder that Python takes in its place.
+    These are the folders for temporary files (TMPDIR and every folder that Python takes instead),
+    the home folder, and shared memory.
+
+    Args:
+        case: The case.
+        work: Folder of the inputs.
+        scratch: Folder for the mounts.
+
+    Returns:
+        Outcome of each run.
     """
     rows = []
     for name, places in _ELSEWHERE.items():
@@ -236,7 +272,7 @@ def attack_elsewhere(case: Case, work: Path, scratch: Path) -> list[Row]:
 
 
 def main() -> int:
-    """Run the attacks; 1 where anything fell."""
+    """Run the attacks; return 1 if a command failed the test."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="VERB", help="these alone")
     parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")

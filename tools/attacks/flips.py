@@ -1,8 +1,9 @@
-"""Flipped bits: one at random in each file that the program writes, which is then opened.
+"""Flipped bits: one random bit in each file that the program writes, which is then opened.
 
-Usage: ``python -m tools.attacks.flips [--flips 2000] [--seed 31] [--work FOLDER]``. Of each file
-it prints how many flips were refused in one line that names the file and a remedy, how many were
-harmless (what is read is equal), silent, or gave a traceback. Exit status 1: any of the last two.
+Usage: ``python -m tools.attacks.flips [--flips 2000] [--seed 31] [--work FOLDER]``. For each file
+the program prints how many flips were refused in one line that names the file and a remedy, how
+many were harmless (what is read is equal), how many were silent (what is read differs), and how
+many gave a traceback. The exit status is 1 if there is any of the last two.
 """
 
 import argparse
@@ -47,7 +48,7 @@ Reader = Callable[[Path], Iterable[Any]]
 
 
 def data_set(folder: Path) -> Iterable[Any]:
-    """All of a data set: tables, splits, their log of uses, audit, copies and pixels."""
+    """Yield everything that a data set contains: tables, splits, uses, audit, copies and pixels."""
     from cxr_compare.data_prep.assemble.journal import Journal
     from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
     from cxr_compare.evaluation.systems.uses_log import read_uses
@@ -70,7 +71,7 @@ def data_set(folder: Path) -> Iterable[Any]:
 
 
 def run(folder: Path) -> Iterable[Any]:
-    """All of a run: its records, weights, guard, decision, and what a resumed training reads."""
+    """Yield everything that a run contains, and what a resumed training reads."""
     import torch
 
     from cxr_compare.serving.run import Run
@@ -103,7 +104,7 @@ def run(folder: Path) -> Iterable[Any]:
 
 
 def predictions(folder: Path) -> Iterable[Any]:
-    """All of predictions."""
+    """Yield everything that predictions contain."""
     opened = Predictions.open(folder)
     yield from (opened.info, opened.images, opened.seen)
     name = opened.kind
@@ -115,7 +116,7 @@ def predictions(folder: Path) -> Iterable[Any]:
 
 
 def exported(folder: Path) -> Iterable[Any]:
-    """An export: what it says, and what its network answers."""
+    """Yield what an export states, and what its network answers."""
     from cxr_compare.serving.backends import CARD_FILE
     from cxr_compare.serving.run import Run
 
@@ -130,7 +131,7 @@ def exported(folder: Path) -> Iterable[Any]:
 
 
 def report(folder: Path) -> Iterable[Any]:
-    """Return the part of a report that other commands read."""
+    """Yield the parts of a report that other commands read."""
     yield read_json(folder / "metrics.json", "metrics")
     yield read_table(folder / "decisions.parquet", "decisions")
     for path in sorted((folder / "systems").glob("*")):
@@ -147,7 +148,15 @@ READERS: dict[str, Reader] = {
 
 
 def content(folder: Path, reader: Reader) -> list[str]:
-    """Return what the program reads in a folder, in a form that can be compared."""
+    """Return everything that the program reads in a folder, in a form that can be compared.
+
+    Args:
+        folder: The folder.
+        reader: Function that yields its content.
+
+    Returns:
+        One text for each item.
+    """
     return [_shown(item) for item in reader(folder)]
 
 
@@ -164,13 +173,31 @@ def _shown(item: Any) -> str:
 
 
 def kind_of(path: Path, folder: Path) -> str:
-    """The row of a file in the table: its name, without what counts its parts and epochs."""
+    """Return the kind of a file: its path in the folder, without numbers of parts and epochs.
+
+    Args:
+        path: Path of the file.
+        folder: Folder of the program that contains it.
+
+    Returns:
+        Name of the row in the table.
+    """
     name = path.relative_to(folder).as_posix()
     return re.sub(r"-\d+|(?<=systems/)[^/]+(?=/)|(?<=decisions/)[^/]+(?=\.json)", "*", name)
 
 
 def attempt(folder: Path, path: Path, reader: Reader, whole: list[str]) -> tuple[str, str]:
-    """Open a folder of which a file was changed; return the outcome and its message."""
+    """Open a folder in which a file was changed.
+
+    Args:
+        folder: The folder.
+        path: The changed file.
+        reader: Function that yields the content of the folder.
+        whole: Content of the unchanged folder.
+
+    Returns:
+        Outcome (``refused``, ``harmless``, ``silent`` or ``traceback``) and error message.
+    """
     try:
         now = content(folder, reader)
     except InputError as error:
@@ -184,7 +211,16 @@ def attempt(folder: Path, path: Path, reader: Reader, whole: list[str]) -> tuple
 
 
 def attack(folders: Iterable[Path], flips: int, seed: int) -> dict[str, Counter[str]]:
-    """Flip bits, as many in each file, and tell what came of them by the kind of file."""
+    """Flip bits, the same number for each kind of file.
+
+    Args:
+        folders: Folders that the program wrote.
+        flips: Number of flips of all files together.
+        seed: Random seed.
+
+    Returns:
+        Number of flips by outcome, by kind of file.
+    """
     draw = random.Random(seed)  # noqa: S311
     targets = []
     for folder in folders:
@@ -214,7 +250,7 @@ def attack(folders: Iterable[Path], flips: int, seed: int) -> dict[str, Counter[
 
 
 def make(folder: Path) -> list[Path]:
-    """Two runs, their predictions, exports and a report, beside the data set."""
+    """Make two runs, their predictions, exports and a report; return their folders."""
     work = material.make(folder)
     material.complete(
         work,
@@ -256,7 +292,7 @@ def make(folder: Path) -> list[Path]:
 
 
 def main() -> int:
-    """Run the attack; 1 where anything fell."""
+    """Run the attack; return 1 if a flip was silent or gave a traceback."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--flips", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=31)

@@ -1,16 +1,17 @@
-"""Commands killed (-9) at random moments, several times in a row, and then let end.
+"""Commands that are killed (-9) at random moments, several times in a row, and then run to the end.
 
 Usage: ``python -m tools.attacks.kills [VERB ...] [--kills N] [--most N] [--share SHARE]
-[--seed N] [--work FOLDER]``. Each round kills a command up to ``--most`` times, gives the same
-command again, and compares the folder with that of a command that nobody killed: the same files,
-the same content except for times. Nothing else may stay: no temporary folder beside it or in
-TMPDIR, no process. A kill comes after a random number of changes in the folder, at most that share
-of the changes that the command makes when nobody kills it, so that a busy machine gets as far as an
-idle one. The rounds go on until there were ``--kills`` kills.
+[--seed N] [--forked] [--work FOLDER]``. Each round kills a command up to ``--most`` times, starts
+the same command again, and compares the folder with that of a command that was not killed: the same
+files, the same content except for times. Nothing else may remain: no temporary folder beside it or
+in TMPDIR, and no process. A kill comes after a random number of changes in the folder, at most a
+given share of the changes that the undisturbed command makes, so that a busy machine gets as far as
+an idle one. The rounds go on until there were ``--kills`` kills. With ``--forked`` the commands are
+forked from a process that has imported torch, and start at once (`tools.attacks.forked`).
 
-In the rows named "workers", Ray's workers are killed in place of the command, which must end as if
+In the rows named "workers", Ray's workers are killed instead of the command, which must end as if
 nothing had happened. A round of these takes about a minute on two busy processors: Ray starts, and
-each new worker imports torch. Exit status 1 where something differs, or where a command does not
+each new worker imports torch. The exit status is 1 if something differs, or if a command does not
 end.
 """
 
@@ -33,6 +34,7 @@ from typing import NamedTuple
 
 from tests.scripts.launched import command_line, naming, workers_below
 from tools.attacks import material
+from tools.attacks.forked import ForkedCommand, adopt_orphans, import_everything, orphans
 
 WORKERS = {
     "workers of predict": "CXR_ENGINE=ray predict",
@@ -78,7 +80,7 @@ _ABOUT_TIME = (
 
 
 def content(folder: Path) -> dict[str, str]:
-    """A digest of each file below a folder, without the times in it."""
+    """Return a digest of each file below a folder, without the times in it."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -103,18 +105,26 @@ def _timeless(value: object) -> object:
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
-def _begin(words: list[str], scratch: Path) -> subprocess.Popen[bytes]:
+Running = subprocess.Popen[bytes] | ForkedCommand
+
+
+def _begin(words: list[str], scratch: Path, *, forked: bool) -> Running:
     variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(material.ROOT), "TMPDIR": str(scratch)}
+    environment = {**os.environ, **variables}
+    if forked:
+        return ForkedCommand(words, environment)
     return subprocess.Popen(
         material.cxr_command(*words),
-        env={**os.environ, **variables},
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
 
 
-def running(folder: Path) -> list[str]:
-    """Commands under way that name a folder."""
+def running(folder: Path, *, forked: bool = False) -> list[str]:
+    """Return the running commands that name a folder; if forked, all that this process started."""
+    if forked:
+        return [f"process {each}" for each in orphans()]
     return [command_line(each) for each in naming(str(folder)) if each != os.getpid()]
 
 
@@ -134,12 +144,14 @@ class Plan:
         most: Most kills in one round.
         share: Most changes in the folder before a kill, as a share of those of an unkilled command.
         draw: Source of the random moments.
+        forked: True forks the commands from this process.
     """
 
     kills: int
     most: int
     share: float
     draw: random.Random
+    forked: bool = False
 
 
 class Ended(NamedTuple):
@@ -160,6 +172,7 @@ class Attacked:
         work: Folder of the inputs.
         disk: Folder that the command writes.
         changes: Changes that it makes there when nobody kills it.
+        forked: True forks it from this process.
     """
 
     name: str
@@ -168,10 +181,11 @@ class Attacked:
     work: Path
     disk: Path
     changes: int = 0
+    forked: bool = False
 
     @property
     def scratch(self) -> Path:
-        """The TMPDIR of the command."""
+        """TMPDIR of the command."""
         return self.disk.with_name("tmp")
 
     def prepare(self) -> None:
@@ -179,18 +193,31 @@ class Attacked:
         self.scratch.mkdir(exist_ok=True)
         _fresh(self.disk, self.copied, self.work)
 
-    def begin(self) -> subprocess.Popen[bytes]:
+    def begin(self) -> Running:
         """Start the command."""
-        return _begin(self.words, self.scratch)
+        return _begin(self.words, self.scratch, forked=self.forked)
+
+    def running(self) -> list[str]:
+        """Name its processes that run."""
+        return running(self.disk, forked=self.forked)
 
     def leftovers(self, row: str) -> list[str]:
-        """Name what still runs and what lies in TMPDIR, one line each."""
+        """Return a line for each process that still runs and each file left in TMPDIR."""
         left = [f"{row}: left in TMPDIR: {path.name}" for path in self.scratch.iterdir()]
-        return left + [f"{row}: still runs: {each}" for each in running(self.disk)]
+        return left + [f"{row}: still runs: {each}" for each in self.running()]
 
     def outcome(self, row: str, ended: Ended, reference: dict[str, str]) -> list[str]:
-        """Compare a finished command with one that was not killed, one line a difference."""
-        # Where everything was there when the command was killed, the same command says so.
+        """Compare a finished command with one that was not killed.
+
+        Args:
+            row: Name of the round.
+            ended: End of the command.
+            reference: Digests of the files of the command that was not killed.
+
+        Returns:
+            One line for each difference.
+        """
+        # If the output was complete when the command was killed, the same command reports this.
         complete = (
             "is there and is no empty folder" in ended.stderr
             or "complete predictions" in ended.stderr
@@ -200,8 +227,16 @@ class Attacked:
         return _differences(row, reference, content(self.disk)) + self.leftovers(row)
 
 
-def finish(command: subprocess.Popen[bytes], seconds: float = _LONGEST_COMMAND) -> Ended:
-    """Wait for the end of a command, or end it where it takes too long."""
+def finish(command: Running, seconds: float = _LONGEST_COMMAND) -> Ended:
+    """Wait for the end of a command, or end it if it takes too long.
+
+    Args:
+        command: Running command.
+        seconds: Longest time to wait, s.
+
+    Returns:
+        End of the command.
+    """
     try:
         stderr = command.communicate(timeout=seconds)[1]
         return Ended(command.returncode, stderr.decode())
@@ -211,8 +246,17 @@ def finish(command: subprocess.Popen[bytes], seconds: float = _LONGEST_COMMAND) 
         return Ended(None, f"{stderr.decode()}\nit did not end within {seconds:.0f} s")
 
 
-def kill_workers(command: subprocess.Popen[bytes], most: int, draw: random.Random) -> int:
-    """Kill Ray's workers below a command at random moments; the number that were killed."""
+def kill_workers(command: Running, most: int, draw: random.Random) -> int:
+    """Kill Ray's workers below a command at random moments.
+
+    Args:
+        command: Running command.
+        most: Largest number of kills.
+        draw: Source of the random moments.
+
+    Returns:
+        Number of workers that were killed.
+    """
     killed = 0
     began = time.monotonic()
     while command.poll() is None and killed < most:
@@ -235,7 +279,7 @@ def modification_times(folder: Path) -> dict[Path, int]:
     return times
 
 
-def count_changes(command: subprocess.Popen[bytes], folder: Path, most: int | None = None) -> int:
+def count_changes(command: Running, folder: Path, most: int | None = None) -> int:
     """Watch the folder of a command until it has changed so often, or the command has ended.
 
     Args:
@@ -285,7 +329,7 @@ def kill_command(attacked: Attacked, row: str, most: int, plan: Plan) -> tuple[i
         command.communicate()
         kills += 1
         time.sleep(1)
-        wrong += [f"{row}: still runs: {each}" for each in running(attacked.disk)]
+        wrong += [f"{row}: still runs: {each}" for each in attacked.running()]
     return kills, wrong
 
 
@@ -302,7 +346,8 @@ def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
         A line for everything that differs from a command that nobody killed.
     """
     text, copied = material.COMMANDS[WORKERS.get(name, name)]
-    attacked = Attacked(name, text.format(w=work, d=disk).split(), copied, work, disk)
+    words = text.format(w=work, d=disk).split()
+    attacked = Attacked(name, words, copied, work, disk, forked=plan.forked)
     attacked.prepare()
     began = time.monotonic()
     command = attacked.begin()
@@ -336,7 +381,7 @@ def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
 
 
 def _differences(row: str, reference: dict[str, str], made: dict[str, str]) -> list[str]:
-    """Files of a folder that differ from those of an undisturbed command, a line each."""
+    """Return one line for each file that differs from that of an undisturbed command."""
     wrong = []
     for file in sorted({*made, *reference}):
         if made.get(file) != reference.get(file):
@@ -353,7 +398,7 @@ def _report(name: str, took: float, rounds: int, kills: int, wrong: list[str]) -
 
 
 def main() -> int:
-    """Run the attacks; 1 where anything fell."""
+    """Run the attacks; return 1 if a command failed the test."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="VERB", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--kills", type=int, default=10, help="of each command")
@@ -361,7 +406,13 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.5, help="of the changes in the folder")
     parser.add_argument("--seed", type=int, default=31)
     parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
+    parser.add_argument("--forked", action="store_true", help="fork the commands: faster")
     given = parser.parse_args()
+    if given.forked:
+        if any("ray" in name or name in WORKERS for name in given.names or NAMES):
+            parser.error("--forked: name the commands, of those without Ray")
+        import_everything()
+        adopt_orphans()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="cxr-kills-") as folder:
         work = material.make((given.work or Path(folder) / "inputs").resolve())
@@ -369,7 +420,7 @@ def main() -> int:
         for name in NAMES:
             if not given.names or name in given.names:
                 draw = random.Random(f"{given.seed} {name}")  # noqa: S311
-                plan = Plan(given.kills, given.most, given.share, draw)
+                plan = Plan(given.kills, given.most, given.share, draw, forked=given.forked)
                 wrong += attack(name, work, Path(folder) / "disk", plan)
     return int(bool(wrong))
 

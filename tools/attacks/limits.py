@@ -1,11 +1,12 @@
-"""Limits of the system: files above a size (RLIMIT_FSIZE), and what only root may do.
+"""Limits of the system: files above a size (RLIMIT_FSIZE), and actions that only root may do.
 
-Usage: ``python -m tools.attacks.limits [VERB ...] [--work FOLDER]``. Needs root, to become another
-user. Exit status 1: something gave a traceback, was silent, or did not name the place.
+Usage: ``python -m tools.attacks.limits [VERB ...] [--work FOLDER]``. The program needs root, to
+become another user. The exit status is 1 if a command gave a traceback, printed nothing, or did not
+name the file.
 
 The rows: ``size`` allows files of 30 % of the largest that the command writes. ``home`` runs as a
-user without a home, who owns the output's folder alone. ``output`` is not that user's; ``input`` is
-another's, and closed.
+user without a home folder, who owns only the folder of the output. In ``output`` the folder of the
+output belongs to another user; in ``input`` the inputs belong to another user and cannot be read.
 """
 
 import argparse
@@ -44,13 +45,13 @@ _LEAST_SIZE = 64
 
 
 def files(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Size and time of each file below a folder."""
+    """Return size and time of each file below a folder."""
     stats = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
     return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
 
 
 def limit_files(size: int) -> Callable[[], None]:
-    """Limit the size of files, in a process that will run the command."""
+    """Return a function that limits the size of files, for a process that will run the command."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
@@ -62,7 +63,12 @@ def become_nobody() -> None:
 
 
 def own(folder: Path, user: int) -> None:
-    """Give a folder and all below to a user."""
+    """Give a folder and everything below it to a user.
+
+    Args:
+        folder: The folder.
+        user: Number of the user.
+    """
     for path in (folder, *folder.rglob("*")):
         os.chown(path, user, user, follow_symlinks=False)
 
@@ -70,7 +76,17 @@ def own(folder: Path, user: int) -> None:
 def run(
     words: list[str], before: Callable[[], None] | None, scratch: Path, **variables: str
 ) -> tuple[int, str]:
-    """A command's status and what it says on stderr."""
+    """Run a command.
+
+    Args:
+        words: Words of the command.
+        before: Function that the new process calls first; None for none.
+        scratch: TMPDIR of the command.
+        **variables: Environment variables.
+
+    Returns:
+        Exit status, and output on stderr.
+    """
     surroundings = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -94,7 +110,17 @@ def run(
 
 
 def problem(status: int, said: str, *, fails: bool, names: Path) -> str:
-    """Return the problem with the end of a command; empty if there is none."""
+    """Return the problem with the end of a command; empty if there is none.
+
+    Args:
+        status: Exit status.
+        said: Output on stderr.
+        fails: True if the command has to fail.
+        names: Path that the error message must name.
+
+    Returns:
+        Description of the problem.
+    """
     lines = [line for line in said.splitlines() if line.startswith("cxr: ")]
     if "Traceback" in said:
         return "TRACEBACK"
@@ -108,7 +134,16 @@ def problem(status: int, said: str, *, fails: bool, names: Path) -> str:
 
 
 def attack(name: str, work: Path, folder: Path) -> list[str]:
-    """Run a command in each row; what fell."""
+    """Run a command in each row.
+
+    Args:
+        name: Name of the command.
+        work: Folder of the inputs.
+        folder: Folder for the output.
+
+    Returns:
+        One line for each row in which the command failed the test.
+    """
     text, copied = material.COMMANDS[name]
     disk = folder / "disk"
     scratch = folder / "scratch"
@@ -154,7 +189,7 @@ def attack(name: str, work: Path, folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Run the attacks; 1 where anything fell."""
+    """Run the attacks; return 1 if a command failed the test."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="VERB", help="these alone")
     parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")

@@ -107,7 +107,16 @@ def cxr_command(*words: object) -> list[str]:
 def cxr(
     *words: object, within: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, in English and with one thread."""
+    """Run a command to its end, with one thread.
+
+    Args:
+        *words: Words of the command line after ``cxr``.
+        within: Working folder; None for the present one.
+        **environment: Environment variables.
+
+    Returns:
+        The finished process with its output.
+    """
     return subprocess.run(
         cxr_command(*words),
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
@@ -121,7 +130,7 @@ def cxr(
 
 
 def make(folder: Path) -> Path:
-    """Make the inputs below a folder, but for those that are there; the folder."""
+    """Make the inputs below a folder, except those that exist; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tiny.toml").write_text(_CLASSIFIER)
     (folder / "boxes.toml").write_text(_DETECTOR)
@@ -175,7 +184,12 @@ def make(folder: Path) -> Path:
 
 
 def complete(folder: Path, steps: Iterable[tuple[object, ...]]) -> None:
-    """Run the commands whose file, named first, is not in the folder yet."""
+    """Run the commands whose output is not in the folder yet.
+
+    Args:
+        folder: The folder.
+        steps: For each command a file that it writes, then its words.
+    """
     for marker, *words in steps:
         if not (folder / str(marker)).is_file():
             began = time.monotonic()
@@ -186,7 +200,7 @@ def complete(folder: Path, steps: Iterable[tuple[object, ...]]) -> None:
 
 
 def _write_tables(folder: Path, data: Path) -> None:
-    """Scores of another software, and ratings of three readers, at random."""
+    """Write random scores of other software, and random ratings of three readers."""
     split = pd.read_parquet(data / "splits" / "default.parquet")
     evaluated = split.loc[split["role"].isin(["val", "test"]), ["image_id"]]
     draw = random.Random(7)  # noqa: S311

@@ -2,10 +2,10 @@
 
     python -m tools.attacks.pacs EXPORT FILMS [PART ...]
 
-EXPORT is what cxr export made, FILMS a folder of chest radiographs (DICOM), PART one of studies,
-watched, pull, receive. Needs root (it mounts tmpfs, in a mount namespace of its own) and
-the Debian packages orthanc, orthanc-dicomweb and dcmtk. Ends with 1 if a film was answered for
-never or twice, a change was not named once, or a traceback was seen.
+EXPORT is a folder that `cxr export` made, FILMS a folder of chest radiographs (DICOM), PART one of
+studies, watched, pull, receive. The program needs root (it mounts tmpfs, in a mount namespace of
+its own) and the Debian packages orthanc, orthanc-dicomweb and dcmtk. It ends with 1 if an image was
+answered never or twice, if a change was not named once, or if there was a traceback.
 """
 
 import io
@@ -35,7 +35,7 @@ _NAMESPACE = "CXR_ATTACK_MOUNTS"
 
 
 class Bench:
-    """An Orthanc, films for it, and the rows of the table."""
+    """An Orthanc, images for it, and the rows of the table."""
 
     def __init__(self, folder: Path, export: Path, films: Path) -> None:
         self.folder = folder
@@ -51,7 +51,17 @@ class Bench:
     def film(
         self, study: str, series: str = "1", *, is_small: bool = False, **values: str
     ) -> bytes:
-        """Another film of a study."""
+        """Return a new image of a study.
+
+        Args:
+            study: UID of the study.
+            series: Number of the series.
+            is_small: True for a small synthetic image.
+            **values: Values of header elements, by keyword.
+
+        Returns:
+            Content of the DICOM file.
+        """
         number = next(self._numbers)
         if is_small:
             image = radiograph(np.tile(np.arange(64, dtype=np.uint8), (64, 1)), ViewPosition="PA")
@@ -67,14 +77,37 @@ class Bench:
         return as_file(image)
 
     def add(self, *contents: bytes) -> list[str]:
+        """Send images to the archive, and return the archive's ids of them.
+
+        Args:
+            *contents: Contents of DICOM files.
+
+        Returns:
+            One id for each image.
+        """
         return [self.archive.post("/instances", content)["ID"] for content in contents]
 
     def remove(self, identifier: str) -> None:
+        """Delete an image from the archive.
+
+        Args:
+            identifier: The archive's id of the image.
+        """
         requests.delete(
             f"{self.archive.url}/instances/{identifier}", auth=(USER, PASSWORD), timeout=60
         )
 
     def pacs(self, name: str, *options: object, journal: Path | None = None) -> Pacs:
+        """Prepare a `cxr pacs` that reads from this archive or listens.
+
+        Args:
+            name: Name of its folder.
+            *options: Words of the command line.
+            journal: File of the journal; None for the usual one.
+
+        Returns:
+            The command, which is not started yet.
+        """
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         if "--listen" not in options:
@@ -86,7 +119,7 @@ class Bench:
         return pacs
 
     def results(self) -> int:
-        """Results in the archive; each film must have a report and a capture."""
+        """Return the number of results in the archive; fail if an image was answered twice."""
         found = [each for each in self.archive.all() if each.get("Manufacturer") == "cxr-compare"]
         sources = [
             str(each.SourceImageSequence[0].ReferencedSOPInstanceUID)
@@ -97,12 +130,26 @@ class Bench:
         return len(found)
 
     def row(self, case: str, said: str, is_well: bool) -> None:
+        """Print a row of the table, and store it.
+
+        Args:
+            case: Name of the case.
+            said: Description of what was seen.
+            is_well: True if the case passed.
+        """
         self.rows.append((case, said, is_well))
         print(f"{'ok  ' if is_well else 'FELL'}  {case:44s} {said}", flush=True)
 
 
 def look(pacs: Pacs) -> tuple[int, int, str]:
-    """One call: the images that it answered for, those it named as gone, and its last line."""
+    """Run `cxr pacs` once.
+
+    Args:
+        pacs: The command.
+
+    Returns:
+        Number of images that it answered, number that it named as gone, and its last line.
+    """
     before = pacs.said.stat().st_size if pacs.said.exists() else 0
     pacs.start()
     status = pacs.finish()
@@ -115,7 +162,7 @@ def look(pacs: Pacs) -> tuple[int, int, str]:
 
 
 def studies(bench: Bench) -> None:
-    """Studies that change between two calls."""
+    """Test studies that change between two calls."""
     pacs = bench.pacs("studies")
 
     def change(case: str, wanted: tuple[int, int], settle: int = 2) -> None:
@@ -167,7 +214,7 @@ def studies(bench: Bench) -> None:
 
 
 def watched(bench: Bench) -> None:
-    """A study that grows for a day, and a retake, while cxr pacs watches."""
+    """Test a study that grows for a day, and a retake, while cxr pacs watches."""
     pacs = bench.pacs("watched", "--watch", 1)
     before = bench.results()
     pacs.start()
@@ -194,13 +241,22 @@ def watched(bench: Bench) -> None:
 
 
 def mounted(folder: Path, size: str) -> Path:
+    """Mount a disk of a given size, and return its folder.
+
+    Args:
+        folder: Folder of the disk.
+        size: Size, such as ``200k``.
+
+    Returns:
+        The folder.
+    """
     folder.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     return folder
 
 
 def pull(bench: Bench) -> None:
-    """Fetching with a journal on a small disk."""
+    """Test fetching with a journal on a small disk."""
     bench.add(*[bench.film(f"1.2.6.{n}") for n in range(6)])
     for size in ("16k", "40k", "200k", "800k"):
         disk = mounted(bench.folder / f"disk-{size}", size)
@@ -224,7 +280,7 @@ def pull(bench: Bench) -> None:
 
 
 def receive(bench: Bench) -> None:
-    """Receiving with the journal and the images on a small disk, and many films sent."""
+    """Test receiving many images, with the journal and the images on a small disk."""
     for size in ("300k", "800k"):
         disk = mounted(bench.folder / f"inbox-{size}", size)
         peer = f"ORTHANC@127.0.0.1:{bench.archive.dicom}"
@@ -268,7 +324,15 @@ def receive(bench: Bench) -> None:
 
 
 def send(bench: Bench, films: list[Path]) -> set[Path]:
-    """Send films one by one; those that are out of resources (0xA700)."""
+    """Send images one by one.
+
+    Args:
+        bench: Orthanc and its settings.
+        films: Files of the images.
+
+    Returns:
+        Images that were refused as out of resources (0xA700).
+    """
     refused = set()
     for film in films:
         sent = subprocess.run(

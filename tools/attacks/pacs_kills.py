@@ -1,9 +1,10 @@
-"""`cxr pacs --listen` killed (-9) while images come and results go; no archive has to be installed.
+"""`cxr pacs --listen` is killed (-9) while images come and results go; no archive is needed.
 
 Usage: ``python -m tools.attacks.pacs_kills EXPORT [--kills N] [--images N] [--seed N]``. EXPORT is
-what ``cxr export`` made. A sender sends each image until it is acknowledged, as a modality does; a
-peer of our own keeps the results. At the end each image that was acknowledged must have one report
-and one capture, whatever was sent twice, and nothing half written may stay. Exit status 1: not so.
+a folder that ``cxr export`` made. A sender sends each image until it is acknowledged, as a modality
+does; a receiver in this program keeps the results. At the end each acknowledged image must have one
+report and one capture, whatever was sent twice, and no incomplete file may remain. Otherwise the
+exit status is 1.
 """
 
 import argparse
@@ -32,7 +33,7 @@ _PATIENCE_S = 240.0
 
 
 class Peer:
-    """Keeps what is sent to it: the results of each image, by their kind."""
+    """Receiver that keeps the results of each image, by their kind."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -65,12 +66,12 @@ class Peer:
         return image in self.captures and image in self.reports
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
 
 
 def image_of(number: int) -> Any:
-    """A small radiograph of a patient and study of its own."""
+    """Make a small radiograph with its own patient and study."""
     rng = np.random.default_rng(number)
     uid = f"1.2.3.55.{number}"
     made = radiograph(
@@ -87,7 +88,13 @@ def image_of(number: int) -> Any:
 
 
 def send(port: int, images: list[Any], acknowledged: set[str]) -> None:
-    """Send images, and note which were acknowledged."""
+    """Send images, and note which were acknowledged.
+
+    Args:
+        port: Port of `cxr pacs`.
+        images: DICOM objects.
+        acknowledged: UIDs of acknowledged images, to which this function adds.
+    """
     entity = AE(ae_title="CT1")
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 5
     entity.add_requested_context(ComputedRadiographyImageStorage)
@@ -106,7 +113,16 @@ def send(port: int, images: list[Any], acknowledged: set[str]) -> None:
 
 
 def check(peer: Peer, acknowledged: set[str], folder: Path) -> list[str]:
-    """Results that are missing or twofold, and what stayed in the folder of `cxr pacs`."""
+    """Return one line for each problem.
+
+    Args:
+        peer: Receiver of the results.
+        acknowledged: UIDs of acknowledged images.
+        folder: Folder of `cxr pacs`.
+
+    Returns:
+        Results that are missing or repeated, and files that were left.
+    """
     wrong = []
     for uid in sorted(acknowledged):
         counts = len(peer.reports[uid]), len(peer.captures[uid])
@@ -125,7 +141,7 @@ def check(peer: Peer, acknowledged: set[str], folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Run the attack; 1 where an image lost or doubled a result."""
+    """Run the attack; return 1 if an image has no result or several."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("export", type=Path)
     parser.add_argument("--kills", type=int, default=20)

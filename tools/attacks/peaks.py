@@ -1,9 +1,10 @@
 """The greatest memory that the largest image of each kind takes to decode.
 
 Usage: ``python -m tools.attacks.peaks [KIND ...] [--side PX]``. An image of each kind, of 10,000 x
-10,000 px, the limit of `read_image`, is decoded in a process of its own, plainly and at full depth
-as ``cxr serve`` does for DICOM. The figures are the process's greatest memory, and that beyond its
-imports. Exit status 1: one was refused, or takes more than the server's decoder may.
+10,000 px, the limit of `read_image`, is decoded in its own process, plainly and at full depth as
+``cxr serve`` does for DICOM. The program prints the greatest memory of the process, and the part
+beyond its imports. The exit status is 1 if an image was refused, or takes more memory than the
+server's decoder may use.
 """
 
 import argparse
@@ -36,7 +37,15 @@ print(peak(), peak() - before, *image.pixels.shape)
 
 
 def grey(side: int, kind: type[np.generic]) -> np.ndarray:
-    """A smooth image with a little noise."""
+    """Draw a smooth image with a little noise.
+
+    Args:
+        side: Width and height, px.
+        kind: Type of the pixels.
+
+    Returns:
+        Pixels, shape ``(side, side)``.
+    """
     rng = np.random.default_rng(0)
     line = np.linspace(0, 200, side, dtype=np.float32)
     most = np.iinfo(kind).max / 255
@@ -90,7 +99,15 @@ KINDS: dict[str, tuple[type[np.generic], Callable[[Path, np.ndarray], object]]] 
 
 
 def measure(path: Path, how: str) -> tuple[float, float] | str:
-    """MiB of the process, and beyond its imports; or why the image was refused."""
+    """Decode an image in its own process.
+
+    Args:
+        path: File of the image.
+        how: Way of decoding.
+
+    Returns:
+        Memory of the process and the part beyond its imports, MiB; or why the image was refused.
+    """
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, str(path), how],
         cwd=material.ROOT,
@@ -106,7 +123,7 @@ def measure(path: Path, how: str) -> tuple[float, float] | str:
 
 
 def main() -> int:
-    """Print a row a kind; 1 where one was refused or takes too much."""
+    """Print a row for each kind; return 1 if an image was refused or takes too much memory."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("kinds", nargs="*", metavar="KIND", help="these alone")
     parser.add_argument("--side", type=int, default=10_000)

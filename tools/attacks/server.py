@@ -1,12 +1,13 @@
 """A server under many requests, and under a clock that jumps.
 
 Usage: ``python -m tools.attacks.server memory|clock EXPORT [--requests N] [--clients N]``. EXPORT
-is what ``cxr export`` made.
+is a folder that ``cxr export`` made.
 
-``memory``: memory of the server and of its processes after each twentieth of the requests, and how
-much it grows by request over the second half. ``clock``: seconds since 1970 that the server sees
-come from a file (a shim that gcc compiles and LD_PRELOAD loads); they jump between requests. Each
-answer must be 200, each row in the file of the day that the server saw. Exit status 1: not so.
+``memory`` prints the memory of the server and of its processes after each twentieth of the
+requests, and how much it grows with each request over the second half. In ``clock`` the server
+reads the time from a file (by a library that gcc compiles and LD_PRELOAD loads), which jumps
+between requests. Each answer must have status 200, and each row must be in the file of the day that
+the server saw. Otherwise the exit status is 1.
 """
 
 import argparse
@@ -64,7 +65,15 @@ _JUMPS = (0, 3600, -3600, 40 * _DAY, -40 * _DAY, 3650 * _DAY, -20_000 * _DAY, -2
 
 
 def png(seed: int, side: int) -> bytes:
-    """An image of noise."""
+    """Return an image of noise as PNG.
+
+    Args:
+        seed: Random seed.
+        side: Width and height, px.
+
+    Returns:
+        Content of the file.
+    """
     pixels = np.random.default_rng(seed).integers(0, 255, (side, side), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
@@ -72,7 +81,7 @@ def png(seed: int, side: int) -> bytes:
 
 
 def body_of(content: bytes) -> bytes:
-    """A form with one file."""
+    """Return the body of a form with one file."""
     head = (
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n'
         "Content-Type: image/png\r\n\r\n"
@@ -81,7 +90,7 @@ def body_of(content: bytes) -> bytes:
 
 
 class Server:
-    """`cxr serve` in a process of its own."""
+    """A `cxr serve` in its own process."""
 
     def __init__(self, export: Path, *options: object, **variables: str) -> None:
         surroundings = {
@@ -122,7 +131,15 @@ class Server:
                 self.said.append(line)
 
     def ask(self, connection: HTTPConnection, body: bytes) -> int:
-        """The status of an answer."""
+        """Send an image, and return the status of the answer.
+
+        Args:
+            connection: Open connection to the server.
+            body: Body of the request.
+
+        Returns:
+            HTTP status.
+        """
         kind = f"multipart/form-data; boundary={_BOUNDARY}"
         connection.request("POST", "/v1/analyze", body, {"Content-Type": kind})
         answer = connection.getresponse()
@@ -130,13 +147,22 @@ class Server:
         return answer.status
 
     def close(self) -> int:
-        """End it; its exit status."""
+        """End the server, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
 
 def memory(export: Path, requests: int, clients: int) -> int:
-    """Send requests, and print memory as they go."""
+    """Send requests, and print the memory of the server meanwhile.
+
+    Args:
+        export: Folder of the export.
+        requests: Number of requests.
+        clients: Number of clients at the same time.
+
+    Returns:
+        1 if an answer was wrong, else 0.
+    """
     with tempfile.TemporaryDirectory() as folder:
         server = Server(export, "--log", Path(folder) / "log")
         bodies = [body_of(png(seed, side)) for seed, side in enumerate((64, 256, 512, 1024, 96))]
@@ -214,7 +240,15 @@ def clock(export: Path) -> int:
 
 
 def wrong_rows(log: Path, sent: int) -> list[str]:
-    """Rows that are missing, or that lie in the file of another day."""
+    """Return one line for each row that is missing, or is in the file of another day.
+
+    Args:
+        log: Folder of the log.
+        sent: Number of requests.
+
+    Returns:
+        The lines.
+    """
     rows = [
         (file.name, json.loads(line)["time"])
         for file in sorted(log.glob("answers-*.jsonl"))
@@ -226,7 +260,15 @@ def wrong_rows(log: Path, sent: int) -> list[str]:
 
 
 def wrong_monitor(log: Path, out: Path) -> list[str]:
-    """Return the problems of a monitor, which must name rows of the future and read the rest."""
+    """Return the problems of a monitor, which must name rows of the future and read the rest.
+
+    Args:
+        log: Folder of the log.
+        out: Folder of the monitor.
+
+    Returns:
+        One line for each problem.
+    """
     wrong = []
     done = material.cxr("monitor", log, "--out", out)
     print(f"monitor: exit {done.returncode}: {done.stderr.strip().splitlines()[-1][-200:]}")
@@ -243,7 +285,7 @@ def wrong_monitor(log: Path, out: Path) -> list[str]:
 
 
 def main() -> int:
-    """Run one of the attacks; 1 where something fell."""
+    """Run one of the attacks; return 1 if the server failed the test."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("attack", choices=["memory", "clock"])
     parser.add_argument("export", type=Path)

@@ -1,8 +1,9 @@
-"""Files of a stranger: each that the program reads again, changed at random and sealed anew.
+"""Files from strangers: each file that the program reads again, changed at random and sealed anew.
 
-Usage: ``python -m tools.attacks.strangers [--cases 2000] [--seed 31] [--work FOLDER]``. What is
-opened must give a result or one line that names the file. Exit status 1: something fell. Links,
-foreign stores and other files' digests are in ``tests/data_prep/store/test_dataset.py``.
+Usage: ``python -m tools.attacks.strangers [--cases 2000] [--seed 31] [--work FOLDER]``. Opening a
+changed file must give a result, or one line that names the file; otherwise the exit status is 1.
+Links, foreign stores and other files' digests are tested in
+``tests/data_prep/store/test_dataset.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from tools.attacks import flips, material
 
 
 def attack(folders: list[Path], cases: int, seed: int) -> dict[str, Counter[str]]:
-    """Change files in turn, and tell what fell by the kind of file."""
+    """Change files in turn, and open them.
+
+    Args:
+        folders: Folders that the program wrote.
+        cases: Number of changes.
+        seed: Random seed.
+
+    Returns:
+        Number of changes that were tried and that failed the test, by kind of file.
+    """
     draw = random.Random(seed)  # noqa: S311
     kinds: dict[str, list[tuple[Path, Path]]] = {}
     for folder in folders:
@@ -66,7 +76,7 @@ def _material(folder: Path) -> list[Path]:
 
 
 def main() -> int:
-    """Run the attack; 1 where anything fell."""
+    """Run the attack; return 1 if a change failed the test."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=31)

@@ -1,12 +1,12 @@
-"""Simulate data sets with a known truth and count what the program says of them.
+"""Simulate data sets with a known truth, and count what the program claims about them.
 
     python -m tools.simulation [--design NAME] [--sets 1000] [--seed 16]
         [--results FOLDER] [--out docs/validity.md] [--column after]
 
-Each case is stored in the folder of results as soon as it is done, and one that is there for the
-same revision, seed and number of sets is not run again; with ``--keep`` of any revision. With
-``--out`` the results of the folder go into a column of ``results.json``, and the tables of the page
-(``docs/validity.md`` or ``docs/guarantees.md``) are written from it.
+Each case is stored in the folder of results as soon as it is done. A case that is stored for the
+same revision, seed and number of sets is not run again; with ``--keep`` the revision does not
+matter. With ``--out`` the results of the folder are written into a column of ``results.json``, and
+the tables of the page (``docs/validity.md`` or ``docs/guarantees.md``) are written from this file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tools.simulation.designs import DESIGNS, Case
 from tools.simulation.tables import every_row, with_tables
 
 RESULTS = Path(__file__).with_name("results.json")
-"""The results that the page shows: ``before`` and ``after``."""
+"""File of the results that the page shows, in the columns ``before`` and ``after``."""
 _SIMULATED = [
     f"evaluation/{folder}"
     for folder in ("statistics", "metrics", "decisions", "compare", "systems", "studies")
@@ -59,7 +59,14 @@ def main() -> None:
 
 
 def written(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The file of results, one case a line."""
+    """Return the text of the file of results, with one case in each line.
+
+    Args:
+        results: Results of all cases, by column.
+
+    Returns:
+        The text, as JSON.
+    """
     columns = [
         f'"{name}": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]"
         for name, rows in results.items()
@@ -68,12 +75,28 @@ def written(results: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def path_of(case: Case, folder: Path) -> Path:
-    """Return the file of a case's result."""
+    """Return the path of the file with a case's result.
+
+    Args:
+        case: Case of a design.
+        folder: Folder of the results.
+
+    Returns:
+        The path; the file need not exist.
+    """
     return folder / f"{case.design}-{zlib.crc32(case.name.encode()):08x}.json"
 
 
 def stored(folder: Path, known: dict[tuple[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results of a folder, else those known, in the order of the designs."""
+    """Return the stored results of all cases, in the order of the designs.
+
+    Args:
+        folder: Folder of the results.
+        known: Results to use for cases that the folder does not contain, by design and case.
+
+    Returns:
+        One result for each case that is known.
+    """
     found = []
     for case in (case for design in DESIGNS.values() for case in design()):
         path = path_of(case, folder)
@@ -85,7 +108,18 @@ def stored(folder: Path, known: dict[tuple[str, str], dict[str, Any]]) -> list[d
 def stored_run(
     case: Case, sets: int, seed: int, folder: Path, *, keep: bool = False
 ) -> dict[str, Any]:
-    """Run a case, or read what an earlier call has stored."""
+    """Run a case, or read the result that an earlier call has stored.
+
+    Args:
+        case: Case of a design.
+        sets: Number of simulated data sets of a case with share 1.
+        seed: Random seed.
+        folder: Folder of the results.
+        keep: True to use a stored result of any revision.
+
+    Returns:
+        Result of the case, as the file holds it.
+    """
     path = path_of(case, folder)
     wanted = {
         "design": case.design,
@@ -107,7 +141,17 @@ def stored_run(
 
 
 def run(case: Case, sets: int, seed: int) -> dict[str, dict[str, float]]:
-    """Mean, or median, standard error and number of sets of everything that a case measures."""
+    """Simulate the data sets of a case, and summarise everything that the case measures.
+
+    Args:
+        case: Case of a design.
+        sets: Number of simulated data sets.
+        seed: Random seed.
+
+    Returns:
+        By name of the measured value its mean (or median), the standard error, and the number of
+        sets in which it is defined.
+    """
     stream = [seed, zlib.crc32(f"{case.design} {case.name}".encode())]
     measure = case.make(np.random.default_rng([*stream, 2**32 - 1]))
     each = [measure(np.random.default_rng([*stream, number])) for number in range(sets)]
@@ -117,7 +161,8 @@ def run(case: Case, sets: int, seed: int) -> dict[str, dict[str, float]]:
         if len(values):
             mean = float(values.mean())
             error = float(values.std() / np.sqrt(len(values)))
-            if name.startswith("median"):  # its error: half of a 68 % interval by order
+            # The error of a median is half of a 68 % interval that is taken from the sorted values.
+            if name.startswith("median"):
                 off = 0.5 / np.sqrt(len(values))
                 low, mean, high = np.quantile(values, [max(0, 0.5 - off), 0.5, min(1, 0.5 + off)])
                 error = float(high - low) / 2
@@ -130,7 +175,7 @@ def run(case: Case, sets: int, seed: int) -> dict[str, dict[str, float]]:
 
 
 def revision() -> str:
-    """The last commit that changed what is simulated."""
+    """Return the last commit that changed the code that is simulated."""
     command = ["git", "log", "-1", "--format=%h", "--", *_SIMULATED]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     return shown.stdout.strip()

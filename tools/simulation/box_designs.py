@@ -1,7 +1,8 @@
-"""Equal detectors with a known truth: what the program says of their boxes.
+"""Equal detectors with a known truth: what the program claims about their boxes.
 
-Two detectors see the same lesions and the same places that look like one. What each finds, where it
-puts its box, and how sure it is, is drawn from one law for both and correlates between them.
+Two detectors see the same lesions and the same locations that look like a lesion. What each
+detector finds, where it draws the box, and how confident it is, follows the same distribution for
+both, and correlates between them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ _POLICY = "max_f1"
 _POPULATION = 12_000
 _POPULATIONS = 6
 _VALIDATIONS = 1500
-"""Images by which a population's figures are known, how many times, and sets that choose cuts."""
+"""Size and number of the large samples that give true figures, and number of validation sets.
+
+On each validation set, cuts and thresholds are chosen.
+"""
 BOX_METRICS = (
     "ap50",
     "ap",
@@ -61,15 +65,15 @@ _TOLD = (*BOX_METRICS, "auroc", "average_precision", "matched_recall_90", "recal
 
 @dataclass(frozen=True)
 class Detector:
-    """The law of both detectors; evidence is in log-odds.
+    """Distribution of the marks of both detectors; evidence is in log-odds.
 
     Attributes:
         lesion: Mean evidence of a lesion.
-        distractor: Mean evidence of a place that looks like one.
-        distractors: How many such places an image has, on average.
-        image: Spread of the evidence from image to image, the same for all marks of an image.
-        place: Spread from place to place.
-        most_lesions: Of a positive image.
+        distractor: Mean evidence of a location that looks like a lesion.
+        distractors: Mean number of such locations in an image.
+        image: Standard deviation of the evidence between images, shared by all marks of an image.
+        place: Standard deviation of the evidence between locations.
+        most_lesions: Largest number of lesions of a positive image.
     """
 
     lesion: float = 0.8
@@ -81,12 +85,15 @@ class Detector:
 
 
 DETECTOR = Detector()
-"""Of AUROC 0.94 and AP50 0.4."""
+"""Detector with AUROC 0.94 and AP50 0.4."""
 WEAK = Detector(0.2, -1.9, 1.6, image=0.6, place=0.8)
-"""Of AUROC 0.87 to 0.89, by the reduction: few validation images often choose the worse."""
+"""Detector whose AUROC is 0.87 to 0.89, depending on the reduction of boxes to a score.
+
+A choice on few validation images often takes the worse reduction.
+"""
 _JITTER = 0.15
 _STRETCH = 0.19
-"""Spread of a box's centre, as a share of its side, and of the logarithm of its sides."""
+"""Standard deviations of a box's centre, as a share of its side, and of the log of its sides."""
 _SEEN = 0.85  # share of lesions that a detector sees at all
 _STRAY = 0.7  # marks of one detector alone, on average, with an evidence about _STRAY_EVIDENCE
 _STRAY_EVIDENCE = -3.0
@@ -95,7 +102,12 @@ _FAINTEST = -2.3  # evidence without which there is no mark
 
 @dataclass(frozen=True)
 class BoxedImages:
-    """Images, lesions, and the boxes of each detector."""
+    """Images, lesions, and the boxes of each detector.
+
+    Attributes:
+        evaluated: Images with their ground truth.
+        boxes: Predicted boxes of each detector.
+    """
 
     evaluated: EvaluationSet
     boxes: list[pd.DataFrame]
@@ -106,12 +118,20 @@ class BoxedImages:
         return np.char.add("p", self.evaluated.patients.astype(str))
 
     def scores(self, system: int, reduction: Reduction | None = None) -> pd.Series:
-        """Image scores of a detector."""
+        """Return the image scores of a detector.
+
+        Args:
+            system: Index of the detector, 0 or 1.
+            reduction: Rule from boxes to an image score; None takes the most confident box.
+
+        Returns:
+            One score for each image, shape ``(N,)``.
+        """
         return reduce_boxes(self.boxes[system], self.evaluated.image_ids, reduction)
 
 
 def _shared(rng: np.random.Generator, count: int, width: int = 1) -> Floats:
-    """Noise of two detectors that correlates by 0.5, shape ``(2, count, width)``."""
+    """Draw noise of two detectors that correlates by 0.5, shape ``(2, count, width)``."""
     common = rng.standard_normal((count, width))
     own = rng.standard_normal((2, count, width))
     return np.sqrt(0.5) * (common + own)
@@ -124,7 +144,17 @@ def _table(ids: pd.Index, image: Any, corners: Floats, **more: Any) -> pd.DataFr
 def draw_images(
     rng: np.random.Generator, n_patients: int, clusters: str, law: Detector = DETECTOR
 ) -> BoxedImages:
-    """Images of patients with what two detectors mark on them."""
+    """Draw images of patients with the boxes of two detectors.
+
+    Args:
+        rng: Random generator.
+        n_patients: Number of patients.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+        law: Distribution of the marks of both detectors.
+
+    Returns:
+        Images with lesions and boxes.
+    """
     sample = draw(rng, n_patients, [[0.0]] * 2, clusters=clusters)
     of_image = logit(sample.scores)
     n_images = len(sample.y_true)
@@ -168,7 +198,15 @@ def draw_images(
 
 
 def box_choice(images: BoxedImages, system: int) -> BoxChoice:
-    """Return the images on which the score cut of a detector's boxes is chosen."""
+    """Return the choice of the score cut of a detector's boxes on these images.
+
+    Args:
+        images: Validation images.
+        system: Index of the detector, 0 or 1.
+
+    Returns:
+        The choice, with all stored boxes as the only rule.
+    """
     evaluated = images.evaluated
     pairs = pair_boxes(images.boxes[system], evaluated.truth, evaluated.image_ids)
     return BoxChoice([BoxCandidate(OverlapRule(), pairs)], images.owners)
@@ -177,7 +215,17 @@ def box_choice(images: BoxedImages, system: int) -> BoxChoice:
 def compute_scorecard(
     validation: BoxedImages, test: BoxedImages, system: int, rules: Sequence[str] = ("max",)
 ) -> Scorecard:
-    """A detector on test images as validation images tune it."""
+    """Tune a detector on validation images, and compute its figures on test images.
+
+    Args:
+        validation: Validation images.
+        test: Test images.
+        system: Index of the detector, 0 or 1.
+        rules: Rules from boxes to an image score to choose from.
+
+    Returns:
+        Scorecard of the detector on the test images.
+    """
     truth = validation.evaluated.y_true
     owners = validation.owners
     evaluated = test.evaluated
@@ -205,7 +253,16 @@ def _kept(key: MetricKey) -> bool:
 
 
 def compared(scorecards: Sequence[Scorecard], replicates: int, seed: int) -> Estimates:
-    """Figures of both detectors and their differences, as ``cxr compare`` makes them."""
+    """Compute the figures of both detectors and their differences, as ``cxr compare`` does.
+
+    Args:
+        scorecards: Scorecards of both detectors.
+        replicates: Number of bootstrap resamples.
+        seed: Random seed of the resamples.
+
+    Returns:
+        Figures with intervals, and differences.
+    """
     resamples = Resamples(scorecards[0].evaluated.n_patients, replicates, seed)
     named = {name: [scorecard] for name, scorecard in zip("AB", scorecards, strict=True)}
     drawn = resampled_figures("finding", named, resamples, kept=_kept)
@@ -213,7 +270,18 @@ def compared(scorecards: Sequence[Scorecard], replicates: int, seed: int) -> Est
 
 
 def population(rng: np.random.Generator, n_validation: int, clusters: str) -> dict[str, float]:
-    """The figures of many images; at a chosen cut or threshold the mean over validation sets."""
+    """Compute the true figures of a detector on large samples.
+
+    Figures at a chosen cut or threshold are means over the choices of many validation sets.
+
+    Args:
+        rng: Random generator.
+        n_validation: Number of patients of a validation set.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+
+    Returns:
+        True figures by name of the metric.
+    """
     sets = [draw_images(rng, n_validation, clusters) for _ in range(_VALIDATIONS)]
     thresholds = [
         choose_threshold(drawn.evaluated.y_true, drawn.scores(0), _POLICY).threshold
@@ -264,7 +332,15 @@ def _true_figures(
 
 
 def figure(found: Estimates, metric: str) -> tuple[Estimate, Estimate]:
-    """A figure of the first detector, and its difference."""
+    """Return a figure of the first detector, and its difference from the second.
+
+    Args:
+        found: Figures of both detectors.
+        metric: Short name of the metric.
+
+    Returns:
+        The figure and the difference.
+    """
     policy = _POLICY if metric in ("localised_sensitivity", "recall", "specificity") else ""
     return found.get("A", metric, policy), found.difference("A", "B", metric, policy)
 
@@ -276,7 +352,19 @@ def box_measure(
     truth: dict[str, float],
     replicates: int,
 ) -> dict[str, float]:
-    """Return the claims about two equal detectors, and which figures of the first are covered."""
+    """Simulate one comparison of two equal detectors.
+
+    Args:
+        rng: Random generator.
+        sizes: Numbers of validation patients and of test patients.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+        truth: True figures, see `population`.
+        replicates: Number of bootstrap resamples.
+
+    Returns:
+        By metric, 1 if a difference is claimed (which is wrong), and 1 if the interval of the first
+        detector contains the true figure; else 0.
+    """
     validation, test = (draw_images(rng, size, clusters) for size in sizes)
     scorecards = [compute_scorecard(validation, test, system) for system in range(2)]
     found = compared(scorecards, replicates, int(rng.integers(2**31)))
@@ -296,7 +384,17 @@ def box_measure(
 def reduction_measure(
     rng: np.random.Generator, sizes: tuple[int, int], rules: Sequence[str], replicates: int
 ) -> dict[str, float]:
-    """Return the claims about two equal detectors that may end with different reductions."""
+    """Simulate one comparison of two equal detectors that may get different reductions.
+
+    Args:
+        rng: Random generator.
+        sizes: Numbers of validation patients and of test patients.
+        rules: Rules from boxes to an image score to choose from.
+        replicates: Number of bootstrap resamples.
+
+    Returns:
+        1 for each kind of claim that is made (which is wrong), else 0.
+    """
     validation, test = (draw_images(rng, size, "one", WEAK) for size in sizes)
     scorecards = [compute_scorecard(validation, test, system, rules) for system in range(2)]
     found = compared(scorecards, replicates, int(rng.integers(2**31)))

@@ -1,7 +1,7 @@
-"""Designs with a known truth, and what is counted in each: claims that are wrong, and coverage.
+"""Designs with a known truth, and what each of them counts: wrong claims, and coverage.
 
-A measure draws one data set and returns what was found there by name: 1 where a claim was made or
-an interval held the truth, 0 where not, or a figure; NaN counts for nothing.
+A measure draws one data set and returns named values: 1 if a claim was made or an interval has
+the truth, 0 if not, or a figure. NaN is not counted.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from tools.simulation.makers import (
 )
 from tools.simulation.mark_designs import mark_designs, mark_measure, true_figures
 from tools.simulation.monitor_designs import faults, streams
+from tools.simulation.overlap_designs import overlap_measure, true_overlap_figures
 from tools.simulation.policy_designs import policies
 from tools.simulation.product import Evaluated, calibrations, evaluate
 from tools.simulation.reader_designs import (
@@ -51,13 +52,13 @@ Found = dict[str, float]
 Measure = Callable[[np.random.Generator], Found]
 
 REPLICATES = 400
-"""Bootstrap resamples of each simulated comparison; the program's own default is 2,000."""
+"""Number of bootstrap resamples of each simulated comparison; the program's default is 2,000."""
 AUROC = 0.85
 AT_THRESHOLD = ("recall", "specificity", "f1", "accuracy")
 _TRUTH_SETS = 4000
 _IMAGES = {"one": "one image a patient", "rsna": "images as in RSNA/NIH"}
 _TESTED = 0.25
-"""Share of data sets whose p-values are made, too: they cost most."""
+"""Share of data sets for which p-values are computed, too, because they take most of the time."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,11 @@ class Case:
     """One row of a design.
 
     Attributes:
-        design: Its table.
-        name: Its row, as the page shows it.
-        make: Gives the measure; its generator is for true values that need luck.
-        share: Of the sets asked for, where a case costs much.
+        design: Name of the design.
+        name: Name of the row, as the page shows it.
+        make: Function that returns the measure; its generator is for true values that are
+            simulated.
+        share: Share of the requested data sets that is drawn, for cases that take long.
     """
 
     design: str
@@ -84,26 +86,26 @@ def _evaluate(
     seeds: Sequence[int],
     policies: Sequence[str] = ("max_f1",),
 ) -> Evaluated:
-    """Evaluate drawn samples; the seed of the resamples is drawn after them."""
+    """Evaluate drawn samples; the seed of the resamples is drawn after the samples."""
     seed = int(rng.integers(2**31))
     return evaluate(validation, test, seeds, replicates=REPLICATES, seed=seed, policies=policies)
 
 
 def _claimed(differences: Sequence[Estimate]) -> float:
-    """Return True if a sentence claims any difference."""
+    """Return 1 if a sentence claims any difference, else 0."""
     return float(any(each.excludes_zero for each in differences))
 
 
 def _held(differences: Sequence[Estimate]) -> float:
-    """The same by the intervals that hold the thresholds; NaN where there are none."""
-    ends = [getattr(each, "held", None) for each in differences]
+    """Return 1 if an interval with fixed thresholds excludes 0, else 0; NaN without any."""
+    ends = [getattr(each, "fixed_choice_interval", None) for each in differences]
     if all(end is None for end in ends):
         return np.nan
     return float(any(end is not None and (end[0] > 0 or end[1] < 0) for end in ends))
 
 
 def _sentences(found: Evaluated) -> Found:
-    """Claims of the opening: its headline, and any sentence below it."""
+    """Return which claims the opening makes: in its headline, and in a sentence below it."""
     headline = found.verdict.headline
     told = " was better than " in headline or "shown to exceed" in headline
     told = told or found.verdict.kind == "decided"
@@ -157,7 +159,7 @@ def _threshold_case(
             )
             figure = found.estimates.get("A", "recall", "max_f1")
             threshold = found.thresholds["A"][0]["max_f1"]
-            held = getattr(figure, "held", None) or (figure.low, figure.high)
+            held = getattr(figure, "fixed_choice_interval", None) or (figure.low, figure.high)
             at_this = np.nan if threshold is None else recall_at(skill, threshold)
             return {
                 **_sentences(found),
@@ -176,7 +178,7 @@ def _max_f1(sample: Sample) -> float | None:
 
 
 def thresholds() -> Iterator[Case]:
-    """Two equal systems, thresholds chosen on few validation images."""
+    """Yield the cases of two equal systems whose thresholds are chosen on few validation images."""
     for clusters in ("one", "rsna"):
         for sizes in ((40, 60), (150, 200), (40, 600)):
             yield _threshold_case(*sizes, clusters)
@@ -224,7 +226,7 @@ def _auroc_case(
 
 
 def auroc() -> Iterator[Case]:
-    """Intervals of AUROC and of its difference, by the images that patients have."""
+    """Yield the cases of intervals of AUROC and of its difference, by images of a patient."""
     for n_patients in (60, 150, 300, 1000):
         yield _auroc_case(f"{n_patients:,} patients, images as in RSNA/NIH", n_patients, "rsna")
     for n_patients in (60, 150):
@@ -271,7 +273,7 @@ def _seed_case(k: int, between: float, n_test: int = 200, share: float = 1.0) ->
 
 
 def seeds() -> Iterator[Case]:
-    """Two equal recipes, each trained several times."""
+    """Yield the cases of two equal recipes, each trained several times."""
     for k in (2, 3, 5):
         yield _seed_case(k, 0.03)
     for k in (2, 3, 5):
@@ -298,7 +300,7 @@ def _several_case(count: int, n_test: int, *, share: float = 1.0, tied: bool = F
 
 
 def several() -> Iterator[Case]:
-    """More than two equal systems: is one of them called better?"""
+    """Yield the cases of more than two equal systems, of which one may be called better."""
     yield _several_case(3, 200, share=0.6)
     yield _several_case(6, 200, share=0.3)
     yield _several_case(3, 60, share=0.6)
@@ -330,7 +332,7 @@ def _power_case(first: float, second: float, n_test: int, clusters: str = "one")
 
 
 def power() -> Iterator[Case]:
-    """A true difference: how often it is claimed, and how often the wrong way round."""
+    """Yield the cases of a true difference, which may be claimed in either direction."""
     yield _power_case(0.90, 0.85, 200)
     yield _power_case(0.90, 0.80, 200)
     yield _power_case(0.90, 0.80, 60)
@@ -352,7 +354,7 @@ def _chance_case(auroc: float, n_test: int) -> Case:
 
 
 def chance() -> Iterator[Case]:
-    """Systems that guess: is it said?"""
+    """Yield the cases of systems that guess, which the report should say."""
     for auroc in (0.5, 0.6, 0.85):
         for n_test in (60, 200, 1000):
             yield _chance_case(auroc, n_test)
@@ -386,7 +388,7 @@ def _calibration_case(n_validation: int, overconfident: float) -> Case:
 
 
 def calibration() -> Iterator[Case]:
-    """A detector that finds no box on many images: probabilities by method."""
+    """Yield the cases of a detector that finds no box on many images: probabilities by method."""
     for n_validation in (60, 150, 600):
         for overconfident in (1.0, 2.0):
             yield _calibration_case(n_validation, overconfident)
@@ -404,20 +406,20 @@ def _reader_case(n_readers: int, *, nested: bool) -> Case:
 
 
 def readers() -> Iterator[Case]:
-    """Two equal modalities, read by readers who stand for others like them."""
+    """Yield the cases of two equal modalities, read by readers who represent others like them."""
     yield _reader_case(3, nested=False)
     yield _reader_case(5, nested=False)
     yield _reader_case(5, nested=True)
 
 
 def reader_model() -> Iterator[Case]:
-    """Crossed studies of several sizes by the model of Obuchowski and Rockette itself."""
+    """Yield the cases of crossed studies from the model of Obuchowski and Rockette."""
     for design in model_designs():
         yield Case("reader_model", design.name, lambda _, of=design: model_measure(of))
 
 
 def nested_readers() -> Iterator[Case]:
-    """Two equal modalities by the same model, each with readers of its own."""
+    """Yield the cases of two equal modalities from the same model, each with its own readers."""
     for sizes in NESTED_SIZES:
         name = f"{sizes[0]} and {sizes[1]} readers"
         yield Case("nested_readers", name, lambda _, of=sizes: nested_measure(of))
@@ -434,12 +436,29 @@ def _box_case(n_validation: int, n_test: int, clusters: str = "one") -> Case:
 
 
 def boxes() -> Iterator[Case]:
-    """Two equal detectors: figures of places, and of boxes from a score that validation chose."""
+    """Yield the cases of two equal detectors: figures of points, and of boxes above a score."""
     yield _box_case(40, 60)
     yield _box_case(40, 600)
     yield _box_case(40, 60, "rsna")
     yield _box_case(150, 200)
     yield _box_case(150, 200, "rsna")
+
+
+def _overlap_case(n_validation: int, n_test: int, clusters: str = "one") -> Case:
+    sizes = (n_validation, n_test)
+
+    def make(rng: np.random.Generator) -> Measure:
+        truth = true_overlap_figures(rng, n_validation, clusters)
+        return lambda rng: overlap_measure(rng, sizes, clusters, truth, REPLICATES)
+
+    return Case("overlaps", f"{n_validation} / {n_test} patients, {_IMAGES[clusters]}", make)
+
+
+def overlaps() -> Iterator[Case]:
+    """Two equal detectors that box a lesion several times: validation chooses which boxes stay."""
+    yield _overlap_case(60, 100)
+    yield _overlap_case(60, 100, "rsna")
+    yield _overlap_case(150, 200)
 
 
 def _reduction_case(n_validation: int, n_test: int) -> Case:
@@ -452,7 +471,7 @@ def _reduction_case(n_validation: int, n_test: int) -> Case:
 
 
 def reductions() -> Iterator[Case]:
-    """Two equal detectors whose reduction is chosen among all, as by default."""
+    """Yield the cases of two equal detectors whose rule from boxes to a score is chosen."""
     yield _reduction_case(40, 600)
     yield _reduction_case(40, 60)
 
@@ -464,13 +483,13 @@ def _studies(
 
 
 def marks() -> Iterator[Case]:
-    """Two equal modalities with which readers mark lesions, and an equal system at its own."""
+    """Yield the cases of readers who mark lesions with equal modalities, and an equal system."""
     for name, design in mark_designs().items():
         yield Case("marks", name, lambda rng, of=design: mark_measure(of, *true_figures(rng)))
 
 
 def _without_luck(named: Callable[[], Iterator[Named]]) -> Callable[[], Iterator[Case]]:
-    """The cases of measures whose true values need no simulation."""
+    """Return the cases of measures whose true values need no simulation."""
 
     def cases() -> Iterator[Case]:
         for name, measure in named():
@@ -480,7 +499,7 @@ def _without_luck(named: Callable[[], Iterator[Named]]) -> Callable[[], Iterator
 
 
 def goals() -> Iterator[Case]:
-    """A system whose true sensitivity and specificity are the goals."""
+    """Yield the cases of a system whose true sensitivity and specificity equal the goals."""
     for n_patients, clusters, truth in (
         (60, "one", 0.85),
         (200, "one", 0.85),
@@ -503,13 +522,13 @@ def goals() -> Iterator[Case]:
 
 
 def reference() -> Iterator[Case]:
-    """Two systems whose figures are corrected for labels with a known error."""
+    """Yield the cases of two systems whose figures are corrected for labels with a known error."""
     for name, make in reference_designs():
         yield Case("reference", name, make)
 
 
 def _guaranteed() -> Iterator[Case]:
-    """Guarantees of 90 % confidence; 4,000 sets of sensitivity, fewer of all others."""
+    """Yield the cases of guarantees: 4,000 sets for sensitivity, fewer for other figures."""
     for name, measure, share in risk_control():
         yield Case("risk_control", name, lambda _, found=measure: found, share)
 
@@ -517,11 +536,11 @@ def _guaranteed() -> Iterator[Case]:
 DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
     **{each.__name__: each for each in (thresholds, auroc, seeds, several, power, chance)},
     **{each.__name__: each for each in (calibration, readers, reader_model, nested_readers)},
-    **{each.__name__: each for each in (boxes, reductions)},
-    "folds": _studies("folds", FOLDS),  # two equal learners, trained again in each of five
-    "plans": _studies("plans", PLANS),  # studies of the size that `cxr plan` asks for
-    "few_readers": _studies("few_readers", FEW_READERS),  # and a system as good as they are
-    "curves": _studies("curves", CURVES),  # two arms of one learning curve
+    **{each.__name__: each for each in (boxes, overlaps, reductions)},
+    "folds": _studies("folds", FOLDS),  # equal learners, trained again in each of five folds
+    "plans": _studies("plans", PLANS),  # studies of the size that `cxr plan` computes
+    "few_readers": _studies("few_readers", FEW_READERS),  # few readers and an equal system
+    "curves": _studies("curves", CURVES),  # two models with one learning curve
     **{each.__name__: each for each in (marks, goals, reference)},
     "risk_control": _guaranteed,
 }

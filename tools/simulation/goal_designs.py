@@ -1,4 +1,7 @@
-"""One system against declared goals: how often it is said to meet one that it just does not."""
+"""One system against declared goals: how often it is said to meet a goal that it misses.
+
+The true figure equals the goal, so that "met" is a wrong claim.
+"""
 
 import numpy as np
 import pandas as pd
@@ -12,13 +15,24 @@ from tools.simulation.makers import Noise, draw
 from tools.simulation.product import evaluated_images
 
 _ALIKE_OTHER = 0.1
-"""How far a goal that is easily met lies below the truth."""
+"""Difference by which a goal that is easily met lies below the true figure."""
 
 
 def goal_measure(
     rng: np.random.Generator, n_patients: int, clusters: str, truth: float, noise: Noise
 ) -> dict[str, float]:
-    """Return the claims about a system whose true sensitivity and specificity are `truth`."""
+    """Simulate one test of a system against goals.
+
+    Args:
+        rng: Random generator.
+        n_patients: Number of test patients.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+        truth: True sensitivity and specificity of the system.
+        noise: Shares of the variance of the noise.
+
+    Returns:
+        1 for each kind of goal that is said to be met, else 0, and the width of the interval.
+    """
     cut = float(ndtri(truth))  # of negatives; positives lie as far beyond it
     sample = draw(rng, n_patients, [[2 * cut]], clusters=clusters, noise=noise)
     policy = f"threshold={expit(cut):.12f}"

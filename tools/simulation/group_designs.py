@@ -43,10 +43,20 @@ def group_measure(
     by_image: bool = False,
     shift: float = 0.0,
 ) -> Measure:
-    """Two equal systems and a share of the patients, or of the images, that are no different.
+    """Return a simulation of two equal systems and a group of patients that does not differ.
 
-    With a shift all scores of the group are higher by so much: its AUROC is the same, while its
-    sensitivity is higher and its specificity lower, so these are not counted.
+    Args:
+        n_patients: Number of test patients.
+        share: Share of the patients in the group, or of the images.
+        auroc: True AUROC of both systems.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+        by_image: True if images, not patients, are drawn into the group.
+        shift: Number by which the log-odds of all scores of the group are higher. The AUROC of the
+            group is then unchanged, but its sensitivity is higher and its specificity lower, so
+            these two are not counted.
+
+    Returns:
+        A function of a random generator that simulates one test set and returns its wrong claims.
     """
     skills = [[skill_of(auroc)]] * 2
 
@@ -91,7 +101,18 @@ def _claims(table: pd.DataFrame, metrics: tuple[str, ...]) -> Found:
 def transfer_measure(
     n_home: int, n_away: int, auroc: float, clusters: str = "one", n_positive: int | None = None
 ) -> Measure:
-    """Two systems at home and on a further sample of the same population."""
+    """Return a simulation of two systems on two samples of the same population.
+
+    Args:
+        n_home: Number of patients of the first sample.
+        n_away: Number of patients of the second sample.
+        auroc: True AUROC of both systems.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+        n_positive: Exact number of positive images of the second sample; None draws labels.
+
+    Returns:
+        A function of a random generator that returns wrong claims and coverage of one simulation.
+    """
     skills = [[skill_of(auroc)]] * 2
 
     def measure(rng: np.random.Generator) -> Found:
@@ -132,7 +153,18 @@ def _unseen(sample: Sample, row: int) -> UnseenScores:
 def guarantee_measure(
     n_validation: int, n_test: int, auroc: float, clusters: str = "one"
 ) -> Measure:
-    """A system's rates on test against those on validation, of one population."""
+    """Return a simulation of a system's rates on validation and on test, from one population.
+
+    Args:
+        n_validation: Number of validation patients.
+        n_test: Number of test patients.
+        auroc: True AUROC of the system.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+
+    Returns:
+        A function of a random generator that returns, by policy and metric, 1 if the rate on test
+        is said to differ from that on validation (which is wrong), else 0.
+    """
     skills = [[skill_of(auroc)]]
     policies = (_POLICY, "sensitivity>=0.95", "specificity>=0.90")
 
@@ -151,12 +183,20 @@ def guarantee_measure(
 
 
 def _patients(rng: np.random.Generator, images: list[str]) -> list[str]:
-    """One each; folds follow from their names."""
+    """Return a patient for each image; folds follow from the random names."""
     return [f"p{rng.integers(2**40)}" for _ in images]
 
 
 def shortcut_measure(n_images: int) -> Measure:
-    """Labels that nothing predicts, guessed from view, sex, age and all of them."""
+    """Return a simulation of labels that no fact predicts, guessed from view, sex and age.
+
+    Args:
+        n_images: Number of images.
+
+    Returns:
+        A function of a random generator that returns the shares of AUROCs whose interval lies above
+        0.5, and below it.
+    """
 
     def measure(rng: np.random.Generator) -> Found:
         names = [f"i{place}" for place in range(n_images)]
@@ -186,7 +226,16 @@ def shortcut_measure(n_images: int) -> Measure:
 
 
 def true_shortcut_measure(n_images: int, share: float) -> Measure:
-    """A view that is AP in a share of positive images and PA in the same share of negative ones."""
+    """Return a simulation of a view that predicts the label with a known AUROC.
+
+    Args:
+        n_images: Number of images.
+        share: Share of positive images with view AP, and of negative images with view PA. This is
+            also the AUROC.
+
+    Returns:
+        A function of a random generator that returns 1 if the interval contains the AUROC, else 0.
+    """
 
     def measure(rng: np.random.Generator) -> Found:
         y_true = rng.random(n_images) < 0.4
@@ -206,7 +255,7 @@ Named = tuple[str, Measure]
 
 
 def groups() -> Iterator[Named]:
-    """A group that is like all others, by its size."""
+    """Yield the cases of a group that does not differ from the others, by the size of the group."""
     for auroc in (0.85, 0.95):
         yield f"5 % of 200 patients, AUROC {auroc:.2f}", group_measure(200, 0.05, auroc)
     yield "10 % of 200 patients, AUROC 0.85", group_measure(200, 0.1, 0.85)
@@ -225,7 +274,7 @@ def groups() -> Iterator[Named]:
 
 
 def transfer() -> Iterator[Named]:
-    """Systems on a further sample of the population that they come from."""
+    """Yield the cases of systems on a further sample of their own population."""
     name = "128 patients at home, 40 elsewhere, 4 positive"
     yield name, transfer_measure(128, 40, 0.85, n_positive=4)
     name = "128 patients at home, 40 elsewhere, 6 positive, AUROC 0.95"
@@ -238,7 +287,7 @@ def transfer() -> Iterator[Named]:
 
 
 def guarantees() -> Iterator[Named]:
-    """Rates at chosen thresholds on validation and on test, of one population."""
+    """Yield the cases of rates at chosen thresholds on validation and test, of one population."""
     yield "101 / 305 patients, AUROC 0.93", guarantee_measure(101, 305, 0.93)
     yield "40 / 60 patients, AUROC 0.85", guarantee_measure(40, 60, 0.85)
     name = "150 / 200 patients, images as in RSNA/NIH"
@@ -247,7 +296,7 @@ def guarantees() -> Iterator[Named]:
 
 
 def shortcuts() -> Iterator[Named]:
-    """Labels guessed from facts that say nothing of them, and from one that does."""
+    """Yield the cases of labels guessed from facts that do not predict them, or that do."""
     for n_images in (60, 142, 564):
         yield f"label is noise, {n_images} images", shortcut_measure(n_images)
     yield "view alone has AUROC 0.70, 564 images", true_shortcut_measure(564, 0.7)

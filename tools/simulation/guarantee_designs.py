@@ -1,9 +1,9 @@
-"""Guarantees made on patients whose images resemble each other: how often they are broken.
+"""Guarantees made on patients whose images resemble each other: how often they are violated.
 
-Beside `cxr tune --guarantee`: the same with images taken as patients, as MAPIE takes them; one
-image a patient; and a Bonferroni correction over 100 thresholds. Resplits are of real patients.
-A sample of two rows of scores is of a system that marks places: its point lies on a lesion where
-the second score is at least 0.5.
+Besides `cxr tune --guarantee`, these ways are simulated: the same with images treated as patients,
+as MAPIE does; one image of each patient; and a Bonferroni correction over 100 thresholds. Splits of
+real patients are simulated, too. A sample with two rows of scores belongs to a system that points:
+its point lies on a lesion if the second score is at least 0.5.
 """
 
 from __future__ import annotations
@@ -27,28 +27,29 @@ from cxr_compare.evaluation.decisions.guaranteed_threshold import (
 from cxr_compare.evaluation.decisions.guarantees import MAX_FALSE_POSITIVES, read_guarantee
 from cxr_compare.evaluation.statistics.binormal import bivariate_normal_below
 from tools.simulation.makers import Floats, Noise, Sample, draw, skill_of
+from tools.simulation.overlap_designs import guaranteed_false_boxes
 
 Found = dict[str, float]
 Named = tuple[str, Callable[[np.random.Generator], Found], float]
-"""A case, its measure, and the share of all sets that are drawn for it."""
+"""Name of a case, its measure, and the share of all data sets that is drawn for it."""
 
 CONFIDENCE = 0.9
 SKILL = skill_of(0.9)
 POINT = float(ndtri(0.95))
 POINT_ALIKE = np.array([0.5])
-"""Of positive images 95 % have the point on a lesion, more often where the score is high."""
+"""The point lies on a lesion in 95 % of positive images, more often if the score is high."""
 LIKENESS = {
     0.0: Noise(0, 0, 0, 0.5, 0.25, 0.25),
     0.4: Noise(),
     0.8: Noise(0.4, 0.2, 0.2, 0.1, 0.05, 0.05),
 }
-"""Shares of noise by the correlation of a patient's images."""
+"""Shares of the noise, by the correlation of a patient's images."""
 PATIENTS = {"one": 500, "rsna": 330, "nih": 280}
-"""So many patients that about 150 have positive images, of as many images each as here or there."""
+"""Number of patients by their numbers of images, such that about 150 have a positive image."""
 _GRID = np.linspace(0, 0.99, 100)
 _MARKS = 1.2
 _BACKGROUND = 0.15
-"""Mean number of boxes that hit no lesion of a usual image, and how much a patient's vary."""
+"""Mean number of boxes without a lesion on a usual image, and their variation between patients."""
 _DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 _REAL = (
     ("RSNA", "Consolidation"),
@@ -57,7 +58,7 @@ _REAL = (
     ("NIH", "Atelectasis"),
     ("NIH", "Infiltration"),
 )
-"""Whose labels, and of which finding."""
+"""Source of the labels, and finding."""
 
 
 def _images(sample: Sample, names: npt.NDArray[np.int64] | None = None) -> GuaranteeImages:
@@ -75,7 +76,10 @@ def _chosen(images: GuaranteeImages, text: str) -> float:
 
 
 def _one_image(sample: Sample, rng: np.random.Generator, counts: npt.NDArray[np.bool_]) -> Sample:
-    """One of the counted images of each patient, drawn by chance; all other images as they are."""
+    """Return a sample with one random image of each patient among the counted ones.
+
+    All other images stay.
+    """
     place = rng.permutation(np.flatnonzero(counts))
     first = place[np.unique(sample.patients[place], return_index=True)[1]]
     kept = np.sort(np.concatenate([first, np.flatnonzero(~counts)]))
@@ -83,7 +87,7 @@ def _one_image(sample: Sample, rng: np.random.Generator, counts: npt.NDArray[np.
 
 
 def _bonferroni(sample: Sample, counts: npt.NDArray[np.bool_], floor: float, rising: bool) -> float:
-    """The best of 100 thresholds that pass at a hundredth of the error, by patient."""
+    """Return the best of 100 thresholds that pass at a hundredth of the error, by patient."""
     good = (sample.scores[0, counts] >= _GRID[:, None]) == rising
     owner = np.unique(sample.patients[counts], return_inverse=True)[1]
     sums = np.array([np.bincount(owner, row) for row in good])
@@ -93,7 +97,7 @@ def _bonferroni(sample: Sample, counts: npt.NDArray[np.bool_], floor: float, ris
 
 
 def _mapie(sample: Sample, figure: str, floor: float, steps: int = 100) -> float:
-    """MAPIE's threshold, which takes images as independent (a fixed sequence of thresholds)."""
+    """Return MAPIE's threshold by a fixed sequence, which treats images as independent."""
     recall = figure != "specificity"
     grid = np.linspace(0, 0.99, steps)
     controller = BinaryClassificationController(
@@ -119,11 +123,11 @@ def _rates(threshold: float) -> dict[str, float]:
 
 
 def _shares(rng: np.random.Generator, of: tuple[str, float, str, float]) -> Found:
-    """One calibration of a guarantee of a share, by each way to make it."""
+    """Make a guarantee of a share once, in each of the ways."""
     clusters, alike, figure, floor = of
     skills = [[SKILL], [POINT]] if figure == "localised_sensitivity" else [[SKILL]]
     sample = draw(rng, PATIENTS[clusters], skills, clusters=clusters, noise=LIKENESS[alike])
-    # As the ways that know no places can count it: a called image whose point lies on a lesion.
+    # Other ways know no points. For them, an image without its point on a lesion is not called.
     reached = np.where(sample.scores[1:] < 0.5, -1.0, sample.scores[:1]) if skills[1:] else None
     plain = sample if reached is None else Sample(sample.y_true, reached, sample.patients)
     rising = figure != "specificity"
@@ -146,7 +150,7 @@ def _shares(rng: np.random.Generator, of: tuple[str, float, str, float]) -> Foun
 
 
 def _predictive(rng: np.random.Generator, clusters: str) -> Found:
-    """A guarantee of a PPV, and of sensitivity and specificity at once."""
+    """Make a guarantee of a PPV, and one of sensitivity and specificity at once."""
     sample = draw(rng, 2 * PATIENTS[clusters], [[SKILL]], clusters=clusters)
     ppv = _rates(_chosen(_images(sample), f"ppv>=0.3,prevalence=0.1@{CONFIDENCE}"))
     called = 0.1 * ppv["sensitivity"], 0.9 * (1 - ppv["specificity"])
@@ -161,7 +165,7 @@ def _predictive(rng: np.random.Generator, clusters: str) -> Found:
 
 
 def _marks(rng: np.random.Generator, clusters: str, n_patients: int) -> tuple[Sample, Localisation]:
-    """False boxes of a detector: their number varies by patient, their scores by image."""
+    """Draw false boxes, whose number varies by patient and whose scores vary by image."""
     sample = draw(rng, n_patients, [[SKILL]], clusters=clusters)
     usual = rng.gamma(1 / _BACKGROUND, _BACKGROUND, sample.n_patients)[sample.patients]
     image = np.repeat(np.arange(len(usual)), rng.poisson(_MARKS * usual))
@@ -171,7 +175,7 @@ def _marks(rng: np.random.Generator, clusters: str, n_patients: int) -> tuple[Sa
 
 @cache
 def _true_marks(clusters: str) -> tuple[Floats, Floats]:
-    """The mean number of false boxes of an image, at most 5 counted, at thresholds."""
+    """Compute the true mean number of false boxes of an image, at most 5 counted, at thresholds."""
     sample, places = _marks(np.random.default_rng(0), clusters, 100_000)
     assert places.false_boxes is not None
     image, shown_up_to = places.false_boxes
@@ -184,7 +188,7 @@ def _true_marks(clusters: str) -> tuple[Floats, Floats]:
 
 
 def _mark_count(rng: np.random.Generator, clusters: str) -> Found:
-    """A guarantee of the mean number of false boxes."""
+    """Make a guarantee of the mean number of false boxes."""
     sample, places = _marks(rng, clusters, PATIENTS[clusters])
     images = GuaranteeImages(sample.y_true, sample.scores[0], sample.patients.astype(str), places)
     threshold = _chosen(images, f"false_positives_per_image<=0.5@{CONFIDENCE}")
@@ -198,7 +202,7 @@ def _mark_count(rng: np.random.Generator, clusters: str) -> Found:
 
 @cache
 def _real(labels: str, finding: str) -> Sample:
-    """CheXNet's scores of a finding, by RSNA's labels on 3,553 images or NIH's on all 14,834."""
+    """Read CheXNet's scores of a finding, with RSNA's labels of 3,553 images or NIH's of 14,834."""
     rows = pd.read_csv(_DATA / "chexnet_scores" / "preds.csv")
     if labels == "RSNA":
         truth = pd.read_csv(_DATA / "chexnet_scores" / "truth_rsna.csv")
@@ -213,7 +217,7 @@ def _real(labels: str, finding: str) -> Sample:
 
 
 def _resplit(rng: np.random.Generator, of: tuple[str, str, str, float]) -> Found:
-    """A guarantee made on one half of real patients, checked on the other half and on all."""
+    """Make a guarantee on one half of real patients, and check it on the other half and on all."""
     labels, finding, figure, floor = of
     whole = _real(labels, finding)
     text = f"{figure}>={floor}@{CONFIDENCE}"
@@ -240,7 +244,7 @@ def _resplit(rng: np.random.Generator, of: tuple[str, str, str, float]) -> Found
 
 
 def _few_simulated(rng: np.random.Generator, of: tuple[str, int]) -> Found:
-    """A guarantee of a sensitivity for which the patients may not suffice."""
+    """Make a guarantee of a sensitivity for which there may be too few patients."""
     clusters, n_patients = of
     sample = draw(rng, n_patients, [[SKILL]], clusters=clusters)
     threshold = _chosen(_images(sample), f"sensitivity>=0.9@{CONFIDENCE}")
@@ -255,7 +259,7 @@ def _few_simulated(rng: np.random.Generator, of: tuple[str, int]) -> Found:
 
 
 def _few_real(rng: np.random.Generator, of: tuple[str, str, float, int]) -> Found:
-    """A guarantee made on few real patients with unequal images, checked on all images."""
+    """Make a guarantee on few real patients with unequal images, and check it on all images."""
     score, figure, floor, n_patients = of
     whole = _real("RSNA", score)
     drawn = rng.choice(whole.n_patients, n_patients, replace=False)
@@ -278,7 +282,7 @@ def _few_real(rng: np.random.Generator, of: tuple[str, str, float, int]) -> Foun
 
 
 def risk_control() -> Iterator[Named]:
-    """Nine designs of images a patient and of their likeness; guarantees of 90 % confidence."""
+    """Yield the cases of guarantees, by numbers of images and their correlation."""
     for clusters in PATIENTS:
         for alike in LIKENESS:
             of = (clusters, alike, "sensitivity", 0.90)
@@ -293,6 +297,10 @@ def risk_control() -> Iterator[Named]:
     for clusters in PATIENTS:
         yield f"two figures, {clusters}, 0.4", partial(_predictive, clusters=clusters), 0.25
         yield f"false boxes, {clusters}, 0.4", partial(_mark_count, clusters=clusters), 0.25
+    for clusters, n_patients in (("one", 100), ("one", 300), ("rsna", 100)):
+        name = f"false boxes, {clusters}, overlap chosen on {n_patients} patients"
+        measure = partial(guaranteed_false_boxes, n_patients=n_patients, clusters=clusters)
+        yield name, measure, 0.25
     for labels, finding in _REAL:
         for figure, floor in (("sensitivity", 0.80), ("sensitivity", 0.90), ("specificity", 0.80)):
             name = f"real patients, {labels} {finding}, {figure} >= {floor:.2f}"
@@ -301,7 +309,7 @@ def risk_control() -> Iterator[Named]:
 
 
 def _few_patients() -> Iterator[Named]:
-    """Validation sets that are as small as those of most hospitals."""
+    """Yield the cases of validation sets that are as small as those of most hospitals."""
     for score in ("Consolidation", "Pneumonia", "Infiltration"):
         for figure, floor in (("specificity", 0.80), ("sensitivity", 0.80)):
             for n_patients in (100, 150, 200, 300):

@@ -1,9 +1,9 @@
-"""Streams of a small hospital: how soon the monitor finds a change, and what can be had at best.
+"""Streams of a small hospital: how soon the monitor finds a change, and how soon it can be found.
 
 Twenty visits a day, 30 % of them by patients seen in the four weeks before, prevalence 18 %,
 sensitivity 0.79, specificity 0.86, every fifth image audited. The first 28 days are the reference;
 the change comes on day 60, and the log ends on day 160 (180 where nothing changes). Scores are
-binormal; the images of a patient are alike by a correlation in scores and labels.
+binormal; scores and labels of a patient's images are correlated.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def hospital(
     alike: float = 0.5,
     sicker: float = 1.0,
 ) -> pd.DataFrame:
-    """Draw a log.
+    """Draw a log of answers.
 
     Args:
         rng: Random generator.
@@ -64,6 +64,9 @@ def hospital(
         days: Number of days.
         alike: Correlation of the scores of a patient's images within a class.
         sicker: Factor by which a positive patient is more likely to return than a negative one.
+
+    Returns:
+        The log, with one row for each image, as `monitor_log` takes it.
     """
     day = np.repeat(np.arange(-_WARM_UP, days), rng.poisson(_DAILY, _WARM_UP + days))
     n = len(day)
@@ -132,7 +135,7 @@ CHANGES = {
 def _patients(
     rng: np.random.Generator, day: npt.NDArray[np.int64], latent: Floats, sicker: float
 ) -> npt.NDArray[np.int64]:
-    """Return the patient of each visit, named by the first visit."""
+    """Return the patient of each visit, as the number of the patient's first visit."""
     n = len(day)
     patient = np.arange(n)
     begin = np.searchsorted(day, day - _MEMORY)
@@ -145,7 +148,7 @@ def _patients(
 
 
 def _validation(rng: np.random.Generator) -> pd.DataFrame:
-    """Draw labelled validation images, one a patient."""
+    """Draw labelled validation images, one for each patient."""
     label = rng.random(_VALIDATION) < _PREVALENCE
     height = rng.normal(size=_VALIDATION) + _SKILL * label
     return pd.DataFrame(
@@ -161,7 +164,8 @@ def _validation(rng: np.random.Generator) -> pd.DataFrame:
 def _oracle(log: pd.DataFrame, change: str) -> pd.Series:
     """Return, for each day after the reference, the highest CUSUM of the true likelihood ratio.
 
-    The oracle knows both distributions of the scores and which change is to come.
+    The oracle knows the distribution of the scores before and after the change, and which change
+    will come.
     """
     rows = log.dropna(subset="score").drop_duplicates("patient")
     height = logit(rows["score"].to_numpy(np.float64)) + 2
@@ -183,14 +187,21 @@ def _log_density(height: Floats, prevalence: float, skill: float) -> Floats:
 
 @cache
 def _oracle_bound(change: str) -> float:
-    """Bound that the oracle passes in 5 % of streams without a change within 180 days."""
+    """Return the bound that the oracle exceeds in 5 % of streams of 180 days without a change."""
     rng = np.random.default_rng(54)
     tops = [_oracle(hospital(rng, days=_DAYS_UNCHANGED), change).max() for _ in range(_TUNED_ON)]
     return float(np.quantile(tops, 0.95))
 
 
 def quiet_measure(make: Callable[[np.random.Generator], pd.DataFrame]) -> Measure:
-    """Return whether any figure raises an alarm although nothing changes."""
+    """Return a simulation that counts alarms although nothing changes.
+
+    Args:
+        make: Function that draws a log from a random generator.
+
+    Returns:
+        A function of a random generator that returns 1 if any figure raises an alarm, else 0.
+    """
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
         return {"false alarm": float(np.isfinite(first_alarm(make(rng))))}
@@ -199,7 +210,16 @@ def quiet_measure(make: Callable[[np.random.Generator], pd.DataFrame]) -> Measur
 
 
 def delay_measure(change: str, *, with_validation: bool = False) -> Measure:
-    """Return how many days after a change the monitor and the oracle raise an alarm."""
+    """Return a simulation of the delay until the monitor and the oracle find a change.
+
+    Args:
+        change: Key of `CHANGES`.
+        with_validation: True if the monitor also gets validation images as a reference.
+
+    Returns:
+        A function of a random generator that returns the days until the alarm, and whether the
+        change was found.
+    """
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
         log = hospital(rng, change)
@@ -215,7 +235,7 @@ def delay_measure(change: str, *, with_validation: bool = False) -> Measure:
             found[f"before the change, {name}"] = float(day < _CHANGE)
             found[f"found, {name}"] = float(0 <= delay < _NEVER)
             found[f"found in 30 days, {name}"] = float(0 <= delay < 30)
-            # An alarm before the change is none of the change.
+            # An alarm before the change does not count as finding it.
             found[f"median days, {name}"] = delay if delay >= 0 else np.nan
         return found
 
@@ -223,7 +243,7 @@ def delay_measure(change: str, *, with_validation: bool = False) -> Measure:
 
 
 def quiet_hospitals() -> Iterator[Named]:
-    """No change: simulated patients alike by three correlations, and real ones."""
+    """Yield the cases without a change: simulated patients of three correlations, and real ones."""
     make = partial(hospital, days=_DAYS_UNCHANGED)
     for alike in (0.0, 0.5, 0.8):
         yield f"images alike by {alike:g}", quiet_measure(partial(make, alike=alike))
@@ -234,7 +254,7 @@ def quiet_hospitals() -> Iterator[Named]:
 
 
 def delays() -> Iterator[Named]:
-    """Changes in the hospital's stream."""
+    """Yield the cases of changes in the hospital's stream."""
     for name, change in CHANGES.items():
         yield name, delay_measure(change)
     lost = partial(delay_measure, "sensitivity", with_validation=True)

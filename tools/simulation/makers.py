@@ -1,8 +1,8 @@
-"""Test sets with a known truth: labels, scores of equal or unequal systems, and whose image it is.
+"""Test sets with a known truth: labels, scores of equal or unequal systems, and patients.
 
-Scores are binormal: noise of variance 1, a positive image shifted by the skill of the system. The
-noise is shared in the parts of `Noise` between the images of a patient, between systems, and
-between training seeds of one system.
+Scores are binormal: every image has noise of variance 1, and a positive image is shifted by the
+skill of the system. Parts of the noise (see `Noise`) are shared between the images of a patient,
+between systems, and between training seeds of one system.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from cxr_compare.evaluation.statistics.patient_images import IMAGES_PER_PATIENT 
 Floats = npt.NDArray[np.float64]
 
 IMAGES_OF_A_PATIENT = KNOWN_SETS["rsna"]
-"""How many patients have how many images."""
+"""Number of patients by number of images, as in RSNA's data."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Shares of the noise's variance; they sum to 1.
+    """Shares of the variance of the noise; they add up to 1.
 
     The images of a patient correlate by 0.4 within a class, as CheXNet's scores do (pneumonia,
     infiltration, consolidation on 3,553 RSNA images: 0.40, 0.41, 0.45), systems by 0.5, seeds of
     one system by 0.75.
 
     Attributes:
-        patient: Of a patient, whatever the system.
-        patient_system: Of a patient and a system.
-        patient_seed: Of a patient and a training seed.
-        image: Of an image, whatever the system.
-        image_system: Of an image and a system.
-        image_seed: Of an image and a training seed.
+        patient: Share that all images of a patient have in common, for all systems.
+        patient_system: Share that all images of a patient have in common, for one system.
+        patient_seed: Share that all images of a patient have in common, for one training seed.
+        image: Share of an image that all systems have in common.
+        image_system: Share of an image that all seeds of one system have in common.
+        image_seed: Share of an image that one training seed has alone.
     """
 
     patient: float = 0.20
@@ -49,7 +49,7 @@ class Noise:
 
 NOISE = Noise()
 ALIKE = Noise(0.40, 0.20, 0.20, 0.10, 0.05, 0.05)
-"""Images of a patient correlate by 0.8: harder than what was measured."""
+"""Noise in which images of a patient correlate by 0.8, which is more than was measured."""
 LABELS_ALIKE = 0.2
 """Correlation of the latent labels of a patient's images; RSNA's labels then correlate by 0.1."""
 PREVALENCE = 0.3
@@ -60,8 +60,8 @@ class Sample:
     """Images with labels, and the scores of several models on them.
 
     Attributes:
-        y_true: Shape ``(N,)``.
-        scores: In (0, 1), shape ``(models, N)``.
+        y_true: True for positive images, shape ``(N,)``.
+        scores: Scores of each model in (0, 1), shape ``(models, N)``.
         patients: Patient of each image as an index from 0, shape ``(N,)``.
     """
 
@@ -75,12 +75,25 @@ class Sample:
         return int(self.patients.max()) + 1
 
     def repeated(self, count: int) -> Sample:
-        """The same scores for so many models."""
+        """Return a sample in which several models have the scores of the first model.
+
+        Args:
+            count: Number of models.
+
+        Returns:
+            The same images with equal scores.
+        """
         return Sample(self.y_true, np.repeat(self.scores[:1], count, axis=0), self.patients)
 
 
 def skill_of(auroc: float) -> float:
-    """The shift of positive images that gives an AUROC.
+    """Return the shift of positive images that gives an AUROC.
+
+    Args:
+        auroc: AUROC in (0, 1).
+
+    Returns:
+        The shift, in standard deviations of the noise.
 
     Example:
         >>> round(skill_of(0.85), 4), skill_of(0.5)
@@ -90,20 +103,44 @@ def skill_of(auroc: float) -> float:
 
 
 def skill_spread(auroc: float, between_seeds: float) -> float:
-    """The spread of the shift that gives AUROC a standard deviation between seeds."""
+    """Return the standard deviation of the shift that gives the AUROC a standard deviation.
+
+    Args:
+        auroc: Mean AUROC, in (0, 1).
+        between_seeds: Standard deviation of the AUROC between training seeds.
+
+    Returns:
+        Standard deviation of the shift of positive images.
+    """
     slope = np.exp(-(skill_of(auroc) ** 2) / 4) / np.sqrt(4 * np.pi)
     return float(between_seeds / slope)
 
 
 def recall_at(skill: Floats | float, threshold: float) -> float:
-    """The true sensitivity of a model at a threshold on its scores; of a skill of 0: 1 - TNR."""
+    """Return the true sensitivity of a model at a threshold of its scores.
+
+    Args:
+        skill: Shift of positive images, one number or one for each model. A skill of 0 gives 1
+            minus the specificity.
+        threshold: Threshold of the scores, in (0, 1).
+
+    Returns:
+        Sensitivity, as the mean over the models.
+    """
     return float(np.mean(ndtr(np.asarray(skill) - np.log(threshold / (1 - threshold)))))
 
 
 def cluster_sizes(rng: np.random.Generator, n_patients: int, kind: str) -> npt.NDArray[np.int64]:
-    """Images of each patient: ``one``, ``rsna`` or ``nih`` (drawn as there), or ``giant``.
+    """Draw the number of images of each patient.
 
-    ``giant``: one patient with 100 images, all others with one.
+    Args:
+        rng: Random generator.
+        n_patients: Number of patients.
+        kind: ``one`` (one image each), ``rsna`` or ``nih`` (numbers as in these data sets), or
+            ``giant`` (one patient with 100 images, all others with one).
+
+    Returns:
+        Number of images of each patient, shape ``(n_patients,)``.
     """
     sizes = np.ones(n_patients, dtype=np.int64)
     if kind in ("rsna", "nih"):
@@ -126,7 +163,21 @@ def draw(
     n_positive: int | None = None,
     noise: Noise = NOISE,
 ) -> Sample:
-    """A sample with two patients a class or more; `n_positive` wants one image a patient."""
+    """Draw a sample in which at least two patients have a positive and two a negative image.
+
+    Args:
+        rng: Random generator.
+        n_patients: Number of patients.
+        skills: Shift of positive images of each training seed, by system.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+        prevalence: Share of positive images, in (0, 1).
+        n_positive: Exact number of positive images; needs one image per patient. None draws labels
+            that correlate within a patient.
+        noise: Shares of the variance of the noise.
+
+    Returns:
+        The images, with one row of scores for each seed of each system.
+    """
     while True:
         owner = np.repeat(np.arange(n_patients), cluster_sizes(rng, n_patients, clusters))
         if n_positive is not None:
@@ -155,15 +206,25 @@ def draw(
 
 
 _FOUND = (0.45, 0.90)
-"""How often a negative and a positive image gets a box."""
+"""Probability that a negative and a positive image gets a box."""
 _BOX_SCORES = (-0.6, 1.2)
-"""Mean of a box's evidence on a negative and on a positive image; its variance is 1."""
+"""Mean evidence of a box on a negative and on a positive image; the variance is 1."""
 
 
 def draw_boxed(
     rng: np.random.Generator, n_images: int, overconfident: float = 1.0
 ) -> tuple[Sample, Floats]:
-    """Scores of a detector, 0 where it gives no box, and the true probability of each image."""
+    """Draw the image scores of a detector, which are 0 for images without a box.
+
+    Args:
+        rng: Random generator.
+        n_images: Number of images, one of each patient.
+        overconfident: Factor by which the log-odds of the scores are too large; 1 gives calibrated
+            scores.
+
+    Returns:
+        The sample, and the true probability of each image, shape ``(n_images,)``.
+    """
     while True:
         y_true = rng.random(n_images) < PREVALENCE
         if 2 <= y_true.sum() <= n_images - 2:

@@ -1,4 +1,7 @@
-"""Readers who mark: equal modalities, a search of sites that readers and modalities share."""
+"""Readers who mark: equal modalities, and sites of an image that all readers may mark.
+
+Evidence of a site is partly shared between readers and between modalities.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,16 @@ from tools.simulation.reader_designs import study_skills
 
 _METRICS = ("wafroc", "afroc", "froc", "lesion_sensitivity", "false_marks", "auroc")
 _SHARES = (0.10, 0.35, 0.15, 0.20, 0.20)
-"""Of the variance of a site: patient, site, site by modality, site by reader, and the rest."""
+"""Shares of the variance of a site's evidence.
+
+They belong to the patient, the site, the site with one modality, the site with one reader, and the
+single reading.
+"""
 _LEVELS = np.array([0.4, 0.9, 1.4, 1.9, 2.4])
-"""A site is marked from the first one on; the mark's rating is how many are reached."""
+"""Levels of evidence. A site is marked from the first one on; the rating is the number reached."""
 _DISTRACTORS = 1.2
 _LESIONS = (0.65, 0.25, 0.10)
-"""Mean number of other sites of an image; how often a positive image has 1, 2 or 3 lesions."""
+"""Mean number of sites without a lesion, and shares of positive images with 1, 2 and 3 lesions."""
 _POSITIVE = 0.45
 _OFFSET = -0.25  # of the shift of lesions from that of positive cases without marks
 _TRUTH_IMAGES = 20_000
@@ -35,11 +42,11 @@ class Design:
     """Assignment of readers to modalities and cases.
 
     Attributes:
-        blocks: Readers of each block; a block has cases of its own.
-        patients: Of each block.
-        clusters: Images of a patient, see `cluster_sizes`.
-        nested: Each reader reads with one modality, so there are twice as many.
-        system: Whether readers have one modality, and a system as good as they are marks, too.
+        blocks: Number of readers of each block; each block has its own cases.
+        patients: Number of patients of each block.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+        nested: True if each reader reads with one modality only, so that there are twice as many.
+        system: True if readers have one modality, and a system that is as good marks, too.
     """
 
     blocks: tuple[int, ...]
@@ -57,7 +64,16 @@ class Design:
 def simulated_marks(
     rng: np.random.Generator, design: Design, system_skill: float = 0.0
 ) -> MarkedStudy:
-    """A study of two equal modalities."""
+    """Simulate a study of two equal modalities in which readers mark sites.
+
+    Args:
+        rng: Random generator.
+        design: Assignment of readers to modalities and cases.
+        system_skill: Shift of lesions for the system, if the design has one.
+
+    Returns:
+        The study.
+    """
     skills = study_skills(rng, design.readers, nested=design.nested) + _OFFSET
     truths = []
     readings = []
@@ -91,7 +107,7 @@ def _block(
     block: str,
     first: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[tuple[str, str, bool], tuple[LesionHits, Floats]]]:
-    """Truth, highest ratings and what marks found, of one block's cases."""
+    """Simulate one block: truth, highest ratings, and the lesions that marks hit."""
     patients, positive = _images(rng, design)
     cases = np.array([f"{block}c{place:05d}" for place in range(len(patients))])
     image, is_lesion = _sites(rng, positive)
@@ -124,7 +140,7 @@ def _block(
 
 
 def _images(rng: np.random.Generator, design: Design) -> tuple[np.ndarray, np.ndarray]:
-    """Patient of each image, and whether it is positive; two patients a class or more."""
+    """Draw the patient of each image and its label, with at least two patients of each class."""
     while True:
         sizes = cluster_sizes(rng, design.patients, design.clusters)
         patients = np.repeat(np.arange(design.patients), sizes)
@@ -136,7 +152,7 @@ def _images(rng: np.random.Generator, design: Design) -> tuple[np.ndarray, np.nd
 
 
 def _sites(rng: np.random.Generator, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Image of each site, lesions first and by image, and whether it is a lesion."""
+    """Return the image of each site, lesions first, and True for lesions."""
     images = np.arange(len(positive))
     lesions = np.repeat(images, positive * rng.choice([1, 2, 3], len(positive), p=_LESIONS))
     others = np.repeat(images, rng.poisson(_DISTRACTORS, len(positive)))
@@ -147,7 +163,7 @@ def _sites(rng: np.random.Generator, positive: np.ndarray) -> tuple[np.ndarray, 
 def _evidence(
     rng: np.random.Generator, patients: np.ndarray, names: list[tuple[str, str]]
 ) -> Floats:
-    """Noise of variance 1 of every reading on each site, ``(readings, sites)``."""
+    """Draw noise of variance 1 of every reading on each site, shape ``(readings, sites)``."""
     n_sites = len(patients)
 
     def of(keys: list[str]) -> Floats:
@@ -166,7 +182,14 @@ def _evidence(
 
 
 def true_figures(rng: np.random.Generator) -> tuple[float, float]:
-    """The mean weighted AFROC of readers like these, and the skill of a system that has it."""
+    """Compute the true mean weighted AFROC of readers, and the skill of an equally good system.
+
+    Args:
+        rng: Random generator.
+
+    Returns:
+        The mean figure, and the shift of lesions of a system with this figure.
+    """
     skills = study_skills(rng, 4000, nested=False)[:, 0] + _OFFSET
     grid = np.linspace(skills.min(), skills.max(), _TRUTH_READERS)
     design = Design((1,), patients=_TRUTH_IMAGES, system=True)
@@ -183,7 +206,16 @@ def _area(rng: np.random.Generator, design: Design, skill: float) -> float:
 
 
 def mark_measure(design: Design, truth: float, skill: float) -> Callable[..., dict[str, float]]:
-    """Claims and coverage of one study of a design."""
+    """Return a simulation of one study of a design.
+
+    Args:
+        design: Assignment of readers to modalities and cases.
+        truth: True mean weighted AFROC.
+        skill: Shift of lesions of a system with this figure.
+
+    Returns:
+        A function of a random generator that returns wrong claims and coverage of one study.
+    """
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
         study = simulated_marks(rng, design, skill)
@@ -207,7 +239,7 @@ def mark_measure(design: Design, truth: float, skill: float) -> Callable[..., di
 
 
 def mark_designs() -> dict[str, Design]:
-    """Every design by its name on the page."""
+    """Return every design by its name on the page."""
     crossed = {f"{n} readers, crossed": Design((n,)) for n in (3, 5, 10)}
     split = {
         f"{sum(blocks)} readers in {len(blocks)} blocks": Design(blocks)

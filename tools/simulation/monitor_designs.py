@@ -74,7 +74,15 @@ def _alarms(
 
 
 def first_alarm(log: pd.DataFrame, validation: pd.DataFrame | None = None) -> float:
-    """Return the day of the first alarm, counted from the first day of the log; inf: never."""
+    """Return the day of the first alarm of the monitor.
+
+    Args:
+        log: Log of answers.
+        validation: Validation images as a reference; None for none.
+
+    Returns:
+        Day counted from the first day of the log; infinity without an alarm.
+    """
     begin = log["time"].min().normalize()
     days = [
         float((pd.Timestamp(row.change.on, tz="UTC") - begin).days)
@@ -85,19 +93,22 @@ def first_alarm(log: pd.DataFrame, validation: pd.DataFrame | None = None) -> fl
 
 
 def _as_log(images: pd.DataFrame, day: Days) -> pd.DataFrame:
-    """Images as a log, in the order of their days."""
+    """Return images as a log, in the order of their days."""
     time = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(day, "D")
     log = images.assign(time=time, day=day, image=np.arange(len(images)))
     return log.sort_values("day", kind="stable", ignore_index=True)
 
 
 def _together(images: pd.DataFrame, sizes: Days) -> pd.DataFrame:
-    """A log of patients who come once, some a day, with all their images."""
+    """Return a log of patients who come once, a fixed number a day, with all their images."""
     return _as_log(images, np.repeat(np.arange(len(sizes)) // _DAILY, sizes))
 
 
 def _returning(rng: np.random.Generator, images: pd.DataFrame, sizes: Days) -> pd.DataFrame:
-    """A log that begins long after the first patients came; each one's images are days apart."""
+    """Return a log of patients whose images are days apart.
+
+    The log begins long after the first patients came, so that its first patients return, too.
+    """
     begin = np.cumsum(sizes) - sizes
     gaps = rng.geometric(1 / _GAP, int(sizes.sum()))
     gaps[begin] = 0
@@ -108,7 +119,7 @@ def _returning(rng: np.random.Generator, images: pd.DataFrame, sizes: Days) -> p
 
 
 def _simulated(rng: np.random.Generator, n_patients: int, alike: float) -> pd.DataFrame:
-    """A log of patients whose images are alike by a correlation in all that it holds."""
+    """Draw a log of patients whose images correlate in all values that the log contains."""
     known = np.array(list(IMAGES_OF_A_PATIENT.values()), dtype=np.float64)
     sizes = rng.choice(list(IMAGES_OF_A_PATIENT), size=n_patients, p=known / known.sum())
     patient = np.repeat(np.arange(n_patients), sizes)
@@ -142,7 +153,7 @@ def _simulated(rng: np.random.Generator, n_patients: int, alike: float) -> pd.Da
 
 @cache
 def _chexnet() -> pd.DataFrame:
-    """CheXNet's scores, by patient in the order of the follow-up."""
+    """Read CheXNet's scores, by patient in the order of the follow-up."""
     folder = _SHARED / "chexnet_scores"
     truth = pd.read_csv(folder / "truth_rsna.csv", usecols=["Image Index", "Target"])
     table = pd.read_csv(folder / "preds.csv").merge(truth, how="left")
@@ -163,7 +174,7 @@ def _chexnet() -> pd.DataFrame:
 
 @cache
 def _staged(kind: str) -> pd.DataFrame:
-    """Scores and guard distances of a model of ours on images of a kind, with their patients."""
+    """Read scores and guard distances of our own model on images of a kind, with their patients."""
     folder = Path(os.environ["CXR_STAGED"])
     images = pd.read_csv(folder / f"{kind}.csv").set_index("image")
     files = sorted((folder / f"log_{kind}").glob("answers-*.jsonl"))
@@ -183,7 +194,10 @@ def _staged(kind: str) -> pd.DataFrame:
 def _drawn(
     rng: np.random.Generator, images: pd.DataFrame, n_patients: int | None = None
 ) -> tuple[pd.DataFrame, Days]:
-    """Patients in another order, or so many with replacement, and how many images each has."""
+    """Return patients in random order, or a number of them drawn with replacement.
+
+    The second value is the number of images of each patient.
+    """
     codes, names = pd.factorize(images["patient"])
     rows = np.argsort(codes, kind="stable")
     sizes = np.bincount(codes)
@@ -203,9 +217,18 @@ def _decided(log: pd.DataFrame) -> pd.DataFrame:
 def stream_measure(
     make: Callable[[np.random.Generator], pd.DataFrame], *, every: int = 20, mapie: bool = True
 ) -> Measure:
-    """Return whether any figure raises an alarm, and in some streams the alarms of other methods.
+    """Return a simulation of a stream that counts the alarms of the monitor and of other methods.
 
-    MAPIE's bounds cost seconds a stream.
+    The other methods run only in some streams, because MAPIE's bounds take seconds for each stream.
+
+    Args:
+        make: Function that draws a log from a random generator.
+        every: The other methods run in one stream out of so many.
+        mapie: True to run MAPIE's monitors, too.
+
+    Returns:
+        A function of a random generator that returns 1 for each method that raises an alarm, else
+        0.
     """
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
@@ -226,7 +249,10 @@ def stream_measure(
 
 
 def _mapie(log: pd.DataFrame) -> dict[str, float]:
-    """The image at which MAPIE's monitors ring, counted from the first weeks on; inf: never."""
+    """Return the image at which MAPIE's monitors raise an alarm, counted from the reference's end.
+
+    The value is infinite if they never do.
+    """
     from mapie.exchangeability_testing import OnlineMartingaleTest, RiskMonitoring
 
     calls = log["decision"].fillna(0).to_numpy(float)
@@ -246,7 +272,7 @@ def _mapie(log: pd.DataFrame) -> dict[str, float]:
 
 
 class _Growing:
-    """A list of MAPIE's that NumPy need not copy at each image."""
+    """A list for MAPIE that NumPy need not copy at each image."""
 
     def __init__(self, most: int) -> None:
         self._values = np.empty(most)
@@ -261,7 +287,7 @@ class _Growing:
 
 
 class _ScoreItself:
-    """Regressor for MAPIE that gives each image its score as conformity."""
+    """A regressor for MAPIE that uses the score of each image as its conformity score."""
 
     _is_fitted = True
 
@@ -274,18 +300,32 @@ def _first(flags: npt.NDArray[np.bool_]) -> float:
 
 
 def real_patients(rng: np.random.Generator) -> pd.DataFrame:
-    """Draw a log of all 4,144 patients with CheXNet's scores, in a random order."""
+    """Draw a log of all 4,144 patients with CheXNet's scores, in a random order.
+
+    Args:
+        rng: Random generator.
+
+    Returns:
+        The log.
+    """
     return _decided(_together(*_drawn(rng, _chexnet())))
 
 
 def real_patients_who_return(rng: np.random.Generator) -> pd.DataFrame:
-    """Draw a log of patients with CheXNet's scores whose images are days apart."""
+    """Draw a log of patients with CheXNet's scores whose images are days apart.
+
+    Args:
+        rng: Random generator.
+
+    Returns:
+        The log.
+    """
     drawn = _drawn(rng, _chexnet(), _NEW * (_LONG_BEFORE + _DAYS))
     return _decided(_returning(rng, *drawn))
 
 
 def streams() -> Iterator[Named]:
-    """No change: patients alike by three correlations, and real ones in a random order."""
+    """Yield the cases without a change: patients with three correlations, and real patients."""
     for alike in (0.8, 0.4, 0.0):
         make = partial(_simulated, n_patients=1_200, alike=alike)
         measure = stream_measure(make, mapie=alike == 0.8)
@@ -322,7 +362,7 @@ def _stuck(rng: np.random.Generator, log: pd.DataFrame) -> pd.DataFrame:
 
 
 def _replaced(kind: str) -> Change:
-    """Other images in place of those of the log."""
+    """Return a change that replaces the images of the log by images of a kind."""
 
     def change(rng: np.random.Generator, log: pd.DataFrame) -> pd.DataFrame:
         pool = _staged(kind)
@@ -341,7 +381,7 @@ def _nothing(rng: np.random.Generator, log: pd.DataFrame) -> pd.DataFrame:
 def _changed(
     rng: np.random.Generator, images: pd.DataFrame, change: Change
 ) -> tuple[pd.DataFrame, int]:
-    """A stream, changed from a day on."""
+    """Draw a stream that is changed from a day on, and return it with this day."""
     days = _FIRST + _BEFORE + _AFTER
     begin = _FIRST + _BEFORE
     log = _together(*_drawn(rng, images, days * _DAILY))
@@ -353,7 +393,7 @@ def _changed(
 
 
 def _cusums(log: pd.DataFrame) -> dict[str, tuple[Floats, Days]]:
-    """The two-sided CUSUM of each figure of the monitor by patient, and the patients' days."""
+    """Compute the two-sided CUSUM of each figure of the monitor, with the days of the patients."""
     table = _completed(log)
     known = read_first_weeks(table[table["day"] < _FIRST], _FIRST)
     found = {}
@@ -371,14 +411,17 @@ def _cusums(log: pd.DataFrame) -> dict[str, tuple[Floats, Days]]:
 
 
 def _cusum(steps: Floats) -> Floats:
-    """``S = max(0, S + step)`` after each step."""
+    """Compute ``S = max(0, S + step)`` after each step."""
     total = np.cumsum(steps)
     return np.asarray(total - np.minimum(np.minimum.accumulate(total), 0.0))
 
 
 @cache
 def _cusum_bounds(pool: str) -> Mapping[str, float]:
-    """Bounds that any figure passes in 5 % of streams without a change, each equally often."""
+    """Return bounds of all figures that are exceeded in 5 % of streams without a change.
+
+    Each figure exceeds its bound equally often.
+    """
     rng = np.random.default_rng(5)
     images = _POOLS[pool]()
     null = [_cusums(_changed(rng, images, _nothing)[0]) for _ in range(_TUNED_ON)]
@@ -389,7 +432,16 @@ def _cusum_bounds(pool: str) -> Mapping[str, float]:
 
 
 def fault_measure(pool: str, change: Change) -> Measure:
-    """Patients from a change until the monitor, CUSUM and MAPIE ring; medians."""
+    """Return a simulation of the delay until the monitor, CUSUM and MAPIE find a change.
+
+    Args:
+        pool: Key of `_POOLS`, which names the images.
+        change: Function that changes the rows of the log after the change.
+
+    Returns:
+        A function of a random generator that returns the number of patients until the alarm of each
+        method.
+    """
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
         bounds = _cusum_bounds(pool)
@@ -453,6 +505,6 @@ _POOLS: dict[str, Callable[[], pd.DataFrame]] = {
 
 
 def faults() -> Iterator[Named]:
-    """Faults staged on real scores."""
+    """Yield the cases of faults that are staged on real scores."""
     for name, of in FAULTS.items():
         yield name, fault_measure(*of)

@@ -72,7 +72,15 @@ class Population:
     boxes: bool = False
 
     def draw(self, rng: np.random.Generator, n_patients: int) -> Sample:
-        """Draw the images of so many patients, with two patients of each class or more."""
+        """Draw the images of patients, with at least two patients of each class.
+
+        Args:
+            rng: Random generator.
+            n_patients: Number of patients.
+
+        Returns:
+            Images with labels and scores.
+        """
         while True:
             owner = np.repeat(np.arange(n_patients), self._image_counts(rng, n_patients))
             latent = np.sqrt(_LABELS_ALIKE) * rng.standard_normal(n_patients)[owner]
@@ -118,7 +126,7 @@ class _TrueRates:
 def _mean_rates(
     rng: np.random.Generator, population: Population, n_validation: int
 ) -> dict[tuple[str, str], float]:
-    """Mean rates over the validation sets on which a policy gives a threshold and an interval."""
+    """Compute mean rates over the validation sets that give a policy a threshold and interval."""
     true = _TrueRates(population.draw(rng, _POPULATION))
     thresholds: dict[str, list[float]] = {policy: [] for policy in POLICIES}
     for _ in range(_TRUTH_SETS):

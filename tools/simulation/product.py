@@ -29,13 +29,22 @@ _TOLD = ("auroc", "average_precision", "recall", "specificity", "f1", "accuracy"
 
 
 def _kept(key: MetricKey) -> bool:
-    """The figures that sentences tell or a design counts: all others would only cost time."""
+    """Return True for figures that sentences or a design use; others would only take time."""
     return key.metric in _TOLD or "matched" in key.metric
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A comparison of simulated systems, named A, B, ... in the order of their scores."""
+    """Comparison of simulated systems, which are named A, B, ... in the order of their scores.
+
+    Attributes:
+        systems: Names of the systems.
+        estimates: Figures with intervals, and differences.
+        tests: Paired tests; empty unless they were requested.
+        verdict: Verdict of the comparison.
+        thresholds: Thresholds by policy of each seed, by system.
+        policies: Names of the policies.
+    """
 
     systems: list[str]
     estimates: Estimates
@@ -45,7 +54,15 @@ class Evaluated:
     policies: tuple[str, ...]
 
     def p_value(self, metric: str, policy: str) -> float | None:
-        """The p-value of the first two systems by the test that decides, by patient."""
+        """Return the p-value of the first two systems by the test that decides, by patient.
+
+        Args:
+            metric: Short name of the metric.
+            policy: Name of the policy; empty for a metric without a threshold.
+
+        Returns:
+            The p-value; None if there is no such test.
+        """
         if not len(self.tests):
             return None
         rows = self.tests[
@@ -71,7 +88,15 @@ class Evaluated:
         return any(caution.kind in ("chance", "below_chance") for caution in self.verdict.cautions)
 
     def pairs(self, metric: str, policy: str = "") -> list[Estimate]:
-        """The difference of each pair of systems."""
+        """Return the difference of each pair of systems.
+
+        Args:
+            metric: Short name of the metric.
+            policy: Name of the policy; empty for a metric without a threshold.
+
+        Returns:
+            The differences, in the order of the systems.
+        """
         names = self.systems
         return [
             self.estimates.difference(first, second, metric, policy)
@@ -90,7 +115,20 @@ def evaluate(
     policies: Sequence[str] = POLICIES,
     tested: bool = False,
 ) -> Evaluated:
-    """Compare systems, their seeds in rows one after the other, as ``cxr compare`` does."""
+    """Compare simulated systems as ``cxr compare`` does.
+
+    Args:
+        validation: Validation images.
+        test: Test images, with one row of scores for each seed of each system.
+        seeds: Number of seeds of each system; their rows follow each other.
+        replicates: Number of bootstrap resamples.
+        seed: Random seed of the resamples.
+        policies: Names of the policies.
+        tested: True to compute paired tests, too.
+
+    Returns:
+        The comparison.
+    """
     scorecards = evaluated_scorecards(validation, test, seeds, policies)
     names = list(scorecards)
     resamples = Resamples(test.n_patients, replicates, seed)
@@ -113,7 +151,14 @@ def evaluate(
 
 
 def evaluated_images(test: Sample) -> EvaluationSet:
-    """The images of a sample as they are evaluated, without boxes."""
+    """Return the images of a sample as they are evaluated, without boxes.
+
+    Args:
+        test: Test images.
+
+    Returns:
+        The images with their ground truth.
+    """
     return EvaluationSet(
         pd.Index(np.arange(len(test.y_true)).astype(str)),
         test.y_true,
@@ -127,7 +172,17 @@ def evaluated_images(test: Sample) -> EvaluationSet:
 def evaluated_scorecards(
     validation: Sample, test: Sample, seeds: Sequence[int], policies: Sequence[str]
 ) -> dict[str, list[Scorecard]]:
-    """Scorecards of the systems by name, one a seed."""
+    """Compute the scorecards of simulated systems.
+
+    Args:
+        validation: Validation images.
+        test: Test images, with one row of scores for each seed of each system.
+        seeds: Number of seeds of each system; their rows follow each other.
+        policies: Names of the policies.
+
+    Returns:
+        Scorecard of each seed, by system.
+    """
     evaluated = evaluated_images(test)
     names = [chr(ord("A") + place) for place in range(len(seeds))]
     scorecards: dict[str, list[Scorecard]] = {}
@@ -155,7 +210,14 @@ def _scorecard(
 
 
 def calibrations(validation: Sample) -> dict[str, Calibration]:
-    """Calibrations learned on validation images, and the one that ``cxr tune`` takes by itself."""
+    """Fit calibrations on validation images.
+
+    Args:
+        validation: Validation images with one row of scores.
+
+    Returns:
+        Calibrations by method; ``default`` is the one that ``cxr tune`` fits by default.
+    """
     known = (validation.y_true, validation.scores[0])
     found = {
         "platt": fit_calibration("platt", *known),

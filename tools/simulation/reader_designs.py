@@ -1,4 +1,4 @@
-"""Reader studies with a known truth: equal modalities, readers drawn at random."""
+"""Reader studies with a known truth: equal modalities, and readers drawn at random."""
 
 from __future__ import annotations
 
@@ -22,15 +22,24 @@ from tools.simulation.makers import Floats, draw, skill_of
 
 _BETWEEN_READERS = 0.25
 _READER_BY_MODALITY = 0.15
-"""Standard deviations of the shift of positive cases."""
+"""Standard deviations of the shift of positive cases between readers, and of a reader's effect."""
 LEVELS = np.array([-0.5, 0.4, 1.1, 2.0])
-"""Where a rating of 1 to 5 changes; 3 and more calls a case positive."""
+"""Levels of evidence between ratings 1 to 5; a rating of 3 or more calls a case positive."""
 _CASES = 100
 _TRUTH_READERS = 1500
 
 
 def study_skills(rng: np.random.Generator, n_readers: int, *, nested: bool) -> Floats:
-    """The shift of every reader with both modalities, shape ``(readers, 2)``."""
+    """Draw the shift of positive cases of every reader with both modalities.
+
+    Args:
+        rng: Random generator.
+        n_readers: Number of readers.
+        nested: True if the two modalities have different readers.
+
+    Returns:
+        Shifts, shape ``(readers, 2)``.
+    """
     mean = skill_of(0.85)
     if nested:
         spread = np.hypot(_BETWEEN_READERS, _READER_BY_MODALITY)
@@ -40,7 +49,16 @@ def study_skills(rng: np.random.Generator, n_readers: int, *, nested: bool) -> F
 
 
 def simulated_study(rng: np.random.Generator, n_readers: int, *, nested: bool) -> ReaderStudy:
-    """Ratings from 1 to 5 of two equal modalities; nested: each reader reads with one."""
+    """Simulate ratings from 1 to 5 of two equal modalities.
+
+    Args:
+        rng: Random generator.
+        n_readers: Number of readers of each modality.
+        nested: True if each reader reads with one modality only.
+
+    Returns:
+        The study, with ratings and decisions.
+    """
     skills = study_skills(rng, n_readers, nested=nested)
     # Nested: all readings are of different people, so no two share more than the case.
     groups = [[each] for each in skills.ravel()] if nested else skills.tolist()
@@ -59,7 +77,14 @@ def simulated_study(rng: np.random.Generator, n_readers: int, *, nested: bool) -
 
 
 def rated_auroc(shifts: Floats) -> Floats:
-    """The AUROC of ratings from 1 to 5 for each shift of positive cases, shape ``(readers,)``."""
+    """Compute the true AUROC of ratings from 1 to 5.
+
+    Args:
+        shifts: Shift of positive cases of each reader, shape ``(readers,)``.
+
+    Returns:
+        AUROC of each reader, shape ``(readers,)``.
+    """
     ends = np.array([-np.inf, *LEVELS, np.inf])
     of_negative = np.diff(ndtr(ends))
     of_positive = np.diff(ndtr(ends - shifts[:, None]), axis=1)  # (readers, 5)
@@ -68,14 +93,25 @@ def rated_auroc(shifts: Floats) -> Floats:
 
 
 def true_auroc(rng: np.random.Generator) -> float:
-    """The mean AUROC of readers like these."""
+    """Compute the true mean AUROC of readers."""
     return float(rated_auroc(study_skills(rng, _TRUTH_READERS, nested=False)[:, 0]).mean())
 
 
 def reader_measure(
     rng: np.random.Generator, n_readers: int, nested: bool, truth: float
 ) -> dict[str, float]:
-    """Claims and coverage of one study."""
+    """Simulate one reader study of two equal modalities.
+
+    Args:
+        rng: Random generator.
+        n_readers: Number of readers of each modality.
+        nested: True if each reader reads with one modality only.
+        truth: True mean AUROC.
+
+    Returns:
+        By metric, 1 if a difference is claimed (which is wrong), else 0; and 1 if the interval of
+        the mean contains the truth.
+    """
     study = simulated_study(rng, n_readers, nested=nested)
     analysis = analyse_readers(study)
     found = {}
@@ -90,10 +126,16 @@ def reader_measure(
 
 @dataclass(frozen=True)
 class ModelDesign:
-    """A crossed study by the model of Obuchowski and Rockette itself, without any readings.
+    """A crossed study that is drawn from the model of Obuchowski and Rockette, without readings.
 
     Variances and covariances are those of the weighted AFROC in RJafroc's dataset04 (version 3.6.1;
     5 modalities, 4 readers, 200 cases), where ``Var(TR)`` was estimated as -0.0003.
+
+    Attributes:
+        modalities: Number of modalities.
+        readers: Number of readers.
+        interaction: ``Var(TR)``, variance between readers in the effect of a modality.
+        cases: Number of cases.
     """
 
     modalities: int
@@ -103,7 +145,7 @@ class ModelDesign:
 
     @property
     def name(self) -> str:
-        """The row on the page."""
+        """Name of the row on the page."""
         return f"{self.modalities} modalities, {self.readers} readers, Var(TR) {self.interaction:g}"
 
 
@@ -111,20 +153,29 @@ _MODEL = Components(
     reader=0.002209, interaction=0.0, cov1=0.000422, cov2=0.000336, cov3=0.000304, error=0.000928
 )
 _APART = 0.055
-"""Difference of the first and the last modality where power is counted; others lie evenly."""
+"""True difference of the first and the last modality where power is counted.
+
+The other modalities lie at equal distances between them.
+"""
 
 
 def model_designs() -> list[ModelDesign]:
-    """Every size with either ``Var(TR)``, by degrees of freedom between readers."""
+    """Return every size with both values of ``Var(TR)``, by degrees of freedom between readers."""
     sizes = [(t, r) for t in (2, 3, 4, 5) for r in (2, 3, 4, 5, 6, 8) if t == 2 or r < 5]
     sizes.sort(key=lambda size: ((size[0] - 1) * (size[1] - 1), size))
     return [ModelDesign(*size, interaction) for size in sizes for interaction in (0.0, 0.0003)]
 
 
 def model_measure(design: ModelDesign) -> Callable[[np.random.Generator], dict[str, float]]:
-    """Claims about equal modalities, and about some whose first and last differ.
+    """Return a simulation of a crossed study, with equal modalities and with unequal ones.
 
-    The covariance over cases is estimated in each study, from as many cases as that one had.
+    The covariance over cases is estimated in each study, from as many cases as RJafroc's data has.
+
+    Args:
+        design: Size and variance of the study.
+
+    Returns:
+        A function of a random generator that returns which claims one study makes.
     """
     shape = (design.modalities, design.readers)
     modality, reader = (index.ravel() for index in np.indices(shape))
@@ -151,13 +202,21 @@ def model_measure(design: ModelDesign) -> Callable[[np.random.Generator], dict[s
 
 
 NESTED_SIZES = ((2, 2), (2, 4), (2, 10), (3, 3), (3, 10), (4, 4), (5, 5))
-"""Numbers of readers of two modalities, each with readers of its own."""
+"""Numbers of readers of two modalities that have different readers."""
 
 
 def nested_measure(
     sizes: tuple[int, int], cases: int = 200
 ) -> Callable[[np.random.Generator], dict[str, float]]:
-    """Claims about two equal modalities that different readers read with."""
+    """Return a simulation of two equal modalities that different readers read with.
+
+    Args:
+        sizes: Number of readers of each modality.
+        cases: Number of cases.
+
+    Returns:
+        A function of a random generator that returns which claims one study makes.
+    """
     modality = np.repeat([0, 1], sizes)
     covariance = np.where(modality[:, None] == modality, _MODEL.cov2, _MODEL.cov3)
     np.fill_diagonal(covariance, _MODEL.error)
@@ -182,7 +241,7 @@ def nested_measure(
 
 
 def _claims(figures: Floats, covariance: Floats) -> dict[str, float]:
-    """Return which claims a study makes: as published, cautiously, and as `cxr readers` does."""
+    """Return which claims a study makes: as published, cautiously, and by `cxr readers`."""
     study = analyse_crossed(figures, covariance)
     gaps = list(study.differences.values())
     freedom = gaps[0].freedom_between

@@ -1,4 +1,4 @@
-"""Labels with a known error: how often intervals of corrected figures hold the true figures."""
+"""Labels with known errors: how often intervals of corrected figures contain the true figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.simulation.makers import Sample, draw, skill_of
 
 _AUROCS = (0.85, 0.80)
 _CUT = 0.75
-"""Threshold of the first system, as a normal quantile of its scores of healthy images."""
+"""Threshold of the first system, as a normal quantile of its scores on negative images."""
 _TRUTH_SETS = 1500
 _DESIGNS = (
     (150, "one", 0.3, 0.95, 0.95),
@@ -31,13 +31,13 @@ _DESIGNS = (
     (400, "nih", 0.3, 0.95, 0.98),
     (1000, "one", 0.05, 0.95, 0.98),
 )
-"""Patients, images of a patient, prevalence, and the labels' sensitivity and specificity."""
+"""Patients, images of a patient, prevalence, and sensitivity and specificity of the labels."""
 
 Measure = Callable[[np.random.Generator], dict[str, float]]
 
 
 def reference_designs() -> Iterator[tuple[str, Callable[[np.random.Generator], Measure]]]:
-    """Yield the name of each design and what makes its measure."""
+    """Yield the name of each design, and a function that returns its simulation."""
     for n_patients, clusters, prevalence, sensitivity, specificity in _DESIGNS:
         name = (
             f"{n_patients} patients, {clusters}, prevalence {prevalence:g}, labels' sensitivity "

@@ -1,4 +1,4 @@
-"""Studies with a known truth: folds with real refits, planned studies, curves with a plateau."""
+"""Studies with a known truth: cross-validation, planned studies, and learning curves."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _auroc(truth: np.ndarray, scores: Floats) -> float:
 
 
 def _patients(rng: np.random.Generator, count: int, features: int) -> tuple[Floats, np.ndarray]:
-    """Features of patients, all of which count alike, and who is ill: about 30 %."""
+    """Draw features of patients, all of equal weight, and who is ill: about 30 %."""
     table = rng.standard_normal((count, features))
     odds = _BASE + _SIGNAL / np.sqrt(features) * table.sum(axis=1)
     return table, rng.random(count) < expit(odds)
@@ -57,10 +57,11 @@ def _patients(rng: np.random.Generator, count: int, features: int) -> tuple[Floa
 def _learned(
     rng: np.random.Generator, table: Floats, ill: np.ndarray, learner: int, noisy: bool
 ) -> Callable[[Floats], Floats]:
-    """A ridge regression that sees one half of the features: `learner` says which.
+    """Fit a ridge regression that sees one half of the features, chosen by `learner`.
 
-    All features follow one law, so that the learners are equally good; the first two share none.
-    Noisy: each learns from seven tenths of the patients that it drew for itself.
+    All features have the same distribution, so that the learners are equally good; the first two
+    share no feature. If `noisy` is True, each learner fits to a random seven tenths of the
+    patients.
     """
     count = table.shape[1]
     shuffled = np.random.default_rng(learner // 2).permutation(count)
@@ -71,9 +72,17 @@ def _learned(
 
 
 def folds_measure(rng: np.random.Generator, patients: int, features: int, noisy: bool) -> Measured:
-    """Nine equal learners over five folds: what `cxr folds` claims of them, and whether it holds.
+    """Return a simulation of nine equal learners over five folds, as `cxr folds` evaluates them.
 
-    Each learner sees so many features.
+    Args:
+        rng: Random generator, for the true AUROC.
+        patients: Number of patients.
+        features: Number of features that each learner sees.
+        noisy: True if each learner fits to a random seven tenths of the patients.
+
+    Returns:
+        A function of a random generator that returns wrong claims and coverage of one
+        cross-validation.
     """
     features *= 2
     pairs = list(combinations(range(_LEARNERS), 2))
@@ -225,12 +234,12 @@ _NIH = {
     173: 1,
     184: 1,
 }
-"""Patients by their number of images: NIH ChestX-ray14, ``Data_Entry_2017_v2020.csv``."""
+"""Number of patients by number of images: NIH ChestX-ray14, ``Data_Entry_2017_v2020.csv``."""
 NUMBERS_OF_IMAGES = {"rsna": IMAGES_OF_A_PATIENT, "nih": _NIH}
 
 
 def _normals(rng: np.random.Generator, owner: np.ndarray, variance: float, within: float) -> Floats:
-    """Noise of images, whose share `within` belongs to the patient."""
+    """Draw noise of images, of whose variance the share `within` belongs to the patient."""
     of_patient = np.sqrt(within) * rng.standard_normal(owner[-1] + 1)[owner]
     own = np.sqrt(1 - within) * rng.standard_normal(len(owner))
     return np.asarray(np.sqrt(variance) * (of_patient + own))
@@ -246,7 +255,23 @@ def plan_measure(
     deviation: float = 0.0,
     alike: float = 1.0,
 ) -> Measured:
-    """Studies of the size that is planned for a power of 0.80, drawn apart from the plan's code."""
+    """Return a simulation of studies of the size that is planned for a power of 0.80.
+
+    The studies are drawn by other code than that of the plan.
+
+    Args:
+        aurocs: True AUROCs of both systems.
+        prevalence: Share of positive patients.
+        images: Number of images of a patient, or the name of a data set.
+        within: Correlation of one system's scores on images of a patient.
+        seeds: Number of trainings of each system.
+        deviation: Standard deviation of the AUROC between trainings.
+        alike: Correlation of two trainings' scores within a class.
+
+    Returns:
+        A function of a random generator that returns 1 if the difference is shown, else 0, and the
+        planned and found half-width.
+    """
     assumed = {
         **({} if images == 1 else {"within": within}),
         **({} if seeds == 1 else {"seed_deviation": deviation, "seed_correlation": alike}),
@@ -285,7 +310,18 @@ def plan_measure(
 def reader_plan_measure(
     aurocs: tuple[float, float], prevalence: float, readers: int, deviation: float
 ) -> Measured:
-    """Reader studies of the size that is planned without a pilot."""
+    """Return a simulation of reader studies of the size that is planned without a pilot.
+
+    Args:
+        aurocs: True AUROCs of both modalities.
+        prevalence: Share of positive cases.
+        readers: Number of readers.
+        deviation: Standard deviation of the AUROC between readers.
+
+    Returns:
+        A function of a random generator that returns 1 if the difference is shown, else 0, and the
+        planned and found half-width.
+    """
     plan = plans_assumed(aurocs, prevalence, readers=[readers], reader_deviation=deviation).first
     study = _of_power(plan, aurocs[0] - aurocs[1])
     # Ratings that correlate so give AUROCs whose errors correlate by 0.30 and 0.47.
@@ -334,10 +370,18 @@ _SIZES = np.array([100.0, 200.0, 400.0, 800.0])
 def trained_arms(
     rng: np.random.Generator, lacks: Floats, patients: int
 ) -> tuple[Floats, Floats, float]:
-    """AUROCs of trainings that lack so much to 1 (arms, sizes, seeds), by patients in common.
+    """Simulate the AUROCs of trainings of several models, on patients that all share.
 
-    Scores are binormal; what a patient adds is shared by all systems, by those of an arm, of a
-    size, or is a training's own. With the AUROCs' covariance over patients and its freedom.
+    Scores are binormal. The effect of a patient has parts that are shared by all trainings, by
+    those of one model, by those of one size, and a part of each single training.
+
+    Args:
+        rng: Random generator.
+        lacks: 1 minus the true AUROC of each training, shape ``(models, sizes, seeds)``.
+        patients: Number of test patients.
+
+    Returns:
+        AUROCs in the same shape, their covariance over patients, and its degrees of freedom.
     """
     truth = np.arange(patients) < 0.3 * patients
     scores = (np.sqrt(2) * ndtri(1 - np.minimum(lacks, 0.6)))[..., None] * truth
@@ -352,7 +396,15 @@ def trained_arms(
 
 
 def curve_measure(patients: int, *, plateau: bool) -> Measured:
-    """Two arms of one learning curve, three seeds: what their bands cover at the four sizes."""
+    """Return a simulation of two models with the same learning curve, at four sizes.
+
+    Args:
+        patients: Number of test patients.
+        plateau: True for a curve that ends in a plateau, False for a power law.
+
+    Returns:
+        A function of a random generator that returns how often the bands contain the true curve.
+    """
     lacks = 0.12 + 0.18 * (_SIZES / 100) ** -0.9 if plateau else 0.3 * (_SIZES / 100) ** -0.25
     shape = (2, len(_SIZES), 3)
 
@@ -377,11 +429,21 @@ def curve_measure(patients: int, *, plateau: bool) -> Measured:
 
 
 _BETWEEN = 0.29
-"""Standard deviation of readers' shift of positive cases."""
+"""Standard deviation between readers of the shift of positive cases."""
 
 
 def few_readers_measure(rng: np.random.Generator, readers: int, cases: int) -> Measured:
-    """Readers of one modality and a system that is as good as they are on the mean."""
+    """Return a simulation of a few readers of one modality and an equally good system.
+
+    Args:
+        rng: Random generator, for the true figures.
+        readers: Number of readers.
+        cases: Number of cases.
+
+    Returns:
+        A function of a random generator that returns wrong claims, coverage and widths of
+        intervals.
+    """
     skill = np.sqrt(2) * ndtri(0.85)
     shifts = skill + _BETWEEN * rng.standard_normal(4000)
     truth = float(rated_auroc(shifts).mean())

@@ -15,7 +15,15 @@ Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class Column(NamedTuple):
-    """A column: its title, what was found, whether that is a share (in percent), and when."""
+    """A column of a table.
+
+    Attributes:
+        title: Title of the column.
+        key: Name of the measured value.
+        share: True if the value is a share, which is shown in percent.
+        when: ``before`` or ``after``; only tables with a row for each case have columns of
+            ``before``.
+    """
 
     title: str
     key: str
@@ -24,11 +32,17 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table: its place in the page, the design, its columns, and a part of its rows' names.
+    """A table of a page.
 
-    With `cases`, the title of its first column, it has a line a case, else a line a figure. Of
-    several kinds of rows the beginnings are joined by ``|``, and remain in their names. With
-    `ranged`, cases that differ in the last part of their names alone share a line.
+    Attributes:
+        name: Name in the comments around the table.
+        design: Name of the design.
+        columns: Columns of the table.
+        rows: Part of the names of the cases that are shown; several are joined by ``|``.
+        page: Name of the page.
+        cases: Title of the first column of a table with a row for each case; empty for a table with
+            a row for each value.
+        ranged: True if cases whose names differ only in the last part share a row.
     """
 
     name: str
@@ -156,6 +170,21 @@ TABLES = (
             Column("RSNA score", "rsna_score"),
             Column("RSNA score, with a fixed score cut", "rsna_score|held"),
             Column("interval holds the true AP50", "ap50 covers"),
+        ),
+    ),
+    Table(
+        "overlaps",
+        "overlaps",
+        (
+            Column("FROC", "froc_mean"),
+            Column("FROC, with a fixed rule of boxes", "froc_mean|held"),
+            Column("RSNA score", "rsna_score"),
+            Column("AP50 of the decided boxes", "ap50_decided"),
+            Column("mean IoU", "miou"),
+            Column("interval holds the true FROC", "froc_mean covers"),
+            Column("that of the RSNA score", "rsna_score covers"),
+            Column("that of the AP50 of the decided boxes", "ap50_decided covers"),
+            Column("that of the mean IoU", "miou covers"),
         ),
     ),
     Table(
@@ -402,7 +431,19 @@ TABLES = (
 
 
 def with_tables(page: str, results: Results, name: str = "validity") -> str:
-    """The page of that name with every table between its two marks written again."""
+    """Write every table of a page again.
+
+    Args:
+        page: Text of the page, with two comments around each table.
+        results: Results of all cases, by column.
+        name: Name of the page, ``validity`` or ``guarantees``.
+
+    Returns:
+        The text with new tables.
+
+    Raises:
+        ValueError: The page lacks the comments of a table.
+    """
     cases = {(row["design"], row["case"]) for rows in results.values() for row in rows}
     for table in (each for each in TABLES if each.page == name):
         parts = table.rows.split("|")
@@ -421,7 +462,16 @@ def with_tables(page: str, results: Results, name: str = "validity") -> str:
 
 
 def every_row(results: Results) -> str:
-    """All that was found, a line a figure, as CSV: the page has the range over a design's cases."""
+    """Return all results as CSV, one line for each measured value.
+
+    The page shows only the range over the cases of a design.
+
+    Args:
+        results: Results of all cases, by column.
+
+    Returns:
+        The text of the file.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
@@ -436,7 +486,7 @@ def every_row(results: Results) -> str:
 
 
 def _written(table: Table, results: Results) -> str:
-    """A line a figure: its range over the cases of the design, and the largest standard error."""
+    """Return a table with a row for each value: its range over the cases of the design."""
     rows = [
         row
         for row in results["after"]
@@ -456,7 +506,7 @@ def _written(table: Table, results: Results) -> str:
 
 
 def _by_case(table: Table, results: Results) -> str:
-    """A line a case of the design, and the largest standard error of a share."""
+    """Return a table with a row for each case of the design."""
     chosen = [
         row
         for row in results["after"]
@@ -490,7 +540,7 @@ def _by_case(table: Table, results: Results) -> str:
 
 
 def _cell(found: Sequence[Mapping[str, float]], column: Column) -> str:
-    """The range of several means; empty if nothing was measured before a change."""
+    """Return the range of several means; empty if nothing was measured before a change."""
     return _range(found, column) if found or column.when == "after" else ""
 
 
@@ -500,7 +550,7 @@ def _title(case: str, table: Table) -> str:
 
 
 def _range(found: Sequence[Mapping[str, float]], column: Column) -> str:
-    """The least and the greatest of several means."""
+    """Return the lowest and the highest of several means as text."""
     digits, factor = (1, 100) if column.share else (3, 1)
     if column.key.startswith("median"):
         digits = 0

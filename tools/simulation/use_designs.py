@@ -26,7 +26,18 @@ _RATE = 0.85  # true sensitivity and specificity
 def predictive_measure(
     n_patients: int, clusters: str, prevalence: float, counted: int | None
 ) -> Measure:
-    """One system at a declared threshold; prevalence is known, or from so many patients."""
+    """Return a simulation of one system at a declared threshold, whose PPV and NPV are estimated.
+
+    Args:
+        n_patients: Number of test patients.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+        prevalence: True prevalence.
+        counted: Number of patients from whom the prevalence is estimated; None if it is known.
+
+    Returns:
+        A function of a random generator that returns, by metric, 1 if the interval contains the
+        true value, else 0.
+    """
     cut = float(ndtri(_RATE))
     policy = f"threshold={expit(cut):.12f}"
     chosen = {policy: ThresholdChoice(policy, float(expit(cut)))}
@@ -56,11 +67,25 @@ def predictive_measure(
 _READERS = 3
 _SEES = 0.80
 _ALARMS = 0.05
-"""How often a reader labels a positive and a negative image as positive: kappa of two is 0.6."""
+"""Shares of positive and of negative images that a reader labels as positive.
+
+Cohen's kappa of two such readers is 0.6.
+"""
 
 
 def verdict_measure(n_patients: int, aurocs: tuple[float, float]) -> Measure:
-    """Equally good readers label the test images; the reference is their majority."""
+    """Return a simulation of verdicts by the labels of equally good readers.
+
+    The reference is the majority of the readers.
+
+    Args:
+        n_patients: Number of test patients.
+        aurocs: True AUROC of each of the two systems.
+
+    Returns:
+        A function of a random generator that returns how often the verdict by a reader's labels
+        differs from that by the reference.
+    """
 
     def measure(rng: np.random.Generator) -> Found:
         skills = [[skill_of(auroc)] for auroc in aurocs]
@@ -85,7 +110,7 @@ def verdict_measure(n_patients: int, aurocs: tuple[float, float]) -> Measure:
 
 
 def predictive() -> Iterator[Named]:
-    """PPV and NPV where positives are as frequent as elsewhere."""
+    """Yield the cases of PPV and NPV at a given prevalence."""
     for clusters, where in (("one", "one image a patient"), ("rsna", "images as in RSNA/NIH")):
         for n_patients in (60, 200, 600):
             name = f"{n_patients} patients, {where}, prevalence 5 % of 240"
@@ -97,7 +122,7 @@ def predictive() -> Iterator[Named]:
 
 
 def verdicts() -> Iterator[Named]:
-    """The verdict by each of three equal readers' labels against that by their majority."""
+    """Yield the cases of verdicts by three equal readers' labels and by their majority."""
     for aurocs in ((0.85, 0.85), (0.90, 0.85), (0.90, 0.80)):
         for n_patients in (60, 200, 1000):
             name = f"AUROC {aurocs[0]:.2f} and {aurocs[1]:.2f}, {n_patients:,} patients"

@@ -62,14 +62,20 @@ export function opening(answer, missed) {
     lines.length ? h("ul", {}, lines.map((line) => h("li", {}, line))) : null,
     kind === "disagree" ? h("p", {}, "At least one of them is wrong. Look at the image yourself.") : null,
     kind === "negative" ? h("p", {}, missedWords(answer.systems.length, missed)) : null),
+  cautionList(answer.cautions),
   answer.notes.length ? h("p", { class: "quiet" }, `Note: ${answer.notes.join("; ")}.`) : null].filter(Boolean);
 }
 
 /** The same for a screen reader. */
 export function spoken(answer, missed) {
   const { kind, title, lines } = verdict(answer);
-  return [answer.warnings.length ? `${counted(answer.warnings.length, "warning")}: ${answer.warnings.join("; ")}.` : "", `${title}.`, ...lines,
+  return [answer.warnings.length ? `${counted(answer.warnings.length, "warning")}: ${answer.warnings.join("; ")}.` : "", `${title}.`, ...lines, ...(answer.cautions ?? []).map((text) => `${capital(text)}.`),
     kind === "negative" ? missedWords(answer.systems.length, missed) : ""].join(" ");
+}
+
+/** What limits the answers without speaking against the image: that it trained a system, or that a system may guess. */
+function cautionList(cautions = []) {
+  return cautions.length ? h("ul", { class: "cautions" }, cautions.map((text) => h("li", {}, `${capital(text)}.`))) : null;
 }
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -82,7 +88,7 @@ const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
  */
 export function card(each, place, facts, lookAt, howItDid) {
   const decided = outcome(each);
-  const computed = [bar(each), findings(each), boxes(each, place, lookAt)];
+  const computed = [bar(each), boxes(each, place, lookAt), scores(each)];
   return styled(h("article", { class: each.status === "ok" ? "card" : "card doubtful", "aria-label": each.system },
     h("header", {},
       h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
@@ -92,7 +98,7 @@ export function card(each, place, facts, lookAt, howItDid) {
     (each.guarantees ?? []).map((line) => h("p", { class: "quiet" }, `${capital(line)}.`)),
     each.status === "ok" ? computed : h("details", {}, h("summary", {}, "What it computed"), computed),
     facts ? h("p", { class: "quiet" }, `Learned from ${source(facts)}. `,
-      h("button", { type: "button", class: "link", onclick: () => howItDid(each.system) }, "How it did")) : null), { "--key": keyOf(place) });
+      h("button", { type: "button", class: "link", onclick: () => howItDid(each.system) }, "Its accuracy")) : null), { "--key": keyOf(place) });
 }
 
 /** What a system learned from. */
@@ -115,31 +121,49 @@ function bar(each) {
     h("p", { class: "quiet rule" }, capital(rule))), { "--value": String(value), "--limit": String(limit ?? 0) });
 }
 
+/** Scores before calibration, folded: beside a decision stands one number of certainty. */
+function scores(each) {
+  const parts = [findings(each), boxScores(each)].filter(Boolean);
+  return parts.length ? h("details", { class: "scores" }, h("summary", {}, "Scores before calibration"), parts) : null;
+}
+
+function boxScores(each) {
+  if (!each.boxes.length) return null;
+  return h("p", { class: "quiet" }, `Boxes: ${each.boxes.map((box, number) => `${number + 1}. ${share(box.score)}`).join(", ")}`);
+}
+
 function findings(each) {
   if (!each.findings.length) return null;
   const rows = [...each.findings].sort((one, other) => other.score - one.score).map(({ finding, score }) => styled(h("tr", {},
     h("th", { scope: "row" }, plain(finding)), h("td", { class: "rail" }, h("span", { class: "fill" })), h("td", { class: "figures" }, share(score))), { "--value": String(score) }));
   const table = (part, words) => h("table", { class: "findings" }, h("caption", {}, words), h("tbody", {}, part));
   const more = rows.slice(MOST_FINDINGS);
-  return h("div", {}, table(rows.slice(0, MOST_FINDINGS), "Score by finding, before calibration"),
+  return h("div", {}, table(rows.slice(0, MOST_FINDINGS), "Score by finding"),
     more.length ? h("details", {}, h("summary", {}, `${more.length} more`), table(more, "Lower scores")) : null);
 }
 
 function boxes(each, place, lookAt) {
-  if (!each.boxes.length) return h("p", { class: "quiet" }, "No boxes.");
-  return h("div", { class: "boxes" }, h("p", {}, `${counted(each.boxes.length, "box", "boxes")}, by score:`),
+  if (!each.boxes.length) return each.kind === "boxes" ? h("p", { class: "quiet" }, "No boxes.") : null;
+  return h("div", { class: "boxes" }, h("p", {}, `${counted(each.boxes.length, "box", "boxes")}, highest score first. Look at`),
     h("ul", {}, each.boxes.map((box, number) => h("li", {}, h("button", { type: "button", class: "small", "aria-label": `Look at box ${number + 1}: ${plain(box.finding)}, score ${share(box.score)}, from ${Math.round(box.x1)}, ${Math.round(box.y1)} to ${Math.round(box.x2)}, ${Math.round(box.y2)} px`,
-      onclick: () => lookAt(place, number) }, share(box.score))))));
+      onclick: () => lookAt(place, number) }, String(number + 1))))));
 }
 
-const FIRST = ["auroc", "average_precision", "recall", "specificity", "precision", "localised_sensitivity", "ece"];
+const FIRST = ["auroc", "average_precision", "recall", "specificity", "precision", "localised_sensitivity", "localised_sensitivity_tolerant", "ece"];
 
-/** How the systems did on their test sets, and what they learned from; `failure` stands for links to the report. */
+const MEANINGS = {
+  ece: "mean distance of the probabilities from the observed shares; 0 is best",
+  localised_sensitivity: "positive images found with the point on a lesion",
+  localised_sensitivity_tolerant: "positive images found with the point on a lesion or within one cell of the map",
+};
+
+/** The accuracy of the systems on their test sets, and what they learned from; `failure` stands for links to the report. */
 export function systemsPage(systems, failure) {
   return systems.map((each, place) => styled(h("section", { id: `did-${each.system}`, tabIndex: -1 },
     h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
     h("p", {}, `Looks for ${inside(each.finding)}. Learned from ${source(each)}.`,
       each.guard ? "" : " It cannot tell what is no chest X-ray: look yourself."),
+    cautionList(each.cautions),
     figures(each, failure),
     h("p", { class: "quiet" }, `Decides: ${each.threshold_probability === null ? "no probability" : `positive from probability ${share(each.threshold_probability)}`}, chosen on validation images for ${policyWords(each.policy)}. `,
       `Sees ${each.image_size} × ${each.image_size} px. ${each.backend}, ${each.precision}, model ${each.model_id}.`),
@@ -158,7 +182,7 @@ function figures(each, failure) {
     report.cautions.length ? h("ul", { class: "because" }, report.cautions.map((text) => h("li", {}, text))) : null,
     h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": `Figures of ${each.system}` }, h("table", { class: "plain" },
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Figure"), h("th", { scope: "col" }, "Value"), h("th", { scope: "col" }, "95 % interval"))),
-      h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, one.title, one.policy ? h("small", {}, ` at ${policyWords(one.policy)}`) : null),
+      h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, one.title, one.policy ? h("small", {}, ` at ${policyWords(one.policy)}`) : null, MEANINGS[one.metric] ? h("small", {}, ` (${MEANINGS[one.metric]})`) : null),
         h("td", { class: "figures" }, one.estimate === null ? "–" : one.estimate.toFixed(3)),
         h("td", { class: "figures" }, one.ci_low === null || one.ci_high === null ? "–" : `${one.ci_low.toFixed(3)} to ${one.ci_high.toFixed(3)}`)))))),
     each.report_url ? failure?.cloneNode(true) ?? h("p", {}, h("a", { href: each.report_url, target: "_blank", rel: "noopener" }, "Whole report")) : null);

@@ -6,6 +6,8 @@ export const MAP_OPACITY = 0.6;
 /** Of the map's scale, the same for all images. */
 export const CONTOURS = [0.25, 0.5, 0.75];
 const FINE = 8;  // contour points a cell
+const LEAST_CONTOURED = 8;  // cells a side; of fewer the peak's cell is drawn, as in overlays and reports
+export const isCoarse = (map) => Math.min(map.values.length, map.values[0].length) < LEAST_CONTOURED;
 export const colourOf = (place) => COLOURS[place % COLOURS.length];
 
 /** Grey of each stored value, linear between the window's ends, as RGBA words. */
@@ -62,13 +64,25 @@ function drawable(map, colour) {
   const context = canvas.getContext("2d");
   const data = context.createImageData(columns, rows);
   const [red, green, blue] = [1, 3, 5].map((start) => Number.parseInt(colour.slice(start, start + 2), 16));
-  map.values.flat().forEach((value, place) => {
+  const coarse = isCoarse(map);
+  const flat = map.values.flat();
+  const peak = flat.indexOf(Math.max(...flat));
+  flat.forEach((value, place) => {
+    if (coarse && place !== peak) return;
     data.data.set([red, green, blue, Math.round(140 * Math.min(Math.max(value, 0), 1))], 4 * place);
   });
   context.putImageData(data, 0, 0);
-  const made = { colour, canvas, contours: CONTOURS.map((level) => contour(map.values, level)) };
+  const contours = coarse ? (flat[peak] >= CONTOURS[0] ? [outline(peak, rows, columns)] : []) : CONTOURS.map((level) => contour(map.values, level));
+  const made = { colour, canvas, contours, coarse };
   maps.set(map, made);
   return made;
+}
+
+/** The four sides of a cell, as shares of the map's frame. */
+function outline(place, rows, columns) {
+  const [row, column] = [Math.floor(place / columns), place % columns];
+  const corners = [[0, 0], [1, 0], [1, 1], [0, 1]].map(([across, down]) => [(column + across) / columns, (row + down) / rows]);
+  return corners.map((corner, number) => [corner, corners[(number + 1) % 4]]);
 }
 
 /** A value between the centres of cells, as the canvas draws it. */
@@ -107,10 +121,12 @@ function contour(values, level) {
 }
 
 function drawMap(context, place, map, colour, unit) {
-  const { canvas, contours } = drawable(map, colour);
+  const { canvas, contours, coarse } = drawable(map, colour);
   const { x1, y1, x2, y2 } = map.frame;
   const [x, y, width, height] = [place.x + x1 * place.scale, place.y + y1 * place.scale, (x2 - x1) * place.scale, (y2 - y1) * place.scale];
+  context.imageSmoothingEnabled = !coarse;
   context.drawImage(canvas, x, y, width, height);
+  context.imageSmoothingEnabled = true;
   context.globalAlpha = Math.min(1.4 * context.globalAlpha, 1);
   contours.forEach((lines, rank) => {
     const path = new Path2D();

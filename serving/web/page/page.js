@@ -218,6 +218,8 @@ function renderReading() {
   $("analyze").disabled = Boolean(running);
   $("analyze").textContent = running ? "Analyzing…" : open.length > 1 ? `Analyze ${open.length} Images` : "Analyze Image";
   $("stop").hidden = !running;
+  $("save-answers").hidden = !visit.some((item) => item.answer);
+  $("save-answers").disabled = Boolean(running);
   $("another").disabled = Boolean(running);
   $("another").classList.toggle("primary", !open.length && !running);
   renderProblem();
@@ -309,12 +311,13 @@ function another() {
 
 // Saving the visit
 
+const SAVING = ["save-answers", "save-csv"];  // beside the answer, and above the table of the visit
 const stamp = () => new Date().toISOString().slice(0, 16).replace(/[:T]/g, "-");
 
 /** Have the server make a table of the answers of this visit; those without an answer are left out. */
 async function saveVisit() {
   const answered = visit.filter((item) => item.answer).slice(-MOST_SAVED);
-  $("save-csv").disabled = true;
+  for (const id of SAVING) $(id).disabled = true;
   notice("");
   try {
     save(await client.visitTable(answered.map(entry)), `cxr-visit-${stamp()}.csv`);
@@ -379,7 +382,7 @@ function listen() {
   on("another", another);
   on("previous", () => step(-1));
   on("next", () => step(1));
-  on("save-csv", saveVisit);
+  for (const id of SAVING) on(id, saveVisit);
   on("print", () => print());
   on("clear", () => { visit = []; pixelsOf = new Map(); another(); });
   on("open-systems", () => openSystems());
@@ -431,7 +434,7 @@ const isDark = () => (theme ?? (dark.matches ? "dark" : "light")) === "dark";
 
 function showTheme() {
   if (theme) document.documentElement.dataset.theme = theme;
-  $("theme").setAttribute("aria-pressed", String(isDark()));
+  $("theme").textContent = isDark() ? "Light mode" : "Dark mode";  // what the button does
 }
 
 async function showExamples() {

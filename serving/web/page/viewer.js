@@ -1,6 +1,6 @@
 // The X-ray on screen: zoom, pan, window and level on the full bit depth, and what systems show.
 
-import { CONTOURS, MAP_OPACITY, colourOf, develop, middle, paint } from "./draw.js";
+import { CONTOURS, isCoarse, MAP_OPACITY, colourOf, develop, middle, paint } from "./draw.js";
 import { h, outcome, share, styled } from "./dom.js";
 
 const MOST_ZOOM = 16;
@@ -125,8 +125,8 @@ export class Viewer {
     };
     this.layers.replaceChildren(...this.#marks.map((mark) => h("fieldset", {},
       h("legend", {}, styled(h("span", { class: mark.answer.kind === "scores" ? "key dashed" : "key" }), { "--key": mark.colour }), mark.answer.system),
-      mark.answer.boxes.length ? row(mark, "boxes", `Boxes (${mark.answer.boxes.length})`) : h("p", { class: "quiet" }, "No boxes"),
-      mark.answer.map ? row(mark, "map", mark.answer.map.values.flat().some((value) => value >= CONTOURS[0]) ? "Map" : "Map (faint)") : null)));
+      mark.answer.boxes.length ? row(mark, "boxes", `Boxes (${mark.answer.boxes.length})`) : mark.answer.map ? null : h("p", { class: "quiet" }, "No boxes"),
+      mark.answer.map ? row(mark, "map", mapWords(mark.answer.map)) : null)));
   }
 
   /** Look at one box of a system. */
@@ -376,6 +376,11 @@ const fromMiddle = (canvas, event) => {
 
 /** Keep a middle such that the image fills the pane; `part`: how much of the image the pane shows. */
 const kept = (middleAt, part) => (part >= 1 ? 0.5 : Math.min(Math.max(middleAt, part / 2), 1 - part / 2));
+
+function mapWords(map) {
+  const faint = map.values.flat().some((value) => value >= CONTOURS[0]) ? "" : ", faint";
+  return isCoarse(map) ? `Map (peak of ${map.values.length} × ${map.values[0].length} cells${faint})` : faint ? "Map (faint)" : "Map";
+}
 
 function marksInWords(answer) {
   if (answer.status !== "ok") return "no answer";

@@ -110,6 +110,15 @@ def test_complete_store_is_opened_and_not_touched(tmp_path, source, monkeypatch)
     assert len(build_pixel_store(tmp_path, table[:4], root, SIZE).ids) == 12
 
 
+def test_a_lock_that_a_kill_left_in_a_complete_store_is_removed(tmp_path, source):
+    root, table = source
+    build_pixel_store(tmp_path, table, root, SIZE)
+    before = contents(store_folder(tmp_path, SIZE))
+    (store_folder(tmp_path, SIZE) / ".lock").touch()
+    build_pixel_store(tmp_path, table, root, SIZE)
+    assert contents(store_folder(tmp_path, SIZE)) == before
+
+
 def test_unreadable_image_is_named_and_the_others_are_kept(tmp_path, source):
     root, table = source
     (root / "p04.png").write_bytes(b"nothing")

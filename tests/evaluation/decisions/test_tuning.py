@@ -227,6 +227,16 @@ def test_a_decision_that_a_search_made_is_refused(predict, test_set):
         Decision.from_dict(made | {"search": {"space": "default"}})
 
 
+def test_a_decision_of_a_detector_from_before_overlaps_were_chosen_is_refused(predict, test_set):
+    made = tune_predictions(predict("A", "boxes", seed=1), test_set).to_dict()
+    del made["overlap"]
+    with pytest.raises(InputError, match="cxr tune"):
+        Decision.from_dict(made)
+    of_scores = tune_predictions(predict("B", "scores", seed=1), test_set).to_dict()
+    of_scores.pop("overlap", None)
+    assert Decision.from_dict(of_scores).overlap is None
+
+
 def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, test_set):
     decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
     old = decision.to_dict()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cxr_compare.evaluation.overlays.contours import ActivationGrid, contour_levels, map_shapes
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 
 COLOUR = "#56B4E9"
 FRAME = (0.0, 0.0, 64.0, 64.0)
@@ -44,3 +45,42 @@ def test_contours_lie_at_the_systems_own_probabilities():
 def test_negative_evidence_has_no_contour():
     assert contour_levels([-2.0, -1.0], [0.3, 0.9]) == {}
     assert contour_levels([np.nan], [0.9]) == {}
+
+
+def test_map_of_few_cells_shows_the_cell_of_its_peak():
+    values = np.zeros((5, 5))
+    values[1, 3] = 4.0  # reaches all three levels
+    grid = ActivationGrid(values, (0.0, 0.0, 50.0, 100.0), LEVELS)
+    assert (grid.shows_cell, grid.contoured, grid.size_text) == (True, (), "5 × 5")
+    (cell,) = map_shapes(grid, COLOUR)
+    (corners,) = cell.paths
+    assert corners.tolist() == [[30.0, 20.0], [40.0, 20.0], [40.0, 40.0], [30.0, 40.0]]
+    assert cell.tint > 0  # so that it does not look like a predicted box
+    below = ActivationGrid(values / 8, (0.0, 0.0, 50.0, 100.0), LEVELS)
+    assert map_shapes(below, COLOUR) == []
+
+
+def test_contour_that_fills_the_chest_is_left_out_and_a_small_one_stays():
+    values = np.full((10, 10), 1.5)  # the whole map reaches the first level, and four cells all
+    values[4:6, 4:6] = 4.0
+    grid = ActivationGrid(values, FRAME, LEVELS)
+    assert grid.contoured == (2.0, 3.0)
+    assert not grid.shows_cell
+    assert len(map_shapes(grid, COLOUR)) == 2
+    flat = ActivationGrid(np.full((10, 10), 1.5), FRAME, LEVELS)
+    assert (flat.reached, flat.contoured, flat.shows_cell) == ((1.0,), (), True)
+    assert map_shapes(flat, COLOUR)[0].paths[0][0].tolist() == [0.0, 0.0]  # the first of equals
+
+
+def test_percentages_name_the_contours_that_are_drawn():
+    values = np.full((10, 10), 1.5)
+    values[4:6, 4:6] = 4.0
+    contours = (0.25, 0.5, 0.75)
+    fine = ImagePrediction(
+        "A", COLOUR, grid=ActivationGrid(values, FRAME, LEVELS), contours=contours
+    )
+    assert (fine.contour_percentages, fine.cell_text) == ("50, 75 %", "")
+    coarse = ImagePrediction(
+        "A", COLOUR, grid=ActivationGrid(values[2:7, 2:7], FRAME, LEVELS), contours=contours
+    )
+    assert "5 × 5" in coarse.cell_text

@@ -91,3 +91,12 @@ def test_flood_of_boxes_is_bounded_and_counted():
     assert len(drawn_shapes(prediction, ImageTruth(0.0), SIZE)) == 8
     assert describe_score(prediction) == "score 0.900 ≥ 0.300; 8 of 30 boxes"
     assert describe_score(replace(prediction, boxes=boxes[:8])) == "score 0.900 ≥ 0.300"
+
+
+def test_truth_has_the_same_mark_on_its_own_panel_and_on_those_of_systems():
+    truth = ImageTruth(1.0, np.array([[8.0, 8.0, 24.0, 40.0]]))
+    (own,) = truth.shapes((64, 64), 0.05)
+    shapes = prediction_shapes(ImagePrediction("A", COLOUR), truth, (64, 64))
+    (on_system,) = [shape for shape in shapes if shape.layer == "truth"]
+    assert [path.tolist() for path in own.paths] == [path.tolist() for path in on_system.paths]
+    assert (len(own.paths), own.closed, own.colour) == (4, False, on_system.colour)

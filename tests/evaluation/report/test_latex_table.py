@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from cxr_compare.evaluation.compare.estimates import Estimates
@@ -48,3 +49,20 @@ def test_latex_table_compiles_with_booktabs_alone(comparison, tmp_path):
     done = subprocess.run(tex, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "paper.pdf").exists()
+
+
+def test_p_value_stands_in_a_column_after_its_difference(comparison):
+    tests = pd.DataFrame(
+        [("image", "all", "", "auroc", "RetinaNet", "CheXNet", "patients", 0.0123)],
+        columns=[
+            "unit", "subgroup", "policy", "metric", "first", "second", "independent", "p_value"
+        ],
+    )  # fmt: skip
+    tested = replace(comparison, tests=tests)
+    lines = latex_table(tested, summary_table(tested)).splitlines()
+    assert r"\begin{tabular}{lrrrr}" in lines
+    assert r" & RetinaNet & CheXNet & RetinaNet $-$ CheXNet & $p$ \\" in lines
+    (auroc,) = [line for line in lines if line.startswith("AUROC")]
+    assert auroc.endswith(r" & 0.012 \\")
+    (other,) = [line for line in lines if line.startswith("Average precision")]
+    assert other.endswith(r" & -- \\")  # no test is known

@@ -37,7 +37,10 @@ def test_archive_names_each_file_and_equal_folders_give_equal_bytes(comparison, 
         "references.bib",
     }
     figures = {f"figures/{name}.{kind}" for name in ("roc", "forest") for kind in ("png", "txt")}
-    assert {name.removeprefix("report/") for name in names} == {"README.txt", *told, *figures}
+    cards = {"cards/RetinaNet.md", "cards/CheXNet.md"}
+    expected = {"README.txt", *told, *figures, *cards}
+    assert {name.removeprefix("report/") for name in names} == expected
+    assert "(cards/*.md)" in readme
     assert all(f"({name})" in readme for name in told)
     assert readme.endswith(
         "Figure 1 (figures/forest.*): About forest.\nFigure 2 (figures/roc.*): About roc.\n"

@@ -13,11 +13,13 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.background import Background
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY
+from cxr_compare.evaluation.report.charts import report_charts, without_decision_curve
 from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, embed_image
 from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.report import MAX_BYTES, write_report
@@ -132,7 +134,8 @@ def test_difference_that_fails_the_correction_has_a_footnote_mark(written, compa
 def test_report_needs_nothing_from_outside(outline):
     outside = [link for link in outline.links if not link.startswith(("#", "data:"))]
     beside = {"cases-002.html", "details.html", "images.html", "references.bib"}
-    assert set(outside) <= beside
+    cards = {"cards/RetinaNet.md", "cards/CheXNet.md"}
+    assert set(outside) <= beside | cards
 
 
 def test_markup_is_well_formed(outline):
@@ -229,7 +232,7 @@ def test_versions_that_are_the_same_for_all_stand_once(written, comparison, repo
 
 
 def test_gallery_keeps_the_kinds_of_failure_apart(html):
-    kinds = re.findall(r'<section class="category" id="cases-(.*?)"', html)
+    kinds = re.findall(r'<details class="category" id="cases-(.*?)"', html)
     assert kinds[:5] == ["all-miss", "only-1", "only-2", "wrong-place", "alarm-normal"]
 
 
@@ -362,7 +365,7 @@ def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
 
 def test_as_few_cases_are_drawn_as_asked_for(written, image_set, report_folder):
     html = written(cases=1, thumbnails=0)
-    kinds = re.findall(r'<section class="category" id="cases-(.*?)"', html)
+    kinds = re.findall(r'<details class="category" id="cases-(.*?)"', html)
     assert len(image_set.reads) == len(kinds) == html.count('<article class="case"')
     assert pages(report_folder) == [report_folder / "report.html"]
 
@@ -419,14 +422,17 @@ def test_worst_image_keeps_to_its_share():
         assert len(embed_image(noise, most)) < most * 4 / 3 + 100
 
 
-def test_three_systems_stand_side_by_side(written, comparison):
+@pytest.fixture
+def three(comparison):
+    """The comparison with a third system, which agrees with CheXNet on every image."""
+
     def third(frame):
         copy = frame[frame["system"] == "CheXNet"].assign(system="Reader")
         return pd.concat([frame, copy], ignore_index=True)
 
     pairs = comparison.metrics["system"] == "RetinaNet - CheXNet"
     other = comparison.metrics[pairs].assign(system="RetinaNet - Reader")
-    three = replace(
+    return replace(
         comparison,
         systems={**comparison.systems, "Reader": SystemResult()},
         estimates=Estimates.from_table(
@@ -434,12 +440,93 @@ def test_three_systems_stand_side_by_side(written, comparison):
         ),
         decisions=third(comparison.decisions),
     )
+
+
+def test_three_systems_stand_side_by_side(written, three):
     html = written(three)
     assert "RetinaNet had the highest AUROC of 3 systems" in html
     assert "RetinaNet − CheXNet</th>" in html
     assert "RetinaNet − Reader</th>" in html
     assert "Only Reader finds it, in" not in html  # it agrees with CheXNet on every image
     assert 'id="cases-all-miss"' in html
+
+
+def test_page_has_a_column_of_p_values_where_tests_are_known(written, comparison, html):
+    assert 'class="contrast p"' not in html  # the hand-made comparison has no tests
+    tests = pd.DataFrame(
+        [("image", "all", "", "auroc", "RetinaNet", "CheXNet", "Obuchowski", "patients", 0.0123)],
+        columns=["unit", "subgroup", "policy", "metric", "first", "second", "method",
+                 "independent", "p_value"],
+    )  # fmt: skip
+    table = written(replace(comparison, tests=tests)).split('id="figures"')[1].split("</table>")[0]
+    assert re.findall(r'<td role="cell" class="contrast p">([^<]+)</td>', table)[:2] == [
+        "0.012",
+        "–",
+    ]
+
+
+def test_truth_has_one_mark_in_pictures_captions_and_legend(html):
+    assert html.count('class="truth-mark"') > 1
+    legend = re.search(r'<ul class="legend" aria-label="Legend of the images">(.*?)</ul>', html)
+    marks = set(re.findall(r'<path class="swatch corners" d="[^"]+"/>', html))
+    assert len(marks) == 1
+    assert legend is None or marks.pop() in legend[1]
+    drawn = re.findall(r'<g class="layer-truth">.*?</g>', html)
+    assert drawn
+    assert not any("Z" in path for path in drawn)  # corners are open, a box would be closed
+
+
+def test_map_of_few_cells_is_named_with_its_size_in_caption_and_legend(written, comparison):
+    maps = comparison.systems["CheXNet"].maps
+    values = maps["values"].map(lambda cells: list(np.reshape(cells, (8, 8))[1:6, :5].ravel()))
+    coarse = maps.assign(grid_h=5, grid_w=5, values=values)
+    systems = dict(comparison.systems)
+    systems["CheXNet"] = replace(systems["CheXNet"], maps=coarse)
+    page = written(replace(comparison, systems=systems))
+    assert "peak cell of a map of 5 × 5 cells" in page
+    assert "contours at" not in page
+    assert "peak cell" not in written(comparison)  # 8 × 8 cells have contours
+
+
+def test_cautions_of_one_kind_open_from_one_chip(written, comparison):
+    few = [
+        note(
+            "few_patients",
+            classes=[{"name": name, "n_images": 6, "n_patients": 6, "effective": 6.0, "few": True,
+                      "largest": 0}],
+            least=30,
+        )
+        for name in ("positive", "negative")
+    ]  # fmt: skip
+    page = written(replace(comparison, notes=few))
+    assert page.count("Few patients in a class</summary>") == 1
+    assert all(f"<p>{each.text}</p>" in page for each in few)
+
+
+def test_scores_without_calibration_have_no_decision_curve(written, comparison):
+    rows = pd.DataFrame(
+        {"topic": "decision_curve", "group": ["0.1", "0.5"], "policy": "", "system": "RetinaNet",
+         "metric": "net_benefit", "estimate": [0.2, 0.1], "unit": "image"}
+    )  # fmt: skip
+    raw = replace(comparison, failures=rows)
+    assert "net-benefit" not in {chart.key for chart in report_charts(raw)}
+    assert without_decision_curve(raw)
+    calibrated = replace(raw, failures=rows.assign(metric="net_benefit_calibrated"))
+    (chart,) = [chart for chart in report_charts(calibrated) if chart.key == "net-benefit"]
+    assert [curve.name for curve in chart.curves] == ["RetinaNet"]
+    assert "CheXNet" in chart.note  # it is not drawn, and the note says why
+    assert without_decision_curve(calibrated) == without_decision_curve(comparison) == ""
+
+
+def test_details_begin_with_a_list_that_leads_to_every_part(read_only):
+    details = (read_only / "details.html").read_text()
+    contents = details[details.index("<nav") : details.index("</nav>")]
+    linked = re.findall(r'href="#([^"]+)"', contents)
+    ids = set(re.findall(r' id="([^"]+)"', details))
+    assert set(linked) <= ids
+    sections = re.findall(r'<section id="([^"]+)"', details)
+    assert [name for name in linked if name in sections] == sections
+    assert details.index("<nav") < details.index("<main")
 
 
 def test_one_system_alone_is_reported_without_differences(written, comparison):
@@ -459,7 +546,7 @@ def test_page_is_short_opens_its_folds_and_leaves_the_console_clean(
     browser.open(page, 1280, 900, dark=True)
     browser.evaluate("document.querySelector('nav a[href=\"#cite\"]').click()")
     assert browser.evaluate("document.querySelector('#cite').closest('details').open")
-    assert browser.evaluate("document.querySelectorAll('main details[open]').length") == 1
+    assert browser.evaluate("document.querySelectorAll('main details.fold[open]').length") == 1
     assert browser.complaints == []
     assert size.screens[1280] < 12
     assert size.screens[390] < 20
@@ -467,6 +554,55 @@ def test_page_is_short_opens_its_folds_and_leaves_the_console_clean(
     assert size.overflow == {1280: 0, 390: 0}
     assert 500 < size.words < 2500
     assert 2 < size.printed <= 10
+
+
+def test_cases_are_folded_on_a_phone_and_a_link_to_one_opens_its_kind(
+    browser, comparison, image_set, tmp_path
+):
+    page = write_report(comparison, image_set, tmp_path / "report")
+    count = "document.querySelectorAll('details.category[open]').length"
+    browser.open(page, 1280, 900)
+    n_kinds = browser.evaluate("document.querySelectorAll('details.category').length")
+    assert n_kinds > 1
+    assert browser.evaluate(count) == n_kinds
+    browser.open(page, 390, 844)
+    assert browser.evaluate(count) == 0
+    assert browser.evaluate("document.documentElement.scrollWidth") == 390
+    browser.evaluate("document.querySelector('.example a').click()")
+    browser.evaluate("dispatchEvent(new HashChangeEvent('hashchange'))")
+    assert browser.evaluate(count) == 1
+    assert browser.evaluate(
+        "document.querySelector(location.hash).closest('details.category').open"
+    )
+    browser.evaluate(
+        "const form = document.querySelector('#choose'); form.elements.sort.value = 'gap';"
+        "form.dispatchEvent(new Event('input'))"
+    )
+    assert browser.evaluate(count) == n_kinds  # what is chosen must be seen
+    assert browser.complaints == []
+
+
+def test_id_of_a_case_opens_it(browser, comparison, image_set, tmp_path):
+    page = write_report(comparison, image_set, tmp_path / "report")
+    browser.open(page, 1280, 900)
+    link = "document.querySelector('.case .open-case')"
+    assert browser.evaluate(f"{link}.textContent === {link}.closest('.case').dataset.id")
+    browser.evaluate(f"{link}.click()")
+    assert browser.evaluate(f"{link}.closest('.case').classList.contains('open')")
+
+
+def test_labels_of_neighbouring_difference_axes_do_not_overlap(browser, three, image_set, tmp_path):
+    page = write_report(three, image_set, tmp_path / "report")
+    browser.open(page, 1280, 900)
+    gaps = browser.evaluate(
+        """[...document.querySelectorAll("#figures tr.section")].flatMap((row) => {
+          const spans = [...row.querySelectorAll(".axis i")].map((i) => i.getBoundingClientRect())
+            .filter((at) => at.width).sort((a, b) => a.left - b.left);
+          return spans.slice(1).map((at, place) => at.left - spans[place].right);
+        })"""
+    )
+    assert len(gaps) >= 3  # two axes with at least two labels each
+    assert min(gaps) > 2
 
 
 ACT = """

@@ -305,3 +305,8 @@ def test_a_pilot_that_cannot_say_how_figures_vary_is_refused():
     systems = seeds_of(np.random.default_rng(0), 50, [(0.8,), (0.7,)], 20)
     with pytest.raises(InputError, match="NAME=RUN,RUN"):
         PilotPlan(systems, seeds=[3, 3])
+
+
+@pytest.mark.parametrize(("effect", "freedom"), [(9.0, 282.0), (9.0, 1000.0), (12.0, 20.0)])
+def test_power_of_a_large_effect_is_almost_one_instead_of_undefined(effect, freedom):
+    assert power_of_t(effect, freedom) == pytest.approx(1.0, abs=1e-9)

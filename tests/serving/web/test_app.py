@@ -22,6 +22,7 @@ from scipy.stats import binomtest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.analysis import RequestPlaces
 from cxr_compare.serving.web.limits import ServeSettings
@@ -495,3 +496,25 @@ def test_every_answer_has_its_id_and_the_headers_that_keep_a_browser_here(client
         assert answer.headers["cache-control"] == "no-store"
         assert len(answer.headers["x-request-id"]) == 12
     assert len({answer.headers["x-request-id"] for answer in answers}) == 4
+
+
+def test_localised_sensitivity_is_the_one_of_the_main_table_of_the_report(served, tmp_path):
+    folder = report_of(tmp_path / "report", inference_id=served[1].model.inference_id())
+    content = json.loads((folder / "metrics.json").read_text())
+    row = next(row for row in content["metrics"] if row["policy"] == "max_f1")
+    strict = {**row, "metric": "localised_sensitivity", "estimate": 0.25}
+    content["metrics"].append(strict)
+    (folder / "metrics.json").write_text(json.dumps(content))
+
+    def localised() -> dict[str, float | None]:
+        (_, figures) = report_figures(served, folder)
+        assert figures
+        named = [figure for figure in figures.figures if figure.metric.startswith("localised")]
+        return {figure.title: figure.estimate for figure in named}
+
+    assert localised() == {metric_title("localised_sensitivity"): 0.25}
+    # With a map among the systems, the main table shows the figure that allows one cell.
+    within = {**row, "metric": "localised_sensitivity_tolerant", "estimate": 0.75}
+    content["metrics"].append(within)
+    (folder / "metrics.json").write_text(json.dumps(content))
+    assert localised() == {metric_title("localised_sensitivity_tolerant"): 0.75}

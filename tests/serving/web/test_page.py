@@ -181,6 +181,22 @@ def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_
     assert spoken_text[1].endswith("A caution.")
 
 
+def test_cautions_stand_below_the_verdict_and_are_spoken(page: _Page) -> None:
+    page.load()
+    shown = page.run("""import("/page/answers.js").then(({ opening, spoken }) => {
+      const no = { status: "ok", decision: "positive", finding: "Mass", probability: 0.9 };
+      const systems = [{ ...no, system: "A" }];
+      const answer = { warnings: [], notes: [], disagreement: null, systems,
+                       cautions: ["this image trained A"] };
+      const parts = opening(answer, null);
+      const list = parts.find((part) => part.matches(".cautions"));
+      return [parts.indexOf(list), list.innerText, spoken(answer, null)];
+    })""")
+    assert shown[0] == 1  # the verdict is first, as there is no warning
+    assert shown[1] == "This image trained A."
+    assert "This image trained A." in shown[2]
+
+
 def test_list_gives_the_reason_of_missing_answers_and_continues_after_a_refusal(
     page: _Page,
 ) -> None:
@@ -293,3 +309,34 @@ def test_axe_reports_no_accessibility_problem(page: _Page, scheme: str) -> None:
     page.click("#examples button")
     page.wait("document.querySelector('#verdict')")
     assert page.run(violations) == []
+
+
+def test_one_number_of_certainty_stands_open_and_the_csv_is_beside_the_answer(page: _Page) -> None:
+    page.load()
+    page.click("#examples button")
+    page.wait("document.querySelector('#verdict')")
+    open_numbers = page.run(
+        "[...document.querySelectorAll('.card')].map((card) => "
+        "[...card.querySelectorAll('.value, .findings td.figures, .scores p')]"
+        ".filter((one) => !one.closest('details:not([open])')).length)"
+    )
+    assert open_numbers == [1] * len(open_numbers)
+    folded = "document.querySelectorAll('.card details.scores:not([open])').length"
+    assert page.run(folded) == len(open_numbers)
+    assert page.run("document.querySelector('#reading .bar #save-answers').checkVisibility()")
+    page.run("HTMLAnchorElement.prototype.click = function () { window.saved = this.download; }")
+    page.click("#save-answers")
+    page.wait("window.saved")
+    assert page.run("window.saved").endswith(".csv")
+
+
+def test_button_of_the_theme_names_what_it_does(page: _Page) -> None:
+    page.load()
+    scheme = "getComputedStyle(document.documentElement).colorScheme"
+    seen = []
+    for _ in range(2):
+        named = page.text("#theme").split()[0].lower()
+        page.click("#theme")
+        seen.append((named, page.run(scheme)))
+    assert all(named == applied for named, applied in seen)
+    assert {named for named, _ in seen} == {"dark", "light"}

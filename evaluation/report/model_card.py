@@ -1,0 +1,350 @@
+"""Model card of a system: what it is, what it learned from, its figures and where it fails.
+
+The card is a Markdown file with the sections of Mitchell et al. 2019 (Model Cards for Model
+Reporting) and the metadata block of the Hugging Face Hub. It has only what files record; what they
+do not record is called unknown. A report holds a card of every system, imported ones included.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cxr_compare.data_prep.contracts.atomic_files import write_text
+from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.metrics.metric import ALL
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import inside_sentence
+from cxr_compare.evaluation.metrics.registry import metric_title
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.error_types import error_table
+from cxr_compare.evaluation.report.group_tables import group_tables
+from cxr_compare.evaluation.report.interval_facts import is_calibrated
+from cxr_compare.evaluation.report.summary_table import summary_table
+from cxr_compare.evaluation.report.templates import render
+from cxr_compare.evaluation.report.unknown_patients import image_wording
+from cxr_compare.evaluation.report.weight_licence import Start, starting_weights
+
+_HUB_METRICS = {"auroc": "roc_auc", "recall": "recall", "precision": "precision", "f1": "f1"}
+"""Names of metrics on the Hugging Face Hub; other metrics keep their own names."""
+_HUB_FIGURES = ("auroc", "average_precision", "recall", "specificity", "precision", "f1", "ap50")
+
+
+@dataclass(frozen=True)
+class CardTable:
+    """Table of a card: heading, heads of the columns, and rows of texts."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Threshold of one policy."""
+
+    policy: str
+    threshold: str
+    is_main: bool = False
+
+
+@dataclass(frozen=True)
+class HubFigure:
+    """Figure for the metadata of the Hugging Face Hub."""
+
+    kind: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class CardEvaluation:
+    """Figures of a system on one set of images.
+
+    Attributes:
+        images: ``test``, or ``validation`` for images that chose weights and thresholds.
+        data_set: Name of the data set.
+        split: Name of the split; empty if unknown.
+        counts: ``n_images``, ``n_patients`` and ``n_positive``; a value may be missing.
+        figures: Tables of figures with their 95 % intervals.
+        groups: Tables of figures by group of images.
+        errors: Kinds of error of called boxes, with their counts.
+        hub: Figures for the metadata block.
+        synthetic: Number of synthetic images among them.
+        bounded: False if the figures have no intervals, because only the figures are stored.
+    """
+
+    images: Literal["test", "validation"]
+    data_set: str
+    split: str = ""
+    counts: Mapping[str, int | None] = field(default_factory=dict)
+    figures: Sequence[CardTable] = ()
+    groups: Sequence[CardTable] = ()
+    errors: Sequence[tuple[str, str]] = ()
+    hub: Sequence[HubFigure] = ()
+    synthetic: int = 0
+    bounded: bool = True
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Content of the model card of one system.
+
+    Attributes:
+        name: Display name of the system.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader.
+        finding: Name of the finding inside a sentence.
+        findings: Names of the findings of the target.
+        record: What the files record: recipe, command, versions, ids and training data.
+        points: Thresholds by policy.
+        calibrated: True if validation images calibrated the scores.
+        evaluation: Figures; None where the system was not evaluated.
+        cautions: Sentences on what may make the figures wrong.
+
+    Example:
+        >>> card = ModelCard("A", "scores", "mass", ("mass",), {"trained_on": "unknown"})
+        >>> card.imported, card.weights
+        (True, 'unknown')
+    """
+
+    name: str
+    kind: str
+    finding: str
+    findings: tuple[str, ...]
+    record: Mapping[str, Any]
+    points: Sequence[OperatingPoint] = ()
+    calibrated: bool = False
+    evaluation: CardEvaluation | None = None
+    cautions: Sequence[str] = ()
+
+    @property
+    def imported(self) -> bool:
+        """True if only the predictions of another program are known."""
+        return not (
+            self.record.get("recipe") or self.record.get("backend") or self.record.get("members")
+        )
+
+    @property
+    def weights(self) -> Start:
+        """Source of the weights that the training started from."""
+        return starting_weights(self.record.get("recipe"))
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """Section ``model`` of the configuration; empty where it is unknown."""
+        return self._config.get("model") or {}
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """Section ``training`` of the configuration; empty where it is unknown."""
+        return self._config.get("training") or {}
+
+    @property
+    def image_size(self) -> int | None:
+        """Side of the square image that the network takes, px; None where it is unknown."""
+        return (self._config.get("data") or {}).get("image_size")
+
+    @property
+    def training_data(self) -> list[tuple[str, str]]:
+        """Names and texts of what is known about the training data; empty if nothing is known."""
+        known = self.record.get("trained_on")
+        if not isinstance(known, Mapping):
+            return []
+        names = {"data set": "Data set", "train": "Training", "val": "Validation"}
+        return [(names.get(key, str(key)), str(value)) for key, value in known.items()]
+
+    @property
+    def _config(self) -> Mapping[str, Any]:
+        return (self.record.get("recipe") or {}).get("config") or {}
+
+    def to_markdown(self) -> str:
+        """Return the card as Markdown with the metadata block of the Hugging Face Hub."""
+        text = render("model_card.md.jinja", card=self, metadata=self._metadata())
+        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+    def _metadata(self) -> list[str]:
+        """Return the lines of the metadata block. JSON texts are YAML, too."""
+        task = "object-detection" if self.kind == "boxes" else "image-classification"
+        tags = ["chest-x-ray", "radiology", "medical-imaging", *self.findings]
+        lines = [
+            "license: other",
+            "license_name: not-stated",
+            "library_name: cxr-compare",
+            f"pipeline_tag: {task}",
+            f"tags: {json.dumps([tag.replace('_', '-') for tag in tags])}",
+        ]
+        if self.evaluation is None or not self.evaluation.hub:
+            return lines
+        data_set = json.dumps(self.evaluation.data_set)
+        lines += [
+            "model-index:",
+            f"- name: {json.dumps(self.name)}",
+            "  results:",
+            "  - task:",
+            f"      type: {task}",
+            "    dataset:",
+            f"      type: {data_set}",
+            f"      name: {data_set}",
+            f"      split: {self.evaluation.images}",
+            "    metrics:",
+        ]
+        for figure in self.evaluation.hub:
+            lines += [
+                f"    - type: {figure.kind}",
+                f"      value: {figure.value:.4g}",
+                f"      name: {json.dumps(figure.name)}",
+            ]
+        return lines
+
+
+def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
+    """Return a figure under the name that the Hugging Face Hub has for its metric.
+
+    Args:
+        metric: Short name of the metric.
+        value: The figure.
+        policy: Policy of its threshold; empty without one.
+
+    Returns:
+        The figure, with a title for readers.
+
+    Example:
+        >>> hub_figure("auroc", 0.9)
+        HubFigure(kind='roc_auc', name='AUROC', value=0.9)
+    """
+    title = metric_title(metric)
+    if policy:
+        title += f" at {policy_text(policy)}"
+    return HubFigure(_HUB_METRICS.get(metric, metric), title, value)
+
+
+def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
+    """Return the card of one system of a comparison, with its figures on the test images.
+
+    Args:
+        comparison: Everything that was computed.
+        name: Display name of the system.
+
+    Returns:
+        The card.
+    """
+    result = comparison.systems[name]
+    record = comparison.records.get(name) or {}
+    main = comparison.main_policy
+    points = [
+        OperatingPoint(policy_text(policy), _threshold(value), policy == main)
+        for policy, value in result.thresholds.items()
+        if value is not None
+    ]
+    return ModelCard(
+        name=name,
+        kind=str(record.get("kind") or ("boxes" if result.boxes is not None else "scores")),
+        finding=inside_sentence(comparison.display_name),
+        findings=tuple(comparison.findings),
+        record=record,
+        points=points,
+        calibrated=is_calibrated(record),
+        evaluation=_evaluation(comparison, name),
+        cautions=[caution.text for caution in comparison.answer.cautions],
+    )
+
+
+def _threshold(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
+    figures = comparison.estimates
+    position = comparison.names.index(name)
+    table = summary_table(comparison, paper=True)
+    sections = [
+        CardTable(
+            group.heading,
+            ("Figure", "Value (95 % interval)"),
+            tuple((str(row[0]), str(row[1 + position])) for row in group.rows),
+        )
+        for group in table.groups
+    ]
+    groups = []
+    for of_metric in group_tables(comparison):
+        # The columns are the group, its images, each system, and each difference from the rest.
+        column = 2 + position
+        difference = column + len(comparison.names)
+        groups.append(
+            CardTable(
+                of_metric.title,
+                (of_metric.columns[0], of_metric.columns[1], name, "Minus all other images"),
+                tuple(
+                    (str(row[0]), str(row[1]), str(row[column]), str(row[difference]))
+                    for row in of_metric.rows
+                ),
+            )
+        )
+    errors = error_table(comparison)
+    counts = figures.get(name, comparison.protocol.metric, comparison.protocol.policy).counts
+    main = comparison.main_policy
+    hub = []
+    for metric in _HUB_FIGURES:
+        for policy in dict.fromkeys(("", main)):
+            figure = figures.get(name, metric, policy, subgroup=ALL)
+            if figure.known:
+                hub.append(hub_figure(metric, float(figure.estimate), policy))
+    return CardEvaluation(
+        images="test",
+        data_set=str((comparison.provenance.get("data_set") or {}).get("name") or "not named"),
+        split=comparison.split,
+        counts={
+            "n_images": counts.n_images,
+            "n_patients": counts.n_patients if comparison.patients_known else None,
+            "n_positive": counts.n_positive,
+        },
+        figures=sections,
+        groups=groups,
+        errors=[(str(row[0]), str(row[1 + position])) for row in (errors.rows if errors else ())],
+        hub=hub,
+        synthetic=comparison.background.synthetic,
+    )
+
+
+def card_files(names: Iterable[str]) -> dict[str, str]:
+    """Return the name of the card's file of each system, below the report folder.
+
+    Args:
+        names: Display names of the systems.
+
+    Returns:
+        File names such as ``cards/CheXNet.md`` by name, no two alike even if case is ignored.
+
+    Example:
+        >>> card_files(["A b", "a/b"])
+        {'A b': 'cards/A-b.md', 'a/b': 'cards/a-b-2.md'}
+    """
+    taken: set[str] = set()
+    chosen = {}
+    for number, name in enumerate(names, start=1):
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or f"system-{number}"
+        if stem.lower() in taken:
+            stem = f"{stem}-{number}"
+        taken.add(stem.lower())
+        chosen[name] = f"{files.CARDS}/{stem}.md"
+    return chosen
+
+
+def write_cards(comparison: Comparison, out: Path) -> None:
+    """Write the model card of every system into the folder ``cards`` of a report.
+
+    Args:
+        comparison: Everything that was computed.
+        out: Report folder.
+    """
+    make_folder(out / files.CARDS)
+    for stale in (out / files.CARDS).glob("*.md"):
+        stale.unlink()
+    for name, file in card_files(comparison.names).items():
+        text = card_of_comparison(comparison, name).to_markdown()
+        write_text(out / file, text if comparison.patients_known else image_wording(text))

@@ -1,0 +1,254 @@
+"""Model cards of the systems in folders, for `cxr show --card`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.formats.finding_names import display_name
+from cxr_compare.data_prep.store.identify_folder import folder_kind
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.single_figure import estimate
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import inside_sentence
+from cxr_compare.evaluation.metrics.registry import metric_title
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.interval_facts import is_calibrated
+from cxr_compare.evaluation.report.model_card import (
+    CardEvaluation,
+    CardTable,
+    ModelCard,
+    OperatingPoint,
+    card_files,
+    hub_figure,
+)
+from cxr_compare.evaluation.report.table import Cell
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
+from cxr_compare.evaluation.systems.eligibility import describe_training_data
+from cxr_compare.serving.export_spec import EVALUATION_FILE, is_export, validation_folder
+
+_SYSTEMS = ("run", "export", "predictions")
+_WITHOUT_THRESHOLD = ("auroc", "average_precision")
+_AT_THRESHOLD = ("recall", "specificity", "precision", "f1")
+_MAIN_POLICY = "max_f1"
+
+
+def model_card(folder: Path, report: Path | None = None) -> str:
+    """Return the model card of the system in a folder, or the cards of all systems of a report.
+
+    Args:
+        folder: Run, export, predictions or report.
+        report: Report that evaluates the system; None takes figures on its validation images.
+
+    Returns:
+        Markdown; several cards are separated by an empty line.
+
+    Raises:
+        InputError: The folder is no system and no report, or the report does not evaluate it.
+    """
+    kind = folder_kind(folder)
+    if kind is not None and kind.name == "report":
+        if report is not None:
+            raise InputError(f"{folder}: is a report itself; leave --report out")
+        return "\n".join(_stored_cards(folder).values())
+    if kind is None or kind.name not in _SYSTEMS:
+        found = "no folder that cxr made" if kind is None else f"a {kind.name}"
+        raise InputError(
+            f"{folder}: is {found}; --card is of a run, an export, predictions or a report"
+        )
+    facts, tables = _facts_of(folder, kind.name)
+    if report is not None:
+        return _card_in_report(folder, facts, report)
+    return _card_of_files(facts, tables).to_markdown()
+
+
+def _facts_of(folder: Path, kind: str) -> tuple[dict[str, Any], Path]:
+    """Return the record of a system, and the folder with its decisions and validation tables."""
+    tables = folder if kind == "predictions" else validation_folder(folder)
+    if (tables / "predictions.json").is_file():
+        predictions = Predictions.open(tables)
+        record = dict(predictions.info)
+        record["trained_on"] = describe_training_data(predictions)
+    else:  # a run that was stopped before its validation, or an export
+        record = _export_record(folder) if is_export(folder) else _run_record(folder)
+    return record, tables
+
+
+def _run_record(folder: Path) -> dict[str, Any]:
+    run = read_json(folder / "run.json", "run")
+    return run | {
+        "system": run["name"],
+        "kind": "boxes" if run["model_kind"] == "detector" else "scores",
+        "backend": "torch",
+        "trained_on": _counts_of_run(run),
+    }
+
+
+def _export_record(folder: Path) -> dict[str, Any]:
+    spec = read_json(folder / "export.json", "export")
+    run = spec["run"]
+    return {
+        **run,
+        "system": run.get("name", folder.name),
+        "kind": spec["kind"],
+        "findings": spec["findings"],
+        "target": spec["target"],
+        "backend": spec["format"],
+        "precision": spec["precision"],
+        "recipe": {
+            "config": {
+                "model": {"weights": run.get("pretrained")},
+                "data": {"image_size": spec["size"]},
+            }
+        },
+        "trained_on": _counts_of_run(run),
+    }
+
+
+def _counts_of_run(run: Mapping[str, Any]) -> dict[str, str] | str:
+    data_set = run.get("data_set") or {}
+    if not data_set:
+        return "unknown"
+    counts = {"data set": str(data_set.get("name"))}
+    for role, key in (("train", "n_train"), ("val", "n_val")):
+        if run.get(key) is not None:
+            counts[role] = f"{run[key]:,} images"
+    return counts
+
+
+def _stored_cards(report: Path) -> dict[str, str]:
+    """Return the card of each system that a report holds, by the name of the system."""
+    names = read_json(report / files.METRICS, "metrics")["systems"]
+    cards = {}
+    for name, file in card_files(names).items():
+        path = report / file
+        if not path.is_file():
+            raise InputError(
+                f"{path}: is missing, since an older version wrote this report; make it again with "
+                "cxr compare --overwrite"
+            )
+        cards[name] = path.read_text(encoding="utf-8")
+    return cards
+
+
+def _card_in_report(folder: Path, record: Mapping[str, Any], report: Path) -> str:
+    """Return the card of the system with the same predictions, or else of the same training."""
+    content = read_json(report / files.METRICS, "metrics")
+    evaluated = content["provenance"].get("systems", {})
+    for key in ("inference_id", "training_id"):
+        for name, facts in evaluated.items():
+            if record.get(key) and _id_of(facts, key, record[key]):
+                return _stored_cards(report)[name]
+    raise InputError(
+        f"--report {report}: evaluates {', '.join(evaluated)}, not the system in {folder}; give "
+        "the report of this system, or leave --report out"
+    )
+
+
+def _id_of(facts: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Return True if a system of a report, or one of its training seeds, has an id."""
+    return any(of_one.get(key) == value for of_one in (facts, *facts.get("models", ())))
+
+
+def _card_of_files(record: Mapping[str, Any], tables: Path) -> ModelCard:
+    decision = _decision(tables, record)
+    policies = (decision or {}).get("policies") or {}
+    main = _MAIN_POLICY if _MAIN_POLICY in policies else next(iter(policies), "")
+    thresholds = {
+        policy: chosen["threshold"]
+        for policy, chosen in policies.items()
+        if chosen.get("threshold") is not None
+    }
+    target = record.get("target")
+    findings = tuple(map(str, record.get("findings") or ()))
+    title = target.get("display_name") if isinstance(target, Mapping) else None
+    title = title or (display_name(findings[0]) if findings else "an unknown finding")
+    return ModelCard(
+        name=str(record["system"]),
+        kind=str(record["kind"]),
+        finding=inside_sentence(str(title)),
+        findings=findings,
+        record=record,
+        points=[
+            OperatingPoint(policy_text(policy), f"{value:.4g}", policy == main)
+            for policy, value in thresholds.items()
+        ],
+        calibrated=is_calibrated({"decision": decision}),
+        evaluation=_on_validation(record, tables, decision, main, thresholds.get(main)),
+    )
+
+
+def _decision(tables: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the decision on the target, or on the only target; None where there is none."""
+    stored = sorted((tables / "decisions").glob("*.json"))
+    target = record.get("target")
+    wanted = target.get("name") if isinstance(target, Mapping) else target
+    named = [path for path in stored if path.stem == wanted] or stored
+    return read_json(named[0], "decision") if named else None
+
+
+def _on_validation(
+    record: Mapping[str, Any],
+    tables: Path,
+    decision: Mapping[str, Any] | None,
+    policy: str,
+    threshold: float | None,
+) -> CardEvaluation | None:
+    """Return the figures on validation images: with intervals if scores and labels are stored."""
+    if decision is None:
+        return None
+    chosen_on = decision["chosen_on"]
+    stored = _stored_figures(decision, policy)
+    path = tables / EVALUATION_FILE
+    rows: dict[str, list[tuple[str, str]]] = {"": [], policy: []}
+    hub = []
+    scored = read_table(path, "decisions") if path.is_file() else None
+    for metric, at in [
+        *((metric, "") for metric in _WITHOUT_THRESHOLD),
+        *((metric, policy) for metric in _AT_THRESHOLD if threshold is not None),
+    ]:
+        cell = None
+        value = stored.get((metric, at))
+        if scored is not None and scored["label"].nunique() == 2:
+            figure = estimate(
+                metric,
+                scored["label"].to_numpy(),
+                scored["score"].to_numpy(),
+                patients=scored["patient_id"].to_numpy(),
+                threshold=threshold if at else None,
+            )
+            value = figure.value
+            ends = range_text(*figure.interval) if figure.interval else ""
+            cell = Cell(number(value), ends)
+        if value is None:
+            continue
+        rows[at].append((metric_title(metric), str(cell or number(value))))
+        hub.append(hub_figure(metric, value, at))
+    if not hub:
+        return None
+    heads = ("Figure", "Value" if scored is None else "Value (95 % interval)")
+    titles = {"": "Without a threshold", policy: f"At the threshold for {policy_text(policy)}"}
+    data_set = record.get("data_set") or {}
+    return CardEvaluation(
+        images="validation",
+        data_set=str(data_set.get("name") or "not named"),
+        split=str(data_set.get("split") or ""),
+        counts={key: chosen_on.get(key) for key in ("n_images", "n_patients", "n_positive")},
+        figures=[CardTable(titles[at], heads, tuple(part)) for at, part in rows.items() if part],
+        hub=hub,
+        synthetic=int(chosen_on.get("n_images") or 0) if record.get("synthetic") else 0,
+        bounded=scored is not None,
+    )
+
+
+def _stored_figures(
+    decision: Mapping[str, Any], policy: str
+) -> dict[tuple[str, str], float | None]:
+    """Return the figures on validation images that a decision records, without intervals."""
+    at_policy = (decision["policies"].get(policy) or {}).get("validation") or {}
+    figures = {(metric, ""): value for metric, value in (decision.get("validation") or {}).items()}
+    return figures | {(metric, policy): value for metric, value in at_policy.items()}

@@ -1,0 +1,164 @@
+"""Model cards: sections, metadata, figures and what is unknown."""
+
+import re
+import zipfile
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from cxr_compare.evaluation.compare.failure_analysis import FAILURE_COLUMNS
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.report.data_files import write_data_files
+from cxr_compare.evaluation.report.model_card import card_files, card_of_comparison
+from cxr_compare.evaluation.report.weight_licence import starting_weights
+
+SECTIONS = [  # of Mitchell et al. 2019, in their order
+    "Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data",
+    "Quantitative analyses", "Ethical considerations", "Caveats and recommendations",
+]  # fmt: skip
+RECIPE = {
+    "network": "resnet18",
+    "config": {
+        "model": {"architecture": "retinanet", "backbone": "resnet18", "weights": "imagenet"},
+        "data": {"image_size": 512},
+        "training": {"epochs": 12, "batch_size": 8},
+    },
+}
+
+
+def section(card: str, title: str) -> str:
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", card, re.DOTALL | re.MULTILINE)[1]
+
+
+@pytest.fixture
+def trained(comparison):
+    """The comparison, in which RetinaNet is a run of this program and CheXNet was imported."""
+    records = {
+        "RetinaNet": {
+            "kind": "boxes", "seed": 1, "recipe": RECIPE, "backend": "torch",
+            "inference_id": "abc", "training_id": "def",
+            "trained_on": {"data set": "rsna", "train": "500 images of 455 patients"},
+            "decision": {"calibration": {"method": "platt"}},
+        },
+        "CheXNet": {"kind": "scores", "trained_on": "unknown", "inference_id": "import-1"},
+    }  # fmt: skip
+    return replace(comparison, records=records)
+
+
+def test_card_has_the_sections_of_the_layout_in_their_order(trained):
+    for name in trained.names:
+        text = card_of_comparison(trained, name).to_markdown()
+        assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
+        assert not re.search(r"[ \t]$|\n{3}", text, re.MULTILINE)
+
+
+def test_card_of_a_run_says_what_it_is_and_what_it_learned_from(trained):
+    text = card_of_comparison(trained, "RetinaNet").to_markdown()
+    assert "retinanet on resnet18, images of 512 × 512 px" in section(text, "Model details")
+    assert "500 images of 455 patients" in section(text, "Training data")
+    assert "12 epochs, batches of 8" in section(text, "Training data")
+    assert "torchvision" in section(text, "Model details")  # whose weights it started from
+
+
+def test_card_of_imported_predictions_calls_unknown_what_no_file_records(trained):
+    text = card_of_comparison(trained, "CheXNet").to_markdown()
+    assert "imported" in section(text, "Model details")
+    assert "unknown; ask" in section(text, "Model details")  # the licence of its weights
+    assert section(text, "Training data").strip().startswith("Unknown.")
+    assert "not calibrated" in section(text, "Metrics")
+
+
+def test_figures_have_their_intervals_and_are_those_of_this_system(trained):
+    figures = section(card_of_comparison(trained, "CheXNet").to_markdown(), "Quantitative analyses")
+    assert "| AUROC | 0.862 (0.812 to 0.902) |" in figures
+    assert "0.891" not in figures  # of RetinaNet
+    data = section(card_of_comparison(trained, "CheXNet").to_markdown(), "Evaluation data")
+    assert "12 test images of 12 patients, 6 positive" in data
+
+
+def test_operating_points_are_the_thresholds_and_the_main_one_is_marked(trained):
+    points = card_of_comparison(trained, "RetinaNet").points
+    assert [point.threshold for point in points] == ["0.5"] * len(trained.policies)
+    assert [point.is_main for point in points].count(True) == 1
+
+
+def test_cautions_of_the_answer_are_caveats(trained):
+    warned = replace(trained, notes=[Note("few_patients", "Only six patients are positive.")])
+    text = card_of_comparison(warned, "RetinaNet").to_markdown()
+    assert "- Only six patients are positive." in section(text, "Caveats and recommendations")
+
+
+def test_failures_by_group_are_the_columns_of_this_system(trained):
+    def row(group, system, estimate):
+        given = {"topic": "sex", "group": group, "policy": "max_f1", "system": system,
+                 "metric": "recall", "estimate": estimate, "ci_low": estimate - 0.1,
+                 "ci_high": estimate + 0.1, "of": 5.0, "count": 3.0, "note": ""}  # fmt: skip
+        return {column: given.get(column) for column in FAILURE_COLUMNS}
+
+    rows = [
+        row(group, name, value + shift)
+        for name, shift in (("RetinaNet", 0.0), ("CheXNet", 0.1))
+        for group, value in (("F", 0.6), ("not F", 0.3), ("M", 0.3))
+    ]
+    failing = replace(trained, failures=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
+    card = card_of_comparison(failing, "CheXNet")
+    (table,) = card.evaluation.groups
+    assert table.heads[:3] == ("Group", "Positive images", "CheXNet")
+    assert [texts[:3] for texts in table.rows] == [
+        ("Sex: F", "5", "0.700 (0.600 to 0.800)"),
+        ("Sex: M", "5", "0.400 (0.300 to 0.500)"),
+    ]
+    assert "| Sex: F | 5 | 0.700 (0.600 to 0.800) |" in card.to_markdown()
+
+
+def test_metadata_block_is_read_by_the_hub(trained, tmp_path):
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub reads the metadata")
+    odd = "A: \"quoted\" | 'x'"
+    systems = {odd if name == "CheXNet" else name: of for name, of in trained.systems.items()}
+    records = {odd: trained.records["CheXNet"], "RetinaNet": trained.records["RetinaNet"]}
+    named = replace(trained, systems=systems, records=records)
+    path = tmp_path / "card.md"
+    path.write_text(card_of_comparison(named, odd).to_markdown(), encoding="utf-8")
+    assert hub.ModelCard.load(path).data.pipeline_tag == "image-classification"
+    path.write_text(card_of_comparison(named, "RetinaNet").to_markdown(), encoding="utf-8")
+    data = hub.ModelCard.load(path).data
+    assert (data.license, data.pipeline_tag, data.model_name) == (
+        "other",
+        "object-detection",
+        "RetinaNet",
+    )
+    values = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert values["roc_auc"] == pytest.approx(0.891)
+    assert {result.dataset_split for result in data.eval_results} == {"test"}
+
+
+def test_report_folder_and_its_archive_hold_a_card_of_each_system(trained, report_folder):
+    decisions = trained.decisions.assign(probability=trained.decisions["score"])
+    write_data_files(replace(trained, decisions=decisions), report_folder)
+    names = sorted(path.name for path in (report_folder / "cards").iterdir())
+    assert names == ["CheXNet.md", "RetinaNet.md"]
+    with zipfile.ZipFile(report_folder / "report.zip") as archive:
+        assert {"report/cards/CheXNet.md", "report/cards/RetinaNet.md"} <= set(archive.namelist())
+
+
+def test_two_systems_never_share_a_file():
+    chosen = card_files(["a b", "A/B", "…", "ok"])
+    assert len({file.lower() for file in chosen.values()}) == 4
+    assert all(re.fullmatch(r"cards/[A-Za-z0-9._-]+\.md", file) for file in chosen.values())
+
+
+@pytest.mark.parametrize(
+    ("model", "start"),
+    [
+        ({"backbone": "resnet18", "weights": "none"}, "random"),
+        ({"backbone": "resnet18", "weights": "imagenet"}, "torchvision"),
+        ({"backbone": "efficientnet_lite1", "weights": "imagenet"}, "efficientnet_lite"),
+        ({"backbone": "timm:vit", "weights": "imagenet"}, "timm"),
+        ({"weights": "imagenet"}, "imagenet"),
+        ({"backbone": "resnet18", "weights": "old/run"}, "own"),
+        ({}, "unknown"),
+    ],
+)
+def test_source_of_the_starting_weights(model, start):
+    assert starting_weights({"config": {"model": model}}) == start

@@ -1,0 +1,87 @@
+"""`cxr show --card`: cards of runs, of imported predictions, and of the systems of a report."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.scripts.commands.compare import compare
+from cxr_compare.scripts.commands.import_predictions import import_predictions
+from cxr_compare.scripts.commands.show import show
+from cxr_compare.scripts.commands.tune import tune
+from tests.scripts.small_sets import cxr, table_set
+from tests.scripts.untrained import untrained_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data set of 120 labelled images, and the imported scores of a system on it, tuned."""
+    folder = tmp_path_factory.mktemp("cards")
+    ids = [f"i{number:03d}" for number in range(120)]
+    positive = np.random.default_rng(0).random(120) < 0.4
+    data = table_set(folder, ids, {"mass": np.where(positive, "present", "absent").tolist()})
+    images = DataSet.open(data).images["image_id"]
+    scores = np.random.default_rng(1).uniform(0, 0.5, 120)
+    truth = DataSet.open(data).labels(DataSet.open(data).target()).reindex(images).to_numpy()
+    pd.DataFrame({"image_id": images, "score": scores + 0.3 * truth}).to_csv(
+        folder / "scores.csv", index=False
+    )
+    import_predictions(folder / "scores.csv", data=data, out=folder / "scores", name="Other")
+    return folder
+
+
+def test_imported_predictions_have_a_card_before_and_after_tuning(folder):
+    before = show(folder / "scores", card=True).text
+    assert "was not evaluated here" in before
+    assert "Its predictions were imported" in before
+    tune(folder / "scores", data=folder / "data")
+    after = show(folder / "scores", card=True).text
+    assert "These images chose weights and thresholds" in after
+    decision = json.loads(next((folder / "scores" / "decisions").glob("*.json")).read_text())
+    assert f"| AUROC | {decision['validation']['auroc']:.3f} |" in after
+    assert "Intervals**: none" in after
+
+
+def test_card_of_a_report_is_that_of_the_system_with_the_same_predictions(folder, tmp_path):
+    report = tmp_path / "report"
+    compare({"Renamed": folder / "scores"}, data=folder / "data", out=report, replicates=100)
+    stored = (report / "cards" / "Renamed.md").read_text()
+    assert show(folder / "scores", card=True, report=report).text == stored
+    assert show(report, card=True).text == stored
+    other = untrained_run("classifier", folder / "data", tmp_path / "run")
+    with pytest.raises(InputError, match="evaluates Renamed, not the system in"):
+        show(other, card=True, report=report)
+    (report / "cards" / "Renamed.md").unlink()
+    with pytest.raises(InputError, match="--overwrite"):
+        show(report, card=True)
+
+
+def test_card_of_a_run_without_validation_says_what_the_run_records(folder, tmp_path):
+    run = untrained_run("detector", folder / "data", tmp_path / "run")
+    card = show(run, card=True).text
+    assert "pipeline_tag: object-detection" in card
+    assert "20 images" in card
+    assert "was not evaluated here" in card
+
+
+def test_card_is_of_a_system_and_only_then_takes_a_report(folder, tmp_path):
+    with pytest.raises(InputError, match="is a data set"):
+        show(folder / "data", card=True)
+    with pytest.raises(InputError, match="--card"):
+        show(machine=True, card=True)
+    report = tmp_path / "report"
+    compare({"S": folder / "scores"}, data=folder / "data", out=report, replicates=100)
+    with pytest.raises(InputError, match="--card"):
+        show(folder / "scores", report=report)
+    with pytest.raises(InputError, match="report"):
+        show(folder / "scores", card=True, report=folder / "data")
+
+
+def test_card_goes_to_standard_output_alone(folder, capsys):
+    assert cxr("show", folder / "scores", "--card") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("---\n")
+    assert out.rstrip().endswith("doi:10.1145/3287560.3287596.")
