@@ -8,7 +8,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
 from cxr_compare.data_prep.export.content import AnnotationContent
-from cxr_compare.data_prep.formats import rsna
+from cxr_compare.data_prep.formats import rsna, rsna_classes, rsna_mapping
 
 _NIH = "nih:"
 
@@ -58,7 +58,7 @@ def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
 def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:
     if "x_class" not in images.columns or images["x_class"].isna().all():
         return
-    names = {ours: other for other, ours in rsna.CLASSES.items()}
+    names = {ours: other for other, ours in rsna_classes.CLASSES.items()}
     written = images["x_class"].map(names)
     is_opaque = images["x_class"] == "lung_opacity"
     if written.isna().any() or (is_opaque != (images["label"] == 1)).any():
@@ -88,16 +88,16 @@ def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
     doubtful = nih["patient_id_source"] == "mapped_unverified"
     if doubtful.any():
         table["mse"] = doubtful.map({True: "", False: "0"})
-    folder.write(rsna.MAPPING, table.to_csv(index=False))
+    folder.write(rsna_mapping.MAPPING, table.to_csv(index=False))
 
 
 def _note_losses(
     content: AnnotationContent, images: pd.DataFrame, folder: AnnotationFolder
 ) -> None:
-    if content.classes != (rsna.FINDING,):
+    if content.classes != (rsna_classes.FINDING,):
         names = ", ".join(content.classes)
         folder.not_exported.append(
-            f"the name of the finding is not exported: {names} reads back as {rsna.FINDING}"
+            f"the name of the finding is not exported: {names} reads back as {rsna_classes.FINDING}"
         )
     folder.note_loss(
         int(images["label"].isna().sum()),

@@ -1,7 +1,8 @@
-"""Format `rsna`: the RSNA Pneumonia Detection Challenge (2018), stage 2, as on Kaggle.
+"""Format `rsna`: the RSNA Pneumonia Detection Challenge (2018), as on Kaggle or as RSNA has it.
 
-Its column ``patientId`` names an image, not a patient. The patients come from the public mapping to
-NIH ChestX-ray14 (``rsna_to_nih.csv`` in the same folder).
+Kaggle's layout (stage 2) is read here, and RSNA's own in `data_prep.formats.rsna_release`. Kaggle's
+column ``patientId`` names an image, not a patient. The patients come from the public mapping to NIH
+ChestX-ray14 (``rsna_to_nih.csv`` in the same folder).
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.schemas import SYNTHETIC
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.folder_scan import has_match, require_unique_ids
 from cxr_compare.data_prep.formats.nih import SIDE, find_entries, read_field_sizes
+from cxr_compare.data_prep.formats.rsna_classes import CLASSES, FINDING, TARGETS
+from cxr_compare.data_prep.formats.rsna_mapping import (
+    MAPPING,
+    PHANTOM,
+    read_mapping,
+    with_patients,
+)
+from cxr_compare.data_prep.formats.rsna_release import ANNOTATIONS, is_release, read_release
 from cxr_compare.data_prep.formats.source import (
     Format,
     SourceBuilder,
@@ -30,27 +38,18 @@ from cxr_compare.data_prep.formats.source import (
 )
 from cxr_compare.data_prep.formats.views import normal_views
 
-CLASSES = {
-    "Normal": "normal",
-    "No Lung Opacity / Not Normal": "not_normal",
-    "Lung Opacity": "lung_opacity",
-}
-FINDING = "lung_opacity"
 TRAIN_IMAGES = "stage_2_train_images"
 TEST_IMAGES = "stage_2_test_images"
 LABELS = "stage_2_train_labels.csv"
 CLASS_INFO = "stage_2_detailed_class_info.csv"
-MAPPING = "rsna_to_nih.csv"
-_PHANTOM = "synth.json"
 _BOX = ["x", "y", "width", "height"]
-# Mean squared grey-level difference above which the public match of an RSNA image to an NIH image
-# is doubtful. 98 of 26,684 matches exceed it; all others are far below.
-_DOUBTFUL_MSE = 20.0
 
 
 def _read_rsna(builder: SourceBuilder) -> SourceTables:
     """Join the tables of the source and exclude images that contradict themselves."""
     source = builder.root
+    if is_release(source) and not (source / TRAIN_IMAGES).exists():
+        return read_release(builder)
     notes = builder.notes
     exclusions = builder.exclusions
     labels = _read_labels(source / LABELS)
@@ -67,14 +66,20 @@ def _read_rsna(builder: SourceBuilder) -> SourceTables:
     images = exclusions.keep(
         pd.concat([train, test], ignore_index=True).drop_duplicates("image_id")
     )
-    images["source"] = SYNTHETIC if (source / _PHANTOM).exists() else "rsna"
+    images["source"] = SYNTHETIC if (source / PHANTOM).exists() else "rsna"
     if classes is None:
         notes.append(
             f"{CLASS_INFO} is missing, so 'normal' and 'not normal' cannot be distinguished"
         )
     else:
         images = images.merge(classes.drop_duplicates("image_id"), on="image_id", how="left")
-    images = _with_patients(images, mapping, test["image_id"], builder)
+    images = with_patients(
+        images,
+        mapping,
+        test["image_id"],
+        builder,
+        f"Put the public {MAPPING} (columns patientId, nih_image) into the folder",
+    )
     if sizes is not None and mapping is not None:
         sizes = mapping[["image_id", "nih_image"]].merge(sizes, on="nih_image")
         images = images.merge(sizes.drop(columns="nih_image"), on="image_id", how="left")
@@ -94,7 +99,7 @@ def _read_rsna(builder: SourceBuilder) -> SourceTables:
     return builder.build(
         images,
         reference_rows(first_rows["image_id"], FINDING, state=state, origin="consensus"),
-        {"opacity": {"any_of": [FINDING], "display_name": "Lung opacity"}},
+        TARGETS,
         files=train.dropna(),
         boxes=boxes_from_sizes(boxed["image_id"], FINDING, *(boxed[side] for side in _BOX)),
         box_coverage=reference_rows(complete["image_id"], FINDING, coverage="all"),
@@ -123,38 +128,6 @@ def read_classes(path: Path) -> pd.DataFrame:
     classes = text["class"].map(CLASSES)
     refuse_line(classes.isna(), path, f"; expected one of {', '.join(CLASSES)}", text["class"])
     return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype(TEXT)})
-
-
-def read_mapping(source: Path) -> pd.DataFrame | None:
-    """Read the mapping from RSNA images to NIH images; return None if there is no such file.
-
-    The patient ids are those of NIH, or for synthetic images those of the synthetic patients.
-
-    Args:
-        source: Folder of the RSNA challenge.
-    """
-    path = source / MAPPING
-    space = "nih"
-    if (source / _PHANTOM).exists():
-        space = f"phantom-{read_json(source / _PHANTOM, 'synth')['arguments']['seed']}"
-    if not path.exists():
-        return None
-    text = read_text_table(path, ("patientId", "nih_image"))
-    ids = text["patientId"]
-    refuse_line(ids.duplicated(), path, " is mapped twice; keep one line", ids)
-    doubtful = text["nih_image"].duplicated(keep=False)
-    if "mse" in text.columns:
-        # The difference tells which match of an NIH image that is named twice is right: one is
-        # near 1 and the other near 90, or both are one image that was published twice.
-        doubtful = ~(to_numbers(text["mse"], path, "mse") <= _DOUBTFUL_MSE)
-    return pd.DataFrame(
-        {
-            "image_id": text["patientId"],
-            "nih_image": text["nih_image"],
-            "patient_id": f"{space}:" + text["nih_image"].str.split("_", n=1).str[0],
-            "patient_id_source": np.where(doubtful, "mapped_unverified", "mapped"),
-        }
-    ).reset_index(drop=True)
 
 
 def _find_headers(source: Path) -> Path | None:
@@ -239,40 +212,15 @@ def _exclude_contradictory(
     exclusions.add(ids[disagree], f"Target disagrees with {CLASS_INFO}")
 
 
-def _with_patients(
-    images: pd.DataFrame,
-    mapping: pd.DataFrame | None,
-    unlabelled: pd.Series,
-    builder: SourceBuilder,
-) -> pd.DataFrame:
-    """Add ``patient_id`` and its source; note the labelled images of unknown patients."""
-    columns = ["image_id", "patient_id", "patient_id_source"]
-    if mapping is None:
-        mapping = pd.DataFrame(columns=columns, dtype=TEXT)
-    images = images.merge(mapping[columns], on="image_id", how="left")
-    unknown = images["patient_id"].isna()
-    images.loc[unknown, "patient_id"] = "rsna:" + images.loc[unknown, "image_id"]
-    images.loc[unknown, "patient_id_source"] = "assumed_image"
-    n_labelled = int((unknown & ~is_member(images["image_id"], unlabelled)).sum())
-    if n_labelled:
-        builder.warn_of_unknown_patients(
-            f"the patient of {counted(n_labelled, 'image')} is not known, so each",
-            remedy=f"Put the public {MAPPING} (columns patientId, nih_image) into the folder",
-        )
-    n_doubtful = int((images["patient_id_source"] == "mapped_unverified").sum())
-    if n_doubtful:
-        builder.notes.append(
-            f"{counted(n_doubtful, 'image', 'have')} a doubtful patient and are used for training "
-            "only"
-        )
-    return images
-
-
 RSNA = Format(
     name="rsna",
     title="RSNA Pneumonia Detection Challenge 2018",
-    folder="`stage_2_train_labels.csv`; pixels in `stage_2_train_images/`",
-    detect=has_match(TRAIN_IMAGES, LABELS),
+    folder="Kaggle's `stage_2_train_labels.csv`, pixels in `stage_2_train_images/`; or RSNA's own "
+    "adjudicated annotations (JSON) with folders of studies",
+    detect=has_match(TRAIN_IMAGES, LABELS, ANNOTATIONS),
     read=_read_rsna,
-    sources=("kaggle.com/c/rsna-pneumonia-detection-challenge",),
+    sources=(
+        "kaggle.com/c/rsna-pneumonia-detection-challenge",
+        "rsna.org/rsnai/ai-image-challenge/rsna-pneumonia-detection-challenge-2018",
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from cxr_compare.evaluation.compare.evaluated_models import (
     scorecards_of,
     with_uncounted_images,
 )
+from cxr_compare.evaluation.compare.exposure import Exposure, check_exposures, unseen_figures
 from cxr_compare.evaluation.compare.failure_analysis import failure_table
 from cxr_compare.evaluation.compare.goals import GoalResult
 from cxr_compare.evaluation.compare.intervals import resampled_figures
@@ -63,6 +65,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     reference_error: str | float | None = None,
     unit: Unit = "image",
     extra_policies: Sequence[str] = (),
+    exposures: Sequence[Exposure] = (),
     advance: Callable[[int], None] | None = None,
     first: Callable[[str], None] | None = None,
 ) -> Comparison:
@@ -93,6 +96,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             `ReferenceAccuracy.from_text` for its forms. `None` corrects nothing.
         unit: With ``study`` or ``patient``, the image-level figures are computed by these as well.
         extra_policies: Rules for thresholds in addition to those for which systems are tuned.
+        exposures: Images that a system or its encoder has seen before.
         advance: Function that is called after each step with the number of resamples in it, for a
             progress bar.
         first: Function that is called before the bootstrap with a text that has one line of figures
@@ -135,6 +139,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         _check_seeds(name, list(members.values()))
     evaluated, notes = common_test_images(models_by_label(named), truth, images=images)
     boxes_by = protocol.metric if protocol.metric in choosing_figures() else BOXES_BY
+    seen = check_exposures(exposures, list(named), truth, evaluated)
     models, of_models = evaluate_models(
         named, evaluated, truth, policies, extra_policies, boxes_by=boxes_by
     )
@@ -149,6 +154,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     estimates, uncounted = with_uncounted_images(estimates, models, truth, protocol, resamples)
     if labels is not None:
         estimates = with_corrected_figures(estimates, scorecards, labels)
+    exposed = [replace(each, figures=unseen_figures(each.exposure, scorecards)) for each in seen]
     grouped = unit != "image" and protocol.unit == unit
     tests = paired_tests(drawn.estimates, scorecards, drawn.differences, by_unit.tests)
     return Comparison(
@@ -161,7 +167,15 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         systems={name: SystemResult.from_models(seeds) for name, seeds in models.items()},
         decisions=_decisions_table(models, truth.images),
         provenance=_record(models, protocol, resamples),
-        notes=[*notes, *of_models, *few_patients(evaluated), *by_unit.notes, *_seed_notes(models)],
+        notes=[
+            *notes,
+            *of_models,
+            *(each.note for each in exposed),
+            *few_patients(evaluated),
+            *by_unit.notes,
+            *_seed_notes(models),
+        ],
+        exposures=exposed,
         protocol=protocol,
         by_unit=by_unit.estimates,
         goals=[

@@ -13,6 +13,7 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.compare.background import Background
 from cxr_compare.evaluation.compare.cautions import list_cautions
 from cxr_compare.evaluation.compare.estimates import Estimates, PairTests
+from cxr_compare.evaluation.compare.exposure import ExposureResult
 from cxr_compare.evaluation.compare.goals import GoalResult
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
@@ -65,6 +66,7 @@ class Comparison:
         by_reader: Primary difference by the labels of each reader; empty if it was not computed.
         labelled: Labels and scores on which the answer is based; `None` where they are unknown.
         reference: Stated error of the labels; `None` if none was stated.
+        exposures: Test images that an encoder has seen before, with the figures without them.
 
     Example:
         >>> from cxr_compare.evaluation.compare.estimates import Estimate
@@ -101,6 +103,7 @@ class Comparison:
     replicates: int | None = None
     labelled: LabelledScores | None = None
     reference: ReferenceAccuracy | None = None
+    exposures: Sequence[ExposureResult] = ()
 
     def __repr__(self) -> str:
         n_images = counted(self.decisions["image_id"].nunique(), "test image")

@@ -424,6 +424,26 @@ One patient has {{ "{:,}".format(row.largest) }} of the {{ "{:,}".format(row.n_i
 {% endfor -%}
 {%- endmacro %}
 
+{% macro note_exposure(subject, system, n_seen, n_images, n_unknown, n_patients_seen, n_patients,
+source, unseen, on_all, difference, interval, reason) -%}
+{{ subject }} saw {{ "%.1f"|format(100 * n_seen / n_images) }} % of these test images
+({{ "{:,}".format(n_seen) }} of {{ "{:,}".format(n_images) }}), unlabelled, and images of
+{{ "{:,}".format(n_patients_seen) }} of {{ "{:,}".format(n_patients) }} patients (source:
+{{ source }}).
+{%- if n_unknown %}
+Of {{ n_unknown|counted("more image") }} it is not known.
+{%- endif -%}
+{%- if n_seen and difference is not none %}
+Without them the AUROC of {{ system }} is {{ unseen|number }} instead of {{ on_all|number }}
+(difference {{ difference|number }}
+{%- if interval %}, 95 % interval {{ span(interval[0], interval[1]) }}{% endif -%}
+{%- if reason %}; {{ reason }}{% endif -%}
+).
+{%- elif n_seen %}
+The AUROC of {{ system }} without them is undefined: {{ reason }}.
+{%- endif -%}
+{%- endmacro %}
+
 {# ------------------------------------------------------- what was evaluated, and how often #}
 
 {% macro note_unknown_labels(n_images, finding, n_uncertain) -%}

@@ -10,6 +10,7 @@ NoteKind = Literal[
     "left_out",  # images that are left out
     "training",  # training data that is unknown
     "copies",  # test images that look like copies of training images
+    "exposure",  # test images that an encoder has seen before
     "validation",  # a deficiency of the validation images
     "not_tuned",  # a system that was not tuned
     "seeds",  # several training seeds
@@ -51,7 +52,7 @@ class Note(NamedTuple):
     @property
     def caution(self) -> bool:
         """True if the fact may make the answer wrong; the note is then shown below the answer."""
-        return self.kind in ("few_patients", "copies", "reference", "by_image")
+        return self.kind in ("few_patients", "copies", "exposure", "reference", "by_image")
 
     @property
     def about_decisions(self) -> bool:

@@ -13,6 +13,7 @@ from cxr_compare.evaluation.report.agreement_tables import (
 )
 from cxr_compare.evaluation.report.corrected_table import corrected_table
 from cxr_compare.evaluation.report.error_types import error_table
+from cxr_compare.evaluation.report.exposure_tables import exposure_tables
 from cxr_compare.evaluation.report.group_tables import group_tables, subgroup_tables
 from cxr_compare.evaluation.report.lesion_table import lesion_table
 from cxr_compare.evaluation.report.prevalence_table import prevalence_table
@@ -39,6 +40,7 @@ def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str
         "published": published_table(comparison, sources, policy),
         "transfer": validation_to_test_table(comparison),
         "corrected": corrected_table(comparison, policy),
+        "exposure": exposure_tables(comparison),
         "uncounted": uncounted_table(comparison, policy),
         "agreement": reader_verdict_tables(comparison) + agreement_tables(comparison, policy),
         "subgroups": subgroup_tables(comparison, policy),

@@ -1,4 +1,4 @@
-"""`cxr check`: find faults of a data set that would make results wrong."""
+"""`cxr check`: find faults of a data set, or of a split of others, that make results wrong."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -16,26 +17,30 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import trainings
-from cxr_compare.scripts.options import DataFolder, chosen_engine, own_split
+from cxr_compare.scripts.options import chosen_engine, own_split
 from cxr_compare.scripts.parameters import AnyPath, as_path
 from cxr_compare.scripts.runner import command
+from cxr_compare.scripts.split_lists import CheckedData, check_split_file
 from cxr_compare.scripts.systems import is_run, predict_images
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.audit.audit import Audit
+    from cxr_compare.data_prep.audit.shared_patients import SplitCheck
 
 
 @command
 def check(
-    data: DataFolder,
+    data: CheckedData,
     *,
     split: str | None = None,
     strict: bool = False,
     no_pixels: bool = False,
     runs: Sequence[AnyPath] = (),
     target: str | None = None,
-) -> Audit:
-    """Audit a data set: leaks, copies, impossible boxes, shortcuts.
+    train: Sequence[AnyPath] = (),
+    mapping: AnyPath | None = None,
+) -> Audit | SplitCheck:
+    """Audit a data set: leaks, copies, impossible boxes, shortcuts. Or check a split of others.
 
     The command writes four files into the data set folder: audit.html (the page to read),
     audit_cases.csv (every case), audit.json (for programs) and exclude.csv (images to leave out,
@@ -43,7 +48,14 @@ def check(
     if the labels name readers, the command also writes label_review.html and label_review.csv,
     which list labels and boxes to look at again. Exit status 1 means that the audit found an error.
 
+    Of a file, which is a split that anybody published, the command prints how many test images have
+    a patient who is in training, and writes nothing (docs/splits.md). Exit status 1 means that
+    there is one.
+
     Args:
+        data: Data set that cxr prepare made; or the split of others: a table with a column of
+            images or patients and one of roles (train, val, test), or, with --train, the list of
+            its test images.
         split: Report only on this split and on the images themselves. The files always cover all
             splits.
         strict: Exit with status 1 on warnings, too. Without it only errors do so.
@@ -52,18 +64,42 @@ def check(
             Only images that the model never learned from are reviewed, so the runs of a
             cross-validation together review the whole data set.
         target: Target whose labels are reviewed. Needed only if the data set has several targets.
+        train: List of the training images of a split of others, one image a line; several lists
+            count together.
+        mapping: File that says of which patient an image is, for a split of others: rsna_to_nih.csv
+            or RSNA's own JSON mapping, a CSV with image_id and patient_id, or a prepared data set.
+            The word rsna takes the RSNA mapping beside the split or in this folder.
 
     Returns:
-        The problems that the audit found, the most serious first.
+        The problems that the audit found, the most serious first; or the counts of shared patients.
 
     Raises:
-        InputError: The split does not exist, the engine cannot start, or a run has learned from all
-            images.
+        InputError: The split does not exist, the engine cannot start, a run has learned from all
+            images, or a list or mapping cannot be read.
 
     Example:
         cxr check data/rsna
+
+        cxr check test.txt --train train.txt --mapping rsna
     """
     data = as_path(data)
+    if data.is_file():
+        given = {
+            "--split": split is not None,
+            "--strict": strict,
+            "--no-pixels": no_pixels,
+            "--runs": bool(runs),
+            "--target": target is not None,
+        }
+        return check_split_file(
+            data,
+            [as_path(path) for path in train],
+            mapping,
+            other_options=[option for option, is_given in given.items() if is_given],
+        )
+    if train or mapping is not None:
+        option = "--train" if train else "--mapping"
+        raise InputError(f"{option}: is for a split of others; {data} is a data set, leave it out")
     from cxr_compare.data_prep.audit import audit, page
 
     dataset = DataSet.open(data)

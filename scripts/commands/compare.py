@@ -30,6 +30,7 @@ from cxr_compare.scripts.compare_inputs import (
     read_protocol_or_margin,
     split_column_roles,
 )
+from cxr_compare.scripts.exposures import Exposures, exposure_states, read_exposures
 from cxr_compare.scripts.options import DataFolder, Names, own_split, read_roles
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.report_question import Finished, finished_report, system_states, usual_name
@@ -44,6 +45,7 @@ from cxr_compare.scripts.systems import (
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.compare.comparison import Comparison
+    from cxr_compare.evaluation.compare.exposure import Exposure
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.result import Report, ReportsByTarget
 
@@ -73,6 +75,8 @@ def compare(
     policy: list[str] | None = None,
     metrics: Names = (),
     reference_by: Literal["reader"] | None = None,
+    exposure: Exposures = (),
+    mapping: AnyPath | None = None,
     overwrite: bool = False,
 ) -> Report | ReportsByTarget:
     """Evaluate systems on the same test images, and write the report.
@@ -128,6 +132,11 @@ def compare(
             docs/metrics.md names all metrics.
         reference_by: reader evaluates the systems also by the labels of each single reader, and
             says whether the verdict stays the same.
+        exposure: Images that a system or its encoder has seen before, as NAME=FILE: a list with its
+            source (docs/splits.md). The report says which share of the test images it is,
+            and gives the AUROC without them. Images whose labels were seen are refused.
+        mapping: Mapping from RSNA's images to NIH's (rsna_to_nih.csv, RSNA's own JSON, or the
+            folder of one), for an --exposure that lists names of NIH's images.
         overwrite: Write the finished report in this folder again, also on another question. Without
             it a report on another question is refused.
 
@@ -194,6 +203,7 @@ def compare(
             f"{dataset.folder}: --reference-by reader: its labels name no reader; cxr prepare "
             "keeps them from a column 'reader'"
         )
+    exposures = read_exposures(exposure, dataset, as_path(mapping))
     request = ReportRequest(
         protocol=question,
         policies=list(dict.fromkeys(policy or ())),
@@ -210,6 +220,7 @@ def compare(
         metrics=metrics,
         rows=rows,
         by_readers=reference_by is not None,
+        exposures=tuple(exposures),
         overwrite=overwrite,
         image_folder=image_options.folder,
     )
@@ -236,6 +247,7 @@ class ReportRequest:
         metrics: Rows of the report's table, as the user wrote them.
         rows: The same rows after parsing.
         by_readers: True evaluates the systems also by the labels of each reader.
+        exposures: Images that systems or their encoders have seen before.
         overwrite: True writes a finished report again.
         image_folder: Folder of the image files that the report shows; None for a data set, and for
             a truth without images.
@@ -248,6 +260,7 @@ class ReportRequest:
     metrics: tuple[str, ...]
     rows: Sequence[Any]
     by_readers: bool
+    exposures: tuple[Exposure, ...]
     overwrite: bool
     image_folder: Path | None = None
 
@@ -344,6 +357,7 @@ class ReportRequest:
                 "policies": self.policies,
                 "protocol": self.protocol.file_sha256,
                 **({"reference_by": "reader"} if self.by_readers else {}),
+                **({"exposure": exposure_states(self.exposures)} if self.exposures else {}),
             },
             "shown": {
                 **self.shown,
@@ -368,6 +382,7 @@ class ReportRequest:
                 labelled,
                 protocol=self.protocol,
                 extra_policies=tuple(dict.fromkeys([*self.policies, *policies_of_rows])),
+                exposures=self.exposures,
                 advance=advance,
                 first=console.say if labelled.dataset.is_in_memory else None,
                 **self.evaluated,

@@ -23,6 +23,7 @@ from tests.data_prep.formats import (
     test_kermany,
     test_nih,
     test_rsna,
+    test_rsna_release,
     test_structured_reports,
     test_vindr,
     test_voc,
@@ -154,6 +155,7 @@ def write_label_studio(folder: Path) -> None:
 # Small valid sources: their format, and who writes them.
 SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "rsna": ("rsna", write_rsna),
+    "rsna release": ("rsna", test_rsna_release.write_release),
     "nih": ("nih", write_nih),
     "vindr": ("vindr", test_vindr.write_physionet),
     "vindr of Kaggle": ("vindr", write_vindr_of_kaggle),

@@ -1,0 +1,186 @@
+"""Patients of images, by a mapping that the user has, or by the names of NIH's images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.table_files import read_table_file
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_columns import refuse_line
+from cxr_compare.data_prep.formats.image_lists import image_name
+from cxr_compare.data_prep.formats.rsna_mapping import (
+    MAPPING,
+    MAPPINGS_JSON,
+    read_mapping_file,
+    read_release_mapping,
+)
+
+RSNA = "rsna"
+"""Word that stands for the mapping from RSNA's images to NIH's, wherever the user has it."""
+_NIH_NAME = r"\d{8}_\d{3}"
+
+
+@dataclass(frozen=True)
+class PatientLookup:
+    """Patient of each image that a mapping names.
+
+    Attributes:
+        patients: Patient by image id; the index is unique.
+        doubtful: Ids of the images whose patient is doubtful.
+        source: Name of the mapping, for messages.
+    """
+
+    patients: pd.Series
+    doubtful: frozenset[str]
+    source: str
+
+    def with_nih_names(self, image_ids: pd.Series) -> PatientLookup:
+        """Add the patients that the names of NIH's images state, if the mapping is to NIH.
+
+        Args:
+            image_ids: Ids of images, some of which may be names of NIH's images.
+
+        Returns:
+            The lookup; unchanged if its patients are not those of NIH.
+        """
+        if not self.patients.str.startswith("nih:").any():
+            return self
+        named = nih_patients(image_ids).patients
+        new = named[~is_member(named.index, self.patients.index)]
+        return replace(self, patients=pd.concat([self.patients, new]))
+
+
+def nih_patients(image_ids: pd.Series) -> PatientLookup:
+    """Take the patients from the names of NIH's images, such as ``00000013_005``.
+
+    Args:
+        image_ids: Ids of images. Other names than NIH's have no patient.
+
+    Returns:
+        The patients of the images that have such a name.
+
+    Example:
+        >>> nih_patients(pd.Series(["00000013_005", "x"])).patients.to_dict()
+        {'00000013_005': 'nih:00000013'}
+    """
+    named = image_ids[image_ids.str.fullmatch(_NIH_NAME).to_numpy(dtype=bool)].drop_duplicates()
+    patients = pd.Series(("nih:" + named.str.slice(0, 8)).to_numpy(), index=pd.Index(named))
+    return PatientLookup(patients.astype(TEXT), frozenset(), "the names of NIH's images")
+
+
+def find_rsna_mapping(folders: Sequence[Path]) -> Path:
+    """Find the mapping from RSNA's images to NIH's in some folders.
+
+    Args:
+        folders: Folders to search, the most likely first; folders below them are not searched.
+
+    Returns:
+        The path of ``rsna_to_nih.csv`` or of the mapping that RSNA publishes as JSON.
+
+    Raises:
+        InputError: No folder holds one.
+    """
+    for folder in folders:
+        for name in (MAPPING, MAPPINGS_JSON):
+            if (folder / name).is_file():
+                return folder / name
+    searched = ", ".join(dict.fromkeys(str(folder) for folder in folders))
+    raise InputError(
+        f"--mapping {RSNA}: neither {MAPPING} nor {MAPPINGS_JSON} is in {searched}; give the path "
+        "of the file (docs/formats.md says where it is published)"
+    )
+
+
+def read_patient_lookup(path: Path) -> PatientLookup:
+    r"""Read the patient of each image from a mapping.
+
+    Args:
+        path: ``rsna_to_nih.csv`` (columns patientId, nih_image and perhaps mse), the JSON mapping
+            that RSNA publishes, any CSV with a column of images and one of patients, or a folder
+            that holds one of the first two.
+
+    Returns:
+        The patients. NIH's images of a mapping from RSNA to NIH are in it, too.
+
+    Raises:
+        InputError: There is no such file, or it is no mapping.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = "patientId,nih_image\nabc,00000013_005.png\n"
+        ...     _ = Path(folder, "rsna_to_nih.csv").write_text(text)
+        ...     read_patient_lookup(Path(folder)).patients.to_dict()
+        {'abc': 'nih:00000013', '00000013_005': 'nih:00000013'}
+    """
+    if path.is_dir():
+        path = find_rsna_mapping([path])
+    if path.suffix == ".json":
+        return _with_nih_names(read_release_mapping(path), path)
+    columns = [str(name) for name in read_table_file(path).text.columns]
+    if find_column(columns, ("nihimage",)):
+        return _with_nih_names(read_mapping_file(path), path)
+    return _read_patients(path)
+
+
+def read_nih_names(path: Path) -> dict[str, str]:
+    r"""Read the name at NIH of each image of the RSNA challenge.
+
+    Args:
+        path: ``rsna_to_nih.csv``, RSNA's own JSON mapping, or a folder that holds one of them.
+
+    Returns:
+        Names of NIH's images without their ending, by image id.
+
+    Raises:
+        InputError: There is no such file, or it is no mapping to NIH's images.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = "patientId,nih_image\nabc,00000013_005.png\n"
+        ...     _ = Path(folder, "rsna_to_nih.csv").write_text(text)
+        ...     read_nih_names(Path(folder))
+        {'abc': '00000013_005'}
+    """
+    if path.is_dir():
+        path = find_rsna_mapping([path])
+    is_json = path.suffix == ".json"
+    mapping = read_release_mapping(path) if is_json else read_mapping_file(path)
+    return dict(zip(mapping["image_id"], mapping["nih_image"].map(image_name), strict=True))
+
+
+def _with_nih_names(mapping: pd.DataFrame, path: Path) -> PatientLookup:
+    patients = mapping.set_index("image_id")["patient_id"]
+    of_nih = nih_patients(mapping["nih_image"].map(image_name)).patients
+    unsure = mapping.loc[mapping["patient_id_source"] == "mapped_unverified", "image_id"]
+    both = pd.concat([patients, of_nih.drop(of_nih.index.intersection(patients.index))])
+    return PatientLookup(both, frozenset(unsure), path.name)
+
+
+def _read_patients(path: Path) -> PatientLookup:
+    """Read a table of images and their patients."""
+    text = read_table_file(path).text
+    columns = [str(name) for name in text.columns]
+    image = find_column(columns, ("imageid", *column_names("file")))
+    patient = find_column(columns, column_names("patient"))
+    if image is None or patient is None:
+        raise InputError(
+            f"{path}: a mapping needs a column image_id and one patient_id (or patientId and "
+            "nih_image, as the public mapping of RSNA's images has)"
+        )
+    table = pd.DataFrame({"image": text[image].map(image_name), "patient": text[patient]})
+    refuse_line(table["patient"] == "", path, f"{patient} is empty; leave the line out")
+    table = table.drop_duplicates()
+    refuse_line(
+        table["image"].duplicated(), path, " has two patients; keep one line", table["image"]
+    )
+    patients = table.set_index("image")["patient"].astype(TEXT)
+    return PatientLookup(patients, frozenset(), path.name)

@@ -1,0 +1,59 @@
+"""Tables of the AUROC without the images that an encoder has seen before."""
+
+from __future__ import annotations
+
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.compare.exposure import ExposureResult, UnseenFigure
+from cxr_compare.evaluation.report.table import Row, Table
+from cxr_compare.evaluation.report.templates import TABLES, sentence
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
+
+
+def exposure_tables(comparison: Comparison) -> list[Table]:
+    """Return one table for each exposure of which at least one test image was seen.
+
+    Args:
+        comparison: Everything that was computed.
+
+    Returns:
+        The tables; empty if no system is known to have seen a test image.
+    """
+    return [_table(result) for result in comparison.exposures if result.n_seen]
+
+
+def _table(result: ExposureResult) -> Table:
+    exposure = result.exposure
+    subject = f"the encoder {exposure.encoder}" if exposure.encoder else exposure.system
+    rows: list[Row] = [
+        (
+            figure.system,
+            _text(figure.on_all),
+            _text(figure.on_unseen) or f"undefined: {figure.reason}",
+            _with_note(_text(figure.difference), figure),
+        )
+        for figure in result.figures
+    ]
+    n_unseen = result.n_images - result.n_seen
+    return Table.from_rows(
+        sentence("exposure_title", subject, template=TABLES),
+        sentence("exposure_lead", result.note.text, n_unseen, exposure.system, template=TABLES),
+        ("System", "All images", "Without the seen ones", "Difference"),
+        rows,
+    )
+
+
+def _with_note(text: str, figure: UnseenFigure) -> str:
+    """Add to a difference with an interval what makes the interval unsure."""
+    unsure = figure.difference is not None and figure.difference.interval and figure.reason
+    return f"{text}; {figure.reason}" if unsure else text
+
+
+def _text(estimate: ClusteredEstimate | None) -> str:
+    """Return a figure with its interval, or with the reason why there is none."""
+    if estimate is None:
+        return ""
+    ends = estimate.interval
+    if ends is None:
+        return f"{number(estimate.value)} ({estimate.note or 'no interval'})"
+    return f"{number(estimate.value)} ({range_text(*ends)})"

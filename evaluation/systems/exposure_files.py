@@ -1,0 +1,161 @@
+"""Exposure files: lists of the images that an encoder or a system has seen, with their source."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_files import read_text_file
+from cxr_compare.data_prep.formats.image_lists import image_name
+from cxr_compare.data_prep.formats.patient_lookup import nih_patients, read_nih_names
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.compare.exposure import Exposure
+
+_FACT = re.compile(r"#\s*(source|encoder|labels)\s*:\s*(.*)", re.IGNORECASE)
+_NIH_COLUMNS = ("nihimage",)
+_IMAGE_COLUMNS = ("imageid", *column_names("file"))
+
+
+@dataclass(frozen=True)
+class SeenList:
+    """Content of an exposure file.
+
+    Attributes:
+        names: Names of the images without folder and ending, each once.
+        kind: ``image_id`` for ids of the data set under evaluation, ``nih_image`` for names of NIH.
+        source: Where the list comes from.
+        labels_seen: True if the labels of the images were seen, too.
+        encoder: Name of the encoder; empty if the whole system has seen the images.
+    """
+
+    names: pd.Series
+    kind: Literal["image_id", "nih_image"]
+    source: str
+    labels_seen: bool
+    encoder: str
+
+
+def read_seen_list(path: Path) -> SeenList:
+    r"""Read an exposure file.
+
+    Args:
+        path: Text file. Its first lines state the facts: ``# source: ...`` and ``# labels: unseen``
+            (or ``seen``) and, for an encoder inside a system, ``# encoder: NAME``. The column
+            ``image_id`` or ``nih_image`` follows, with one image a line.
+
+    Returns:
+        The images and the facts.
+
+    Raises:
+        InputError: There is no such file, a fact or the column is missing, or no image is listed.
+
+    Example:
+        >>> import tempfile
+        >>> text = "# source: the authors' list\n# labels: unseen\nnih_image\n00000013_005.png\n"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "seen.csv").write_text(text)
+        ...     read_seen_list(Path(folder, "seen.csv")).names.tolist()
+        ['00000013_005']
+    """
+    if not path.is_file():
+        reason = "is a folder; give the exposure file" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {reason}")
+    facts: dict[str, str] = {}
+    rows: list[tuple[int, str]] = []
+    for number, line in enumerate(read_text_file(path).splitlines(), start=1):
+        text = line.strip().strip('"').strip()
+        if not text:
+            continue
+        if text.startswith("#"):
+            found = _FACT.fullmatch(text.rstrip(",; "))
+            if found:
+                facts[found[1].lower()] = found[2].strip()
+            continue
+        rows.append((number, text))
+    for fact, example in (("source", "where the list comes from"), ("labels", "unseen")):
+        if not facts.get(fact):
+            raise InputError(f"{path}: does not state its {fact}; add a line '# {fact}: {example}'")
+    labels = facts["labels"].lower()
+    if labels not in ("seen", "unseen"):
+        raise InputError(f"{path}: labels: {labels!r} is neither seen nor unseen")
+    if not rows:
+        raise InputError(f"{path}: lists no image")
+    (number, header), *images = rows
+    column = header.split(",")[0].strip().strip('"')
+    is_nih = find_column([column], _NIH_COLUMNS) is not None
+    if not is_nih and find_column([column], _IMAGE_COLUMNS) is None:
+        raise InputError(
+            f"{path}: line {number}: {column!r} is no name of a column; write image_id or "
+            "nih_image above the images"
+        )
+    names = [image_name(line.split(",")[0]) for _, line in images]
+    if not names:
+        raise InputError(f"{path}: lists no image; write one a line below {column}")
+    return SeenList(
+        pd.Series(names, dtype=TEXT).drop_duplicates(ignore_index=True),
+        "nih_image" if is_nih else "image_id",
+        facts["source"],
+        labels == "seen",
+        facts.get("encoder", ""),
+    )
+
+
+def read_exposure(
+    system: str, path: Path, dataset: DataSet, mapping: Path | None = None
+) -> Exposure:
+    """Read which images of a data set a system or its encoder has seen.
+
+    Images are found by their id and, with a mapping, by their name at NIH. A patient counts as seen
+    if any image of the patient in the data set, or any listed image of NIH, was seen.
+
+    Args:
+        system: Display name of the system.
+        path: The exposure file, see `read_seen_list`.
+        dataset: The data set under evaluation.
+        mapping: Mapping from RSNA's images to NIH's: ``rsna_to_nih.csv``, RSNA's own JSON, or a
+            folder that holds one of them.
+
+    Returns:
+        The seen images and patients of the data set.
+
+    Raises:
+        InputError: The file cannot be read, or lists names of NIH that the data set does not have
+            and no mapping says which they are.
+    """
+    seen = read_seen_list(path)
+    images = dataset.images[["image_id", "patient_id"]]
+    names = images["image_id"].map(image_name).astype(TEXT)
+    is_seen = is_member(names, seen.names) | is_member(images["image_id"], seen.names)
+    unknown = pd.Index([], dtype=object)
+    if mapping is not None:
+        to_nih = read_nih_names(mapping)
+        nih_names = names.map(to_nih)
+        listed_nih = pd.concat([seen.names, seen.names.map(to_nih).dropna()])
+        is_seen = is_seen | is_member(nih_names, listed_nih)
+        lacking = nih_names.isna().to_numpy() & ~is_seen & (seen.kind == "nih_image")
+        lacking = lacking & ~names.str.fullmatch(r"\d{8}_\d{3}").to_numpy(dtype=bool)
+        unknown = pd.Index(images.loc[lacking, "image_id"])
+    elif seen.kind == "nih_image" and not nih_patients(names).patients.size:
+        raise InputError(
+            f"{path}: lists images of NIH, and {dataset.folder} has other names; say which they "
+            "are with --mapping rsna_to_nih.csv, or list image_id"
+        )
+    patients = set(images.loc[is_seen, "patient_id"])
+    patients |= set(nih_patients(seen.names).patients) & set(images["patient_id"])
+    return Exposure(
+        system,
+        seen.source,
+        seen.labels_seen,
+        pd.Index(images.loc[is_seen, "image_id"]),
+        frozenset(map(str, patients)),
+        seen.encoder,
+        unknown,
+    )

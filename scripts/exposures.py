@@ -1,0 +1,84 @@
+"""The option --exposure of `cxr compare`: which system has seen the images of which file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.scripts.parameters import Argument
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.compare.exposure import Exposure
+
+_RSNA = "rsna"
+
+
+def _read_texts(value: str | Iterable[str] | Mapping[str, Any]) -> tuple[str, ...]:
+    """Return texts NAME=FILE from one of them, several of them, or a mapping.
+
+    Example:
+        >>> _read_texts("A=seen.csv"), _read_texts({"A": Path("seen.csv")})
+        (('A=seen.csv',), ('A=seen.csv',))
+    """
+    if isinstance(value, Mapping):
+        return tuple(f"{name}={file}" for name, file in value.items())
+    return (value,) if isinstance(value, str) else tuple(map(str, value))
+
+
+Exposures = Annotated[Sequence[str], Argument(read=_read_texts, metavar="NAME=FILE")]
+"""Texts NAME=FILE; from Python also a mapping from the name of a system to its file."""
+
+
+def read_exposures(texts: Sequence[str], dataset: DataSet, mapping: Path | None) -> list[Exposure]:
+    """Read the exposure files of several systems.
+
+    Args:
+        texts: Texts NAME=FILE.
+        dataset: The data set under evaluation.
+        mapping: Mapping from RSNA's images to NIH's; the word ``rsna`` takes that of this folder.
+
+    Returns:
+        One exposure for each text.
+
+    Raises:
+        InputError: A text has no name or no file, a file cannot be read, or a mapping is given
+            without exposure.
+    """
+    if mapping is not None and not texts:
+        raise InputError("--mapping: is for --exposure; leave it out")
+    if not texts:
+        return []
+    from cxr_compare.data_prep.formats.patient_lookup import find_rsna_mapping
+    from cxr_compare.evaluation.systems.exposure_files import read_exposure
+
+    if mapping is not None and str(mapping) == _RSNA and not mapping.exists():
+        mapping = find_rsna_mapping([Path()])
+    exposures = []
+    for text in texts:
+        name, _, file = text.partition("=")
+        if not name or not file:
+            raise InputError(f"--exposure {text}: expected NAME=FILE, the name of a system")
+        exposures.append(read_exposure(name, Path(file), dataset, mapping))
+    return exposures
+
+
+def exposure_states(exposures: Iterable[Exposure]) -> list[dict[str, str]]:
+    """Return what a stored report says of its exposures, so that another question is noticed."""
+    return [
+        {
+            "system": exposure.system,
+            "encoder": exposure.encoder,
+            "source": exposure.source,
+            "seen": _digest(exposure.image_ids),
+            "patients": _digest(exposure.patients),
+        }
+        for exposure in exposures
+    ]
+
+
+def _digest(names: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(map(str, names))).encode()).hexdigest()[:16]
