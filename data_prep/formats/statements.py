@@ -134,7 +134,12 @@ class _Statements:
         self.boxed_normal: list[str] = []  # images with a box on such a row
 
     def add(
-        self, table: LabelTable, rows: pd.DataFrame, root: Path, class_names: Sequence[str]
+        self,
+        table: LabelTable,
+        rows: pd.DataFrame,
+        root: Path,
+        class_names: Sequence[str],
+        only_finding: str = "",
     ) -> None:
         """Add the statements of a table.
 
@@ -143,9 +148,9 @@ class _Statements:
             rows: The ``image_id`` and ``reader`` of its rows.
             root: Folder of the images.
             class_names: Names of numbered classes.
+            only_finding: Finding of boxes without a label; empty if the tables have several.
         """
         columns = table.columns.get("finding", [])
-        only_finding = class_names[0] if len(class_names) == 1 else ""
         if len(columns) == 1:
             only_finding = table.finding(columns[0])
         box_finding = pd.Series(only_finding, index=rows.index)
@@ -237,6 +242,18 @@ def _stacked(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     return stacked.astype(types).reset_index(drop=True)
 
 
+def _only_finding(tables: Sequence[LabelTable], class_names: Sequence[str]) -> str:
+    """Return the one finding that all tables together are about; empty if there are several."""
+    if class_names:
+        return class_names[0] if len(class_names) == 1 else ""
+    if any(table.has("label") for table in tables):
+        return ""
+    findings = {
+        table.finding(column) for table in tables for column in table.columns.get("finding", ())
+    }
+    return findings.pop() if len(findings) == 1 else ""
+
+
 def read_labels_and_boxes(
     builder: SourceBuilder, tables: Sequence[LabelTable]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -257,12 +274,13 @@ def read_labels_and_boxes(
         InputError: A cell cannot be understood, or no row states a finding.
     """
     stated = _Statements()
+    only_finding = _only_finding(tables, builder.options.class_names)
     for table in tables:
         rows = table.images[["image_id"]].assign(reader=REFERENCE_READER)
         if table.has("reader"):
             rows["reader"] = table.cells("reader")
         refuse_line(rows["reader"] == "", table.path, "reader is empty; fill it in")
-        stated.add(table, rows, builder.root, builder.options.class_names)
+        stated.add(table, rows, builder.root, builder.options.class_names, only_finding)
     stated_labels = _stacked(stated.labels, [*LABEL_KEY, "state"])
     boxes = _stacked(stated.boxes, [*LABEL_KEY, *EDGES])
     labelled = pd.concat([stated_labels[LABEL_KEY], boxes[LABEL_KEY]]).drop_duplicates()

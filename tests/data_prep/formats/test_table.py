@@ -45,6 +45,19 @@ def test_a_class_a_row_makes_every_other_class_absent(tmp_path):
     assert tables.boxes.empty
 
 
+def test_boxes_without_a_label_are_of_the_one_finding_of_the_labels(tmp_path):
+    boxes = "file,x1,y1,x2,y2\na.png,20,10,60,40\n"
+    labels = "file,opacity\na.png,1\nb.png,0\n"
+    folder_of(tmp_path, {"labels.csv": labels, "boxes.csv": boxes})
+    tables = read(tmp_path, "labels.csv", "boxes.csv")
+    assert tables.boxes["finding"].tolist() == ["opacity"]
+    assert states_of(tables, "b") == {"opacity": "absent"}
+    two = "file,opacity,mass\na.png,1,0\nb.png,0,0\n"
+    write_files(tmp_path, {"two.csv": two})
+    with pytest.raises(InputError, match="not one finding"):
+        read(tmp_path, "two.csv", "boxes.csv")
+
+
 @pytest.mark.parametrize(
     ("header", "cells"),
     [
