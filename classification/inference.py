@@ -1,15 +1,17 @@
-"""Scores and activation maps of a classifier, one batch at a time, as tables."""
+"""Scores, activation maps and pooled features of a classifier, one batch at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.frames import scores_frames
 from cxr_compare.classification.loss import sigmoid_scores
-from cxr_compare.classification.model import ImageClassifier
+from cxr_compare.classification.model import NO_MAPS, ImageClassifier
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.networks.store_model import evaluation_mode, require_findings
@@ -42,7 +44,8 @@ def predict_scores(
         maps: Method of the maps, a `MapMethod`. The scores are the same for all methods.
 
     Yields:
-        The tables ``scores`` and ``maps`` of each batch, in px of the original image.
+        The tables ``scores`` and ``maps`` of each batch, in px of the original image; only
+        ``scores`` if the classifier reads features of whole images.
 
     Raises:
         InputError: The model has another number of findings, or the method is unknown.
@@ -58,7 +61,7 @@ def predict_scores(
             # Joined, so that the host waits for the device once.
             columns = [mapped.logits[..., None], mapped.maps.flatten(2)]
             rows = torch.cat(columns, dim=2).cpu()  # (B, K, 1 + h * w)
-            yield scores_frames(
+            part = scores_frames(
                 image_ids,
                 sigmoid_scores(rows[..., 0].contiguous()).numpy(),
                 rows[..., 1:].reshape(mapped.maps.shape).numpy(),
@@ -66,3 +69,52 @@ def predict_scores(
                 findings,
                 [placement(image_id).frame_to_original(mapped.frame) for image_id in image_ids],
             )
+            yield part if model.map_method(maps) != NO_MAPS else part.without("maps")
+
+
+def compute_features(
+    model: ImageClassifier,
+    batches: Iterable[tuple[Sequence[str], Tensor]],
+    *,
+    device: torch.device | str = "cpu",
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> Iterator[np.ndarray]:
+    """Compute the pooled features of images, which the last layer of a classifier reads.
+
+    Args:
+        model: The classifier. It is moved to ``device``, and its mode does not change.
+        batches: Ids and pixels of some images at a time; pixels of the store, uint8 (B, 1, S, S),
+            or given features.
+        device: Device that computes.
+        precision: ``bf16`` computes the backbone in bfloat16 (autocast).
+
+    Yields:
+        Features of each batch, float32 (B, C).
+
+    Raises:
+        InputError: A feature is not finite; the message names the image.
+
+    Example:
+        >>> from cxr_compare.classification.model import build_classifier
+        >>> model = build_classifier("resnet18", image_size=64)
+        >>> batch = (["a", "b"], torch.zeros(2, 1, 64, 64, dtype=torch.uint8))
+        >>> next(compute_features(model, [batch])).shape
+        (2, 512)
+    """
+    device = torch.device(device)
+    model.to(device)
+    for image_ids, images in batches:
+        with (
+            evaluation_mode(model),
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            maps = model.features(images.to(device, non_blocking=True))  # (B, C, h, w)
+        pooled = maps.float().mean(dim=(2, 3)).cpu().numpy()  # (B, C)
+        finite = np.isfinite(pooled).all(axis=1)
+        if not finite.all():
+            raise InputError(
+                f"probe: a feature of image '{image_ids[int((~finite).argmax())]}' is not finite; "
+                "look at the image, or choose other weights"
+            )
+        yield pooled

@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel
 
 from cxr_compare.configs.load import find_config, packaged_configs, read_config
-from cxr_compare.configs.settings import Config
+from cxr_compare.configs.settings import Config, ProbeConfig
 
 _SECTIONS = ("data", "model", "augmentation", "training")
 
@@ -26,7 +26,7 @@ class ConfigSummary(NamedTuple):
     kind: str  # detector or classifier
     network: str
     image_size: int  # px, a side
-    epochs: int  # at most
+    epochs: int | str  # at most; a dash for a probe
     weights: str  # weights that it starts from
     suits: str  # the machine and the purpose
 
@@ -48,10 +48,10 @@ def _summary(path: Path) -> ConfigSummary:
     return ConfigSummary(
         path.stem,
         config.kind,
-        config.model.backbone,
-        config.data.image_size,
-        config.training.epochs,
-        config.model.weights,
+        str(config.model.backbone),
+        int(config.data.image_size or 0),
+        "–" if isinstance(config, ProbeConfig) else config.training.epochs,
+        str(config.model.weights),
         next(line.removeprefix(_FOR) for line in lines if line.startswith(_FOR)),
     )
 
@@ -70,6 +70,8 @@ def _keys(settings: type[BaseModel]) -> Iterator[_Key]:
     """Yield every key of a configuration, in the order of its sections."""
     schema = settings.model_json_schema()
     for section in _SECTIONS:
+        if section not in schema["properties"]:
+            continue  # a probe has no augmentation
         table = schema["$defs"][schema["properties"][section]["$ref"].rpartition("/")[2]]
         for name, key in table["properties"].items():
             required = name in table.get("required", ())
@@ -106,6 +108,12 @@ def _number(value: float) -> str:
 _KIND_COMMENTS = {"detector": "learns from boxes", "classifier": "learns from image labels"}
 
 
+def _kind_comment(config: Config) -> str:
+    """Return the comment on the kind of a configuration."""
+    comment = _KIND_COMMENTS[config.kind]
+    return f"{comment}; a probe, of frozen features" if isinstance(config, ProbeConfig) else comment
+
+
 def annotated(config: Config) -> str:
     """Return a configuration as TOML with every key, including defaults, and a comment on each.
 
@@ -125,7 +133,7 @@ def annotated(config: Config) -> str:
     """
     content = config.model_dump()
     lines = [
-        _line("kind", config.kind, _KIND_COMMENTS[config.kind]),
+        _line("kind", config.kind, _kind_comment(config)),
         _line("name", config.name, str(type(config).model_fields["name"].description)),
     ]
     for key in _keys(type(config)):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from cxr_compare.configs.settings import KINDS, Config, config_class
+from cxr_compare.configs.settings import KINDS, Config, ProbeConfig, config_class
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text_files import parse_toml, read_toml_file
 
@@ -168,7 +168,9 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
     """Replace values of a configuration in place.
 
     If the architecture is replaced, the configuration gets its name, and keys that the new
-    architecture does not have are removed first.
+    architecture does not have are removed first. If a classifier becomes a probe
+    (``model.trainable=none`` or ``model.features=FOLDER``), the keys that a probe does not have are
+    removed first.
 
     Args:
         content: The configuration as nested dictionaries.
@@ -189,6 +191,10 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
         content["model"] = {k: v for k, v in model.items() if k in settings.model_fields}
         if architecture != old_architecture:
             content["name"] = architecture  # else a report would show the old name
+    features_are_given = values.get("model.features") is not None
+    becomes_probe = features_are_given or values.get("model.trainable") == "none"
+    if becomes_probe and content.get("kind") == "classifier" and isinstance(model, dict):
+        _keep_keys_of_a_probe(content, features_are_given)
     for key, value in values.items():
         *sections, leaf = key.split(".")
         table = content
@@ -198,6 +204,27 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
                 message = f"'{section}' is a value, not a section"
                 raise InputError(f"{source.replace('{}', key)}: {message}")
         table[leaf] = value
+
+
+def _keep_keys_of_a_probe(content: dict[str, Any], features_are_given: bool) -> None:
+    """Remove the keys of a classifier's configuration that a probe does not have."""
+    was_probe = content["model"].get("trainable") == "none"
+    content["model"] = {**content["model"], "trainable": "none"}
+    for key in [key for key in content if key not in ProbeConfig.model_fields]:
+        del content[key]
+    for section in ("model", "training"):
+        settings: Any = ProbeConfig.model_fields[section].annotation
+        keys = content.get(section)
+        if isinstance(keys, dict):
+            content[section] = {k: v for k, v in keys.items() if k in settings.model_fields}
+    if not was_probe:
+        content["name"] = "Probe"  # else a report would show the old name
+        for key in ("batch_size", "precision"):  # chosen for a training
+            content.get("training", {}).pop(key, None)
+    if features_are_given:
+        content["model"] = {"trainable": "none"}
+        if isinstance(data := content.get("data"), dict):
+            data.pop("image_size", None)
 
 
 def _split_override(override: str) -> tuple[str, Any]:
@@ -228,7 +255,8 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
     model = content.get("model")
     model_keys = model if isinstance(model, dict) else {}
     architecture = str(model_keys.get("architecture", "retinanet"))
-    settings = _config_class(kind, architecture, f"{path}: model.architecture")
+    trainable = str(model_keys.get("trainable"))
+    settings = _config_class(kind, architecture, f"{path}: model.architecture", trainable)
     try:
         return settings.model_validate(content)
     except ValidationError as error:
@@ -248,9 +276,9 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
     raise InputError(f"{position}: {problem.message}")
 
 
-def _config_class(kind: str, architecture: str, position: str) -> Any:
+def _config_class(kind: str, architecture: str, position: str, trainable: str = "") -> Any:
     try:
-        return config_class(kind, architecture)
+        return config_class(kind, architecture, trainable)
     except ValueError as error:
         raise InputError(f"{position}: {error}") from None
 

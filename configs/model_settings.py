@@ -276,5 +276,48 @@ class ClassifierModelSettings(ModelSettings):
     dropout: Fraction = Field(default=0.0, description="of the pooled features")
     trainable: Trainable = Field(
         default="all",
-        description="what learns; a number: so many stages of the network, from the deepest",
+        description="what learns; a number: so many stages of the network, from the deepest; "
+        "none: a probe, whose last layer is a logistic regression",
     )
+
+
+class ProbeModelSettings(Section):
+    """Keys of the encoder of a probe: a network with its weights, or the features of a table."""
+
+    backbone: Annotated[str, _network("classifier"), _NAME] | None = Field(
+        default=None, description="a network of docs/weights.md, or timm:NAME"
+    )
+    weights: str | None = Field(
+        default=None, description="imagenet, a file, or a run folder: docs/weights.md"
+    )
+    last_stride: Literal[16, 32] | None = Field(
+        default=None, description="px a cell of the heat map; left out: the network's own"
+    )
+    features: str | None = Field(
+        default=None,
+        min_length=1,
+        description="features folder that cxr import made, in place of backbone and weights",
+    )
+    trainable: Literal["none"] = Field(
+        default="none", description="the encoder stays as it is, and the last layer is fitted"
+    )
+
+    @model_validator(mode="after")
+    def _one_encoder(self) -> Self:
+        of_network = {
+            "backbone": self.backbone, "weights": self.weights, "last_stride": self.last_stride
+        }  # fmt: skip
+        if self.features is not None:
+            if given := [key for key, value in of_network.items() if value is not None]:
+                raise ValueError(
+                    f"features are given, and {given[0]} belongs to a network; leave one out"
+                )
+            return self
+        if self.backbone is None:
+            raise ValueError("backbone is missing; set backbone and weights, or features")
+        if self.weights in (None, "none"):
+            raise ValueError(
+                "trainable = 'none' keeps the backbone as it is, and weights = 'none' makes it "
+                "random; set weights to imagenet, a file or a run folder"
+            )
+        return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache, partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -22,6 +22,7 @@ from cxr_compare.configs.model_settings import (
     Fraction,
     NotNegative,
     Positive,
+    ProbeModelSettings,
     Section,
     detector_settings,
 )
@@ -64,6 +65,18 @@ class DetectorDataSettings(DataSettings):
     # At 64 px P6 is a single pixel, and oneDNN's bf16 gradient of the convolution from it to P7
     # is not initialised (torch 2.15 on AVX512-BF16): training would end in noise or NaN.
     image_size: int = Field(ge=96, le=2048, multiple_of=32, description="px, a side")
+
+
+class ProbeDataSettings(DataSettings):
+    """Keys of ``[data]`` for a probe, which reads no pixels if its features are given."""
+
+    image_size: int | None = Field(  # type: ignore[assignment]
+        default=None,
+        ge=32,
+        le=2048,
+        multiple_of=32,
+        description="px, a side; left out with model.features",
+    )
 
 
 class AugmentationSettings(Section):
@@ -183,9 +196,38 @@ class ClassifierTrainingSettings(TrainingSettings):
     )
 
 
-class _Config(Section):
+_PENALTIES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+
+
+class ProbeTrainingSettings(Section):
+    """Keys of ``[training]`` for a probe, whose last layer scikit-learn fits."""
+
+    # What other trainings choose, and a probe does not.
+    monitor: ClassVar[str] = "val_loss"
+    workers: ClassVar[int] = 0
+    loggers: ClassVar[tuple[str, ...]] = ()
+
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="number of the run; the fit draws nothing at random"
+    )
+    batch_size: Count = Field(default=16, description="images whose features are computed together")
+    penalties: list[Positive] = Field(
+        default=_PENALTIES,
+        min_length=1,
+        description="candidates, of which the loss of the validation patients picks one for each "
+        "finding; half the squared norm of the weights, times this, is added to the mean loss",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="arithmetic of the backbone"
+    )
+
+
+class _AnyConfig(Section):
     name: str = Field(min_length=1, max_length=60, description="shown in the report")
     data: DataSettings
+
+
+class _Config(_AnyConfig):
     augmentation: AugmentationSettings = AugmentationSettings()
 
 
@@ -215,22 +257,49 @@ class ClassifierConfig(_Config):
         return self
 
 
-Config = DetectorConfig | ClassifierConfig
+class ProbeConfig(_AnyConfig):
+    """Configuration of a classifier whose encoder is frozen and whose last layer is fitted.
+
+    There is no augmentation, because the features of each image are computed once.
+    """
+
+    kind: Literal["classifier"]
+    data: ProbeDataSettings
+    model: ProbeModelSettings
+    training: ProbeTrainingSettings = ProbeTrainingSettings()
+
+    @model_validator(mode="after")
+    def _pixels_where_needed(self) -> Self:
+        if self.model.features is None and self.data.image_size is None:
+            raise ValueError("data.image_size is missing; a network needs it, such as 224")
+        if self.model.features is not None and self.data.image_size is not None:
+            raise ValueError("data.image_size has no effect on given features; leave it out")
+        return self
+
+
+Config = DetectorConfig | ClassifierConfig | ProbeConfig
 KINDS = ("detector", "classifier")
 
 
 @cache
-def config_class(kind: str, architecture: str = "retinanet") -> type[Config]:
+def config_class(
+    kind: str, architecture: str = "retinanet", trainable: object = None
+) -> type[Config]:
     """Return the class of a configuration, whose keys depend on kind and architecture.
 
     Args:
         kind: ``detector`` or ``classifier``.
         architecture: Architecture of a detector. It has no effect for a classifier.
+        trainable: Value of ``model.trainable``. For a classifier ``none`` means a probe.
 
     Raises:
         ValueError: There is no such architecture.
+
+    Example:
+        >>> config_class("classifier", trainable="none").__name__
+        'ProbeConfig'
     """
     if kind == "classifier":
-        return ClassifierConfig
+        return ProbeConfig if trainable == "none" else ClassifierConfig
     settings = detector_settings(architecture)
     return create_model(DetectorConfig.__name__, __base__=DetectorConfig, model=(settings, ...))

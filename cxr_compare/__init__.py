@@ -55,7 +55,7 @@ if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the 
     from cxr_compare.scripts.runs import load as load
     from cxr_compare.serving.answer import Answer as Answer
     from cxr_compare.serving.answer import draw_answers as draw_answers
-    from cxr_compare.serving.answer_files import Answers as Answers
+    from cxr_compare.serving.answers import Answers as Answers
     from cxr_compare.serving.run import Run as Run
 
 __version__ = "0.1.0"
@@ -73,7 +73,7 @@ _HOMES = {
     "boxes_table": "cxr_compare.evaluation.boxes.boxes_table",
     "draw_answers": "cxr_compare.serving.answer",
     "Answer": "cxr_compare.serving.answer",
-    "Answers": "cxr_compare.serving.answer_files",
+    "Answers": "cxr_compare.serving.answers",
     "InputError": "cxr_compare.data_prep.contracts.errors",
     "Audit": "cxr_compare.data_prep.audit.audit",
     "DataSet": "cxr_compare.data_prep.store.dataset",

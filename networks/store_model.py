@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
 
-Trainable = Literal["all", "head", "head_first", "stages"] | int
+Trainable = Literal["all", "head", "head_first", "stages", "none"] | int
 
 
 class StoreModel(nn.Module, ABC):
@@ -66,10 +66,10 @@ class StoreModel(nn.Module, ABC):
         Layers after the backbone always learn. Frozen stages stay in evaluation mode.
 
         Args:
-            trainable: Stages that learn. ``all``: all stages. ``head``: none. ``head_first``: none
-                in the first epoch, then all. ``stages``: one more in each epoch, from the deepest
-                on (the gradual unfreezing of ULMFiT, Howard and Ruder 2018). A number: this many of
-                the deepest stages.
+            trainable: Stages that learn. ``all``: all stages. ``head`` and ``none``: none.
+                ``head_first``: none in the first epoch, then all. ``stages``: one more in each
+                epoch, from the deepest on (the gradual unfreezing of ULMFiT, Howard and Ruder
+                2018). A number: this many of the deepest stages.
             epoch: Number of the epoch, from 0.
         """
         stages = self.stages
@@ -80,6 +80,7 @@ class StoreModel(nn.Module, ABC):
             n_learning = {
                 "all": n_stages,
                 "head": 0,
+                "none": 0,
                 "head_first": n_stages if epoch else 0,
                 "stages": epoch,
             }[trainable]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from cxr_compare.data_prep.contracts.errors import shortened
 from cxr_compare.data_prep.work.store_addresses import with_store_addresses
+from cxr_compare.scripts.notebook_bar import NotebookBar, in_notebook
 
 _SILENT = ContextVar("silent", default=False)
 _PRINTED_AS = ContextVar[Literal["text", "json"] | None]("printed_as", default=None)
@@ -101,7 +102,8 @@ def emit_json(payload: Any) -> None:
 def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Show a progress bar during a ``with`` block.
 
-    If stderr is no terminal (a log file or CI), one line is printed at the end of the block, and
+    In a notebook the bar is part of the output of the cell. If stderr is no terminal (a log file or
+    CI), one line is printed at the end of the block, and
     for a long block further lines say how long it will take.
 
     Args:
@@ -112,6 +114,9 @@ def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
         A context manager. It gives a function that is called with the number of steps that were
         done, by default 1.
     """
+    if not _SILENT.get() and in_notebook():
+        yield from _notebook_progress(description, total)
+        return
     if _SILENT.get() or not sys.stderr.isatty():
         yield from _plain_progress(description, total)
         return
@@ -125,7 +130,9 @@ def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
         bars.TimeElapsedColumn(),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+    # What goes into a pipe stays there: rich would write it to stderr, above the bar.
+    redirects = sys.stdout.isatty()
+    with bars.Progress(*columns, console=Console(stderr=True), redirect_stdout=redirects) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(n: int = 1) -> None:
@@ -163,6 +170,25 @@ def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..
             say(done)
 
     yield advance
+
+
+def _notebook_progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+    bar = NotebookBar(with_store_addresses(description), total)
+    bar.show()
+    began = time.monotonic()
+
+    def advance(n: int = 1) -> None:
+        count = bar.count + n
+        seconds = time.monotonic() - began
+        note = ""
+        if total is not None and 0 < count < total and seconds > _FIRST:
+            note = time_left((total - count) * seconds / count)
+        bar.advance(count, note, is_last=count == total)
+
+    yield advance
+    if total is None:  # without a total the browser shows a bar that never ends
+        bar.total = bar.count
+    bar.advance(bar.count, f"{time.monotonic() - began:.0f} s", is_last=True)
 
 
 def time_left(seconds: float) -> str:

@@ -16,7 +16,9 @@ from cxr_compare.data_prep.store.identify_folder import (
 from cxr_compare.evaluation.report.files import PAGE, SYSTEMS
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from collections.abc import Sequence
+
+    from cxr_compare.data_prep.store.dataset import DataSet, Target
 
 _OTHER_MODEL = {"detector": "chexnet_small", "classifier": "retinanet_small"}
 _MOST_SYSTEMS = 4  # in one suggested comparison
@@ -42,25 +44,63 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
     if kind.name == "data set":
         from cxr_compare.data_prep.store.dataset import DataSet
 
-        return trainings(DataSet.open(folder))
+        return data_set_steps(DataSet.open(folder))
     if kind.name == "report":
         return [f"open {_word(folder / PAGE)} in a browser"]
+    if kind.name == "features":
+        out = _word(_free(folder, "probe"))
+        source = f"--set model.features={_word(folder)}"
+        return [f"cxr train probe --data {_word(data or 'DATA')} --out {out} {source}"]
     steps = {"run": _after_run, "sweep": _after_sweep, "predictions": _after_predictions}
     return steps[kind.name](folder, data) if kind.name in steps else []
+
+
+def data_set_steps(
+    dataset: DataSet, *, source: Path | None = None, tables: Sequence[Path] = ()
+) -> list[str]:
+    """Return commands that usually follow for a data set: training, or import of predictions.
+
+    A data set without images can only be used to evaluate predictions. One without labels, or with
+    one class of labels, needs others first. If no patient is known, the last command prepares the
+    images again with patients.
+
+    Args:
+        dataset: A prepared data set.
+        source: Folder that it was prepared from; None if it is unknown.
+        tables: Tables of labels that it was prepared from.
+
+    Returns:
+        Command lines in the order in which they are useful.
+    """
+    folder = _word(dataset.folder)
+    again = _word(_free(dataset.folder, f"{dataset.folder.name}-2"))
+    prepared_from = " ".join(_word(path) for path in [*tables, source or "IMAGES"])
+    if not len(dataset.targets):
+        return [f"cxr prepare LABELS.csv {_word(source or 'IMAGES')} {again}"]
+    if not dataset.has_pixels:
+        out = _word(_free(dataset.folder, "predictions"))
+        return [f"cxr import PREDICTIONS.csv --data {folder} --out {out} --name NAME"]
+    steps = trainings(dataset)
+    if not steps:  # no target has images of both classes
+        both = _word(_free(dataset.folder, "both"))
+        return [f"cxr prepare {folder} OTHER_DATA_SET --out {both}"]
+    if (dataset.images["patient_id_source"] == "assumed_image").all() and tables:
+        steps.append(f"cxr prepare {prepared_from} {again} --columns patient=COLUMN")
+    return steps
 
 
 def trainings(dataset: DataSet, split: str = "default") -> list[str]:
     """Return commands that train on a data set: a classifier, and a detector if it has boxes.
 
     If the audit found an error, training would stop, so the step that removes the error is
-    returned.
+    returned. Of several targets, the commands name the one with the most images of its rarer class.
 
     Args:
         dataset: A prepared data set.
         split: Name of the split to train on.
 
     Returns:
-        Command lines in the order in which they are useful.
+        Command lines in the order in which they are useful; empty if nothing can be trained.
     """
     from cxr_compare.data_prep.audit.audit import AUDIT_PAGE, redraw_command, split_errors
 
@@ -68,10 +108,14 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
         if any(problem.split for problem in errors):
             return [redraw_command(dataset.folder, split)]
         return [f"open {_word(dataset.folder / AUDIT_PAGE)} in a browser"]
-    chosen = "" if split == "default" else f" --set data.split={_word(split)}"
-    names = ["chexnet", *(["retinanet"] if len(dataset.boxes) else [])]
-    if not dataset.has_pixels or not len(dataset.targets):
+    target = _most_labelled(dataset, split)
+    if target is None or not dataset.has_pixels:
         return []
+    settings = [] if split == "default" else [f"data.split={split}"]
+    settings += [] if len(dataset.targets) == 1 else [f"data.target={target.name}"]
+    chosen = "".join(f" --set {_word(setting)}" for setting in settings)
+    has_boxes = dataset.boxes["finding"].isin(target.any_of).any()
+    names = ["chexnet", *(["retinanet"] if has_boxes else [])]
     return [
         f"cxr train {name}_small --data {_word(dataset.folder)} "
         f"--out {_word(_free(dataset.folder, name))}{chosen}"
@@ -79,17 +123,41 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
     ]
 
 
+def _most_labelled(dataset: DataSet, split: str) -> Target | None:
+    """Return the target with the most training images of its rarer class; None if all have none."""
+    trained = dataset.image_ids("train", split)
+    counts = {}
+    for name, target in dataset.targets.items():
+        labels = dataset.labels(target).reindex(trained)
+        counts[name] = min(int((labels == 1).sum()), int((labels == 0).sum()))
+    best = max(counts, key=lambda name: counts[name], default=None)
+    return None if best is None or not counts[best] else dataset.targets[best]
+
+
 def _after_run(folder: Path, data: Path | None) -> list[str]:
     facts = read_marker(folder)
     alike = [run for run in _beside(folder, "run") if _question(run) == _question(folder)]
     rivals = [run for run in alike if read_marker(run).get("model_kind") != facts.get("model_kind")]
+    # A probe of given features answers for no new image.
+    answers = [] if facts.get("features") else [f"cxr predict {_word(folder)} IMAGE"]
     if rivals:
         first = _comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)
     else:
         other = _OTHER_MODEL[str(facts.get("model_kind"))]
+        if other.startswith("retinanet") and _is_without_boxes(data):
+            return answers
         out = _free(folder, other.removesuffix("_small"))
         first = f"cxr train {other} --data {_word(data or 'DATA')} --out {_word(out)}"
-    return [first, f"cxr predict {_word(folder)} IMAGE"]
+    return [first, *answers]
+
+
+def _is_without_boxes(data: Path | None) -> bool:
+    """Return True for a data set that is known to have no boxes, so that no detector can learn."""
+    if data is None or not (data / "boxes.parquet").exists():
+        return False
+    from cxr_compare.data_prep.store.dataset import DataSet
+
+    return not len(DataSet.open(data).boxes)
 
 
 def _after_sweep(folder: Path, data: Path | None) -> list[str]:

@@ -211,6 +211,21 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
     return loaded
 
 
+def say_cautions(runs: Sequence[Run]) -> list[Run]:
+    """Say what limits all answers of runs, such as that one may be no better than guessing.
+
+    Args:
+        runs: Loaded runs or exports.
+
+    Returns:
+        The runs.
+    """
+    for run in runs:
+        for caution in run.cautions:
+            console.say(f"CAUTION: {caution}")
+    return list(runs)
+
+
 def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
     from cxr_compare.serving.run import Run
 

@@ -155,7 +155,7 @@ class ComparedSystem(NamedTuple):
 
 
 SystemsGiven: TypeAlias = (
-    str | Path | Sequence[str | Path | System] | Mapping[str, AnyPath | Sequence[AnyPath]]
+    AnyPath | Sequence[AnyPath | System] | Mapping[str, AnyPath | Sequence[AnyPath]]
 )
 """Systems as words of the command line, or sources by name: one, or one for each training seed."""
 
@@ -164,10 +164,11 @@ def read_systems(value: SystemsGiven) -> list[System]:
     """Read systems from texts or from a mapping; objects of class `System` stay unchanged.
 
     Args:
-        value: Texts ``NAME=PATH[,PATH...]`` or ``PATH``, or a mapping from name to path or paths.
+        value: Texts ``NAME=PATH[,PATH...]`` or ``PATH``, paths or opened objects with a ``folder``,
+            one or several; or a mapping from name to path or paths.
 
     Returns:
-        One system for each text or name.
+        One system for each text, object or name.
 
     Example:
         >>> read_systems(["A=out/a,out/b"]) == read_systems({"A": ["out/a", Path("out/b")]})
@@ -175,10 +176,19 @@ def read_systems(value: SystemsGiven) -> list[System]:
     """
     if isinstance(value, Mapping):
         return [System(name, _folders(source)) for name, source in value.items()]
-    words = [value] if isinstance(value, str | Path) else value
-    return [
-        word if isinstance(word, System) else System(*_split_seeds(str(word))) for word in words
-    ]
+    words: Any = value
+    if isinstance(value, str | Path) or hasattr(value, "folder"):
+        words = [value]
+    return [_read_system(word) for word in words]
+
+
+def _read_system(word: AnyPath | System) -> System:
+    """Read one system: a text with seeds, a path, an opened object, or a system, which stays."""
+    if isinstance(word, System):
+        return word
+    if hasattr(word, "folder"):
+        return System(None, [as_path(word)])
+    return System(*_split_seeds(str(word)))
 
 
 def _folders(source: AnyPath | Sequence[AnyPath]) -> list[Path]:

@@ -15,6 +15,7 @@ from PIL import Image
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.contours import ActivationGrid
@@ -23,6 +24,7 @@ from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.serving.guard import Warned, WarningKind
+from cxr_compare.serving.known_limits import SeenState, seen_caution
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +45,8 @@ ANSWER_COLUMNS = (
     "n_boxes",
     "boxes",
     "warnings",
+    "seen_in_training",
+    "cautions",
 )
 """Columns of an answer in the tables of ``cxr predict --csv`` and of a visit to ``cxr serve``."""
 BOX_COLUMNS = ("finding", *EDGES, "score")
@@ -68,6 +72,8 @@ _KEYS = (
     "boxes",
     "warnings",
     "notes",
+    "seen_in_training",
+    "cautions",
 )
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SYSTEM = "\0"  # stands for a system's name
@@ -115,6 +121,11 @@ class Answer:
         undecided_because: Reason why the system cannot decide on any image; None if it can.
         notes: Facts about the image that the reader should know, such as an inversion. They do not
             speak against the answer.
+        run_cautions: Sentences on what limits all answers of the run, such as that it was not shown
+            to be better than guessing.
+        seen: Use that the training made of this image or of a near copy; None if it is not known to
+            have made any.
+        seen_in_training: The same in one word: ``train``, ``val``, ``no`` or ``unknown``.
         guard_distance: Log odds that the image is no frontal chest X-ray, by the run's
             out-of-distribution check; None if the run has no check.
         finding_scores: Score of each finding that the model learned. For a detector it is that of
@@ -138,6 +149,9 @@ class Answer:
     guarantees: tuple[str, ...] = ()
     undecided_because: str | None = None
     notes: tuple[str, ...] = ()
+    run_cautions: tuple[str, ...] = ()
+    seen: SeenImage | None = None
+    seen_in_training: SeenState = "unknown"
     guard_distance: float | None = None
     finding_scores: Mapping[str, float] = field(default_factory=dict, repr=False)
     prediction: ImagePrediction = field(
@@ -211,6 +225,15 @@ class Answer:
         return self.computed_decision if self.status == "ok" else None
 
     @property
+    def cautions(self) -> tuple[str, ...]:
+        """Sentences on what the answer is worth: those of the run, and that the image trained it.
+
+        They do not speak against the image, so that the answer has a decision.
+        """
+        caution = seen_caution(self.seen, self.system)
+        return self.run_cautions if caution is None else (*self.run_cautions, caution)
+
+    @property
     def called(self) -> str:
         """The decision as text: ``positive``, ``negative`` or a word for an undecided answer."""
         withheld = self.status != "ok"
@@ -234,6 +257,7 @@ class Answer:
             "guarantees": list(self.guarantees),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
+            "cautions": list(self.cautions),
         }
 
     @staticmethod
@@ -247,7 +271,8 @@ class Answer:
             problem: Reason why there is no answer.
         """
         known = {"image": image, "status": "refused", "problem": problem}
-        empty: dict[str, Any] = {key: [] for key in ("guarantees", "boxes", "warnings", "notes")}
+        lists = ("guarantees", "boxes", "warnings", "notes", "cautions")
+        empty: dict[str, Any] = {key: [] for key in lists}
         return {**dict.fromkeys(_KEYS), **empty, **known}
 
     @staticmethod
@@ -271,6 +296,20 @@ class Answer:
             for text, names in sorted(systems.items(), key=lambda item: item[0][:1] == _SYSTEM)
         )
         return list(dict.fromkeys(joint))
+
+    @staticmethod
+    def joint_cautions(answers: Sequence[Answer]) -> list[str]:
+        """Return the cautions of all systems for an image without repetition.
+
+        If the image trained several systems, one sentence names all of them.
+        """
+        systems: dict[str, list[str]] = {}
+        for answer in answers:
+            if caution := seen_caution(answer.seen, _SYSTEM):
+                systems.setdefault(caution, []).append(answer.system)
+        joint = [text.replace(_SYSTEM, listing(names)) for text, names in systems.items()]
+        of_runs = [caution for answer in answers for caution in answer.run_cautions]
+        return list(dict.fromkeys([*of_runs, *joint]))
 
     @staticmethod
     def guarantee_lines(answers: Iterable[Answer]) -> list[str]:
@@ -322,6 +361,7 @@ def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
         "n_boxes": len(boxes),
         "boxes": ";".join(boxes),
         "warnings": "; ".join(entry.get("warnings", [])),
+        "cautions": "; ".join(entry.get("cautions", [])),
     }
     return {column: inert_cell(value) for column, value in row.items()}
 
@@ -355,13 +395,15 @@ def render_answers(
         for answer in answers
         if answer.undecided_because
     )
+    note = _NOTE.format(policy="; ".join(policies))
+    cautions = [f"{text[:1].upper()}{text[1:]}." for text in Answer.joint_cautions(answers)]
     return draw_predictions(
         first.pixels,
         predictions,
         findings=[answer.finding for answer in answers],
         title=Path(first.image).name,
         warnings=warnings,
-        note=" ".join([_NOTE.format(policy="; ".join(policies)), *Answer.guarantee_lines(answers)]),
+        note=" ".join([*cautions, note, *Answer.guarantee_lines(answers)]),
         panel=panel,
     )
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any, overload
-
-import pandas as pd
+from typing import IO, TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path, remove_old_temporary_files
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
@@ -27,10 +24,12 @@ from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.data_prep.store.loose_images import LooseImage, read_loose_images
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.image_files import open_image
-from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
+from cxr_compare.serving.answer_summary import SystemTally, summary_lines
+from cxr_compare.serving.answers import Answers, lines_of_image, remarks, run_lines
 from cxr_compare.serving.dicom_objects.result_identity import Algorithm, to_bytes
 from cxr_compare.serving.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.image_files import (
@@ -40,7 +39,10 @@ from cxr_compare.serving.image_files import (
     AnswerOutput,
     note_answers,
 )
-from cxr_compare.serving.run import Run, answers_by_image
+from cxr_compare.serving.joint_answers import AnsweredBatch, answered_batches
+
+if TYPE_CHECKING:
+    from cxr_compare.serving.run import Run
 
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 
@@ -54,53 +56,6 @@ def _free_stem(stem: str, taken: set[str]) -> str:
         free = f"{stem}-{number}"
     taken.add(free)
     return free
-
-
-@dataclass(frozen=True)
-class Answers(Sequence[Answer]):
-    """Answers of one or more systems for image files, one image after another.
-
-    Attributes:
-        answers: Answers in the order of the images; one for each system on each image.
-        left_out: Reason for each file that could not be answered, by path.
-        exit_status: Exit status of the command: 1 if files were left out.
-        printed: True if the answers were printed one by one. They are then not kept in `answers`.
-    """
-
-    answers: tuple[Answer, ...]  # of each image one a system
-    left_out: dict[str, str] = field(default_factory=dict)  # why, of each file without an answer
-    exit_status: int = 0  # 1 where files were left out
-    printed: bool = False  # whether they were printed as they came; none is then kept
-
-    @overload
-    def __getitem__(self, index: int) -> Answer: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Answer, ...]: ...
-    def __getitem__(self, index: int | slice) -> Answer | tuple[Answer, ...]:
-        return self.answers[index]
-
-    def __len__(self) -> int:
-        return len(self.answers)
-
-    def __str__(self) -> str:
-        left_out = [f"left out: {problem}" for problem in self.left_out.values()]
-        return "\n".join(
-            [*map(str, self.answers), *Answer.guarantee_lines(self.answers), *left_out]
-        )
-
-    def __repr__(self) -> str:
-        without = f", {counted(len(self.left_out), 'file')} left out" if self.left_out else ""
-        return f"<{counted(len(self), 'answer')}{without}>"
-
-    def to_dict(self) -> list[dict[str, Any]]:
-        """Return all answers, followed by the files without an answer, for JSON."""
-        problems = [Answer.refused(path, why) for path, why in self.left_out.items()]
-        return [*(answer.to_dict() for answer in self.answers), *problems]
-
-    def _repr_html_(self) -> str:
-        rows = [answer_row(answer.to_dict()) for answer in self.answers]
-        table: str = pd.DataFrame(rows, columns=ANSWER_COLUMNS).to_html(index=False)
-        return table
 
 
 def answer_files(
@@ -144,39 +99,44 @@ def answer_files(
     if output.dicom is not None:
         make_folder(output.dicom)
         objects = _DicomWriter(output.dicom, [Algorithm.from_run(run) for run in runs], progress)
-    with _Writer(output, progress, runs, objects) as writer:
+    count = len(begun) + len(others)
+    # Lines and JSON on a terminal show the progress themselves, and a bar would get between them.
+    on_terminal = output.printed_as is not None and sys.stdout.isatty()
+    shows_itself = output.has_lines if output.printed_as == "text" else on_terminal
+    bar = Silence() if shows_itself else progress
+    writer = _Writer(output, progress, runs, objects)
+    with bar.track("Predicting images", count) as advance, writer:
         _write_batch(begun[:-1], [], 0.0, writer, strict=strict)
-        batches = _batches(chain(begun[-1:], stream), batch_size)
-        answered = ((batch, *_answer(runs, batch)) for batch in batches)
-        write_behind(lambda batch: _write_batch(*batch, writer, strict=strict), answered)
+        advance(len(begun) - 1)
+
+        def add_seconds(position: int, seconds: float) -> None:
+            writer.tallies[position].seconds += seconds
+
+        files_left = chain(begun[-1:], stream)
+        answered = answered_batches(runs, files_left, batch_size, add_seconds)
+
+        def write(batch: AnsweredBatch) -> None:
+            _write_batch(*batch, writer, strict=strict)
+            advance(len(batch.files))
+
+        write_behind(write, answered)
     for folder in made:
         with suppress(OSError):  # what was written stays
             folder.rmdir()
-    count = len(begun) + len(others)
     if not writer.answered:
         raise InputError(f"none of {counted(count, 'file')} was answered; see above")
     if writer.left_out:
         left_out = counted(len(writer.left_out), "file")
         progress.say(f"{left_out} left out of {count}, see above")
+    writer.print_summary()
     status = int(bool(writer.left_out or (objects is not None and objects.refused)))
-    return Answers(tuple(writer.kept), writer.left_out, status, output.printed_as is not None)
-
-
-def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage]]:
-    # The first alone: its answer need not wait until others are read.
-    yield list(islice(files, 1))
-    while some := list(islice(files, size)):
-        yield some
-
-
-def _answer(
-    runs: Sequence[Run], files: Sequence[LooseImage]
-) -> tuple[list[list[Answer] | InputError], float]:
-    """Answer for each file that could be read; with the seconds that one file took."""
-    images = [(str(file.path), file.image) for file in files if file.image is not None]
-    start = time.monotonic()
-    answered = answers_by_image(runs, images) if images else []
-    return answered, (time.monotonic() - start) / max(1, len(images))
+    return Answers(
+        tuple(writer.kept),
+        writer.left_out,
+        status,
+        output.printed_as is not None,
+        tuple(writer.tallies),
+    )
 
 
 def _write_batch(
@@ -219,6 +179,10 @@ class _Writer:
     _table: IO[str] | None = None
     _rows: Any = None
     _is_first: bool = True
+    tallies: list[SystemTally] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tallies = [SystemTally(run.name, run_cautions=run.cautions) for run in self.runs]
 
     def __enter__(self) -> _Writer:
         if self.output.overlays is not None:
@@ -232,6 +196,8 @@ class _Writer:
 
     def write(self, answers: Sequence[Answer]) -> None:
         """Write the answers for one image."""
+        for tally, answer in zip(self.tallies, answers, strict=True):
+            tally.count(answer)
         if self.output.printed_as is None:
             self.kept += answers
         else:
@@ -261,24 +227,29 @@ class _Writer:
         self.left_out[str(path)] = problem
 
     def _print(self, answers: Sequence[Answer]) -> None:
-        """Print what belongs to all systems, then a line for each answer; or only JSON."""
-        remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
-        remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
-        for remark in dict.fromkeys(remarks):
-            line = f"{answers[0].image}  {remark}"
-            if self.output.printed_as == "json":
-                self.progress.say(line)
-            else:
-                sys.stdout.write(with_store_addresses(line) + "\n")
+        """Print the answers of all systems for an image, as lines or as JSON.
+
+        Guarantees and cautions of the runs are the same for all images, and are printed once.
+        """
         if self.output.printed_as == "json":
+            for line in remarks(answers):
+                self.progress.say(line)
             self._emit([answer.to_dict() for answer in answers])
-            return
-        sys.stdout.writelines(with_store_addresses(str(answer)) + "\n" for answer in answers)
-        if not self.answered:  # they are the same of all images
-            sys.stdout.writelines(
-                with_store_addresses(line) + "\n" for line in Answer.guarantee_lines(answers)
-            )
-        sys.stdout.flush()
+        elif self.output.has_lines:
+            _print_lines(lines_of_image(answers))
+            if not self.answered:
+                _print_lines([*run_lines(answers), *Answer.guarantee_lines(answers)])
+        elif not self.answered:
+            _print_lines(Answer.guarantee_lines(answers))
+
+    def print_summary(self) -> None:
+        """Print the table of all systems if there are many images; as JSON only the cautions."""
+        if self.output.printed_as == "json":
+            for tally in self.tallies:
+                for caution in tally.cautions:
+                    self.progress.say(f"CAUTION: {caution}")
+        elif self.output.printed_as == "text" and self.output.has_summary:
+            _print_lines(summary_lines(self.tallies))
 
     def _emit(self, entries: Sequence[dict[str, Any]]) -> None:
         """Append to the JSON list on stdout, if JSON is printed."""
@@ -363,6 +334,11 @@ class _DicomWriter:
         images = counted(self.written, "image")
         if self.written or note:
             self.progress.say(f"DICOM objects of {images}: {self.folder}{note}")
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    sys.stdout.writelines(with_store_addresses(line) + "\n" for line in lines)
+    sys.stdout.flush()
 
 
 def _unfinished(table: Path) -> Path:

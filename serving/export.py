@@ -183,6 +183,7 @@ def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # n
         map_frame=map_frame,
         map_levels=tuple(run.map_levels.items()),
         run=origin,
+        validation_auroc={} if run.validation_auroc is None else asdict(run.validation_auroc),
     )
 
 

@@ -33,7 +33,9 @@ OUTPUTS = {"boxes": ("logits", "offsets"), "scores": ("logits", "maps")}
 """The graph's outputs by kind, float32: ``(B, A, K)`` and ``(B, A, 4)``, or ``(B, K)`` and
 ``(B, K, h, w)``. Boxes are decoded outside of it."""
 PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}  # fastest first
-_RUN_FILES = ("model.safetensors", "model.json", "preprocess.json")
+MODEL_FILES_OF_RUN = ("model.safetensors", "model.json")
+"""Files of a run that hold its weights and its architecture."""
+_RUN_FILES = (*MODEL_FILES_OF_RUN, PREPROCESS_FILE)
 _HASH_BLOCK = 1 << 20
 
 
@@ -96,6 +98,8 @@ class ExportSpec:
             ``inference_id``.
         files: SHA-256 digest of each file of the network, by file name; empty in an export of an
             older version.
+        validation_auroc: AUROC of the run on its validation images with its interval, as the
+            attributes of the run's `MeasuredAuroc`; empty if it is unknown.
     """
 
     format: Format
@@ -109,6 +113,7 @@ class ExportSpec:
     map_levels: tuple[tuple[float, float], ...] = ()
     run: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    validation_auroc: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def backend(self) -> str:
@@ -128,7 +133,10 @@ class ExportSpec:
         """
         names = [n for n in (*MODEL_FILES[self.format], ANCHORS_FILE) if (folder / n).is_file()]
         files = {name: digest_files(folder, [name]).hexdigest() for name in names}
-        write_json(folder / EXPORT_FILE, "export", {**asdict(self), "files": files})
+        content = {**asdict(self), "files": files}
+        if not self.validation_auroc:
+            del content["validation_auroc"]
+        write_json(folder / EXPORT_FILE, "export", content)
 
     def file(self, folder: Path, name: str) -> Path:
         """Return the path of a file of the network, after a check of its content.
@@ -168,6 +176,7 @@ class ExportSpec:
             map_frame=frame and tuple(frame),
             map_levels=tuple((probability, raw) for probability, raw in levels),
             files=content.get("files", {}),
+            validation_auroc=content.get("validation_auroc", {}),
         )
 
 

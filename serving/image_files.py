@@ -38,6 +38,8 @@ class AnswerOutput:
         dicom: Folder for the DICOM report and overlay of each DICOM image, or None.
         log: Open log of answers, which `cxr monitor` reads, or None.
         printed_as: Form in which answers are printed; None in a call from Python.
+        has_lines: True if printed text has a line for each image and system.
+        has_summary: True if printed text ends with a table that has a row for each system.
     """
 
     overlays: Path | None  # folder of the PNG files; None draws none
@@ -46,6 +48,8 @@ class AnswerOutput:
     log: AnswerLog | None = None  # for the monitor
     # what stdout gets as answers come; None keeps them instead
     printed_as: Literal["text", "json"] | None = None
+    has_lines: bool = True
+    has_summary: bool = False
 
     def __post_init__(self) -> None:
         if self.csv is not None and self.csv.is_dir():

@@ -23,14 +23,15 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, Target
-from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelStore
+from cxr_compare.data_prep.store.features import FEATURES_RECORD, Features
+from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelSource, PixelStore
 from cxr_compare.data_prep.store.prediction_writer import (
     Part,
     PredictionWriter,
     concat_parts,
     remove_prediction_leftovers,
 )
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.local_copies import local_folder
@@ -42,6 +43,7 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import tune_predictions, validation_scores
 from cxr_compare.serving.backends import open_model
 from cxr_compare.serving.export_spec import EVALUATION_FILE, PREPROCESS_FILE, validation_folder
+from cxr_compare.serving.known_limits import run_of_export
 
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 PART_SIZE = 1024
 _MOST_SENT = 128  # images that a worker of an engine predicts before it answers
 _LATENCY_IMAGES = 20
+_NO_MAPS = "none"  # method of the maps of a probe that has none
 
 
 def predict_data_set(  # noqa: PLR0913 - options of cxr predict
@@ -65,7 +68,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     image_ids: Sequence[str] | None = None,
     made_before: Predictions | None = None,
     engine: Engine | None = None,
-    on_part: Callable[[Part, PixelStore, float], object] | None = None,
+    on_part: Callable[[Part, PixelSource, float], object] | None = None,
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen images, into a predictions folder.
 
@@ -101,7 +104,9 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     predicted_ids = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
     if image_ids is not None:
         predicted_ids = pd.Series(sorted(image_ids), dtype=predicted_ids.dtype)
-    store = dataset.make_store(model.preprocess.size, progress, engine)
+    store = open_source(model, dataset, progress, engine)
+    if isinstance(store, Features):
+        store.require(dataset.ids["content_id"], pd.Index(predicted_ids))
     sizes = dataset.images[["image_id", "width", "height"]]
     info = describe_system(model, name) | {
         "data_set": {
@@ -124,7 +129,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             at_once = batch_size or model.batch_size
             parts = (
                 model.predict(store, todo, sizes, at_once)
-                if engine is None
+                if engine is None or isinstance(store, Features)  # not worth sending
                 else predict_parts(engine, model, store, todo, sizes, at_once)
             )
             if on_part is not None:
@@ -137,8 +142,9 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
                 [store.image(image_id) for image_id in predicted_ids[:_LATENCY_IMAGES]]
             )
             copy_seen_images(model, writer, progress)
-            # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
-            progress.say(f"Last {of}: measuring the time of one image, for the table of costs")
+            if not isinstance(store, Features):
+                # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
+                progress.say(f"Last {of}: measuring the time of one image, for the table of costs")
             writer.info["cost"] = model.cost(samples)
     made = Predictions.open(out)
     if "test" in asked and image_ids is None:
@@ -146,6 +152,41 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         for line in test_set.seen_by(made, test_set.image_ids("test")).describe_copies(made.name):
             progress.say(f"{line}; cxr compare refuses equal images and warns of near copies")
     return made
+
+
+def open_source(
+    model: Model, dataset: DataSet, progress: Progress, engine: Engine | None = None
+) -> PixelStore | Features:
+    """Open what a model reads: the pixels of a data set, or the given features of a probe.
+
+    Args:
+        model: Run or export that predicts.
+        dataset: Data set of the images.
+        progress: Shows the progress if pixels are stored first.
+        engine: Processes that store the pixels. Without one this process does.
+
+    Returns:
+        The pixel store, or the features folder that the probe was fitted to.
+
+    Raises:
+        InputError: The features folder was moved or changed, or an image cannot be read.
+    """
+    given = getattr(model, "given_features", None)
+    if given is None:
+        return dataset.make_store(model.preprocess.size, progress, engine)
+    folder = path_from_record(str(given["folder"]), model.folder)
+    if not (folder / FEATURES_RECORD).is_file():
+        raise InputError(
+            f"{model.folder}: reads the features in {folder}, and they are not there; put them "
+            "back, or run cxr import on the table again"
+        )
+    features = Features.open(folder)
+    if features.features_id != given["features_id"]:
+        raise InputError(
+            f"{model.folder}: was fitted to other features than those in {folder}; run the same "
+            "cxr train into a new folder"
+        )
+    return features
 
 
 def predict_validation(
@@ -231,9 +272,11 @@ def describe_system(model: Model, name: str | None) -> dict[str, Any]:
     """
     info = model.info
     usual = str(model.info["name"])
-    run = model.folder if model.backend == "torch" else _run_of_export(model)
+    run = _run_of(model)
     if model.backend != "torch":
         usual = f"{usual} ({model.backend} {model.precision})"
+    given = getattr(model, "given_features", None)
+    has_maps = model.kind != "boxes" and model.maps != _NO_MAPS
     return {
         "system": name or usual,
         "kind": model.kind,
@@ -250,7 +293,8 @@ def describe_system(model: Model, name: str | None) -> dict[str, Any]:
         "trained_on": sets_of_run(info),
         **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
-        **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),
+        **({"maps": {"method": model.maps}} if has_maps else {}),
+        **({} if given is None else {"encoder": given["encoder"]}),
     }
 
 
@@ -264,13 +308,20 @@ def _recipe_of(run: Path | None) -> dict[str, Any]:
     except (ValueError, KeyError):  # a damaged one: the methods say less
         return {}
     facts = read_json(run / "run.json", "run")
-    facts["pretrained"] = model["weights"] = Path(model["weights"]).name
+    if "features" in model:
+        model["features"] = Path(model["features"]).name
+        reads = {"encoder": facts["features"]["encoder"]}
+    else:
+        facts["pretrained"] = model["weights"] = Path(model["weights"]).name
+        reads = {"preprocess": read_json(run / PREPROCESS_FILE, "preprocess")}
     return {
-        "network": model.get("backbone") or model["architecture"],
+        "network": model.get("backbone") or model.get("architecture") or "given features",
         "config": config,
-        "preprocess": read_json(run / PREPROCESS_FILE, "preprocess"),
+        **reads,
         "run": {
-            k: v for k, v in facts.items() if isinstance(v, str | int | float) and k != "command"
+            k: v
+            for k, v in facts.items()
+            if k == "penalties" or (isinstance(v, str | int | float) and k != "command")
         },
     }
 
@@ -285,29 +336,21 @@ def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress)
         writer: Writer of the predictions folder.
         progress: Shows the message.
     """
-    folder = model.folder if model.backend == "torch" else _run_of_export(model)
+    folder = _run_of(model)
     if folder is None:
         progress.say(
             f"{model.folder}: its run is not at hand ({model.info['folder']}), so which patients "
             "it learned from is unknown; put the run back there and predict again"
         )
     else:
-        with atomic_path(writer.folder / "seen.parquet") as temporary:
-            shutil.copyfile(folder / "seen.parquet", temporary)
+        with atomic_path(writer.folder / SEEN_FILE) as temporary:
+            shutil.copyfile(folder / SEEN_FILE, temporary)
     writer.info |= provenance()
 
 
-def _run_of_export(model: Model) -> Path | None:
-    """Return the run that an export was made from, above it or where it was then.
-
-    An export holds no patient ids: what it learned from is read from its run.
-    """
-    for run in (model.folder.absolute().parent.parent, path_from_record(model.info["folder"])):
-        if (run / "run.json").is_file() and (run / "seen.parquet").is_file():
-            facts = read_json(run / "run.json", "run")
-            if all(model.info[key] == value for key, value in facts.items() if key in model.info):
-                return run
-    return None
+def _run_of(model: Model) -> Path | None:
+    """Return the run folder of a model; None if it is an export whose run is not at hand."""
+    return model.folder if model.backend == "torch" else run_of_export(model.folder, model.info)
 
 
 def sent_size(batch_size: int) -> int:
@@ -352,7 +395,9 @@ def write_parts(
 
 
 def _told(
-    parts: Iterable[Part], store: PixelStore, on_part: Callable[[Part, PixelStore, float], object]
+    parts: Iterable[Part],
+    store: PixelSource,
+    on_part: Callable[[Part, PixelSource, float], object],
 ) -> Iterator[Part]:
     start = time.monotonic()
     for part in parts:

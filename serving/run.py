@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.store.loose_images import find_image_files, read_loose_images
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -25,12 +26,16 @@ from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.systems.stored_predictions import read_output, read_system
-from cxr_compare.serving.answer import ARRAY, COLOUR, Answer
+from cxr_compare.serving.answer import COLOUR, Answer
+from cxr_compare.serving.answer_summary import SystemTally
+from cxr_compare.serving.answers import Answers
 from cxr_compare.serving.backends import open_model, require_torch
 from cxr_compare.serving.export_spec import EXPORT_FILE, ExportSpec, is_export, validation_folder
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.given_images import GivenImage, is_several, read_given
-from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
+from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, image_notes
+from cxr_compare.serving.joint_answers import answered_batches, warnings_of_files
+from cxr_compare.serving.known_limits import MeasuredAuroc, TrainingImages, validation_auroc
 
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
@@ -67,9 +72,11 @@ class Run:
             images stay undecided. An export ignores it: it has its own format, and was checked
             against the run.
         next_steps: Commands that usually follow.
+        test_auroc: AUROC on the test images of a report; None if no report is given.
 
     Example:
-        >>> Run.open("no-such-folder")
+        >>> import cxr_compare
+        >>> cxr_compare.Run.open("no-such-folder")
         Traceback (most recent call last):
         ...
         cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
@@ -81,6 +88,7 @@ class Run:
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     next_steps: tuple[str, ...] = ()
+    test_auroc: MeasuredAuroc | None = None
 
     @classmethod
     def open(
@@ -115,9 +123,12 @@ class Run:
             The run itself.
 
         Raises:
-            InputError: A file is damaged, or the decision does not have the chosen policy.
+            InputError: A file is damaged, the decision does not have the chosen policy, or the run
+                reads features that were computed elsewhere.
         """
+        require_reads_images(self.folder, getattr(self.model, "given_features", None))
         _ = self.model, self.operating_point, self.map_levels, self.guard, self.synthetic
+        _ = self.validation_auroc, self.training_images
         return self
 
     @cached_property
@@ -234,6 +245,27 @@ class Run:
         path = self.folder / GUARD_NAME
         return Guard.read(path) if path.is_file() else None
 
+    @cached_property
+    def validation_auroc(self) -> MeasuredAuroc | None:
+        """AUROC on the run's validation images; None if it is unknown."""
+        return validation_auroc(self.folder)
+
+    @cached_property
+    def training_images(self) -> TrainingImages:
+        """Images that trained the run, as far as they are known."""
+        return TrainingImages.of_run(self.folder, self.model.info)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Sentences on what limits all answers of the run; empty if nothing is known to do so.
+
+        A run is named here that was not shown to be better than guessing, on the test images of a
+        report or else on its validation images.
+        """
+        measured = self.test_auroc or self.validation_auroc
+        caution = None if measured is None else measured.caution(self.name)
+        return () if caution is None else (caution,)
+
     def _repr_html_(self) -> str:
         return html_lines(str(self))
 
@@ -252,6 +284,11 @@ class Run:
             return read_json(self.folder / EXPORT_FILE, "export")
         return _run_folder(self.folder).info
 
+    @overload  # an answer, or `Answers` if it is a folder, which no type can tell
+    def predict(  # type: ignore[overload-overlap]
+        self, image: str | Path
+    ) -> Answer | Any: ...
+
     @overload  # a text is an iterable of texts, too
     def predict(  # type: ignore[overload-overlap]
         self, image: GivenImage
@@ -260,26 +297,56 @@ class Run:
     @overload
     def predict(self, image: Iterable[GivenImage]) -> list[Answer]: ...
 
-    def predict(self, image: Any) -> Answer | list[Answer]:
-        """Answer for one image or for several.
+    def predict(self, image: Any) -> Answer | list[Answer] | Answers:
+        """Answer for one image, for several, or for all images of a folder.
 
         Args:
             image: An image, or a list or another iterable of images. An image is a file (DICOM,
                 PNG, JPEG, TIFF, ...), a PIL image, a pydicom data set, or pixels as displayed,
                 where 0 is black and air is dark. Pixels are an array or torch tensor, uint8 or
-                float in [0, 1], of shape (H, W), (H, W, 3) or (3, H, W).
+                float in [0, 1], of shape (H, W), (H, W, 3) or (3, H, W). A folder stands for all
+                image files below it.
 
         Returns:
-            One answer, or a list of answers in the order of the images.
+            One answer, or a list of answers in the order of the images. For a folder these are
+            `Answers`, which also list the files that could not be read.
 
         Raises:
             InputError: An image cannot be read, or needs a conversion that the message names, or
                 the network's output is not finite. For several images the message names the first
-                such image, and no answer is given.
+                such image, and no answer is given. A folder holds no image that can be read.
         """
+        if isinstance(image, str | Path) and Path(image).is_dir():
+            return self._predict_folder(Path(image))
         if is_several(image):
             return list(self.predict_many(image))
         return next(self.predict_many([image]))
+
+    def _predict_folder(self, folder: Path) -> Answers:
+        """Answer for all image files below a folder."""
+        self.load()
+        tally = SystemTally(self.name, run_cautions=self.cautions)
+
+        def add_seconds(run: int, seconds: float) -> None:
+            tally.seconds += seconds
+
+        answers: list[Answer] = []
+        left_out: dict[str, str] = {}
+        files = read_loose_images(find_image_files([folder]))
+        for batch in answered_batches([self], files, self.model.batch_size, add_seconds):
+            answered = iter(batch.answered)
+            for file in batch.files:
+                outcome = InputError(str(file.problem)) if file.image is None else next(answered)
+                if isinstance(outcome, InputError):
+                    left_out[str(file.path)] = str(outcome)
+                    continue
+                answers += outcome
+                tally.count(outcome[0])
+        if not answers:
+            count = counted(len(left_out), "file")
+            first = next(iter(left_out.values()))
+            raise InputError(f"{folder}: none of {count} was answered; the first: {first}")
+        return Answers(tuple(answers), left_out, int(bool(left_out)), tallies=(tally,))
 
     def predict_many(self, images: Iterable[GivenImage]) -> Iterator[Answer]:
         """Yield the answer for each image when it is requested.
@@ -315,8 +382,9 @@ class Run:
         Returns:
             One answer for each image, or an error for an image on which the network fails.
         """
+        require_reads_images(self.folder, getattr(self.model, "given_features", None))
         model = self.model
-        of_files = _warnings_of(images) if of_files is None else of_files
+        of_files = warnings_of_files(images) if of_files is None else of_files
         originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
         source = LoosePixels.from_arrays(originals, model.preprocess.size)
         (part,) = model.predict(source, source.ids, source.sizes, len(source.ids))
@@ -332,6 +400,7 @@ class Run:
             warnings = of_files[row] + warned
             if self.synthetic and not image.header.get("synthetic"):
                 warnings += (Warned(_SYNTHETIC.format(system=self.name), "synthetic_run"),)
+            seen = self.training_images.find(image)
             answers.append(
                 Answer.of_prediction(
                     output.prediction(key, COLOUR),
@@ -343,6 +412,9 @@ class Run:
                     policy=self.policy,
                     warnings=warnings,
                     guarantees=self.guarantees,
+                    run_cautions=self.cautions,
+                    seen=seen,
+                    seen_in_training=self.training_images.state(seen),
                     triage_rule="" if self.triage is None else self.triage.rule,
                     undecided_because=self.undecided_because,
                     notes=image_notes(image),
@@ -429,40 +501,33 @@ class Run:
         }
 
 
-def _warnings_of(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[Warned, ...]]:
-    return [file_warnings(None if name == ARRAY else name, image) for name, image in images]
-
-
-def answers_by_image(
-    runs: Sequence[Run],
-    images: Sequence[tuple[str, DecodedImage]],
-    of_files: Sequence[tuple[Warned, ...]] | None = None,
-) -> list[list[Answer] | InputError]:
-    """Return the answers of all runs for each image.
-
-    Args:
-        runs: Runs that answer.
-        images: Name and decoded image of each image.
-        of_files: Warnings of `file_warnings` for each image; None makes them now.
-
-    Returns:
-        For each image a list with one answer of each run, or the first error.
-    """
-    outcomes: list[list[Answer] | InputError] = []
-    of_files = _warnings_of(images) if of_files is None else of_files  # once for all runs
-    for of_image in zip(*(run.answer(images, of_files) for run in runs), strict=True):
-        failed = [answer for answer in of_image if isinstance(answer, InputError)]
-        answers = [answer for answer in of_image if not isinstance(answer, InputError)]
-        outcomes.append(failed[0] if failed else answers)
-    return outcomes
-
-
 def _run_folder(folder: Path) -> RunFolder:
     """Return the folder of a complete run without importing torch, which exports do not need."""
     require_torch(folder)
     from cxr_compare.training.run_folder import RunFolder
 
     return RunFolder.open(folder)
+
+
+def require_reads_images(run: Path, given_features: Mapping[str, Any] | None) -> None:
+    """Check that a run answers for images, unlike a probe of given features.
+
+    Args:
+        run: Folder of the run.
+        given_features: Facts about given features in ``run.json``; None for a run that reads
+            pixels.
+
+    Raises:
+        InputError: The run reads features that another program computed.
+    """
+    if given_features is not None:
+        encoder = given_features["encoder"]["name"]
+        raise InputError(
+            f"{run}: is a probe of the features of {encoder}, which were computed elsewhere, so it "
+            "cannot answer for new images; it predicts the data set that the features are of (cxr "
+            "predict RUN --data DATA --out OUT), and a probe of a network (cxr train probe --set "
+            "model.backbone=NAME) answers for any image"
+        )
 
 
 def _finding_scores(

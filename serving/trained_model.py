@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cxr_compare.classification.activation_maps import MapMethod
+from cxr_compare.classification.given_features import GIVEN_FEATURES, build_feature_classifier
 from cxr_compare.classification.inference import predict_scores
 from cxr_compare.classification.model import ImageClassifier, build_classifier
 from cxr_compare.data_prep.contracts.boxes import Boxes
@@ -30,7 +31,12 @@ from cxr_compare.detection.detector import Detections, Detector, predict_boxes
 from cxr_compare.detection.frames import best_boxes
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.systems.box_fusion import NAME, OVERLAP, best_box_fusion
-from cxr_compare.serving.export_spec import digest_files, require_names
+from cxr_compare.serving.export_spec import (
+    MODEL_FILES_OF_RUN,
+    PREPROCESS_FILE,
+    digest_files,
+    require_names,
+)
 from cxr_compare.training.cost import count_flops, count_parameters, measure_latency
 from cxr_compare.training.model_files import WEIGHTS_FILE, load_model
 from cxr_compare.training.peak_memory import PeakMemory
@@ -40,6 +46,7 @@ Precision = Literal["fp32", "bf16"]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "detector": build_detector,
     "classifier": build_classifier,
+    GIVEN_FEATURES: build_feature_classifier,
 }
 _MOST_IMAGES = 16  # at a time
 # Pixels of one batch on a CPU. A larger batch does not fit its caches, and takes longer an image.
@@ -53,7 +60,8 @@ class TrainedModel:
     Attributes:
         run: Run folder of the model.
         model: Network in evaluation mode.
-        preprocess: Size and normalisation of the pixels that the network reads.
+        preprocess: Size and normalisation of the pixels that the network was trained with. They
+            have no effect if the run reads given features instead of images.
         precision: Number format of the computation.
         device: Device that computes, such as ``cpu``.
         views: Versions of each image whose outputs are averaged, the plain image first. A single
@@ -113,7 +121,10 @@ class TrainedModel:
             raise InputError(f"{folder}: a detector shows boxes, not maps; leave out --maps {maps}")
         if len(views) > 1 and not isinstance(model, Detector):
             raise InputError(f"{folder}: --tta joins a detector's boxes; leave it out")
-        preprocess = Preprocess.from_json(folder / "preprocess.json")
+        if run.info.get("features"):
+            preprocess = model.preprocess
+        else:
+            preprocess = Preprocess.from_json(folder / PREPROCESS_FILE)
         return cls(run, model, preprocess, precision, device, views, how)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
@@ -150,8 +161,15 @@ class TrainedModel:
         return self.run.info
 
     @property
+    def given_features(self) -> dict[str, Any] | None:
+        """Facts about the given features that a probe reads in place of pixels; None for others."""
+        return self.run.info.get("features")
+
+    @property
     def batch_size(self) -> int:
         """Number of images to predict at a time, by the device and the image size."""
+        if self.given_features is not None:
+            return _MOST_IMAGES
         if self.device != "cpu":
             return _MOST_IMAGES
         return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // self.preprocess.size**2))
@@ -177,7 +195,11 @@ class TrainedModel:
         It covers weights, preprocessing, precision, device, views, kind of maps and names of the
         findings.
         """
-        digest = digest_files(self.run.folder)
+        if self.given_features is None:
+            digest = digest_files(self.run.folder)
+        else:
+            digest = digest_files(self.run.folder, MODEL_FILES_OF_RUN)
+            digest.update(str(self.given_features["features_id"]).encode())
         digest.update(f"torch {self.precision} {self.device}".encode())
         if self.tta is not None:
             digest.update(json.dumps(self.tta, sort_keys=True).encode())
@@ -206,6 +228,8 @@ class TrainedModel:
         Returns:
             Figures by name; the time is that of a batch of one image.
         """
+        if self.given_features is not None:
+            return self._cost_of_last_layer()
         size = self.preprocess.size
         images = None if sample_images is None else torch.from_numpy(sample_images).unsqueeze(1)
         memory = PeakMemory(self.viewed, self.device)
@@ -226,6 +250,20 @@ class TrainedModel:
             **latency,
             "precision": self.precision,
             "image_size": size,
+        }
+
+    def _cost_of_last_layer(self) -> dict[str, Any]:
+        """Return the cost of a probe of given features; that of their encoder is unknown."""
+        trained = self.run.info
+        unknown = ("parameters", "flops", "latency_ms", "latency_device", "peak_memory_bytes")
+        return {
+            **dict.fromkeys(unknown),
+            "trainable_parameters": trained.get("trainable_parameters"),
+            "size_bytes": (self.run.folder / WEIGHTS_FILE).stat().st_size,
+            "train_seconds": trained.get("seconds"),
+            "train_device": trained.get("device_name"),
+            "train_peak_memory_bytes": trained.get("peak_memory_bytes"),
+            "precision": self.precision,
         }
 
     def predict(

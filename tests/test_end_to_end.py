@@ -144,17 +144,21 @@ def test_files_are_answered_by_both_models_and_bad_ones_named(rsna, tmp_path):
         (folder / file.name).symlink_to(file)
     out, table = tmp_path / "overlays", tmp_path / "answers.csv"
     runs = [f"Boxes={rsna / 'detector'}", rsna / "classifier"]
-    done = cxr("predict", *runs, folder, "--out", out, "--csv", table, fails=True)
+    done = cxr("predict", *runs, folder, "--out", out, "--csv", table, "--verbose", fails=True)
 
     assert done.returncode == 1
     assert "left out: " in done.stderr
     assert "notes.txt: " in done.stderr
     assert "2 files left out of 4" in done.stderr
-    lines = done.stdout.splitlines()
+    said = done.stdout.splitlines()
+    lines = [line for line in said if line.startswith(str(folder)) and "CAUTION: " not in line]
     systems = ["Boxes", json.loads((rsna / "classifier/run.json").read_text())["name"]]
     assert [line.split("  ")[:2] for line in lines] == [
         [str(folder / file.name), system] for file in files for system in systems
     ]
+    rows_of = {name: [line for line in said if line.startswith(f"{name} ")] for name in systems}
+    for name, (row,) in rows_of.items():  # the table has one row for each system
+        assert row.removeprefix(name).split()[0] == "2"
     rows = pd.read_csv(table)
     assert rows["problem"].notna().sum() == 2
     answered = rows[rows["problem"].isna()]

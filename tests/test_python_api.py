@@ -1,6 +1,8 @@
 """What `import cxr_compare` guarantees: names, text or Path, objects that print one line."""
 
 import ast
+import builtins
+import doctest
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -44,7 +46,7 @@ def test_every_path_argument_takes_text():
 
 SHOWN = {
     ("check", "data"): {"str", "Path", "HasFolder"},
-    ("compare", "systems"): {"str", "Path", "Sequence", "Mapping"},
+    ("compare", "systems"): {"str", "Path", "HasFolder", "Sequence", "Mapping"},
     ("serve", "runs"): {"str", "Path", "HasFolder", "Sequence"},
     ("train", "set_"): {"str", "Sequence", "Mapping", "NoneType"},
 }
@@ -228,3 +230,39 @@ def test_figure_of_one_class_gives_the_reason_it_is_undefined():
         cxr_compare.metrics.box_average_precision([{"boxes": []}], [{"boxes": []}], ["a"])
     with pytest.warns(UserWarning, match="precision is undefined: no image is called positive"):
         cxr_compare.metrics.classification_metrics([0, 1], [0.1, 0.4], threshold=0.9)
+
+
+def public_docstrings() -> Iterator[tuple[str, str]]:
+    """Every public name of `cxr_compare` and `metrics`, and the methods of public classes."""
+    from cxr_compare import metrics
+
+    members = [(name, getattr(cxr_compare, name)) for name in cxr_compare._HOMES]
+    members += [(f"metrics.{name}", getattr(metrics, name)) for name in metrics.__all__]
+    for name, member in members:
+        yield name, inspect.getdoc(member) or ""
+        if inspect.isclass(member):
+            for key, value in vars(member).items():
+                if not key.startswith("_") and (callable(value) or isinstance(value, classmethod)):
+                    yield f"{name}.{key}", inspect.getdoc(getattr(member, key)) or ""
+
+
+def test_examples_import_every_name_that_they_use():
+    lacking = {}
+    for name, docstring in public_docstrings():
+        examples = doctest.DocTestParser().get_examples(docstring)
+        tree = ast.parse("".join(example.source for example in examples))
+        nodes = list(ast.walk(tree))
+        known = set(dir(builtins))
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                known |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                known.add(node.id)
+            elif isinstance(node, ast.arg):
+                known.add(node.arg)
+        used = {node.id for node in nodes if isinstance(node, ast.Name)}
+        if used - known:
+            lacking[name] = used - known
+        modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        assert not {module for module in modules if str(module).startswith("cxr_compare.")}, name
+    assert not lacking

@@ -17,6 +17,7 @@ from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.evaluation.metrics.image_metrics import auroc, image_average_precision
 from cxr_compare.training.sampling import balancing_weights
+from cxr_compare.training.start_weights import StartWeights
 from cxr_compare.training.task import TrainingTask, mean_of_defined
 
 _LABEL_OF_STATE = {"present": 1.0, "absent": 0.0}
@@ -51,7 +52,7 @@ class ClassifierTask(TrainingTask):
         augmentation: Augmentation | None,
     ) -> None:
         super().__init__(config, target)
-        labels, ids = _labelled_images(dataset, target, config.data.split)
+        labels, ids = labelled_images(dataset, target, config.data.split)
         self.train = ImageLabelDataset(store, ids["train"], labels, self.findings, augmentation)
         self.val = ImageLabelDataset(store, ids["val"], labels, self.findings)
         self.collate = collate
@@ -61,7 +62,7 @@ class ClassifierTask(TrainingTask):
         self._smoothing = config.training.label_smoothing
         self._criterion = build_criterion(config.training.positive_weight, self.train.targets)
         self.model = self._build_model(
-            build_classifier, start_from, config, store.size, **self._channels()
+            build_classifier, start_from, config, store.size, **start_channels(self.start)
         )
         # Pooled features by image, for a frozen trunk and pixels that are always the same.
         frozen = config.model.trainable in ("head", 0)
@@ -69,14 +70,6 @@ class ClassifierTask(TrainingTask):
         self._train_features: dict[str, Tensor] | None = None
         if frozen and augmentation is None:
             self._train_features = {}
-
-    def _channels(self) -> dict[str, str]:
-        """Return the builder's ``channels`` with which the start weights learned, if known."""
-        if self.start is None:
-            return {}
-        if self.start.run is not None:
-            return {"channels": self.start.arguments.get("channels", "same")}
-        return {"channels": self.start.public.channels} if self.start.public else {}
 
     def training_losses(self, model: ImageClassifier, batch: LabelBatch) -> dict[str, Tensor]:
         """Compute the loss of a training batch, with label smoothing if it is configured.
@@ -152,10 +145,33 @@ class ClassifierTask(TrainingTask):
         return captions, None
 
 
-def _labelled_images(
+def start_channels(start: StartWeights | None) -> dict[str, str]:
+    """Return the builder's ``channels`` with which start weights learned, if these are known.
+
+    Args:
+        start: Weights that a classifier starts from; None for random or published ones.
+    """
+    if start is None:
+        return {}
+    if start.run is not None:
+        return {"channels": start.arguments.get("channels", "same")}
+    return {"channels": start.public.channels} if start.public else {}
+
+
+def labelled_images(
     dataset: DataSet, target: Target, split: str
 ) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
-    """Return labels by ``image_id``, a column a finding, and the labelled images of each role."""
+    """Return the labels of a target, and the labelled images of each role.
+
+    Args:
+        dataset: Data set with the labels.
+        target: Target that is learned.
+        split: Split that gives the images their roles.
+
+    Returns:
+        Labels by ``image_id`` with a column for each finding (1, 0 or NaN), and the ids of the
+        labelled images by role, ``train`` and ``val``.
+    """
     rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
     rows = rows.assign(label=rows["state"].map(_LABEL_OF_STATE)).dropna(subset="label")
     labels = rows.pivot(index="image_id", columns="finding", values="label")

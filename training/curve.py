@@ -16,7 +16,7 @@ from cxr_compare.configs.load import (
     parse_config,
     read_config,
 )
-from cxr_compare.configs.settings import KINDS
+from cxr_compare.configs.settings import KINDS, ProbeConfig
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
@@ -297,6 +297,11 @@ def _read_config(
     config: str, overrides: Sequence[str] | Mapping[str, Any], kind: str
 ) -> DetectorConfig | ClassifierConfig:
     settings = read_config(find_config(str(config)), overrides)
+    if isinstance(settings, ProbeConfig):
+        raise InputError(
+            f"curve --{kind} {config}: is the configuration of a probe, which has no steps to make "
+            "equal; draw its shares with cxr split and fit each with cxr train"
+        )
     if settings.kind != kind:
         raise InputError(f"curve --{kind} {config}: is the configuration of a {settings.kind}")
     return settings

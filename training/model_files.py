@@ -146,7 +146,8 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
 
     Args:
         folder: Folder that `save_model` wrote to.
-        builders: Function that builds a model, by the kind ``detector`` or ``classifier``.
+        builders: Function that builds a model, by the name of its architecture or else by its kind,
+            ``detector`` or ``classifier``.
 
     Returns:
         The model in evaluation mode, on the CPU.
@@ -156,7 +157,7 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
     """
     path = folder / ARCHITECTURE_FILE
     architecture = read_architecture(folder)
-    build = builders[architecture["kind"]]
+    build = builders.get(str(architecture.get("name"))) or builders[architecture["kind"]]
     arguments = architecture["arguments"]
     state = read_weights(folder / WEIGHTS_FILE)
     is_timm = str(arguments.get("backbone")).startswith("timm:")

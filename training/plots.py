@@ -68,6 +68,43 @@ def _finish_axes(axes: Axes, title: str, best_epoch: int) -> None:
     axes.legend(frameon=False)
 
 
+def draw_penalties(trials: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw the losses of a probe by penalty as a PNG. The penalty that was kept is marked.
+
+    Args:
+        trials: One row for each finding and penalty, as in `metrics.csv`.
+        path: PNG file to write.
+    """
+    findings = list(dict.fromkeys(trial["finding"] for trial in trials))
+    columns = min(4, len(findings))
+    rows = math.ceil(len(findings) / columns)
+    figure = Figure(figsize=(5 * columns, 4 * rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(findings) :]:
+        axes.set_axis_off()
+    for finding, axes in zip(findings, grid, strict=False):
+        of_finding = [trial for trial in trials if trial["finding"] == finding]
+        penalties = [trial["penalty"] for trial in of_finding]
+        marker = "o" if len(of_finding) == 1 else ""  # one point makes no line
+        for name, label, colour in (
+            ("train_loss", "training images", _TRAIN_COLOUR),
+            ("val_loss", "validation patients", _VAL_COLOUR),
+        ):
+            losses = [trial[name] for trial in of_finding]
+            axes.plot(penalties, losses, color=colour, label=label, marker=marker)
+        kept = next(trial["penalty"] for trial in of_finding if trial["kept"])
+        axes.axvline(kept, color="0.4", lw=1, ls=":", label=f"kept: {kept:g}")
+        axes.set_xscale("log")
+        axes.set_ylim(bottom=0)
+        axes.set_title(f"Loss, {finding.replace('_', ' ')}", loc="left")
+        axes.set_xlabel("Penalty")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    save_figure(figure, path)
+
+
 def draw_batch(
     images: np.ndarray,
     captions: Sequence[str],

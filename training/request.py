@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.configs.load import find_config, parse_config, read_config
-from cxr_compare.configs.settings import Config
+from cxr_compare.configs.settings import Config, ProbeConfig
 from cxr_compare.data_prep.audit.audit import require_no_errors
 from cxr_compare.data_prep.contracts.errors import InputError, counted, require_packages
 from cxr_compare.data_prep.store.dataset import DataSet, Target
@@ -64,6 +64,8 @@ class Request:
         """
         settings = read_config(find_config(str(config)), overrides or ())
         require_loggers(settings.training.loggers)
+        if isinstance(settings, ProbeConfig) and devices > 1:
+            raise InputError("--devices: one process fits a probe; leave it out")
         require_shares(settings.training.batch_size, devices)
         _require_same_kind(settings, out)
         request = cls(settings, DataSet.open(data), out, **options)

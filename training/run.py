@@ -6,11 +6,11 @@ import gc
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from cxr_compare.configs.settings import Config
+from cxr_compare.configs.settings import ClassifierConfig, Config, DetectorConfig, ProbeConfig
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.work.progress import Progress
@@ -24,17 +24,45 @@ from cxr_compare.training.loggers import build_loggers, metrics_of
 from cxr_compare.training.model_files import save_architecture, save_model
 from cxr_compare.training.peak_memory import PeakMemory
 from cxr_compare.training.plots import draw_batch, draw_curves
+from cxr_compare.training.probe import ProbeTask, complete_probe
 from cxr_compare.training.processes import gather
 from cxr_compare.training.rank import Rank
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.sampling import SeededSampler
-from cxr_compare.training.task import TrainingTask
+from cxr_compare.training.task import ModelTask, TrainingTask
 
 _MUCH_WAITING = 0.1  # share of an epoch's training time; more time without a batch is reported
 
 
 def complete_run(
     settings: Config,
+    task: ModelTask,
+    run: RunFolder,
+    hardware: Hardware,
+    rank: Rank | None,
+    progress: Progress,
+) -> None:
+    """Train a model or fit a probe, and complete its run folder.
+
+    Args:
+        settings: The configuration, with a number as its batch size.
+        task: The model with its images.
+        run: The run folder.
+        hardware: Devices, number format and number of loading processes.
+        rank: This process among several that train together; None if it trains alone.
+        progress: Shows messages and the progress.
+
+    Raises:
+        InputError: The training cannot continue.
+    """
+    if isinstance(settings, ProbeConfig):
+        complete_probe(settings, cast("ProbeTask", task), run, hardware, progress)
+    else:
+        _complete_training(settings, cast("TrainingTask", task), run, hardware, rank, progress)
+
+
+def _complete_training(
+    settings: DetectorConfig | ClassifierConfig,
     task: TrainingTask,
     run: RunFolder,
     hardware: Hardware,
@@ -44,17 +72,6 @@ def complete_run(
     """Train a model, and complete its run folder: weights, history, pictures, and `run.json` last.
 
     If several processes train together, the first one also writes the files.
-
-    Args:
-        settings: The configuration, with a number as its batch size.
-        task: Network, images, losses and figures of the training.
-        run: The run folder.
-        hardware: Devices, number format and number of loading processes.
-        rank: This process among several that train together; None if it trains alone.
-        progress: Shows messages and the progress.
-
-    Raises:
-        InputError: The training cannot continue.
     """
     training = settings.training
     device = hardware.device
@@ -138,7 +155,7 @@ def complete_run(
 
 
 def _fit(
-    settings: Config,
+    settings: DetectorConfig | ClassifierConfig,
     task: TrainingTask,
     run: RunFolder,
     hardware: Hardware,

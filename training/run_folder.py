@@ -42,12 +42,17 @@ class RunFolder:
         if not self.is_complete:
             return f"<RunFolder: its training has not ended, {self.folder}>"
         info = self.info
+        if "penalties" in info:
+            return f"<RunFolder of '{info['name']}': probe of {info['target']}, {self.folder}>"
         kept = f"{info['model_kind']} of {info['target']}, epoch {info['best_epoch']} kept"
         return f"<RunFolder of '{info['name']}': {kept}, {self.folder}>"
 
     def __str__(self) -> str:
         """Summary of a complete run: the kept epoch, and the figures to look at."""
         info = self.info
+        if "penalties" in info:
+            figure = self.folder / "curves.png"
+            return f"{_probe_line(info)}\nRun:      {self.folder}\nFigures:  {figure}"
         if info["monitor"] == "epoch":  # the last epoch counts as the best, or images are too few
             kept = f"Kept the weights of the last epoch, {info['best_epoch']}"
         else:
@@ -248,3 +253,15 @@ class RunFolder:
             payload: Facts to write, in addition to those that `create` recorded.
         """
         write_json(self.folder / _RUN, "run", {**self.started, **payload})
+
+
+def _probe_line(info: Mapping[str, Any]) -> str:
+    """Return the summary of a probe: the figures of its penalties on validation."""
+    names = {"auroc": "AUROC", "average_precision": "average precision"}
+    figures = [
+        f"{names.get(name, name)} {value:.3f}"
+        for name, value in info["best_figures"].items()
+        if value is not None
+    ]
+    penalties = ", ".join(f"{value:g}" for value in info["penalties"].values())
+    return f"Probe with penalty {penalties}: {', '.join(figures) or 'no figure'} on validation"

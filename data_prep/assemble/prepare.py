@@ -45,6 +45,7 @@ from cxr_compare.data_prep.contracts.pseudonyms import (
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import frame_digest, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.misspelt_labels import misspelt_labels
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.splits.split_file import read_split_file
@@ -108,7 +109,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     for size in options.sizes:
         store_folder(out, size)  # refuses a size that no store may have
     key = _read_key(options, out, source)
-    tables = _read(source, options).with_targets(options.targets)
+    tables = _read(source, out, options).with_targets(options.targets)
     default = _user_split(options, tables)
     if key is not None:
         tables, new_names = pseudonymise(tables, key)
@@ -126,7 +127,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         listed = read_exclusions(options.exclude)
         settings["exclude"] = frame_digest(listed, listed.columns)
         tables = exclude_listed(tables, listed, options.exclude)
-    limits = _limits(tables, out)
+    limits = [*_label_questions(tables, source, strict=options.strict), *_limits(tables, out)]
     tables = replace(tables, notes=(*tables.notes, *limits))
     plan = SetPlan(options.name or out.resolve().name, options.rule, settings, default)
     is_complete(out, settings, add=options.add)  # refuses a wrong folder before it gets a lock
@@ -134,17 +135,32 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         complete = is_complete(out, settings, add=options.add)
         outdated = _outdated_images(tables.images, tables.root, out)
         before = pd.Series([], dtype=TEXT)
+        shown: tuple[str, ...] = ()
         if not complete or (options.add and len(outdated)):
             for line in limits:
                 options.show(line)
+            shown = tuple(line for line in limits if not line.startswith("WARNING"))
             before = _known_ids(out)
             again = outdated if options.add else outdated[outdated["replaced"]]
             _build(tables, out, plan, options, key, again)
             complete = False
         dataset = DataSet.open(out)
         _add_stores(dataset, tables, options)
-    replaced = int(outdated["replaced"].sum())
-    return summarise(dataset, already_complete=complete, before=before, n_replaced=replaced)
+    n_replaced = int(outdated["replaced"].sum())
+    summary = summarise(dataset, already_complete=complete, before=before, n_replaced=n_replaced)
+    return replace(summary, shown_before=shown)
+
+
+def _label_questions(tables: SourceTables, source: Path, *, strict: bool) -> list[str]:
+    """Ask about labels of few images that seem to be misspelt, before any image is decoded."""
+    reference = tables.findings[tables.findings["reader"] == REFERENCE_READER]
+    targets = [target["any_of"] for target in tables.targets.values()]
+    labels = misspelt_labels(reference, targets)
+    if labels and strict:
+        raise InputError(
+            f"{source}: {labels[0].question}; without --strict it is kept as it is written"
+        )
+    return [f"WARNING: {label.question[:1].upper()}{label.question[1:]}" for label in labels]
 
 
 def _limits(tables: SourceTables, out: Path) -> list[str]:
@@ -152,7 +168,7 @@ def _limits(tables: SourceTables, out: Path) -> list[str]:
     images = tables.images
     findings = tables.findings
     notes = []
-    if tables.boxes.empty and images["path"].notna().any():
+    if tables.boxes.empty and len(findings) and images["path"].notna().any():
         notes.append(
             "This data set has no boxes, from which a detector learns. Train a classifier (cxr "
             "train chexnet_small), or add boxes (boxes.csv)"
@@ -198,8 +214,8 @@ def _read_key(options: PrepareOptions, out: Path, source: Path) -> bytes | None:
     return None
 
 
-def _read(source: Path, options: PrepareOptions) -> SourceTables:
-    tables = read_source(source, options.format, options.read, options.show)
+def _read(source: Path, out: Path, options: PrepareOptions) -> SourceTables:
+    tables = read_source(source, options.format, options.read, options.show, out=str(out))
     if options.strict and len(tables.excluded):
         first = tables.excluded.iloc[0]
         raise InputError(

@@ -37,6 +37,8 @@ class Summary:
         audit: Result of the audit of the data set.
         already_complete: True if the folder was complete before the call.
         changes: Sentences on the images that were added to a complete data set.
+        shown_before: Notes that this call has shown before it decoded the images; the lines do not
+            repeat them.
     """
 
     folder: Path
@@ -51,11 +53,16 @@ class Summary:
     audit: Audit
     already_complete: bool
     changes: tuple[str, ...] = ()
+    shown_before: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as values for JSON."""
         return {
-            **{field.name: getattr(self, field.name) for field in fields(self)},
+            **{
+                field.name: getattr(self, field.name)
+                for field in fields(self)
+                if field.name != "shown_before"
+            },
             "folder": str(self.folder),
             "excluded": self.excluded.to_dict("records"),
             "notes": list(self.notes),
@@ -77,7 +84,7 @@ class Summary:
             lines.append(f"split '{split}'")
             lines += role_lines(roles)
         lines += self._excluded_lines()
-        lines += list(self.notes)
+        lines += [note for note in self.notes if note not in self.shown_before]
         for problem in self.audit.problems:
             lines.append(f"check: {problem.line}")
             if problem.severity == "error" and problem.advice:

@@ -76,7 +76,8 @@ class Audit:
         next_steps: Commands that usually follow.
 
     Example:
-        >>> Audit(problems=(), checked={"images": 2}).counts["error"]
+        >>> import cxr_compare
+        >>> cxr_compare.Audit(problems=(), checked={"images": 2}).counts["error"]
         0
     """
 

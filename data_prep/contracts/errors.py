@@ -29,7 +29,8 @@ class InputError(ValueError):
     2.
 
     Example:
-        >>> raise InputError("labels.csv: row 3: x1=nan; remove the row")
+        >>> import cxr_compare
+        >>> raise cxr_compare.InputError("labels.csv: row 3: x1=nan; remove the row")
         Traceback (most recent call last):
         ...
         cxr_compare.data_prep.contracts.errors.InputError: labels.csv: row 3: x1=nan; remove the row

@@ -249,6 +249,25 @@ class PixelsRecord(Record):
     sha256: dict[str, str] = ABSENT
 
 
+class EncoderRecord(Record):
+    """The network that computed given features."""
+
+    name: str
+    revision: str
+    licence: str
+
+
+class FeaturesRecord(Record):
+    """``features.json``, which marks a features folder as complete."""
+
+    encoder: EncoderRecord
+    n_images: int
+    channels: int
+    grid: Annotated[list[int], Field(min_length=2, max_length=2)]
+    features_id: str
+    data_set: MadeOn
+
+
 class PreprocessRecord(Record):
     """``preprocess.json``, which says how an image becomes the input of a model.
 
@@ -626,6 +645,16 @@ class ExportTarget(PredictedTarget):
     any_of: list[str]
 
 
+class StoredAuroc(Record):
+    """AUROC of a run on images that it did not learn from, with its 95 % interval."""
+
+    estimate: float
+    ci_low: float | None
+    ci_high: float | None
+    images: Literal["test", "validation"]
+    n_images: int | None
+
+
 class ExportRecord(Record):
     """``export.json``, which marks an export as complete.
 
@@ -655,6 +684,7 @@ class ExportRecord(Record):
     map_frame: Edges | None
     map_levels: list[Pair]
     files: dict[str, str] = ABSENT
+    validation_auroc: StoredAuroc = ABSENT
 
 
 class ProofMeasure(Record):
@@ -949,6 +979,7 @@ RECORDS: dict[str, type[Record]] = {
     "dataset": DataSetRecord,
     "settings": SettingsRecord,
     "split": SplitRecord,
+    "features": FeaturesRecord,
     "audit": AuditRecord,
     "near_duplicates": NearDuplicatesRecord,
     "pixels": PixelsRecord,

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.formats.coco import COCO
 from cxr_compare.data_prep.formats.covid import COVID_SETS
 from cxr_compare.data_prep.formats.csv_files import CSV
 from cxr_compare.data_prep.formats.cvat import CVAT
 from cxr_compare.data_prep.formats.dicom_folder import DICOM
+from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, files_below
 from cxr_compare.data_prep.formats.kermany import KERMANY
 from cxr_compare.data_prep.formats.label_studio import LABEL_STUDIO
 from cxr_compare.data_prep.formats.nih import NIH
@@ -55,6 +56,8 @@ def read_source(
     format: str | None,  # noqa: A002 - the option's own name
     options: ReadOptions,
     show: Callable[[str], None] = lambda line: None,
+    *,
+    out: str = "OUT",
 ) -> SourceTables:
     """Read a source folder in the format that the user named.
 
@@ -63,6 +66,7 @@ def read_source(
         format: Name of the format. If it is None, the error suggests a likely one.
         options: Options that the user gave.
         show: Function that is called with each line about what was recognised.
+        out: Folder to make, which the advice in an error names.
 
     Returns:
         The tables of the source. No pixel is decoded.
@@ -80,7 +84,7 @@ def read_source(
         if source.is_dir():
             _require_folder(source)  # an empty folder is refused before its format is discussed
         problem = "no --format given" if format is None else f"--format {format} is not known"
-        advice = _format_advice(source) if source.is_dir() else None
+        advice = _format_advice(source, out) if source.is_dir() else None
         advice = advice or f"use one of {', '.join(FORMATS)}"
         raise InputError(f"{source}: {problem}; {advice}")
     for option in fields(options):
@@ -96,7 +100,7 @@ def read_source(
         return FORMATS[format].read_source(source, options, show)
     except WrongFormatError as error:
         raise InputError(
-            f"{error}; {_format_advice(source) or 'no known format fits it'}"
+            f"{error}; {_format_advice(source, out) or 'no known format fits it'}"
         ) from None
 
 
@@ -120,22 +124,51 @@ def likely_format(folder: Path) -> str | None:
     return next((name for name, record in FORMATS.items() if record.detect(folder)), None)
 
 
-def _format_advice(folder: Path) -> str | None:
-    """Return advice on the format of a folder, or None where no format fits."""
+def _format_advice(folder: Path, out: str = "OUT") -> str | None:
+    """Return advice on the format of a folder with a whole command, or None without images.
+
+    Args:
+        folder: Source folder.
+        out: Folder to make, as the command names it.
+    """
     name = likely_format(folder)
-    if name == TABLE.name:
-        return f"it looks like a table of labels with images: {_command(name, folder, 'OUT')}"
     if name is None:
-        return None
-    return f"it looks like --format {name}"
-
-
-def _command(name: str, folder: Path, out: str) -> str:
-    """Return the command that prepares a folder in a format."""
-    source = shlex.quote(str(folder))
+        images = files_below(folder, IMAGE_SUFFIXES)
+        if not images:
+            return None
+        return (
+            f"it has {counted(len(images), 'image file')} but no table of labels, so give one, "
+            "with a column for the file names and one for the labels: "
+            f"{prepare_command(folder, out)}"
+        )
+    command = prepare_command(folder, out)
     if name == TABLE.name:
-        return f"cxr prepare {shlex.quote(str(first_table(folder)))} {source} {out}"
-    return f"cxr prepare {source} {out} --format {name}"
+        return f"it looks like a table of labels with images: {command}"
+    advice = f"it looks like --format {name}: {command}"
+    if name == DICOM.name:
+        advice += f"; with labels: {_table_command('LABELS.csv', folder, out)}"
+    return advice
+
+
+def prepare_command(folder: Path, out: str) -> str:
+    """Return the command that prepares a folder, in the format that it looks like.
+
+    Args:
+        folder: Folder of a download, or of images.
+        out: Folder to make, as the command names it.
+
+    Returns:
+        The command line. For a folder in no known format it takes a table of labels.
+    """
+    name = likely_format(folder)
+    if name is None or name == TABLE.name:
+        return _table_command(str(first_table(folder) or "LABELS.csv"), folder, out)
+    ids = " --id-key KEY_FILE" if name in (DICOM.name, SR.name) else ""
+    return f"cxr prepare {shlex.quote(str(folder))} {shlex.quote(out)} --format {name}{ids}"
+
+
+def _table_command(table: str, folder: Path, out: str) -> str:
+    return f"cxr prepare {shlex.quote(table)} {shlex.quote(str(folder))} {shlex.quote(out)}"
 
 
 def describe_raw_download(folder: Path) -> str | None:
@@ -158,5 +191,5 @@ def describe_raw_download(folder: Path) -> str | None:
                 break
     if name is None:
         return None
-    command = _command(name, where, "out/data")
+    command = prepare_command(where, "out/data")
     return f"looks like a raw download ({name}: {FORMATS[name].title}); run: {command}"

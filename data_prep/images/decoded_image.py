@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 
 from cxr_compare.data_prep.images.deep_pixels import DeepPixels
+from cxr_compare.data_prep.images.fingerprint import perceptual_hash
 
 _MIN_CORRELATION = 0.5  # least correlation of neighbouring pixels in an image larger than an icon
 _ICON_SIDE = 64  # px
@@ -73,6 +75,16 @@ class DecodedImage:
     def __repr__(self) -> str:
         height, width = self.pixels.shape
         return f"<DecodedImage: {width} x {height} px, view {self.header.get('view') or 'unknown'}>"
+
+    @property
+    def pixel_sha256(self) -> str:
+        """Digest of the pixels, which equal images share."""
+        return str(self.record.get("pixel_sha256") or pixel_digest(self.pixels))
+
+    @cached_property
+    def perceptual_hash(self) -> str | None:
+        """Fingerprint of the image, which its copies share; None if it has a single grey level."""
+        return perceptual_hash(self.pixels)
 
     def _repr_png_(self) -> bytes:
         """Return the image for a notebook."""

@@ -130,7 +130,8 @@ class DataSet:
         splits: Splits in memory by name, for a data set without a folder.
 
     Example:
-        >>> DataSet.open("no-such-folder")
+        >>> import cxr_compare
+        >>> cxr_compare.DataSet.open("no-such-folder")
         Traceback (most recent call last):
         ...
         cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
@@ -177,6 +178,7 @@ class DataSet:
             splits: Splits in memory by name, for a data set without a folder.
 
         Example:
+            >>> from cxr_compare import DataSet
             >>> targets = {"opacity": {"any_of": ["opacity"], "display_name": "Lung opacity"}}
             >>> DataSet.from_info("set", {"name": "A", "targets": targets}).target().display_name
             'Lung opacity'

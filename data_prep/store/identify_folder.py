@@ -21,6 +21,7 @@ MARKERS = tuple(kind.marker for kind in _KINDS)
 """Files that mark a folder of some kind complete."""
 _LIST_PERMISSION = os.R_OK | os.X_OK
 _MAX_CHILDREN = 200  # folders inside a folder that are looked into
+_PLURAL = ("predictions", "features")  # kinds whose names are plural
 _MAX_NAMED = 3  # folders in a message
 
 
@@ -129,7 +130,8 @@ def _explanation(folder: Path, required: FolderKind) -> str:
     if required.name == "predictions":
         general_advice = "give a run, or a folder that cxr predict or cxr import made"
     else:
-        general_advice = f"give {required.with_article} folder that {required.command_line} made"
+        article = "an" if required.name == "export" else "a"
+        general_advice = f"give {article} {required.name} folder that {required.command_line} made"
     if not folder.exists():
         similar = _similar_folder(folder, required)
         return f"no such folder; {f'did you mean {similar}?' if similar else general_advice}"
@@ -140,7 +142,7 @@ def _explanation(folder: Path, required: FolderKind) -> str:
         return f"is a file, not a folder; {general_advice}"
     actual = folder_kind(folder)
     if actual is not None:
-        verb = "holds" if actual.name == "predictions" else "is"
+        verb = "holds" if actual.name in _PLURAL else "is"
         advice = _advice_for_other_kind(folder, actual, required) or general_advice
         return f"{verb} {actual.with_article}, not {required.with_article}; {advice}"
     unfinished = unfinished_kind(folder)
@@ -160,7 +162,7 @@ def _explanation(folder: Path, required: FolderKind) -> str:
 def _explanation_of_unfinished(
     unfinished: FolderKind, required: FolderKind, general_advice: str
 ) -> str:
-    article = "" if unfinished.name == "predictions" else "an "
+    article = "" if unfinished.name in _PLURAL else "an "
     name = f"{article}unfinished {unfinished.name}"
     may_become_required = unfinished.name == required.name or {unfinished.name, required.name} == {
         "run",
@@ -187,7 +189,7 @@ def _similar_folder(folder: Path, required: FolderKind) -> str | None:
 def _listed(folders: dict[KindName, list[Path]]) -> str:
     parts = []
     for kind, paths in folders.items():
-        has_plural_name = kind == "predictions" or len(paths) == 1
+        has_plural_name = kind in _PLURAL or len(paths) == 1
         noun = kind if has_plural_name else counted(len(paths), kind)
         names = [path.name for path in paths]
         listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -254,7 +256,14 @@ def find_data_set(folder: Path) -> Path | None:
         Path of the data set; None if it is neither beside the folder nor up to two levels above.
     """
     kind = folder_kind(folder)
-    if kind is None or kind.name not in ("run", "export", "predictions", "report", "sweep"):
+    if kind is None or kind.name not in (
+        "run",
+        "export",
+        "features",
+        "predictions",
+        "report",
+        "sweep",
+    ):
         return None
     record: Any = read_marker(folder)
     if kind.name == "export":

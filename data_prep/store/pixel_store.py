@@ -33,15 +33,17 @@ NO_CHECKSUM = 0
 
 
 class PixelSource(Protocol):
-    """Interface of square images by image id: a pixel store, or images in memory.
+    """Interface of square images by image id: a pixel store, images in memory, or features.
 
     Attributes:
         size: Side S of the square images, px.
-        ids: Ids of the images, unique.
     """
 
     size: int
-    ids: pd.Index
+
+    @property
+    def ids(self) -> pd.Index:
+        """Ids of the images, unique."""
 
     def image(self, image_id: str) -> np.ndarray:
         """Return a square image, uint8, shape ``(S, S)``.

@@ -69,6 +69,15 @@ class Part:
             tables[name] = rows.assign(finding=rows["finding"].map(dict(names)))
         return Part(self.images, tables)
 
+    def without(self, table: str) -> Part:
+        """Return the part without one of its tables.
+
+        Args:
+            table: Name of the table.
+        """
+        tables = {name: rows for name, rows in self.tables.items() if name != table}
+        return Part(self.images, tables)
+
 
 def concat_parts(parts: Sequence[Part]) -> Part:
     """Join parts that have the same tables.

@@ -39,7 +39,8 @@ class Predictions:
         tables: Tables in memory by name, for predictions without a folder.
 
     Example:
-        >>> Predictions.open("no-such-folder")
+        >>> import cxr_compare
+        >>> cxr_compare.Predictions.open("no-such-folder")
         Traceback (most recent call last):
         ...
         cxr_compare...WrongFolderError: no-such-folder: no such folder; ...

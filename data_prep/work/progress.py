@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -30,3 +30,20 @@ class Progress(Protocol):
             A context manager. It gives a function that is called with the number of items that were
             done since its last call.
         """
+
+
+class Silence:
+    """A `Progress` that shows nothing.
+
+    Example:
+        >>> with Silence().track("Reading", 2) as advance:
+        ...     advance(2)
+    """
+
+    def say(self, text: str = "") -> None:
+        """Show no message."""
+
+    @contextmanager
+    def track(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:
+        """Show no progress of a ``with`` block."""
+        yield lambda *count: None

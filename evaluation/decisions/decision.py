@@ -74,7 +74,8 @@ class Decision:
         next_steps: Commands that usually follow.
 
     Example:
-        >>> decision = Decision("opacity", {"n_images": 40}, box_cut=0.3)
+        >>> import cxr_compare
+        >>> decision = cxr_compare.Decision("opacity", {"n_images": 40}, box_cut=0.3)
         >>> decision.box_cut, decision.thresholds
         (0.3, {})
     """

@@ -224,7 +224,7 @@ def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
     """Return a figure under the name that the Hugging Face Hub has for its metric.
 
     Args:
-        metric: Short name of the metric.
+        metric: Short name of the metric, such as ``auroc``.
         value: The figure.
         policy: Policy of its threshold; empty without one.
 
@@ -245,7 +245,7 @@ def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
     """Return the card of one system of a comparison, with its figures on the test images.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         name: Display name of the system.
 
     Returns:
@@ -357,8 +357,8 @@ def write_cards(comparison: Comparison, out: Path) -> None:
     """Write the model card of every system into the folder ``cards`` of a report.
 
     Args:
-        comparison: Everything that was computed.
-        out: Report folder.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        out: Folder of the report, to which files are written.
     """
     make_folder(out / files.CARDS)
     for stale in (out / files.CARDS).glob("*.md"):

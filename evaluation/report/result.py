@@ -46,7 +46,8 @@ class Report:
             folder.
 
     Example:
-        >>> Report.open("no-such-folder")
+        >>> import cxr_compare
+        >>> cxr_compare.Report.open("no-such-folder")
         Traceback (most recent call last):
         ...
         cxr_compare...WrongFolderError: no-such-folder: no such folder; ...

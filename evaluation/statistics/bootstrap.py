@@ -47,7 +47,8 @@ class Resamples:
         stream: Number of the random stream. Streams of one seed are independent of each other.
 
     Example:
-        >>> Resamples(n_clusters=120, seed=1)
+        >>> from cxr_compare import metrics
+        >>> metrics.Resamples(n_clusters=120, seed=1)
         <2,000 resamples of 120 patients, seed 1>
     """
 
@@ -74,7 +75,9 @@ class Resamples:
             ``n_replicates`` rows.
 
         Example:
-            >>> weights = np.concatenate(list(Resamples(3, n_replicates=4).chunks()))
+            >>> import numpy as np
+            >>> from cxr_compare import metrics
+            >>> weights = np.concatenate(list(metrics.Resamples(3, n_replicates=4).chunks()))
             >>> weights.shape, set(weights.sum(axis=1).tolist())
             ((4, 3), {3})
         """
@@ -126,6 +129,7 @@ def cluster_bootstrap(
         Field and Welsh 2007, on the cluster bootstrap.
 
     Example:
+        >>> import numpy as np
         >>> from cxr_compare import metrics
         >>> draws = metrics.Resamples(2, 3)
         >>> totals = metrics.cluster_bootstrap(lambda w: {"n": w @ np.array([1.0, 1.0])}, draws)

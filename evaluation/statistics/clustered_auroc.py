@@ -313,6 +313,7 @@ def auroc_difference(
         Obuchowski 1997; DeLong, DeLong and Clarke-Pearson 1988.
 
     Example:
+        >>> import numpy as np
         >>> from cxr_compare import metrics
         >>> truth, scores = [0, 0, 0, 1, 1, 1], np.array([1, 2, 4, 3, 5, 6.0])
         >>> metrics.auroc_difference(truth, scores, -scores)

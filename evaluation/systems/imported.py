@@ -133,7 +133,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     where = FRAME if isinstance(source, pd.DataFrame) else str(Path(source))
     raw = _read(source, names, class_names, coco_truth, key)
     image_names = raw.rows["image_id"]
-    ids = _ids_by_name(dataset)
+    ids = ids_by_name(dataset)
     ran = _images_run(images if key is None else "listed", ids, ignore_unknown)
     notes = raw.notes
     explained: dict[str, Any] = {}
@@ -257,8 +257,15 @@ def _read(
     return RawPredictions(rows, content, listed=read_images)
 
 
-def _ids_by_name(dataset: DataSet) -> dict[str, str]:
-    """Map the names of each image to its id: the id itself, the name in exports, the file name."""
+def ids_by_name(dataset: DataSet) -> dict[str, str]:
+    """Map the names of each image to its id: the id itself, the name in exports, the file name.
+
+    Args:
+        dataset: Data set of the images.
+
+    Returns:
+        Id by name. A file name that two images share is left out.
+    """
     images = dataset.images.sort_values("image_id")
     ids = images["image_id"].tolist()
     stems = [file_stem(path) if isinstance(path, str) else "" for path in images["path"]]

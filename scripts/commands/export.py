@@ -147,6 +147,10 @@ def _export_run(
     require_packages(f"export --format {format}", "export", needed)
     tune_cpu()
     from cxr_compare.serving.export import export_run
+    from cxr_compare.serving.run import require_reads_images
+    from cxr_compare.training.run_folder import RunFolder
+
+    require_reads_images(run, RunFolder.open(run).info.get("features"))
 
     out = out or export_folder(run, format, precision)
     dataset = None if data is None else DataSet.open(data)

@@ -13,6 +13,7 @@ from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 
 if TYPE_CHECKING:
+    from cxr_compare.data_prep.store.features import Features
     from cxr_compare.data_prep.store.predictions import Predictions
     from cxr_compare.evaluation.systems.imported import ColumnNames
 
@@ -38,8 +39,10 @@ def import_predictions(
     coco_truth: AnyPath | None = None,
     key: AnyPath | None = None,
     explain: Annotated[Sequence[str], Argument(metavar="FIGURE")] = (),
-) -> Predictions:
-    """Import predictions of other software, or a radiologist's readings.
+    revision: str | None = None,
+    licence: str | None = None,
+) -> Predictions | Features:
+    """Import predictions of other software, readings, or features.
 
     A CSV has the columns image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], with
     boxes in px of the original image. The columns x,y,width,height and other usual names (filename,
@@ -47,10 +50,16 @@ def import_predictions(
     .txt for each image, with lines "class cx cy w h confidence" (Ultralytics: save_txt=True
     save_conf=True). Scores lie between 0 and 1. All boxes are kept, also those that overlap.
 
+    A Parquet file holds features, from which cxr train probe fits a classifier: the column image_id
+    and one column of lists, or columns f0, f1, ... of numbers. With grid_h and grid_w the features
+    are those of a grid of cells, row by row, all numbers of the first cell first; the grid covers
+    the image, or its part x1, y1, x2, y2.
+
     Args:
-        file: CSV (in Python also a DataFrame), COCO results JSON, or folder of YOLO files.
-        out: Predictions folder to make.
-        name: Name of the system in the report.
+        file: CSV (in Python also a DataFrame), COCO results JSON, folder of YOLO files, or Parquet
+            file of features.
+        out: Predictions folder or features folder to make.
+        name: Name of the system in the report, or of the encoder of features.
         finding: Finding that is meant by rows without one. Needed only if the data set has several
             findings.
         columns: Columns of the CSV as ROLE=COLUMN, for the roles image, score and finding, such as
@@ -74,9 +83,11 @@ def import_predictions(
             Give the option again for further figures of the same program, which are explained
             together: ap75=0.31 (at IoU 0.75), score0.3=0.44 (of boxes with a score of at least
             0.3).
+        revision: Revision of the encoder of features, such as a version or a commit.
+        licence: Licence of the encoder of features.
 
     Returns:
-        The imported predictions.
+        The imported predictions, or the imported features.
 
     Raises:
         InputError: A row is wrong, or an image is unknown or missing. The message names the file,
@@ -91,11 +102,36 @@ def import_predictions(
 
         cxr import results.json --data out/data --out out/other --name Other --explain 0.4712
         --explain ap75=0.3127
+
+        cxr import features.parquet --data out/data --out out/features --name RAD-DINO
+        --revision COMMIT --licence MIT
     """
     data = as_path(data)
     out = as_path(out)
     coco_truth = as_path(coco_truth)
     key = as_path(key)
+    if isinstance(file, Path) and file.suffix.lower() == ".parquet":
+        of_predictions = {
+            "finding": finding,
+            "images": images != "all",
+            "class-names": class_names,
+            "coco-truth": coco_truth,
+            "key": key,
+            "explain": explain,
+        }
+        if given := [option for option, value in of_predictions.items() if value]:
+            raise InputError(
+                f"import --{given[0]}: is for predictions, and {file} is taken as features, as is "
+                "every Parquet file; leave the option out, or write predictions as CSV"
+            )
+        encoder = (name, revision, licence)
+        return _import_features(file, data, out, encoder, columns, split, ignore_unknown)
+    if given := [
+        option for option, value in (("revision", revision), ("licence", licence)) if value
+    ]:
+        raise InputError(
+            f"import --{given[0]}: is for the encoder of features (.parquet); leave it out"
+        )
     from cxr_compare.evaluation.systems.imported import import_file
 
     predictions = import_file(
@@ -116,6 +152,38 @@ def import_predictions(
     for note in predictions.info["notes"]:
         say(note)
     return predictions
+
+
+def _import_features(
+    file: Path,
+    data: Path,
+    out: Path,
+    named: tuple[str, str | None, str | None],
+    columns: Sequence[str],
+    split: str,
+    ignore_unknown: bool,
+) -> Features:
+    """Write the features of an encoder, given by its name, revision and licence, as a folder."""
+    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.evaluation.systems.feature_table import Encoder, import_features
+
+    name, revision, licence = named
+    if revision is None or licence is None:
+        missing = "revision" if revision is None else "licence"
+        raise InputError(
+            f"import {file}: give the {missing} of the encoder, with --{missing} TEXT ('unknown' "
+            "if nobody knows it)"
+        )
+    names = _column_names(columns)
+    return import_features(
+        file,
+        DataSet.open(data),
+        out,
+        Encoder(name, revision, licence),
+        image_column=names.image or "image_id",
+        split=split,
+        ignore_unknown=ignore_unknown,
+    )
 
 
 def _column_names(roles: Sequence[str]) -> ColumnNames:

@@ -21,6 +21,7 @@ from cxr_compare.scripts.runs import (
     parse_runs,
     read_paths,
     require_backends,
+    say_cautions,
 )
 from cxr_compare.serving.settings_file import PacsSection, read_settings_file
 
@@ -121,7 +122,7 @@ def pacs(
             strict=peers.strict,
             log=answer_log,
         )
-        tally = run_station(station, lambda: open_runs(named, options), console, emit)
+        tally = run_station(station, lambda: say_cautions(open_runs(named, options)), console, emit)
     keys = ("answered", "results", "done_before", "skipped", "failed")
     counts = {key: len(getattr(tally, key)) for key in keys}
     return Outcome("", counts, exit_status=int(bool(tally.failed)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -34,7 +35,7 @@ from cxr_compare.serving.backends import ChosenBackend, choose_backend
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
-    from cxr_compare.serving.answer_files import Answers
+    from cxr_compare.serving.answers import Answers
     from cxr_compare.serving.exported_model import ExportedModel
     from cxr_compare.serving.trained_model import TrainedModel
 
@@ -51,6 +52,7 @@ def predict(
     dicom: AnyPath | None = None,
     overlay: bool = True,
     strict: bool = False,
+    verbose: bool = False,
     split: str | None = None,
     batch_size: Annotated[int | None, Argument(minimum=1)] = None,
     backend: Backend = None,
@@ -64,9 +66,11 @@ def predict(
     """Answer for images, or predict a data set's val and test images.
 
     For single images the command prints one line for each image and system (decision, calibrated
-    probability, boxes in px) and draws one PNG for each image. With --data it writes the boxes or
-    scores of a data set, for cxr tune and cxr compare; if it is interrupted, run it again. Exit
-    status 1 means that some files were left out, and 2 that no file could be answered.
+    probability, boxes in px) and draws one PNG for each image. For a folder, or for more than 10
+    images, it prints a table with one row for each system. It says which images trained a run, and
+    which run was not shown to be better than guessing. With --data it writes the boxes or scores of
+    a data set, for cxr tune and cxr compare; if it is interrupted, run it again. Exit status 1
+    means that some files were left out, and 2 that no file could be answered.
 
     Args:
         paths: Runs or exports, each as PATH or NAME=PATH, followed by images (DICOM, PNG, JPEG,
@@ -81,6 +85,7 @@ def predict(
             faster.
         strict: Refuse images with a warning. Without it they are answered, and the warning is
             shown.
+        verbose: Print one line for each image and system also for a folder or for many images.
         split: Split whose validation and test images are predicted, with --data. By default it is
             the split that the run learned from.
         batch_size: Number of images that are predicted at a time. By default it follows from the
@@ -113,6 +118,7 @@ def predict(
         "strict": strict,
         "policy": policy,
         "no-overlay": not overlay,
+        "verbose": verbose,
     }
     for_data = {
         "split": split,
@@ -134,7 +140,12 @@ def predict(
             output = AnswerOutput(overlays if overlay else None, csv, dicom, noted, printed)
             files = find_images(sources, output)
             from cxr_compare.serving.answer_files import answer_files
+            from cxr_compare.serving.answers import MOST_LINES
 
+            begun, others = files
+            n_files = len(begun) + len(others)
+            is_many = n_files > MOST_LINES or any(path.is_dir() for path in sources)
+            output = replace(output, has_lines=verbose or not is_many, has_summary=is_many)
             loaded = open_runs(runs, {**how, "policy": policy})
             return answer_files(
                 loaded, files, output, console, batch_size=batch_size, strict=strict

@@ -17,6 +17,7 @@ from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kin
 from cxr_compare.data_prep.work.engine import open_engine
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
+from cxr_compare.scripts.next_steps import data_set_steps
 from cxr_compare.scripts.options import Names, chosen_engine, read_roles
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
@@ -137,8 +138,9 @@ def prepare(
         keep_ids: Keep the ids of DICOM files, because they identify nobody. Without it --id-key is
             required for DICOM files.
         add: Add the new images of the source to a data set that is complete.
-        strict: Stop at the first file or label that cannot be used. Without it such files are left
-            out and listed.
+        strict: Stop at the first file or label that cannot be used, or whose label seems to be
+            misspelt. Without it such files are left out and listed, and the command asks about the
+            label.
         workers: Number of processes that decode images, by default one for each processor. 0
             decodes in this process, which takes the least memory.
 
@@ -186,7 +188,7 @@ def prepare(
         raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
     source: Path | None
     folder: Path
-    source, folder = (None, Path(str(out))) if several else _source_and_out(sources, out)
+    source, folder = (None, Path(str(out))) if several else _source_and_out(sources, out, tables)
     _require_sources(sources if source is None else [source], prepared=several)
     from cxr_compare.data_prep.assemble import combine, prepare
 
@@ -228,7 +230,7 @@ def prepare(
             summary = prepare.prepare(source, folder, options)
     dataset = DataSet.open(folder)
     dataset.summary = summary
-    dataset.next_steps = (f"cxr check {shlex.quote(str(folder))}",)
+    dataset.next_steps = tuple(data_set_steps(dataset, source=source, tables=tables))
     return dataset
 
 
@@ -245,8 +247,13 @@ def _require_sources(sources: list[Path], *, prepared: bool) -> None:
             raise InputError(f"{source}: is {kind.with_article}; {published}")
 
 
-def _source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:
+def _source_and_out(
+    paths: list[Path], out: Path | None, tables: Sequence[Path] = ()
+) -> tuple[Path, Path]:
     """Tell the source from the folder to make.
+
+    Raises:
+        InputError: There are not two folders. The message has the command with both.
 
     Example:
         >>> _source_and_out([Path("rsna"), Path("sets/rsna")], None)
@@ -255,8 +262,28 @@ def _source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:
     both = [*paths, *([] if out is None else [out])]
     if len(both) == 2:
         return both[0], both[1]
-    if len(both) < 2:
-        raise InputError("cxr prepare [TABLE] SOURCE OUT: a folder is missing")
+    words = " ".join(shlex.quote(str(table)) for table in tables)
+    if tables and len(both) < 2:
+        made = shlex.quote(str(both[0])) if both else "OUT"
+        advice = f"cxr prepare {words} IMAGES {made}"
+        if both and any(both[0].glob("*")) and folder_kind(both[0]) is None:  # the images, then
+            advice = f"cxr prepare {words} {made} OUT"
+        raise InputError(
+            "prepare: a folder is missing; give the folder with the images and the folder to make: "
+            f"{advice}. Labels and scores without images are evaluated by cxr compare --truth "
+            f"{shlex.quote(str(tables[0]))}"
+        )
+    if not both:
+        raise InputError(
+            "prepare: give the folder of images and labels, and the folder to make: cxr prepare "
+            "[LABELS.csv] IMAGES OUT"
+        )
+    if len(both) == 1:
+        from cxr_compare.data_prep.formats.registry import prepare_command
+
+        folder = both[0]
+        command = prepare_command(folder, "OUT") if folder.is_dir() else f"cxr prepare {folder} OUT"
+        raise InputError(f"prepare: the folder to make is missing; run: {command}")
     raise InputError(
         f"cxr prepare SOURCE OUT: {len(both)} folders given; tables before them end in .csv, .tsv, "
         ".txt or .xlsx; to put prepared sets into one, say cxr prepare SET SET ... --out OUT"

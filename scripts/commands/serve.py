@@ -25,6 +25,7 @@ from cxr_compare.scripts.runs import (
     parse_runs,
     read_paths,
     require_backends,
+    say_cautions,
 )
 from cxr_compare.serving.settings_file import read_settings_file
 
@@ -117,13 +118,18 @@ def serve(
         if limits.batch_size is None:
             served = replace(served, batch=min(run.model.batch_size for run in loaded))
         page = _address(host, listening.getsockname()[1])
+
+        def say_that_it_serves() -> None:
+            say_cautions(loaded)  # now: the report has given its figures
+            console.say(page)
+
         ended_by = run_server(
             loaded,
             served,
             listening,
             report=report,
             grace=_GRACE,
-            on_start=lambda: console.say(page),
+            on_start=say_that_it_serves,
         )
     if console.printed_as() is None:
         return Outcome("Server ended", {"signal": ended_by})

@@ -39,9 +39,11 @@ def train(
     device: Device = "auto",
     devices: Devices = 1,
 ) -> Run:
-    """Train a detector or a classifier; its best epoch is kept.
+    """Train a detector or a classifier, or fit a probe.
 
-    If the command is interrupted, run it again: it continues after the last complete epoch.
+    The best epoch is kept. If the command is interrupted, run it again: it continues after the last
+    complete epoch. A probe (configuration probe) is a classifier of frozen features, whose last
+    layer is fitted in seconds.
 
     Args:
         config: Training configuration: a name that cxr configs lists, or a TOML file.
@@ -57,6 +59,8 @@ def train(
 
     Example:
         cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
+
+        cxr train probe --data out/data --out out/probe --set model.features=out/features
     """
     data = as_path(data)
     out = as_path(out)
@@ -127,7 +131,8 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
         The decision comes last: `CurveRun.has_ended` takes it for the end of the training.
         """
         size = request.settings.data.image_size
-        add_guard(request.out, request.dataset, request.split, size, console)
+        if size is not None:  # a probe of given features reads no image
+            add_guard(request.out, request.dataset, request.split, size, console)
         test_set = LabelledSplit(request.dataset, request.target, request.split)
         freeze_decision(request.out, test_set, console, device=hardware.device)
 

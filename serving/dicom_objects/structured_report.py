@@ -171,7 +171,9 @@ def _image_group(
         said.append(f" is undecided: {answer.undecided_because}")
     if answer.status != "ok":
         said.append(f" gives no answer (status {answer.status}): see the warnings")
-    group[0].ContentSequence.extend(_comment(answer.system + words) for words in said)
+    comments = [answer.system + words for words in said]
+    comments += [f"{text[:1].upper()}{text[1:]}" for text in answer.cautions]
+    group[0].ContentSequence.extend(_comment(text) for text in comments)
     return group
 
 

@@ -26,6 +26,7 @@ from cxr_compare.serving.dicom_objects.result_identity import SOFTWARE, Algorith
 from cxr_compare.serving.dicom_objects.results import dicom_results
 from cxr_compare.serving.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.image_files import note_answers
+from cxr_compare.serving.joint_answers import answers_by_image
 from cxr_compare.serving.pacs.connections import Destination
 from cxr_compare.serving.pacs.dicomweb import ArchivedImage, DicomWebArchive
 from cxr_compare.serving.pacs.dimse import Inbox
@@ -33,7 +34,7 @@ from cxr_compare.serving.pacs.journal import Journal, digest, job_id, writing
 from cxr_compare.serving.pacs.patience import RefusedError
 from cxr_compare.serving.pacs.station_settings import StationSettings
 from cxr_compare.serving.pacs.tally import Tally
-from cxr_compare.serving.run import Run, answers_by_image
+from cxr_compare.serving.run import Run
 
 _UNCHANGED_STUDIES_LISTED = 100  # in each search after the first
 

@@ -28,7 +28,8 @@ from cxr_compare.serving.answer import Answer, render_answers
 from cxr_compare.serving.dicom_objects.result_identity import RESEARCH_USE, to_bytes
 from cxr_compare.serving.guard import Warned
 from cxr_compare.serving.image_files import note_answers
-from cxr_compare.serving.run import Run, answers_by_image
+from cxr_compare.serving.joint_answers import answers_by_image
+from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.schemas import (
     AnalyzeAnswer,
@@ -375,6 +376,7 @@ class Server:
             status="doubtful" if warnings else "ok",
             warnings=list(warnings),
             warning_kinds=[warned.kind for warned in warnings],
+            cautions=Answer.joint_cautions(answers),
             notes=list(dict.fromkeys(text for answer in answers for text in answer.notes)),
             disagreement=disagreement(described),
             systems=described,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cxr_compare.serving.answer import Status
 from cxr_compare.serving.dicom_objects.result_identity import RESEARCH_USE
 from cxr_compare.serving.guard import WarningKind
+from cxr_compare.serving.known_limits import SeenState
 
 _MOST_SYSTEMS = 32
 _LONGEST_TEXT = 4000  # of an answer that comes back in a visit: a table repeats it in each row
@@ -198,6 +199,20 @@ class SystemAnswer(_System):
     warnings: list[str] = Field(
         default=[], max_length=_MOST_SYSTEMS, description="What speaks against this answer."
     )
+    seen_in_training: SeenState = Field(
+        default="unknown",
+        description="train: the system learned from this image or from a near copy of it. val: its "
+        "weights and threshold were chosen with it. no: neither. unknown: the images that it "
+        "learned from are not known.",
+        examples=["no"],
+    )
+    cautions: list[str] = Field(
+        default=[],
+        max_length=_MOST_SYSTEMS,
+        description="What limits this answer: the image trained the system, or the system was not "
+        "shown to be better than guessing.",
+        examples=[[]],
+    )
     probability: float | None = Field(description="Calibrated.", ge=0, le=1, examples=[0.74])
     score: float = Field(description="Raw.", ge=0, le=1, examples=[0.81])
     findings: list[FindingScore]
@@ -267,6 +282,12 @@ class AnalyzeAnswer(_Model):
     )
     warning_kinds: list[WarningKind] = Field(
         default=[], max_length=_MOST_SYSTEMS, description="Of each warning.", examples=[[]]
+    )
+    cautions: list[str] = Field(
+        default=[],
+        max_length=2 * _MOST_SYSTEMS,
+        description="The cautions of all systems, without repetition.",
+        examples=[[]],
     )
     notes: list[str] = Field(
         default=[], description="What was done to show the image.", examples=[[]]
@@ -371,6 +392,17 @@ class SystemFacts(_System):
     image_size: int = Field(description="Side of what the network sees, px.", examples=[512])
     trained_on: list[str] = Field(examples=[["RSNA Pneumonia Detection Challenge 2018"]])
     synthetic: bool = Field(description="Whether it learned from synthetic images alone.")
+    cautions: list[str] = Field(
+        default=[],
+        description="What limits all its answers, such as that it was not shown to be better than "
+        "guessing, by its AUROC on test or validation images.",
+        examples=[
+            [
+                "RetinaNet was not shown to be better than guessing: AUROC 0.52 (95 % interval "
+                "0.43 to 0.61) on 68 validation images"
+            ]
+        ],
+    )
     guard: bool = Field(description="Whether it tells what is no frontal chest X-ray.")
     report: ReportFigures | None
     report_url: str | None = Field(examples=["/report/report.html"])

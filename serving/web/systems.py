@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ from cxr_compare.evaluation.systems.eligibility import sets_of_run
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.dicom_objects.result_identity import Algorithm
 from cxr_compare.serving.export_spec import EVALUATION_FILE, validation_folder
+from cxr_compare.serving.known_limits import MeasuredAuroc
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.schemas import (
     ActivationMap,
@@ -52,6 +54,7 @@ class ServedSystem:
 
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
         self.run = run
+        run.test_auroc = _test_auroc(report)
         self.algorithm = Algorithm.from_run(run)
         threshold = self.algorithm.threshold
         probability = None
@@ -72,6 +75,7 @@ class ServedSystem:
             image_size=run.model.preprocess.size,
             trained_on=[str(data["name"]) for data in sets_of_run(run.model.info)],
             synthetic=run.synthetic,
+            cautions=list(run.cautions),
             guard=run.guard is not None,
             report=report,
             report_url=report_url,
@@ -110,6 +114,16 @@ class ServedSystem:
             values=np.round(shares, 4).tolist(),
             frame=Frame(x1=x1, y1=y1, x2=x2, y2=y2),
         )
+
+
+def _test_auroc(report: ReportFigures | None) -> MeasuredAuroc | None:
+    """Return the AUROC on the test images of a report; None without a report, or without AUROC."""
+    if report is None or report.images != "test":
+        return None
+    figure = next((figure for figure in report.figures if figure.metric == "auroc"), None)
+    if figure is None or figure.estimate is None:
+        return None
+    return MeasuredAuroc(figure.estimate, figure.ci_low, figure.ci_high, "test", report.n_images)
 
 
 def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
@@ -258,21 +272,27 @@ def _validation_figures(run: Run) -> ReportFigures | None:
     at_threshold = decision.validation.get(run.policy) or {}
     chosen_on = decision.chosen_on
     made_on = run.model.info.get("data_set") or {}
+    figures = [
+        _figure({"metric": metric, "estimate": source[metric], "policy": policy})
+        for source, metrics, policy in (
+            (best, _OF_SCORES, ""),
+            (at_threshold, _OF_DECISIONS, run.policy),
+        )
+        for metric in metrics
+        if source.get(metric) is not None
+    ]
+    if run.validation_auroc is not None:  # with an interval, and of the scores that are given
+        figures = [figure for figure in figures if figure.metric != "auroc"]
+        figures.insert(
+            0, _figure({"metric": "auroc", "policy": "", **asdict(run.validation_auroc)})
+        )
     return ReportFigures(
         images="validation",
         data_set=made_on.get("name"),
         n_images=chosen_on.get("n_images"),
         n_patients=chosen_on.get("n_patients"),
         n_positive=chosen_on.get("n_positive"),
-        figures=[
-            _figure({"metric": metric, "estimate": source[metric], "policy": policy})
-            for source, metrics, policy in (
-                (best, _OF_SCORES, ""),
-                (at_threshold, _OF_DECISIONS, run.policy),
-            )
-            for metric in metrics
-            if source.get(metric) is not None
-        ],
+        figures=figures,
         cautions=[_FLATTERING],
     )
 

@@ -17,6 +17,7 @@ from cxr_compare.configs.load import (
     read_config,
 )
 from cxr_compare.configs.protocol_file import read_protocol
+from cxr_compare.configs.settings import ProbeConfig
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.networks.registry import network_names
 
@@ -32,7 +33,11 @@ def test_shipped_config_is_valid_and_survives_a_round_trip(name):
 def test_shipped_config_explains_itself_and_never_flips(name):
     text = find_config(name).read_text()
     assert text.startswith("# ")
-    assert tomllib.loads(text)["augmentation"]["horizontal_flip"] == 0  # hearts are on the left
+    content = tomllib.loads(text)
+    if content["model"].get("trainable") == "none":  # a probe is never augmented
+        assert "augmentation" not in content
+    else:
+        assert content["augmentation"]["horizontal_flip"] == 0  # hearts are on the left
 
 
 @pytest.mark.parametrize("size", ["", "_small", "_quickstart"])
@@ -271,7 +276,7 @@ def test_a_configuration_shown_in_full_reads_back_and_explains_every_key(name, t
     text = annotated(config)
     (tmp_path / "shown.toml").write_text(text)
     assert read_config(tmp_path / "shown.toml") == config
-    for section in ("data", "model", "augmentation", "training"):
+    for section in type(config).model_fields.keys() - {"kind", "name"}:
         for key in type(getattr(config, section)).model_fields:
             lines = [line for line in text.splitlines() if line.lstrip("# ").startswith(f"{key} =")]
             assert len(lines) == 1, key
@@ -283,6 +288,51 @@ def test_every_shipped_configuration_states_its_purpose():
     assert {entry.name for entry in listed} == set(packaged_configs())
     assert [entry.kind for entry in listed if entry.name == "retinanet_lite"] == ["detector"]
     assert all("CPU" in entry.suits or "GPU" in entry.suits for entry in listed)
+
+
+def test_a_classifier_becomes_a_probe_without_the_keys_of_a_training():
+    overrides = ["model.trainable=none", "model.weights=own.safetensors"]
+    config = read_config(find_config("chexnet_small"), overrides)
+    assert isinstance(config, ProbeConfig)
+    assert config.name == "Probe"
+    assert (config.model.backbone, config.model.last_stride) == ("densenet121", 16)
+    assert (config.data.image_size, config.training.batch_size) == (224, 16)
+    assert parse_config(dump_config(config), "run") == config
+
+
+def test_given_features_take_the_place_of_the_network_and_its_pixels():
+    for name in ("probe", "chexnet_small"):
+        config = read_config(find_config(name), ["model.features=out/f", "data.split=cv-1"])
+        assert isinstance(config, ProbeConfig)
+        assert (config.model.features, config.model.backbone) == ("out/f", None)
+        assert (config.data.image_size, config.data.split) == (None, "cv-1")
+        assert parse_config(dump_config(config), "run") == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.weights=none"], "weights = 'none' makes it random"),
+        (["model.features=f", "model.weights=w.pth"], "weights belongs to a network"),
+        (["model.features=f", "data.image_size=224"], "no effect on given features"),
+        (["augmentation.scale=0.1"], "augmentation: unknown key"),
+        (["training.epochs=3"], "--set training.epochs: unknown key"),
+        (["training.penalties=[]"], "--set training.penalties"),
+        (["training.penalties=[1.0, 0.0]"], "training.penalties"),
+        (["model.backbone=resnet5"], "did you mean 'resnet50'"),
+        (["model.trainable=head"], "training.epochs: is missing"),
+    ],
+)
+def test_a_probe_refuses_what_does_not_go_together(overrides, message):
+    with pytest.raises(InputError, match=message):
+        read_config(find_config("probe"), overrides)
+
+
+def test_a_detector_is_no_probe():
+    with pytest.raises(InputError, match=r"model\.trainable"):
+        read_config(find_config("retinanet_small"), ["model.trainable=none"])
+    with pytest.raises(InputError, match=r"model\.features: unknown key"):
+        read_config(find_config("retinanet_small"), ["model.features=f"])
 
 
 def test_another_architecture_leaves_keys_out_that_it_does_not_have():

@@ -36,6 +36,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for edge, at in (("xmin", 20), ("ymin", 30), ("xmax", 60), ("ymax", 70)):
         table[edge] = np.where(sick, str(at), "")
     table.to_csv(folder / "labels.csv", index=False)
+    table[["file", "label", "patient"]].to_csv(folder / "diagnoses.csv", index=False)
+    box = '<box label="opacity" xtl="20" ytl="30" xbr="60" ybr="70"></box>'
+    drawn = "".join(
+        f'<image id="{n}" name="{name}.png" width="128" height="128">{shown}</image>'
+        for n, (name, shown) in enumerate(zip(names, np.where(sick, box, ""), strict=True))
+    )
+    (folder / "annotations.xml").write_text(f"<annotations>{drawn}</annotations>")
     for file, gain in (("a", 2.4), ("b", 1.6)):
         scores = 1 / (1 + np.exp(-rng.normal(gain * (sick - 0.5))))
         pd.DataFrame({"image_id": names, "score": scores}).to_csv(folder / f"{file}.csv")

@@ -13,6 +13,7 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.systems.eligibility import describe_training_data, training_id
 from cxr_compare.scripts import console
+from cxr_compare.scripts.systems import read_systems
 from cxr_compare.serving.export_spec import ExportSpec
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.predict_folder import copy_seen_images, describe_system
@@ -107,3 +108,10 @@ def test_without_its_run_or_beside_another_what_an_export_learned_from_is_unknow
     system = predicted(tmp_path / "elsewhere")
     assert describe_training_data(system) == "unknown"
     assert "its run is not at hand" in capsys.readouterr().err
+
+
+def test_opened_predictions_are_a_system_like_their_path(tmp_path):
+    opened = Predictions(tmp_path / "a", {"system": "A"})
+    expected = read_systems(tmp_path / "a")
+    assert read_systems(opened) == read_systems([opened]) == expected
+    assert read_systems([opened, str(tmp_path / "a")]) == expected * 2

@@ -62,14 +62,20 @@ export function opening(answer, missed) {
     lines.length ? h("ul", {}, lines.map((line) => h("li", {}, line))) : null,
     kind === "disagree" ? h("p", {}, "At least one of them is wrong. Look at the image yourself.") : null,
     kind === "negative" ? h("p", {}, missedWords(answer.systems.length, missed)) : null),
+  cautionList(answer.cautions),
   answer.notes.length ? h("p", { class: "quiet" }, `Note: ${answer.notes.join("; ")}.`) : null].filter(Boolean);
 }
 
 /** The same for a screen reader. */
 export function spoken(answer, missed) {
   const { kind, title, lines } = verdict(answer);
-  return [answer.warnings.length ? `${counted(answer.warnings.length, "warning")}: ${answer.warnings.join("; ")}.` : "", `${title}.`, ...lines,
+  return [answer.warnings.length ? `${counted(answer.warnings.length, "warning")}: ${answer.warnings.join("; ")}.` : "", `${title}.`, ...lines, ...(answer.cautions ?? []).map((text) => `${capital(text)}.`),
     kind === "negative" ? missedWords(answer.systems.length, missed) : ""].join(" ");
+}
+
+/** What limits the answers without speaking against the image: that it trained a system, or that a system may guess. */
+function cautionList(cautions = []) {
+  return cautions.length ? h("ul", { class: "cautions" }, cautions.map((text) => h("li", {}, `${capital(text)}.`))) : null;
 }
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -157,6 +163,7 @@ export function systemsPage(systems, failure) {
     h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
     h("p", {}, `Looks for ${inside(each.finding)}. Learned from ${source(each)}.`,
       each.guard ? "" : " It cannot tell what is no chest X-ray: look yourself."),
+    cautionList(each.cautions),
     figures(each, failure),
     h("p", { class: "quiet" }, `Decides: ${each.threshold_probability === null ? "no probability" : `positive from probability ${share(each.threshold_probability)}`}, chosen on validation images for ${policyWords(each.policy)}. `,
       `Sees ${each.image_size} × ${each.image_size} px. ${each.backend}, ${each.precision}, model ${each.model_id}.`),

@@ -181,6 +181,22 @@ def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_
     assert spoken_text[1].endswith("A caution.")
 
 
+def test_cautions_stand_below_the_verdict_and_are_spoken(page: _Page) -> None:
+    page.load()
+    shown = page.run("""import("/page/answers.js").then(({ opening, spoken }) => {
+      const no = { status: "ok", decision: "positive", finding: "Mass", probability: 0.9 };
+      const systems = [{ ...no, system: "A" }];
+      const answer = { warnings: [], notes: [], disagreement: null, systems,
+                       cautions: ["this image trained A"] };
+      const parts = opening(answer, null);
+      const list = parts.find((part) => part.matches(".cautions"));
+      return [parts.indexOf(list), list.innerText, spoken(answer, null)];
+    })""")
+    assert shown[0] == 1  # the verdict is first, as there is no warning
+    assert shown[1] == "This image trained A."
+    assert "This image trained A." in shown[2]
+
+
 def test_list_gives_the_reason_of_missing_answers_and_continues_after_a_refusal(
     page: _Page,
 ) -> None:

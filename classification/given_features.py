@@ -1,0 +1,92 @@
+"""A classifier of given features, which another program computed: it has only a last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from cxr_compare.classification.backbones import Trunk
+from cxr_compare.classification.feature_grid import Grid
+from cxr_compare.classification.model import NO_MAPS, ImageClassifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import MIN_SIZE, Preprocess
+
+GIVEN_FEATURES = "given_features"
+"""Name of the architecture in ``model.json``."""
+
+
+class FeatureClassifier(ImageClassifier):
+    """A linear layer on the mean of given features; `build_feature_classifier` builds it.
+
+    In place of pixels it reads features, float32 (B, 1, C, h, w), as `data_prep.store.features`
+    gives them. A map exists if the features form a grid of more than one cell.
+    """
+
+    def __init__(self, channels: int, n_findings: int, has_maps: bool) -> None:
+        # The normalisation of pixels has no effect, because no pixel is read.
+        preprocess = Preprocess(MIN_SIZE, 0.0, 1.0)
+        super().__init__(
+            Trunk(nn.Identity(), channels, Grid()), n_findings, preprocess, 0.0, "same"
+        )
+        self._channels = channels
+        self._has_maps = has_maps
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return given features as maps, float32 (B, C, h, w).
+
+        Raises:
+            InputError: The features have another number of channels.
+        """
+        if images.ndim != 5 or images.shape[2] != self._channels:
+            raise InputError(
+                f"probe: expected features of {self._channels} channels, but got "
+                f"{tuple(images.shape)}; use the features folder that it was fitted to"
+            )
+        return images[:, 0].float()
+
+    @property
+    def stages(self) -> list[list[nn.Module]]:
+        """No stages, because the encoder is elsewhere."""
+        return []
+
+    def map_method(self, requested: str) -> str:
+        """Return the method by which maps are made; ``none`` if the features form no grid."""
+        return requested if self._has_maps else NO_MAPS
+
+    def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Return the outer frame of a map: a square of side 1, which the grid fills."""
+        return (0.0, 0.0, 1.0, 1.0)
+
+
+def build_feature_classifier(
+    channels: int, grid: Sequence[int] = (1, 1), n_findings: int = 1
+) -> FeatureClassifier:
+    """Build a classifier of given features.
+
+    Args:
+        channels: Number C of features of a cell.
+        grid: Rows and columns of cells; (1, 1) for features of the whole image.
+        n_findings: Number K of findings.
+
+    Returns:
+        The classifier, whose weights are random until `classification.probe.fit_layer` fits them.
+
+    Raises:
+        InputError: A number is below 1.
+
+    Example:
+        >>> import torch
+        >>> model = build_feature_classifier(8, (2, 2))
+        >>> model(torch.zeros(3, 1, 8, 2, 2)).shape
+        torch.Size([3, 1])
+    """
+    if min(channels, n_findings, *grid) < 1:
+        raise InputError(
+            f"{GIVEN_FEATURES}: expected numbers of at least 1, but got channels={channels}, "
+            f"grid={tuple(grid)}, n_findings={n_findings}"
+        )
+    model = FeatureClassifier(channels, n_findings, max(grid) > 1)
+    arguments = {"channels": channels, "grid": list(grid), "n_findings": n_findings}
+    model.architecture = {"kind": "classifier", "name": GIVEN_FEATURES, "arguments": arguments}
+    return model

@@ -1,0 +1,174 @@
+"""The last layer of a probe: a logistic regression of standardised features for each finding."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+_MOST_ITERATIONS = 2000
+_TOLERANCE = 1e-5  # largest component of the gradient of the mean loss at which a fit ends
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Features of some images with their labels and patients.
+
+    Attributes:
+        features: Pooled features before standardising, float32 (N, C), finite.
+        targets: Labels, float32 (N, K): 1 present, 0 absent, NaN unknown.
+        patients: Patient of each image, N texts.
+    """
+
+    features: np.ndarray  # float32 (N, C)
+    targets: np.ndarray  # float32 (N, K): 1, 0 or NaN
+    patients: Sequence[str]
+
+
+@dataclass(frozen=True)
+class PenaltyTrial:
+    """A fit with one penalty, and how well it predicts the validation images."""
+
+    finding: int  # number of the finding, from 0
+    penalty: float
+    train_loss: float  # mean cross entropy of the training images, without the penalty
+    val_loss: float  # mean over patients of the mean cross entropy of their images
+    kept: bool  # True for the penalty that was chosen
+
+
+@dataclass(frozen=True)
+class FittedLayer:
+    """A linear layer on features before standardising, and how its penalties were chosen.
+
+    Attributes:
+        weight: Weights, float64 (K, C).
+        bias: Biases, float64 (K,).
+        trials: One fit for each finding and penalty, in this order.
+        constant: Findings, by number, whose known training labels are all equal. Their weights are
+            0.
+    """
+
+    weight: np.ndarray  # (K, C)
+    bias: np.ndarray  # (K,)
+    trials: tuple[PenaltyTrial, ...]
+    constant: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Weights (C,) and bias of one logistic regression, for standardised features."""
+
+    weight: np.ndarray
+    bias: float
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        return np.asarray(features @ self.weight + self.bias, np.float64)
+
+
+def fit_layer(
+    train: LabelledFeatures, validation: LabelledFeatures, penalties: Sequence[float]
+) -> FittedLayer:
+    """Fit a logistic regression for each finding, and choose its penalty on validation patients.
+
+    Features are standardised by the mean and the standard deviation of all training images. The
+    penalty is half the squared norm of the weights of standardised features, times a factor, and is
+    added to the mean cross entropy of the training images. The factor with the lowest loss on the
+    validation images is kept, where each patient counts once, however many images there are. The
+    returned layer includes the standardising, so that it takes features as they are.
+
+    Args:
+        train: Training images.
+        validation: Validation images, of other patients.
+        penalties: Factors to choose from, all above 0.
+
+    Returns:
+        The layer. If a finding has no known validation label, its largest penalty is kept.
+
+    Example:
+        >>> features = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)
+        >>> targets = np.array([[0], [0], [1], [1]], np.float32)
+        >>> images = LabelledFeatures(features, targets, ["a", "b", "c", "d"])
+        >>> layer = fit_layer(images, images, [0.01, 100.0])
+        >>> bool(layer.weight[0, 0] > 1), round(float(-layer.bias[0] / layer.weight[0, 0]), 3)
+        (True, 1.5)
+    """
+    mean = train.features.mean(axis=0, dtype=np.float64)  # (C,)
+    std = train.features.std(axis=0, dtype=np.float64)
+    std[std == 0] = 1.0  # a constant feature, whose weight the penalty keeps at 0
+    train_features = (train.features - mean) / std  # float64 (N, C)
+    val_features = (validation.features - mean) / std
+    patients = pd.Series(list(validation.patients))
+    weights = []
+    biases = []
+    trials: list[PenaltyTrial] = []
+    constant = []
+    for finding in range(train.targets.shape[1]):
+        is_known = ~np.isnan(train.targets[:, finding])
+        labels = train.targets[is_known, finding].astype(np.float64)
+        is_known_in_val = ~np.isnan(validation.targets[:, finding])
+        val_labels = validation.targets[is_known_in_val, finding].astype(np.float64)
+        shares = _patient_shares(patients[is_known_in_val])
+        fits: list[tuple[float, _Fit]]
+        if len(np.unique(labels)) < 2:
+            constant.append(finding)
+            fits = [(max(penalties), _constant_fit(labels, train_features.shape[1]))]
+        else:
+            fits = _fit_path(train_features[is_known], labels, penalties)
+        losses = [
+            float(_losses(fit.logits(val_features[is_known_in_val]), val_labels) @ shares)
+            for _, fit in fits
+        ]
+        best = int(np.argmin(losses)) if len(val_labels) else 0  # of equal ones the strongest
+        for number, (penalty, fit) in enumerate(fits):
+            train_loss = float(_losses(fit.logits(train_features[is_known]), labels).mean())
+            val_loss = losses[number] if len(val_labels) else float("nan")
+            trials.append(PenaltyTrial(finding, penalty, train_loss, val_loss, number == best))
+        kept = fits[best][1]
+        weights.append(kept.weight / std)
+        biases.append(kept.bias - float(kept.weight @ (mean / std)))
+    return FittedLayer(np.array(weights), np.array(biases), tuple(trials), tuple(constant))
+
+
+def _fit_path(
+    features: np.ndarray, labels: np.ndarray, penalties: Sequence[float]
+) -> list[tuple[float, _Fit]]:
+    """Fit with each penalty, from the strongest on; each fit starts from the one before."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    regression = LogisticRegression(
+        solver="lbfgs", max_iter=_MOST_ITERATIONS, tol=_TOLERANCE, warm_start=True
+    )
+    fits = []
+    with warnings.catch_warnings():
+        # A weak penalty on few images needs many steps, and validation rarely chooses it.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for penalty in sorted(set(penalties), reverse=True):
+            regression.set_params(C=1.0 / (penalty * len(labels)))
+            regression.fit(features, labels)
+            fit = _Fit(regression.coef_[0].copy(), float(regression.intercept_[0]))
+            fits.append((penalty, fit))
+    return fits
+
+
+def _constant_fit(labels: np.ndarray, channels: int) -> _Fit:
+    """Return a fit that gives every image the same score, (positives + 1/2) / (images + 1)."""
+    positives = labels.sum() + 0.5
+    negatives = len(labels) - labels.sum() + 0.5
+    return _Fit(np.zeros(channels), float(np.log(positives / negatives)))
+
+
+def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Compute the cross entropy of each image, without overflow of large logits."""
+    return np.asarray(np.logaddexp(0.0, logits) - labels * logits, np.float64)
+
+
+def _patient_shares(patients: pd.Series) -> np.ndarray:
+    """Return the weight of each image in a mean that counts each patient once, shape (N,)."""
+    if patients.empty:
+        return np.zeros(0)
+    images = patients.map(patients.value_counts())
+    return np.asarray(1.0 / (images * patients.nunique()), np.float64)

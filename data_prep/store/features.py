@@ -1,0 +1,201 @@
+"""A features folder: features of images that an encoder elsewhere computed, for `cxr train probe`.
+
+The features are in a memory-mapped file. The module `data_prep.formats.feature_table` reads them
+from a table and writes the folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import InputError, counted, first_line
+from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.store.identify_folder import require_kind
+from cxr_compare.data_prep.store.pixel_store import pixels_checksum
+from cxr_compare.data_prep.store.placement import Placement
+
+FEATURES_FILE = "features.npy"
+"""Features, float32 (images, cells, channels), cells row by row."""
+FEATURE_INDEX = "feature_index.parquet"
+"""Table of the image, checksum and, for a grid, the position of each row."""
+FEATURES_RECORD = "features.json"
+"""File that marks a features folder complete."""
+
+
+@dataclass(eq=False, repr=False)
+class Features:
+    """Features of the images of a data set; `Features.open` opens the folder.
+
+    It has the interface of a pixel store, so that a model reads it in place of pixels: `image`
+    gives the features of an image.
+
+    Attributes:
+        folder: Features folder.
+        info: Content of ``features.json``.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    size: int = 1  # the grid of an image fills a square of side 1
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Features:
+        """Open a complete features folder.
+
+        Raises:
+            InputError: The folder is of another kind, or is damaged.
+        """
+        folder = Path(folder)
+        require_kind(folder, "features")
+        features = cls(folder, read_json(folder / FEATURES_RECORD, "features"))
+        features._require_whole()
+        return features
+
+    def __repr__(self) -> str:
+        return f"<Features of {self.encoder['name']}: {self._summary}, {self.folder}>"
+
+    def __str__(self) -> str:
+        """Summary: the encoder, and the numbers of images and features."""
+        encoder = self.encoder
+        origin = f"{encoder['name']}, revision {encoder['revision']}, licence {encoder['licence']}"
+        return f"Features of {origin}: {self._summary}\nFolder:   {self.folder}"
+
+    @property
+    def _summary(self) -> str:
+        rows, columns = self.grid
+        cells = f", {rows} x {columns} cells" if self.has_grid else ""
+        return f"{counted(len(self.ids), 'image')}, {counted(self.channels, 'feature')}{cells}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``features.json``."""
+        return self.info
+
+    @property
+    def encoder(self) -> dict[str, str]:
+        """Name, revision and licence of the encoder."""
+        return dict(self.info["encoder"])
+
+    @property
+    def features_id(self) -> str:
+        """Digest of the features and the ids of their images."""
+        return str(self.info["features_id"])
+
+    @property
+    def channels(self) -> int:
+        """Number of features of an image or of a cell."""
+        return int(self.info["channels"])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the grid of cells; (1, 1) for features of the whole image."""
+        rows, columns = self.info["grid"]
+        return int(rows), int(columns)
+
+    @property
+    def has_grid(self) -> bool:
+        """True if the features form a grid of more than one cell."""
+        return max(self.grid) > 1
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """Table of the image, checksum and position of each row."""
+        return read_table(self.folder / FEATURE_INDEX, "feature_index")
+
+    @cached_property
+    def ids(self) -> pd.Index:
+        """Ids of the images."""
+        return pd.Index(self.index["image_id"], name="image_id")
+
+    def image(self, image_id: str) -> np.ndarray:
+        """Return the features of an image, float32 (C, h, w).
+
+        Raises:
+            InputError: There is no such image, or its features are damaged.
+        """
+        row = self._row_of(image_id)
+        cells = self._values[row]  # (cells, C)
+        if pixels_checksum(cells) != self._checksums[row]:
+            raise InputError(
+                f"{self.folder / FEATURES_FILE}: the features of image '{image_id}' are not as "
+                f"they were written; remove {self.folder} and run cxr import again"
+            )
+        return np.ascontiguousarray(cells.T).reshape(-1, *self.grid)
+
+    def placement(self, image_id: str) -> Placement:
+        """Return the position of the original image in the square of side 1 of its grid.
+
+        Raises:
+            InputError: There is no such image.
+        """
+        if self._frames is None:
+            return Placement(1.0, 1.0, 0.0, 0.0)
+        x1, y1, x2, y2 = self._frames[self._row_of(image_id)].tolist()
+        scale_x = 1 / (x2 - x1)
+        scale_y = 1 / (y2 - y1)
+        return Placement(scale_x, scale_y, -x1 * scale_x, -y1 * scale_y)
+
+    def require(self, content_id: str, image_ids: pd.Index) -> None:
+        """Check that the features are of a data set, and of some of its images.
+
+        Args:
+            content_id: Id of the content of the data set.
+            image_ids: Ids of the images that are needed.
+
+        Raises:
+            InputError: The features are of another data set, or an image is missing.
+        """
+        own = self.info["data_set"]
+        if own["content_id"] != content_id:
+            raise InputError(
+                f"{self.folder}: holds features of the images of {own['name']}, another data set; "
+                "run cxr import on features of this one"
+            )
+        missing = image_ids.difference(self.ids)
+        if len(missing):
+            raise InputError(
+                f"{self.folder}: has no features of image {missing[0]!r} ({len(missing)} of "
+                f"{len(image_ids)} are missing); add them to the table, and run cxr import again"
+            )
+
+    @cached_property
+    def _values(self) -> np.ndarray:
+        return np.asarray(np.load(self.folder / FEATURES_FILE, mmap_mode="r"))
+
+    @cached_property
+    def _row_by_id(self) -> dict[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.ids)}
+
+    @cached_property
+    def _checksums(self) -> list[int]:
+        return self.index["features_hash"].tolist()
+
+    @cached_property
+    def _frames(self) -> np.ndarray | None:
+        return self.index[list(EDGES)].to_numpy() if "x1" in self.index else None
+
+    def _row_of(self, image_id: str) -> int:
+        try:
+            return self._row_by_id[image_id]
+        except KeyError:
+            raise InputError(f"{self.folder}: has no features of image '{image_id}'") from None
+
+    def _require_whole(self) -> None:
+        expected = (len(self.index), self.grid[0] * self.grid[1], self.channels)
+        path = self.folder / FEATURES_FILE
+        try:
+            values = self._values
+        except (OSError, ValueError, EOFError) as error:
+            reason = f"cannot be read ({first_line(error)})"
+        else:
+            if values.shape == expected and values.dtype == np.float32:
+                return
+            reason = f"holds {values.dtype} {values.shape}, expected float32 {expected}"
+        raise InputError(f"{path}: {reason}; remove {self.folder} and run cxr import again")

@@ -1,0 +1,113 @@
+"""Answers of one or more systems for several images, as an object and as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, overload
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.notebook import html_lines
+from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row
+from cxr_compare.serving.answer_summary import SystemTally, summary_frame, summary_lines
+
+MOST_LINES = 10
+"""Number of images up to which each of them has its own line in a text."""
+
+
+@dataclass(frozen=True)
+class Answers(Sequence[Answer]):
+    """Answers of one or more systems for image files, one image after another.
+
+    Attributes:
+        answers: Answers in the order of the images; one for each system on each image.
+        left_out: Reason for each file that could not be answered, by path.
+        exit_status: Exit status of the command: 1 if files were left out.
+        printed: True if the answers were printed one by one. They are then not kept in `answers`.
+        tallies: Numbers of positive and other answers of each system, and what limits them.
+
+    The text of a few answers has a line for each. That of more than 10 images has a table with one
+    row for each system; `to_frame` then gives the single answers.
+    """
+
+    answers: tuple[Answer, ...]  # of each image one a system
+    left_out: dict[str, str] = field(default_factory=dict)  # why, of each file without an answer
+    exit_status: int = 0  # 1 where files were left out
+    printed: bool = False  # whether they were printed as they came; none is then kept
+    tallies: tuple[SystemTally, ...] = ()
+
+    @overload
+    def __getitem__(self, index: int) -> Answer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Answer, ...]: ...
+    def __getitem__(self, index: int | slice) -> Answer | tuple[Answer, ...]:
+        return self.answers[index]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __str__(self) -> str:
+        left_out = [f"left out: {problem}" for problem in self.left_out.values()]
+        guarantees = Answer.guarantee_lines(self.answers)
+        if self.is_many:
+            return "\n".join([*summary_lines(self.tallies), *guarantees, *left_out])
+        by_image = groupby(self.answers, key=lambda answer: answer.image)
+        lines = [line for _, of_image in by_image for line in lines_of_image([*of_image])]
+        return "\n".join([*lines, *run_lines(self.answers), *guarantees, *left_out])
+
+    @property
+    def is_many(self) -> bool:
+        """True if there are so many images that the text is a summary."""
+        return any(tally.images > MOST_LINES for tally in self.tallies)
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Table with one row for each system: numbers of images and answers, and seconds."""
+        return summary_frame(self.tallies)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the answers as a table with one row for each image and system.
+
+        The columns are those of ``cxr predict --csv``.
+        """
+        rows = [answer_row(answer.to_dict()) for answer in self.answers]
+        return pd.DataFrame(rows, columns=list(ANSWER_COLUMNS))
+
+    def __repr__(self) -> str:
+        without = f", {counted(len(self.left_out), 'file')} left out" if self.left_out else ""
+        return f"<{counted(len(self), 'answer')}{without}>"
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return all answers, followed by the files without an answer, for JSON."""
+        problems = [Answer.refused(path, why) for path, why in self.left_out.items()]
+        return [*(answer.to_dict() for answer in self.answers), *problems]
+
+    def _repr_html_(self) -> str:
+        if self.is_many:
+            return html_lines(str(self))
+        table: str = self.to_frame().to_html(index=False)
+        return table
+
+
+def remarks(answers: Sequence[Answer]) -> list[str]:
+    """Return a line for each warning, note and caution about an image."""
+    remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
+    remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
+    of_runs = {text for answer in answers for text in answer.run_cautions}
+    cautions = (text for text in Answer.joint_cautions(answers) if text not in of_runs)
+    remarks += [f"CAUTION: {text}" for text in cautions]
+    return [f"{answers[0].image}  {remark}" for remark in dict.fromkeys(remarks)]
+
+
+def lines_of_image(answers: Sequence[Answer]) -> list[str]:
+    """Return what is said about an image, followed by a line for each system."""
+    return [*remarks(answers), *map(str, answers)]
+
+
+def run_lines(answers: Iterable[Answer]) -> list[str]:
+    """Return a line for each caution about a run, without repetition."""
+    cautions = (text for answer in answers for text in answer.run_cautions)
+    return [f"CAUTION: {text}" for text in dict.fromkeys(cautions)]

@@ -1,0 +1,252 @@
+"""Known limits of a run's answers: its AUROC against chance, and the images that it has seen.
+
+`cxr predict`, `cxr serve` and `cxr pacs` show these facts beside the answers. This module computes
+them and words them, so that all of them say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage, SeenLookup, SeenRole
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.store.predictions import SEEN_FILE
+from cxr_compare.data_prep.work.store_addresses import path_from_record
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
+from cxr_compare.evaluation.statistics.figure_text import range_text
+from cxr_compare.evaluation.systems.eligibility import unknown_training_data
+from cxr_compare.serving.export_spec import (
+    EVALUATION_FILE,
+    ExportSpec,
+    is_export,
+    validation_folder,
+)
+
+CHANCE = 0.5
+"""AUROC of a system that guesses."""
+SeenState = Literal["train", "val", "no", "unknown"]
+"""Use that a training made of an image: ``train`` it learned from it, ``val`` it selected weights
+and threshold with it, ``no`` it has not seen it, ``unknown`` its training images are not known."""
+_SEEN_SENTENCES: dict[SeenRole, str] = {
+    "train": "{image} trained {system}: the answer says nothing about new images",
+    "val": "{image} served to choose the weights and the threshold of {system}",
+}
+
+
+@dataclass(frozen=True)
+class MeasuredAuroc:
+    """AUROC of a run on images that it did not learn from, with its 95 % interval.
+
+    Attributes:
+        estimate: The AUROC.
+        ci_low: Lower end of the interval; None where there is no interval.
+        ci_high: Upper end of the interval; None where there is no interval.
+        images: ``test`` for images of a report, ``validation`` for those that chose the threshold.
+        n_images: Number of images; None if unknown.
+
+    Example:
+        >>> MeasuredAuroc(0.52, 0.43, 0.61, "validation", 68).better_than_chance
+        False
+    """
+
+    estimate: float
+    ci_low: float | None
+    ci_high: float | None
+    images: Literal["test", "validation"]
+    n_images: int | None
+
+    @property
+    def better_than_chance(self) -> bool:
+        """True if the whole interval lies above the AUROC of guesses."""
+        return self.ci_low is not None and self.ci_low > CHANCE
+
+    def caution(self, system: str) -> str | None:
+        """Return a sentence for a system that was not shown to be better than chance, else None.
+
+        Args:
+            system: Display name of the system.
+
+        Example:
+            >>> MeasuredAuroc(0.52, 0.43, 0.61, "validation", 68).caution("RetinaNet")
+            'RetinaNet was not shown to be better than guessing: AUROC 0.52 (95 % interval 0.43 to \
+0.61) on 68 validation images'
+        """
+        if self.better_than_chance:
+            return None
+        interval = "no interval"
+        if self.ci_low is not None and self.ci_high is not None:
+            interval = f"95 % interval {range_text(self.ci_low, self.ci_high, digits=2)}"
+        kind = f"{self.images} image"
+        images = f"{kind}s" if self.n_images is None else counted(self.n_images, kind)
+        return (
+            f"{system} was not shown to be better than guessing: AUROC {self.estimate:.2f} "
+            f"({interval}) on {images}"
+        )
+
+
+def validation_auroc(folder: Path) -> MeasuredAuroc | None:
+    """Compute the AUROC of a run on its validation images, with an interval over patients.
+
+    The run has selected its weights on these images, so the AUROC is rather too high. A run that
+    does not exceed chance here will not do so elsewhere.
+
+    Args:
+        folder: Run folder, or folder of an export, which has stored the AUROC of its run.
+
+    Returns:
+        The AUROC; None if the labels and scores of the images are not stored, or a class is absent.
+
+    Source:
+        Obuchowski 1997, clustered by patient.
+    """
+    if is_export(folder):
+        return _stored_auroc(folder)
+    path = validation_folder(folder) / EVALUATION_FILE
+    if not path.is_file():
+        return None
+    rows = read_table(path, "decisions").dropna(subset="label")
+    if "patient_id" not in rows:
+        return None
+    clusters, n_patients = cluster_index(rows["patient_id"].to_numpy(dtype=str))
+    parts = auroc_parts(rows["label"] == 1, rows["score"], clusters, n_patients)
+    if parts is None:
+        return None
+    estimate = parts.estimate()
+    low, high = estimate.interval or (None, None)
+    return MeasuredAuroc(estimate.value, low, high, "validation", len(rows))
+
+
+def _stored_auroc(folder: Path) -> MeasuredAuroc | None:
+    """Return the AUROC that an export has stored; of an older export that of its run, if there."""
+    spec = ExportSpec.read(folder)
+    if spec.validation_auroc:
+        return MeasuredAuroc(**spec.validation_auroc)
+    run = run_of_export(folder, spec.run)
+    return None if run is None else validation_auroc(run)
+
+
+def run_of_export(folder: Path, info: Mapping[str, Any]) -> Path | None:
+    """Return the run that an export was made from; None if it is not at hand.
+
+    An export holds no patient ids. What it learned from is read from its run, which lies above the
+    export or where it was when the export was made.
+
+    Args:
+        folder: Folder of the export.
+        info: Facts about the run that the export has stored.
+    """
+    candidates = [folder.absolute().parent.parent]
+    if info.get("folder"):
+        candidates.append(path_from_record(info["folder"]))
+    for run in candidates:
+        if (run / "run.json").is_file() and (run / SEEN_FILE).is_file():
+            facts = read_json(run / "run.json", "run")
+            if all(info[key] == value for key, value in facts.items() if key in info):
+                return run
+    return None
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Images that trained a run, as far as they are known.
+
+    Attributes:
+        lookup: Fingerprints of the images; None if they are not at hand.
+        is_complete: False if the run began with weights whose training images are unknown.
+    """
+
+    lookup: SeenLookup | None
+    is_complete: bool
+
+    @classmethod
+    def of_run(cls, folder: Path, info: Mapping[str, Any]) -> TrainingImages:
+        """Read the images that a run has seen.
+
+        Args:
+            folder: Run folder, or folder of an export, whose run is searched for.
+            info: Content of ``run.json``, as the export has stored it.
+        """
+        run = run_of_export(folder, info) if is_export(folder) else folder
+        path = None if run is None else run / SEEN_FILE
+        lookup = None
+        if path is not None and path.is_file():
+            lookup = SeenLookup.from_table(read_table(path, "seen"))
+        return cls(lookup, is_complete=not unknown_training_data(info))
+
+    def find(self, image: DecodedImage) -> SeenImage | None:
+        """Return the use that the training made of an image; None if it is not known to have any.
+
+        Args:
+            image: The decoded image.
+        """
+        if self.lookup is None:
+            return None
+        return self.lookup.find(image.pixel_sha256, image.perceptual_hash)
+
+    def state(self, found: SeenImage | None) -> SeenState:
+        """Return the use that the training made of an image in one word.
+
+        Args:
+            found: Result of `find` for the image.
+        """
+        if found is not None:
+            return found.role
+        return "no" if self.lookup is not None and self.is_complete else "unknown"
+
+
+def seen_caution(found: SeenImage | None, system: str) -> str | None:
+    """Return a sentence for an image that the training has seen; None for any other image.
+
+    Args:
+        found: Use that the training made of the image, or None.
+        system: Display name of the system.
+
+    Example:
+        >>> seen_caution(SeenImage("train", is_near=False), "CheXNet")
+        'this image trained CheXNet: the answer says nothing about new images'
+    """
+    if found is None:
+        return None
+    image = "a near copy of this image" if found.is_near else "this image"
+    return _SEEN_SENTENCES[found.role].format(image=image, system=system)
+
+
+def seen_summary(
+    system: str, n_images: int, n_equal: int, n_near: int, n_selected: int
+) -> str | None:
+    """Return a sentence on how many of several images the training has seen; None if it saw none.
+
+    Args:
+        system: Display name of the system.
+        n_images: Number of images that the system answered for.
+        n_equal: Number of images that it learned from.
+        n_near: Number of near copies of images that it learned from.
+        n_selected: Number of images, with near copies, that served to select its weights and its
+            threshold.
+
+    Example:
+        >>> seen_summary("CheXNet", 140, 85, 6, 20)
+        '91 of 140 images trained CheXNet (6 of them as near copies), and 20 served to choose its \
+weights and its threshold: these answers say nothing about new images'
+    """
+    n_train = n_equal + n_near
+    parts = []
+    if n_train:
+        near = ""
+        if n_near:
+            near = f" ({n_near:,} of them as near copies)" if n_equal else " (all as near copies)"
+        parts.append(f"{n_train:,} of {counted(n_images, 'image')} trained {system}{near}")
+    if n_selected:
+        images = f"{n_selected:,}" if n_train else f"{n_selected:,} of {counted(n_images, 'image')}"
+        owner = "its" if n_train else f"{system}'s"
+        parts.append(f"{images} served to choose {owner} weights and its threshold")
+    if not parts:
+        return None
+    return ", and ".join(parts) + ": these answers say nothing about new images"
