@@ -162,7 +162,10 @@ class TrainedModel:
 
     @property
     def given_features(self) -> dict[str, Any] | None:
-        """Facts about the given features that a probe reads in place of pixels; None for others."""
+        """Facts about features that another program computed, which the run reads.
+
+        None for a run that reads pixels.
+        """
         return self.run.info.get("features")
 
     @property

@@ -239,7 +239,7 @@ class PixelsRecord(Record):
     Attributes:
         size: Side of the square images, px.
         n_images: Number of images.
-        pixels_id: Digest of the stored pixels.
+        pixels_id: Digest of the ids of the images and of their positions in the squares.
         sha256: SHA-256 digest of each file of pixels, by file name.
     """
 
@@ -250,7 +250,7 @@ class PixelsRecord(Record):
 
 
 class EncoderRecord(Record):
-    """The network that computed given features.
+    """The network with which another program computed the features of a data set's images.
 
     Attributes:
         name: Name of the network.
