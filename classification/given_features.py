@@ -17,7 +17,9 @@ GIVEN_FEATURES = "given_features"
 
 
 class FeatureClassifier(ImageClassifier):
-    """A linear layer on the mean of given features; `build_feature_classifier` builds it.
+    """A linear layer on the mean of features that another program computed.
+
+    The function `build_feature_classifier` builds it.
 
     In place of pixels it reads features, float32 (B, 1, C, h, w), as `data_prep.store.features`
     gives them. A map exists if the features form a grid of more than one cell.
@@ -33,7 +35,10 @@ class FeatureClassifier(ImageClassifier):
         self._has_maps = has_maps
 
     def features(self, images: Tensor) -> Tensor:
-        """Return given features as maps, float32 (B, C, h, w).
+        """Return given features in the form of maps, float32 (B, C, h, w).
+
+        Args:
+            images: Features of B images, float32 (B, 1, C, h, w).
 
         Raises:
             InputError: The features have another number of channels.
@@ -62,7 +67,7 @@ class FeatureClassifier(ImageClassifier):
 def build_feature_classifier(
     channels: int, grid: Sequence[int] = (1, 1), n_findings: int = 1
 ) -> FeatureClassifier:
-    """Build a classifier of given features.
+    """Build a classifier of features that another program computed.
 
     Args:
         channels: Number C of features of a cell.

@@ -44,8 +44,8 @@ def predict_scores(
         maps: Method of the maps, a `MapMethod`. The scores are the same for all methods.
 
     Yields:
-        The tables ``scores`` and ``maps`` of each batch, in original px; only ``scores`` if the
-        classifier reads features of whole images.
+        The tables ``scores`` and ``maps`` of each batch, in px of the original image; only
+        ``scores`` if the classifier reads features of whole images.
 
     Raises:
         InputError: The model has another number of findings, or the method is unknown.

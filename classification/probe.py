@@ -30,13 +30,22 @@ class LabelledFeatures:
 
 @dataclass(frozen=True)
 class PenaltyTrial:
-    """A fit with one penalty, and how well it predicts the validation images."""
+    """A fit with one penalty, and how well it predicts the validation images.
 
-    finding: int  # number of the finding, from 0
+    Attributes:
+        finding: Number of the finding, from 0.
+        penalty: Weight of the penalty on large coefficients.
+        train_loss: Mean cross entropy of the training images, without the penalty.
+        val_loss: Cross entropy of the validation images: the mean over patients of the mean of
+            their images.
+        kept: True for the penalty that was chosen.
+    """
+
+    finding: int
     penalty: float
-    train_loss: float  # mean cross entropy of the training images, without the penalty
-    val_loss: float  # mean over patients of the mean cross entropy of their images
-    kept: bool  # True for the penalty that was chosen
+    train_loss: float
+    val_loss: float
+    kept: bool
 
 
 @dataclass(frozen=True)

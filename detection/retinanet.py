@@ -112,9 +112,18 @@ def box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tens
 
 
 def iou_losses(kind: str, boxes: Tensor, true_boxes: Tensor) -> Tensor:
-    """Compute ``giou``, ``diou`` or ``ciou`` of pairs of boxes (M, 4), as (M,).
+    """Compute a loss from the overlap of each predicted box with its true box.
 
-    torchvision's functions index by a mask, for which the host waits.
+    torchvision's functions index by a mask, for which the program waits for the GPU. This function
+    does not wait.
+
+    Args:
+        kind: ``giou``, ``diou`` or ``ciou``: the generalised, distance or complete IoU loss.
+        boxes: Predicted boxes (M, 4) xyxy, px.
+        true_boxes: True box of each predicted box, (M, 4) xyxy, px.
+
+    Returns:
+        Loss of each pair, shape (M,).
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     true_x1, true_y1, true_x2, true_y2 = true_boxes.unbind(-1)

@@ -45,16 +45,23 @@ Table = Annotated[Any, Argument(read=_read_table, write=_table_texts, metavar="F
 
 
 class ImageOptions(NamedTuple):
-    """Values of ``--images``."""
+    """What the option ``--images`` of `cxr compare` says about the images.
+
+    Attributes:
+        rule: ``all`` refuses systems that were run on different images, ``common`` evaluates the
+            images that every system was run on.
+        folder: Folder of the image files, for labels without image files; None if there is none.
+    """
 
     rule: Literal["all", "common"] = "all"
-    """What happens if the systems were run on different images."""
     folder: Path | None = None
-    """Folder of the image files, for a truth that has none."""
 
 
 def read_image_options(value: Any) -> ImageOptions:
     """Return the values of ``--images``: ``all`` or ``common``, a folder, or both.
+
+    Args:
+        value: ``all``, ``common`` or a folder, or one rule and one folder.
 
     Raises:
         ValueError: Two rules or two folders are given, or a value is neither a rule nor a folder.

@@ -65,7 +65,7 @@ def data_set_steps(
     images again with patients.
 
     Args:
-        dataset: The data set.
+        dataset: A prepared data set.
         source: Folder that it was prepared from; None if it is unknown.
         tables: Tables of labels that it was prepared from.
 

@@ -302,6 +302,9 @@ class Answer:
         """Return the cautions of all systems for an image without repetition.
 
         If the image trained several systems, one sentence names all of them.
+
+        Args:
+            answers: Answers of all systems for one image.
         """
         systems: dict[str, list[str]] = {}
         for answer in answers:

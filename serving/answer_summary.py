@@ -92,7 +92,11 @@ class SystemTally:
 
 
 def summary_frame(tallies: Sequence[SystemTally]) -> pd.DataFrame:
-    """Return the numbers of several systems as a table with `SUMMARY_COLUMNS`."""
+    """Return the numbers of several systems as a table with `SUMMARY_COLUMNS`.
+
+    Args:
+        tallies: Numbers of answers of each system.
+    """
     return pd.DataFrame([tally.row for tally in tallies], columns=list(SUMMARY_COLUMNS))
 
 

@@ -20,7 +20,7 @@ MOST_LINES = 10
 
 @dataclass(frozen=True)
 class Answers(Sequence[Answer]):
-    """Answers of one or more systems, image by image.
+    """Answers of one or more systems for image files, one image after another.
 
     Attributes:
         answers: Answers in the order of the images; one for each system on each image.
@@ -93,7 +93,11 @@ class Answers(Sequence[Answer]):
 
 
 def remarks(answers: Sequence[Answer]) -> list[str]:
-    """Return a line for each warning, note and caution about an image."""
+    """Return a line for each warning, note and caution about an image.
+
+    Args:
+        answers: Answers of all systems for one image.
+    """
     remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
     remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
     of_runs = {text for answer in answers for text in answer.run_cautions}
@@ -103,11 +107,19 @@ def remarks(answers: Sequence[Answer]) -> list[str]:
 
 
 def lines_of_image(answers: Sequence[Answer]) -> list[str]:
-    """Return what is said about an image, followed by a line for each system."""
+    """Return the lines that the command line prints for an image: remarks, then each answer.
+
+    Args:
+        answers: Answers of all systems for one image.
+    """
     return [*remarks(answers), *map(str, answers)]
 
 
 def run_lines(answers: Iterable[Answer]) -> list[str]:
-    """Return a line for each caution about a run, without repetition."""
+    """Return a line for each caution about a run, without repetition.
+
+    Args:
+        answers: Answers of any systems for any images.
+    """
     cautions = (text for answer in answers for text in answer.run_cautions)
     return [f"CAUTION: {text}" for text in dict.fromkeys(cautions)]

@@ -98,7 +98,8 @@ class ExportSpec:
             ``inference_id``.
         files: SHA-256 digest of each file of the network, by file name; empty in an export of an
             older version.
-        validation_auroc: Attributes of the run's `MeasuredAuroc`; empty if it is unknown.
+        validation_auroc: AUROC of the run on its validation images with its interval, as the
+            attributes of the run's `MeasuredAuroc`; empty if it is unknown.
     """
 
     format: Format
@@ -112,7 +113,6 @@ class ExportSpec:
     map_levels: tuple[tuple[float, float], ...] = ()
     run: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    # AUROC of the run on its validation images, with its interval
     validation_auroc: Mapping[str, Any] = field(default_factory=dict)
 
     @property

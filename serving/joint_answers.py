@@ -58,8 +58,8 @@ def answers_by_image(
 
     Args:
         runs: Runs that answer.
-        images: Name and decoded image of each.
-        of_files: Warnings of `file_warnings` for each image, if they were made before.
+        images: Name and decoded image of each image.
+        of_files: Warnings of `file_warnings` for each image; None makes them now.
         on_run: Function that is called with the position of each run in `runs` and the seconds that
             it took for these images.
 

@@ -157,7 +157,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
 def open_source(
     model: Model, dataset: DataSet, progress: Progress, engine: Engine | None = None
 ) -> PixelStore | Features:
-    """Open what a model reads: the pixels of a data set, or the given features of a probe.
+    """Open what a model reads: the pixels of a data set, or features from another program.
 
     Args:
         model: Run or export that predicts.
@@ -166,7 +166,7 @@ def open_source(
         engine: Processes that store the pixels. Without one this process does.
 
     Returns:
-        The pixel store, or the features folder that the probe was fitted to.
+        The pixel store, or the features folder to which the model was fitted.
 
     Raises:
         InputError: The features folder was moved or changed, or an image cannot be read.

@@ -510,12 +510,14 @@ def _run_folder(folder: Path) -> RunFolder:
 
 
 def require_reads_images(run: Path, given_features: Mapping[str, Any] | None) -> None:
-    """Check that a run answers for images, unlike a probe of given features.
+    """Check that a run can answer for images.
+
+    A run that was fitted to features which another program computed cannot: it has no network for
+    new images.
 
     Args:
         run: Folder of the run.
-        given_features: Facts about given features in ``run.json``; None for a run that reads
-            pixels.
+        given_features: Facts about such features in ``run.json``; None for a run that reads pixels.
 
     Raises:
         InputError: The run reads features that another program computed.

@@ -60,7 +60,8 @@ class TrainedModel:
     Attributes:
         run: Run folder of the model.
         model: Network in evaluation mode.
-        preprocess: Size and normalisation of the pixels that the network reads.
+        preprocess: Size and normalisation of the pixels that the network was trained with. They
+            have no effect if the run reads given features instead of images.
         precision: Number format of the computation.
         device: Device that computes, such as ``cpu``.
         views: Versions of each image whose outputs are averaged, the plain image first. A single
@@ -161,7 +162,10 @@ class TrainedModel:
 
     @property
     def given_features(self) -> dict[str, Any] | None:
-        """Facts about the given features that a probe reads in place of pixels; None for others."""
+        """Facts about features that another program computed, which the run reads.
+
+        None for a run that reads pixels.
+        """
         return self.run.info.get("features")
 
     @property

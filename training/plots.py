@@ -69,7 +69,10 @@ def _finish_axes(axes: Axes, title: str, best_epoch: int) -> None:
 
 
 def draw_penalties(trials: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the losses of a probe by penalty as a PNG. The penalty that was kept is marked.
+    """Draw the losses of the fits of a probe against their penalties, as a PNG file.
+
+    A probe is a classifier of frozen features, whose last layer is fitted with several penalties.
+    The penalty that was kept is marked.
 
     Args:
         trials: One row for each finding and penalty, as in `metrics.csv`.

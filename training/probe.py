@@ -43,7 +43,9 @@ from cxr_compare.training.task import ModelTask
 
 
 class ProbeTask(ModelTask):
-    """The images of a probe with their labels, and its classifier, whose last layer is to fit.
+    """Images, labels and classifier for fitting a probe: a classifier of frozen features.
+
+    Only the last layer is fitted.
 
     The features come from a frozen network that reads a pixel store, or from a features folder.
 
@@ -113,10 +115,10 @@ class ProbeTask(ModelTask):
 def complete_probe(
     settings: ProbeConfig, task: ProbeTask, run: RunFolder, hardware: Hardware, progress: Progress
 ) -> None:
-    """Fit the last layer of a probe, and complete its run folder.
+    """Fit the last layer of a classifier of frozen features (a probe), and complete its run folder.
 
     Args:
-        settings: The configuration.
+        settings: Configuration of the training, from its TOML file.
         task: Images and classifier.
         run: The run folder.
         hardware: Device and number format.
@@ -194,10 +196,13 @@ def complete_probe(
 
 
 def open_features(settings: ProbeConfig) -> Features | None:
-    """Open the features folder of a configuration; None if a network computes the features.
+    """Open the folder with features from another program that a configuration names.
 
     Args:
-        settings: The configuration.
+        settings: Configuration of the training, from its TOML file.
+
+    Returns:
+        The features; None if a network of this program computes the features.
 
     Raises:
         InputError: The folder holds no features.

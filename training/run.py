@@ -49,7 +49,7 @@ def complete_run(
         task: The model with its images.
         run: The run folder.
         hardware: Devices, number format and number of loading processes.
-        rank: Rank of this process; None if it trains alone.
+        rank: This process among several that train together; None if it trains alone.
         progress: Shows messages and the progress.
 
     Raises:

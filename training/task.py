@@ -20,12 +20,23 @@ from cxr_compare.training.start_weights import PUBLISHED_WEIGHTS, StartWeights
 
 
 class ModelTask:
-    """A model to fit, with its images and the weights that it starts from."""
+    """A model to fit, with its images and the weights that it starts from.
 
-    model: Any  # the network, initialised; its weights are trained in place
-    train: Any  # training images, by row or by (row, seed)
-    val: Any  # validation images, by row
-    positive: np.ndarray  # bool (len(train),), True for training images with a finding
+    Attributes:
+        model: Initialised network, whose weights are trained in place.
+        train: Training images, read by row, or by row and seed of the augmentation.
+        val: Validation images, read by row.
+        positive: True for each training image with a finding, bool, (number of training images,).
+        findings: Findings to learn, in the order of the network's outputs.
+        start: Weights that the network starts from; None for random or published weights.
+        notes: Lines for the user about the network.
+        callbacks: Lightning callbacks of this kind of model.
+    """
+
+    model: Any
+    train: Any
+    val: Any
+    positive: np.ndarray
 
     def __init__(self, config: Config, target: Target) -> None:
         self.findings = target.any_of  # findings to learn, in the order of the outputs
@@ -71,12 +82,25 @@ class ModelTask:
 
 
 class TrainingTask(ModelTask, ABC):
-    """Base class of the training of a model. Subclasses define images, losses and figures."""
+    """Base class of the training of a model. Subclasses define images, losses and figures.
 
-    # Joins samples to a batch with `image_ids` and `to(device)`; a function of a module, which
-    # the processes that load can import.
+    Attributes:
+        model: Initialised network, whose weights are trained in place.
+        train: Training images, read by row, or by row and seed of the augmentation.
+        val: Validation images, read by row.
+        collate: Function that joins samples into a batch with ``image_ids`` and ``to(device)``. It
+            belongs to a module, so that the processes that load images can import it.
+        positive: True for each training image with a finding, bool, (number of training images,).
+        draw_weights: Weights of the training images for `SeededSampler`; None draws each image
+            once.
+        findings: Findings to learn, in the order of the network's outputs.
+        start: Weights that the network starts from; None for random or published weights.
+        notes: Lines for the user about the network.
+        callbacks: Lightning callbacks of this kind of model.
+    """
+
     collate: Callable[[Sequence[Any]], Any]
-    draw_weights: Any  # weights of the training images for `SeededSampler`; None: each once
+    draw_weights: Any
 
     @abstractmethod
     def training_losses(self, model: Any, batch: Any) -> dict[str, Tensor]:
@@ -123,10 +147,9 @@ class TrainingTask(ModelTask, ABC):
 
     @abstractmethod
     def describe(self, batch: Any) -> tuple[list[str], list[np.ndarray] | None]:
-        """Return captions and true boxes for a picture of the images of a training batch.
+        """Return captions and true boxes for a picture that shows the images of a training batch.
 
-        Training draws this picture as ``batch.png``, on which a user sees what the network learns
-        from.
+        `training.run` draws the picture, on which a user sees what the network learns from.
 
         Args:
             batch: A training batch of B images.

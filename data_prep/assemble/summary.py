@@ -37,6 +37,8 @@ class Summary:
         audit: Result of the audit of the data set.
         already_complete: True if the folder was complete before the call.
         changes: Sentences on the images that were added to a complete data set.
+        shown_before: Notes that this call has shown before it decoded the images; the lines do not
+            repeat them.
     """
 
     folder: Path
@@ -51,7 +53,6 @@ class Summary:
     audit: Audit
     already_complete: bool
     changes: tuple[str, ...] = ()
-    # Notes that this call has shown before it decoded the images; the lines do not repeat them.
     shown_before: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

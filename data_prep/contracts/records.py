@@ -239,7 +239,7 @@ class PixelsRecord(Record):
     Attributes:
         size: Side of the square images, px.
         n_images: Number of images.
-        pixels_id: Digest of the stored pixels.
+        pixels_id: Digest of the ids of the images and of their positions in the squares.
         sha256: SHA-256 digest of each file of pixels, by file name.
     """
 
@@ -250,7 +250,13 @@ class PixelsRecord(Record):
 
 
 class EncoderRecord(Record):
-    """The network that computed given features."""
+    """The network with which another program computed the features of a data set's images.
+
+    Attributes:
+        name: Name of the network.
+        revision: Revision of its published weights.
+        licence: Licence of these weights.
+    """
 
     name: str
     revision: str
@@ -258,7 +264,16 @@ class EncoderRecord(Record):
 
 
 class FeaturesRecord(Record):
-    """``features.json``, which marks a features folder as complete."""
+    """``features.json``, which marks a features folder as complete.
+
+    Attributes:
+        encoder: Network that computed the features.
+        n_images: Number of images with features.
+        channels: Number of features of an image, or of each cell of an image.
+        grid: Number of rows and of columns of the cells; 1 and 1 for features of whole images.
+        features_id: Digest of the stored features.
+        data_set: Data set of the images.
+    """
 
     encoder: EncoderRecord
     n_images: int
@@ -646,7 +661,15 @@ class ExportTarget(PredictedTarget):
 
 
 class StoredAuroc(Record):
-    """AUROC of a run on images that it did not learn from, with its 95 % interval."""
+    """AUROC of a run on images that it did not learn from, with its 95 % interval.
+
+    Attributes:
+        estimate: AUROC, in [0, 1].
+        ci_low: Lower end of the interval; None without an interval.
+        ci_high: Upper end of the interval; None without an interval.
+        images: Kind of the images: ``test``, or ``validation``.
+        n_images: Number of images; None if unknown.
+    """
 
     estimate: float
     ci_low: float | None
@@ -671,6 +694,7 @@ class ExportRecord(Record):
             detector.
         map_levels: Probability and raw map value of each contour that overlays draw.
         files: SHA-256 digest of each file of the network, by file name.
+        validation_auroc: AUROC of the run on its validation images; absent if it is unknown.
     """
 
     format: Literal["onnx", "openvino"]

@@ -40,15 +40,19 @@ class Features:
     Attributes:
         folder: Features folder.
         info: Content of ``features.json``.
+        size: Side of the square that the cells of an image fill, always 1.
     """
 
     folder: Path
     info: dict[str, Any]
-    size: int = 1  # the grid of an image fills a square of side 1
+    size: int = 1
 
     @classmethod
     def open(cls, folder: str | Path) -> Features:
         """Open a complete features folder.
+
+        Args:
+            folder: Path of the features folder.
 
         Raises:
             InputError: The folder is of another kind, or is damaged.
@@ -117,6 +121,9 @@ class Features:
     def image(self, image_id: str) -> np.ndarray:
         """Return the features of an image, float32 (C, h, w).
 
+        Args:
+            image_id: Id of the image.
+
         Raises:
             InputError: There is no such image, or its features are damaged.
         """
@@ -131,6 +138,9 @@ class Features:
 
     def placement(self, image_id: str) -> Placement:
         """Return the position of the original image in the square of side 1 of its grid.
+
+        Args:
+            image_id: Id of the image.
 
         Raises:
             InputError: There is no such image.

@@ -33,9 +33,13 @@ NO_CHECKSUM = 0
 
 
 class PixelSource(Protocol):
-    """Interface of square images by image id: a pixel store, images in memory, or features."""
+    """Interface of square images by image id: a pixel store, images in memory, or features.
 
-    size: int  # side S of the square images, px
+    Attributes:
+        size: Side S of the square images, px.
+    """
+
+    size: int
 
     @property
     def ids(self) -> pd.Index:

@@ -41,7 +41,11 @@ class Silence:
     """
 
     def say(self, text: str = "") -> None:
-        """Show no message."""
+        """Show no message.
+
+        Args:
+            text: The message, which is not shown.
+        """
 
     @contextmanager
     def track(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:

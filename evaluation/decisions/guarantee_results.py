@@ -140,7 +140,9 @@ def guarantee_results(
 def locate_predictions(
     output: SystemOutput, scores: Floats, truth: GroundTruth, box_rule: BoxRule | None
 ) -> Localisation:
-    """Find where a system points on its images, for guarantees of localisation.
+    """Find where a system points on each image: centre of its top box, or peak of its map.
+
+    Guarantees of localisation compare these points with the lesions.
 
     A box of a detector is shown on a positive image if the box score is not below the threshold.
     The box with the highest score of a positive image is always shown.
@@ -149,7 +151,7 @@ def locate_predictions(
         output: Output of the system.
         scores: Score of each image, shape ``(N,)``.
         truth: Ground truth of the images.
-        box_rule: Rule of the boxes; `None` keeps all stored boxes.
+        box_rule: Rule that selects or makes boxes; `None` keeps all stored boxes.
 
     Returns:
         For each image, whether all lesions are boxed and whether the scored point lies on a lesion;

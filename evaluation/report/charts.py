@@ -116,7 +116,7 @@ def without_decision_curve(comparison: Comparison) -> str:
     validation images are no probabilities.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
 
     Returns:
         The sentence; empty as well where decision curves were not computed at all.

@@ -77,10 +77,14 @@ _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # begin
 
 
 class MapKey(NamedTuple):
-    """Entry of the legend for the maps of one system."""
+    """Entry of the legend that explains the drawn activation maps of one system.
+
+    Attributes:
+        shows_cell: True if the maps have so few cells that the cell of the peak is drawn.
+        text: Text of the entry.
+    """
 
     shows_cell: bool
-    """True if the maps have so few cells that the cell of the peak is drawn."""
     text: str
 
 
@@ -92,7 +96,8 @@ class Gallery:
         cases: Each category with its drawn cases.
         policy: Policy whose thresholds decide the cases.
         intro: Sentence above the cases.
-        map_legend: Texts that explain the contours of activation maps; empty without maps.
+        map_legend: Entries that explain the drawn activation maps, one for each system with maps;
+            empty without maps.
         reason: Reason why there are no cases; empty if there are some.
         systems: Names of the systems.
         page: Number of this page, from 1.

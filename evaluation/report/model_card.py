@@ -37,7 +37,13 @@ _HUB_FIGURES = ("auroc", "average_precision", "recall", "specificity", "precisio
 
 @dataclass(frozen=True)
 class CardTable:
-    """Table of a card: heading, heads of the columns, and rows of texts."""
+    """Table of a model card, as texts.
+
+    Attributes:
+        title: Heading above the table.
+        heads: Headings of the columns.
+        rows: Texts of each row, one for each column.
+    """
 
     title: str
     heads: tuple[str, ...]
@@ -46,7 +52,13 @@ class CardTable:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Threshold of one policy."""
+    """Threshold of one policy (rule that chooses a threshold), for a model card.
+
+    Attributes:
+        policy: Name of the policy, such as ``max_f1``.
+        threshold: Threshold as text.
+        is_main: True for the policy by which the system decides.
+    """
 
     policy: str
     threshold: str
@@ -55,7 +67,13 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class HubFigure:
-    """Figure for the metadata of the Hugging Face Hub."""
+    """One figure in the form in which the Hugging Face Hub reads it from a model card.
+
+    Attributes:
+        kind: Name of the metric on the Hub, such as ``roc_auc``.
+        name: Name of the metric for readers, such as AUROC.
+        value: Value of the figure.
+    """
 
     kind: str
     name: str
@@ -206,7 +224,7 @@ def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
     """Return a figure under the name that the Hugging Face Hub has for its metric.
 
     Args:
-        metric: Short name of the metric.
+        metric: Short name of the metric, such as ``auroc``.
         value: The figure.
         policy: Policy of its threshold; empty without one.
 
@@ -227,7 +245,7 @@ def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
     """Return the card of one system of a comparison, with its figures on the test images.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
         name: Display name of the system.
 
     Returns:
@@ -339,8 +357,8 @@ def write_cards(comparison: Comparison, out: Path) -> None:
     """Write the model card of every system into the folder ``cards`` of a report.
 
     Args:
-        comparison: Everything that was computed.
-        out: Report folder.
+        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        out: Folder of the report, to which files are written.
     """
     make_folder(out / files.CARDS)
     for stale in (out / files.CARDS).glob("*.md"):

@@ -170,6 +170,10 @@ class SystemAnswer(_System):
         findings: Score of each finding that the system learned.
         boxes: Predicted boxes.
         map: Activation map of a classifier, if the request asked for maps; else null.
+        seen_in_training: ``train`` if the system learned from this image or a near copy, ``val`` if
+            its weights and threshold were chosen with it, ``no`` for neither, ``unknown`` if the
+            images of the training are not known.
+        cautions: Sentences on what limits this answer, such as that the image trained the system.
     """
 
     status: Status = Field(
@@ -272,6 +276,7 @@ class AnalyzeAnswer(_Model):
         dicom: DICOM files, if they were requested; else null.
         versions: Version of each program, by its name.
         research_use: Sentence that limits the use to research.
+        cautions: Cautions of all systems, without repetition.
     """
 
     request_id: str = Field(examples=["5f0c9d1be0a4"])
@@ -385,6 +390,7 @@ class SystemFacts(_System):
         guard: True if the system has an out-of-distribution check.
         report: Figures of the system; null if none are known.
         report_url: Address of the report on this server; null without a report.
+        cautions: Sentences on what limits all answers of the system.
     """
 
     findings: list[str] = Field(examples=[["lung_opacity"]])
