@@ -314,7 +314,9 @@ class Monitoring:
 
     @property
     def is_blind(self) -> bool:
-        """True if no figure is tested although the days of the reference, the first ones, are over.
+        """True if no figure is tested although the days of the reference are over.
+
+        The reference is the first days of the log (`reference_days`).
         """
         days = (pd.Timestamp(self.last_day) - pd.Timestamp(self.first_day)).days + 1
         return not self.n_tested and days > self.reference_days

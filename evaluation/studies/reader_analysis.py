@@ -128,7 +128,7 @@ class StudyRow:
 
     @property
     def decided(self) -> bool:
-        """True for a difference that is shown even if all differences are considered together.
+        """True for a difference that is statistically shown even among all differences together.
 
         Its interval for all differences at once (`ci_low_all` to `ci_high_all`) excludes 0.
         """
@@ -248,7 +248,9 @@ class ReaderAnalysis:
 
     @property
     def metrics(self) -> list[str]:
-        """Short names of the metrics, such as ``auroc``; conclusions are drawn from the first one.
+        """Short names of the metrics of the study, such as ``auroc``.
+
+        The conclusions of the study are drawn from the first one.
         """
         return list(dict.fromkeys(row.metric for row in self.rows))
 
