@@ -279,9 +279,9 @@ def join_marks(
             with the same columns.
         lesions: True lesions, with the columns ``case``, ``lesion`` (name within the case) and, if
             known, ``weight`` (importance) and the edges ``x1``, ``y1``, ``x2``, ``y2`` in px.
-        all_read: True to assume that a reader has read every case if the file of this reader has
-            rows with marks only. False to assume that such a reader has read the cases with marks
-            only.
+        all_read: What to do if the file of a reader has rows with marks only, so that cases without
+            a mark are not listed. True to take all cases as read by this reader; False to refuse
+            the file, because it is then not known which cases were read.
         positive_from: Rating from which a mark counts in the lesion sensitivity and in the false
             positives per image; None if all marks count.
 
@@ -289,8 +289,9 @@ def join_marks(
         The study, with the cases that were read.
 
     Raises:
-        InputError: The readings are refused for a reason that `join_readings` states, a lesion is
-            of a case without a positive label, or a mark has the name of an unknown lesion.
+        InputError: The readings are refused for a reason that `join_readings` states, a reader's
+            file does not say which cases were read (see `all_read`), a positive case has no lesion,
+            a negative case has one, or a mark has the name of an unknown lesion.
 
     Example:
         >>> cases = pd.Index(list("abcd"), name="case")
