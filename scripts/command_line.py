@@ -41,7 +41,8 @@ def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
 
     Example:
         >>> from cxr_compare.scripts.commands.show import show
-        >>> command_line(show, {"folder": "out/data", "machine": False})
+        >>> given = {"folder": "out/data", "machine": False, "card": False, "report": None}
+        >>> command_line(show, given)
         'cxr show out/data'
     """
     words = ["cxr", command_name(function.__name__)]

@@ -175,12 +175,6 @@ class Decision:
 
         Raises:
             InputError: The decision does not contain the requested policy.
-
-        Example:
-            >>> from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-            >>> chosen = {"youden": ThresholdChoice("youden", 0.4)}
-            >>> Decision("opacity", {"n_images": 40}, thresholds=chosen).policy(None, "predictions")
-            'youden'
         """
         if requested is None and self.triage is not None:
             only_rules_in = self.triage.below is None and self.triage.above is not None

@@ -13,15 +13,17 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy  # its parts load when they are first used
-from threadpoolctl import ThreadpoolController
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 Name = TypeVar("Name", bound=Hashable)
 Statistic = Callable[..., Mapping[Name, Floats]]
@@ -110,6 +112,8 @@ def _thread_count() -> int:
 @cache
 def _libraries() -> ThreadpoolController:
     """Return the loaded libraries with threads of their own; they are searched for once."""
+    from threadpoolctl import ThreadpoolController  # which an export does not need
+
     return ThreadpoolController()
 
 

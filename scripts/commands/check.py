@@ -40,7 +40,7 @@ def check(
     train: Sequence[AnyPath] = (),
     mapping: AnyPath | None = None,
 ) -> Audit | SplitCheck:
-    """Audit a data set: leaks, copies, impossible boxes, shortcuts. Or check a split of others.
+    """Audit a data set for leaks and other faults, or check a split of others.
 
     The command writes four files into the data set folder: audit.html (the page to read),
     audit_cases.csv (every case), audit.json (for programs) and exclude.csv (images to leave out,

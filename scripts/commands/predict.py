@@ -86,6 +86,7 @@ def predict(
         strict: Refuse images with a warning. Without it they are answered, and the warning is
             shown.
         verbose: Print one line for each image and system also for a folder or for many images.
+            Without it, such a call prints one row for each system.
         split: Split whose validation and test images are predicted, with --data. By default it is
             the split that the run learned from.
         batch_size: Number of images that are predicted at a time. By default it follows from the

@@ -216,3 +216,13 @@ def test_folder_of_images_is_for_a_truth_and_for_one_folder(folder, tmp_path):
         compare_files(folder, images=[folder, folder / "images"])
     with pytest.raises(InputError, match=r"--images .*absent: .*nor a folder"):
         compare_files(folder, images=tmp_path / "absent")
+
+
+def test_the_page_on_map_and_accuracy_quotes_what_its_commands_print(tmp_path, monkeypatch, capsys):
+    page = PAGE.with_name("map-or-accuracy.md").read_text()
+    python, shell = BLOCK.findall(page)
+    monkeypatch.chdir(tmp_path)
+    exec(python, {})  # noqa: S102 - what the page says
+    assert cxr(*shlex.split(shell.replace("\\\n", " "))[1:]) == 0
+    quoted = " ".join(line.removeprefix("> ") for line in page.splitlines() if line[:2] == "> ")
+    assert quoted in " ".join("".join(capsys.readouterr()).split())
