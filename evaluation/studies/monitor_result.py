@@ -107,7 +107,7 @@ class Change:
         since_high: Upper end of the likely first days.
         one_in: Evidence as a number N: if nothing changes, this figure ever shows so much evidence
             with a probability of at most 1 / N.
-        groups: At most two groups of patients, with the largest differences of the figure.
+        groups: The groups of patients, at most two, in which the figure has changed most.
         mix: Column of the log, such as ``view``, whose values now occur with other frequencies, if
             this shift explains at least half of the change; empty if no column does.
         mix_share: Share of the change that this shift explains, in [0, 1]; 0 if `mix` is empty.

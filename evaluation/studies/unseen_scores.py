@@ -27,11 +27,11 @@ class UnseenScores:
         y_true: True for positive images, shape ``(N,)``.
         scores: Score of each image, shape ``(N,)``.
         patients: Name of the patient of each image, shape ``(N,)``.
-        n_seen: Number of images left out because the system was trained or selected on them, or on
-            other images of their patients.
+        n_seen: Number of images left out because the system saw them, copies of them, or other
+            images of their patients in its training.
         n_not_run: Number of images left out because the system has no prediction for them.
-        copies: Sentences on images left out because the system was trained on copies of them under
-            other ids.
+        copies: Sentences on images left out because the system was trained on equal or nearly equal
+            copies of them under other ids.
 
     Example:
         >>> labels, patients = np.array([True, False]), np.array(["p", "q"])
