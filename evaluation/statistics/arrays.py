@@ -16,10 +16,10 @@ Integers = npt.NDArray[np.integer[Any]]
 
 
 def as_array(values: Any) -> npt.NDArray[Any]:
-    """Convert a list, an array, a Series, or a tensor on any device to an array.
+    """Convert a list, an array, a Series or a torch tensor to a numpy array.
 
     Args:
-        values: Numbers of any shape. A torch tensor may be on a GPU and may have a gradient.
+        values: Numbers of any shape. A torch tensor may be on a GPU and may require a gradient.
 
     Returns:
         The same numbers as a numpy array on the CPU.
@@ -36,7 +36,7 @@ def as_array(values: Any) -> npt.NDArray[Any]:
 def check_truth_and_scores(
     y_true: npt.ArrayLike, y_score: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.bool_], Floats]:
-    """Validate labels and scores of the same images.
+    """Check the labels and scores of the same N images, and convert them to numpy arrays.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
@@ -48,7 +48,7 @@ def check_truth_and_scores(
 
     Raises:
         InputError: The shapes differ, a label is neither 0 nor 1, or a score is not finite. The
-            message names the row.
+            message gives the number of the row.
 
     Example:
         >>> truth, scores = check_truth_and_scores([0, 1], [0.2, 0.7])
@@ -76,14 +76,16 @@ def check_truth_and_scores(
 
 
 def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Apply the decision rule of images and boxes: a score equal to the threshold is positive.
+    """Call each score positive that is equal to the threshold or above it.
+
+    All parts of the program use this rule, for scores of images and of boxes.
 
     Args:
         y_score: Scores, any shape.
         threshold: One threshold, or an array whose shape broadcasts with that of the scores.
 
     Returns:
-        True where the score reaches the threshold, in the broadcast shape.
+        True if the score is at least the threshold, else False, in the broadcast shape.
 
     Example:
         >>> is_positive([0.4, 0.5, 0.6], 0.5).tolist()

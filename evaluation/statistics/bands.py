@@ -13,11 +13,14 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 
 class Band(NamedTuple):
-    """Lower and upper ends of a pointwise 95 % band; NaN where no resample has a value.
+    """Lower and upper end of a pointwise 95 % band around a curve or a row of points.
+
+    The band comes from bootstrap resamples of patients. An end is NaN at a point where no resample
+    has a value.
 
     Attributes:
-        low: Lower end at each point.
-        high: Upper end at each point.
+        low: Lower end at each of the M points, shape ``(M,)``.
+        high: Upper end at each of the M points, shape ``(M,)``.
     """
 
     low: Floats
@@ -33,7 +36,7 @@ def roc_band(
     resamples: int = 500,
     seed: int = 0,
 ) -> Band:
-    """Compute the 95 % band of sensitivity at each false positive rate.
+    """Compute the 95 % bootstrap band of an ROC curve: sensitivity at false positive rates.
 
     Each resample of patients gives a curve whose points are joined by straight lines. The band
     holds the middle 95 % of the sensitivities at each rate (vertical averaging). Resamples with
@@ -41,14 +44,14 @@ def roc_band(
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
+        y_score: Scores, higher for the positive class, shape ``(N,)``.
         patients: Name of each image's patient, shape ``(N,)``.
-        at: False positive rates in [0, 1], shape ``(M,)``.
+        at: False positive rates at which the band is computed, in [0, 1], shape ``(M,)``.
         resamples: Number of bootstrap resamples.
         seed: Random seed of the bootstrap.
 
     Returns:
-        Both ends of the band, shape ``(M,)`` each.
+        Lower and upper end of the sensitivity at each rate, shape ``(M,)`` each.
 
     Source:
         Vertical averaging: Fawcett 2006, "An introduction to ROC analysis", algorithm 3.
@@ -85,19 +88,21 @@ def share_band(
     resamples: int = 500,
     seed: int = 0,
 ) -> Band:
-    """Compute the 95 % band of the share of positives in each group of images.
+    """Compute a 95 % interval of the share of positive images in each group of images.
 
-    A share of 0 or 1, which no resample moves, gets the exact interval with patients as trials.
+    The groups are, for example, the bins of a calibration plot. The interval comes from a bootstrap
+    of patients. A share of 0 or 1 is the same in every resample; it gets the exact binomial
+    interval, with the group's patients as trials.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
-        groups: Number of each image's group, from 0, shape ``(N,)``.
+        groups: Number of each image's group, from 0, shape ``(N,)``. G is the number of groups.
         patients: Name of each image's patient, shape ``(N,)``.
         resamples: Number of bootstrap resamples.
         seed: Random seed of the bootstrap.
 
     Returns:
-        Both ends of the band, one value for each group, shape ``(groups,)`` each.
+        Lower and upper end of the share, shape ``(G,)`` each.
 
     Source:
         Clopper and Pearson 1934, for the shares 0 and 1.

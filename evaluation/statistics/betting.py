@@ -55,22 +55,25 @@ def mean_p_value(
 ) -> Floats:
     """Compute p-values of the hypothesis that the mean of independent values is at most `mean`.
 
-    The values may come in any order. Each bet is the best one for reaching a wealth of
-    ``1 / error`` with the values that are left.
+    The p-value comes from a betting game: a bettor starts with a wealth of 1 and, before each
+    value, stakes part of it on a mean above `mean`. If the hypothesis holds, the wealth reaches 1 /
+    p with a probability of at most p. The values may come in any order. Each bet is the best one
+    for reaching a wealth of ``1 / error`` with the remaining values.
 
     Args:
-        values: Values in [0, `upper`], shape ``(R, n)`` or ``(n,)``.
-        mean: Claimed mean, one for all rows or shape ``(R,)``.
-        upper: Upper bound of the values.
-        error: Level with which the p-value will be compared, in (0, 1). Betting stops once the
-            p-value is at most this level.
+        values: Independent values in [0, `upper`]; R samples of n values, shape ``(R, n)``, or one
+            sample, shape ``(n,)``.
+        mean: Mean under the hypothesis, one for all samples or shape ``(R,)``.
+        upper: Largest value that is possible.
+        error: Significance level with which the p-value will be compared, in (0, 1). Betting stops
+            once the p-value is at most this level.
 
     Returns:
-        The p-values, shape ``(R,)``: 1 divided by the largest wealth that was reached, and 1 for a
-        sample without values.
+        One p-value for each sample, shape ``(R,)``: 1 divided by the largest wealth that was
+        reached, and 1 for a sample without values.
 
     Raises:
-        InputError: A value lies outside the bounds.
+        InputError: A value lies outside [0, `upper`].
 
     Source:
         Waudby-Smith and Ramdas 2024; Voracek and Orabona 2025.
@@ -98,15 +101,18 @@ def mean_p_value(
 def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Floats:
     """Compute the confidence interval of the mean of independent values, in any order.
 
-    One bettor bets that the mean is above a value, and another bets that it is below, each with
-    half of the error. The interval contains the values that neither bettor refutes.
+    One bettor bets that the mean is above a number, and another bets that it is below, each with
+    half of the error ``1 - level``. A bettor whose wealth becomes large refutes this number as the
+    mean. The interval contains the numbers that neither bettor refutes.
 
     Args:
-        values: Values in [0, 1], shape ``(R, n)`` or ``(n,)``.
-        level: Least coverage, in (0, 1).
+        values: Independent values in [0, 1]; R samples of n values, shape ``(R, n)``, or one
+            sample, shape ``(n,)``.
+        level: Confidence level: smallest probability that the interval contains the mean, in (0,
+            1).
 
     Returns:
-        Lower and upper end, shape ``(R, 2)``; 0 and 1 for a sample without values.
+        Lower and upper end for each sample, shape ``(R, 2)``; 0 and 1 for a sample without values.
 
     Raises:
         InputError: A value lies outside [0, 1].
@@ -124,17 +130,21 @@ def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Floats:
 
 
 def shuffled_sample(values: npt.ArrayLike, upper: float = 1.0) -> Floats:
-    """Scale values to [0, 1] and bring them into an order that no user chooses.
+    """Scale values to [0, 1], and bring them into a fixed pseudo-random order.
+
+    The p-value and the interval of this module depend on the order of the values. The fixed order
+    keeps a user from trying several orders.
 
     Args:
-        values: Values in [0, `upper`], shape ``(R, n)`` or ``(n,)``.
-        upper: Upper bound of the values.
+        values: Values in [0, `upper`]; R samples of n values, shape ``(R, n)``, or one sample,
+            shape ``(n,)``.
+        upper: Largest value that is possible; it becomes 1.
 
     Returns:
-        The scaled values, shape ``(R, n)``. The order depends on the number of values n only.
+        The scaled values, shape ``(R, n)``. The order depends on n only.
 
     Raises:
-        InputError: A value lies outside the bounds.
+        InputError: A value lies outside [0, `upper`].
 
     Example:
         >>> sorted(shuffled_sample([1, 2, 4], upper=4)[0].tolist())
@@ -178,8 +188,9 @@ def _lowest_mean(table: Floats, error: float) -> Floats:
 def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Compute the evidence, after each day, that the mean of independent values has changed.
 
-    The first values, all of day 0, are the reference; the values of later days are the stream. The
-    null hypothesis is that reference and stream have the same mean m. The bettors against each m
+    The first values, all of day 0, are the reference, from before any change; the values of later
+    days are the stream. The null hypothesis is that reference and stream have the same mean m. The
+    evidence is the wealth of bettors who bet against this hypothesis. The bettors against each m
     start with a total wealth of 1. Each bettor has a day of change: until that day it bets on a
     mean near m, and afterwards it bets that the odds have risen or fallen. While nothing changes,
     the wealth against the true mean is a supermartingale. The evidence is the smallest wealth over
@@ -188,13 +199,16 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     either; no bet gains from that, because the logarithm is concave.
 
     Args:
-        values: Values in [0, 1], shape ``(R, n)``; each row holds the values of one figure.
-        day: Day of each value, shape ``(n,)``: 0 for the reference, which has at least one value,
-            then 1, 2, and so on. A day without a value leaves the evidence as it is.
+        values: Values in [0, 1] in the order of their days, shape ``(R, n)``; each of the R rows is
+            a separate series, tested separately.
+        day: Day of each value, in ascending order, shape ``(n,)``: 0 for the reference, which has
+            at least one value, then 1, 2, and so on. A day without a value leaves the evidence as
+            it is.
 
     Returns:
-        E-values after each distinct day of the stream, shape ``(R, days)``, at most 1e12. Time and
-        memory grow with the number of days that have values, however far apart these days are.
+        Evidence (e-value) after each distinct day of the stream, shape ``(R, days)``, at most 1e12.
+        Time and memory grow with the number of days that have values, however far apart these days
+        are.
 
     Source:
         The mixture over starts is taken from Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS
@@ -212,16 +226,16 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 
 
 def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute how likely a change began after each day, as shares of the evidence for a change.
+    """Estimate after which day the mean of a series of values changed, as a share for each day.
 
     The function `change_evidence` divides a wealth of 1 among bettors. Each bettor supposes another
     day of change and bets on it. The bettors whose supposed day fits the values gain most. The
-    result is how the wealth of all bettors who have started by the last day is divided among their
-    days of change.
+    share of a day is the share of the final wealth that belongs to the bettors of this day.
 
     Args:
-        values: Values of one figure in [0, 1], shape ``(n,)``, as `change_evidence` takes them.
-        day: Day of each value, shape ``(n,)``.
+        values: Values of one series in [0, 1], in the order of their days, shape ``(n,)``.
+        day: Day of each value, in ascending order, shape ``(n,)``: 0 for the reference (the values
+            from before any change), then 1, 2, and so on.
 
     Returns:
         Shares that add up to 1, one for each distinct day but the last, shape ``(days - 1,)``. Each
@@ -248,18 +262,19 @@ def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 def start_quantiles(
     shares: Floats, day: npt.ArrayLike, quantiles: npt.ArrayLike
 ) -> npt.NDArray[np.int64]:
-    """Find days of change at quantiles of the shares that `start_shares` returns.
+    """Find quantiles of the day of change from the shares that `start_shares` returns.
 
-    With the quantiles 0.1 and 0.9, for example, 80 % of the evidence says that the change began
-    after a day between the two results.
+    The share of a day says how likely the change began after it. With the quantiles 0.1 and 0.9,
+    for example, the change began between the two resulting days with a share of 80 %.
 
     Args:
-        shares: Result of `start_shares`, shape ``(days - 1,)`` for the distinct days.
+        shares: Result of `start_shares`, shape ``(days - 1,)``, where ``days`` is the number of
+            distinct days.
         day: Day of each value, the same as for `start_shares`.
         quantiles: Quantiles in [0, 1], shape ``(Q,)``.
 
     Returns:
-        Days, shape ``(Q,)``; a day without a value may be among them.
+        The day at each quantile, shape ``(Q,)``; a day without a value may be among the results.
 
     Example:
         >>> start_quantiles(np.array([0.2, 0.8]), [0, 1, 2], [0.1, 0.9]).tolist()
@@ -302,11 +317,16 @@ def _log_evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
 
 
 class StartWeights(NamedTuple):
-    """Shares of the wealth by the day after which its bets on a change start, as logarithms.
+    """How the wealth of `change_evidence` is divided among the supposed days of a change.
+
+    Every bettor supposes that a change begins after one day, and bets on the change from then on.
+    All values are logarithms of shares of the wealth 1 at the beginning.
 
     Attributes:
-        starting: Logarithm of the share that starts to bet on a change between a day and the next.
-        waiting: Logarithm of the share that still waits at the end of each day.
+        starting: Logarithm of the share whose bets start between each day and the next one, shape
+            ``(D - 1,)`` for D distinct days.
+        waiting: Logarithm of the share whose bets have not started by the end of each day after the
+            first, shape ``(D - 1,)``.
     """
 
     starting: Floats
@@ -314,14 +334,15 @@ class StartWeights(NamedTuple):
 
 
 def start_weights(days: npt.NDArray[np.int64]) -> StartWeights:
-    """Compute which share of the wealth starts to bet on a change after each day.
+    """Compute which share of the wealth of `change_evidence` starts to bet after each day.
 
-    Every bettor waits for its day of change (see `change_evidence`). Bettors whose day has no value
-    bet like those who start after the day before it. The first bettors start right after the
-    reference.
+    Every bettor supposes that a change begins after one day, and starts to bet on the change then.
+    Bettors whose day has no value bet like those who start after the day before it. The first
+    bettors start right after the reference, which is day 0.
 
     Args:
-        days: Distinct days with values, in ascending order, shape ``(D,)``: 0 for the reference.
+        days: Distinct days that have values, in ascending order, shape ``(D,)``; the first is 0,
+            the reference (values from before any change).
 
     Returns:
         Shares as logarithms, shape ``(D - 1,)`` each. The shares that start by the last day and the

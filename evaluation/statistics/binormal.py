@@ -22,23 +22,24 @@ def binormal_auroc_covariance(
     images: tuple[float, float] = (1, 1),
     within: float = 0.0,
 ) -> Floats:
-    """Compute the covariance of the AUROCs of systems on the same images, for binormal scores.
+    """Compute the covariance of the empirical AUROCs of systems (models) on the same test images.
 
-    A system's scores are normal with variance 1 in both classes; the scores of positive images are
-    higher by ``sqrt(2) probit(AUROC)`` on average. All images of a patient are of one class.
-    Nothing is approximated: an AUROC is a mean over pairs of images, and the covariance of two
-    pairs follows from the bivariate normal distribution.
+    The scores are binormal: a system's scores are normal with variance 1 in both classes; the
+    scores of positive images are higher by ``sqrt(2) probit(AUROC)`` on average. All images of a
+    patient are of one class. Nothing is approximated: an AUROC is a mean over pairs of images, and
+    the covariance of two pairs follows from the bivariate normal distribution.
 
     Args:
         aurocs: True AUROC of each system, in (0, 1).
         positives: Number of positive patients.
         negatives: Number of negative patients.
-        correlation: Correlation of two systems' scores of one image, within a class.
+        correlation: Correlation of two systems' scores of the same image, among the images of one
+            class.
         images: Mean number of images per patient, and mean of the squared number.
-        within: Correlation of one system's scores of two images of one patient.
+        within: Correlation of one system's scores of two images of the same patient.
 
     Returns:
-        Covariance, shape ``(systems, systems)``.
+        Covariance matrix of the AUROCs, shape ``(systems, systems)``.
 
     Source:
         The moments of a U statistic (Hoeffding 1948; Hanley and McNeil 1982) of two correlated
@@ -85,9 +86,10 @@ def obuchowski_positives(
 
     Args:
         aurocs: True AUROCs of the two systems, which differ, in (0, 1).
-        correlation: Correlation of the two systems' scores of one image, within a class.
-        negatives_per_positive: Negative patients for each positive one.
-        power: Power of the test, in (0, 1).
+        correlation: Correlation of the two systems' scores of the same image, among the images of
+            one class.
+        negatives_per_positive: Number of negative patients for each positive patient, such as 4.
+        power: Probability that the test finds the difference, in (0, 1).
         level: Confidence level, in (0, 1): 1 minus the two-sided error of the test.
 
     Returns:
@@ -132,15 +134,15 @@ def _pairings(patients: int, images: tuple[float, float]) -> Floats:
 
 
 def bivariate_normal_below(h: float, k: float, correlation: Floats) -> Floats:
-    """Compute P(X < h and Y < k) of two correlated standard normal variables.
+    """Compute P(X < h and Y < k) for standard normal variables X and Y with a correlation.
 
     Args:
-        h: Limit of X.
-        k: Limit of Y.
-        correlation: Correlations in [-1, 1], any shape.
+        h: Upper limit of X.
+        k: Upper limit of Y.
+        correlation: Correlations of X and Y in [-1, 1], any shape.
 
     Returns:
-        Probabilities, in the shape of the correlations.
+        One probability for each correlation, in the shape of `correlation`.
 
     Source:
         Drezner and Wesolowsky 1990, integrated over the angle.

@@ -44,9 +44,10 @@ class Resamples:
 
     Attributes:
         n_clusters: Number of patients.
-        n_replicates: Number of resamples.
+        n_replicates: Number of resamples; each draws as many patients as there are.
         seed: Random seed. The same seed gives the same resamples, whatever they are used for.
-        stream: Number of the random stream. Streams of one seed are independent of each other.
+        stream: Number of the stream of random numbers. Resamples with the same seed and another
+            stream are independent of each other.
 
     Example:
         >>> from cxr_compare import metrics
@@ -66,11 +67,17 @@ class Resamples:
 
     @property
     def method(self) -> str:
-        """Name of the method of intervals from these resamples, as in the column ``ci_method``."""
+        """Name of the method of the intervals that these resamples give.
+
+        It begins with "patient-cluster bootstrap percentile" and is written into the column
+        ``ci_method`` of result tables.
+        """
         return f"{BOOTSTRAP}, {self.n_replicates} resamples"
 
     def chunks(self) -> Iterator[npt.NDArray[np.int16]]:
-        """Yield the weights of patients in chunks of resamples.
+        """Yield the weights of the patients in every resample, some resamples at a time.
+
+        The weight of a patient is the number of times that the resample drew this patient.
 
         Yields:
             Weights of one chunk, shape ``(rows, n_clusters)``; all chunks together have
@@ -116,18 +123,25 @@ def cluster_bootstrap(
     advance: Callable[[int], None] | None = None,
     beside: Floats | None = None,
 ) -> dict[Name, Floats]:
-    """Compute figures on every resample; each processor works on one chunk at a time.
+    """Compute statistics, such as an AUROC, on every bootstrap resample of the patients.
+
+    The resamples are computed in chunks; each processor works on one chunk at a time.
 
     Args:
-        statistic: Function from weights to figures, see `Statistic`. It is called from several
-            threads, since numpy lets other threads work while it computes.
+        statistic: Function that computes the statistics. Its argument is an array of patient
+            weights (how often each resample drew each patient), shape ``(R, patients)``; it returns
+            a dictionary from the name of a statistic to its values, shape ``(R,)``. It is called
+            from several threads, since numpy lets other threads work while it computes.
         resamples: The resamples of patients.
-        advance: Function that is called after each chunk with the number of its resamples.
-        beside: Values that belong to each resample, such as its thresholds, shape
-            ``(n_replicates, k)``; they are passed to the statistic as its second argument.
+        advance: Function that is called after each chunk with the number of resamples in it, for a
+            progress bar; None if there is no progress bar.
+        beside: k values for each resample, such as the thresholds to use in it, shape
+            ``(n_replicates, k)``. The rows of a chunk are passed to the function `statistic` as its
+            second argument. None if the function takes one argument.
 
     Returns:
-        Figures by name, each shape ``(n_replicates,)``, in the order of the resamples.
+        Values of each statistic by its name, shape ``(n_replicates,)`` each, in the order of the
+        resamples.
 
     Source:
         Field and Welsh 2007, on the cluster bootstrap.
@@ -192,7 +206,7 @@ def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> F
     every resample.
 
     Args:
-        values: Values of each image, shape ``(N, K)``.
+        values: K values of each of N images, shape ``(N, K)``.
         clusters: Number of the patient of each image, from 0, shape ``(N,)``.
         n_clusters: Number P of patients.
 

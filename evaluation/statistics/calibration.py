@@ -23,9 +23,9 @@ _STEEPEST = 100.0
 
 
 def clipped_logit(scores: npt.ArrayLike) -> Floats:
-    """Compute the log-odds of scores, which are first limited so that they are not 0 or 1.
+    """Compute the log-odds (logit) of scores, after limiting them to [0.0001, 0.9999].
 
-    The limits are `CLIP` and 1 - `CLIP`.
+    The limits keep the log-odds of the scores 0 and 1 finite.
 
     Args:
         scores: Scores in [0, 1], of any shape.
@@ -43,7 +43,7 @@ def clipped_logit(scores: npt.ArrayLike) -> Floats:
 
 @dataclass(frozen=True)
 class RawScores:
-    """Calibration that uses the score itself as the probability."""
+    """Calibration of method ``none``: the score itself is taken as the probability of disease."""
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
         """Return the scores as float64, unchanged.
@@ -57,27 +57,29 @@ class RawScores:
         return np.asarray(scores, dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the calibration as values for JSON: its method and its parameters.
+        """Return the calibration as a dictionary for a JSON file: the name of its method.
 
-        A decision stores them under ``calibration`` in ``decisions/<target>.json``.
+        The file is ``decisions/<target>.json`` in a folder of predictions (``<target>`` is the name
+        of the finding to detect). It has the dictionary under the key ``calibration``.
         """
         return {"method": "none"}
 
 
 @dataclass(frozen=True)
 class PlattScaling:
-    """Calibration ``probability = sigmoid(slope * logit(score) + intercept)``.
+    """Calibration ``probability = sigmoid(slope * logit(score) + intercept)`` of image scores.
 
     Temperature scaling is the same formula with an intercept of 0 and ``slope = 1 / temperature``.
-    A score of 0 means that the image has no box. The log-odds of such a score are unknown, so these
-    images take no part in the fit of the slope, and their score has a separate probability.
+    An image in which a detector finds no box has the score 0. The log-odds of this score are
+    unknown, so these images take no part in the fit of slope and intercept, and their score has a
+    separate probability.
 
     Attributes:
         slope: Factor of the logit of the score.
         intercept: Log-odds of the probability where the logit of the score is 0.
-        method: Name of the method that fitted slope and intercept.
-        no_box: Probability of a score of 0; no other score gets a lower one. None where no
-            validation image had a score of 0.
+        method: Name of the method that fitted slope and intercept: ``platt`` or ``temperature``.
+        no_box: Probability of an image with the score 0 (no box); no other score gets a lower
+            probability. None if no validation image had a score of 0.
 
     Example:
         >>> PlattScaling(1.0, 0.0, no_box=0.1).probability([0.0, 0.05, 0.5]).round(3).tolist()
@@ -105,9 +107,10 @@ class PlattScaling:
         return np.where(raw == 0, self.no_box, np.maximum(probability, self.no_box))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the calibration as values for JSON: its method and its parameters.
+        """Return the calibration as a dictionary for a JSON file: its method and its parameters.
 
-        A decision stores them under ``calibration`` in ``decisions/<target>.json``.
+        The file is ``decisions/<target>.json`` in a folder of predictions (``<target>`` is the name
+        of the finding to detect). It has the dictionary under the key ``calibration``.
         """
         facts: dict[str, Any] = {"method": self.method, "slope": self.slope}
         if self.method == "temperature":
@@ -117,14 +120,14 @@ class PlattScaling:
 
 @dataclass(frozen=True)
 class IsotonicScaling:
-    """Calibration by a rising curve through knots, straight between them and level beyond.
+    """Calibration by a rising curve of straight lines between points (isotonic regression).
 
-    The curve keeps the order of the scores. Scores between two knots of equal probability become
-    ties.
+    Below the first and above the last point, called knots, the curve is level. It keeps the order
+    of the scores. Scores between two knots of equal probability get the same probability.
 
     Attributes:
-        scores: Scores of the knots, in rising order.
-        probabilities: Probabilities of the knots, never falling.
+        scores: Score at each knot, in rising order.
+        probabilities: Probability at each knot, never falling.
 
     Example:
         >>> IsotonicScaling((0.25, 0.75), (0.0, 0.5)).probability([0.0, 0.5, 1.0]).tolist()
@@ -146,9 +149,10 @@ class IsotonicScaling:
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the calibration as values for JSON: its method and its parameters.
+        """Return the calibration as a dictionary for a JSON file: its method and its parameters.
 
-        A decision stores them under ``calibration`` in ``decisions/<target>.json``.
+        The file is ``decisions/<target>.json`` in a folder of predictions (``<target>`` is the name
+        of the finding to detect). It has the dictionary under the key ``calibration``.
         """
         return {
             "method": "isotonic",
@@ -163,13 +167,15 @@ Calibration = RawScores | PlattScaling | IsotonicScaling
 
 
 def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
-    """Read the entry that ``to_dict`` of a calibration wrote; None and ``{}`` give None.
+    """Restore a calibration from the dictionary that its method ``to_dict`` returned.
 
     Args:
-        payload: The entry of ``decisions/<target>.json``.
+        payload: The dictionary, such as ``{"method": "platt", ...}``, from the key ``calibration``
+            of the file ``decisions/<target>.json``. None or an empty dictionary if the file has no
+            calibration.
 
     Returns:
-        The calibration, or None where there is no entry.
+        The calibration; None if `payload` is None or empty.
 
     Example:
         >>> calibration_from_dict(PlattScaling(2.0, -1.0).to_dict())
@@ -189,19 +195,20 @@ def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
 def fit_calibration(
     method: CalibrationMethod, y_true: npt.ArrayLike, y_score: npt.ArrayLike
 ) -> Calibration | None:
-    """Fit a calibration by the name of its method.
+    """Fit a calibration, which turns scores into probabilities, with a method given by its name.
 
     Args:
-        method: Name of the method, such as ``platt``, one of `METHODS`.
+        method: ``none`` (the score is the probability), ``temperature``, ``platt`` or ``isotonic``.
         y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores in [0, 1], shape ``(N,)``; 0 for an image without a box.
+        y_score: Scores in [0, 1], shape ``(N,)``; 0 for an image in which a detector found no box.
 
     Returns:
-        The fitted calibration, or None where one of the classes is absent. The method ``none``
-        never gives None.
+        The fitted calibration; None if all labels are 0 or all are 1. The method ``none`` never
+        gives None.
 
     Raises:
-        InputError: The method is unknown, or labels and scores are not one valid value per image.
+        InputError: The method is unknown, or a label or score is missing, invalid or of another
+            shape.
 
     Source:
         Guo, Pleiss, Sun and Weinberger 2017 (temperature); Platt 2000; Zadrozny and Elkan 2002
@@ -262,10 +269,11 @@ def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScal
 
 
 def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
-    """Fit Platt scaling to labels that are smoothed as Platt does, so that the fit always exists.
+    """Fit Platt scaling, ``probability = sigmoid(slope * logit(score) + intercept)``, to labels.
 
-    The curve never falls: where the maximum-likelihood slope is negative, the slope is set to 0 and
-    the curve is level at the smoothed share of positives. Scores of 0 (images without a box) have a
+    The labels are smoothed as Platt does, so that the fit always exists. The curve never falls: if
+    the maximum-likelihood slope is negative, the slope is set to 0 and the curve is level at the
+    smoothed share of positives. Scores of 0 (images in which a detector found no box) have a
     separate probability: the smoothed share of positives among them, pooled with the images of
     lower probability so that the order of scores is kept.
 
@@ -274,10 +282,10 @@ def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | N
         y_score: Scores in [0, 1], shape ``(N,)``.
 
     Returns:
-        The scaling, or None where one of the classes is absent.
+        The scaling; None if all labels are 0 or all are 1.
 
     Raises:
-        InputError: Labels or scores are not one valid value per image.
+        InputError: A label is neither 0 nor 1, a score is outside [0, 1], or the shapes differ.
 
     Source:
         Platt 2000; Ayer et al. 1955, for pooling adjacent violators.
@@ -337,21 +345,24 @@ def choose_calibration(
     folds: Integers,
     methods: Sequence[CalibrationMethod] = ("none", "platt"),
 ) -> tuple[Calibration, dict[str, float]]:
-    """Choose the calibration with the least log loss on held-out folds.
+    """Choose the calibration method with the smallest log loss in cross-validation.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores in [0, 1], shape ``(N,)``.
-        folds: Fold of each image, shape ``(N,)``.
-        methods: Methods to choose from; the first is chosen among methods with the same loss.
+        folds: Number of the cross-validation fold of each image, shape ``(N,)``. All images of a
+            patient should be in one fold.
+        methods: Names of the methods to choose from: ``none``, ``temperature``, ``platt``,
+            ``isotonic``. Of several methods with the same loss, the first one is chosen.
 
     Returns:
         The chosen calibration, fitted on all images, and the mean log loss of each method by its
-        name. Probabilities are limited to [`CLIP`, 1 - `CLIP`] in the loss. The key of the method
-        ``none`` is ``as_it_is``, as in stored decisions.
+        name. Probabilities are limited to [0.0001, 0.9999] in the loss. The key of the method
+        ``none`` is ``as_it_is``, as in stored files.
 
     Raises:
-        InputError: A class is absent, or labels and scores are not one valid value per image.
+        InputError: All labels are 0 or all are 1, or a label or score is missing, invalid or of
+            another shape.
 
     Example:
         >>> truth, scores = [0, 1] * 10, [0.4, 0.6] * 10

@@ -49,13 +49,15 @@ class AurocParts:
     Attributes:
         value: The AUROC or the difference.
         of_positive: Contribution of each patient's positive images, shape ``(patients,)``: the sum
-            of (share of the negatives that the image outscores - value) / positives.
+            over these images of (share of the negative images that the image outscores - value) /
+            number of positive images.
         of_negative: Contribution of each patient's negative images, shape ``(patients,)``: the sum
-            of (share of the positives that outscore the image - value) / negatives.
+            over these images of (share of the positive images that outscore the image - value) /
+            number of negative images.
         images: Number of each patient's positive and negative images, shape ``(patients, 2)``.
         trials: Largest number of pairs of a positive and a negative patient in which no patient
-            occurs twice; 0 for a difference.
-        bounded: True for an AUROC, False for a difference.
+            occurs twice, for the exact interval of an AUROC of 0 or 1; 0 for a difference.
+        bounded: True for an AUROC, which lies in [0, 1]; False for a difference of two.
 
     Example:
         >>> patients = np.arange(4)
@@ -73,20 +75,22 @@ class AurocParts:
 
     @property
     def effective_patients(self) -> float:
-        """Effective number of patients of the rarer class.
+        """Effective number of patients in the class (positive or negative) that has fewer.
 
-        It is the number of patients with one image each that would give as much information.
+        It is the number of patients with one image each that would give as much information as the
+        patients, some of whom have several images.
         """
         return min(effective_patients(images_of_class) for images_of_class in self.images.T)
 
     @cached_property
     def contributions(self) -> Floats | None:
-        """Contribution of each patient to the AUROC's deviation from its true value.
+        """Contribution of each patient to the error of the estimated AUROC, shape ``(patients,)``.
 
-        The contributions are corrected because a patient with many images pulls the AUROC towards
-        itself (leverage), shape ``(patients,)``. The sum of their squares is the variance. The sum
-        of their products with the contributions to another system's AUROC on the same images is the
-        covariance. The value is None where a class has fewer than two patients.
+        A patient with many images pulls the AUROC towards itself (leverage), and the contributions
+        are corrected for that. The sum of their squares is the variance of the AUROC. The sum of
+        their products with the contributions to another system's AUROC on the same images is the
+        covariance of the two AUROCs. The value is None if fewer than two patients have a positive
+        image, or fewer than two a negative one.
         """
         if np.count_nonzero(self.images, axis=0).min() < 2:
             return None
@@ -96,12 +100,15 @@ class AurocParts:
 
     @property
     def variance(self) -> float | None:
-        """Variance of the AUROC over patients; None where a class has fewer than two patients."""
+        """Variance of the AUROC, or of the difference, due to the sampling of patients.
+
+        None if fewer than two patients have a positive image, or fewer than two a negative one.
+        """
         return None if self.contributions is None else float((self.contributions**2).sum())
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom of the variance.
+        """Degrees of freedom of `variance`, for Student's t distribution.
 
         They are computed from the effective numbers of patients of both classes and from the spread
         of the contributions; the smaller result is used.
@@ -115,10 +122,10 @@ class AurocParts:
 
     @classmethod
     def mean(cls, seeds: Sequence[AurocParts]) -> AurocParts:
-        """Average the training seeds of one system, all evaluated on the same images.
+        """Average the AUROCs of models that differ in the random seed of their training only.
 
         Args:
-            seeds: AUROC of each training seed, at least one.
+            seeds: AUROC of each trained model, at least one; all on the same images.
 
         Returns:
             The mean AUROC with the mean contributions of the patients.
@@ -141,10 +148,11 @@ class AurocParts:
         )
 
     def estimate(self) -> ClusteredEstimate:
-        """Return the figure with its standard error over patients.
+        """Return the AUROC or the difference with its standard error over patients.
 
         Returns:
-            The estimate. If it has no standard error, its note gives the reason.
+            The estimate. If the standard error cannot be computed, the field ``note`` of the
+            estimate gives the reason.
         """
         variance = self.variance
         if variance is None:
@@ -163,14 +171,18 @@ class AurocParts:
 
 
 def auroc_over_seeds(*systems: Sequence[AurocParts]) -> ClusteredEstimate:
-    """Estimate the AUROC of one system, or the difference of two, over their training seeds.
+    """Estimate the mean AUROC of a system's training seeds, or the difference of two such means.
+
+    A system is a model that was trained once or several times, with different random seeds.
 
     Args:
-        *systems: Training seeds of one system or of two, all on the same images.
+        *systems: AUROCs of one system's trainings, or of two systems' trainings, one sequence for
+            each system. All are on the same images.
 
     Returns:
-        The mean over seeds, or the difference of two means, first minus second. With one seed per
-        system, the uncertainty is over patients only.
+        The mean over the trainings of one system, or the difference of two means, first minus
+        second. The uncertainty is over patients and trainings; with one training per system, it is
+        over patients only.
 
     Source:
         Obuchowski and Rockette 1995; see `estimate_over_seeds`.
@@ -208,18 +220,19 @@ def auroc_parts(
     *,
     folds: Integers | None = None,
 ) -> AurocParts | None:
-    """Compute an AUROC and each patient's contribution to it, from valid labels and scores.
+    """Compute an AUROC and the contribution of each patient to it.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
+        y_score: Scores, higher for the positive class, shape ``(N,)``.
         clusters: Number of the patient of each image, from 0, shape ``(N,)``.
         n_clusters: Number of patients.
-        folds: Fold of each image, shape ``(N,)``, where each fold was scored by another model; an
-            image is then compared only with images of its fold.
+        folds: Number of the cross-validation fold of each image, shape ``(N,)``, if each fold was
+            scored by another model; an image is then compared only with images of its fold. None if
+            one model scored all images.
 
     Returns:
-        The AUROC with its parts; None where no fold has images of both classes.
+        The AUROC with the contributions; None if no fold has images of both classes.
 
     Source:
         Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data"; the components are
@@ -297,17 +310,17 @@ def auroc_difference(
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
-        first: Scores of one system, shape ``(N,)``.
-        second: Scores of the other system, shape ``(N,)``.
-        patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
+        first: Scores of the first model, shape ``(N,)``.
+        second: Scores of the second model, shape ``(N,)``.
+        patients: Name of each image's patient, shape ``(N,)``. If None, images are taken as
             independent, and the test is DeLong's with the normal distribution.
 
     Returns:
         The difference, first minus second, with its interval, its p-value and the smallest
-        detectable difference; None where a class is absent.
+        detectable difference; None if all labels are 0 or all are 1.
 
     Raises:
-        InputError: Labels or scores are not one valid value per image.
+        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
 
     Source:
         Obuchowski 1997; DeLong, DeLong and Clarke-Pearson 1988.

@@ -22,27 +22,30 @@ _POWER = 0.8
 
 @dataclass(frozen=True)
 class ClusteredEstimate:
-    """A figure or a difference with its standard error, which gives the interval and the p-value.
+    """An estimate with its standard error, which allows for several images of a patient.
 
-    The printed form has the value, the 95 % interval and, for a difference, the p-value of the
-    hypothesis that there is no difference.
+    The estimate is a metric, such as an AUROC, or a difference of two. The printed form has the
+    value, the 95 % interval and, for a difference, the p-value of the hypothesis that there is no
+    difference.
 
     Attributes:
         value: The estimate.
-        error: Standard error; None where it cannot be computed.
+        error: Standard error of the value; None if it cannot be computed.
         freedom: Degrees of freedom of the t distribution; infinite for the normal distribution.
-        bounded: True if the figure lies in [0, 1]; its interval is then computed on the logit.
+        bounded: True if the value is a metric in [0, 1]; its interval is then computed on the logit
+            scale. False for a difference.
         note: Reason why there is no standard error; empty where there is one.
-        effective_patients: Number of patients of the rarer class with one image each that would
-            give as much information; None where unknown.
+        effective_patients: Number of patients with one image each that would give as much
+            information as the patients of the rarer class (positive or negative); None if unknown.
         trials: Number of independent trials behind an AUROC: the pairs of a positive and a negative
             patient in which no patient occurs twice, or the effective number of patients of the
             rarer class if that is smaller. The interval reaches no further than the exact interval
             of so many trials, and equals it for an AUROC of 0 or 1.
-        span: Largest absolute value that the figure can take if it is not bounded.
+        span: Largest absolute value that is possible, if the value is not bounded.
         squares: Parts of the variance that are mean squares between readers or training seeds, each
             as a pair of value and degrees of freedom; empty if there are none.
-        method: Name of the method that gave the estimate.
+        method: Name of the method that gave the estimate, such as "DeLong 1988, images taken as
+            independent".
 
     Example:
         >>> ClusteredEstimate(0.05, 0.02, freedom=60)
@@ -80,16 +83,19 @@ class ClusteredEstimate:
 
     @property
     def exact(self) -> bool:
-        """True for an AUROC of exactly 0 or 1, whose interval is computed as that of a share."""
+        """True for an AUROC of exactly 0 or 1, which gets the exact binomial interval."""
         return self.bounded and self.value in (0.0, 1.0) and self.trials > 1
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Lower and upper end of the 95 % interval, see `interval_at`."""
+        """Lower and upper end of the 95 % confidence interval; None without a standard error.
+
+        The method `interval_at` computes it.
+        """
         return self.interval_at(LEVEL)
 
     def interval_at(self, level: float) -> tuple[float, float] | None:
-        """Compute the interval with a given coverage.
+        """Compute the confidence interval with a given coverage.
 
         The interval of an AUROC is computed on the logit, so that it stays inside [0, 1].
 
@@ -151,9 +157,10 @@ class ClusteredEstimate:
     def freedom_between(self) -> float:
         """Degrees of freedom of the variance between readers or training seeds.
 
-        The variance may have several such parts (mean squares), one for each system. Each part then
-        counts with the smallest of their degrees of freedom, because a part of two readers makes a
-        test too liberal beside one of many. The value is 0 if there is no such part.
+        The variance may have several parts between readers or seeds (mean squares), one for each
+        system. Each part then counts with the smallest of their degrees of freedom, because a part
+        of two readers makes a test too liberal beside one of many. The value is 0 if there is no
+        such part.
         """
         fewest = min((freedom for _, freedom in self.squares), default=0.0)
         return len(self.squares) * fewest
@@ -184,13 +191,13 @@ class ClusteredEstimate:
         return Interval(self.value, *(self.interval or (np.nan, np.nan)), note=self.note)
 
     def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
-        """Compute the intervals at several coverages, see `interval_at`.
+        """Compute the confidence intervals with several coverages, each as `interval_at` does.
 
         Args:
-            levels: Coverages, in (0, 1).
+            levels: Coverages, in (0, 1), such as ``(0.8, 0.95)``.
 
         Returns:
-            Lower and upper end at each coverage; empty where there is no interval.
+            Lower and upper end at each coverage; an empty tuple if there is no interval.
         """
         intervals = [self.interval_at(level) for level in levels]
         return tuple(ends for ends in intervals if ends is not None)
@@ -214,10 +221,10 @@ class ClusteredEstimate:
 
     @property
     def detectable(self) -> float | None:
-        """Smallest true difference that 80 % of such test sets would show.
+        """Smallest true difference that a study of this precision would detect with 80 % power.
 
-        None where even the largest possible difference would not be shown so often, or where there
-        is no standard error.
+        None if even the largest possible difference would be detected less often, or if there is no
+        standard error.
         """
         if not self.error:
             return None
@@ -226,7 +233,7 @@ class ClusteredEstimate:
 
 
 def smallest_detectable(error: float, freedom: float = np.inf) -> float:
-    """Compute the smallest true difference that a test set of this kind shows with 80 % power.
+    """Compute the smallest true difference that a two-sided test detects with 80 % power.
 
     The formula is ``(t[1 - alpha / 2] + t[power]) x standard error``: the usual formula for a
     sample size with a two-sided test, solved for the difference.
@@ -236,7 +243,7 @@ def smallest_detectable(error: float, freedom: float = np.inf) -> float:
         freedom: Degrees of freedom of the t test; infinite for the normal distribution.
 
     Returns:
-        The difference, in the unit of the standard error.
+        The difference, in the unit of the standard error, such as AUROC.
 
     Source:
         Lachin 1981, "Introduction to sample size determination and power analysis".

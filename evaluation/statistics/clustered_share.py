@@ -15,7 +15,7 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 
 def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
-    """Compute the exact 95 % interval of a share of images that come in patients.
+    """Compute an exact 95 % interval of a share of images, such as a sensitivity, by patient.
 
     With one image per patient, this is the interval of Clopper and Pearson. Otherwise, it is the
     interval of as many independent images as the variance by patient implies, but never of more
@@ -29,7 +29,8 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
       measures how alike the images of a patient are.
 
     Args:
-        hits: Number of hits among each patient's images (weights allowed), shape ``(patients,)``.
+        hits: Number of each patient's images that have the counted property, such as a correct
+            decision (weights allowed), shape ``(patients,)``.
         images: Number of images of each patient, shape ``(patients,)``; their sum is above 0.
 
     Returns:
@@ -74,20 +75,22 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
 def share_below_p_values(
     hits: Floats, images: Floats, floor: npt.ArrayLike, error: float
 ) -> Floats:
-    """Compute p-values of the hypothesis that a share of patients' images is at most a floor.
+    """Compute p-values of the hypothesis that a share of images is at most a given share.
 
-    The test is the exact binomial test with as many independent images as the variance by patient
-    implies. As in `exact_share`, the variance assumes one further patient, who has the mean number
-    of images and no hit, and `design_effects` limits the number of independent images. With one
-    image per patient, this is the binomial test of the images.
+    The share is, for example, a sensitivity; the images come in patients. The test is the exact
+    binomial test with as many independent images as the variance by patient implies. As in
+    `exact_share`, the variance assumes one further patient, who has the mean number of images and
+    no hit, and `design_effects` limits the number of independent images. With one image per
+    patient, this is the binomial test of the images.
 
     Args:
-        hits: Number of hits among each patient's images (weights allowed), one sample in each row,
-            shape ``(R, patients)``.
+        hits: Number of each patient's images that have the counted property, such as a correct
+            decision (weights allowed). Each row is one sample, shape ``(R, patients)``.
         images: Number of images of each patient, at least 1, shape ``(patients,)``.
-        floor: Claimed largest share, in (0, 1), one for all rows or one for each, shape ``(R,)``.
-        error: Level with which the p-values will be compared, in (0, 1). The quantile of Student's
-            t that corrects the variance is taken at this level.
+        floor: Largest share under the hypothesis, in (0, 1), one for all rows or one for each,
+            shape ``(R,)``.
+        error: Significance level with which the p-values will be compared, in (0, 1). The quantile
+            of Student's t that corrects the variance is taken at this level.
 
     Returns:
         One p-value for each row, shape ``(R,)``.
@@ -129,18 +132,18 @@ def _independent_images(hits: Floats, images: Floats, error: float) -> Floats:
 
 
 def design_effects(hits: Floats, images: Floats) -> Floats:
-    """Compute how many images of patients carry the information of one independent image.
+    """Compute how many images of patients give the information of one independent image.
 
     This number is the design effect. The images of every patient are taken as equally alike (one
     intraclass correlation).
 
     Args:
-        hits: Number of hits among each patient's images, one sample in each row, shape
-            ``(R, patients)``.
+        hits: Number of each patient's images that have the counted property, such as a correct
+            decision. Each row is one sample, shape ``(R, patients)``.
         images: Number of images of each patient, above 0, shape ``(patients,)``.
 
     Returns:
-        Design effects, at least 1, shape ``(R,)``.
+        Design effect of each sample, at least 1, shape ``(R,)``.
 
     Source:
         Ridout, Demetrio and Firth 1999, Biometrics 55:137 (estimator by analysis of variance).

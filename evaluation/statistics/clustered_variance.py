@@ -9,7 +9,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 
 
 def effective_patients(images: npt.ArrayLike) -> float:
-    """Compute how many patients with one image each would give as much information.
+    """Compute how many patients with one image each would give as much information as the patients.
 
     Args:
         images: Number of images of each patient, shape ``(patients,)``.
@@ -31,12 +31,13 @@ def effective_patients(images: npt.ArrayLike) -> float:
 def without_leverage(added: Floats, images: Floats) -> Floats:
     """Correct patients' contributions to a mean over images for their leverage.
 
-    A patient with a large share of the images pulls the mean towards itself, so its deviation from
-    the mean is too small by the factor 1 minus that share. The sum of the squared results is the
-    jackknife variance of the mean.
+    A patient with a large share of the images pulls the mean towards its images, so the deviation
+    of this patient from the mean is too small by the factor 1 minus that share. The sum of the
+    squared results is the jackknife variance of the mean.
 
     Args:
-        added: Deviation that each patient adds to the mean, shape ``(patients,)``.
+        added: Contribution of each patient to the mean's deviation: sum over the patient's images
+            of (value - mean), divided by the number of all images; shape ``(patients,)``.
         images: Number of images of each patient, shape ``(patients,)``.
 
     Returns:
@@ -54,13 +55,14 @@ def without_leverage(added: Floats, images: Floats) -> Floats:
 
 
 def satterthwaite_freedom(contributions: Floats) -> float:
-    """Compute the degrees of freedom of a sum of squares from its terms.
+    """Compute the degrees of freedom of a variance V that is a sum of squares, ``V = sum q^2``.
 
-    They are ``2 V^2 / Var(V)`` with ``V = sum q^2``. The variance of V is taken as ``sum q^4``,
-    which is on the safe side.
+    They are ``2 V^2 / Var(V)``. The variance of V is taken as ``sum q^4``, which gives rather too
+    few than too many degrees of freedom.
 
     Args:
-        contributions: Terms q whose squares are summed, not all 0, shape ``(patients,)``.
+        contributions: Terms q, such as the contribution of each patient to the error of an
+            estimate, not all 0, shape ``(patients,)``.
 
     Returns:
         The degrees of freedom.

@@ -12,10 +12,10 @@ DASH = "–"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Format a figure with a true minus sign; an undefined figure becomes a dash.
+    """Format a number with a true minus sign (not a hyphen); an undefined number becomes a dash.
 
     Args:
-        value: The figure; None or NaN where it is undefined.
+        value: The number; None or NaN if it is undefined.
         digits: Number of decimals.
 
     Returns:
@@ -32,7 +32,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str:
-    """Format both ends of an interval; the text is a dash where there is none.
+    """Format both ends of an interval, such as ``0.100 to 0.200``; a dash if there is no interval.
 
     Args:
         low: Lower end; None where there is no interval.
@@ -50,10 +50,10 @@ def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str
 
 
 def interval_text(interval: Interval) -> str:
-    """Format both ends of an interval; the text is empty where there is none.
+    """Format both ends of an interval, such as ``0.100 to 0.200``; empty if there is no interval.
 
     Args:
-        interval: A figure and its interval.
+        interval: An estimate and its interval, whose ends are NaN if there is no interval.
 
     Returns:
         The text, such as ``0.100 to 0.200``.
@@ -67,10 +67,10 @@ def interval_text(interval: Interval) -> str:
 
 
 def score_text(value: float) -> str:
-    """Format a score or threshold with three decimals, or three significant digits if it is small.
+    """Format a score or threshold: three decimals, or three significant digits if it is small.
 
     Args:
-        value: The score, in [0, 1].
+        value: The score or threshold, in [0, 1].
 
     Returns:
         The text, such as ``0.710``.

@@ -20,24 +20,32 @@ _SCORES_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class GuaranteedShare:
-    """A guaranteed share of images and its expected true value, to plan the number of patients.
+    """A share of images that validation shall guarantee, to plan how many patients it needs.
+
+    A guarantee says, for example: with an error probability of 10 %, the sensitivity is at least
+    0.8. Validation gives it if a test rejects that the true share is at most `floor`. An image
+    counts if it enters the share (for a sensitivity: a positive image), and is good if it has the
+    counted property (a correct decision).
 
     Attributes:
-        floor: Share that is guaranteed. Where false positives per image are guaranteed, this is 1
-            minus their mean number divided by `most_marks`.
+        floor: Share that is guaranteed, in (0, 1), such as a sensitivity of 0.8. If the mean number
+            of false positives per image is guaranteed, this is 1 minus that number divided by
+            `most_marks`.
         error: Accepted probability that the guarantee is wrong, in (0, 1).
-        expected: True value at the threshold: a share, or the mean number of false positives of an
-            image.
-        images: Number of counted images of each patient, or the name of a data set in
-            `IMAGES_PER_PATIENT`.
-        within: Correlation of the normal scores of two images of a patient.
-        p_values: Function that gives p-values, shape ``(R,)``, from the good images of each patient
-            (``(R, patients)``), the counted images of each patient (``(patients,)``), floor and
-            error.
-        most_marks: Largest number of false positives that are counted in an image, where their mean
-            is guaranteed; 0 for a share.
-        simulated: Function that gives the probability of a guarantee for a number of patients,
-            where the figure is neither a share nor such a mean; None otherwise.
+        expected: Expected true value at the chosen threshold: a share, or the mean number of false
+            positives of an image.
+        images: Number of images of each patient that count, or the name of a data set (``rsna`` or
+            ``nih``) whose measured numbers of images per patient are used.
+        within: Correlation of two images of a patient, in [0, 1), on a normal scale that is cut at
+            a limit to decide which images are good.
+        p_values: Function that computes the p-value of each sample, shape ``(R,)``. Its arguments
+            are the number of good images of each patient (shape ``(R, patients)``), the number of
+            images of each patient that count (shape ``(patients,)``), `floor` and `error`.
+        most_marks: Largest number of false positives that are counted in one image, if their mean
+            number is guaranteed; 0 if a share is guaranteed.
+        simulated: Function that returns, for a number of patients, the probability that validation
+            gives the guarantee, if the guaranteed quantity is neither a share nor a mean number of
+            false positives; None otherwise.
 
     Example:
         >>> share = GuaranteedShare(0.8, 0.1, 0.9, images=1, within=0.0, p_values=None)
@@ -55,12 +63,12 @@ class GuaranteedShare:
     simulated: Callable[[int], float] | None = None
 
     def chance(self, patients: int) -> float:
-        """Compute how likely validation with so many patients finds a threshold with the guarantee.
+        """Compute the probability that validation on so many patients gives the guarantee.
 
         The probability is exact for a share with one image per patient; otherwise it is simulated.
 
         Args:
-            patients: Number of patients whose images count.
+            patients: Number of validation patients who have images that count.
 
         Returns:
             Probability in [0, 1].
@@ -109,14 +117,14 @@ class GuaranteedShare:
         return float(probability[is_shown].sum())
 
     def fewest(self, chance: float) -> int | None:
-        """Find the smallest number of validation patients that is likely to show the guarantee.
+        """Find the smallest number of validation patients that gives the guarantee often enough.
 
         Args:
-            chance: Probability with which the guarantee must be shown, in (0, 1).
+            chance: Smallest probability, in (0, 1), with which validation must give the guarantee,
+                such as 0.8.
 
         Returns:
-            Number of patients; None if more than `MOST_SIMULATED` patients would have to be
-            simulated.
+            Number of patients; None if more than 5,000 patients would have to be simulated.
         """
         few = 0
         many = 8

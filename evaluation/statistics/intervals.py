@@ -23,15 +23,16 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its confidence interval; unknown values are NaN.
+    """An estimate, such as an AUROC, and its confidence interval; unknown values are NaN.
 
     Attributes:
         estimate: The estimate; NaN if it is undefined.
         low: Lower end of the interval; NaN without an interval.
         high: Upper end of the interval; NaN without an interval.
         note: Reason why the figure is undefined or has no interval, or a remark; may be empty.
-        unmoved: True if there is no interval because every resample gave the same value.
-        shifted: True if there is no interval because the resamples' interval excludes the estimate.
+        unmoved: True if there is no interval because every bootstrap resample gave the same value.
+        shifted: True if there is no interval because the interval of the bootstrap resamples
+            excludes the estimate.
 
     Example:
         >>> Interval(0.8, 0.7, 0.9).bounded, Interval(0.8).bounded
@@ -47,7 +48,7 @@ class Interval:
 
     @classmethod
     def from_share(cls, share: float, trials: float, level: float = LEVEL) -> Self:
-        """Compute the exact interval of a share.
+        """Compute the exact binomial confidence interval of an observed share.
 
         Args:
             share: The observed share, in [0, 1].
@@ -75,14 +76,16 @@ class Interval:
 
     @classmethod
     def from_row(cls, row: Any) -> Self:
-        """Read a figure from a row of ``where.csv``.
+        """Read an estimate and its interval from a row of the table ``where.csv``.
+
+        This table of a report lists the AUROC and other metrics in groups of images.
 
         Args:
-            row: Mapping or Series with ``ci_low``, ``estimate``, ``ci_high`` and ``note``. Missing
-                numbers become NaN.
+            row: Dictionary or Series with the keys ``ci_low``, ``estimate``, ``ci_high`` and
+                ``note``. Missing numbers become NaN.
 
         Returns:
-            The figure with its interval.
+            The estimate with its interval.
 
         Example:
             >>> Interval.from_row({"estimate": 0.8, "ci_low": None, "ci_high": None, "note": ""})
@@ -97,21 +100,21 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """True if the figure is defined, so that `estimate` is a number."""
+        """True if the estimate is a number, False if it is NaN."""
         return not math.isnan(self.estimate)
 
     @property
     def bounded(self) -> bool:
-        """True if the figure has an interval, so that `low` and `high` are numbers."""
+        """True if there is an interval, so that `low` and `high` are numbers."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
     @property
     def excludes_zero(self) -> bool:
-        """True if estimate and interval lie on one side of 0, also as they are printed.
+        """True if the interval excludes 0, also if its ends are rounded to three decimals.
 
-        An end that rounds to 0.000 does not exclude 0, so that no claim rests on a digit that is
-        not printed. A percentile interval that lies on the other side of 0 than its estimate does
-        not exclude 0 either.
+        An end that rounds to 0.000 does not exclude 0, so that no conclusion rests on a digit that
+        is not printed. An interval that lies on the other side of 0 than its estimate does not
+        exclude 0 either.
         """
         if not (self.known and self.bounded):
             return False
@@ -142,7 +145,7 @@ class Interval:
         return {name: float(end) if math.isfinite(end) else None for name, end in ends.items()}
 
     def reversed(self) -> Interval:
-        """Return the difference with the opposite sign: second system minus first.
+        """Return the difference and its interval with the opposite sign: second minus first.
 
         Example:
             >>> Interval(0.1, -0.2, 0.3).reversed()
@@ -151,15 +154,15 @@ class Interval:
         return Interval(-self.estimate, -self.high, -self.low, self.note)
 
     def minus(self, other: Interval, correlation: float = 0.0) -> Interval:
-        """Subtract another figure, and compute the interval of the difference from both intervals.
+        """Subtract another estimate; both intervals together give that of the difference.
 
         Args:
-            other: Figure that is subtracted.
+            other: Estimate with interval that is subtracted.
             correlation: Correlation of the two estimates, in [-1, 1]; 0 if they come from
                 independent images.
 
         Returns:
-            The difference. It has no interval where one of the two figures has none.
+            The difference. It has no interval if one of the two estimates has none.
 
         Source:
             MOVER: Newcombe 1998; Zou and Donner 2008.
@@ -187,19 +190,20 @@ class Interval:
 def percentile_interval(
     replicates: Floats, level: float = LEVEL, *, estimate: float = math.nan
 ) -> Interval:
-    """Compute the percentile interval of a figure's bootstrap replicates.
+    """Compute the percentile interval of an estimate from its bootstrap replicates.
 
-    There is no interval where more than 10 % of the replicates are undefined, where the interval
-    would exclude the estimate, or where the interval would have no width. If no resample changes a
-    figure, the bootstrap cannot say how uncertain the figure is.
+    There is no interval if more than 10 % of the replicates are undefined, if the interval would
+    exclude the estimate, or if the interval would have no width. If every resample gives the same
+    value, the bootstrap cannot say how uncertain the estimate is.
 
     Args:
-        replicates: The figure on each resample, shape ``(R,)``; NaN where the figure is undefined.
+        replicates: Value of the metric on each of R resamples, shape ``(R,)``; NaN if it is
+            undefined there.
         level: Coverage of the interval, in (0, 1), such as 0.95.
-        estimate: The figure on the images themselves.
+        estimate: Value of the metric on the original images; NaN if it is undefined.
 
     Returns:
-        The estimate with its interval, or with a note that gives the reason why there is none.
+        The estimate with its interval, or with a note that says why there is no interval.
 
     Source:
         Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
@@ -233,18 +237,19 @@ def percentile_interval(
 
 
 def expanded_level(level: float, patients: float | None) -> float:
-    """Compute the level at which percentiles have the wanted coverage even with few patients.
+    """Widen the level of a bootstrap percentile interval to correct for a small number of patients.
 
     The variance of resamples of n patients is too small by the factor (n - 1) / n, and their tails
     are those of the normal distribution instead of Student's t. Percentiles further out correct
     both.
 
     Args:
-        level: Coverage that the interval is to have, in (0, 1).
-        patients: Effective number of patients; None or at most 1 leaves the level as it is.
+        level: Coverage that the interval is to have, in (0, 1), such as 0.95.
+        patients: Effective number of patients: that of patients with one image each who would give
+            as much information. None or at most 1 leaves the level as it is.
 
     Returns:
-        A coverage of at least `level`.
+        Coverage of at least `level`, to be used for the percentiles instead of `level`.
 
     Source:
         Hesterberg 2015, "What teachers should know about the bootstrap", expanded percentiles.

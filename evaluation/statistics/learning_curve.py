@@ -48,12 +48,15 @@ _TAIL = (1 - LEVEL) / 2
 
 @dataclass(frozen=True)
 class CurveBand:
-    """A fitted curve with its pointwise 95 % band, within [0, 1].
+    """A fitted learning curve, evaluated at N numbers of images, with its pointwise 95 % band.
+
+    All values lie in [0, 1].
 
     Attributes:
-        values: The curve, shape ``(N,)``.
-        low: Lower end of the band, shape ``(N,)``.
-        high: Upper end of the band, shape ``(N,)``.
+        values: Fitted value of the metric, such as the AUROC, at each number of images, shape
+            ``(N,)``.
+        low: Lower end of the 95 % band, shape ``(N,)``.
+        high: Upper end of the 95 % band, shape ``(N,)``.
     """
 
     values: Floats
@@ -63,19 +66,28 @@ class CurveBand:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Fitted curve of one model, see `fit_learning_curves`.
+    """Learning curve of one model: a power law of its performance by number of annotated images.
+
+    The performance is a metric in [0, 1], such as the AUROC, on test images. The curve is ``metric
+    = 1 - a n^-b`` for n annotated training images. On logarithmic scales, ``1 - metric`` is a
+    straight line. The function `fit_learning_curves` fits the curve.
 
     Attributes:
-        amounts: Number of annotated images at each size that was fitted, ascending, shape ``(S,)``.
-        line: ``(ln a, b)``; None without a fit. ``b`` is below 0 where more images give less.
-        draws: Draws of the line that show its uncertainty, shape ``(draws, 2)``. The draws of all
-            models of a fit are joint: equal rows belong together.
-        seeds: "fixed" where there is one training at each size, else "random". A fixed curve
-            describes these trained models only, and its uncertainty is over patients only.
-        lack_of_fit: p-value of the hypothesis that the means lie on such a line; None with two
-            sizes, because a line always goes through two points.
-        left_out: Sizes that were left out, each with the reason.
-        reason: Reason why there is no fit; empty where there is one.
+        amounts: Number of annotated training images at each size of the training set that was used
+            in the fit, ascending, shape ``(S,)``.
+        line: Parameters ``(ln a, b)`` of the power law; None if there is no fit. If ``b`` is below
+            0, the performance falls with more images.
+        draws: Random draws of ``(ln a, b)`` that show the uncertainty of the parameters, shape
+            ``(draws, 2)``. The models of one fit are drawn jointly: row k of one model belongs to
+            row k of every other model.
+        seeds: "fixed" if the model was trained once at each size, "random" if it was trained
+            several times with different random seeds. The uncertainty of a "fixed" curve is over
+            test patients only, so the curve describes these trained models only.
+        lack_of_fit: p-value of the hypothesis that the mean performances follow the power law. None
+            with two sizes, because two points always lie on a line, or if there is no fit.
+        left_out: Sizes that were not used in the fit, each with the reason, such as ``"100 images:
+            a figure of 1 has no logarithm"``.
+        reason: Reason why there is no fit; empty if there is one.
     """
 
     amounts: Floats
@@ -88,20 +100,20 @@ class LearningCurve:
 
     @property
     def fits(self) -> bool:
-        """True if a curve was fitted, and the measured points are not shown to depart from it."""
+        """True if a curve was fitted, and the test `lack_of_fit` does not reject the power law."""
         return self.line is not None and (self.lack_of_fit is None or self.lack_of_fit > 1 - LEVEL)
 
     def at(self, amounts: npt.ArrayLike) -> CurveBand:
-        """Evaluate the curve at numbers of annotated images.
+        """Evaluate the fitted curve at given numbers of annotated training images.
 
         Args:
-            amounts: Numbers of images, above 0, shape ``(N,)``.
+            amounts: Numbers of annotated training images, above 0, shape ``(N,)``.
 
         Returns:
             The curve and its band at these numbers.
 
         Raises:
-            InputError: There is no fit, or an amount is not above 0.
+            InputError: No curve was fitted, or a number of images is not above 0.
         """
         if self.line is None:
             raise InputError(f"no learning curve: {self.reason}")
@@ -116,13 +128,14 @@ class LearningCurve:
 
 
 class EffortRange(NamedTuple):
-    """Range of annotation effort in seconds, over which two learning curves are compared.
+    """Range of annotation effort in which two learning curves are compared.
 
-    The effort is the number of images times ``seconds_per_image`` of `crossing`.
+    The effort is the number of annotated training images times the seconds that the annotation of
+    one image takes (``seconds_per_image`` of `crossing`).
 
     Attributes:
-        low: Smallest effort.
-        high: Largest effort.
+        low: Smallest effort, in seconds.
+        high: Largest effort, in seconds.
     """
 
     low: float
@@ -131,19 +144,28 @@ class EffortRange(NamedTuple):
 
 @dataclass(frozen=True)
 class Crossing:
-    """Annotation effort at which one fitted curve overtakes another, see `crossing`.
+    """Annotation effort at which one model's fitted learning curve overtakes that of another.
+
+    The function `crossing` computes it from two learning curves. Each learning curve gives a
+    model's performance, such as its AUROC, as a function of the number of annotated training
+    images. The effort is the time, in seconds, for annotating the training images: their number
+    times the seconds that one image takes. With the default of `crossing`, 1 second for each image,
+    the effort equals the number of images.
 
     Attributes:
-        effort: Estimated effort at the crossing; None without two curves, or where they are
-            parallel. It is infinite or 0 where the number cannot be represented.
-        interval: The 95 % interval of the effort. It is ``(0, inf)`` where it is not shown which
-            curve is steeper, so that the curves may cross anywhere or nowhere; None without two
-            curves.
-        ahead: The model whose curve is higher beyond the estimated effort; None without an
-            estimate.
-        measured: Lowest and highest effort that both models measured; None where their ranges do
-            not overlap.
-        reason: Reason why a crossing is not shown; empty where it is shown.
+        effort: Estimated effort at which the two curves cross, in seconds. None if one of the
+            curves could not be fitted, or if the curves are parallel. It is infinite or 0 if the
+            number is too large or too small for a float.
+        interval: The 95 % confidence interval of the effort, in seconds, as lower and upper end. It
+            is ``(0, inf)`` if it is not statistically shown which curve is steeper: the curves may
+            then cross at any effort or at none. None if one of the curves could not be fitted.
+        ahead: The model with the better performance beyond the estimated effort: "first" or
+            "second", as in the arguments of `crossing`. None if there is no estimated effort.
+        measured: Range of efforts, in seconds, in which the training sets of both models lie: the
+            larger of the two models' smallest efforts, and the smaller of their largest efforts.
+            Within it, neither curve is extrapolated. None if there is no such range.
+        reason: Sentence part that says why the crossing is not statistically shown; empty if it is
+            shown.
 
     Example:
         >>> Crossing(1200.0, (900.0, 1600.0), "first", (500.0, 4000.0), reason="").shown
@@ -160,7 +182,8 @@ class Crossing:
     def shown(self) -> bool:
         """True if the crossing is statistically shown.
 
-        Its interval then lies where both models were measured, and both power laws fit.
+        The 95 % interval of the effort then lies within the range `measured`, each model has
+        several trainings at each size, and a power law fits the points of both models.
         """
         return not self.reason
 
@@ -174,22 +197,28 @@ def fit_learning_curves(
     draws: int = 1024,
     seed: int = 0,
 ) -> tuple[LearningCurve, ...]:
-    """Fit a power law to the figures of each model, with the joint uncertainty of all models.
+    """Fit a power law to each model's performance by number of annotated training images.
 
-    A size is left out if a figure is NaN there, or if the mean is 1, because ``ln 0`` is undefined.
+    The power law is ``1 - a n^-b`` for n images. The uncertainty of all models is estimated
+    jointly, because they are evaluated on the same test patients. A size of the training set is
+    left out if a performance is NaN there, or if the mean performance is 1, because ``ln(1 - 1)``
+    is undefined.
 
     Args:
-        amounts: Number of annotated images at each size of each model, above 0, shape ``(S,)``
-            each.
-        figures: Figure of each model at each size and seed, in [0, 1], shape ``(S, seeds)`` each.
-        covariance: Covariance over patients of all figures in the order model, size, seed, shape
-            ``(figures, figures)``.
-        freedom: Degrees of freedom of the covariance.
-        draws: Number of draws of the lines, a power of 2.
+        amounts: For each model, the number of annotated training images at each size of the
+            training set, above 0, shape ``(S,)`` each.
+        figures: For each model, its performance in [0, 1], such as the AUROC on test images, at
+            each size (row) and training seed (column), shape ``(S, seeds)`` each.
+        covariance: Covariance, over test patients, of all values in `figures`. Rows and columns are
+            in the order model, size, seed; shape ``(figures, figures)``, where ``figures`` is the
+            number of all values.
+        freedom: Degrees of freedom of the covariance, such as the number of test patients of the
+            rarer class minus 1.
+        draws: Number of random draws of each curve's parameters, a power of 2.
         seed: Random seed of the draws.
 
     Returns:
-        The curve of each model, in the order of the arguments.
+        The curve of each model, in the order of `amounts`.
 
     Source:
         Hestness et al. 2017; for the covariance, Obuchowski and Rockette 1995.
@@ -224,25 +253,29 @@ def crossing(
 ) -> Crossing:
     """Find the annotation effort at which the curve of one model overtakes that of another.
 
+    The effort is the number of annotated training images times the seconds that one image takes.
+
     The difference of two lines is a line, too, so its zero has a closed form. Like Fieller's
-    interval, the interval holds all efforts at which no difference is shown (two-sided, pointwise,
-    by the draws). A crossing is shown where this interval lies within the range of effort that both
-    models measured. One model is then shown to be ahead at the lower end of that range and the
-    other at the upper end, each with an error of 2.5 %. Curves that do not cross in that range are
-    therefore said to cross in at most 5 % of studies. A crossing is not shown where a model has one
-    training at each size, because its curve then describes a few trained models only, nor where a
-    power law does not fit the points.
+    interval, the interval holds all efforts at which no difference of the two models is shown
+    (two-sided, pointwise, by the random draws of both curves). A crossing is shown if this interval
+    lies within the range of efforts at which both models were trained. One model is then shown to
+    be ahead at the lower end of that range and the other at the upper end, each with an error of
+    2.5 %. Curves that do not cross in that range are therefore said to cross in at most 5 % of
+    studies. A crossing is not shown if a model has only one training at each size, because its
+    curve then describes a few trained models only, or if a power law does not fit the points.
 
     Args:
         first: Curve of the first model.
-        second: Curve of the second model, from the same fit.
-        seconds_per_image: Annotation time per image for the first and the second model, above 0.
+        second: Curve of the second model, from the same call of `fit_learning_curves`.
+        seconds_per_image: Seconds of annotation for one training image of the first and of the
+            second model, above 0. With the default, the effort is the number of images.
 
     Returns:
-        Estimate and interval of the crossing, and the reason where it is not shown.
+        Estimated effort and its interval. If the crossing is not shown, the result has the reason.
 
     Raises:
-        InputError: A time is not above 0, or the curves come from different fits.
+        InputError: A number of seconds is not finite or not above 0, or the curves have different
+            numbers of draws because they come from different fits.
 
     Source:
         Fieller 1954, J R Stat Soc B 16:175.

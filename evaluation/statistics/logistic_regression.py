@@ -17,12 +17,12 @@ _LEAST_CURVATURE = 1e-12  # added so that separated classes give a finite step
 
 
 class LogisticFit(NamedTuple):
-    """Fitted logistic regressions, one per row.
+    """Coefficients of R logistic regressions that were fitted together, one per row.
 
     Attributes:
-        coefficients: Coefficients, shape ``(R, C)``.
-        gradient: Largest absolute gradient before the last step, shape ``(R,)``; near 0 where the
-            fit has converged.
+        coefficients: Coefficients of the C variables, shape ``(R, C)``.
+        gradient: Largest absolute gradient of the loss before the last step, shape ``(R,)``; near 0
+            if the fit has converged.
     """
 
     coefficients: Floats
@@ -54,19 +54,23 @@ def fit_logistic(
     ridge: float | Floats = 0.0,
     offset: Floats | float = 0.0,
 ) -> LogisticFit:
-    """Fit logistic regressions by Newton's method, one per row, with halved steps where needed.
+    """Fit R logistic regressions on the same variables, with different weights, by Newton's method.
 
-    A row's fit does not depend on the other rows. Labels enter only through their sufficient
-    statistic, so they may be counts, weights or shares. Where classes are separated and no ridge
-    keeps the coefficients finite, the coefficients of the last step are returned.
+    Each regression is one row of the arguments, such as one bootstrap resample; its fit does not
+    depend on the other rows. A step is halved if it would raise the loss. Labels enter only through
+    their sufficient statistic `positive_sums`, so they may be counts, weights or shares. If the
+    classes are separated and no ridge keeps the coefficients finite, the coefficients of the last
+    step are returned.
 
     Args:
-        design: Variables, shape ``(N, C)``.
-        mass: Weight of each line of the design in each regression, shape ``(R, N)``.
-        positive_sums: Weighted sum of the design over positive images, shape ``(R, C)``.
-        start: Coefficients to start from, shape ``(R, C)``; all are 0 if left out.
-        ridge: Penalty of half of each squared coefficient, shape ``(C,)`` or one for all.
-        offset: Fixed part of the log-odds, shape ``(N,)`` or one for all.
+        design: C variables of N images, shape ``(N, C)``; a column of ones gives an intercept.
+        mass: Weight of each image in each regression, shape ``(R, N)``.
+        positive_sums: For each regression, the weighted sum of the variables over positive images,
+            shape ``(R, C)``.
+        start: Coefficients from which the iteration starts, shape ``(R, C)``; all are 0 if None.
+        ridge: Ridge penalty: half of this number times each squared coefficient is added to the
+            loss; shape ``(C,)`` or one for all.
+        offset: Fixed part of the log-odds of each image, shape ``(N,)`` or one for all.
 
     Returns:
         The coefficients and the remaining gradients.

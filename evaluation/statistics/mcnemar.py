@@ -33,16 +33,22 @@ _METHOD = "Obuchowski 1998, clustered by patient"
 
 @dataclass(frozen=True)
 class McNemar:
-    """Paired test of two systems' decisions on the same images.
+    """Result of a paired test of two systems' yes-or-no decisions on the same images.
+
+    A system is a model with a decision threshold.
 
     Attributes:
-        difference: Share of the images that the first system gets right minus the share that the
-            second gets right, with the clustered standard error of the difference.
-        p_value: p-value of the hypothesis of equal shares, clustered by patient; None where the
-            systems are right equally often in every patient, or with a single patient.
-        p_exact: Exact p-value with images taken as independent; None with several seeds.
-        first_only: Number of images that only the first system gets right, as a mean over seeds.
-        second_only: Number of images that only the second system gets right, as a mean over seeds.
+        difference: Share of the images that the first system decides correctly minus the share that
+            the second decides correctly, with a standard error that allows for several images of a
+            patient.
+        p_value: p-value of the hypothesis of equal shares, by patient; None if the systems are
+            correct equally often in every patient, or if there is only one patient.
+        p_exact: Exact p-value with images taken as independent; None if the systems have several
+            training seeds.
+        first_only: Number of images that only the first system decides correctly, as a mean over
+            training seeds.
+        second_only: Number of images that only the second system decides correctly, as a mean over
+            training seeds.
         n_images: Number of images.
     """
 
@@ -86,23 +92,22 @@ class McNemar:
 def mcnemar_test(
     first_right: npt.ArrayLike, second_right: npt.ArrayLike, patients: npt.ArrayLike
 ) -> McNemar:
-    """Test whether two systems are right on equally many images: McNemar's test by patient.
+    """Test whether two systems decide equally many images correctly: McNemar's test by patient.
 
-    The p-value and the interval are of two variances, so they may disagree where p is near 0.05:
-    the p-value takes the variance under equal shares and the normal distribution, the interval the
-    variance around the observed difference and Student's t. With several training seeds both are
-    of the second variance.
+    The p-value and the interval use two different variances, so they may disagree if p is near
+    0.05: the p-value uses the variance under equal shares and the normal distribution, the interval
+    the variance around the observed difference and Student's t.
 
     On all images this is a test of accuracy, on the positive images a test of sensitivity, and on
     the negative images a test of specificity.
 
     Args:
-        first_right: 1 where the first system gets an image right, else 0, shape ``(N,)``.
-        second_right: 1 where the second system gets an image right, else 0, shape ``(N,)``.
+        first_right: 1 if the first system decides the image correctly, else 0, shape ``(N,)``.
+        second_right: 1 if the second system decides the image correctly, else 0, shape ``(N,)``.
         patients: Name of each image's patient, shape ``(N,)``.
 
     Returns:
-        The difference of the shares with its interval, and the p-values.
+        The difference of the shares of correct decisions with its interval, and the p-values.
 
     Raises:
         InputError: The arguments differ in length, or there is no image.
@@ -131,7 +136,7 @@ def mcnemar_test(
 def clustered_mcnemar(
     first_right: Floats, second_right: Floats, clusters: Integers, n_clusters: int
 ) -> McNemar:
-    """Run the test of `mcnemar_test` on patients that are numbered already.
+    """Run the test of `mcnemar_test` with patients numbered from 0, and with several seeds.
 
     There are ``N`` images of ``K`` patients. Let ``n`` be a patient's number of images, and let
     ``d`` be the number that only the first system gets right minus the number that only the second
@@ -142,9 +147,9 @@ def clustered_mcnemar(
     times the plain sum. The interval uses Student's t with degrees of freedom from the patients.
 
     Args:
-        first_right: 1 where the first system is right, else 0, shape ``(N,)``, or ``(seeds, N)``
-            for several training seeds; difference and test are then those of Obuchowski and
-            Rockette.
+        first_right: 1 if the first system decides the image correctly, else 0, shape ``(N,)``, or
+            ``(seeds, N)`` for several training seeds; difference and test are then those of
+            Obuchowski and Rockette.
         second_right: The same for the second system, shape ``(N,)`` or ``(seeds, N)``.
         clusters: Number of the patient of each image, from 0, shape ``(N,)``.
         n_clusters: Number of patients.
@@ -221,11 +226,11 @@ def _estimate_share_over_seeds(
 
 
 def exact_mcnemar(first_only: int, second_only: int) -> float:
-    """Compute the exact two-sided p-value of McNemar's test, images taken as independent.
+    """Compute the exact two-sided p-value of McNemar's test, with images taken as independent.
 
     Args:
-        first_only: Number of images that only the first system gets right.
-        second_only: Number of images that only the second system gets right.
+        first_only: Number of images that only the first of two systems decides correctly.
+        second_only: Number of images that only the second system decides correctly.
 
     Returns:
         The p-value, in (0, 1].

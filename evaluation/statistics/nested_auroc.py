@@ -22,14 +22,18 @@ _FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 
 
 def part_minus_whole(part: Sequence[AurocParts], whole: Sequence[AurocParts]) -> ClusteredEstimate:
-    """Estimate the AUROC on part of the images minus that on all of them.
+    """Estimate the AUROC on some of the images minus the AUROC on all images.
+
+    The two AUROCs are correlated, because the part is contained in the whole.
 
     Args:
-        part: AUROC on part of the images, one for each training seed.
-        whole: AUROC on all images, in the same order of seeds and over the same patients.
+        part: AUROC on some of the images, from `auroc_parts`, one for each training seed of a
+            model.
+        whole: AUROC on all images, in the same order of training seeds and with the same numbering
+            of patients.
 
     Returns:
-        The difference of the means over seeds. Its uncertainty is over patients only.
+        The difference of the means over training seeds. Its uncertainty is over patients only.
 
     Source:
         Obuchowski 1997 for the contributions; Mancl and DeRouen 2001 for their leverage.

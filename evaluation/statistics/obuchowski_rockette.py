@@ -74,11 +74,15 @@ _LEAST_VARIANCE = 1e-24
 class OverallTest:
     """Test of the hypothesis that all systems of a reader study have the same mean.
 
+    A system is a way of reading, such as with or without a program's help; the mean is that of a
+    metric, such as the AUROC, over readers.
+
     Attributes:
-        statistic: The F statistic, or chi-square where readers are fixed.
-        freedom: Degrees of freedom of numerator and denominator; that of the denominator is
-            infinite for chi-square.
-        p_value: p-value of the hypothesis that all systems have the same mean.
+        statistic: The F statistic, or the chi-square statistic if readers are fixed (the results
+            hold for these readers only).
+        freedom: Degrees of freedom of numerator and denominator. The second one is infinite for
+            chi-square.
+        p_value: p-value of this hypothesis.
     """
 
     statistic: float
@@ -88,17 +92,19 @@ class OverallTest:
 
 @dataclass(frozen=True)
 class Components:
-    """Variances and covariances of readers' figures in a study where all read with all systems.
+    """Variance components of a metric in a study in which every reader reads with every system.
 
-    They are estimates, so `reader` and `interaction` may be negative.
+    The metric is computed for each reader and system, such as the AUROC. A system is a way of
+    reading, such as with or without a program's help. The components are estimates, so `reader` and
+    `interaction` may be negative.
 
     Attributes:
         reader: ``Var(R)``, variance between readers.
-        interaction: ``Var(TR)``, variance between readers in the effect of a system.
-        cov1: Covariance over cases of two systems with the same reader.
-        cov2: Covariance over cases of two readers with the same system.
-        cov3: Covariance over cases of two readers with different systems.
-        error: Variance over cases of one figure.
+        interaction: ``Var(TR)``, variance between readers in the difference that a system makes.
+        cov1: Covariance over cases of the metric with two systems and the same reader.
+        cov2: Covariance over cases of the metric of two readers with the same system.
+        cov3: Covariance over cases of the metric of two readers with different systems.
+        error: Variance over cases of the metric of one reader with one system.
     """
 
     reader: float
@@ -111,13 +117,14 @@ class Components:
 
 @dataclass(frozen=True)
 class ProgramComponents:
-    """Variance components of the differences between readers and a program that reads alone.
+    """Variance components of the differences between human readers and a program that reads alone.
 
-    There is one difference "reader minus program" for each reader.
+    There is one difference "reader minus program" of a metric, such as the AUROC, for each reader.
 
     Attributes:
-        mean_square: Mean square between the readers' figures. RJafroc prints it as ``varR``.
-        reader: ``Var(R)``, variance between readers that errors over cases do not explain:
+        mean_square: Mean square between the readers' values of the metric. The R package RJafroc
+            prints it as ``varR``.
+        reader: ``Var(R)``, variance between readers that the sampling of cases does not explain:
             ``mean_square - error + cov2``. It may be negative.
         cov2: Covariance over cases of the differences of two readers.
         error: Variance over cases of the difference of one reader.
@@ -131,16 +138,18 @@ class ProgramComponents:
 
 @dataclass(frozen=True)
 class MultiReaderAnalysis:
-    """Results of a reader study: means of the systems, their differences, and a test of all.
+    """Results of a reader study: mean of each system, their differences, and a test of all systems.
 
-    In a crossed study (`analyse_crossed`) every reader reads with every system. In a nested one
-    (`analyse_nested`) every system has its own readers.
+    A system is a way of reading, such as with or without a program's help; its mean is that of a
+    metric, such as the AUROC, over readers. In a crossed study (`analyse_crossed`) every reader
+    reads with every system. In a nested one (`analyse_nested`) every system has its own readers.
 
     Attributes:
-        systems: Mean over readers of each system, with its interval.
-        differences: First minus second system; the key is the pair of their positions, from 0.
+        systems: Mean over readers of each system, with its interval, in the order of the systems.
+        differences: Difference of each two systems, first minus second. The key has the positions
+            of both systems, from 0, such as ``(0, 1)``.
         overall: Test of the hypothesis that all systems have the same mean; None for a single
-            system, or where nothing varies. For nested readers, the test compares unweighted means.
+            system, or if nothing varies. For nested readers, the test compares unweighted means.
         components: Variance components of a crossed study with at least two systems; otherwise
             None.
     """
@@ -152,18 +161,18 @@ class MultiReaderAnalysis:
 
 
 def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:
-    """Compute the covariance over cases of figures from leave-one-out replicates.
+    """Compute the covariance of several metrics over cases, from leave-one-case-out values.
 
     Args:
-        replicates: Each figure computed with each case left out in turn, shape
-            ``(cases, figures)``. NaN where a figure does not use the case; only cases that two
-            figures both use add to their covariance.
+        replicates: Value of each metric when each case is left out in turn, shape ``(cases,
+            figures)``. NaN if the metric does not use the case; only cases that two metrics both
+            use add to their covariance.
 
     Returns:
-        Covariance, shape ``(figures, figures)``.
+        Covariance matrix of the metrics, shape ``(figures, figures)``.
 
     Raises:
-        InputError: A figure has fewer than two cases.
+        InputError: A metric uses fewer than two cases.
 
     Source:
         Efron and Stein 1981.
@@ -196,18 +205,22 @@ def analyse_crossed(
 ) -> MultiReaderAnalysis:
     """Analyse a reader study in which every reader reads all cases with every system.
 
-    For differences, mean squares and covariances are pooled over all systems, as in published
-    programs. For the mean of one system, those of this system are used.
+    A system is a way of reading, such as with or without a program's help. For differences, mean
+    squares and covariances are pooled over all systems, as in published programs. For the mean of
+    one system, those of this system are used.
 
     Args:
-        figures: Figure of each system and reader, shape ``(systems, readers)``.
-        covariance: Covariance over cases of all figures, system by system, shape
-            ``(systems x readers, systems x readers)``.
-        readers: "random" if results hold for readers like these, "fixed" if for these only.
-        cases: "random" if results hold for cases like these, "fixed" if for these only.
+        figures: Value of a metric, such as the AUROC, for each system (row) and reader (column),
+            shape ``(systems, readers)``.
+        covariance: Covariance over cases of all these values, in the order of the rows of
+            `figures`, shape ``(systems x readers, systems x readers)``.
+        readers: "random" if the results shall hold for all readers like these, "fixed" if for these
+            readers only.
+        cases: "random" if the results shall hold for all cases like these, "fixed" if for these
+            cases only.
 
     Returns:
-        Means, differences, the overall test and variance components.
+        Means of the systems, their differences, the test of all systems, and variance components.
 
     Raises:
         InputError: There are fewer than two readers, or the covariance has another shape.
@@ -259,17 +272,21 @@ def analyse_nested(
 ) -> MultiReaderAnalysis:
     """Analyse a reader study in which every system has its own readers or training seeds.
 
-    All readers see the same cases. The reader of a system with a single reader must be fixed,
-    because the spread between readers is then unknown.
+    A system is a way of reading or a model; the training seeds of a model are treated as its
+    readers. All readers see the same cases. The reader of a system with a single reader must be
+    fixed, because the spread between readers is then unknown.
 
     Args:
-        figures: Figures of each system's readers, shape ``(readers,)`` each.
-        covariance: Covariance over cases of all figures, system by system, shape
-            ``(figures, figures)``.
-        readers: Effect of the readers ("random" or "fixed"), one for all systems or one for each.
-        cases: Effect of the cases ("random" or "fixed").
-        freedom: Degrees of freedom of the covariance; infinite where it can be taken as known
-            because there are many cases.
+        figures: For each system, the value of a metric, such as the AUROC, of each of its readers,
+            shape ``(readers,)`` each.
+        covariance: Covariance over cases of all these values, system by system, shape ``(figures,
+            figures)``.
+        readers: "random" if the results shall hold for all readers like these, "fixed" if for these
+            readers only; one word for all systems or one for each.
+        cases: "random" if the results shall hold for all cases like these, "fixed" if for these
+            cases only.
+        freedom: Degrees of freedom of the covariance; infinite if it can be taken as known because
+            there are many cases.
         floor_mean_square: True to take the mean square between readers as at least
             ``Var(error) - Cov2``, its expectation for readers that do not differ. With two or three
             readers, the mean square is often smaller by chance.
@@ -333,12 +350,12 @@ def analyse_nested(
 def program_components(
     figures: npt.ArrayLike, covariance: npt.ArrayLike
 ) -> ProgramComponents | None:
-    """Estimate the variance components of readers against a stand-alone program.
+    """Estimate the variance components of readers against a program that reads the cases alone.
 
     Args:
-        figures: Figure of each reader, then that of the program, shape ``(readers + 1,)``.
-        covariance: Covariance over cases of all these figures, shape
-            ``(readers + 1, readers + 1)``.
+        figures: Value of a metric, such as the AUROC, of each reader, then that of the program,
+            shape ``(readers + 1,)``.
+        covariance: Covariance over cases of all these values, shape ``(readers + 1, readers + 1)``.
 
     Returns:
         The components; None for a single reader.
@@ -372,22 +389,24 @@ def estimate_over_seeds(
     bounded: bool = False,
     span: float = 1.0,
 ) -> ClusteredEstimate:
-    """Estimate a figure as the mean over training seeds, or the difference of two such means.
+    """Estimate the mean of a metric over a model's training seeds, or the difference of two means.
 
-    Seeds are treated as readers nested in systems: a seed of one system has nothing in common with
-    a seed of another. The seeds of a system are random where it has several; with a single seed,
-    the result holds for that trained model only.
+    Each seed is one training of the model. Seeds are treated as readers nested in systems (models):
+    a seed of one system has nothing in common with a seed of another. With several seeds, the
+    result holds for further trainings, too; with a single seed, it holds for that trained model
+    only.
 
     Args:
-        figures: Figure of each seed, for one system or for two.
-        covariance: Covariance over patients of all figures, system by system, shape
+        figures: Value of the metric, such as the AUROC, for each seed; one sequence for each of one
+            or two systems.
+        covariance: Covariance over patients of all these values, system by system, shape
             ``(figures, figures)``.
         freedom: Degrees of freedom of the covariance.
-        bounded: True if the figure lies in [0, 1].
-        span: Largest absolute value that a difference can take.
+        bounded: True if the estimate is a metric in [0, 1]; False for a difference.
+        span: Largest absolute value that a difference can take, such as 1 for the AUROC.
 
     Returns:
-        The mean of one system, or the difference of two, first minus second.
+        The mean of one system; or the mean of the first system minus that of the second.
 
     Source:
         Obuchowski and Rockette 1995; Hillis 2007; see `analyse_nested`.

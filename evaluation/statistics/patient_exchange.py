@@ -18,15 +18,16 @@ _ROUNDING = 1e-9
 
 
 class Exchanges(NamedTuple):
-    """Random exchanges of patients between a group of images and all others (permutations).
+    """Result of random exchanges of patients between a group of images and all other images.
 
-    For each exchange, the object lists the images that are inside the group afterwards.
+    The exchanges are those of a permutation test. The object lists, for each exchange, the images
+    that are inside the group afterwards. Entry k says that image ``image[k]`` is inside the group
+    after exchange ``row[k]``.
 
     Attributes:
         n: Number of exchanges.
-        row: Number of each entry's exchange, from 0, shape ``(entries,)``.
-        image: Position of an image that is inside the group after that exchange, shape
-            ``(entries,)``.
+        row: Number of the exchange of each entry, from 0, shape ``(entries,)``.
+        image: Position of the image of each entry among all N images, from 0, shape ``(entries,)``.
     """
 
     n: int
@@ -58,8 +59,9 @@ class ExchangedPatients:
     random. The time of an exchange is proportional to the number of images inside.
 
     Args:
-        inside: True for the images of the group, False for all others, shape ``(N,)``.
-        y_true: Labels, shape ``(N,)``.
+        inside: True for the images of the group, such as images of one hospital, False for all
+            others, shape ``(N,)``.
+        y_true: True for positive images, shape ``(N,)``.
         patients: Number of each image's patient from 0, shape ``(N,)``.
 
     Example:
@@ -115,7 +117,8 @@ class ExchangedPatients:
     def draw_exchanges(self, count: int, rng: np.random.Generator) -> Exchanges:
         """Draw random exchanges of patients between the group and all other images.
 
-        The result lists the images that are inside the group, which is the form that a `Gap` takes.
+        The result lists the images that are inside the group, which is the form that the functions
+        of `auroc_gap` take.
 
         Args:
             count: Number of exchanges to draw.
@@ -146,7 +149,7 @@ class ExchangedPatients:
         )
 
     def auroc_gap(self, scores: Floats) -> Gap:
-        """Return the function that computes the AUROC inside minus the AUROC outside the group.
+        """Return a function that computes the AUROC inside minus that outside the group.
 
         The AUROC outside is computed from the AUROC of all images and from the pairs with an image
         inside.
@@ -155,7 +158,8 @@ class ExchangedPatients:
             scores: Scores of all images, shape ``(N,)``.
 
         Returns:
-            Function from exchanges to differences, shape ``(n,)``; NaN where a side lacks a class.
+            Function whose argument is an `Exchanges` object and which returns one difference for
+            each exchange, shape ``(n,)``; NaN if the images inside or those outside lack a class.
         """
         truth = self._truth
         ranks = np.unique(scores, return_inverse=True)[1]
@@ -188,36 +192,39 @@ class ExchangedPatients:
         return gap
 
     def share_gap(self, counted: Floats, exchanges: Exchanges) -> Floats:
-        """Compute the share of counted images inside minus the share outside the group.
+        """Compute, for exchanges, the share of counted images inside minus that outside the group.
 
         Args:
-            counted: 1 for the images that count, 0 for the others, shape ``(N,)``.
+            counted: 1 for the images that count, such as those that are called positive, 0 for the
+                others, shape ``(N,)``.
             exchanges: The exchanges for which the difference is computed.
 
         Returns:
-            Differences, shape ``(exchanges,)``.
+            One difference for each exchange, shape ``(n,)``.
         """
         hits = exchanges.sums(counted)
         size = np.bincount(exchanges.row, minlength=exchanges.n)
         return np.asarray(hits / size - (counted.sum() - hits) / (len(counted) - size))
 
     def p_values(self, gaps: Mapping[str, Sequence[Gap]], seed: int = 0) -> dict[str, float]:
-        """Compute p-values of each system's difference between a group of images and all others.
+        """Test, for each system (model), whether a metric differs between the group and the others.
 
-        This difference is called the gap. Differences of the gaps of two systems are tested as
-        well.
+        The metric inside the group minus that outside is called the gap. A system's gap is the mean
+        over its training seeds. Differences between the gaps of two systems are tested as well.
 
-        A system's gap is the mean over its training seeds. Exchanges are drawn until each figure
-        has had at least as large a gap in 10 of them; there are about 1,000 exchanges at least and
-        20,000 at most. A gap that is undefined in an exchange counts as large. The p-value is NaN
-        where the gap of the original images is undefined.
+        Exchanges are drawn until each tested number has had at least as large an absolute value in
+        10 of them; there are about 1,000 exchanges at least and 20,000 at most. A gap that is
+        undefined in an exchange counts as large. The p-value is NaN if the gap of the original
+        images is undefined.
 
         Args:
-            gaps: Function `Gap` of each training seed, by system.
+            gaps: For each system by its name, one function for each training seed that computes the
+                gap from an `Exchanges` object, such as the result of `auroc_gap`.
             seed: Random seed of the exchanges.
 
         Returns:
-            p-values by system, and by ``"first - other"`` for the first system minus each other.
+            p-values by name of the system, and by ``"first - other"`` for the gap of the first
+            system minus that of each other system.
 
         Source:
             Besag and Clifford 1991 (when to stop); Davison and Hinkley 1997, section 4.3.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class ImageNumbers(NamedTuple):
-    """Mean and mean square of the number of images per patient, to plan a study.
+    """Moments of the number of images per patient in a data set, to plan a study.
 
     Attributes:
         mean: Mean number of images.

@@ -34,11 +34,12 @@ _EDGE = 1e-15
 
 
 def sequential_ranks(values: npt.ArrayLike) -> Floats:
-    """Rank each value among all values until then, on a scale from 0 to 1.
+    """Rank each value among all values up to it, on a scale from 0 to 1.
 
-    Equal values are ordered at random, and a value lies at random within its rank. Values in random
-    order therefore give independent uniform ranks. The first 50 values are the seed of this
-    randomness: it differs between streams, and further values leave earlier ranks as they are.
+    Equal values are ordered at random, and a value gets a random number within its rank. If the
+    values come in random order, the ranks are therefore independent and uniform. The first 50
+    values are the seed of this randomness: it differs between series, and further values leave
+    earlier ranks as they are.
 
     Args:
         values: Values in the order in which they came, shape ``(n,)``.
@@ -67,17 +68,21 @@ def sequential_ranks(values: npt.ArrayLike) -> Floats:
 def rank_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Compute the evidence, after each day, that independent values have changed.
 
-    Bettors start with a wealth of 1 in all. Each starts to bet on a day of its own, as those of
-    `change_evidence` do. A bet on a change that began when n values were there becomes smaller by
-    n / N once there are N values, because later values are also ranked among changed ones.
+    The evidence is the wealth of bettors who bet that the ranks of the values are not uniform. The
+    bettors start with a wealth of 1 in all, and each starts to bet after another day. If nothing
+    changes, the evidence ever reaches 1 / p with a probability of at most p. A bet on a change that
+    began when n values were there becomes smaller by n / N once there are N values, because later
+    values are also ranked among changed ones.
 
     Args:
-        values: Values of one figure, shape ``(n,)``, in the order in which they came.
-        day: Day of each value, shape ``(n,)``, in ascending order: 0 for the reference, which has
-            at least one value, then 1, 2, and so on.
+        values: Values of one series, any real numbers, shape ``(n,)``, in the order in which they
+            came.
+        day: Day of each value, shape ``(n,)``, in ascending order: 0 for the reference (the values
+            from before any change), which has at least one value, then 1, 2, and so on.
 
     Returns:
-        E-values after each distinct day of the stream, shape ``(days,)``, at most 1e12.
+        Evidence (e-value) after each distinct day after the reference, shape ``(days,)``, at most
+        1e12.
 
     Source:
         Vovk 2021, Statistical Science 36:4 (testing randomness online), with the mixture over
@@ -102,17 +107,20 @@ def rank_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 
 
 def rank_start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute how likely a change began after each day, as shares of the evidence for a change.
+    """Estimate after which day a series of values changed, as a share for each day.
 
-    The evidence is that of `rank_evidence` after the last day.
+    Each bettor of `rank_evidence` supposes that the change began after one day. The share of a day
+    is the share of the bettors' final wealth that belongs to the bettors of this day.
 
     Args:
-        values: Values of one figure, shape ``(n,)``, as `rank_evidence` takes them.
-        day: Day of each value, shape ``(n,)``.
+        values: Values of one series, any real numbers, shape ``(n,)``, in the order in which they
+            came.
+        day: Day of each value, shape ``(n,)``, in ascending order: 0 for the reference (the values
+            from before any change), then 1, 2, and so on.
 
     Returns:
-        Shares that add up to 1, shape ``(days - 1,)``, as those of `start_shares`. They are 0 for
-        late days after which no bettor starts.
+        Shares that add up to 1, one for each distinct day but the last, shape ``(days - 1,)``. They
+        are 0 for late days after which no bettor starts.
 
     Source:
         The mixture of `rank_evidence`.

@@ -17,9 +17,10 @@ from cxr_compare.evaluation.statistics.running_sums import cumulative_rows, firs
 
 
 class FallingScores:
-    """Images sorted from the highest score down, to count them at any threshold.
+    """Images sorted from the highest score down, to count the positive calls at any threshold.
 
-    The patients may have any weights, as in resamples of a bootstrap.
+    An image is called positive if its score is at least the threshold. The patients may have any
+    whole-number weights, as in resamples of a bootstrap.
 
     Attributes:
         negated: The scores times -1, from the highest score down, so that the values rise, shape
@@ -66,15 +67,16 @@ class FallingScores:
         return cumulative_rows(np.take(weights, self._patient_of_image, axis=1))
 
     def called(self, sums: npt.NDArray[np.int32], thresholds: Floats) -> Floats:
-        """Return the total weight of the images whose score reaches the threshold of a sample.
+        """Return the total weight of the images whose score is at least the threshold of a sample.
 
         Args:
-            sums: Running sums of the weights, see `sums`, shape ``(R, N + 1)``.
-            thresholds: Threshold of each of the R samples, shape ``(R,)``; NaN where a sample has
-                none.
+            sums: Running sums of the weights, as the method `sums` returns them, shape ``(R, N +
+                1)``.
+            thresholds: Threshold of each of the R samples, shape ``(R,)``; NaN if a sample has no
+                threshold.
 
         Returns:
-            Weights, shape ``(R,)``; NaN without a threshold.
+            Total weights, shape ``(R,)``; NaN without a threshold.
         """
         position = np.searchsorted(self.negated, -thresholds, side="right")
         return np.where(np.isnan(thresholds), np.nan, sums[np.arange(len(sums)), position])
@@ -83,7 +85,7 @@ class FallingScores:
 class RankedScores:
     """Labels and scores, sorted once, to compute AUROC and average precision many times.
 
-    Each time the patients have other weights, as in resamples of a bootstrap.
+    Each computation may give the patients other weights, as in resamples of a bootstrap.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
@@ -92,7 +94,7 @@ class RankedScores:
             counts as a separate patient.
 
     Raises:
-        InputError: Labels, scores or patients are not one valid value per image.
+        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
 
     Example:
         >>> ranked = RankedScores([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
@@ -133,7 +135,7 @@ class RankedScores:
                 (``R = 1``).
 
         Returns:
-            The AUROCs, shape ``(R,)``; NaN where a row lacks a class.
+            The AUROCs, shape ``(R,)``; NaN if the weighted images of a sample lack a class.
         """
         return self.figures(weights)["auroc"]
 
@@ -141,24 +143,26 @@ class RankedScores:
         """Compute AUROC and average precision once for each sample of weighted patients.
 
         Args:
-            weights: Whole-number weights of patients, shape ``(R, P)``; the last columns may be of
-                patients without an image. If left out, each patient counts once, R = 1.
+            weights: Whole-number weights of P patients in R samples, shape ``(R, P)``, such as how
+                often a resample of the bootstrap drew each patient; the last columns may belong to
+                patients without an image. If None, each patient counts once, and R is 1.
 
         Returns:
             ``auroc``, in which a tie counts half, and ``average_precision``, in which tied scores
-            form one step; shape ``(R,)`` each. NaN where a row lacks a class that the figure needs.
+            form one step; shape ``(R,)`` each. NaN if a sample lacks a class that the metric needs.
         """
         once = np.ones((1, self.n_clusters), dtype=np.int32)
         return self.sums(once if weights is None else weights).figures()
 
     def sums(self, weights: Integers, beside: RankingSums | None = None) -> RankingSums:
-        """Compute running sums of the weights of images, from which all figures follow.
+        """Compute running sums of the weights of images, from which all metrics follow.
 
         Args:
             weights: Whole-number weights of P patients in R samples, shape ``(R, P)``, such as how
                 often a resample of the bootstrap drew each patient.
-            beside: Sums of another ranking of the same images under the same weights, whose sums
-                over positive images are used again; None computes all.
+            beside: Sums of another ranking (other scores) of the same images under the same
+                weights, whose sums over positive images are used again to save time; None computes
+                all sums.
 
         Returns:
             The running sums, with the ranking itself.
@@ -173,10 +177,13 @@ class RankedScores:
 
 
 class RankingSums(NamedTuple):
-    """Running sums of the weights of images that are sorted by score, one row for each resample.
+    """Running sums of the weights of images that are sorted by score, one row for each sample.
+
+    A sample is one set of patient weights, such as a resample of the bootstrap. There are R
+    samples, P positive and N negative images.
 
     Attributes:
-        ranked: The ranking, with P positive and N negative images.
+        ranked: The sorted labels and scores of the images.
         on_positive: Weight of each positive image, from the highest score down, shape ``(R, P)``.
         positives: Running sums of these weights with a leading 0, shape ``(R, P + 1)``.
         negatives: Running sums of the weights of negative images, shape ``(R, N + 1)``.
@@ -191,6 +198,10 @@ class RankingSums(NamedTuple):
         """Compute AUROC and average precision once for each sample of weighted patients.
 
         The method `RankedScores.figures` explains names and shapes.
+
+        Returns:
+            ``auroc`` and ``average_precision``, shape ``(R,)`` each, as `RankedScores.figures`
+            returns them.
         """
         ranked = self.ranked
         n_positive = self.positives[:, -1].astype(np.float64)
@@ -215,11 +226,11 @@ class RankingSums(NamedTuple):
             }
 
     def counts(self, thresholds: Floats) -> dict[str, Floats]:
-        """Count true and false decisions in each sample of weighted patients at its own threshold.
+        """Count true and false positives and negatives in each weighted sample, at its threshold.
 
         Args:
-            thresholds: Threshold of each of the R samples, shape ``(R,)``; NaN where a sample has
-                none.
+            thresholds: Threshold of each of the R samples, shape ``(R,)``; NaN if a sample has no
+                threshold.
 
         Returns:
             ``tp``, ``fp``, ``tn`` and ``fn``, shape ``(R,)`` each; NaN without a threshold.
@@ -250,8 +261,8 @@ class RankingSums(NamedTuple):
                 sensitivity.
 
         Returns:
-            ``recall`` (sensitivity) and ``specificity``, shape ``(R,)`` each; NaN where a row lacks
-            a class.
+            ``recall`` (sensitivity at this specificity) and ``specificity`` (at this sensitivity),
+            shape ``(R,)`` each; NaN if a sample lacks a class.
 
         Source:
             Fawcett 2006, interpolation between ROC points.
@@ -320,15 +331,16 @@ def roc_and_pr_curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
+        y_score: Scores, higher for the positive class, shape ``(N,)``.
 
     Returns:
-        ``threshold``, which falls from infinity (no image is called positive), ``fpr``, ``tpr``,
-        ``precision`` and ``recall``, shape ``(distinct scores + 1,)`` each. The precision is NaN
-        where no image is called positive, and a rate is NaN where its class is absent.
+        A dictionary of ``threshold``, which falls from infinity (no image is called positive),
+        ``fpr`` (false positive rate), ``tpr`` (true positive rate), ``precision`` and ``recall``,
+        shape ``(distinct scores + 1,)`` each. The precision is NaN if no image is called positive,
+        and a rate is NaN if its class is absent.
 
     Raises:
-        InputError: Labels or scores are not one valid value per image.
+        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
 
     Source:
         Fawcett 2006, "An introduction to ROC analysis".

@@ -43,7 +43,10 @@ _IMPOSSIBLE = (
 
 @dataclass(frozen=True)
 class ReferenceAccuracy:
-    """Sensitivity and specificity of the reference labels against the true disease.
+    """Sensitivity and specificity of a data set's labels against the true disease.
+
+    The labels are the reference standard, against which models are evaluated, and may contain
+    errors.
 
     Args:
         sensitivity: Share of the diseased images whose label is positive, in (0, 1].
@@ -118,7 +121,8 @@ class ReferenceAccuracy:
             labelled_positive: Share of images that are labelled positive, in [0, 1].
 
         Returns:
-            The prevalence; outside [0, 1] where labels with this error cannot have this share.
+            The prevalence. It is outside [0, 1] if labels with this sensitivity and specificity
+            cannot have this share of positives.
 
         Source:
             Rogan and Gladen 1978, Am J Epidemiol 107:71.
@@ -130,9 +134,10 @@ class ReferenceAccuracy:
         return (labelled_positive + self.specificity - 1) / self.youden
 
     def discrimination(self, labelled_positive: float) -> float:
-        """Compute ``PPV + NPV - 1`` of the labels.
+        """Compute how much of an AUROC above 0.5 remains when it is measured against these labels.
 
-        This is the share of a system's AUROC above 0.5 that remains against such labels.
+        The formula is ``PPV + NPV - 1``, with the predictive values of the labels for the true
+        disease. A true AUROC of 0.9 and a result of 0.5 give a measured AUROC of 0.7.
 
         Args:
             labelled_positive: Share of images that are labelled positive, in (0, 1).
@@ -149,7 +154,7 @@ class ReferenceAccuracy:
         return gap / (self.youden * z * (1 - z))
 
     def impossible(self, labelled_positive: float) -> str:
-        """Return the reason why labels with this error cannot have a share of positives.
+        """Return the reason why labels with these errors cannot have a given share of positives.
 
         Args:
             labelled_positive: Share of images that are labelled positive, in [0, 1].
@@ -173,17 +178,17 @@ def corrected_auroc(
 
     Args:
         y_true: Labels of the reference standard, which may contain errors: 0 or 1, shape ``(N,)``.
-        y_score: Scores, higher for disease, shape ``(N,)``.
+        y_score: Scores of a model, higher for disease, shape ``(N,)``.
         reference: Sensitivity and specificity of the labels, taken as known exactly.
         patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
             independent.
 
     Returns:
-        The corrected AUROC with its 95 % interval. Where there is no interval, the note gives the
-        reason. None where a class is absent.
+        The corrected AUROC with its 95 % interval. If there is no interval, the field ``note``
+        gives the reason. None if all labels are 0 or all are 1.
 
     Raises:
-        InputError: Labels or scores are not one valid value per image.
+        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
 
     Source:
         The mixture of Rogan and Gladen 1978 in both classes; the variance of Obuchowski 1997.
@@ -206,24 +211,24 @@ def corrected_auroc_difference(
     reference: ReferenceAccuracy,
     patients: npt.ArrayLike | None = None,
 ) -> ClusteredEstimate | None:
-    """Compute the paired difference of two AUROCs against the true disease.
+    """Compute the difference of two models' AUROCs against the true disease, on the same images.
 
-    Each AUROC is corrected as in `corrected_auroc`.
+    Each AUROC is corrected for the known error of the labels, as in `corrected_auroc`.
 
     Args:
         y_true: Labels of the reference standard, which may contain errors: 0 or 1, shape ``(N,)``.
-        first: Scores of one system, higher for disease, shape ``(N,)``.
-        second: Scores of the other system, shape ``(N,)``.
+        first: Scores of the first model, higher for disease, shape ``(N,)``.
+        second: Scores of the second model, higher for disease, shape ``(N,)``.
         reference: Sensitivity and specificity of the labels, taken as known exactly.
         patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
             independent.
 
     Returns:
-        The corrected difference, first minus second, with its 95 % interval. Where there is no
-        interval, the note gives the reason. None where a class is absent.
+        The corrected difference, first minus second, with its 95 % interval. If there is no
+        interval, the field ``note`` gives the reason. None if all labels are 0 or all are 1.
 
     Raises:
-        InputError: Labels or scores are not one valid value per image.
+        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
 
     Example:
         >>> y_true, y_score = [0, 0, 0, 0, 1, 1, 1, 1], np.array([1, 2, 3, 6, 4, 5, 7, 8])
@@ -245,21 +250,21 @@ def corrected_rates(
     reference: ReferenceAccuracy,
     patients: npt.ArrayLike | None = None,
 ) -> dict[str, ClusteredEstimate]:
-    """Compute sensitivity and specificity against the true disease from labels with a known error.
+    """Compute a model's sensitivity and specificity against the true disease, from faulty labels.
 
     Args:
         y_true: Labels of the reference standard, which may contain errors: 0 or 1, shape ``(N,)``.
-        y_pred: Decisions of a system at a fixed threshold, 0 or 1, shape ``(N,)``.
+        y_pred: Decisions of a model at a fixed threshold, 0 or 1, shape ``(N,)``.
         reference: Sensitivity and specificity of the labels, taken as known exactly.
         patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
             independent.
 
     Returns:
-        ``recall`` and ``specificity``, each with its 95 % interval; NaN with a note where labels
-        with this error cannot have the observed share of positives.
+        ``recall`` (sensitivity) and ``specificity``, each with its 95 % interval; NaN with a note
+        if labels with this error cannot have the observed share of positives.
 
     Raises:
-        InputError: Labels or decisions are not one valid value per image.
+        InputError: A label or decision is neither 0 nor 1, or the lengths differ.
 
     Source:
         Rogan and Gladen 1978, Am J Epidemiol 107:71, applied to the decisions of each class.

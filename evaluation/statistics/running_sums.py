@@ -23,8 +23,9 @@ class SegmentSums:
     """Sums of the weights of predicted boxes in each part (segment) of a ranking by score.
 
     A segment is a part of the ranking between two positions of interest, such as two boxes that
-    each find a lesion. Calling the object with the weights of the patients, such as those of a
-    bootstrap, returns the sums.
+    each find a lesion. The weight of a box is that of its patient. Call the object with the weights
+    of P patients in R samples (such as bootstrap resamples), shape ``(R, P)``; it returns the sums,
+    shape ``(R, S)``.
 
     Args:
         segment: Number of each box's segment, from 0, shape ``(N,)``.
@@ -78,7 +79,7 @@ class RunningRows:
     """Running sums along rows of whole numbers, in which values are searched in all rows at once.
 
     Args:
-        counts: Whole numbers of at least 0, shape ``(R, n)``.
+        counts: Whole numbers of at least 0, shape ``(R, n)``; each row is summed separately.
 
     Example:
         >>> rows = RunningRows(np.array([[1, 0, 2], [0, 3, 1]]))

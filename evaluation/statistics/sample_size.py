@@ -42,18 +42,20 @@ _QUANTILES = 32  # number of quantiles of a mean square between trainings
 
 
 class PossibleErrors(NamedTuple):
-    """Standard errors that a planned test may find, all equally likely.
+    """Standard errors that the test of a planned study may find, all equally likely.
+
+    They differ because the study will estimate its standard error from few readers or trainings.
 
     Attributes:
-        errors: The standard errors.
-        freedom: Degrees of freedom of each.
+        errors: The possible standard errors, shape ``(possibilities,)``.
+        freedom: Degrees of freedom of the t test with each of them, shape ``(possibilities,)``.
     """
 
     errors: Floats
     freedom: Floats
 
     def reaches(self, level: float) -> Floats:
-        """Return half the width of the interval for each of the standard errors.
+        """Return half the width of the confidence interval for each of the standard errors.
 
         Args:
             level: Coverage of the interval, in (0, 1), such as 0.95.
@@ -64,11 +66,14 @@ class PossibleErrors(NamedTuple):
 class CautiousErrors(NamedTuple):
     """Variances that a test with few readers may find in a planned study, all equally likely.
 
+    The test is the cautious one, which stays valid with few readers
+    (`ClusteredEstimate.cautious_interval_at`).
+
     Attributes:
-        between: Parts of the variance that are a mean square between readers, one for each
-            possibility.
-        freedom: Degrees of freedom of the mean square.
-        over_cases: Part of the variance over cases, which is taken as known.
+        between: Possible values of the variance between readers (a mean square), shape
+            ``(possibilities,)``.
+        freedom: Degrees of freedom of this mean square.
+        over_cases: Variance over cases (patients), which is taken as known.
     """
 
     between: Floats
@@ -88,17 +93,19 @@ class CautiousErrors(NamedTuple):
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """Numbers of patients of a planned study, and the precision that its estimate will have.
+    """Number of patients of a planned study, and the precision that its result will have.
+
+    The study estimates the AUROC of one system (model or way of reading), or the difference of two.
 
     Attributes:
         patients: Number of test patients.
         positives: Number of test patients with the disease.
         error: Expected standard error of the difference or of the AUROC.
         freedom: Degrees of freedom of the t test; infinite for the normal distribution.
-        auroc: AUROC of the system, where one system is measured; the interval is then computed on
-            the logit. None where two systems are compared.
-        possible_errors: Standard errors that the test may find; None where the test will find one
-            near `error`.
+        auroc: Expected AUROC if one system is measured; the interval is then computed on the logit
+            scale. None if two systems are compared.
+        possible_errors: Standard errors that the test may find, if they may differ much from
+            `error`; None if the test will find one near `error`.
 
     Example:
         >>> study = PlannedStudy(1000, 300, error=0.01, freedom=np.inf)
@@ -114,7 +121,7 @@ class PlannedStudy:
     possible_errors: PossibleErrors | CautiousErrors | None = None
 
     def power(self, difference: float, level: float = LEVEL) -> float:
-        """Compute the probability that a two-sided test finds a true difference.
+        """Compute the probability that the study's two-sided test finds a true difference.
 
         Args:
             difference: True difference of the two AUROCs.
@@ -143,7 +150,7 @@ class PlannedStudy:
         return possible.reaches(level)
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Compute half the width of the interval that the study will have on average.
+        """Compute half the width of the confidence interval that the study will have on average.
 
         About half of such studies have a wider interval.
 
@@ -195,18 +202,23 @@ def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
 
 @dataclass(frozen=True)
 class AssumedPlan:
-    """Plan of a study of one or two systems from assumptions, see `binormal_auroc_covariance`.
+    """Plan of a study of one or two systems (models), from assumed AUROCs instead of a pilot.
+
+    The scores are assumed to be binormal, see `binormal_auroc_covariance`.
 
     Attributes:
         aurocs: True AUROC of each of the one or two systems.
         prevalence: Share of the patients that have the disease, in (0, 1).
-        correlation: Correlation of the two systems' scores of one image, within a class.
-        images: Number of images of each patient, or the name of a data set in `IMAGE_NUMBERS`.
-        within: Correlation of one system's scores of two images of one patient.
-        seeds: Number of trainings of each system. With one training, the result holds for that
-            trained model only.
+        correlation: Correlation of the two systems' scores of the same image, among the images of
+            one class.
+        images: Number of images of each patient, or the name of a data set (``rsna`` or ``nih``)
+            whose measured numbers are used.
+        within: Correlation of one system's scores of two images of the same patient.
+        seeds: Number of trainings of each system, with different random seeds. With one training,
+            the result holds for that trained model only.
         seed_deviation: Standard deviation of a system's true AUROC between trainings.
-        seed_correlation: Correlation of two trainings' scores of one image, within a class.
+        seed_correlation: Correlation of two trainings' scores of the same image, among the images
+            of one class.
 
     Example:
         >>> plan = AssumedPlan((0.85, 0.80), prevalence=0.5, correlation=0.5)
@@ -228,13 +240,13 @@ class AssumedPlan:
     """Fewest patients that can be planned."""
 
     def study(self, patients: int) -> PlannedStudy:
-        """Plan the study with a number of patients.
+        """Compute the precision of the study with a given number of patients.
 
         Args:
             patients: Number of patients, at least 4.
 
         Returns:
-            The study, in which at least two patients are of either class.
+            The planned study, with at least two patients of each class.
         """
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
         negatives = patients - positives
@@ -273,7 +285,7 @@ class AssumedPlan:
 
 
 class VarianceRange(NamedTuple):
-    """Interval of a true variance; both ends are factors of the estimate.
+    """Confidence interval of a true variance, relative to its estimate.
 
     Attributes:
         low: Lower end, divided by the estimated variance.
@@ -285,19 +297,20 @@ class VarianceRange(NamedTuple):
 
 
 class PilotPlan:
-    """Plan of a study of one or two systems, with patients like those of a pilot.
+    """Plan of a study of one or two systems (models), with patients like those of a pilot study.
 
     Args:
-        systems: AUROC of each training seed of each system in the pilot, see `auroc_parts`.
-        seeds: Number of trainings of each system in the planned study. If left out, these are as
-            many as in the pilot.
+        systems: For each system, the AUROC of each of its trainings in the pilot study, from
+            `auroc_parts`.
+        seeds: Number of trainings of each system in the planned study, one number for each system.
+            If None, these are as many as in the pilot study.
 
     Raises:
-        InputError: The pilot's figures do not vary over patients, or several trainings are planned
-            and the pilot has only one.
+        InputError: The AUROCs of the pilot study do not vary over patients, or several trainings
+            are planned and the pilot study has only one.
 
     Attributes:
-        value: In the pilot, the AUROC of one system or the difference of two.
+        value: In the pilot study, the AUROC of one system or the difference of two.
         patients: Number of patients in the pilot.
         positives: Number of patients in the pilot who have a positive image.
         images: Mean number of images per patient in the pilot.
@@ -339,13 +352,13 @@ class PilotPlan:
             )
 
     def study(self, patients: int) -> PlannedStudy:
-        """Plan the study with a number of patients.
+        """Compute the precision of the study with a given number of patients.
 
         Args:
-            patients: Number of patients, at least `least`.
+            patients: Number of patients, at least the property `least`.
 
         Returns:
-            The study, with the pilot's share of positive patients.
+            The planned study, with the pilot study's share of positive patients.
         """
         share = self.patients / patients * self._scale
         # The variance that seeds share stays; each seed's own variance is divided by their number.
@@ -377,20 +390,20 @@ class PilotPlan:
         """Return the plan with another variance over patients than the pilot study found.
 
         Args:
-            factor: Factor above 0, for example an end of `variance_range`.
+            factor: Factor of the variance, above 0, for example an end of `variance_range`.
 
         Returns:
-            The changed plan; this one stays as it is.
+            The changed plan; the original plan stays as it is.
         """
         other = copy(self)
         other._scale = factor
         return other
 
     def variance_range(self) -> VarianceRange:
-        """Compute the 95 % interval of the true variance over patients.
+        """Compute the 95 % interval of the true variance over patients, relative to its estimate.
 
         Returns:
-            Factors of the estimated variance over patients.
+            Lower and upper end, each divided by the variance that the pilot study found.
         """
         tails = scipy.special.chdtri(self._freedom, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return VarianceRange(float(self._freedom / tails[0]), float(self._freedom / tails[1]))
@@ -470,13 +483,14 @@ class CrossedPlan:
     A modality is a way of reading, such as with or without a system's help.
 
     Attributes:
-        components: Variance components of a pilot (`analyse_crossed`), or assumed ones.
-        pilot_cases: Number of cases in the pilot, which must have the same share of positives as
-            the plan.
+        components: Variance components of a pilot study (`analyse_crossed`), or assumed ones.
+        pilot_cases: Number of cases in the pilot study, which must have the same share of positives
+            as the plan.
         positives: Share of the cases that have the disease, in (0, 1).
-        readers: Number of readers in the planned study; readers and cases are random.
-        published: True to test few readers by the published method, False to test them as this
-            program tests its claims.
+        readers: Number of readers in the planned study. Its results shall hold for all readers and
+            cases like those of the study (both are random).
+        published: True to test few readers by the published method, False to test them by the
+            cautious method, by which this program decides what it reports as shown.
 
     Source:
         Hillis, Obuchowski and Berbaum 2011, Acad Radiol 18:129, equation 10.
@@ -497,10 +511,10 @@ class CrossedPlan:
     def assumed(
         cls, aurocs: Sequence[float], prevalence: float, readers: int, deviation: float
     ) -> CrossedPlan:
-        """Plan a study without a pilot, with correlations from the literature.
+        """Plan a study without a pilot study, with correlations from the literature.
 
         Args:
-            aurocs: Mean AUROC with each modality.
+            aurocs: Expected mean AUROC of the readers with each of the two modalities.
             prevalence: Share of the cases that have the disease, in (0, 1).
             readers: Number of readers.
             deviation: Standard deviation of the readers' true AUROCs.
@@ -528,13 +542,13 @@ class CrossedPlan:
         return cls(parts, cases, prevalence, readers)
 
     def study(self, patients: int) -> PlannedStudy:
-        """Plan the study with a number of cases.
+        """Compute the precision of the study with a given number of cases.
 
         Args:
-            patients: Number of cases, at least `least`.
+            patients: Number of cases, at least the property `least`.
 
         Returns:
-            The study, with the precision of the difference between the two modalities.
+            The planned study, with the precision of the difference between the two modalities.
         """
         parts = self.components
         share = self.pilot_cases / patients
@@ -571,15 +585,16 @@ Plan = AssumedPlan | PilotPlan | CrossedPlan
 
 
 def fewest_patients(plan: Plan, enough: Callable[[PlannedStudy], bool]) -> PlannedStudy | None:
-    """Find the study with the fewest patients that is large enough.
+    """Find the planned study with the fewest patients that satisfies a condition.
 
     Args:
-        plan: Plan of the study with any number of patients.
-        enough: Function that returns True for a study that is large enough. It must also return
-            True for every larger study.
+        plan: Plan whose method ``study`` computes the precision of the study for any number of
+            patients.
+        enough: Condition: function that returns True if a planned study is precise enough, such as
+            one with a power of 0.8. It must also return True for every larger study.
 
     Returns:
-        The planned study; None where even 100,000,000 patients are not enough.
+        The planned study; None if even 100,000,000 patients are not enough.
 
     Example:
         >>> plan = AssumedPlan((0.9,), prevalence=0.3)

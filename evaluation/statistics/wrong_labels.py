@@ -37,12 +37,15 @@ _MOST_COMPARED = 2_000_000  # number of draws times seeds, shares and images
 
 @dataclass(frozen=True)
 class WrongLabels:
-    """Number of labels that must be wrong to overturn a conclusion on two AUROCs.
+    """How many wrong labels would overturn a comparison of two models' AUROCs.
+
+    The conclusion of the comparison is that the 95 % interval of the difference excludes 0 (the
+    difference is shown), or that it does not.
 
     Attributes:
         shown: True if the difference of the AUROCs is shown with the labels as they are.
-        most_harmful: Rows whose labels overturn the conclusion if all of them are wrong; None if
-            none were found.
+        most_harmful: Positions of labels that together overturn the conclusion if all of them are
+            wrong, chosen so that few suffice; None if none were found.
         n_images: Number of labels.
         at_random: Smallest tried share of wrong labels that overturns the conclusion in half of the
             random draws; None if no tried share does.
@@ -57,7 +60,7 @@ class WrongLabels:
 
     @property
     def fewest(self) -> int | None:
-        """Number of wrong labels that overturns the conclusion if the most harmful ones are wrong.
+        """Number of labels in `most_harmful`, which overturn the conclusion if they are wrong.
 
         None if no such labels were found.
         """
@@ -71,13 +74,14 @@ class WrongLabels:
 
 @dataclass(frozen=True)
 class RandomErrors:
-    """Two AUROCs where a share of the labels is wrong at random.
+    """Two models' AUROCs if a given share of the labels, drawn at random, is wrong.
 
     Attributes:
         share: Share of the labels that are wrong, in [0, 1].
-        first: AUROC of the first system: mean, lowest and highest of the draws.
-        second: AUROC of the second system: mean, lowest and highest of the draws.
-        overturned: Share of the draws that overturn the conclusion, in [0, 1].
+        first: AUROC of the first model: mean, lowest and highest of the random draws.
+        second: AUROC of the second model: mean, lowest and highest of the random draws.
+        overturned: Share of the random draws that overturn the conclusion of the comparison, in [0,
+            1].
     """
 
     share: float
@@ -108,18 +112,21 @@ def wrong_labels(
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
-        first: Scores of one system, shape ``(N,)``, or of its training seeds, shape ``(seeds, N)``.
-        second: Scores of the other system, in the same form.
+        first: Scores of the first model, shape ``(N,)``, or of its training seeds, shape ``(seeds,
+            N)``.
+        second: Scores of the second model, in the same form.
         patients: Name of each image's patient, shape ``(N,)``. If left out, images are taken as
             independent.
-        level: Coverage of the interval that decides.
+        level: Coverage of the confidence interval that decides whether a difference is shown, in
+            (0, 1).
         seed: Random seed of the labels that are wrong at random.
 
     Returns:
-        The result; None where a class is absent, or where there is no interval.
+        The numbers of wrong labels; None if all labels are 0 or all are 1, or if the difference has
+        no interval.
 
     Raises:
-        InputError: Labels or scores are not one valid value per image.
+        InputError: A label is neither 0 nor 1, a score is not finite, or the lengths differ.
 
     Example:
         >>> y_true = np.arange(60) % 2 == 0

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds that annotation takes for one image and for one box.
+    """Seconds that a person needs to label one image and to draw one box.
 
     Attributes:
-        label: Seconds for the label of an image.
-        box: Seconds for a box, in addition to the label of its image.
-        name: Name of this pair of times, for a button of the page.
-        sources: Source of each of the two times, as a text.
+        label: Seconds for the label of an image (disease present or not).
+        box: Seconds for drawing one box around a lesion, in addition to the label of its image.
+        name: Name of this pair of times, shown on a button of the result page.
+        sources: Where the two times come from, one text for each; empty if not stated.
 
     Example:
         >>> Times(label=2.0, box=10.0).hours(n_images=1800, n_boxes=0)
@@ -27,13 +27,13 @@ class Times:
 
     @classmethod
     def from_seconds(cls, label: float | None, box: float | None) -> Times:
-        """Make annotation times from seconds that a user states, or from published values.
+        """Make annotation times from seconds that a user states; published values fill the gaps.
 
         The published values (the preset) fill in what the user does not state.
 
         Args:
-            label: Seconds for the label of an image; None takes the published value.
-            box: Seconds for a box; None takes the published value.
+            label: Seconds for the label of an image; None takes the published value, 14.8.
+            box: Seconds for a box; None takes the published value, 34.5.
 
         Returns:
             The times with their sources.
@@ -53,7 +53,7 @@ class Times:
         return cls(label, usual.box if box is None else box, sources=sources)
 
     def hours(self, n_images: float, n_boxes: float) -> float:
-        """Return the hours that a number of labels and boxes take.
+        """Return the hours that a number of labels and a number of boxes take.
 
         Args:
             n_images: Number of labelled images.

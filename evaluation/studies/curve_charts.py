@@ -41,16 +41,17 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def curve_chart(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
-    """Draw a metric against annotated images, or against hours of annotation.
+    """Draw learning curves: a metric against annotated training images, or against hours of work.
 
     Args:
-        study: Result of a learning-curve study: figures of models that were trained on growing
-            shares.
+        study: Result of a learning-curve study: performance of models that were trained on growing
+            shares of the training data.
         metric: Short name of the metric, such as ``auroc``; at least one model must have it.
-        times: Seconds of annotation; None for a chart against images.
+        times: Seconds for annotating one image and one box, to draw against hours; None to draw
+            against the number of images.
 
     Returns:
-        The chart, with points, their intervals and the fitted curves.
+        The chart, with one point for each model and size, the 95 % intervals and the fitted curves.
 
     Example:
         >>> from cxr_compare.evaluation.studies.curve_study import CurveModel, SizeFigure
@@ -112,17 +113,18 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[C
 
 
 def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
-    """Collect the points and the fitted line of each model, for the charts and the page's script.
+    """Collect the points and the fitted curve of each model, to draw them on the result page.
 
     Args:
-        study: Result of a learning-curve study: figures of models that were trained on growing
-            shares.
+        study: Result of a learning-curve study: performance of models that were trained on growing
+            shares of the training data.
         metric: Short name of the metric, such as ``auroc``.
 
     Returns:
-        One dictionary for each model that has the metric, with the keys ``kind``, ``position`` (of
-        the model's colour), ``boxes`` (mean number for each image), ``points`` and ``line`` (None
-        without a fitted curve).
+        One dictionary for each model that has the metric, with the keys ``kind`` (such as
+        ``detector``), ``position`` (number of the model's colour, from 0), ``boxes`` (mean number
+        of boxes on an annotated image), ``points`` (one for each size) and ``line`` (parameters of
+        the curve; None without a fitted curve).
 
     Example:
         >>> from cxr_compare.evaluation.studies.curve_study import CurveModel, SizeFigure

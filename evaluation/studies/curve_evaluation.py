@@ -37,12 +37,21 @@ _PAIRS: tuple[tuple[Kind, Kind], ...] = (
 class CurveDesign:
     """Design of a learning-curve study: models, shares of the training data, seeds and splits.
 
+    A split divides the patients of a data set into training, validation and test patients. For a
+    share of the data, a smaller split is made, in which only this share of the training and
+    validation patients is kept.
+
     Attributes:
-        models: Model of each kind, with the annotation that it learns from.
-        shares: Shares of the annotated patients, ascending, in (0, 1].
-        seeds: Random seeds of the trainings, from 0.
-        parts: Name of the split that a model learns from, by test split, share and seed.
-        length: Sentence that says how long the models of each share were trained.
+        models: Description of each model by its kind: ``detector`` (learns from boxes),
+            ``classifier`` (learns from labels) or ``mixed`` (learns from labels and some boxes).
+        shares: Shares of the annotated training and validation patients that models are trained on,
+            ascending, in (0, 1], such as ``[0.25, 0.5, 1.0]``.
+        seeds: Random seeds of the trainings, such as ``[0, 1, 2]``.
+        parts: Name of the smaller split that a model is trained on. The key has the name of the
+            whole split, whose test images evaluate the model, the share and the seed, such as
+            ``("default", 0.5, 0)``.
+        length: Sentence for the page that says how long the models of each share were trained, such
+            as "8 epochs.".
 
     Example:
         >>> model = CurveModel("detector", "RetinaNet")
@@ -59,7 +68,7 @@ class CurveDesign:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits; each has its own test images."""
+        """Names of the splits whose test images evaluate the models; each has other test images."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
 
@@ -73,22 +82,30 @@ def evaluate_curve(
     replicates: int,
     advance: Callable[..., None],
 ) -> CurveStudy:
-    """Evaluate all runs on the test images and fit the curves.
+    """Evaluate the trained models of a learning-curve study, and fit the learning curves.
+
+    The metrics are computed on test images, which are the same for all shares of the training data.
+    The use of the test images is logged.
 
     Args:
-        design: Models, shares of the data, seeds and splits.
+        design: Models, shares of the training data, seeds and splits (divisions of the patients
+            into training, validation and test).
         test_set: Test images with their labels, boxes and patients.
-        predictions: Predictions by kind of model, split, share and seed.
-        times: Seconds of annotation for the charts.
-        made: Record of how the study was made, with the key ``command``.
-        replicates: Number of resamples of patients.
-        advance: Function that is called once for each evaluated run, for a progress bar.
+        predictions: Predictions of each trained model. The key has the kind of model, the name of
+            the split, the share and the seed, such as ``("detector", "default", 0.5, 0)``.
+        times: Seconds for annotating one image and one box, for the charts.
+        made: Record of how the study was made, for the result files, such as versions; the key
+            ``command`` has the command line.
+        replicates: Number of bootstrap resamples of the test patients.
+        advance: Function that is called once, without arguments, for each evaluated model, for a
+            progress bar.
 
     Returns:
-        Points, fitted curves and comparisons of the study.
+        Metrics of each model at each size, fitted curves, and differences between models.
 
     Raises:
-        InputError: A run has seen test patients, or no test image of a split can be evaluated.
+        InputError: A model was trained or selected on test patients, or no test image of a split
+            can be evaluated.
     """
     systems: dict[str, list[EvaluatedRun]] = {}
     used: dict[str, dict[str, Sequence[Predictions]]] = {}

@@ -47,17 +47,18 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def write_curve(study: CurveStudy, out: Path) -> Path:
-    """Write the table, the results, the figure and, last, the page of a learning-curve study.
+    """Write the result files of a learning-curve study: a table, a JSON file, a figure and a page.
 
-    The files are ``curve.csv``, ``curve.json``, ``curve.png`` with its vector forms, and
-    ``curve.html``.
+    The files are ``curve.csv``, ``curve.json``, ``curve.png`` with the same figure in vector
+    formats, and, last, ``curve.html``.
 
     Args:
-        study: Result of the study.
-        out: Folder of the files.
+        study: Result of the study: performance of models that were trained on growing shares of the
+            training data.
+        out: Folder that the files are written into.
 
     Returns:
-        Path of the page.
+        Path of the page ``curve.html``.
 
     Example:
         >>> import tempfile

@@ -36,17 +36,19 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
-    """Return the statements on one metric: missing figures, differences, crossings, equal budgets.
+    """Yield the sentences with the results of a learning-curve study for one metric.
 
-    A statement claims no more than the study shows.
+    They say which models lack the metric, which models differ, where the learning curves cross, and
+    which model is better for equal annotation time. A sentence states a difference only if it is
+    statistically shown.
 
     Args:
-        study: Result of a learning-curve study: figures of models that were trained on growing
-            shares.
+        study: Result of a learning-curve study: performance of models that were trained on growing
+            shares of the training data.
         metric: Short name of the metric, such as ``auroc``.
 
     Yields:
-        The statements, in the order of the page.
+        The sentences, in the order of the result page.
 
     Example:
         >>> from cxr_compare.evaluation.studies.curve_study import CurveModel
@@ -78,13 +80,13 @@ def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
 
 
 def title_in_sentence(metric: str) -> str:
-    """Return the title of a metric as it stands inside a sentence.
+    """Return the title of a metric as it is written inside a sentence, such as "mean FROC".
 
     Args:
         metric: Short name of the metric, such as ``auroc``.
 
     Returns:
-        The title, without a capital unless it is an abbreviation.
+        The title, which begins with a small letter unless it is an abbreviation.
 
     Example:
         >>> title_in_sentence("froc_mean")
@@ -193,14 +195,17 @@ def _figures_at(curve: LearningCurve, images: float) -> Floats:
 
 
 def model_against(first: Kind, second: Kind) -> str:
-    """Return the second model of a difference, as a sentence names it.
+    """Return the name of the second model of a comparison, as a sentence writes it.
+
+    The mixed model (a detector that starts from the classifier's weights, which were learned from
+    all labels) is compared with the classifier that was trained on all labels.
 
     Args:
-        first: Kind of the first model.
+        first: Kind of the first model: ``detector``, ``classifier`` or ``mixed``.
         second: Kind of the second model.
 
     Returns:
-        Name of the second model, with "with all labels" if it is compared at its largest size.
+        Name of the second model; "with all labels" is added for the pair mixed and classifier.
 
     Example:
         >>> model_against("mixed", "classifier")

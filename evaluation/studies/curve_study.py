@@ -40,14 +40,14 @@ _DECIMALS = 6
 
 @dataclass(frozen=True)
 class CurveModel:
-    """A kind of model in a learning-curve study, with a description for the page.
+    """A model in a learning-curve study, with its description for the result page.
 
     Attributes:
         kind: ``detector``, ``classifier`` or ``mixed`` (a detector that starts from the
             classifier's weights).
-        name: Name of the model.
-        settings: Settings of the training, for the page.
-        note: Sentence about the model, for the page.
+        name: Name of the model, such as "RetinaNet".
+        settings: Settings of the training as a text, such as the number of epochs; may be empty.
+        note: A further sentence about the model; may be empty.
 
     Example:
         >>> CurveModel("classifier", "CheXNet").settings
@@ -62,11 +62,12 @@ class CurveModel:
 
 @dataclass(frozen=True)
 class SizeFigure:
-    """One metric of one model at one size of the training data.
+    """Value of one metric for one model at one size of the training data.
 
     Attributes:
-        interval: Mean over seeds and folds, with its 95 % interval.
-        seeds: Value for each training seed, as a mean over the folds.
+        interval: Mean over training seeds and splits (divisions into training, validation and test
+            patients), with its 95 % interval.
+        seeds: Value for each training seed, as a mean over the splits; empty if not known.
 
     Example:
         >>> SizeFigure(Interval(0.8, 0.7, 0.9), (0.79, 0.81)).interval.low
@@ -79,16 +80,18 @@ class SizeFigure:
 
 @dataclass(frozen=True)
 class SizePoint:
-    """Figures of one model that was trained with one share of the data.
+    """Results of one model that was trained with one share of the training data.
 
     Attributes:
-        kind: Kind of the model.
-        share: Share of the images for training and validation, in (0, 1].
-        n_images: Number of images that the model learns from, as mean over folds and seeds.
-        n_boxes: Number of boxes on these images.
-        n_boxed: Number of these images whose boxes are complete, or that have no lesion.
-        n_positive: Number of these images with the finding.
-        figures: Figure of each metric that the model has.
+        kind: Kind of the model: ``detector``, ``classifier`` or ``mixed``.
+        share: Share of the training and validation patients that were used, in (0, 1].
+        n_images: Number of labelled images for training and validation, as mean over splits and
+            training seeds.
+        n_boxes: Number of boxes drawn on these images.
+        n_boxed: Number of these images on which all lesions have boxes, or that have no lesion.
+        n_positive: Number of these images with the disease.
+        figures: Value of each metric by its short name, such as ``auroc``; without metrics that the
+            model lacks.
 
     Example:
         >>> SizePoint("mixed", 0.5, 200, 40, 100, 60, {}).n_grown
@@ -105,27 +108,29 @@ class SizePoint:
 
     @property
     def n_grown(self) -> float:
-        """Number of annotations that grows with the share: images, or images with boxes.
+        """Number of annotated images that grows with the share of the training data.
 
         For the mixed model (a detector that starts from the classifier's weights) it is the number
-        of images with boxes, because this model learns from all labels at every size.
+        of images with boxes, because this model learns from all labels at every size. For the other
+        models it is the number of labelled images.
         """
         return self.n_boxed if self.kind == "mixed" else self.n_images
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Figure of a first model minus the figure of a second model, on the same test patients.
+    """A metric of a first model minus that of a second model, on the same test patients.
 
     Attributes:
         metric: Short name of the metric, such as ``auroc``.
-        share: Share of the data that the first model was trained with, in (0, 1].
-        first: Kind of the first model.
+        share: Share of the training data that the first model was trained with, in (0, 1].
+        first: Kind of the first model: ``detector``, ``classifier`` or ``mixed``.
         second: Kind of the second model.
         gap: Difference with its 95 % interval.
-        p_value: p-value of no difference; `CurveStudy.compared` corrects it by Holm's method.
-        n_images: Number of images that the first model was trained on; `CurveStudy.compared` sets
-            it.
+        p_value: p-value of the hypothesis of no difference; None if it cannot be computed. In the
+            results of `CurveStudy.compared` it is corrected for several sizes by Holm's method.
+        n_images: Number of images that the first model was trained on; NaN until
+            `CurveStudy.compared` sets it.
 
     Example:
         >>> gap = Interval(0.1, 0.05, 0.15)
@@ -152,17 +157,17 @@ class Difference:
 
     @staticmethod
     def with_all_labels(first: Kind, second: Kind) -> bool:
-        """Return True if the second model is compared at its largest size.
+        """Return True if the second model is trained on all data, whatever the first one has.
 
-        This is so for the mixed model against the classifier: the mixed model has all labels at
-        every size.
+        This is so for the mixed model against the classifier, because the mixed model has all
+        labels at every size.
 
         Args:
-            first: Kind of the first model.
+            first: Kind of the first model: ``detector``, ``classifier`` or ``mixed``.
             second: Kind of the second model.
 
         Returns:
-            True for the pair mixed and classifier.
+            True if the first model is mixed and the second a classifier, else False.
 
         Example:
             >>> Difference.with_all_labels("mixed", "detector")
@@ -173,22 +178,28 @@ class Difference:
 
 @dataclass(frozen=True)
 class CurveStudy:
-    """Result of `cxr curve`.
+    """Result of the command `cxr curve`: learning curves of models on one data set.
+
+    A learning curve shows how good a model is if it is trained on more and more annotated images. A
+    split is a division of the patients into training, validation and test patients.
 
     Attributes:
         data_set: Name of the data set.
-        target: Name of the target for people.
-        folds: Names of the splits; each size is trained and evaluated in all of them.
-        n_seeds: Number of trainings of each model, size and fold.
-        models: Models in the order in which they are shown.
-        points: Point of every model at every size.
+        target: Name of the disease finding that the models detect, as it is printed, such as "lung
+            opacity".
+        folds: Names of the splits; models of each size are trained and evaluated in each of them.
+        n_seeds: Number of trainings of each model at each size in each split.
+        models: Descriptions of the models in the order in which they are shown.
+        points: Results of every model at every size.
         differences: Differences of two models at every size.
-        fits: Fitted curves by metric and model. The curves of one metric were fitted together.
-        absent: Reason why there is no figure, by metric and model.
-        times: Annotation times of the charts when the page opens.
+        fits: Fitted curves, by short name of the metric and then by kind of model. The curves of
+            one metric were fitted together.
+        absent: Reason why a model lacks a metric. The key has the short name of the metric and the
+            kind of model.
+        times: Seconds for annotating an image and a box that the charts show when the page opens.
         commands: Command lines that made the study.
         notes: Sentences on the design and its limits.
-        provenance: Versions and ids, as the JSON file stores them.
+        provenance: Versions of programs and ids of the data, as the JSON file stores them.
 
     Example:
         >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [CurveModel("detector", "A")], [])
@@ -217,13 +228,13 @@ class CurveStudy:
         return [metric for metric in CURVE_METRICS if metric in available]
 
     def sizes(self, kind: Kind) -> list[SizePoint]:
-        """Return the figures of a model at each size of the training data, the smallest first.
+        """Return the results of a model at each size of the training data, the smallest first.
 
         Args:
-            kind: Kind of the model.
+            kind: Kind of the model: ``detector``, ``classifier`` or ``mixed``.
 
         Returns:
-            The points; empty if the study has no such model.
+            One point for each size; empty if the study has no such model.
 
         Example:
             >>> large = SizePoint("detector", 1.0, 100, 0, 0, 0, {})
@@ -235,10 +246,10 @@ class CurveStudy:
         return sorted((p for p in self.points if p.kind == kind), key=lambda p: p.share)
 
     def boxes_per_image(self, kind: Kind) -> float:
-        """Return the mean number of boxes that are drawn on an annotated image of a model.
+        """Return the mean number of boxes that are drawn on an annotated training image of a model.
 
         Args:
-            kind: Kind of the model.
+            kind: Kind of the model: ``detector``, ``classifier`` or ``mixed``.
 
         Returns:
             Boxes divided by images, over all sizes; 0 without images.
@@ -255,11 +266,11 @@ class CurveStudy:
     def fitted(self, metric: str, kind: Kind) -> LearningCurve | None:
         """Return the fitted learning curve of a model for a metric.
 
-        Its numbers are rounded to six decimals, as the page stores them.
+        The parameters of the curve are rounded to six decimals, as the page stores them.
 
         Args:
             metric: Short name of the metric, such as ``auroc``.
-            kind: Kind of the model.
+            kind: Kind of the model: ``detector``, ``classifier`` or ``mixed``.
 
         Returns:
             The curve; None if none was fitted.
@@ -276,15 +287,15 @@ class CurveStudy:
         return replace(curve, line=line, draws=curve.draws.round(_DECIMALS))
 
     def seconds_per_image(self, kind: Kind, times: Times | None) -> float:
-        """Return the effort of annotating one image for a model.
+        """Return the seconds that the annotation of one training image takes for a model.
 
         Args:
-            kind: Kind of the model.
-            times: Seconds that a label and a box take; None measures effort in images instead of
-                time.
+            kind: Kind of the model: ``detector``, ``classifier`` or ``mixed``.
+            times: Seconds that a label and a box take; None to count images instead of time.
 
         Returns:
-            Seconds for the label and the mean number of boxes; 1 to count images.
+            Seconds for the label and for the mean number of boxes on an image; 1 if `times` is
+            None.
 
         Example:
             >>> point = SizePoint("detector", 1.0, 100, 50, 100, 30, {})
@@ -296,9 +307,10 @@ class CurveStudy:
 
     @property
     def hours_at_hand(self) -> float:
-        """Longest annotation time, in hours, at which both main models were measured.
+        """Longest annotation time, in hours, for which detector and classifier were both trained.
 
-        The number is rounded down to two digits.
+        For each of the two models, the time for annotating its largest training set is computed;
+        the result is the shorter of the two times, rounded down to two digits.
         """
         ends = [
             self.sizes(kind)[-1].n_images * self.seconds_per_image(kind, self.times) / 3600
@@ -310,16 +322,16 @@ class CurveStudy:
         return round(math.floor(shortest / step + 1e-9) * step, 6)
 
     def crossing(self, metric: str, times: Times | None = None) -> Crossing | None:
-        """Find the effort at which the curves of detector and classifier cross.
+        """Find the annotation effort at which the learning curves of detector and classifier cross.
 
         Args:
             metric: Short name of the metric, such as ``auroc``.
-            times: Seconds that a label and a box take; None measures effort in images instead of
-                time.
+            times: Seconds that a label and a box take; None to measure the effort in images instead
+                of time.
 
         Returns:
-            The crossing in seconds of annotation or in images; None if one of the curves is
-            missing.
+            The crossing, with efforts in seconds of annotation or in images; None if one of the
+            curves is missing.
 
         Example:
             >>> CurveStudy("NIH", "opacity", ["default"], 1, [], []).crossing("auroc") is None
@@ -332,13 +344,14 @@ class CurveStudy:
         return crossing(first, second, (costs[0], costs[1]))
 
     def pairs(self, metric: str) -> list[tuple[Kind, Kind]]:
-        """Return which models are compared with each other by a metric.
+        """Return which pairs of models are compared with each other by a metric.
 
         Args:
             metric: Short name of the metric, such as ``auroc``.
 
         Returns:
-            Kinds of the first and the second model, in the order of the differences.
+            Kinds of the first and the second model of each pair, such as ``("detector",
+            "classifier")``.
 
         Example:
             >>> gap = Interval(0.1, 0.05, 0.15)
@@ -354,11 +367,12 @@ class CurveStudy:
 
         Args:
             metric: Short name of the metric, such as ``auroc``.
-            first: Kind of the first model.
+            first: Kind of the first model: ``detector``, ``classifier`` or ``mixed``.
             second: Kind of the second model.
 
         Returns:
-            The differences, the smallest size first, with the number of images of the first model.
+            The differences, first model minus second, the smallest size first, with the number of
+            training images of the first model.
 
         Source:
             Holm 1979.
@@ -382,7 +396,10 @@ class CurveStudy:
         ]
 
     def unclaimed(self, metric: str) -> str:
-        """Return the reason why the fitted curves of two models allow no conclusion.
+        """Return the reason why the learning curves of detector and classifier allow no conclusion.
+
+        They allow a conclusion on their crossing only if both models have several trainings at each
+        size, and a power law fits the points of both.
 
         Args:
             metric: Short name of the metric, such as ``auroc``.
@@ -400,15 +417,16 @@ class CurveStudy:
         return "" if where is None or usable else where.reason
 
     def never_crossing(self, metric: str) -> str:
-        """Return the reason why the study cannot show that the two curves cross.
+        """Return why the study cannot show, for any annotation times, that two curves cross.
 
-        The reason is one that holds whatever the annotation times are.
+        The two curves are the learning curves of detector and classifier.
 
         Args:
             metric: Short name of the metric, such as ``auroc``.
 
         Returns:
-            The reason; empty if it depends on the times, or if a crossing is shown.
+            The reason; empty if it depends on the seconds that a label and a box take, or if a
+            crossing is shown.
 
         Example:
             >>> CurveStudy("NIH", "opacity", ["default"], 1, [], []).never_crossing("auroc")

@@ -27,13 +27,16 @@ _SHIFT = 0.3
 
 @dataclass(frozen=True)
 class DetectionDelay:
-    """Simulated number of patients until a change of one figure is found.
+    """Simulated number of patients until the monitor of a model in use finds a change.
+
+    The monitor watches figures such as the share of positive calls, and raises an alarm if one has
+    changed.
 
     Attributes:
-        key: Key of the figure, such as ``call_rate@CheXNet``.
-        title: Title of the figure.
+        key: Key of the monitored figure, such as ``call_rate@CheXNet``.
+        title: Title of the monitored figure, such as "Call rate".
         change: Kind of the simulated change, such as ``half_more``.
-        was: Mean of the figure over the patients of the first weeks, in [0, 1].
+        was: Mean of the figure over the patients of the first weeks, before the change, in [0, 1].
         becomes: Mean of the figure over the patients after the change, in [0, 1].
         patients: Median number of patients from the change to the alarm; None if the alarm was not
             raised within the simulated patients in most streams.
@@ -55,12 +58,15 @@ class DetectionDelay:
 
     @property
     def change_text(self) -> str:
-        """Description of the change, with the means before and after it."""
+        """Description of the simulated change as a text, with the means before and after it."""
         return study_sentence("monitor", "delay_change", self.change, self.was, self.becomes)
 
     @property
     def delay_text(self) -> str:
-        """Number of patients and days from the change to the alarm, as text."""
+        """Number of patients and days from the change to the alarm, as a text.
+
+        An example is "400 patients, 80 days".
+        """
         return study_sentence("monitor", "delay_found", self.patients, self.days, _LONGEST)
 
     def __str__(self) -> str:
@@ -70,19 +76,20 @@ class DetectionDelay:
 
 
 def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDelay]:
-    """Simulate the median number of patients until a change of each monitored figure is found.
+    """Simulate how many patients pass until a change of each monitored figure is found.
 
-    Patients of the reference are drawn with replacement: first 500 unchanged ones, then changed
-    ones. For a mean score, each changed score is 0.3 standard deviations higher. For any other
-    figure, so many randomly chosen patients get the value 1 (or 0) that the mean changes as stated.
+    Patients of the reference, the first weeks of the log, are drawn with replacement: first 500
+    unchanged ones, then changed ones. For a mean score, each changed score is 0.3 standard
+    deviations higher. For any other figure, so many randomly chosen patients get the value 1 (or 0)
+    that the mean changes as stated in the result.
 
     Args:
-        monitoring: Figures of a log with their changes, from
-            `evaluation.studies.monitoring.monitor_log`.
+        monitoring: Result of `evaluation.studies.monitoring.monitor_log`: the monitored figures of
+            a log of a model's answers.
         seed: Random seed of the simulation.
 
     Returns:
-        One delay for each simulated change of each monitored figure.
+        Median delay for each simulated change of each monitored figure.
 
     Example:
         >>> simulate_delays(Monitoring((), "2026-01-01", "2026-01-31", 28, 28, 0, 0))

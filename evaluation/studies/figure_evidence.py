@@ -14,20 +14,21 @@ _BY_RANK = ("score_mean",)
 
 
 def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute the evidence, after each day, that figures of a kind have changed.
+    """Compute the evidence, after each day, that monitored figures have changed.
 
-    The evidence is an e-value: if nothing changes, it ever reaches 1 / p with a probability of at
-    most p.
+    A figure is, for example, the share of positive calls of a model in use. The evidence is an
+    e-value: if nothing changes, it ever reaches 1 / p with a probability of at most p.
 
     Args:
-        kind: Kind of the figures, a key of `evaluation.studies.monitor_result.KINDS`.
+        kind: Kind of the figures, such as ``call_rate`` or ``score_mean``, a key of
+            `evaluation.studies.monitor_result.KINDS`.
         values: Values of patients in [0, 1], shape ``(figures, patients)``, in the order of time.
         day: Day of each patient, shape ``(patients,)``: 0 for all patients of the reference (the
             first weeks or validation images), then from 1 on.
 
     Returns:
-        E-values, shape ``(figures, days)``: by `rank_evidence` for the mean score, by
-        `change_evidence` for all other figures.
+        E-value of each figure after each day from day 1 on, shape ``(figures, days)``: by
+        `rank_evidence` for the mean score, by `change_evidence` for all other figures.
 
     Example:
         >>> day = np.repeat([0, 1, 2], [100, 10, 10])
@@ -41,16 +42,19 @@ def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Flo
 
 
 def figure_start_shares(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """Compute how likely the change of a figure began on each day, as shares of the evidence.
+    """Estimate after which day a monitored figure changed, as a share for each day.
+
+    A high share says that a change after this day explains the values well.
 
     Args:
-        kind: Kind of the figure, a key of `evaluation.studies.monitor_result.KINDS`.
+        kind: Kind of the figure, such as ``call_rate`` or ``score_mean``, a key of
+            `evaluation.studies.monitor_result.KINDS`.
         values: Values of patients in [0, 1], shape ``(patients,)``, in the order of time.
         day: Day of each patient, shape ``(patients,)``: 0 for all patients of the reference (the
             first weeks or validation images), then from 1 on.
 
     Returns:
-        Share of each start day, as `start_shares` returns them; the shares add up to 1.
+        Share of each day but the last, as `start_shares` returns them; the shares add up to 1.
 
     Example:
         >>> day = np.repeat([0, 1, 2], [100, 4, 4])

@@ -51,22 +51,26 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def review_labels(dataset: DataSet, target: Target, systems: Sequence[Predictions]) -> str:
-    """Rank labels and boxes to look at again, and write the list into the data set folder.
+    """List the labels and boxes of a data set that are probably wrong, for a second look.
 
-    The files are ``label_review.csv``, ``label_review.json`` and ``label_review.html``. Only
-    systems that are shown to be better than chance are used. No system is needed to find copies of
-    an image with two labels, and images on which readers differ.
+    The list is written into the data set folder as ``label_review.csv``, ``label_review.json`` and
+    ``label_review.html``. It has labels and boxes that disagree with trained models; only models
+    that are shown to be better than chance, on images that they were not trained on, are used. It
+    also has copies of an image with two different labels, and images on which human readers differ,
+    for which no model is needed. Each of these kinds of doubt is ranked; the list begins with the
+    first of each ranking.
 
     Args:
         dataset: Data set; the files are written into its folder.
-        target: Target whose labels are reviewed.
-        systems: Predictions on the images of the data set.
+        target: Finding, such as lung opacity, whose labels are reviewed.
+        systems: Predictions of models on the images of the data set; may be empty.
 
     Returns:
-        Text for the terminal.
+        Summary of the list, for the terminal.
 
     Raises:
-        InputError: A system ran on no images of both labels that it has not learned from.
+        InputError: A model has no predictions on positive and on negative images that it was not
+            trained on.
     """
     by_name: dict[str, list[_Unseen]] = {}
     for system in systems:

@@ -24,10 +24,12 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def gap_notes(stream: pd.DataFrame) -> Iterator[str]:
-    """Return notes on pauses of more than a week without an answer, since files may be missing.
+    """Yield notes on pauses of more than a week in a log of a model's answers.
+
+    Files of the log may be missing if there are such pauses.
 
     Args:
-        stream: Log, ordered by ``time``.
+        stream: Log with one row for each answer of a model, ordered by the column ``time``.
 
     Yields:
         A sentence for each of the five longest pauses, in the order of time, and one with the
@@ -54,15 +56,16 @@ def gap_notes(stream: pd.DataFrame) -> Iterator[str]:
 def system_notes(
     stream: pd.DataFrame, weeks: pd.DataFrame, first_weeks: FirstWeeks
 ) -> Iterator[str]:
-    """Return notes on systems that came, went or got another threshold within the log.
+    """Yield notes on systems (models) that appear, stop or change threshold within a log.
 
     Args:
-        stream: Log, ordered by ``time``.
-        weeks: Rows of the first weeks of this log.
-        first_weeks: Classes, quantiles and systems of the first weeks.
+        stream: Log with one row for each image and system, ordered by the column ``time``.
+        weeks: Rows of the first weeks of this log, which are the reference for later changes.
+        first_weeks: Systems, classes and quantiles that these first weeks define.
 
     Yields:
-        Sentences on new, ignored and silent systems, then on changed thresholds.
+        Sentences on systems that are new, are ignored because there are too many, or no longer
+        answer, then on changed thresholds.
     """
     in_weeks = set(weeks["system"].unique())
     end_of_log = stream["time"].iloc[-1]
@@ -91,15 +94,15 @@ def system_notes(
 
 
 def validation_notes(weeks: FigureBlock, validation: FigureBlock) -> Iterator[str]:
-    """Return notes on figures that differ between the first weeks of a log and validation images.
+    """Yield notes on figures that differ between a log's first weeks and validation images.
 
     Args:
-        weeks: Figures of the first weeks.
+        weeks: Values of monitored figures, such as the call rate, in the first weeks of the log.
         validation: The same figures of the validation images.
 
     Yields:
-        A sentence for each figure whose two 95 % intervals do not overlap; none with fewer than
-        50 patients.
+        A sentence for each figure whose two 95 % intervals do not overlap; nothing if one of the
+        two has fewer than 50 patients.
     """
     if min(weeks.n, validation.n) < FEWEST:
         return

@@ -20,13 +20,14 @@ _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
 
 
 def bound_text(row: MonitoredFigure) -> str:
-    """Return the evidence from which a figure raises an alarm, as the text of a table.
+    """Return the evidence at which a monitored figure raises an alarm, as the text of a table.
 
     Args:
-        row: A monitored figure.
+        row: A monitored figure, such as the call rate.
 
     Returns:
-        The text, such as "from 48"; "not monitored" without a bound.
+        The text, such as "from 48" (the evidence is an e-value); "not monitored" if no alarm can be
+        raised.
 
     Example:
         >>> from cxr_compare.evaluation.studies.monitor_result import MeanInterval
@@ -52,14 +53,14 @@ def bound_text(row: MonitoredFigure) -> str:
 
 
 def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[ShownChart]:
-    """Draw two charts of a monitored figure: its values over time, and the evidence of a change.
+    """Draw two charts of a monitored figure: its mean over time, and the evidence of a change.
 
     The first chart also shows the mean in the reference (the first weeks of the log). The second
     one shows the evidence from which an alarm is raised.
 
     Args:
-        row: Monitored figure.
-        monitoring: Result of the monitor, for the days of the log.
+        row: The monitored figure, such as the call rate.
+        monitoring: Result of `monitor_log`, which has the days of the log.
 
     Yields:
         The chart of the means with a legend, then the chart of the evidence.

@@ -59,13 +59,13 @@ _IN_CSV = [
 
 @dataclass(frozen=True)
 class WrittenMonitor:
-    """Files of a monitor, with the text and the exit status of the command.
+    """Page that the command `cxr monitor` wrote, with the command's text and exit status.
 
     Attributes:
         text: Text for the terminal.
-        page: Path of the page.
-        status: Exit status of the command: 1 after a change, 2 if nothing can be tested any more,
-            else 0.
+        page: Path of the page ``monitor.html``.
+        status: Exit status of the command: 1 if a figure has changed, 2 if no figure can be tested
+            any more, else 0.
 
     Example:
         >>> WrittenMonitor("Quiet.", Path("monitor.html"), 0).status
@@ -133,16 +133,19 @@ def _terminal_text(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> 
 
 
 def write_monitor(monitoring: Monitoring, out: Path, *, simulate: bool) -> WrittenMonitor:
-    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``.
+    """Write the results of the monitor of a log: for Prometheus, as table, as JSON and as page.
+
+    The files are ``monitor.prom``, ``monitor.csv``, ``monitor.json`` and, last, ``monitor.html``.
 
     Args:
-        monitoring: Figures of a log with their changes, from
-            `evaluation.studies.monitoring.monitor_log`.
-        out: Folder of the files.
-        simulate: True to simulate also how fast a change of each figure would be found.
+        monitoring: Result of `evaluation.studies.monitoring.monitor_log`: the monitored figures of
+            a log of a model's answers.
+        out: Folder that the files are written into.
+        simulate: True to simulate also after how many patients a change of each figure would be
+            found.
 
     Returns:
-        Path of the page, text for the terminal and exit status.
+        Path of the page, text for the terminal and exit status of the command.
 
     Example:
         >>> import tempfile

@@ -20,12 +20,14 @@ FEWEST = 50
 
 
 class FigureKind(NamedTuple):
-    """A kind of monitored figure, with its share of the probability of a false alarm.
+    """A kind of monitored figure, such as the call rate, with its share of false alarms.
 
     Attributes:
-        share: Part of `ERROR`, the largest probability that any figure raises a false alarm. The
-            shares of all kinds add up to 1, whether or not a log has the columns that a kind needs.
-        title: Title for readers.
+        share: Part of the probability of a false alarm that is for figures of this kind, in (0, 1).
+            The probability that any figure ever raises a false alarm is at most `ERROR`, 0.05; for
+            this kind it is at most `share` x 0.05. The shares of all kinds add up to 1, whether or
+            not a log has the columns that a kind needs.
+        title: Title of the kind as it is printed.
 
     Example:
         >>> KINDS["call_rate"].title
@@ -69,15 +71,15 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class GroupChange:
-    """A monitored figure in one group of patients, before and after a change.
+    """A monitored figure, such as the call rate, in a group of patients before and after a change.
 
     It describes the change and is not a test.
 
     Attributes:
         column: Column of the log that defines the group: ``view``, ``sex``, ``age_band`` or
             ``maker``.
-        group: Value of this column.
-        before: Mean of the figure over the patients of the reference, in [0, 1].
+        group: Value of this column, such as ``AP``.
+        before: Mean of the figure over the patients of the reference (the first weeks), in [0, 1].
         since: Mean of the figure over the patients since the likely start of the change, in [0, 1].
         n_patients: Number of patients of the group since the likely start.
 
@@ -95,20 +97,20 @@ class GroupChange:
 
 @dataclass(frozen=True)
 class Change:
-    """Alarm of a monitored figure: when it came, when the change began, and where it is largest.
+    """Alarm of a monitored figure: its day, the likely start of the change, and who is affected.
 
     Attributes:
-        on: Day on which the evidence reached the bound, such as ``2026-01-31``.
+        on: Day of the alarm, such as ``2026-01-31``: the evidence reached the limit of the figure.
         since: Most likely first day of the change.
-        since_low: Lower end of the likely first days. Between this day and `since_high` lies 80 %
-            of the evidence.
+        since_low: Lower end of the likely first days. The change began between this day and
+            `since_high` with a share of 80 % of the evidence.
         since_high: Upper end of the likely first days.
-        one_in: Evidence as a number N: if nothing changes, at most one monitor in N ever shows so
-            much evidence for this figure.
-        groups: At most two groups of patients, with the largest differences of the figure.
+        one_in: Evidence as a number N: if nothing changes, this figure ever shows so much evidence
+            with a probability of at most 1 / N.
+        groups: The groups of patients, at most two, in which the figure has changed most.
         mix: Column of the log, such as ``view``, whose values now occur with other frequencies, if
-            that explains at least half of the change; empty if no column does.
-        mix_share: Share of the change that the mix explains, in [0, 1]; 0 if `mix` is empty.
+            this shift explains at least half of the change; empty if no column does.
+        mix_share: Share of the change that this shift explains, in [0, 1]; 0 if `mix` is empty.
 
     Example:
         >>> days = ("2026-03-10", "2026-03-02", "2026-02-27", "2026-03-04")
@@ -152,7 +154,7 @@ class MeanInterval:
             values: Values in [0, 1], shape ``(patients,)``.
 
         Returns:
-            Mean and interval; None in all fields if there is no value.
+            Mean and interval; all fields are None if there is no value.
 
         Source:
             Waudby-Smith and Ramdas 2024, see `evaluation.statistics.betting.mean_interval`.
@@ -181,8 +183,8 @@ class CoursePart:
         end: Last day of the period, such as ``2026-01-31``.
         mean: Mean of the monitored figure, such as the share of positive calls, over the patients
             of this period, in [0, 1]. None if the period has no patient.
-        evidence: Highest e-value on any day of this period, at least 0. It is 0 for the days of the
-            reference. Above 1 it speaks for a change.
+        evidence: Highest e-value on any day of this period, at least 0. It is 0 in the reference. A
+            value above 1 speaks for a change.
 
     Example:
         >>> CoursePart("2026-01-31", 0.2, 1.5).evidence
@@ -198,24 +200,26 @@ class CoursePart:
 class MonitoredFigure:
     """One monitored figure of a log: its reference, its recent mean, and the evidence of a change.
 
-    The reference is the first weeks of the log, or validation images. An e-value is a number that
-    measures the evidence: if nothing changes, it ever reaches N with a probability of at most 1 /
-    N.
+    A figure is, for example, the share of positive calls (call rate) of a model in use; the log has
+    the model's answers. The reference is the first weeks of the log, or validation images. An
+    e-value is a number that measures the evidence: if nothing changes, it ever reaches N with a
+    probability of at most 1 / N.
 
     Attributes:
-        key: Key such as ``call_rate@CheXNet`` or ``view=AP``.
+        key: Key such as ``call_rate@CheXNet`` (call rate of the model CheXNet) or ``view=AP``
+            (share of images with this view).
         kind: Kind of the figure, a key of `KINDS`.
-        title: Title of the figure.
+        title: Title of the figure as it is printed, such as "Call rate".
         share: Largest probability that this figure ever raises a false alarm; 0 if the figure is
             not monitored because the reference is too small.
-        source: Source of the reference: ``first weeks`` or ``validation``.
+        source: Where the reference comes from: ``first weeks`` or ``validation``.
         n_reference: Number of patients of the reference.
         was: Mean over the patients of the reference, with its interval.
         n_stream: Number of patients after the reference, who are tested for a change.
         now: Mean of the most recent tested patients, at most 5,000. After an alarm it is the mean
             of those since the likely start, and its interval treats this start as known.
         evidence: Highest e-value on any day so far.
-        change: Change that raised the alarm; None without an alarm.
+        change: Details of the change that raised the alarm; None without an alarm.
         course: Mean and evidence in successive periods of the log.
         values: One value in [0, 1] for each patient of the reference, shape ``(n_reference,)``.
 
@@ -265,7 +269,9 @@ class MonitoredFigure:
 
 @dataclass(frozen=True)
 class Monitoring:
-    """Result of testing the figures in a log of answers for changes.
+    """Result of testing the figures in a log of a model's answers for changes.
+
+    A figure is, for example, the share of positive calls of a model in use.
 
     Attributes:
         rows: Monitored figures. Those with an alarm come first, by the start of their change; those
@@ -276,7 +282,7 @@ class Monitoring:
         window_days: Number of days within which all images of a patient count as one value.
         n_images: Number of images in the log.
         n_patients: Number of patients in the log.
-        notes: Sentences on the log.
+        notes: Sentences on the log, such as on missing days.
 
     Example:
         >>> Monitoring((), "2026-01-01", "2026-01-31", 28, 28, 0, 0).is_blind
@@ -294,19 +300,23 @@ class Monitoring:
 
     @property
     def alarms(self) -> list[MonitoredFigure]:
-        """Figures that are shown to have changed."""
+        """Figures whose change is statistically shown, which raise an alarm."""
         return [row for row in self.rows if row.change is not None]
 
     @property
     def n_tested(self) -> int:
         """Number of figures that are tested for a change.
 
-        They have a reference, and patients after the days of the reference.
+        These figures have a reference (the first weeks or validation images), and patients after
+        the days of the reference.
         """
         return sum(row.share > 0 and row.n_stream > 0 for row in self.rows)
 
     @property
     def is_blind(self) -> bool:
-        """True if no figure is tested although the days of the reference are over."""
+        """True if no figure is tested although the days of the reference are over.
+
+        The reference is the first days of the log (`reference_days`).
+        """
         days = (pd.Timestamp(self.last_day) - pd.Timestamp(self.first_day)).days + 1
         return not self.n_tested and days > self.reference_days

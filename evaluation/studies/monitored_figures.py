@@ -33,13 +33,17 @@ MOST_SYSTEMS = 20
 class FirstWeeks(NamedTuple):
     """What the first weeks of a log define for the whole log: systems, classes and quantiles.
 
+    The log has the answers of systems (models in use). Later days are compared with these first
+    weeks.
+
     Attributes:
-        systems: Names of the systems with the most answers, at most `MOST_SYSTEMS`.
-        cuts: Quantiles of a column's values in the first weeks, by system and column. They divide
-            the values into classes.
-        score_ends: Lowest and highest score of the scale on which the mean score is monitored, by
-            system.
-        patients: Number of patients in each class in the first weeks, by column of `HEADERS`.
+        systems: Names of the monitored systems: those with the most answers, at most 20.
+        cuts: Quantiles of a column's values in the first weeks, such as ``score``, by name of the
+            system and column. They divide the values into classes, whose shares are monitored.
+        score_ends: Lowest and highest score of a system, by its name; scores are scaled so that
+            these become 0 and 1.
+        patients: For each of the columns ``view``, ``sex``, ``age_band`` and ``maker``: number of
+            patients with each value in the first weeks.
         window: Number of days within which all images of a patient count as one value.
 
     Example:
@@ -57,19 +61,22 @@ class FirstWeeks(NamedTuple):
 class FigureBlock(NamedTuple):
     """Values of several monitored figures on the same images, and the day of each patient.
 
-    A patient counts once in a window of days. A patient who returns after the window counts as
-    another patient.
+    A figure is, for example, the share of positive calls. The images of a patient within a window
+    of days count as one value. A patient who returns after the window counts as another patient.
 
     Attributes:
-        kind_and_system: Kind of the figures, a key of `KINDS`, and name of the system or pair of
-            systems; the name is empty if the figures belong to none.
-        titles: Titles of the figures, by their keys.
+        kind_and_system: Kind of the figures, such as ``call_rate`` (a key of `KINDS`), and name of
+            the system (model) or pair of systems. The name is empty if the figures belong to no
+            system, or if the log has only one system.
+        titles: Title of each figure by its key, such as ``{"call_rate": "Call rate"}``.
         values: Value of each figure on each image, in [0, 1], shape ``(images, figures)``.
-        headers: Columns `HEADERS` of the log, such as view and sex, for each image.
+        headers: Columns ``view``, ``sex``, ``age_band`` and ``maker`` of the log, one row for each
+            image.
         patient: Patient of each image as an index in the order of time, shape ``(images,)``.
         means: Mean of each figure over the images of each patient, in [0, 1], shape ``(figures,
             patients)``.
-        day: Day on which each patient counts, from the first day of the log, shape ``(patients,)``.
+        day: Day on which each patient counts, as a number from 0, the first day of the log, shape
+            ``(patients,)``.
 
     Example:
         >>> block = FigureBlock(
@@ -95,7 +102,7 @@ class FigureBlock(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Kind of the figures, a key of `KINDS`."""
+        """Kind of the figures, such as ``call_rate``, a key of `KINDS`."""
         return self.kind_and_system[0]
 
     @property
@@ -107,14 +114,14 @@ class FigureBlock(NamedTuple):
 def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
     """Determine the classes, quantiles and systems of the first weeks of a log.
 
-    They define the figures that are monitored in the whole log.
+    These define the figures that are monitored in the whole log. A system is a model in use.
 
     Args:
-        weeks: Rows of the first weeks.
+        weeks: Rows of the first weeks, one for each image and system.
         window: Number of days within which all images of a patient count as one value.
 
     Returns:
-        Definition of the figures that are monitored in the whole log.
+        Systems, quantiles and classes of the first weeks.
     """
     answered = weeks[weeks["status"] == "ok"]
     cuts = {
@@ -143,15 +150,18 @@ def _score_ends(scores: pd.Series) -> tuple[float, float]:
 def figure_blocks(
     log: pd.DataFrame, first_weeks: FirstWeeks, *, is_first_weeks: bool = False
 ) -> Iterator[FigureBlock]:
-    """Return the figures of a log: of each system, of each pair of systems, and of the headers.
+    """Yield the monitored figures of a log: of each system, each pair of systems, and the headers.
+
+    A system is a model in use. The figures are, for example, a system's call rate, the share of
+    images on which two systems disagree, and the share of images with the view AP.
 
     Args:
-        log: The log, or its first weeks.
-        first_weeks: Classes, quantiles and systems of the first weeks.
-        is_first_weeks: True if `log` is the first weeks.
+        log: The log or a part of it, such as its first weeks, one row for each image and system.
+        first_weeks: Systems, classes and quantiles that the first weeks of the log define.
+        is_first_weeks: True if `log` has the first weeks only.
 
     Yields:
-        The figures of one kind and system.
+        Figures of the same kind and system.
     """
     for system in first_weeks.systems:
         yield from _blocks_of_system(log[log["system"] == system], system, first_weeks)
@@ -245,7 +255,7 @@ def _block(
 
 
 def counting_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[np.bool_]:
-    """Find the images of the days that count.
+    """Find the images of the days that count, so that a patient counts once within a window.
 
     The first day of a patient counts. A later day of the patient counts if it is the first one that
     is at least `window` days after the last day that counted.

@@ -75,24 +75,26 @@ _FEWEST_OF_GROUP = 20  # smallest number of patients of a named group, before an
 def monitor_log(
     log: pd.DataFrame, validation: pd.DataFrame | None = None, *, first: int = 28, window: int = 28
 ) -> Monitoring:
-    """Test every figure of a log for a change.
+    """Test every monitored figure of a log of a model's answers for a change.
 
+    Figures are, for example, the share of positive calls, the mean score, and the shares of views.
     The first days of a log are left out, with a note, if a long pause follows them and they have
     too few patients for a reference, as a machine with a wrong clock writes them. Time and memory
     grow with the number of rows, whatever their dates are.
 
     Args:
-        log: One row for each image and system, as
+        log: One row for each image and system (model), as
             `data_prep.store.answer_log_reader.read_log` returns it. The columns ``time``,
-            ``patient`` and ``score`` are needed. A column ``label`` (1 or 0, missing where unknown)
-            holds the labels of audited images.
+            ``patient`` and ``score`` are needed. A column ``label`` (1 or 0, missing if unknown)
+            holds the true labels of audited images.
         validation: Rows of validation images with the same columns except ``time``. They are the
             reference of sensitivity and specificity. None if there are none.
-        first: Number of first days that are the reference of all other figures.
+        first: Number of days at the beginning of the log that are the reference of all other
+            figures.
         window: Number of days within which all images of a patient count as one value.
 
     Returns:
-        One row for each figure, and notes on the log.
+        One row for each monitored figure, and notes on the log.
 
     Example:
         >>> days = pd.date_range("2026-01-01", periods=600, freq="4h", tz="UTC")

@@ -24,15 +24,16 @@ _USUAL_READERS = (3, 5, 10)
 
 @dataclass(frozen=True)
 class PlanBasis:
-    """What a planned study rests on: one plan or several, with their assumptions.
+    """One or several plans of a study, with the assumptions or the pilot study they come from.
 
     A plan computes the precision of the study for any number of patients.
 
     Attributes:
-        plans: Plans by name; a single plan has an empty name.
-        compares: True if two systems or two modalities are compared.
-        facts: Assumptions or facts of the pilot, as ``plan.json`` stores them.
-        notes: Sentences on the assumptions.
+        plans: Plans by name, such as ``5 readers``; a single plan has an empty name.
+        compares: True if the study compares two systems (models) or two modalities (ways of
+            reading).
+        facts: Assumptions, or numbers of the pilot study, as the file ``plan.json`` stores them.
+        notes: Sentences on the assumptions; may be empty.
 
     Example:
         >>> plans_assumed([0.85, 0.9], prevalence=0.3).compares
@@ -51,7 +52,7 @@ class PlanBasis:
 
     @property
     def difference(self) -> float:
-        """Difference of the two assumed AUROCs; 0 if none are assumed."""
+        """Difference of the two assumed AUROCs; 0 if the plan has no assumed AUROCs."""
         aurocs = self.facts.get("aurocs", (0.0,))
         return float(abs(aurocs[0] - aurocs[-1]))
 
@@ -69,21 +70,22 @@ def plans_assumed(
     readers: Sequence[int] = (),
     reader_deviation: float | None = None,
 ) -> PlanBasis:
-    """Plan a study from assumptions: one plan for each number of images and of seeds.
+    """Plan a study from assumptions: one plan for each number of images per patient and of seeds.
 
     If `readers` or `reader_deviation` is given, there is one plan for each number of readers
     instead.
 
     Args:
-        aurocs: One or two assumed AUROCs, in (0, 1).
-        prevalence: Share of positive patients, in (0, 1).
-        correlation: Correlation of two systems' scores of one image, among the positive and among
-            the negative images, in [0, 1); 0.5 if None.
-        images: Numbers of images of a patient, or names of data sets whose numbers are used; one
-            image per patient if empty.
+        aurocs: Assumed AUROC of one system (model), or of the two systems to compare, in (0, 1).
+        prevalence: Share of positive patients, in (0, 1); it must be given.
+        correlation: Correlation of two systems' scores of the same image, among the positive and
+            among the negative images, in [0, 1); 0.5 if None.
+        images: Numbers of images of a patient, or names of data sets (``rsna``, ``nih``) whose
+            numbers are used; one image per patient if empty.
         within: Correlation of one system's scores of two images of a patient, in [0, 1); 0.5 if
             None.
-        seeds: Numbers of trainings of each system; one training if empty.
+        seeds: Numbers of trainings of each system, with different random seeds; one training if
+            empty.
         seed_deviation: Standard deviation of the AUROC between trainings; None with one training.
         seed_correlation: Correlation of the scores of two trainings for one image, among the
             positive and among the negative images; None with one training.
@@ -95,7 +97,7 @@ def plans_assumed(
         The plans and the assumptions.
 
     Raises:
-        InputError: An assumption is missing or out of its range, or does not fit the others.
+        InputError: An assumption is missing, is out of its range, or does not fit the others.
 
     Example:
         >>> basis = plans_assumed([0.85, 0.9], prevalence=0.3, correlation=0.5)
@@ -189,17 +191,17 @@ def _assumed_readers(
 
 
 def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
-    """Plan a study from a pilot of `cxr readers`: one plan for each number of readers.
+    """Plan a reader study from the results of a pilot study: one plan for each number of readers.
 
     Args:
-        folder: Folder that `cxr readers` wrote.
+        folder: Folder with the results of the pilot study, written by the command `cxr readers`.
         readers: Numbers of readers, at least 2; 3, 5 and 10 if empty.
 
     Returns:
-        The plans and facts of the pilot.
+        The plans and numbers of the pilot study.
 
     Raises:
-        InputError: The pilot has no variance components, or a number of readers is below 2.
+        InputError: The pilot study has no variance components, or a number of readers is below 2.
 
     Example:
         >>> import tempfile
@@ -238,15 +240,18 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
 
 
 def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> PlanBasis:
-    """Plan a study from a pilot of predictions: one plan for each number of trainings.
+    """Plan a study from the predictions of a pilot study: one plan for each number of trainings.
 
     Args:
-        parts: Contributions of the patients to the AUROC, by system, as
-            `evaluation.systems.stored_predictions.pilot_of_predictions` returns them.
-        seeds: Numbers of trainings of each system; the pilot's own number if empty.
+        parts: For each system (model) by its name, the AUROC of each of its trainings with the
+            contributions of the patients, as
+            `evaluation.systems.stored_predictions.pilot_of_predictions` returns them. There are one
+            or two systems.
+        seeds: Numbers of trainings of each system in the planned study; the number of the pilot
+            study if empty.
 
     Returns:
-        The plans and facts of the pilot.
+        The plans and numbers of the pilot study.
 
     Example:
         >>> from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts

@@ -29,19 +29,20 @@ _SHARES = (0.5, 1.0, 1.5)
 
 
 def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
-    """Draw the charts of a plan and, last, write ``plan.json``.
+    """Draw the charts of a planned study into a folder, and write ``plan.json`` last.
 
     The charts are written into the subfolder ``figures``.
 
     Args:
-        plan: Plan of a comparison or of a guarantee.
-        out: New folder, or a folder that contains only the files of a plan.
+        plan: Plan of a comparison of AUROCs, or of a guarantee (validation shows that a share, such
+            as the sensitivity, is high enough).
+        out: New folder, or a folder that contains the files of an earlier plan only.
 
     Returns:
-        Paths of the PNG files.
+        Paths of the charts as PNG files.
 
     Raises:
-        InputError: The folder contains other files.
+        InputError: The folder contains files that do not belong to a plan.
 
     Example:
         >>> import tempfile

@@ -8,15 +8,18 @@ from cxr_compare.evaluation.studies.monitor_result import Monitoring
 
 
 def prometheus_text(monitoring: Monitoring) -> str:
-    """Return a monitor's result in the text format of node_exporter's textfile collector.
+    """Return the result of monitoring a model as metrics for Prometheus.
+
+    The text has the format of node_exporter's textfile collector.
 
     Args:
-        monitoring: Figures of a log with their changes, from
-            `evaluation.studies.monitoring.monitor_log`.
+        monitoring: Result of `evaluation.studies.monitoring.monitor_log`: the monitored figures of
+            a log of a model's answers.
 
     Returns:
-        Metrics with their help lines: alarm, evidence and bound of each monitored figure, number of
-        tested figures, and last day of the log.
+        Metrics with their help lines: for each monitored figure, whether it raises an alarm, the
+        evidence of a change, and the evidence that an alarm needs; then the number of tested
+        figures and the last day of the log.
 
     Example:
         >>> monitoring = Monitoring((), "2026-01-01", "2026-01-31", 28, 28, 0, 0)

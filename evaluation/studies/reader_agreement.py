@@ -19,12 +19,13 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 
 @dataclass(frozen=True)
 class ReaderAgreement:
-    """Labels and boxes of each reader of a data set, for one target.
+    """Labels and boxes of each human reader of a data set, for one disease finding.
 
     Attributes:
-        ratings: 1 (positive), 0 (negative) or NaN (not stated), one row for each image and one
-            column for each reader.
-        boxes: Boxes of each reader, by name of the reader, in px of the original image.
+        ratings: Label of each image (row, indexed by the image's id) by each reader (column): 1
+            (positive), 0 (negative) or NaN (not stated).
+        boxes: Boxes around lesions by each reader, by name of the reader: tables with the columns
+            ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original image.
 
     Example:
         >>> ratings = pd.DataFrame({"R1": [1, 0], "R2": [1, 1]}, index=["a", "b"])
@@ -40,11 +41,11 @@ class ReaderAgreement:
         """Read the labels and boxes of each reader of a data set.
 
         Args:
-            dataset: Data set with the findings of its readers.
-            target: Target that the labels and boxes are for.
+            dataset: Data set that stores the findings of each of its readers.
+            target: Disease finding, such as lung opacity, for which labels and boxes are read.
 
         Returns:
-            Labels and boxes by reader.
+            Labels and boxes of each reader.
         """
         by_reader = {reader: dataset.with_labels_of(reader) for reader in dataset.readers}
         ratings = pd.DataFrame(
@@ -57,7 +58,11 @@ class ReaderAgreement:
 
     @property
     def alpha(self) -> float | None:
-        """Krippendorff's alpha of nominal ratings (2011, section C); None if all ratings agree."""
+        """Krippendorff's alpha, the agreement of all readers' labels (2011, section C).
+
+        It is 1 for perfect agreement, and 0 for agreement as by chance. None if all labels are
+        equal.
+        """
         values = np.unique(self.ratings.stack())
         counts = pd.DataFrame({value: (self.ratings == value).sum(axis=1) for value in values})
         counts = counts[counts.sum(axis=1) > 1]
@@ -72,10 +77,12 @@ class ReaderAgreement:
         """Compare each two readers on the images that both have labelled.
 
         Yields:
-            A dictionary for each pair: ``readers`` (names), ``images`` (number), ``boxes`` (number
-            of each reader), ``positive`` (images that both call positive), ``mean_iou`` (of boxes
-            that outline the same lesion), ``kappa`` (Cohen's; None if all labels are equal) and
-            ``matched`` (share of the boxes that outline a lesion of both).
+            A dictionary for each pair: ``readers`` (both names), ``images`` (number of images that
+            both have labelled), ``boxes`` (number of boxes of each reader on these images),
+            ``positive`` (number of images that both call positive), ``mean_iou`` (of boxes of both
+            readers that outline the same lesion), ``kappa`` (Cohen's; None if all labels are equal)
+            and ``matched`` (share of the boxes that outline a lesion which both readers have
+            outlined).
 
         Source:
             Cohen 1960 (kappa).
@@ -106,15 +113,16 @@ class ReaderAgreement:
             }
 
     def lesions(self, readers: Sequence[str]) -> pd.DataFrame:
-        """Return the boxes of some readers, grouped by lesion.
+        """Return the boxes of some readers, grouped by the lesion that they outline.
 
         Args:
             readers: Names of the readers.
 
         Returns:
-            The boxes with ``image_id``, ``reader`` and corners in px of the original image. The
-            column ``lesion`` numbers the lesions that the boxes outline, and ``drawn_by`` is the
-            number of readers who outlined this lesion.
+            One row for each box, with ``image_id``, ``reader`` and edges ``x1``, ``y1``, ``x2``,
+            ``y2`` in px of the original image. The column ``lesion`` is the number of the lesion
+            that the box outlines, and ``drawn_by`` is the number of readers who outlined this
+            lesion.
 
         Example:
             >>> ratings = pd.DataFrame({"R1": [1.0], "R2": [1.0]}, index=["a"])

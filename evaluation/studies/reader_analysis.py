@@ -45,36 +45,40 @@ _Name = tuple[str, str]  # reader and modality; a system has the modality ""
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One figure, mean or difference of a reader study: a row of ``readers.csv``.
+    """One result of a reader study, such as the AUROC of a reader: a row of ``readers.csv``.
 
     A modality is a way of reading, such as with or without a system's help.
 
     Attributes:
-        kind: ``reader`` (one reader with one modality), ``system``, ``mean`` (over the readers of a
-            modality) or ``difference``.
-        metric: Short name of the metric, as in ``metrics.csv``.
+        kind: ``reader`` (metric of one reader with one modality), ``system`` (metric of a program
+            that read the cases alone), ``mean`` (over the readers of a modality) or ``difference``
+            (of two means, or of a mean and a system).
+        metric: Short name of the metric, such as ``auroc``.
         first: Name of the modality or system. For a difference, `second` is subtracted from it.
         second: Name of the modality or system that is subtracted; empty unless this is a
             difference.
-        reader: Name of the reader of a single figure; empty otherwise.
-        estimate: Value of the figure, mean or difference.
+        reader: Name of the reader if `kind` is ``reader``; empty otherwise.
+        estimate: Value of the metric, of the mean or of the difference.
         std_error: Standard error; None if nothing varies.
         df: Degrees of freedom of the t distribution; None for the normal distribution.
-        ci_low: Lower end of the interval at the level of the study. For a figure or a mean, the
-            interval is cut to the range of the metric.
-        ci_high: Upper end of this interval.
+        ci_low: Lower end of the confidence interval at the level of the study, such as 95 %. For a
+            metric or a mean, the interval is cut to the range of the metric. None if unknown.
+        ci_high: Upper end of this interval; None if unknown.
         ci_low_all: Lower end of the interval that holds for all differences of a metric at once
             (Bonferroni). With few degrees of freedom between readers this interval is a cautious
             one, and it is then given for a mean, too. None otherwise.
         ci_high_all: Upper end of this interval.
-        p_value: Published p-value of no difference, for this comparison alone; None unless this is
-            a difference.
-        p_value_all: p-value that belongs to the interval for all differences at once.
-        freedom_between: Degrees of freedom between readers; None if readers are fixed.
-        cautious: True if these are too few for the published interval to decide.
+        p_value: p-value of the hypothesis of no difference by the published method, for this
+            comparison alone; None unless this is a difference.
+        p_value_all: p-value that belongs to the interval for all differences at once (`ci_low_all`
+            to `ci_high_all`); None if there is no such interval.
+        freedom_between: Degrees of freedom of the variance between readers; None if readers are
+            fixed (the results hold for these readers only).
+        cautious: True if `freedom_between` is too small for the published interval to be reliable.
         n_readers: Number of readers.
         n_cases: Number of cases.
-        design: Sentence on how readers and modalities are combined in a difference.
+        design: Sentence on whether the same readers read with both modalities of a difference;
+            empty unless this is a difference.
 
     Example:
         >>> row = StudyRow(
@@ -124,7 +128,7 @@ class StudyRow:
 
     @property
     def decided(self) -> bool:
-        """True for a difference that is shown even if all differences are considered together.
+        """True for a difference that is statistically shown even among all differences together.
 
         Its interval for all differences at once (`ci_low_all` to `ci_high_all`) excludes 0.
         """
@@ -141,15 +145,17 @@ class OverallResult:
     three modalities or more.
 
     Attributes:
-        test: Test that all modalities have the same mean.
+        test: Test of this hypothesis: statistic, degrees of freedom and p-value.
         n_modalities: Number of modalities.
         n_readers: Number of readers.
-        freedom_between: Degrees of freedom between readers; None if readers are fixed.
-        significant: True if the p-value is below 1 minus the level of the study.
-        decides: True if there are enough degrees of freedom between readers for the test to decide
-            by itself.
+        freedom_between: Degrees of freedom of the variance between readers; None if readers are
+            fixed (the results hold for these readers only).
+        significant: True if the p-value is below 1 minus the confidence level of the study, such as
+            0.05.
+        decides: True if `freedom_between` is large enough for the test to be reliable without a
+            further condition.
         n_pairs: Number of pairs of modalities.
-        n_pairs_shown: Number of pairs whose difference is shown.
+        n_pairs_shown: Number of pairs of modalities whose difference is statistically shown.
 
     Example:
         >>> test = OverallTest(5.0, (2, 8.0), 0.04)
@@ -168,23 +174,25 @@ class OverallResult:
 
     @property
     def decided(self) -> bool:
-        """True if the modalities are shown to differ.
+        """True if the modalities are statistically shown to differ.
 
-        If the test has too few degrees of freedom, the difference of a pair must be shown as well.
+        The test must be significant. If the degrees of freedom between readers are too few, the
+        difference of a pair must be shown as well.
         """
         return self.significant and (self.decides or self.n_pairs_shown > 0)
 
 
 @dataclass(frozen=True)
 class AgainstSystem:
-    """Comparison of the readers of one modality with a system that read the cases alone.
+    """Comparison of the readers of one modality with a program that read the cases alone.
 
-    A modality is a way of reading, such as with or without a system's help.
+    The program is called the system. A modality is a way of reading, such as with or without a
+    system's help.
 
     Attributes:
         metric: Short name of the metric, such as ``auroc``.
-        modality: Name of the modality (way of reading, such as with or without a system's help).
-        system: Name of the system.
+        modality: Name of the modality of the readers.
+        system: Name of the system (program).
         components: Variance components of the differences "reader minus system".
 
     Example:
@@ -201,19 +209,23 @@ class AgainstSystem:
 
 @dataclass(frozen=True)
 class ReaderAnalysis:
-    """Results of a reader study: figures of readers and modalities, and their differences.
+    """Results of a reader study: metrics of readers and modalities, and their differences.
 
     A modality is a way of reading, such as with or without a system's help.
 
     Attributes:
-        study: Readings of the readers, with the truth of the cases.
-        readers: ``random`` if the results hold for readers like these, ``fixed`` if for these only.
-        cases: ``random`` if the results hold for patients like these, ``fixed`` if for these only.
-        level: Coverage of the intervals, in (0, 1).
-        rows: Figures, means and differences.
+        study: Readings (ratings, decisions or marks of each reader on each case), with the true
+            labels of the cases.
+        readers: ``random`` if the results hold for all readers like these, ``fixed`` if for these
+            readers only.
+        cases: ``random`` if the results hold for all patients like these, ``fixed`` if for these
+            patients only.
+        level: Confidence level of the intervals, in (0, 1), such as 0.95.
+        rows: All results: metrics of readers and systems, means and differences.
         crossed: Analysis of each metric over all readers and modalities, by short name of the
             metric; empty unless all readers read with each modality.
-        against: Comparisons with systems, for modalities with two readers or more.
+        against: Comparisons with systems (programs that read the cases alone), for modalities with
+            two readers or more.
 
     Example:
         >>> from cxr_compare.evaluation.studies.readings import join_readings
@@ -236,12 +248,15 @@ class ReaderAnalysis:
 
     @property
     def metrics(self) -> list[str]:
-        """Short names of the metrics; the first one answers the question of the study."""
+        """Short names of the metrics of the study, such as ``auroc``.
+
+        The conclusions of the study are drawn from the first one.
+        """
         return list(dict.fromkeys(row.metric for row in self.rows))
 
     @property
     def primary(self) -> str:
-        """Short name of the metric that answers the study's question.
+        """Short name of the metric from which the conclusions of the study are drawn.
 
         It is the weighted AFROC if the readers mark lesions, the AUROC if they rate cases, and the
         balanced accuracy otherwise.
@@ -249,19 +264,22 @@ class ReaderAnalysis:
         return self.metrics[0]
 
     def rows_of(self, kind: _Kind, metric: str) -> list[StudyRow]:
-        """Return the rows of a kind for one metric.
+        """Return all results of one kind for one metric.
 
         Args:
-            kind: ``reader``, ``system``, ``mean`` or ``difference``.
+            kind: ``reader`` (metric of one reader), ``system`` (metric of a program that read
+                alone), ``mean`` (over readers) or ``difference``.
             metric: Short name of the metric, such as ``auroc``.
 
         Returns:
-            The rows, in the order of the study.
+            The results, in the order of the study.
         """
         return [row for row in self.rows if row.kind == kind and row.metric == metric]
 
     def pairs_of(self, metric: str) -> list[StudyRow]:
-        """Return the differences between two modalities for a metric, without those from a system.
+        """Return the differences between each two modalities (ways of reading) for a metric.
+
+        Differences between a modality and a system (a program that read alone) are left out.
 
         Args:
             metric: Short name of the metric, such as ``auroc``.
@@ -311,23 +329,25 @@ def analyse_readers(
     cases: Effect = "random",
     level: float = LEVEL,
 ) -> ReaderAnalysis:
-    """Analyse every metric that the readings allow.
+    """Analyse a reader study: compute every metric that the readings allow, and compare modalities.
 
-    A pair of modalities is analysed as crossed over the readers who read with both. With fewer than
-    two such readers it is analysed as nested: each modality has its own readers. A modality with
-    one reader gives results for that reader only. A stand-alone system is treated as a fixed
+    A modality is a way of reading, such as with or without a system's help. A pair of modalities is
+    analysed as crossed over the readers who read with both. With fewer than two such readers it is
+    analysed as nested: each modality has its own readers. A modality with one reader gives results
+    for that reader only. A system that read the cases alone (a program) is treated as a fixed
     reader.
 
     Args:
-        study: Readings of the readers, with the truth of the cases.
-        readers: ``random`` if the results shall hold for readers like these, ``fixed`` if for these
-            only.
-        cases: ``random`` if the results shall hold for patients like these, ``fixed`` if for these
-            only.
-        level: Coverage of the intervals, in (0, 1).
+        study: Readings (ratings, decisions or marks of each reader on each case), with the true
+            labels of the cases.
+        readers: ``random`` if the results shall hold for all readers like these, ``fixed`` if for
+            these readers only.
+        cases: ``random`` if the results shall hold for all patients like these, ``fixed`` if for
+            these patients only.
+        level: Confidence level of the intervals, in (0, 1).
 
     Returns:
-        The figures of readers and modalities, their differences, and variance components.
+        Metrics of readers and modalities, their differences, and variance components.
 
     Raises:
         InputError: Neither readers nor cases are random, or readers are random and no modality has

@@ -26,13 +26,17 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def reader_chart(analysis: ReaderAnalysis) -> Chart:
-    """Draw the mean curve of each modality's readers, and each system.
+    """Draw the mean curve of the readers of each modality, and the results of each system.
+
+    A modality is a way of reading, such as with or without help; a system is a program that read
+    the cases alone.
 
     Args:
         analysis: Result of the analysis of a reader study.
 
     Returns:
-        The chart: ROC curves of ratings, weighted AFROC curves of marks, or points of decisions.
+        The chart: ROC curves if readers rated cases, weighted AFROC curves if they marked lesions,
+        or points if they only decided between positive and negative.
     """
     study = analysis.study
     drawn: list[Curve] = []
@@ -51,13 +55,13 @@ def reader_chart(analysis: ReaderAnalysis) -> Chart:
 
 
 def reader_curve_name(study: ReaderStudy) -> str:
-    """Return the name of the curves of a study.
+    """Return the name of the curves that are drawn for a reader study.
 
     Args:
-        study: Readings with their truth.
+        study: Readings of the readers with the true labels.
 
     Returns:
-        "Weighted AFROC" for a study with marks, else "ROC".
+        "Weighted AFROC" if readers marked lesions, else "ROC".
     """
     return "Weighted AFROC" if isinstance(study, MarkedStudy) else "ROC"
 
@@ -75,13 +79,16 @@ def _framed(study: ReaderStudy, **options: Any) -> Chart:
 
 
 def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
-    """Draw a chart for each reader: the curve with every modality, and each system.
+    """Draw a chart for each reader: one curve for each modality, and the curve of each system.
+
+    A modality is a way of reading, such as with or without help; a system is a program that read
+    the cases alone.
 
     Args:
         analysis: Result of the analysis of a reader study.
 
     Yields:
-        The charts, in the order of the readers.
+        One chart for each reader, in the order of the readings.
     """
     study = analysis.study
     for position, (reader, readings) in enumerate(study.readings.groupby("reader", sort=False)):

@@ -43,18 +43,20 @@ _SAME = {
 
 
 def read_truth(path: Path) -> pd.DataFrame:
-    r"""Read the truth of the cases from a CSV file.
+    r"""Read the true label of each case of a reader study from a CSV file.
 
     Args:
         path: File with the columns ``case`` and ``label`` (0 or 1) and, if several cases belong to
             one patient, ``patient``.
 
     Returns:
-        Columns ``label`` (bool) and ``patient``, by case. Without a column ``patient`` each case is
-        its own patient.
+        Table with the columns ``label`` (True if the disease is present) and ``patient``; the index
+        is the name of the case. Without a column ``patient`` in the file, each case is its own
+        patient.
 
     Raises:
-        InputError: A column is missing, a value is not allowed, or a case appears twice.
+        InputError: A column is missing, a label is neither 0 nor 1, another value is not allowed,
+            or a case appears twice.
 
     Example:
         >>> import tempfile
@@ -74,12 +76,13 @@ def read_truth(path: Path) -> pd.DataFrame:
 
 
 def read_lesions(path: Path) -> pd.DataFrame:
-    r"""Read the lesions of the cases from a CSV file.
+    r"""Read the true lesions of the cases of a reader study from a CSV file.
 
     Args:
-        path: File with the column ``case`` and, if known, ``lesion`` (its name within the case),
-            ``weight`` (the weights of a case add up to 1) and the edges ``x1``, ``y1``, ``x2``,
-            ``y2`` in px. Lesions without a name are numbered within each case.
+        path: File with one row for each lesion. It has the column ``case`` and may have ``lesion``
+            (name of the lesion within its case), ``weight`` (importance of the lesion; the weights
+            of a case add up to 1) and the edges ``x1``, ``y1``, ``x2``, ``y2`` of its box in px.
+            Lesions without a name are numbered within each case.
 
     Returns:
         One row for each lesion, with the columns of the file and ``lesion``.
@@ -113,20 +116,28 @@ def read_lesions(path: Path) -> pd.DataFrame:
 def read_readings(
     path: Path, name: str | None, key: Path | None, findings: Sequence[str]
 ) -> pd.DataFrame:
-    r"""Read a table of readings, or the readings of one reader.
+    r"""Read the readings of a reader study from a file, of all its readers or of one.
+
+    A reading is the rating or decision of a reader on a case, or a mark at a location.
 
     Args:
-        path: Table of readings; or, for one reader, the filled-in form of a blind study, COCO
-            results, or a predictions folder.
-        name: Name of the reader, as ``READER[:MODALITY]``; None if `path` is a table.
-        key: Key file of the blind study; None for other inputs.
-        findings: Findings whose boxes are marks.
+        path: CSV table of readings of all readers; or, for one reader, the filled-in form
+            ``review.csv`` of a blind study, a JSON file in the format of COCO results, or a folder
+            of predictions in this program's format.
+        name: Name of the reader, with the modality (way of reading) after a colon if there are
+            several, such as ``R1`` or ``R1:with AI``; None if `path` is a table of readings.
+        key: File ``key.csv`` of the blind study, which says which image each number of the form
+            stands for; None for other inputs.
+        findings: Names of the findings whose boxes in a folder of predictions are read as marks,
+            such as ``["opacity"]``.
 
     Returns:
-        ``reader``, ``modality``, ``case`` and the results, one row for each reading or mark.
+        Table with one row for each reading or mark. Its columns are ``reader``, ``modality``,
+        ``case`` and the results, such as ``rating``, ``decision`` or the edges of a mark.
 
     Raises:
-        InputError: The file is damaged, or no reader is named where the file names none.
+        InputError: The file is damaged, or `name` is None although the file has no names of
+            readers.
 
     Example:
         >>> import tempfile
@@ -159,21 +170,24 @@ def read_readings(
 
 
 def read_reading_table(path: Path, system: str | None = None) -> pd.DataFrame:
-    r"""Read a CSV table of readings, or the results of a stand-alone system.
+    r"""Read a CSV table with the readings of readers, or with the results of a system.
 
-    A row whose rating and decision are both empty was not read, and is left out. A row is a mark if
-    it has a rating and a location: ``x, y``, four edges in px, or ``lesion`` (name of the lesion
-    that the mark hits, empty if it hits none). In a table of marks, a row without a location says
-    that the case was read; a rating in such a row is the rating of the whole case.
+    A system is a program that read the cases alone. A row whose rating and decision are both empty
+    was not read, and is left out. A row is a mark if it has a rating and a location: the point
+    ``x``, ``y``, the edges ``x1``, ``y1``, ``x2``, ``y2`` of a box in px, or ``lesion`` (name of
+    the lesion that the mark hits, empty if it hits no lesion). In a table of marks, a row without a
+    location says that the case was read; a rating in such a row is the rating of the whole case.
 
     Args:
-        path: File with the columns ``reader``, ``case`` and ``rating``, ``decision`` or both; if
-            there are several modalities also ``modality``. A system needs no column ``reader``.
-        system: Name of the system; None for readers.
+        path: File with the columns ``reader``, ``case`` and ``rating`` (a number, higher for
+            disease), ``decision`` (1 for positive, 0 for negative) or both; if there are several
+            modalities (ways of reading) also ``modality``. For a system, the column ``reader`` is
+            not needed.
+        system: Name of the system; None if the table is of readers.
 
     Returns:
-        ``reader``, ``modality``, ``case`` and the results, one row for each reading or mark. The
-        modality of a system is empty.
+        Table with one row for each reading or mark. Its columns are ``reader``, ``modality``,
+        ``case`` and the results. For a system, ``reader`` is its name and ``modality`` is empty.
 
     Raises:
         InputError: A column is missing, a value is not allowed, or a reading appears twice.

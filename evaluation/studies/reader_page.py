@@ -40,14 +40,16 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
-    """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``.
+    """Write the results of a reader study as a table, a JSON file and an HTML page.
+
+    The files are ``readers.csv``, ``readers.json`` and, last, ``readers.html``.
 
     Args:
         analysis: Result of the analysis of a reader study.
-        out: Folder of the files.
+        out: Folder that the files are written into.
 
     Returns:
-        Path of the page.
+        Path of the page ``readers.html``.
 
     Example:
         >>> import tempfile

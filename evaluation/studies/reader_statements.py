@@ -26,17 +26,18 @@ _FEW = 20
 
 
 def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
-    """Return the comparisons of the primary metric, or the means of readers if nothing is compared.
+    """Return the sentences with the results of a reader study for its most important metric.
 
-    With three modalities or more, the overall test comes first. A difference is called shown only
-    if the interval that holds for all comparisons at once excludes 0; the statement quotes this
-    interval.
+    They compare the modalities (ways of reading) and systems; if there is nothing to compare, they
+    give the means over readers. With three modalities or more, the test of all of them comes first.
+    A difference is called shown only if the interval that holds for all comparisons at once
+    excludes 0; the sentence quotes this interval.
 
     Args:
         analysis: Result of the analysis of a reader study.
 
     Returns:
-        The statements, in the order of the page.
+        The sentences, in the order of the result page.
 
     Example:
         >>> import pandas as pd
@@ -95,13 +96,13 @@ def _overall_statements(analysis: ReaderAnalysis) -> list[Statement]:
 
 
 def overall_test_text(test: OverallTest) -> str:
-    """Return an overall test as text, with its degrees of freedom and p-value.
+    """Return a test of several means as text, such as "F(4, 36.79) = 7.80, p < 0.001".
 
     Args:
-        test: Test that all modalities have the same mean.
+        test: Test of the hypothesis that all modalities (ways of reading) have the same mean.
 
     Returns:
-        The text, with F if the denominator has finite degrees of freedom.
+        The text: the F statistic if the denominator has finite degrees of freedom, else chi-square.
 
     Example:
         >>> overall_test_text(OverallTest(7.8003, (4, 36.793), 0.000117))
@@ -113,13 +114,16 @@ def overall_test_text(test: OverallTest) -> str:
 
 
 def component_sentences(analysis: ReaderAnalysis) -> list[str]:
-    """Return the variance components of readers against each system, for the primary metric.
+    """Return sentences with the variance components of readers against each system.
+
+    A system is a program that read the cases alone. The metric is the one from which the
+    conclusions of the study are drawn.
 
     Args:
         analysis: Result of the analysis of a reader study.
 
     Returns:
-        One sentence for each modality and system; empty without a system.
+        One sentence for each modality (way of reading) and system; empty without a system.
     """
     title = analysis.study.metrics[analysis.primary].title_in_sentence
     sentences = []
@@ -205,7 +209,9 @@ def _readers(modality: str, figure: str = "", *, inside: bool = False) -> str:
 
 
 def modality_title(name: str) -> str:
-    """Return a modality or system as a column heading; a bare number becomes "modality 1".
+    """Return the name of a modality or system as a column heading.
+
+    A name that is only a number gets a word before it: "1" becomes "modality 1".
 
     Args:
         name: Name of the modality (way of reading) or of the system.
@@ -254,10 +260,10 @@ def precise_range(low: float | None, high: float | None) -> str:
 
 
 def percent_text(level: float) -> str:
-    """Return a level in percent as text.
+    """Return a confidence level in percent as text.
 
     Args:
-        level: Level in [0, 1].
+        level: Level in [0, 1], such as 0.95.
 
     Returns:
         The text, such as "95 %".
@@ -292,13 +298,13 @@ def _read_by_one(analysis: ReaderAnalysis) -> list[str]:
 
 
 def reader_notes(analysis: ReaderAnalysis) -> list[str]:
-    """Return sentences that a user must know before relying on a reader study.
+    """Return warnings on the results of a reader study, such as that it has few patients.
 
     Args:
         analysis: Result of the analysis of a reader study.
 
     Returns:
-        The sentences; empty if there is nothing to say.
+        The warnings as sentences; empty if there is nothing to warn of.
     """
     study = analysis.study
     notes = list(study.notes)

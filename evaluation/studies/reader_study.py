@@ -42,16 +42,19 @@ _MARKED = {
 
 @dataclass(frozen=True)
 class ReaderStudy:
-    """Readings of the same cases by several readers, checked and joined with the truth.
+    """Readings of the same cases by several readers, checked and joined with the true labels.
+
+    A reading is the rating or the decision of a reader on a case. A modality is a way of reading,
+    such as with or without a system's help; a system is a program.
 
     Attributes:
-        truth: Label (bool) and patient of all cases that were read, as columns ``label`` and
-            ``patient``, by case.
-        readings: Columns ``reader``, ``modality`` (way of reading, such as with or without help),
-            ``case``, and ``rating``, ``decision`` (0 or 1) or both.
+        truth: Columns ``label`` (True if the disease is present) and ``patient`` of all cases that
+            were read; the index is the name of the case.
+        readings: Columns ``reader``, ``modality``, ``case``, and ``rating`` (higher for disease),
+            ``decision`` (1 for positive, 0 for negative) or both; one row for each reading.
         systems: Results of systems that read the cases alone, in the same columns; ``reader`` is
-            the name of the system and ``modality`` is empty.
-        notes: Sentences on cases that were not read.
+            the name of the system and ``modality`` is empty. It has no rows without a system.
+        notes: Sentences on cases that were not read; may be empty.
 
     Example:
         >>> cases = pd.Index(["a", "b"], name="case")
@@ -71,9 +74,9 @@ class ReaderStudy:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Metrics that can be computed from these readings, by short name, in reading order.
+        """Metrics that can be computed from these readings, by short name, such as ``auroc``.
 
-        The first one answers the study's question.
+        The conclusions of the study are drawn from the first one.
         """
         named = (*(_RATED if self.has_ratings else ()), *(DECIDED if self.has_decisions else ()))
         return {name: METRICS[name] for name in named}
@@ -81,17 +84,18 @@ class ReaderStudy:
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """Prepare to compute a metric of one reading or system for many weightings of patients.
+        """Return a function that computes a metric of one reader or system with weighted patients.
 
-        The bootstrap weights each patient by the number of times that the patient was drawn.
+        The function is called for many sets of weights. A bootstrap, for example, weights each
+        patient by the number of times that the patient was drawn.
 
         Args:
             metric: Short name of the metric, such as ``auroc``, a key of `metrics`.
-            rows: Readings of one reader in one modality (way of reading), or results of a system.
-            owner: Patient of each row as an index from 0, shape ``(rows,)``.
+            rows: Readings of one reader in one modality (way of reading), or results of one system.
+            owner: Patient of each row as a number from 0, shape ``(rows,)``.
 
         Returns:
-            A function of patient weights, shape ``(R, patients)``, that returns the figure of each
+            A function of patient weights, shape ``(R, patients)``, that returns the metric for each
             row of weights, shape ``(R,)``.
 
         Example:
@@ -118,14 +122,14 @@ class ReaderStudy:
         return list(self._readers)
 
     def readers(self, modality: str) -> list[str]:
-        """Return the readers who read with a modality.
+        """Return the names of the readers who read with a given modality.
 
         Args:
             modality: Name of the modality (way of reading, such as with or without a system's
                 help).
 
         Returns:
-            Names of the readers, in the order of the file.
+            Names of the readers, in the order of the readings.
         """
         return self._readers[modality]
 
@@ -139,31 +143,35 @@ class ReaderStudy:
 
     @property
     def has_ratings(self) -> bool:
-        """True if the readings have ratings, so that there is an AUROC."""
+        """True if readers rated the cases, so that an AUROC can be computed."""
         return "rating" in self.readings
 
     @property
     def has_decisions(self) -> bool:
-        """True if the readings call cases positive or negative."""
+        """True if readers called each case positive or negative."""
         return "decision" in self.readings
 
 
 @dataclass(frozen=True, kw_only=True)
 class MarkedStudy(ReaderStudy):
-    """Reader study in which readers mark locations of a case and rate each mark.
+    """Reader study in which readers mark suspicious locations of a case and rate each mark.
 
-    The rating of a case is the reader's rating of the whole case if there is one, else the rating
-    of the highest mark.
+    The rating of a case is the reader's rating of the whole case if there is one, else the highest
+    rating of its marks.
 
     Attributes:
-        marks: Columns ``reader``, ``modality``, ``case``, ``rating``, and ``counted`` (True if the
-            mark counts in the lesion sensitivity and in the false positives per image). The
-            location is ``lesion`` (name of the lesion that the mark hits, empty for a false
-            positive) or four edges in px.
-        lesions: Columns ``case``, ``lesion`` (name) and, if known, ``weight`` (the weights of a
-            case add up to 1) and four edges in px.
-        hit: Rule by which a mark with edges hits a lesion.
-        false_marks: Number of false positives per image at which FROC gives the sensitivity.
+        marks: Columns ``reader``, ``modality`` (way of reading), ``case``, ``rating`` (higher for
+            disease), and ``counted`` (True if the mark is rated high enough to count in the lesion
+            sensitivity and in the false positives per image). The location is ``lesion`` (name of
+            the lesion that the mark hits, empty for a false positive) or the edges ``x1``, ``y1``,
+            ``x2``, ``y2`` in px.
+        lesions: True lesions, with the columns ``case``, ``lesion`` (name within the case) and, if
+            known, ``weight`` (importance; the weights of a case add up to 1) and the edges ``x1``,
+            ``y1``, ``x2``, ``y2`` in px.
+        hit: Rule that decides whether a mark with edges hits a lesion, such as: the mark's centre
+            lies in the lesion's box.
+        false_marks: Number of false positives per image at which the sensitivity is read from the
+            FROC curve.
 
     Example:
         >>> from cxr_compare.evaluation.studies.readings import join_marks
@@ -188,7 +196,11 @@ class MarkedStudy(ReaderStudy):
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Metrics that can be computed from marks, followed by those of ratings and decisions."""
+        """Metrics that can be computed, by short name: first those of marks, then those of cases.
+
+        The metrics of cases use ratings and decisions. The conclusions of the study are drawn from
+        the first metric.
+        """
         wafroc = METRICS["wafroc"]
         named = {
             name: replace(wafroc, name=name, title=title.format(self.false_marks))
@@ -199,15 +211,17 @@ class MarkedStudy(ReaderStudy):
         return {"wafroc": wafroc, **named, **super().metrics, "auroc": ranked}
 
     def finds(self, rows: pd.DataFrame, counted: bool = False) -> tuple[LesionHits, Floats]:
-        """Find which lesions the marks of one reading or system hit.
+        """Find which lesions the marks of one reader or system hit.
 
         Args:
-            rows: Readings of one reader in one modality (way of reading), or results of a system.
-            counted: True to use only the marks that count as called.
+            rows: Readings of one reader in one modality (way of reading), or results of one system;
+                they say whose marks are used, and on which cases.
+            counted: True to use only the marks that are rated high enough to count; False to use
+                all marks.
 
         Returns:
-            The lesions with the marks that hit them, and the weights of the lesions, shape
-            ``(lesions,)``.
+            The lesions of these cases with the marks that hit them, and the weights of the lesions,
+            shape ``(lesions,)``.
         """
         reader = str(rows["reader"].iloc[0])
         modality = str(rows["modality"].iloc[0])
@@ -244,17 +258,18 @@ class MarkedStudy(ReaderStudy):
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """Prepare to compute a metric of one reading or system for many weightings of patients.
+        """Return a function that computes a metric of one reader or system with weighted patients.
 
-        The bootstrap weights each patient by the number of times that the patient was drawn.
+        The function is called for many sets of weights. A bootstrap, for example, weights each
+        patient by the number of times that the patient was drawn.
 
         Args:
             metric: Short name of the metric, such as ``auroc``, a key of `metrics`.
-            rows: Readings of one reader in one modality (way of reading), or results of a system.
-            owner: Patient of each row as an index from 0, shape ``(rows,)``.
+            rows: Readings of one reader in one modality (way of reading), or results of one system.
+            owner: Patient of each row as a number from 0, shape ``(rows,)``.
 
         Returns:
-            A function of patient weights, shape ``(R, patients)``, that returns the figure of each
+            A function of patient weights, shape ``(R, patients)``, that returns the metric for each
             row of weights, shape ``(R,)``.
         """
         if metric != "wafroc" and metric not in _MARKED:

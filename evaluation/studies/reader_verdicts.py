@@ -18,18 +18,22 @@ _NOT_SHOWN = "not shown"
 def evaluate_by_readers(
     comparison: Comparison, test_set: LabelledSplit, evaluate: Callable[[LabelledSplit], Comparison]
 ) -> Comparison:
-    """Evaluate the same systems by each reader's labels of the test images.
+    """Compare the same models again with the labels of each human reader as the truth.
 
-    Predictions and decisions stay unchanged, because the validation images keep the labels of the
-    reference standard.
+    It shows whether the conclusion depends on whose labels are used. Only the labels of the test
+    images change. The models' predictions and thresholds stay unchanged, because the validation
+    images keep the labels of the reference standard (the data set's usual labels).
 
     Args:
-        comparison: Comparison by the labels of the reference standard.
-        test_set: Test images of this comparison.
-        evaluate: Function that compares the systems on a test set.
+        comparison: Comparison of the models with the labels of the reference standard.
+        test_set: Test images of this comparison, in a data set that stores the labels of each
+            reader.
+        evaluate: Function that compares the models on test images; it is called once for each
+            reader, with the labels of this reader.
 
     Returns:
-        The comparison with the table ``by_reader`` and a note on the verdicts.
+        The first comparison, to which the table ``by_reader`` (each difference by each reader's
+        labels) and a note on whether the conclusions agree are added.
     """
     dataset = test_set.dataset
     test = test_set.image_ids("test")

@@ -41,27 +41,37 @@ def read_study(
     policy: str,
     rename: Sequence[str],
 ) -> ReaderStudy:
-    r"""Read and join the files of a study, as `cxr readers` takes them.
+    r"""Read the files of a reader study, as the command `cxr readers` takes them, and join them.
+
+    Readers rate cases, decide between positive and negative, or mark lesions, each with one or
+    several modalities (ways of reading). A system is a program that read the cases alone.
 
     Args:
-        ratings: Files of readings, each with the name of its reader if the file names none.
-        systems: File of each system, or its predictions folder with the test set of its split, by
-            name of the system.
-        truth: File of the truth, or the images of a data set.
-        key: Key file of a blind study; None for other inputs.
-        lesions: File of lesions, for marks; None if there is none.
-        hit: Rule by which a mark hits a lesion.
-        false_marks: Number of false positives per image at which FROC gives the sensitivity.
-        positive_from: Rating from which a case is called positive; None if there is none.
-        policy: Name of the policy (rule that chooses a threshold) by which systems decide, such as
-            ``max_f1``.
-        rename: New names of modalities, as ``OLD=NEW``.
+        ratings: Files of readings, each as a pair: the name of its reader, such as ``R1`` or
+            ``R1:with AI`` (reader and modality), and the path. The name is None if the file has the
+            names of the readers.
+        systems: Results of systems, by name of the system. Each is a pair: the path of a CSV file
+            and None, or the path of a folder of predictions and the test images with their labels.
+        truth: CSV file with the true label of each case, or images of a data set with their labels.
+        key: File ``key.csv`` of a blind study, which says which image each number in a reader's
+            form stands for; None for other inputs.
+        lesions: CSV file of the true lesions, if readers mark lesions; None if there is no such
+            file.
+        hit: Rule that decides whether a mark hits a lesion, such as: the mark's centre lies in the
+            lesion's box.
+        false_marks: Number of false positives per image at which the sensitivity is read from the
+            FROC curve.
+        positive_from: Rating from which a case is called positive, or a mark counts; None if there
+            is no such limit.
+        policy: Name of the rule by which the threshold of a system is chosen on validation images,
+            such as ``max_f1`` (largest F1).
+        rename: New names of modalities, such as ``["1=without AI", "2=with AI"]``; may be empty.
 
     Returns:
-        Readings, truth and lesions, joined.
+        The study: readings and systems' results, joined with the true labels and lesions.
 
     Raises:
-        InputError: A file is damaged, or files do not fit each other.
+        InputError: A file is damaged, or the files do not fit each other.
 
     Example:
         >>> import tempfile
@@ -189,21 +199,24 @@ def join_readings(
     *,
     positive_from: float | None = None,
 ) -> ReaderStudy:
-    """Join readings, systems and truth, and check that they fit each other.
+    """Join the readings of readers and systems with the true labels, and check that they fit.
 
     Args:
-        truth: Columns ``label`` (bool) and ``patient``, by case.
-        readings: Tables of readings.
-        systems: Tables of stand-alone systems, by name.
+        truth: Columns ``label`` (True if the disease is present) and ``patient``; the index is the
+            name of the case.
+        readings: Tables with the columns ``reader``, ``modality`` (way of reading), ``case``, and
+            ``rating``, ``decision`` (1 or 0) or both.
+        systems: Results of systems (programs that read the cases alone) by name of the system:
+            tables with the same columns.
         positive_from: Rating from which a case is called positive, if the readings have no
-            decisions; None if cases are not called.
+            decisions; None to use no such limit.
 
     Returns:
         The study, with the cases that were read.
 
     Raises:
-        InputError: A reading appears twice or has no truth, a system lacks a case, or a reader has
-            fewer than two patients of a class.
+        InputError: A reading appears twice or its case has no true label, a system lacks a case, or
+            a reader has read cases of fewer than two positive or two negative patients.
 
     Example:
         >>> cases = pd.Index(list("abcd"), name="case")
@@ -254,22 +267,31 @@ def join_marks(
     all_read: bool,
     positive_from: float | None = None,
 ) -> MarkedStudy:
-    """Join marks, systems, lesions and truth, and check that they fit each other.
+    """Join the marks of readers and systems with the true lesions and labels, and check them.
 
     Args:
-        truth: Columns ``label`` (bool) and ``patient``, by case.
-        readings: Tables of marks.
-        systems: Tables of stand-alone systems, by name.
-        lesions: Columns ``case``, ``lesion`` and, if known, ``weight`` and edges in px.
-        all_read: True if a reader whose file names no case without a mark has read every case.
-        positive_from: Rating from which a mark counts as called; None if all marks count.
+        truth: Columns ``label`` (True if the disease is present) and ``patient``; the index is the
+            name of the case.
+        readings: Tables of marks with the columns ``reader``, ``modality`` (way of reading),
+            ``case``, ``rating``, and ``lesion`` (name of the lesion that the mark hits, empty if it
+            hits no lesion) or the edges ``x1``, ``y1``, ``x2``, ``y2`` in px.
+        systems: Marks of systems (programs that read the cases alone) by name of the system: tables
+            with the same columns.
+        lesions: True lesions, with the columns ``case``, ``lesion`` (name within the case) and, if
+            known, ``weight`` (importance) and the edges ``x1``, ``y1``, ``x2``, ``y2`` in px.
+        all_read: What to do if the file of a reader has rows with marks only, so that cases without
+            a mark are not listed. True to take all cases as read by this reader; False to refuse
+            the file, because it is then not known which cases were read.
+        positive_from: Rating from which a mark counts in the lesion sensitivity and in the false
+            positives per image; None if all marks count.
 
     Returns:
         The study, with the cases that were read.
 
     Raises:
-        InputError: `join_readings` refuses the readings, lesions do not fit the truth, or a mark
-            names an unknown lesion.
+        InputError: The readings are refused for a reason that `join_readings` states, a reader's
+            file does not say which cases were read (see `all_read`), a positive case has no lesion,
+            a negative case has one, or a mark has the name of an unknown lesion.
 
     Example:
         >>> cases = pd.Index(list("abcd"), name="case")

@@ -34,13 +34,16 @@ _POLICY = POLICIES[0]
 
 
 class EvaluatedRun(NamedTuple):
-    """A run that is to be evaluated.
+    """A trained model that is to be evaluated on test images.
+
+    A split divides the patients of a data set into training, validation and test patients. For a
+    learning curve, models are trained on parts of a split's training patients.
 
     Attributes:
-        split: Name of the split whose test images evaluate the run.
-        part: Name of the split that the run learned from; its validation images choose the
-            threshold.
-        predictions: Predictions of the run on the images of both splits.
+        split: Name of the split whose test images evaluate the model.
+        part: Name of the smaller split that the model was trained on; the threshold is chosen on
+            its validation images.
+        predictions: Predictions of the model on the images of both splits.
     """
 
     split: str
@@ -64,16 +67,20 @@ class _MetricValues(NamedTuple):
 
 @dataclass(frozen=True)
 class ShareFigures:
-    """Result of `evaluate_shares` over all splits.
+    """Metrics of models that were trained on shares of the data, with their joint uncertainty.
+
+    The function `evaluate_shares` computes them. Each value is a mean over splits (divisions into
+    training, validation and test patients).
 
     Attributes:
-        systems: Names of the systems, in the order of all figures.
-        figures: Value of each system (row) by each metric, NaN where undefined, with the covariance
-            over patients.
+        systems: Names of the systems (a model of one kind, share of the data and training seed), in
+            the order of all values.
+        figures: Values of each metric by its short name, such as ``auroc``: one for each system,
+            NaN if undefined, with their covariance over test patients.
         n_images: Number of test images of all splits.
         n_patients: Number of test patients of all splits.
-        freedom: Degrees of freedom of the covariances: the number of patients of the rarer class
-            minus the number of splits.
+        freedom: Degrees of freedom of the covariances: the number of test patients of the rarer
+            class minus the number of splits, at least 1.
         notes: Sentences on test images that were left out, with the reason.
 
     Example:
@@ -98,7 +105,7 @@ class ShareFigures:
             names: Names of the systems.
 
         Returns:
-            One value for each system, shape ``(systems,)``; NaN where undefined.
+            One value for each named system, shape ``(len(names),)``; NaN if undefined.
 
         Example:
             >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}
@@ -111,8 +118,9 @@ class ShareFigures:
         """Estimate the mean of a metric over the seeds of a model, or the difference of two models.
 
         Args:
-            metric: Short name of the metric; all named systems must have it.
-            *groups: Names of the systems of one model, or of two models.
+            metric: Short name of the metric, such as ``auroc``; all named systems must have it.
+            *groups: Names of the systems that are the training seeds of one model; a second group
+                for a second model.
 
         Returns:
             The mean of one group, or the mean of the first group minus that of the second.
@@ -138,23 +146,26 @@ def evaluate_shares(
     replicates: int = 1000,
     advance: Callable[[], None] = lambda: None,
 ) -> ShareFigures:
-    """Evaluate systems that were trained on shares of the data, for a learning curve.
+    """Evaluate models that were trained on shares of the data, for learning curves.
 
-    The metrics are those of `CURVE_METRICS`. Figures at a threshold use the first policy of
-    `evaluation.decisions.thresholds.POLICIES`.
+    The metrics are those of `CURVE_METRICS`, such as the AUROC. A metric that needs a threshold
+    uses the one with the largest F1 on validation images.
 
     Args:
-        systems: Runs of each system, one for each split.
+        systems: For each system (a model of one kind, share of the data and training seed) by its
+            name, its trained model for each split (division into training, validation and test
+            patients).
         test_set: Test images with their labels, boxes and patients.
-        replicates: Number of resamples of patients.
-        advance: Function that is called once for each evaluated run.
+        replicates: Number of bootstrap resamples of the test patients.
+        advance: Function that is called once, without arguments, for each evaluated model, for a
+            progress bar.
 
     Returns:
         Values of each metric with their covariance over test patients.
 
     Raises:
-        InputError: A system has no run of a split, a run has seen test patients, or no test image
-            of a split can be evaluated.
+        InputError: A system has no model for a split, a model was trained or selected on test
+            patients, or no test image of a split can be evaluated.
     """
     splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
     keys = {

@@ -23,12 +23,13 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Statement:
-    """Sentence of a study.
+    """A sentence with a result of a study, for its HTML page.
 
     Attributes:
         text: The sentence.
         shown: True if the sentence states a difference that is statistically shown.
-        about: Subject of the sentence, such as ``difference``; empty if the page does not need it.
+        about: Kind of the sentence, such as ``difference``; empty if the page treats all sentences
+            alike.
 
     Example:
         >>> Statement("The AUROC of A is higher than that of B.", shown=True).shown
@@ -42,11 +43,12 @@ class Statement:
 
 @dataclass(frozen=True)
 class ShownChart:
-    """Chart of a page with its legend.
+    """A chart of an HTML page with its legend.
 
     Attributes:
         chart: The chart.
-        legend: Sample (SVG) and text of each entry of the legend.
+        legend: Entries of the legend, each as a sample of the line or point (SVG text) and a label;
+            empty without a legend.
     """
 
     chart: Chart
@@ -60,17 +62,19 @@ class ShownChart:
 
 @dataclass(frozen=True)
 class Section:
-    """Part of a page: charts, with or without a table beside them, and tables below.
+    """A section of an HTML page: charts, with or without a table beside them, and tables below.
 
     Attributes:
-        key: Id of the section on the page, to which links lead.
+        key: Id of the section in the HTML text, to which links lead, such as ``figures``.
         title: Heading of the section.
-        lead: Sentences below the heading.
+        lead: Sentences below the heading; may be empty.
         charts: Charts of the section.
-        beside: Table at the right of the charts; None without one.
-        note: Sentence below this table.
-        tables: Tables below the charts. A table that has the title of the section shows no title.
-        folded: Tables that the user opens, by the text of the button.
+        beside: Table at the right of the charts; None if there is no such table.
+        note: Sentence below the table `beside`; may be empty.
+        tables: Tables below the charts. A table whose title equals that of the section is shown
+            without its title.
+        folded: Tables that are hidden until the user presses a button; the key is the text of the
+            button.
 
     Example:
         >>> Section("figures", "All figures").lead
@@ -89,22 +93,23 @@ class Section:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """Texts, charts and tables of a study's HTML page, from its answer to its methods.
+    """Texts, charts and tables of the HTML page with the results of a study.
 
     Attributes:
         title: Title of the browser window.
-        kicker: Short text above the heading, which names subject and size of the study.
-        answer: Heading of the page, which is the answer of the study.
-        scope: Paragraphs that say how far the answer reaches.
-        statements: Sentences below the answer.
-        notes: Cautions, as sentences.
-        sections: Parts of the page with charts and tables.
+        kicker: Short line above the heading, with the subject and size of the study.
+        answer: Heading of the page: the main result of the study as a sentence.
+        scope: Paragraphs that say for which patients, data and readers the main result holds.
+        statements: Sentences with further results, shown below the heading.
+        notes: Warnings, as sentences.
+        sections: Sections of the page with charts and tables.
         methods: Sentences on the methods.
         details: Tables at the end of the methods, each with a note below it.
         provenance: Versions of programs and ids of data, by name.
-        signs: True to show a sign beside each statement that says whether it is statistically
-            shown.
-        skip_to: Id of the part of the page to which the first link leads, for users of a keyboard.
+        signs: True to show a sign before each sentence in `statements` that says whether it is
+            statistically shown.
+        skip_to: Id of the section to which the first link of the page leads, for users of a
+            keyboard.
 
     Example:
         >>> StudyPage("Monitor", "Monitor", "Quiet.", provenance={}).skip_to
@@ -128,8 +133,9 @@ class StudyPage:
         """Render the page as HTML.
 
         Args:
-            template: File name of a template of the studies, which fills blocks of the frame.
-            **values: Further values of the template.
+            template: File name of a Jinja template of this package; ``study.html.jinja`` fits all
+                studies, others add content of one study.
+            **values: Further values that the template uses, by the names of its variables.
 
         Returns:
             The HTML text.
@@ -149,18 +155,18 @@ def write_study(
     stored: Mapping[str, Any],
     html: str,
 ) -> Path:
-    """Write the files of a study: the table, the results and, last, the page.
+    """Write the result files of a study: a table, a JSON file and, last, an HTML page.
 
     Args:
-        out: Folder of the files.
+        out: Folder that the files are written into.
         kind: Kind of the study, such as ``monitor``; the files are ``KIND.csv``, ``KIND.json`` and
             ``KIND.html``.
-        rows: Rows of the table.
+        rows: Rows of the CSV table, as a DataFrame or as dictionaries by column.
         stored: Content of the JSON file.
-        html: Text of the page.
+        html: Text of the HTML page.
 
     Returns:
-        Path of the page.
+        Path of the HTML page.
 
     Example:
         >>> import tempfile

@@ -44,16 +44,21 @@ def _protocol_text(plan: AssumedPlan, number: str, power: float, level: float) -
 
 @dataclass(frozen=True, repr=False)
 class StudyPlan(ShownAsText):
-    """Question of a planned study, with the answer of one plan or of several.
+    """How many patients a planned study needs, under one or several sets of assumptions.
+
+    The study estimates an AUROC or compares two. A plan computes the precision of the study for any
+    number of patients.
 
     Attributes:
-        difference: Smallest difference that the study must show; None if no difference is asked
-            for.
-        half_width: Largest mean half-width of the interval; None if it is not asked for.
-        power: Share of studies that must show the difference, in (0, 1).
-        level: Coverage of the interval, in (0, 1). The test has the level 1 - `level`.
-        basis: Plans and assumptions.
-        figures: Files of the charts that were drawn.
+        difference: Difference of two AUROCs that the study must show; None if it need not show a
+            difference.
+        half_width: Largest allowed mean half-width of the confidence interval; None if there is no
+            such limit.
+        power: Probability with which the study must show the difference, in (0, 1).
+        level: Coverage of the interval, in (0, 1), such as 0.95. The test has the significance
+            level 1 - `level`.
+        basis: Plans, with the assumptions or the pilot study they come from.
+        figures: Paths of the charts that were drawn; empty before.
 
     Example:
         >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed
@@ -87,9 +92,9 @@ class StudyPlan(ShownAsText):
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Answers of the plan as records, with one row for each plan and each question.
+        """Needed numbers of patients, as one dictionary for each plan and requirement.
 
-        A question is a difference to show or a half-width of the interval to reach.
+        A requirement is a difference to show or a half-width of the interval to reach.
         """
         rows: list[dict[str, Any]] = []
         for name, plan in self.basis.plans.items():
@@ -103,11 +108,11 @@ class StudyPlan(ShownAsText):
         return rows
 
     def shows(self, power: float, difference: float) -> Callable[[PlannedStudy], bool]:
-        """Return the condition that a study shows a difference often enough.
+        """Return a function that checks whether a planned study shows a difference often enough.
 
         Args:
-            power: Share of studies that must show the difference, in (0, 1).
-            difference: True difference.
+            power: Probability with which the study must show the difference, in (0, 1).
+            difference: True difference of the two AUROCs.
 
         Returns:
             A function that is True for a planned study with at least this power.
@@ -137,10 +142,10 @@ class StudyPlan(ShownAsText):
         return row
 
     def sentences(self) -> Iterator[str]:
-        """Return each answer as a sentence, then the assumptions.
+        """Yield the needed numbers of patients as sentences, then the assumptions.
 
         Yields:
-            The sentences, in the order of the terminal.
+            The sentences, in the order in which the terminal shows them.
 
         Example:
             >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed
@@ -172,7 +177,7 @@ class StudyPlan(ShownAsText):
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the question and the answers as ``plan.json`` holds them.
+        """Return the requirements and the needed numbers of patients, as ``plan.json`` holds them.
 
         Returns:
             A dictionary of plain JSON values.
@@ -201,21 +206,24 @@ def plan_study(
     power: float | None = None,
     level: float = LEVEL,
 ) -> StudyPlan:
-    """Plan how many patients show a difference, or make an interval short enough.
+    """Plan how many patients a study needs to show a difference or to reach a precision.
 
     Args:
-        basis: Plans and assumptions, see `evaluation.studies.plan_basis`.
-        difference: Smallest difference that matters; if None, the difference of two assumed AUROCs.
-        half_width: Largest half-width of the interval, on average; None if it is not asked for.
-        power: Share of studies that must show the difference, in (0, 1); 0.8 if None.
+        basis: Plans with their assumptions, from `plans_assumed`, `plans_of_readers` or
+            `plans_of_predictions`.
+        difference: Smallest difference of two AUROCs that matters, such as 0.05. If None, it is the
+            difference of the two assumed AUROCs.
+        half_width: Largest allowed half-width of the confidence interval, on average; None if there
+            is no such limit.
+        power: Probability with which the study must show the difference, in (0, 1); 0.8 if None.
         level: Coverage of the interval, in (0, 1).
 
     Returns:
-        The plan, which computes its numbers when they are first read.
+        The plan; it computes the numbers of patients when they are first read.
 
     Raises:
-        InputError: Neither a difference nor a half-width is asked for, or a difference is asked for
-            with one system.
+        InputError: Neither a difference nor a half-width is given, or a difference is given
+            although the study has one system only.
 
     Example:
         >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed

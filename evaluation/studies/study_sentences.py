@@ -11,12 +11,13 @@ _HERE = Path(__file__).parent
 
 
 def study_sentence(study: str, macro: str, *values: Any) -> str:
-    """Return a sentence from a study's text template, on one line.
+    """Return a sentence for people, from the text template of a study, on one line.
 
     Args:
-        study: Name of the template, such as ``monitor``.
-        macro: Name of the macro, which is the kind of the sentence.
-        *values: Arguments of the macro.
+        study: Name of the template without its ending, such as ``monitor`` for
+            ``monitor.txt.jinja``.
+        macro: Name of the Jinja macro in the template that makes the sentence.
+        *values: Arguments of the macro, such as numbers to write into the sentence.
 
     Returns:
         The sentence.

@@ -39,14 +39,17 @@ _NOTHING = np.empty(0)
 
 
 def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``sweep.html``, which needs no other file but the folders of the trials beside it.
+    """Write ``sweep.html``, the page with the results of a sweep.
+
+    A sweep trains a model with many settings (trials), and looks for the setting that is best on
+    validation images. The page needs no other file; its links lead to the folders of the trials.
 
     Args:
-        sweep: Content of the file ``sweep.json``: the trials of a sweep and their figures.
-        folder: Folder of the sweep.
+        sweep: Content of the file ``sweep.json``: the trials of the sweep and their results.
+        folder: Folder of the sweep, which contains a folder for each trial.
 
     Returns:
-        Path of the page.
+        Path of the page ``sweep.html``.
     """
     answer, *further = sentences(sweep)
     charts = [ShownChart(chart, _samples(chart)) for chart in _charts(sweep)]
@@ -80,12 +83,13 @@ def _sentence(macro: str, *values: Any) -> str:
 
 
 def sentences(sweep: Mapping[str, Any]) -> list[str]:
-    """Return the findings of a sweep, the answer first and the caution last.
+    """Return sentences with the results of a sweep: the best setting first, a caution last.
 
-    A sweep trains with many settings, and looks for the one that validates best.
+    A sweep trains a model with many settings (trials), and looks for the setting that is best on
+    validation images.
 
     Args:
-        sweep: Content of the file ``sweep.json``: the trials of a sweep and their figures.
+        sweep: Content of the file ``sweep.json``: the trials of the sweep and their results.
 
     Returns:
         The sentences, in the order of the page.
@@ -123,12 +127,15 @@ def _settings_text(settings: Mapping[str, str]) -> str:
 
 
 def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
-    """Return a line on one trial: its result, the number of ended trials, and the best so far.
+    """Return a line for the terminal on one trial of a sweep: its settings and its result.
+
+    A sweep trains a model with many settings; a trial is the training with one of them. The line
+    also has the number of ended trials and the best trial so far.
 
     Args:
-        sweep: Content of the file ``sweep.json``: the trials of a sweep and their figures.
+        sweep: Content of the file ``sweep.json``: the trials of the sweep and their results.
         number: Number of the trial, from 0.
-        trials: Number of trials that the sweep will have.
+        trials: Number of trials that the sweep will have in all.
 
     Returns:
         One line for the terminal.
@@ -225,12 +232,15 @@ def _numeric_axis(title: str, values: Sequence[float]) -> Axis:
 def setting_axis(
     key: str, texts: Sequence[str], scale: str | Sequence[str]
 ) -> tuple[Axis, Sequence[float]]:
-    """Return the axis of a varied key, and the positions of the trials on it.
+    """Return the axis of a chart for one varied setting of a sweep, and the trials' positions.
+
+    A sweep trains a model with many settings; a trial is the training with one of them.
 
     Args:
-        key: Name of the key of the configuration.
-        texts: Value of the key in each trial, as text.
-        scale: ``log``, ``linear``, or the listed values of the key, which have equal distances.
+        key: Name of the setting in the configuration, such as ``optim.learning_rate``.
+        texts: Value of the setting in each trial, as text.
+        scale: ``log`` or ``linear`` for a numeric axis, or the list of all values that were tried,
+            which have equal distances on the axis.
 
     Returns:
         The axis, and one position for each trial.
@@ -258,10 +268,13 @@ def _cut(text: str) -> str:
 
 
 def trial_columns(sweep: Mapping[str, Any]) -> list[str]:
-    """Return the headings of the table of trials, with a column for each varied key.
+    """Return the column headings of the table of a sweep's trials.
+
+    A sweep trains a model with many settings; a trial is the training with one of them. There is a
+    column for each setting that varies.
 
     Args:
-        sweep: Content of the file ``sweep.json``: the trials of a sweep and their figures.
+        sweep: Content of the file ``sweep.json``: the trials of the sweep and their results.
 
     Returns:
         The headings.
@@ -275,13 +288,17 @@ def trial_columns(sweep: Mapping[str, Any]) -> list[str]:
 
 
 def trial_rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the trials for the table, the best first and those without a figure last.
+    """Return the rows of the table of a sweep's trials, the best first.
+
+    A sweep trains a model with many settings; a trial is the training with one of them. Trials
+    without a result come last.
 
     Args:
-        sweep: Content of the file ``sweep.json``: the trials of a sweep and their figures.
+        sweep: Content of the file ``sweep.json``: the trials of the sweep and their results.
 
     Returns:
-        A dictionary for each trial, with the texts of its cells, its state and its run folder.
+        A dictionary for each trial: the texts of its cells, its state (such as ``complete``) and
+        its folder.
 
     Example:
         >>> trial_rows({"best": None, "direction": "maximize", "trials": [], "space": {}})

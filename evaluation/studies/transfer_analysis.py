@@ -42,16 +42,16 @@ _OF_LUNGS = ("picture", "siblings")
 
 @dataclass(frozen=True)
 class TransferOptions:
-    """Options of an evaluation of systems on data sets that they were not trained on.
+    """Options for evaluating models (systems) on data sets that they were not trained on.
 
     Attributes:
-        policy: Name of the policy (rule that chooses a threshold) for all thresholds, such as
-            ``max_f1``.
-        positives: Numbers of positive patients of the other data set (local patients) on whom
-            thresholds are chosen.
-        replicates: Number of bootstrap resamples.
-        draws: Number of random draws of local patients for each number of positive patients.
-        seed: Random seed of the resamples and draws.
+        policy: Name of the rule by which all thresholds are chosen, such as ``max_f1`` (largest
+            F1).
+        positives: Numbers of positive patients of the other data set (local patients) with whom a
+            new threshold is chosen, such as ``[5, 20]``.
+        replicates: Number of bootstrap resamples of the test patients.
+        draws: Number of random selections of local patients for each number of positive patients.
+        seed: Random seed of the resamples and selections.
 
     Example:
         >>> TransferOptions("max_f1", positives=[5, 20]).draws
@@ -91,9 +91,9 @@ class _Refit:
 
 @dataclass(frozen=True)
 class TransferCell:
-    """Figures of one system on one data set, of its own or of another hospital.
+    """Results of one system (model) on one data set, its own or one of another hospital.
 
-    The home of a system is the data set that it was trained on.
+    A system's own data set, its home, is the one that it was trained on.
 
     Attributes:
         system: Name of the system.
@@ -102,18 +102,21 @@ class TransferCell:
         n_images: Number of test images.
         n_patients: Number of test patients.
         n_positive: Number of positive test images.
-        n_seen: Number of images left out because the system has seen them or their patients.
-        n_not_run: Number of images left out because the system gave no answer.
-        auroc: AUROC with its interval; None if it is undefined.
-        frozen: Figures at the threshold that was chosen on the system's own data set, by metric;
-            empty if there is no such threshold.
-        refits: Figures at thresholds that were chosen on some patients of this data set (local
-            patients).
-        drop: AUROC at home minus AUROC here, with its interval; None if one of them is unknown.
-        p_value: p-value of no drop, corrected by Holm's method over all drops of the table.
-        mean_probability: Mean probability by the calibration of the system's own data set; None
-            without calibration.
-        note: Reason why figures are absent; empty if none are.
+        n_seen: Number of images left out because the system was trained or selected on them or on
+            other images of their patients.
+        n_not_run: Number of images left out because the system has no prediction for them.
+        auroc: AUROC on the test images with its interval; None if it is undefined.
+        frozen: Metrics at the threshold that was chosen on the system's own data set, by short
+            name; empty if there is no such threshold.
+        refits: Metrics at thresholds that were chosen anew on some patients of this data set (local
+            patients); empty if there are none.
+        drop: AUROC on the system's own data set minus AUROC on this data set, with its interval;
+            None on the own data set, or if one of the two is unknown.
+        p_value: p-value of the hypothesis of equal AUROCs on both data sets, corrected by Holm's
+            method over all such differences of the evaluation; None without a difference.
+        mean_probability: Mean predicted probability of disease, with the calibration from the
+            system's own data set; None without calibration.
+        note: Reason why results are absent; empty if all are there.
 
     Example:
         >>> TransferCell("CheXNet", "RSNA", home=False, p_value=0.01).drop_shown
@@ -138,9 +141,9 @@ class TransferCell:
 
     @property
     def drop_shown(self) -> bool:
-        """True if the AUROC is shown to differ from that on the system's training data set.
+        """True if the AUROC is statistically shown to differ from that on the training data set.
 
-        The p-value is corrected for the number of differences in the table.
+        The p-value is corrected for the number of such differences in the evaluation.
         """
         return self.p_value is not None and self.p_value < 0.05
 
@@ -152,19 +155,23 @@ def evaluate_cell(
     decision: Decision | None,
     options: TransferOptions,
 ) -> TransferCell:
-    """Compute the figures of one system on one data set; `add_drops` adds the drop.
+    """Compute the results of one system (model) on one data set.
 
-    The home of a system is the data set that it was trained on.
+    The difference to the AUROC on the system's own data set, the one that it was trained on, is
+    added later by `add_drops`.
 
     Args:
-        cell: Names of system and data set, without figures.
-        test: Scores of the test images that the system has not seen.
-        val: Scores of the validation images, on which local thresholds are chosen.
-        decision: Decision rule that was chosen on the system's own data set; None if there is none.
-        options: Policy, numbers of local patients, and numbers of resamples.
+        cell: Names of system and data set, without results.
+        test: Scores of the test images, without images that the system was trained or selected on.
+        val: Scores of the validation images, on which new thresholds are chosen (without images
+            that the system was trained on).
+        decision: Threshold and calibration that were chosen on the system's own data set; None if
+            there are none.
+        options: Rule for thresholds, numbers of local patients, and numbers of resamples.
 
     Returns:
-        The cell with its figures; if the test images are of one class, with a note instead.
+        The cell with its results; if the test images are all positive or all negative, with a note
+        instead.
     """
     cell = replace(
         cell,
@@ -259,16 +266,17 @@ def _refit(
 
 
 def add_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
-    """Add to each figure on another data set how much lower the AUROC is than on the own one.
+    """Add how much lower the AUROC is on another data set than on a system's own data set.
 
-    The home of a system is the data set that it was trained on. A drop is the AUROC at home minus
-    the AUROC on another data set. The p-value of a drop is corrected for the number of drops.
+    A system is a model; its own data set, its home, is the one that it was trained on. The
+    difference, called the drop, is the AUROC at home minus the AUROC on another data set. Its
+    p-value is corrected for the number of drops.
 
     Args:
-        cells: Figures of each system on each data set.
+        cells: Results of each system on each data set.
 
     Returns:
-        The cells in the same order. A cell at home, or without an AUROC, has no drop.
+        The cells in the same order. A cell on the own data set, or without an AUROC, has no drop.
 
     Source:
         Two independent AUROCs, each with its own interval by patient (Obuchowski 1997; exact if
@@ -309,12 +317,16 @@ def _strongest_shortcut(test_set: LabelledSplit, image_ids: pd.Index) -> dict[st
 
 @dataclass(frozen=True)
 class EvaluatedSet:
-    """Data set with its finding and its best prediction without the lungs.
+    """A data set on which systems (models) are evaluated, and how well shortcuts predict there.
+
+    A shortcut is information outside the lungs that predicts the disease, such as the view or text
+    at the border of the image.
 
     Attributes:
         name: Name of the data set.
-        finding: Name of the finding for people.
-        shortcut: Record of the best prediction from metadata or image borders; None without one.
+        finding: Name of the disease finding as it is printed, such as "lung opacity".
+        shortcut: Result of the best prediction from metadata or image borders alone; None if there
+            is no such prediction.
 
     Example:
         >>> EvaluatedSet("NIH", "lung opacity", None).name
@@ -328,12 +340,13 @@ class EvaluatedSet:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Figures of every system on every data set, with notes.
+    """Results of every system (model) on every data set, with notes.
 
     Attributes:
         sets: Data sets in their order.
-        cells: Figures of each system on each data set that has its finding.
-        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
+        cells: Results of each system on each data set that has labels for the system's disease
+            finding.
+        policy: Name of the rule by which thresholds were chosen, such as ``max_f1`` (largest F1).
         notes: Sentences on what was left out, and why.
 
     Example:
@@ -350,18 +363,19 @@ class Transfer:
 
     @property
     def systems(self) -> list[str]:
-        """Names of the systems, in their order."""
+        """Names of the systems (models), in the order of the results."""
         return list(dict.fromkeys(cell.system for cell in self.cells))
 
     def cell(self, system: str, data_set: str) -> TransferCell | None:
-        """Return the figures of a system on a data set.
+        """Return the results of a system (model) on a data set.
 
         Args:
             system: Name of the system.
             data_set: Name of the data set.
 
         Returns:
-            Figures of the system on the data set; None if the data set does not have its finding.
+            Results of the system on the data set; None if the system was not evaluated there,
+            because the data set has no labels for its finding.
         """
         for cell in self.cells:
             if cell.system == system and cell.data_set == data_set:
@@ -380,19 +394,20 @@ def evaluate_transfer(
     notes: Sequence[str] = (),
     advance: Callable[[], object] = lambda: None,
 ) -> Transfer:
-    """Evaluate systems on data sets, and log each use of test images.
+    """Evaluate systems (models) on data sets, and log that their test images were used.
 
     Args:
-        evaluated: Pairs of a system and a data set, each with the system's predictions there.
-        options: Policy, numbers of local patients, and numbers of resamples.
-        notes: Notes of earlier steps, which the result keeps.
-        advance: Function that is called once for each pair, for a progress bar.
+        evaluated: Pairs of a system and a data set, each with the predictions of the system on this
+            data set.
+        options: Rule for thresholds, numbers of local patients, and numbers of resamples.
+        notes: Sentences from earlier steps, which the result keeps.
+        advance: Function that is called once, without arguments, for each pair, for a progress bar.
 
     Returns:
-        A cell for each pair, and notes on images that were left out.
+        One cell with results for each pair, and notes on images that were left out.
 
     Raises:
-        InputError: Test images of a pair cannot be scored.
+        InputError: The predictions of a pair are of another data set, or lack images.
     """
     _log_uses(evaluated)
     cells = []

@@ -47,15 +47,16 @@ _COMMON = (
 
 
 def drops(transfer: Transfer) -> list[Statement]:
-    """Return a sentence on each drop of the AUROC on a data set that a system was not trained on.
+    """Return sentences on how much lower AUROCs are on data sets that systems were not trained on.
 
-    A drop is the AUROC on the data set that a system was trained on, minus the AUROC on another.
+    A drop is the AUROC of a system (model) on the data set that it was trained on, minus its AUROC
+    on another data set.
 
     Args:
-        transfer: Figures of all systems on all data sets.
+        transfer: Results of all systems on all data sets.
 
     Returns:
-        The statements.
+        The sentences, each with whether its drop is statistically shown.
 
     Example:
         >>> drops(Transfer([], [], "max_f1", []))
@@ -127,14 +128,17 @@ def _standing(cell: TransferCell, n_drops: int) -> str:
 
 
 def write_transfer(transfer: Transfer, out: Path) -> Path:
-    """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``.
+    """Write the results of systems on several data sets as a table, a JSON file and a page.
+
+    The files are ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``. A system is a
+    model.
 
     Args:
-        transfer: Figures of all systems on all data sets.
-        out: Folder of the files.
+        transfer: Results of all systems on all data sets.
+        out: Folder that the files are written into.
 
     Returns:
-        Path of the page.
+        Path of the page ``transfer.html``.
 
     Example:
         >>> import tempfile

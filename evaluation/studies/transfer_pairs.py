@@ -18,14 +18,16 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 @dataclass(frozen=True)
 class TrainedSystem:
-    """A system to evaluate on other data sets, with the facts from its training.
+    """A trained model (system) to evaluate on other data sets, with facts from its training.
 
     Attributes:
         name: Name of the system.
-        folder: Folder of the run or export.
-        info: Content of ``run.json``, or of the description of the export.
-        learnt: Names of the findings that the system learned.
-        decision: Decision that the training ended with; None if the folder has none.
+        folder: Folder of the training run, or of the exported model.
+        info: Content of ``run.json`` in this folder, or of the description of the exported model.
+        learnt: Names of the disease findings that the model was trained to detect, such as
+            ``["opacity"]``.
+        decision: Threshold and calibration that were chosen at the end of the training; None if the
+            folder has none.
 
     Example:
         >>> TrainedSystem("CheXNet", Path("runs/cls"), {}, ["opacity"], None).learnt
@@ -41,15 +43,17 @@ class TrainedSystem:
 
 @dataclass(frozen=True)
 class Pair:
-    """A system and a data set on which it is evaluated.
+    """A system (model) and a data set on which it is evaluated.
 
     Attributes:
         system: Name of the system.
         data_set: Name of the data set.
         home: True if the system was trained on this data set.
-        names: For each finding that the system learned, its name in the data set.
+        names: For each finding that the system was trained to detect, the name of this finding in
+            the data set, such as ``{"opacity": "lung opacity"}``.
         test_set: Test images with their labels, boxes and patients.
-        decision: Decision from the data set that it was trained on; None if there is none.
+        decision: Threshold and calibration that were chosen on the data set that the system was
+            trained on; None if there are none.
     """
 
     system: str
@@ -72,20 +76,26 @@ def pair_systems(
     same: Mapping[str, Sequence[str]],
     targets: Sequence[str],
 ) -> tuple[list[Pair], list[str]]:
-    """Pair each system with each data set that labels its findings.
+    """Pair each system (model) with each data set that has labels for the system's findings.
 
     Args:
-        systems: Trained systems.
+        systems: Trained systems, each with the disease findings that it was trained to detect.
         sets: Data sets by name.
-        own_splits: Name of the split that a system was trained on, by data set and system.
-        same: For a finding, the names of findings that count as the same.
-        targets: Names of the targets to evaluate if a data set has several.
+        own_splits: Name of the split (division into training, validation and test patients) whose
+            test images evaluate the system. The key has the names of data set and system, such as
+            ``("RSNA", "CheXNet")``.
+        same: Other names under which a data set may have a finding, such as ``{"opacity": ["lung
+            opacity"]}``.
+        targets: Names of the disease findings (targets) to evaluate, needed if a system can be
+            evaluated on several targets of a data set; may be empty.
 
     Returns:
-        The pairs, and sentences on systems and data sets that could not be paired or are limited.
+        The pairs, and sentences on systems and data sets that could not be paired or only in part.
 
     Raises:
-        InputError: No system can be evaluated on any data set, or the target is not clear.
+        InputError: No system can be evaluated on any data set; a name in `targets` is not a target
+            of any data set; or a system fits several targets of a data set, and `targets` does not
+            choose one.
     """
     for target_name in targets:
         if not any(target_name in dataset.targets for dataset in sets.values()):
@@ -176,18 +186,17 @@ def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
 
 
 def decision_from_home(path: Path, policy: str) -> Decision | None:
-    """Read the decision rule that a system got at the end of its training.
+    """Read the threshold and calibration that were chosen at the end of a model's training.
 
     Args:
-        path: Folder of the run or export.
-        policy: Threshold policy that the decision must contain.
+        path: Folder of the training run, or of the exported model.
+        policy: Name of the rule by which the threshold was chosen, such as ``max_f1`` (largest F1).
 
     Returns:
-        The decision; None if the folder contains none.
+        Threshold and calibration; None if the folder has none.
 
     Raises:
-        InputError: The folder contains several decisions, or the decision has no threshold for the
-            policy.
+        InputError: The folder has several such files, or no threshold was chosen by this rule.
 
     Example:
         >>> decision_from_home(Path("no-such-run"), "max_f1")

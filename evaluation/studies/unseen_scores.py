@@ -20,16 +20,18 @@ from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 @dataclass(frozen=True)
 class UnseenScores:
-    """Scores of a system on images with a known label that were not in its training.
+    """Scores of a model (system) on labelled images that it was not trained on.
 
     Attributes:
         image_ids: Ids of the images, sorted, shape ``(N,)``.
         y_true: True for positive images, shape ``(N,)``.
         scores: Score of each image, shape ``(N,)``.
-        patients: Patient of each image, shape ``(N,)``.
-        n_seen: Number of images left out because the system has seen them or their patients.
-        n_not_run: Number of images left out because the system gave no answer.
-        copies: Sentences on images that the system has seen under other ids.
+        patients: Name of the patient of each image, shape ``(N,)``.
+        n_seen: Number of images left out because the system saw them, copies of them, or other
+            images of their patients in its training.
+        n_not_run: Number of images left out because the system has no prediction for them.
+        copies: Sentences on images left out because the system was trained on equal or nearly equal
+            copies of them under other ids.
 
     Example:
         >>> labels, patients = np.array([True, False]), np.array(["p", "q"])
@@ -48,7 +50,7 @@ class UnseenScores:
 
     @property
     def has_both_classes(self) -> bool:
-        """True if there are positive and negative images."""
+        """True if there is at least one positive and one negative image."""
         return bool(self.y_true.any() and not self.y_true.all())
 
     @cached_property
@@ -58,18 +60,20 @@ class UnseenScores:
 
 
 def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
-    """Score images of known label, without images that the system has seen and their patients.
+    """Score the labelled test or validation images that a model was not trained on.
 
-    For the test images, all images that the system was trained or selected on count as seen. For
-    other roles, only images that it was trained on do.
+    The model is called the system. For test images, all patients with images that the system was
+    trained or selected on (training and validation images) are left out. For validation images,
+    only patients with training images are left out.
 
     Args:
         system: Predictions of the system on the data set.
-        pair: System and data set.
-        role: ``test`` or ``val``.
+        pair: The system and the data set, with the labels of its images.
+        role: ``test`` for test images, ``val`` for validation images.
 
     Returns:
-        Labels, scores and patients, with the numbers of images that were left out.
+        Labels, scores and patients of the remaining images, with the numbers of images that were
+        left out.
 
     Raises:
         InputError: The predictions are of another data set, or lack an image.
