@@ -153,7 +153,7 @@ def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[n
 
 
 class CalibrationFigures:
-    """Calibration figures of predicted probabilities, recomputed fast for any weights of the patients.
+    """Calibration figures of predicted probabilities, fast to recompute for any patient weights.
 
     The constructor sums over the images of each patient once, so that a bootstrap over patients
     only multiplies these sums by weights.

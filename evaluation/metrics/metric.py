@@ -89,7 +89,7 @@ class Counts:
 
 
 class TablePosition(NamedTuple):
-    """Table of the report in which a metric is a row or column, and the metric's order in that table.
+    """Table of the report that shows a metric as a row or column, and the metric's order in it.
 
     Metrics of equal rank keep the order in which `registry.METRICS` lists them.
 
@@ -109,7 +109,7 @@ _FURTHER = TablePosition("further", 0)
 
 @dataclass(frozen=True)
 class Metric:
-    """Description of one metric: its names, its meaning, what it needs, and where the report shows it.
+    """Description of one metric: its names and meaning, what it needs, where the report shows it.
 
     Tables, tests, documents and the JSON schema are made from these descriptions.
 

@@ -9,7 +9,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 
 
 def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float) -> float:
-    """Compute the net benefit per image: share of true positives minus weighted share of false ones.
+    """Compute the net benefit per image: true positives minus weighted false positives.
 
     A false positive has as weight the odds of the threshold, ``threshold / (1 - threshold)``. An
     image is called positive if its probability is equal to the threshold or higher.

@@ -62,8 +62,7 @@ class Note(NamedTuple):
 
     @property
     def about_decisions(self) -> bool:
-        """True if the remark only says that a system's thresholds were not chosen on validation
-        images.
+        """True if the remark only says that thresholds were not chosen on validation images.
 
         The reader then need not do anything.
         """

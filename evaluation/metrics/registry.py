@@ -484,7 +484,7 @@ _PARTS: tuple[Part, ...] = ("first", "localisation", "rates", "further", "none")
 
 
 def family(name: str) -> tuple[str, ...]:
-    """Return the names of the metrics that one function computes together, in that function's order.
+    """Return the names of the metrics that one function computes together, in its order.
 
     Args:
         name: Name of the group of metrics, a key of `COMPUTED_BY` such as ``counts`` or
@@ -501,7 +501,7 @@ def family(name: str) -> tuple[str, ...]:
 
 
 def highlighted(*lists: Highlight) -> tuple[str, ...]:
-    """Return the names of the metrics in the given short lists of the report, in the report's order.
+    """Return the names of the metrics in given short lists of the report, in its order.
 
     Args:
         *lists: Names of short lists: ``abstract``, ``paper``, ``subgroups``, ``summary``,

@@ -85,7 +85,7 @@ class Caption(NamedTuple):
 
 
 def fit_panel(pixels: Pixels, panel: int) -> Panel:
-    """Resize a grey image so that its longer side has ``panel`` px; the aspect ratio stays the same.
+    """Resize a grey image so that its longer side has ``panel`` px; its aspect stays the same.
 
     Args:
         pixels: Grey pixels of the original image, shape ``(H, W)``, uint8.

@@ -58,8 +58,7 @@ class ImageTruth:
         return "Truth" if is_complete or not self.readers else "Readers"
 
     def shapes(self, size: tuple[int, int], line: float) -> list[Shape | Label]:
-        """Return what is drawn for the truth: lesions as white corners, radiologists' boxes with
-        names.
+        """Return what is drawn for the truth: white corners, and named boxes of radiologists.
 
         The truth has the same mark here, on the panels of the systems and in every legend.
 
@@ -143,8 +142,7 @@ class ImagePrediction:
 
     @property
     def called(self) -> str:
-        """Decision in words, such as ``POSITIVE``, ``negative``, ``undecided`` or ``refer to a
-        reader``.
+        """Decision in words, such as ``POSITIVE``, ``negative`` or ``refer to a reader``.
 
         A decision that the finding is present is in capitals. A prediction that must not be used
         gives "no answer".
@@ -161,8 +159,7 @@ class ImagePrediction:
 
     @property
     def contour_percentages(self) -> str:
-        """Probabilities of the drawn contours of the activation map as text, such as ``25, 50 %``.
-        """
+        """Probabilities of the drawn contours of the map as text, such as ``25, 50 %``."""
         drawn = self.contours
         if self.grid is not None and self.grid.contoured:
             levels = zip(self.contours, self.grid.levels, strict=True)
@@ -172,8 +169,7 @@ class ImagePrediction:
 
     @property
     def cell_text(self) -> str:
-        """Text that says that the grid cell of the map's peak is drawn; empty where contours are
-        drawn.
+        """Text that says that the map's peak cell is drawn; empty where contours are drawn.
 
         Example:
             >>> grid = ActivationGrid(np.eye(5), (0.0, 0.0, 50.0, 50.0), (0.5,))

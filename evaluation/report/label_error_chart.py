@@ -18,7 +18,8 @@ def label_error_charts(comparison: Comparison) -> list[Chart]:
     """Return the chart of two AUROCs against the share of labels that are wrong at random.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         A list with the chart; empty if there is no difference to show it for.

@@ -35,7 +35,8 @@ def latex_table(comparison: Comparison, table: Table) -> str:
     """Return a table with caption and label as LaTeX; only the package booktabs is needed.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         table: The table to write.
 
     Returns:

@@ -21,7 +21,8 @@ def lesion_table(comparison: Comparison) -> Table | None:
     """Return a table of the share of lesions that each system finds, by kind of lesion.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         The table; None if no kinds of lesions were evaluated.

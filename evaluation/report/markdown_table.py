@@ -12,7 +12,8 @@ def markdown_table(comparison: Comparison, table: Table) -> str:
     """Return the answer, its cautions and a table as Markdown.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         table: The table to write.
 
     Returns:

@@ -34,7 +34,8 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     """Return the paragraphs, references and checklists of the methods.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         dataset: The data set under evaluation.
 
     Returns:

@@ -71,7 +71,8 @@ def metric_table(comparison: Comparison, part: Part = "first") -> Table:
     """Return the table of a part of the report, such as ``first`` or ``localisation``.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         part: Name of the part of the report.
 
     Returns:
@@ -84,7 +85,8 @@ def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
     """Return a table of chosen figures, one group of rows for each subgroup and policy.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         keys: Keys of the figures, in the order of the rows.
 
     Returns:
@@ -124,7 +126,8 @@ def unit_tables(comparison: Comparison) -> UnitTables | None:
     """Return the tables of figures by study or by patient.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         The tables; None if only images were evaluated.
@@ -221,7 +224,8 @@ def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
     """Return the text of a system's threshold by a policy, for a table.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         system: Name of the system.
         policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
 
@@ -238,7 +242,8 @@ def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
     The order is by policy, subgroup and metric.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         part: Name of the part of the report, such as ``localisation``.
 
     Returns:
@@ -284,7 +289,8 @@ def difference_cell(
     """Return the cell of a difference, with a mark where it is not shown after Holm's correction.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         pair: Names of the two systems.
         key: Metric and policy; None for a difference that is not part of the answer.
         gap: The difference with its interval.
@@ -330,7 +336,8 @@ def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
     """Return the confusion matrices of every system at each policy.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         One group for each policy, with a matrix for each system.
@@ -349,7 +356,8 @@ def every_pair_table(comparison: Comparison) -> Table | None:
     """Return a table of the differences of every pair of systems.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         The table; None for fewer than three systems.

@@ -17,7 +17,8 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
     """Return the content of ``metrics.json``, except the options of the command.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         The content, ready for JSON.

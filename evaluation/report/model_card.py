@@ -245,7 +245,8 @@ def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
     """Return the card of one system of a comparison, with its figures on the test images.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         name: Display name of the system.
 
     Returns:
@@ -357,7 +358,8 @@ def write_cards(comparison: Comparison, out: Path) -> None:
     """Write the model card of every system into the folder ``cards`` of a report.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         out: Folder of the report, to which files are written.
     """
     make_folder(out / files.CARDS)

@@ -23,7 +23,8 @@ def write_paper_files(
     """Write ``table.tex``, ``table.md``, ``checklists.md`` and ``references.bib``.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         out: Folder of the report, to which files are written.
         rows: Rows of the table, see `table_rows`; if empty, the usual rows of a paper.
         method_texts: Result of `methods`, with the checklists and references.

@@ -14,7 +14,8 @@ def prevalence_table(comparison: Comparison) -> Table | None:
     """Return a table of the predictive values at a given prevalence.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         The table; None if no prevalence was given.

@@ -30,7 +30,8 @@ def published_table(comparison: Comparison, sources: Collection[str], policy: st
     """Return a table of published and measured figures on the same data or finding.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         sources: Names of the image collections under evaluation.
         policy: Name of the policy (rule that chooses a threshold) for figures that need a
             threshold, such as ``max_f1``.

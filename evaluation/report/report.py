@@ -82,7 +82,8 @@ def write_report(
     without pixels shows no images.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         dataset: Source of the pixels and of the facts about images.
         out: Folder of the report, to which files are written.
         seed: Random seed of the sample of images that all systems call rightly.

@@ -300,7 +300,8 @@ def write_result(
     """Write ``result.json`` with the content that `Report.open` finds in no other file.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         out: Folder of the report, to which files are written.
         rows: Rows of the summary; if empty, the usual rows of a paper.
         seed: Random seed of the sample of cases.

@@ -21,7 +21,8 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
     """Return the tables of figures and tests of the report page.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         rows: Rows of the main table; if empty, the usual rows.
 
     Returns:

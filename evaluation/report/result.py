@@ -71,8 +71,8 @@ class Report:
         """Make the result of a comparison in memory, without a folder.
 
         Args:
-            comparison: A computed comparison: figures, intervals, tests and decisions of all
-                systems.
+            comparison: Result of comparing systems (detectors or classifiers): metrics with
+                intervals, tests, and the decision of each system on each test image.
             rows: Rows of `table`; if empty, the usual rows of a paper.
             seed: Random seed of the sample of cases.
             cases_source: Function that returns the images with truth and predictions, for

@@ -17,7 +17,8 @@ def shortcut_table(comparison: Comparison) -> Table | None:
     a shortcut. The table is None if shortcuts were not evaluated.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
     """
     failures = comparison.failures
     shortcuts = failures[failures["topic"] == "shortcut"]

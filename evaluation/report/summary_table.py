@@ -71,7 +71,8 @@ def summary_table(
     distance of one map cell.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         rows: Rows in the order of the table; if empty, the usual rows of the registry.
         paper: True to add the rows of a paper's table to the usual rows.
 
@@ -98,7 +99,8 @@ def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.D
     """Return the table of a paper as a frame of texts, with systems and differences as columns.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         rows: Rows of the table; if empty, the usual rows of a paper.
 
     Returns:

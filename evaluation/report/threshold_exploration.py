@@ -21,7 +21,8 @@ def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
     """Count decisions at many thresholds, for the sliders on the page of a report.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         The content of the page's script, and the step of each image (rows) in each system

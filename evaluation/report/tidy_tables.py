@@ -12,7 +12,8 @@ def all_units(comparison: Comparison) -> pd.DataFrame:
     """Return the tidy table of all figures by image and, if evaluated, by study or patient.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         One row for each figure and paired difference.
@@ -25,7 +26,8 @@ def tests_table(comparison: Comparison) -> pd.DataFrame:
     """Return the paired tests of every pair of systems.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         One row for each test.
@@ -37,7 +39,8 @@ def failures_table(comparison: Comparison) -> pd.DataFrame:
     """Return the figures of groups of images, lesions and patients.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
         One row for each figure of a group.

@@ -20,7 +20,8 @@ def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
     figure is defined.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         policy: Name of the policy (rule that chooses a threshold) for metrics that need a
             threshold, such as ``max_f1``.
     """

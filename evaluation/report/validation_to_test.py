@@ -18,7 +18,8 @@ def validation_to_test_table(comparison: Comparison) -> Table | None:
     The rates are sensitivity, specificity and others. The table is None if no threshold was chosen.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
     """
     failures = comparison.failures
     if failures.empty:
