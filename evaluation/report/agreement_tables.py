@@ -13,7 +13,7 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def reader_verdict_tables(comparison: Comparison) -> list[Table]:
-    """Return a table of the main difference of systems when each radiologist's labels are the truth.
+    """Return a table of the main difference of systems if each radiologist's labels are true.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,

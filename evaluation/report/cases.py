@@ -127,7 +127,7 @@ class CaseSource:
         ]
 
     def facts(self, image_id: str) -> str:
-        """Return view, sex and age of an image, and how its grey values were displayed, as one text.
+        """Return view, sex and age of an image, and how its grey values were displayed, as text.
 
         Args:
             image_id: Id of the image.

@@ -413,11 +413,10 @@ def _froc_band(rates: Sequence[Interval]) -> tuple[Floats, Floats, Floats] | Non
 
 
 def froc_sensitivities(curve: FrocCurve) -> list[float]:
-    """Read from a FROC curve the share of lesions found at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false
-    positives.
+    """Read from a FROC curve the share of lesions found at seven rates of false positives.
 
-    These numbers of false positives per image are `FROC_RATES`. The curve is constant between its
-    points.
+    The rates are `FROC_RATES`: 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per image. The curve is
+    constant between its points.
 
     Args:
         curve: False positives per image in rising order, beginning with 0, and the share of lesions

@@ -110,7 +110,7 @@ class Folds:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Mean, standard deviation and interval of every metric over the folds, one row each.
+        """Mean, standard deviation and interval of every metric over the folds.
 
         Differences of two systems also have a p-value, adjusted for the number of pairs of systems
         by Holm's method (column ``p_holm``). See `summarise_folds` for the other columns.
@@ -122,7 +122,7 @@ class Folds:
         return table.assign(p_holm=families.transform(lambda family: np.array(holm([*family]))))
 
     def to_markdown(self) -> str:
-        """Return a Markdown table of the main metrics, with a row for each system and difference.
+        """Return a Markdown table of the main metrics, one row for each system and difference.
 
         Returns:
             The table, then a sentence on the pairs of systems that differ, and one on the number of

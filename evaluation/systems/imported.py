@@ -105,8 +105,9 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
         columns: Names of the columns of a table; None for ``image_id``, ``score``, ``finding`` or
             similar names that are recognised.
         class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
-            such as ``"mass,nodule"``, or a ``data.yaml`` file. None for other sources, or if there
-            is only class 0.
+            such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
+            the text files; without such a file, all boxes must be of class 0. Not used for other
+            sources.
         images: Images that a detector was run on, so that an image without a box has no lesion:
             ``all`` for all validation and test images, ``listed`` for the images with a row, a
             sequence of image ids, or a text file with one id per line.

@@ -99,7 +99,9 @@ def read_source(
         coco_truth: COCO annotation file in which the image and category numbers of COCO results
             have names; None if they need no names.
         class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
-            such as ``"mass,nodule"``, or a ``data.yaml`` file. None for other sources.
+            such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
+            the text files; without such a file, all boxes must be of class 0. Not used for other
+            sources.
 
     Returns:
         The rows, with images and findings named as in the source, and remarks on how they were
