@@ -69,12 +69,12 @@ class Counts:
 
     @property
     def positive(self) -> Any:
-        """Number of images with the finding."""
+        """Number of images with label 1 (finding present)."""
         return self.tp + self.fn
 
     @property
     def negative(self) -> Any:
-        """Number of images without the finding."""
+        """Number of images with label 0 (finding absent)."""
         return self.tn + self.fp
 
     @property
@@ -141,8 +141,8 @@ class Metric:
             ``mcnemar``, ``bootstrap`` or ``none``.
         table: Table of the report that shows the metric, and the metric's order in that table.
         highlights: Shorter lists of the report that show the metric as well: ``abstract``,
-            ``paper``, ``subgroups``, ``summary``, ``targets`` (goals that the user stated) or
-            ``verdict`` (candidates for the statement which system is better).
+            ``paper``, ``subgroups``, ``summary``, ``targets`` (the page that joins reports on
+            several findings) or ``verdict`` (conclusions in words below the main one).
         unbounded: True if values can lie outside [-1, 1]; such a metric is never drawn on an axis
             with other metrics.
         partners: Short names of the metrics to read together with this one. Calling more images

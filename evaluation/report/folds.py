@@ -152,8 +152,9 @@ class Folds:
         return sentence("folds_pairs", _title(metric, policy), len(rows), shown)
 
     def write(self, out: Path) -> None:
-        """Write the summary of the folds as ``folds.csv``, ``folds.md``, ``folds.png`` and
-        ``folds.json``.
+        """Write ``folds.csv``, ``folds.md``, ``folds.png`` and ``folds.json``.
+
+        They hold the summary of the folds: as tables, as a figure, and for programs.
 
         Args:
             out: Folder in which the files are written.

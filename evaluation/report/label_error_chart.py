@@ -24,7 +24,7 @@ def label_error_charts(comparison: Comparison) -> list[Chart]:
             tests, and the decision of each system on each test image.
 
     Returns:
-        A list with one chart; an empty list if wrong labels were not simulated.
+        A list with one chart; an empty list if the main conclusion is about no difference in AUROC.
     """
     labels = comparison.wrong_labels
     if labels is None:

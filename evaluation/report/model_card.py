@@ -186,7 +186,11 @@ class ModelCard:
         return (self.record.get("recipe") or {}).get("config") or {}
 
     def to_markdown(self) -> str:
-        """Return the card as Markdown with the metadata block of the Hugging Face Hub."""
+        """Return the card as Markdown with the metadata block of the Hugging Face Hub.
+
+        Returns:
+            The text of a ``README.md`` for the Hub: metadata between ``---`` lines, then the card.
+        """
         text = render("model_card.md.jinja", card=self, metadata=self._metadata())
         return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 

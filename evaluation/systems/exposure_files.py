@@ -50,10 +50,10 @@ def read_seen_list(path: Path) -> SeenList:
     r"""Read a text file that lists the images which an encoder or model has seen in training.
 
     Args:
-        path: Text file. Its first lines are ``# source: ...`` (where the list comes from), ``#
-            labels: unseen`` (or ``seen``) and, if only an encoder inside the model saw the images,
-            ``# encoder: NAME``. The next line is ``image_id`` or ``nih_image``, and each further
-            line names one image.
+        path: Text file. It begins with the line ``# source: TEXT`` (where the list comes from),
+            then ``# labels: unseen`` or ``# labels: seen`` and, if only an encoder inside the model
+            saw the images, ``# encoder: NAME``. The next line is ``image_id`` or ``nih_image``, and
+            each further line names one image.
 
     Returns:
         The names of the images and what the first lines state.

@@ -58,7 +58,7 @@ class LabelledSplit:
 
     @cached_property
     def labels(self) -> pd.Series:
-        """Label of every image of the data set by image id: 1.0, 0.0, or NaN where unknown."""
+        """Label of every image by image id: 1.0 (present), 0.0 (absent), or NaN where unknown."""
         return self.dataset.labels(self.target)
 
     @cached_property

@@ -416,10 +416,10 @@ def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) 
 
 
 def file_stem(name: Any) -> str:
-    r"""Return the name of a file without folders and suffix, for paths of any operating system.
+    r"""Return the name of a file without folders and without its suffix.
 
     Args:
-        name: Name or path of the file, with ``/`` or backslashes.
+        name: Name or path of the file, with ``/`` (Linux) or backslashes (Windows) between folders.
 
     Returns:
         The name without folders and suffix.
