@@ -153,7 +153,7 @@ def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[n
 
 
 class CalibrationFigures:
-    """Calibration figures of predicted probabilities, fast to recompute for any patient weights.
+    """Calibration metrics of predicted probabilities, fast to recompute for any patient weights.
 
     The constructor sums over the images of each patient once, so that a bootstrap over patients
     only multiplies these sums by weights.
@@ -231,7 +231,7 @@ class CalibrationFigures:
         return _Grid(knots, per_cluster(shares, self._patients, self.n_clusters))
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
-        """Compute the seven calibration figures under every row of weights.
+        """Compute the seven calibration metrics under every row of patient weights.
 
         Without weights, slope and intercepts are fitted on the probabilities themselves. With
         weights and more than 256 distinct probabilities, each image is divided between the two
@@ -243,9 +243,9 @@ class CalibrationFigures:
                 R resamples and P patients. None: one row in which each patient counts once.
 
         Returns:
-            Values by short name of the figure (``brier``, ``log_loss``, ``ece``,
+            Values by short name of the metric (``brier``, ``log_loss``, ``ece``,
             ``ece_equal_mass``, ``calibration_slope``, ``calibration_intercept``,
-            ``calibration_in_the_large``), shape ``(R,)`` each. A value is NaN where the figure is
+            ``calibration_in_the_large``), shape ``(R,)`` each. A value is NaN where the metric is
             undefined, for example a slope where a cut of the probabilities separates positive from
             negative images.
         """

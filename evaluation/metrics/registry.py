@@ -520,12 +520,12 @@ def highlighted(*lists: Highlight) -> tuple[str, ...]:
 
 
 def localised_sensitivity_of(defined: Collection[str]) -> str:
-    """Return which of two localised sensitivities the report and the web page show as main figure.
+    """Return which of two localised sensitivities the report and the web page show first.
 
     A localised sensitivity is the share of positive images that a system calls positive and whose
     most suspicious point it puts on a true lesion. Where a compared system points by an activation
-    map, the variant with a tolerance of one grid cell of that map is the main figure, because a map
-    cannot point more precisely.
+    map, the variant with a tolerance of one grid cell of that map comes first, because a map cannot
+    point more precisely.
 
     Args:
         defined: Short names of the metrics that are defined for at least one compared system.

@@ -60,7 +60,7 @@ class ImageTruth:
     def shapes(self, size: tuple[int, int], line: float) -> list[Shape | Label]:
         """Return what is drawn for the truth: white corners, and named boxes of radiologists.
 
-        The truth has the same mark here, on the panels of the systems and in every legend.
+        The truth is drawn in the same way on every image and in every legend.
 
         Args:
             size: Width and height of the original image in px.

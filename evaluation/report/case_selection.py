@@ -78,7 +78,7 @@ def select_cases(
             shown.
         policy: Rule by which thresholds were chosen, such as ``max_f1``; names the column
             ``decision_POLICY``.
-        per_category: Largest number of images of each kind of outcome.
+        per_category: Largest number of images of each kind of outcome, such as misses.
         seed: Random seed for drawing some of the images that all systems decide rightly.
 
     Returns:

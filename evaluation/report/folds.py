@@ -190,13 +190,13 @@ def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
 
 
 def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
-    """Summarise every figure over the folds: mean, spread, interval and p-value.
+    """Summarise every metric over the folds of a cross-validation: mean, spread, interval, p-value.
 
     Folds share training images. With ``k`` folds and the standard deviation ``s`` between them, the
     variance of their mean therefore exceeds ``s^2 / k``, and no estimator of this variance is
-    unbiased (Bengio and Grandvalet 2004). A test part has ``1 / (k - 1)`` of the size of the rest.
-    The variance is then taken as ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1`` degrees of freedom. A
-    figure that is undefined in a fold has no mean.
+    unbiased (Bengio and Grandvalet 2004). The test images of a fold are ``1 / (k - 1)`` as many as
+    its other images. The variance is then taken as ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1``
+    degrees of freedom. A metric that is undefined in a fold has no mean.
 
     Args:
         figures: One row for each value in each fold: the columns of `KEYS` (``target``: evaluated

@@ -145,7 +145,7 @@ def draw_galleries(
         dataset: The data set under evaluation, which has the pixels.
         folder: Folder for the drawn images as PNG files.
         gaps: How differently the systems rank each image, by image id, see `disagreement`.
-        per_category: Largest number of images of each kind of outcome.
+        per_category: Largest number of images of each kind of outcome, such as misses.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         progress: Function without arguments, called once for each drawn image; None for no such
             call.
@@ -187,7 +187,8 @@ def overlay_files(
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         folder: Folder of the PNG files.
-        per_category: Largest number of images of each kind of outcome, as for `draw_galleries`.
+        per_category: Largest number of images of each kind of outcome, such as misses; as for
+            `draw_galleries`.
         seed: Random seed for the images that all systems decide rightly, as for `draw_galleries`.
 
     Returns:

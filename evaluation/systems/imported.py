@@ -108,9 +108,10 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
             such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
             the text files; without such a file, all boxes must be of class 0. Not used for other
             sources.
-        images: Images that a detector was run on, so that an image without a box has no lesion:
-            ``all`` for all validation and test images, ``listed`` for the images with a row, a
-            sequence of image ids, or a text file with one id per line.
+        images: Images on which the detector was run. An image among them without a box is one on
+            which it found nothing. ``all`` for all validation and test images, ``listed`` for the
+            images with a row, a sequence of image ids, or a text file with one id per line. It
+            changes nothing for image scores.
         split: Name of the division of the data set into validation and test images.
         ignore_unknown: True to leave out rows of images or findings that the data set lacks, False
             to refuse the source.
@@ -118,9 +119,10 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
             have names; None if the results need no names.
         key: File ``key.csv`` of a study with human readers (see `write_reader_study`), if
             ``source`` is the form that a reader filled in; None for any other source.
-        explain: Average precisions that other software reported for these boxes. The function then
-            finds out why they differ from this package's, see `cxr_compare.metrics.explain_figure`.
-            Empty for no such explanation.
+        explain: Average precision that other software reported for these boxes, such as
+            ``["0.470"]``, perhaps followed by further values such as ``"ap75=0.31"`` (at IoU 0.75).
+            The function then searches for the rules of evaluation that give this value, see
+            `cxr_compare.metrics.explain_figure`. Empty for no search.
 
     Returns:
         The predictions. ``info["notes"]`` says what was left out, clipped or assumed, and

@@ -28,7 +28,8 @@ class LabelledSplit:
         dataset: Images, labels, true boxes and divisions of the data set.
         target: What is to be detected: a name, and the findings (disease signs) any of which makes
             an image positive.
-        split: Name of the division of the data set into training, validation and test images.
+        split: Name of the division of the data set into training, validation and test images; a
+            data set may have several.
     """
 
     dataset: DataSet

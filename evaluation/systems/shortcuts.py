@@ -79,7 +79,7 @@ def measure_shortcuts(
 ) -> list[dict[str, Any]]:
     """Measure how well metadata and border pixels alone predict each label of a data set.
 
-    See `evaluation.compare.shortcuts.measure_shortcuts` for the computed figures.
+    The values and their computation are those of `evaluation.compare.shortcuts.measure_shortcuts`.
 
     Args:
         images: Table of images, one row each, with ``image_id``, ``patient_id`` and metadata such
@@ -92,8 +92,8 @@ def measure_shortcuts(
             one array of image scores for each training seed. None for no such comparison.
 
     Returns:
-        One dictionary for each pair of a fact (``fact``) and a label, with figures such as
-        ``auroc``.
+        One dictionary for each pair of a fact (``fact``, such as ``view``) and a label, with values
+        such as ``auroc``, the AUROC of the label predicted from this fact.
 
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],
