@@ -145,8 +145,9 @@ class Metric:
             several findings) or ``verdict`` (conclusions in words below the main one).
         unbounded: True if values can lie outside [-1, 1]; such a metric is never drawn on an axis
             with other metrics.
-        partners: Short names of the metrics to read together with this one. Calling more images
-            positive raises sensitivity and lowers specificity, so neither number means much alone.
+        partners: Short names of the metrics to read together with this one, such as specificity for
+            sensitivity. Calling more images positive raises sensitivity and lowers specificity, so
+            that neither of them alone says which system is better.
 
     Example:
         >>> from cxr_compare.evaluation.metrics.registry import METRICS

@@ -58,8 +58,8 @@ def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        policy: Name of the policy (rule that chooses a threshold) whose decisions are counted, such
-            as ``max_f1``.
+        policy: Rule by which the thresholds of the counted decisions were chosen, such as
+            ``max_f1``.
 
     Returns:
         One table for each system after the first; an empty list if there are no decisions by this

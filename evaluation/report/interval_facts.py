@@ -19,9 +19,11 @@ class IntervalFacts:
     """Methods by which the intervals and tests of a report were computed, for its methods section.
 
     Attributes:
-        methods: Names of the methods of the intervals, each once.
-        single: Kinds of the intervals of single systems.
-        paired: Kinds of the intervals of differences between two systems.
+        methods: Names of the methods of the intervals in words, each once.
+        single: Kinds of the intervals of single systems: ``bootstrap``, ``obuchowski``
+            (Obuchowski's variance of the AUROC), ``exact`` (without an approximation for large
+            samples) or ``seeds`` (Obuchowski and Rockette, over training seeds).
+        paired: Kinds of the intervals of differences between two systems, from the same list.
         replicates: Number of bootstrap resamples; None if there was no bootstrap.
         refitted: True if, for at least one interval, thresholds were chosen again in each resample.
         fixed: Choices on validation images, such as a threshold, that are not repeated in each

@@ -57,7 +57,8 @@ class OperatingPoint:
     Attributes:
         policy: Rule by which the threshold was chosen, in words, such as ``best F1``.
         threshold: The threshold as text, such as ``0.42``.
-        is_main: True for the threshold that the report uses first.
+        is_main: True for the threshold that the report uses where it shows results at one threshold
+            only.
     """
 
     policy: str

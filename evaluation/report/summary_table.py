@@ -23,7 +23,7 @@ class TableRow(NamedTuple):
     Attributes:
         metric: Short name of the metric, such as ``auroc``.
         policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for the rule that
-            the report uses first, or if the metric needs no threshold.
+            the report uses where it shows one threshold only, or if the metric needs no threshold.
     """
 
     metric: str
@@ -34,7 +34,8 @@ def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
     """Convert names such as ``recall@specificity>=0.90`` to rows of a table.
 
     The text after ``@`` is the rule by which the threshold is chosen. A metric that needs a
-    threshold, but has no ``@``, uses the rule that the report uses first.
+    threshold, but has no ``@``, uses the rule that the report uses where it shows one threshold
+    only.
 
     Args:
         names: Short names of metrics, each perhaps with a rule after ``@``. Empty texts are left

@@ -118,8 +118,8 @@ def read_system_of_split(
 ) -> System:
     """Load the predictions of one model for the validation images, the test images, or both.
 
-    The result also lists labelled validation images that the model was trained on, which should not
-    exist.
+    The result also lists labelled validation images that the model was trained on; in a correct
+    division of the data there are none.
 
     Args:
         predictions: Stored predictions of a detector or classifier.
