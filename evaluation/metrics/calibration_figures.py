@@ -107,11 +107,11 @@ def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
     """Assign probabilities to ten bins of equal width, closed on the right.
 
     Args:
-        probability: Probabilities in [0, 1], shape ``(N,)``.
+        probability: Predicted probabilities in [0, 1], one for each image, shape ``(N,)``.
 
     Returns:
-        Number of each probability's bin, from 0 to 9, shape ``(N,)``. A probability of 0 is in the
-        first bin.
+        Index of the bin of each probability, from 0 to 9, shape ``(N,)``. Bin 0 is [0, 0.1], bin 1
+        is (0.1, 0.2], and so on.
 
     Source:
         Naeini, Cooper and Hauskrecht 2015.
@@ -124,17 +124,19 @@ def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
 
 
 def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[np.int64]:
-    """Assign probabilities to bins that are cut at quantiles; equal values share a bin.
+    """Assign probabilities to bins with about equally many images; equal values share a bin.
 
-    Bins are closed on the right. A quantile is the smallest value for which at least this share of
-    all values is equal or smaller.
+    The bins are cut at quantiles of the probabilities and are closed on the right. The quantile for
+    a share is the smallest value such that at least this share of all values is equal to it or
+    smaller.
 
     Args:
-        probability: Probabilities in [0, 1], shape ``(N,)``.
-        n_bins: Number of bins.
+        probability: Predicted probabilities in [0, 1], one for each image, shape ``(N,)``; may be
+            empty.
+        n_bins: Number of bins; some stay empty where many probabilities are equal.
 
     Returns:
-        Number of each probability's bin, from 0, shape ``(N,)``.
+        Index of the bin of each probability, from 0 to ``n_bins - 1``, shape ``(N,)``.
 
     Source:
         Naeini, Cooper and Hauskrecht 2015.
@@ -151,20 +153,24 @@ def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[n
 
 
 class CalibrationFigures:
-    """Calibration figures of probabilities, summed once per patient, ready for any weights.
+    """Calibration metrics of predicted probabilities, fast to recompute for any patient weights.
 
-    ``brier`` and ``log_loss`` are mean losses. ``ece`` and ``ece_equal_mass`` are the mean gap
-    between the observed and the expected share of positives over bins, weighted by the number of
-    images in each bin. ``calibration_slope`` and ``calibration_intercept`` are fitted jointly:
-    ``logit P(y) = intercept + slope * logit(p)``. ``calibration_in_the_large`` is the intercept
-    with a slope of 1. Probabilities are limited to [`CLIP`, 1 - `CLIP`] for logarithms only. The
-    bins are those of the unweighted images under all weights.
+    The constructor sums over the images of each patient once, so that a bootstrap over patients
+    only multiplies these sums by weights.
+
+    ``brier`` and ``log_loss`` are mean losses over the images. ``ece`` and ``ece_equal_mass`` are
+    the mean gap between the observed share of positive images and the mean probability over bins
+    (`equal_width_bins`, `equal_mass_bins`), weighted by the number of images in each bin.
+    ``calibration_slope`` and ``calibration_intercept`` are fitted jointly: ``logit P(y) = intercept
+    + slope * logit(p)``. ``calibration_in_the_large`` is the intercept with a slope of 1. Where a
+    logarithm is taken, probabilities are limited to [`CLIP`, 1 - `CLIP`], with `CLIP` = 0.0001. The
+    bins are formed from the images without weights and stay the same under all weights.
 
     Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        probability: Probabilities of the positive class in [0, 1], shape ``(N,)``.
-        clusters: Number of each image's patient from 0, shape ``(N,)``. If left out, every image
-            counts as a separate patient.
+        y_true: Labels of the images, 0 (finding absent) or 1 (present), shape ``(N,)``.
+        probability: Predicted probabilities that the finding is present, in [0, 1], shape ``(N,)``.
+        clusters: Index of the patient of each image, from 0 to P - 1, shape ``(N,)``. None: every
+            image counts as a separate patient.
 
     Raises:
         InputError: A probability is outside [0, 1].
@@ -225,17 +231,23 @@ class CalibrationFigures:
         return _Grid(knots, per_cluster(shares, self._patients, self.n_clusters))
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
-        """Compute the seven figures under every row of weights.
+        """Compute the seven calibration metrics under every row of patient weights.
 
         Without weights, slope and intercepts are fitted on the probabilities themselves. With
-        weights they are fitted on 256 knots, which changes them by less than one unit of their
-        third digit.
+        weights and more than 256 distinct probabilities, each image is divided between the two
+        nearest of 256 grid points of the log-odds; slope and intercepts change by less than one
+        unit of their third digit.
 
         Args:
-            weights: Weights of patients, shape ``(R, P)``. If left out, each patient counts once.
+            weights: How often each patient counts, one row for each resample, shape ``(R, P)`` with
+                R resamples and P patients. None: one row in which each patient counts once.
 
         Returns:
-            Figures by the short names of their metrics, shape ``(R,)`` each; NaN where undefined.
+            Values by short name of the metric (``brier``, ``log_loss``, ``ece``,
+            ``ece_equal_mass``, ``calibration_slope``, ``calibration_intercept``,
+            ``calibration_in_the_large``), shape ``(R,)`` each. A value is NaN where the metric is
+            undefined, for example a slope where a cut of the probabilities separates positive from
+            negative images.
         """
         once = np.ones((1, self.n_clusters)) if weights is None else weights
         used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]

@@ -18,15 +18,16 @@ from cxr_compare.evaluation.statistics.ranking import RankedScores
 def confusion_counts(
     y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float
 ) -> dict[str, int]:
-    """Count true and false decisions at a threshold.
+    """Count true and false positives and negatives of a classifier at a threshold.
 
     Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
-        threshold: Threshold; a score equal to it is called positive.
+        y_true: Labels of the images, 0 (finding absent) or 1 (present), shape ``(N,)``.
+        y_score: Scores of the images, higher for a more likely finding, shape ``(N,)``.
+        threshold: An image is called positive if its score is equal to this value or higher.
 
     Returns:
-        Numbers of images by the names ``tp``, ``fp``, ``tn`` and ``fn``.
+        Numbers of images: ``tp`` (label 1, called positive), ``fp`` (label 0, called positive),
+        ``tn`` (label 0, called negative) and ``fn`` (label 1, called negative).
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
@@ -49,17 +50,19 @@ def confusion_counts(
 def rates(
     tp: npt.ArrayLike, fp: npt.ArrayLike, tn: npt.ArrayLike, fn: npt.ArrayLike
 ) -> dict[str, Floats]:
-    """Compute every metric that has a formula from counts.
+    """Compute every metric that follows from the four counts of a confusion matrix.
 
     Args:
-        tp: Number of positive images called positive, any shape.
-        fp: Number of negative images called positive, the same shape.
-        tn: Number of negative images called negative, the same shape.
-        fn: Number of positive images called negative, the same shape.
+        tp: Number of images with label 1 that are called positive; a number or an array of any
+            shape.
+        fp: Number of images with label 0 that are called positive; the same shape as ``tp``.
+        tn: Number of images with label 0 that are called negative; the same shape as ``tp``.
+        fn: Number of images with label 1 that are called negative; the same shape as ``tp``.
 
     Returns:
-        Figures by the short names of their metrics, in this shape. They are NaN where the
-        denominator is 0, and therefore also where a likelihood ratio would be infinite.
+        Values by short name of the metric, such as ``recall``, ``precision``, ``f1`` or ``mcc``,
+        each in the shape of ``tp``. A value is NaN where its denominator is 0, and therefore also
+        where a likelihood ratio would be infinite.
 
     Source:
         Matthews 1975 for ``mcc``; Deeks and Altman 2004 for the likelihood ratios.
@@ -80,17 +83,17 @@ def rates(
 
 
 def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
-    """Compute the area under the ROC curve: how often a positive image outscores a negative one.
+    """Compute the area under the ROC curve: how often a positive image outscores a negative image.
 
-    A tie between the two counts half.
+    A pair of images with equal scores counts half.
 
     Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
+        y_true: Labels of the images, 0 (finding absent) or 1 (present), shape ``(N,)``.
+        y_score: Scores of the images, higher for a more likely finding, shape ``(N,)``.
 
     Returns:
-        The area in [0, 1], or None where one of the classes is absent; `cxr_compare.metrics` then
-        gives a warning.
+        The area in [0, 1], or None where no image is positive or no image is negative. Called as
+        ``cxr_compare.metrics.auroc``, the function then also gives a warning.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
@@ -107,13 +110,13 @@ def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
 
 
 def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
-    """Compute step-wise average precision over images; tied scores form one step.
+    """Compute step-wise average precision over images; images with equal scores form one step.
 
     The precision-recall curve is not interpolated.
 
     Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
+        y_true: Labels of the images, 0 (finding absent) or 1 (present), shape ``(N,)``.
+        y_score: Scores of the images, higher for a more likely finding, shape ``(N,)``.
 
     Returns:
         The average precision in [0, 1], or None where there is no positive image.
@@ -135,16 +138,19 @@ def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> fl
 def classification_metrics(
     y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float | None = None
 ) -> dict[str, float | None]:
-    """Compute all image-level figures of one system.
+    """Compute all image-level metrics of one classifier or detector from its image scores.
 
     Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
-        threshold: Threshold for the figures that need one. If left out, they are not computed.
+        y_true: Labels of the images, 0 (finding absent) or 1 (present), shape ``(N,)``.
+        y_score: Scores of the images, higher for a more likely finding, shape ``(N,)``.
+        threshold: An image is called positive from this score on; used for sensitivity, precision
+            and the other metrics of a decision. None: only the metrics without a threshold (AUROC
+            and average precision) are computed.
 
     Returns:
-        Figures by the short names of their metrics, None where undefined; `cxr_compare.metrics`
-        then gives a warning with the reason.
+        Values by short name of the metric, such as ``auroc`` or ``recall``; None where the metric
+        is undefined. Called as ``cxr_compare.metrics.classification_metrics``, the function then
+        also gives a warning with the reason.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.

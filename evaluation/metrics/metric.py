@@ -47,13 +47,15 @@ _PROPER_NAMES = frozenset({"Brier"})
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of true and false decisions, whole or weighted: numbers, or arrays of one shape.
+    """The four counts of a confusion matrix: numbers, or arrays of one shape.
+
+    The counts may be sums of weights of images instead of whole numbers.
 
     Attributes:
-        tp: Number of positive images called positive.
-        fp: Number of negative images called positive.
-        tn: Number of negative images called negative.
-        fn: Number of positive images called negative.
+        tp: Number of images with label 1 that are called positive.
+        fp: Number of images with label 0 that are called positive.
+        tn: Number of images with label 0 that are called negative.
+        fn: Number of images with label 1 that are called negative.
 
     Example:
         >>> Counts(tp=8, fp=3, tn=20, fn=2).positive
@@ -67,12 +69,12 @@ class Counts:
 
     @property
     def positive(self) -> Any:
-        """Number of images with the finding."""
+        """Number of images with label 1 (finding present)."""
         return self.tp + self.fn
 
     @property
     def negative(self) -> Any:
-        """Number of images without the finding."""
+        """Number of images with label 0 (finding absent)."""
         return self.tn + self.fp
 
     @property
@@ -87,9 +89,15 @@ class Counts:
 
 
 class TablePosition(NamedTuple):
-    """Table of the report that contains a metric, and the metric's rank in the table.
+    """Table of the report that shows a metric as a row or column, and the metric's order in it.
 
-    Metrics of equal rank keep the order of the registry.
+    Metrics of equal rank keep the order in which `registry.METRICS` lists them.
+
+    Attributes:
+        part: ``first`` (the main table), ``localisation`` (metrics of boxes and points), ``rates``
+            (sensitivity per lesion at single rates of false positives), ``further`` (all other
+            metrics) or ``none`` (in no table).
+        rank: Order within the table; lower numbers come first.
     """
 
     part: Part
@@ -101,26 +109,45 @@ _FURTHER = TablePosition("further", 0)
 
 @dataclass(frozen=True)
 class Metric:
-    """Record of one metric, from which tables, tests, documents and the schema are made.
+    """Description of one metric: its names and meaning, what it needs, where the report shows it.
+
+    Tables, tests, documents and the JSON schema are made from these descriptions.
 
     Attributes:
-        name: Short name of the metric, as in ``metrics.csv``.
-        title: Title of the metric's column or row.
+        name: Short name of the metric, such as ``recall``, as in ``metrics.csv``.
+        title: Title of the metric's column or row, such as ``Sensitivity (recall)``.
         meaning: Explanation of the metric in one or two sentences.
-        family: Family of metrics that one function computes, see `registry.COMPUTED_BY`.
-        undefined: Reason why the metric can be undefined on a set of images, for the table's notes.
-        direction: Better end of the metric.
-        ideal: Ideal value, where the direction is ``ideal``.
-        boxed: True if the metric uses only images whose lesions are all boxed.
-        share_of: Images of which the metric is a share; None where it is not a share of images.
-        needs: Outputs and decisions that a system must have for the metric.
-        formula: Function from counts to the value, for a metric at a threshold.
-        test: Test of the paired difference of two systems.
-        table: Table of the report that contains the metric, and the metric's rank in the table.
-        highlights: Shorter lists of the report that contain the metric.
-        unbounded: True if values can lie outside [-1, 1]; they get no axis shared with others.
-        partners: Metrics that are the other half of an operating point, for a metric that is one
-            half. Any system can raise one half by calling more, or fewer, images positive.
+        family: Name of the group of metrics that one function computes together, such as
+            ``ranking``; a key of `registry.COMPUTED_BY`.
+        undefined: Reason why the metric can be undefined on a set of images, a clause such as
+            "there is no positive image".
+        direction: Which values are better: ``higher``, ``lower``, ``ideal`` (values near ``ideal``)
+            or ``none`` (no end is better).
+        ideal: Best value, such as 1.0 for a calibration slope; None unless ``direction`` is
+            ``ideal``.
+        boxed: True if the metric uses only images on which every lesion has a true box.
+        share_of: Denominator of a metric that is a share of images: ``all`` images, the
+            ``positive`` or ``negative`` images by label, or the images ``called`` or ``not_called``
+            positive. None where the metric is not a share of images.
+        needs: What a compared system (a detector or classifier) must have, keys of `NEEDS`:
+            ``threshold`` (a threshold to call images positive), ``boxes``, ``box_cut`` (a score
+            from which boxes count, chosen on validation images), ``point`` (a box centre or the
+            peak of an activation map), ``cell`` (a grid cell of an activation map as tolerance),
+            ``probability`` (a calibrated probability) or ``triage`` (thresholds to rule images out
+            or in).
+        formula: Function from `Counts` to the value; None for a metric that does not follow from
+            the four counts.
+        test: Statistical test of the difference of two systems on the same images: ``obuchowski``,
+            ``mcnemar``, ``bootstrap`` or ``none``.
+        table: Table of the report that shows the metric, and the metric's order in that table.
+        highlights: Shorter lists of the report that show the metric as well: ``abstract``,
+            ``paper``, ``subgroups``, ``summary``, ``targets`` (the page that joins reports on
+            several findings) or ``verdict`` (conclusions in words below the main one).
+        unbounded: True if values can lie outside [-1, 1]; such a metric is never drawn on an axis
+            with other metrics.
+        partners: Short names of the metrics to read together with this one, such as specificity for
+            sensitivity. Calling more images positive raises sensitivity and lowers specificity, so
+            that neither of them alone says which system is better.
 
     Example:
         >>> from cxr_compare.evaluation.metrics.registry import METRICS
@@ -147,14 +174,17 @@ class Metric:
 
     @property
     def why_not_primary(self) -> str:
-        """Reason why the metric cannot decide which system is better; empty where it can."""
+        """Reason why the metric cannot say which of two systems is better; empty where it can."""
         if self.direction == "ideal":
             return f"neither higher nor lower is better, {self.ideal:g} is ideal"
         return _NOT_PRIMARY[self.direction]
 
     @property
     def title_in_sentence(self) -> str:
-        """Title for use inside a sentence; names and abbreviations keep their capitals."""
+        """Title in the form for the middle of a sentence, such as ``sensitivity (recall)``.
+
+        The first letter is lowered except in names (``Brier``) and abbreviations (``AUROC``).
+        """
         first = self.title.split()[0]
         is_abbreviation = first != first.capitalize() or not first.isalpha()
         if is_abbreviation or first in _PROPER_NAMES:
@@ -163,12 +193,14 @@ class Metric:
 
 
 class MetricKey(NamedTuple):
-    """Key of a figure.
+    """Key of one number of a comparison: which images, which threshold, which metric.
 
     Attributes:
-        subgroup: Name of the images on which the figure is computed, such as `ALL`.
-        policy: Threshold policy; empty where the metric has no threshold.
-        metric: Short name of the metric.
+        subgroup: Name of the subgroup of the test images on which the metric is computed; `ALL`
+            (``all``) for all of them, or `VERSUS_NORMAL` for positive and normal images.
+        policy: Rule by which the threshold was chosen on validation images, as in the option
+            ``--policy``, such as ``max_f1``; empty where the metric has no threshold.
+        metric: Short name of the metric, such as ``recall``.
 
     Example:
         >>> MetricKey("all", "max_f1", "recall").policy

@@ -9,17 +9,19 @@ from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 
 
 def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float) -> float:
-    """Compute the net benefit: true positives minus weighted false positives, per image.
+    """Compute the net benefit per image: true positives minus weighted false positives.
 
-    False positives are weighted by the odds of the threshold, ``threshold / (1 - threshold)``.
+    A false positive has as weight the odds of the threshold, ``threshold / (1 - threshold)``. An
+    image is called positive if its probability is equal to the threshold or higher.
 
     Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Probabilities of the positive class in [0, 1], shape ``(N,)``.
+        y_true: Labels of the images, 0 (finding absent) or 1 (present), shape ``(N,)``.
+        y_score: Predicted probabilities that the finding is present, in [0, 1], shape ``(N,)``.
         threshold: Smallest risk at which a user would act, in (0, 1).
 
     Returns:
-        The net benefit, at most the prevalence; it may be negative.
+        The net benefit, at most the prevalence (the share of images with label 1); it may be
+        negative.
 
     Source:
         Vickers and Elkin 2006, on decision curve analysis.
@@ -34,16 +36,16 @@ def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float)
 
 
 def benefits(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) -> Floats:
-    """Compute the contribution of each image to the net benefit; the mean is `net_benefit`.
+    """Compute the contribution of each image to the net benefit; `net_benefit` is its mean.
 
     Args:
-        truth: Labels, bool, shape ``(N,)``.
-        probability: Probabilities of the positive class in [0, 1], shape ``(N,)``.
-        risk: Smallest risk at which a user would act, in (0, 1).
+        truth: True for an image with the finding, shape ``(N,)``.
+        probability: Predicted probabilities that the finding is present, in [0, 1], shape ``(N,)``.
+        risk: Smallest probability at which a user would act, in (0, 1).
 
     Returns:
-        Contributions, shape ``(N,)``: 1 for a true positive, minus the odds of the risk for a false
-        positive, and 0 for any other image.
+        Contributions, shape ``(N,)``: 1 for a true positive, ``-risk / (1 - risk)`` for a false
+        positive, and 0 for an image that is called negative.
 
     Source:
         Vickers and Elkin 2006.

@@ -33,12 +33,14 @@ NoteKind = Literal[
 
 
 class Note(NamedTuple):
-    """A fact that a reader of a comparison must know.
+    """One remark that a reader of a comparison must know, such as "few patients".
 
     Attributes:
-        kind: Subject of the note.
-        text: Text of the note.
-        values: Values in the text by name; None if they are not stored.
+        kind: Subject of the remark, a code such as ``few_patients`` or ``copies``; `NoteKind` lists
+            all codes with their meaning.
+        text: The remark in whole sentences.
+        values: Numbers and names that the text contains, by name, for the JSON file of the results;
+            None if they are not stored.
 
     Example:
         >>> Note("copies", "3 test images are copies of training images.").caution
@@ -51,10 +53,17 @@ class Note(NamedTuple):
 
     @property
     def caution(self) -> bool:
-        """True if the fact may make the answer wrong; the note is then shown below the answer."""
+        """True if the fact may make the conclusion on the better system wrong.
+
+        The report shows such a remark directly below that conclusion. True for the kinds
+        ``few_patients``, ``copies``, ``exposure``, ``reference`` and ``by_image``.
+        """
         return self.kind in ("few_patients", "copies", "exposure", "reference", "by_image")
 
     @property
     def about_decisions(self) -> bool:
-        """True if the note only says where a decision comes from, so that no action is needed."""
+        """True if the remark only says that thresholds were not chosen on validation images.
+
+        The reader then need not do anything.
+        """
         return self.kind == "not_tuned"

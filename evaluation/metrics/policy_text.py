@@ -21,10 +21,12 @@ _COST = re.compile(r"cost:([\d.]+)/([\d.]+)(?:@([\d.]+))?")
 
 
 def policy_text(policy: str) -> str:
-    """Describe a threshold policy in words.
+    """Describe in words the rule by which a threshold is chosen.
 
     Args:
-        policy: Policy in the form of the option ``--policy`` or ``--guarantee``; empty for none.
+        policy: The rule as in the option ``--policy``, such as ``max_f1``, or ``--guarantee``, such
+            as ``sensitivity>=0.95@0.90`` (with a confidence of 90 %). An empty text gives "Without
+            a threshold".
 
     Returns:
         A phrase for tables and sentences.

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 
 def listing(parts: Sequence[str]) -> str:
-    """Join words as in prose, with commas and with "and" before the last word.
+    """Join words or phrases as in prose, with commas, and with "and" before the last.
 
     Args:
-        parts: The words or phrases.
+        parts: The words or phrases, in the order in which they are to be read.
 
     Returns:
-        One phrase; empty if there are no parts.
+        One phrase; an empty text if ``parts`` is empty.
 
     Example:
         >>> listing(["A"]), listing(["A", "B", "C"])
@@ -27,7 +27,8 @@ def inside_sentence(display_name: str) -> str:
     """Lower the first letter of a finding's name, except where it is an abbreviation.
 
     Args:
-        display_name: Name of the finding in the form for a table.
+        display_name: Name of the finding (the disease sign that the systems look for) as a table
+            shows it, such as ``Lung opacity``.
 
     Returns:
         The name in the form for the middle of a sentence.

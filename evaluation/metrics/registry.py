@@ -484,13 +484,14 @@ _PARTS: tuple[Part, ...] = ("first", "localisation", "rates", "further", "none")
 
 
 def family(name: str) -> tuple[str, ...]:
-    """Return the names of a family's metrics in the order of the function that computes them.
+    """Return the names of the metrics that one function computes together, in its order.
 
     Args:
-        name: Name of the family, a key of `COMPUTED_BY`.
+        name: Name of the group of metrics, a key of `COMPUTED_BY` such as ``counts`` or
+            ``ranking``.
 
     Returns:
-        Short names of metrics.
+        Short names of metrics; empty for an unknown group.
 
     Example:
         >>> family("counts")
@@ -500,13 +501,14 @@ def family(name: str) -> tuple[str, ...]:
 
 
 def highlighted(*lists: Highlight) -> tuple[str, ...]:
-    """Return the names of the metrics in shorter lists of the report, in reading order.
+    """Return the names of the metrics in given short lists of the report, in its order.
 
     Args:
-        *lists: Names of shorter lists. A metric that is in any of the lists is returned.
+        *lists: Names of short lists: ``abstract``, ``paper``, ``subgroups``, ``summary``,
+            ``targets`` or ``verdict``. A metric that is in at least one of them is returned.
 
     Returns:
-        Short names of metrics.
+        Short names of metrics, such as ``auroc``.
 
     Example:
         >>> highlighted("targets")
@@ -518,16 +520,18 @@ def highlighted(*lists: Highlight) -> tuple[str, ...]:
 
 
 def localised_sensitivity_of(defined: Collection[str]) -> str:
-    """Return the one localised sensitivity that report and serve page show as the main figure.
+    """Return which of two localised sensitivities the report and the web page show first.
 
-    Where a system of the comparison points by the cells of a map, it is the figure that allows the
-    distance of one cell, because a map cannot point more precisely.
+    A localised sensitivity is the share of positive images that a system calls positive and whose
+    most suspicious point it puts on a true lesion. Where a compared system points by an activation
+    map, the variant with a tolerance of one grid cell of that map comes first, because a map cannot
+    point more precisely.
 
     Args:
-        defined: Short names of the metrics that are defined for any compared system.
+        defined: Short names of the metrics that are defined for at least one compared system.
 
     Returns:
-        Short name of the metric.
+        ``localised_sensitivity_tolerant`` if it is in ``defined``, else ``localised_sensitivity``.
 
     Example:
         >>> localised_sensitivity_of({"auroc", "localised_sensitivity"})
@@ -538,10 +542,10 @@ def localised_sensitivity_of(defined: Collection[str]) -> str:
 
 
 def in_reading_order() -> list[Metric]:
-    """Return every metric in the order of the report's tables.
+    """Return the descriptions of all metrics in the order in which the report's tables show them.
 
     Returns:
-        The records of the metrics.
+        The metrics of the main table first, then localisation, rates, further and unlisted ones.
 
     Example:
         >>> [metric.name for metric in in_reading_order()][:2]
@@ -554,7 +558,7 @@ def in_reading_order() -> list[Metric]:
 
 
 def metric_title(metric: str) -> str:
-    """Return the title of a metric; without a record, it is made from the short name.
+    """Return the title of a metric; for an unknown metric, the short name without underscores.
 
     Args:
         metric: Short name of the metric, such as ``auroc``.
@@ -570,13 +574,13 @@ def metric_title(metric: str) -> str:
 
 
 def why_undefined(metric: str) -> str:
-    """Return the reason why a figure can be undefined on a set of images.
+    """Return the reason why a metric can be undefined on a set of images.
 
     Args:
-        metric: Short name of the metric.
+        metric: Short name of the metric, such as ``recall``.
 
     Returns:
-        A clause without a full stop. For a metric without a record, the clause is a general one.
+        A clause without a full stop; a general clause for an unknown metric.
 
     Example:
         >>> why_undefined("recall")

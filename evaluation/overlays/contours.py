@@ -35,19 +35,21 @@ _OuterOffset = tuple[list[Points], list[npt.NDArray[np.uint32]]]
 
 
 def contour_levels(peaks: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[float, float]:
-    """Find the map values at which a system's contours are drawn, the same for all images.
+    """Find the activation-map values at which contours are drawn, the same for all images.
 
     The values of a class activation map add up to a logit, so a single value is not a probability.
-    The system's own probabilities give the values a meaning: the images' probabilities are
-    regressed on the peaks of their maps by a rising (isotonic) regression. Labels are not used.
+    To give the values a meaning, the image probabilities of the same classifier are regressed on
+    the peaks of the maps by a rising (isotonic) regression. Labels are not used.
 
     Args:
-        peaks: Highest raw value of each image's map, shape ``(N,)``; images with NaN are left out.
-        probabilities: The system's probability for each of these images, shape ``(N,)``.
+        peaks: Highest raw map value of each image, shape ``(N,)``; images with NaN are left out.
+        probabilities: Probability that the classifier gives each image, in [0, 1], shape ``(N,)``.
 
     Returns:
-        Map values by probability, for those of `CONTOUR_PROBABILITIES` that some map reaches. The
-        values are above 0, because only such values are evidence for the finding.
+        Map value by probability, for each of `CONTOUR_PROBABILITIES` (0.25, 0.5, 0.75) that the
+        regression reaches. In the example, images whose map peaks at 3.0 or higher have a mean
+        probability of at least 0.25. All values are above 0, because only such values are evidence
+        for the finding.
 
     Source:
         Zhou et al. 2016 (class activation maps); Ayer et al. 1955 (isotonic regression).
@@ -74,12 +76,14 @@ def contour_levels(peaks: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[f
 
 @dataclass(frozen=True)
 class ActivationGrid:
-    """One activation map with the levels of its contours.
+    """Class activation map of one image, with the map values at which its contours are drawn.
 
     Attributes:
-        values: Raw values of the cells, shape ``(grid_h, grid_w)``.
-        frame: Outer frame of the map, xyxy in original px.
-        levels: Map values of the contours, in rising order; the same for all images of a system.
+        values: Raw values of the grid cells of the map, shape ``(grid_h, grid_w)``.
+        frame: Outer frame of the map, ``x1, y1, x2, y2`` in px of the original image; it may reach
+            beyond the image.
+        levels: Map values of the contours in rising order, the same for all images of one
+            classifier; see `contour_levels`.
 
     Example:
         >>> ActivationGrid(np.zeros((8, 8)), (0.0, 0.0, 256.0, 128.0), (0.5,)).cell
@@ -92,25 +96,29 @@ class ActivationGrid:
 
     @property
     def cell(self) -> tuple[float, float]:
-        """Width and height of one cell in original px."""
+        """Width and height of one grid cell in px of the original image."""
         x1, y1, x2, y2 = self.frame
         rows, columns = self.values.shape
         return (x2 - x1) / columns, (y2 - y1) / rows
 
     @property
     def size_text(self) -> str:
-        """Number of cells along both sides, such as ``5 × 5``."""
+        """Number of grid cells down and across as text, such as ``5 × 5``."""
         return " × ".join(map(str, self.values.shape))
 
     @cached_property
     def reached(self) -> tuple[float, ...]:
-        """Levels that the map reaches."""
+        """Contour levels that are not above the highest value of the interpolated map."""
         highest = float(self._fine_values.max())
         return tuple(level for level in self.levels if level <= highest)
 
     @cached_property
     def contoured(self) -> tuple[float, ...]:
-        """Levels whose contours are drawn: those that the map reaches without filling the chest."""
+        """Contour levels that are drawn, in rising order.
+
+        A level is drawn if the map reaches it and the area at or above it has at most a third of
+        the map's frame. A map with fewer than 8 grid cells along one side has no contours.
+        """
         if min(self.values.shape) < LEAST_CONTOURED_CELLS:
             return ()
         shares = [float((self._fine_values >= level).mean()) for level in self.reached]
@@ -122,12 +130,18 @@ class ActivationGrid:
 
     @property
     def shows_cell(self) -> bool:
-        """True if the cell of the peak is drawn because no contour would point at a location."""
+        """True if the grid cell with the highest value is drawn instead of contours.
+
+        This is so where the map reaches a level, but no contour would point at a location.
+        """
         return bool(self.reached) and not self.contoured
 
     @property
     def peak_cell(self) -> tuple[float, float, float, float]:
-        """Cell with the highest value, xyxy in original px; the first of several."""
+        """Grid cell with the highest value, ``x1, y1, x2, y2`` in px of the original image.
+
+        Of several cells with the highest value, the first in reading order.
+        """
         values = np.where(np.isfinite(self.values), self.values, -np.inf)
         row, column = np.unravel_index(int(values.argmax()), values.shape)
         width, height = self.cell
@@ -143,19 +157,19 @@ class ActivationGrid:
 
 
 def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
-    """Return the tinted areas and contour lines of a map, or the cell of its peak.
+    """Return what is drawn for an activation map: contour areas, or the grid cell of its peak.
 
     Maps are not normalised per image, so images with equal values look equal. A map with few cells,
     and a map whose every contour would hold more than a third of its frame, shows the cell of its
     peak instead.
 
     Args:
-        grid: The map and the levels of its contours.
-        colour: Colour of the system as ``#RRGGBB``.
+        grid: The activation map and the values at which its contours are drawn.
+        colour: Colour in which the classifier of the map is drawn, ``#RRGGBB``.
 
     Returns:
-        One shape for each contour, or one for the cell; none where the map stays below the first
-        level.
+        One shape for each contour, or one shape for the grid cell; an empty list where the map
+        stays below the lowest level.
 
     Example:
         >>> map_shapes(ActivationGrid(np.zeros((8, 8)), (0, 0, 256, 256), (0.5,)), "#E06C00")

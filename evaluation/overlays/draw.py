@@ -54,11 +54,11 @@ _SIGNS = {"right": "✓", "wrong": "✗", "open": "–"}
 
 
 class Panel(NamedTuple):
-    """A resized image and its scale.
+    """A resized grey image and its scale.
 
     Attributes:
-        pixels: Grey pixels, shape ``(H, W)``.
-        scale: Panel px per original px.
+        pixels: Grey pixels after resizing, shape ``(H, W)``, uint8.
+        scale: Number of px of the resized image for each px of the original image, such as 0.2.
     """
 
     pixels: Pixels
@@ -66,9 +66,15 @@ class Panel(NamedTuple):
 
 
 class Caption(NamedTuple):
-    """Text below a panel: a name beside a mark, and two further lines.
+    """Text below one of the images of a figure: a name in bold, and two further lines.
 
-    The mark is a square in the colour of a system, or the white corners of the truth.
+    Attributes:
+        name: First line, in bold, such as the name of a detector.
+        colour: Colour of the square before the name, ``#RRGGBB``; None for no square.
+        line: Second line.
+        second_line: Third line, in grey; may be empty.
+        is_truth: True for the image with the true lesions; white corners, as drawn around these
+            lesions, then stand before the name instead of a square.
     """
 
     name: str
@@ -79,14 +85,14 @@ class Caption(NamedTuple):
 
 
 def fit_panel(pixels: Pixels, panel: int) -> Panel:
-    """Resize a grey image so that its longer side has ``panel`` px and its aspect stays the same.
+    """Resize a grey image so that its longer side has ``panel`` px; its aspect stays the same.
 
     Args:
-        pixels: Grey pixels in original size, shape ``(H, W)``.
-        panel: Longer side of the result, px.
+        pixels: Grey pixels of the original image, shape ``(H, W)``, uint8.
+        panel: Longer side of the result in px.
 
     Returns:
-        Grey pixels, uint8, and the factor from original px to panel px.
+        The resized pixels and the number of result px for each original px.
 
     Example:
         >>> fitted = fit_panel(np.zeros((100, 50), np.uint8), 20)
@@ -102,15 +108,16 @@ def fit_panel(pixels: Pixels, panel: int) -> Panel:
 
 
 def draw_panel(pixels: Pixels, shapes: Sequence[Shape | Label], panel: int) -> Pixels:
-    """Draw shapes over a grey image.
+    """Resize a grey image and draw lines and short texts over it.
 
     Args:
-        pixels: Grey pixels in original size, shape ``(H, W)``.
-        shapes: Shapes in original px, in the order in which they are drawn.
-        panel: Longer side of the result, px.
+        pixels: Grey pixels of the original image, shape ``(H, W)``, uint8.
+        shapes: Lines and texts with coordinates in px of the original image; later ones are drawn
+            over earlier ones.
+        panel: Longer side of the result in px.
 
     Returns:
-        RGB pixels, shape ``(height, width, 3)``.
+        RGB pixels, shape ``(height, width, 3)``, uint8.
 
     Example:
         >>> draw_panel(np.zeros((100, 50), np.uint8), [], 20).shape
@@ -207,17 +214,19 @@ def draw_overlay(
     panel: int = 480,
     faint: bool = False,
 ) -> Pixels:
-    """Draw the plain image, the truth and each system side by side.
+    """Draw side by side the plain image, the true lesions and the prediction of each system.
+
+    A system is a detector or a classifier. The text below its image says whether it is right.
 
     Args:
-        pixels: Grey pixels in original size, uint8, shape ``(H, W)``.
-        truth: Truth of the image.
-        predictions: Answer of each system to the image.
-        finding: Display name of the finding.
-        title: First line of the text below the plain image.
-        facts: Second line of the text below the plain image.
-        panel: Longer side of each panel, px.
-        faint: True to draw boxes below the threshold as well, thin and grey.
+        pixels: Grey pixels of the original image, uint8, shape ``(H, W)``.
+        truth: Label and true boxes of the image.
+        predictions: What each system predicts for the image; one image is drawn for each.
+        finding: Name of the finding as shown to readers, such as ``Lung opacity``.
+        title: First line of the text below the plain image, such as the image's id.
+        facts: Second line of the text below the plain image; may be empty.
+        panel: Longer side of each of the images in px.
+        faint: True to draw also boxes that score below the system's cut for boxes, thin and grey.
 
     Returns:
         RGB pixels, shape ``(height, width, 3)``.
@@ -259,17 +268,20 @@ def draw_predictions(
     note: str = "",
     panel: int = 480,
 ) -> Pixels:
-    """Draw the plain image and each system side by side, with a legend and without a truth.
+    """Draw side by side the plain image and the prediction of each system, for unlabelled images.
+
+    A system is a detector or a classifier. Below the images is a legend of the shapes.
 
     Args:
-        pixels: Grey pixels in original size, uint8, shape ``(H, W)``.
-        predictions: Answer of each system to the image.
-        findings: Display name of the finding that each system predicts, in the order of the
-            predictions.
-        title: Text below the plain image.
-        warnings: Reasons why the answers may be wrong, shown above the legend.
-        note: Text below the legend.
-        panel: Longer side of each panel, px.
+        pixels: Grey pixels of the original image, uint8, shape ``(H, W)``.
+        predictions: What each system predicts for the image; one image is drawn for each.
+        findings: Name of the finding that each system predicts, such as ``Lung opacity``, in the
+            order of ``predictions``.
+        title: Text below the plain image, such as the file's name.
+        warnings: Reasons why the predictions may be wrong, one sentence each, shown above the
+            legend.
+        note: Text below the legend; may be empty.
+        panel: Longer side of each of the images in px.
 
     Returns:
         RGB pixels, shape ``(height, width, 3)``.
@@ -369,10 +381,10 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 
 def as_figure(images: Sequence[Pixels]) -> Figure:
-    """Place RGB images one below the other in a figure of matplotlib, pixel for pixel.
+    """Place RGB images one below the other in a matplotlib figure, without resampling them.
 
     Args:
-        images: RGB pixels, shape ``(H, W, 3)`` each.
+        images: RGB pixels, uint8, shape ``(H, W, 3)`` each; at least one image.
 
     Returns:
         The figure, as wide as the widest image; narrower images are padded with white.
@@ -398,11 +410,12 @@ def as_figure(images: Sequence[Pixels]) -> Figure:
 
 
 def to_png(image: Pixels, path: Path) -> None:
-    """Write an RGB image as PNG.
+    """Write an RGB image as a PNG file.
 
     Args:
-        image: RGB pixels, shape ``(H, W, 3)``.
-        path: File to write. It is replaced in one step, so that nobody reads half a file.
+        image: RGB pixels, uint8, shape ``(H, W, 3)``.
+        path: PNG file to write. An existing file is replaced only when the new file is complete, so
+            that nobody reads half a file.
 
     Example:
         >>> import tempfile
@@ -417,13 +430,13 @@ def to_png(image: Pixels, path: Path) -> None:
 
 
 def encode_webp(pixels: Pixels, side: int, *, quality: int, method: int) -> bytes:
-    """Encode a grey image as WebP; a small image is not enlarged.
+    """Encode a grey image as WebP, made smaller where necessary; a small image is not enlarged.
 
     Args:
-        pixels: Grey pixels, shape ``(H, W)``.
-        side: Largest longer side of the result, px.
-        quality: Quality of the encoder, from 0 to 100.
-        method: Effort of the encoder, from 0 to 6.
+        pixels: Grey pixels, uint8, shape ``(H, W)``.
+        side: Largest allowed length of the longer side of the result in px.
+        quality: Quality setting of the WebP encoder, from 0 (smallest file) to 100 (best image).
+        method: Speed setting of the WebP encoder, from 0 (fast) to 6 (slow, smaller file).
 
     Returns:
         Content of the WebP file.

@@ -26,14 +26,16 @@ _TRIAGED = {"ruled_out": "ruled out", "referred": "refer to a reader", "ruled_in
 
 @dataclass(frozen=True)
 class ImageTruth:
-    """Truth of one image.
+    """Label and true boxes of one image, which the predictions are compared with.
 
     Attributes:
-        label: 1 if the finding is present, 0 if it is absent, NaN if unknown.
-        boxes: Boxes of the lesions, xyxy in original px, shape ``(N, 4)``; None if nobody drew
-            them.
-        kind: Kind of a negative image, ``normal`` or ``not_normal``; empty if unknown.
-        readers: Boxes that each single reader drew, by name of the reader, in addition to `boxes`.
+        label: 1.0 if the finding is present, 0.0 if it is absent, NaN if unknown.
+        boxes: Boxes of the true lesions, ``x1, y1, x2, y2`` in px of the original image, shape
+            ``(N, 4)``; None if nobody drew boxes on this image.
+        kind: For an image without the finding: ``normal``, or ``not_normal`` if it shows another
+            abnormality. Empty if unknown.
+        readers: Boxes that each single radiologist drew, by the radiologist's name, in the format
+            of ``boxes``. They are shown in addition to ``boxes``.
 
     Example:
         >>> ImageTruth(1.0, np.array([[0.0, 0.0, 4.0, 2.0]])).title
@@ -47,21 +49,26 @@ class ImageTruth:
 
     @property
     def title(self) -> str:
-        """Title of the panel: ``Truth``, or ``Readers`` where only readers' boxes are known."""
+        """Title of the image with the true lesions: ``Truth`` or ``Readers``.
+
+        ``Readers`` is used where there are boxes of single radiologists, but the label or the
+        agreed boxes are unknown.
+        """
         is_complete = not np.isnan(self.label) and self.boxes is not None
         return "Truth" if is_complete or not self.readers else "Readers"
 
     def shapes(self, size: tuple[int, int], line: float) -> list[Shape | Label]:
-        """Return the lesions as white corners, and readers' boxes with the name of the reader.
+        """Return what is drawn for the truth: white corners, and named boxes of radiologists.
 
-        The truth has the same mark here, on the panels of the systems and in every legend.
+        The truth is drawn in the same way on every image and in every legend.
 
         Args:
-            size: Width and height of the image in original px.
-            line: Height of a text, as a share of the longer side of the image.
+            size: Width and height of the original image in px.
+            line: Height of a line of text, as a share of the longer side of the image, such as
+                0.05.
 
         Returns:
-            Boxes and names, in the order in which they are drawn.
+            Lines and texts in px of the original image, in the order in which they are drawn.
         """
         lesions = NO_BOXES if self.boxes is None else self.boxes
         requests = []
@@ -77,26 +84,38 @@ class ImageTruth:
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """Answer of one system to one image; None means unknown or absent.
+    """What one system (a detector or classifier) predicts for one image.
+
+    None, or an empty text, means that the value is unknown or that the system does not give it.
 
     Attributes:
-        system: Display name of the system.
-        colour: Colour of the system on the X-ray, ``#RRGGBB``.
+        system: Name of the system as shown to readers.
+        colour: Colour in which the system is drawn on the X-ray, ``#RRGGBB``.
         score: Score of the image, in [0, 1].
-        threshold: Threshold on the score of the image.
-        probability: Calibrated probability of the finding.
-        decision: True if the image is called positive; None if it is undecided.
-        triage: ``ruled_out``, ``referred`` or ``ruled_in``; empty without triage.
-        withheld: True if a warning says that the answer must not be used.
-        boxes: Predicted boxes ``x1, y1, x2, y2, score`` in original px, shape ``(N, 5)``.
-        box_cut: Boxes with at least this score are drawn in full, other boxes thin and grey.
-        grid: Activation map with the levels of its contours.
-        contours: Probabilities that belong to the contours of the map.
-        point: Scored point x, y in original px.
-        localised: True if the scored point lies on a lesion.
-        within_cell: True if the scored point lies on a lesion that is widened by one map cell.
-        cell_of: Name of the system whose map has this cell; empty if it is this system.
-        cell: Longer side of this cell, which is the coarsest of all systems, in original px.
+        threshold: Score of the image from which the system calls it positive, in [0, 1].
+        probability: Calibrated probability that the finding is present, in [0, 1].
+        decision: True if the system calls the image positive, False if negative; None if it is
+            undecided, for example without a threshold.
+        triage: ``ruled_out`` (surely negative), ``referred`` (a radiologist must read it) or
+            ``ruled_in`` (surely positive); empty where the system does no triage.
+        withheld: True if the prediction must not be used, because a warning says so; the text is
+            then "no answer".
+        boxes: Predicted boxes, columns ``x1, y1, x2, y2`` in px of the original image and
+            ``score``, shape ``(N, 5)``.
+        box_cut: Boxes with at least this score are drawn in the system's colour, all others thin
+            and grey.
+        grid: Activation map of a classifier, with the map values at which its contours are drawn.
+        contours: Probability that each level in ``grid.levels`` stands for, in the same order, such
+            as ``(0.25, 0.5)``; empty if it is unknown, and the map is then not drawn.
+        point: Most suspicious point x, y in px of the original image: the centre of the
+            highest-scoring box, or the peak of the map.
+        localised: True if ``point`` lies on a true lesion.
+        within_cell: True if ``point`` lies on a true lesion after widening each true box on every
+            side by one grid cell of an activation map.
+        cell_of: Name of the other system whose map gives the size of that grid cell; empty if it is
+            this system.
+        cell: Longer side of that grid cell, the coarsest of all compared systems, in px of the
+            original image.
 
     Example:
         >>> ImagePrediction("A", "#E06C00", decision=True).called
@@ -123,7 +142,10 @@ class ImagePrediction:
 
     @property
     def called(self) -> str:
-        """Decision in words; a decision for the finding is in capitals.
+        """Decision in words, such as ``POSITIVE``, ``negative`` or ``refer to a reader``.
+
+        A decision that the finding is present is in capitals. A prediction that must not be used
+        gives "no answer".
 
         Example:
             >>> ImagePrediction("A", "", decision=True).called
@@ -137,7 +159,7 @@ class ImagePrediction:
 
     @property
     def contour_percentages(self) -> str:
-        """Text of the probabilities that belong to the drawn contours of the map, in percent."""
+        """Probabilities of the drawn contours of the map as text, such as ``25, 50 %``."""
         drawn = self.contours
         if self.grid is not None and self.grid.contoured:
             levels = zip(self.contours, self.grid.levels, strict=True)
@@ -147,7 +169,7 @@ class ImagePrediction:
 
     @property
     def cell_text(self) -> str:
-        """Text on the cell of the map's peak where it is drawn instead of contours, else empty.
+        """Text that says that the map's peak cell is drawn; empty where contours are drawn.
 
         Example:
             >>> grid = ActivationGrid(np.eye(5), (0.0, 0.0, 50.0, 50.0), (0.5,))

@@ -16,11 +16,12 @@ _KEY_WIDTH = 30.0  # width of a key's lines, which gives about 2 px in a frame o
 
 
 class KeyEntry(NamedTuple):
-    """One entry of a legend.
+    """One entry of the legend below drawn predictions: example shapes and their explanation.
 
     Attributes:
-        shapes: Example of the shapes, in a frame of `KEY_SIZE`.
-        text: Text that explains the shapes.
+        shapes: Example of what is drawn, with coordinates in a frame of `KEY_SIZE` (32 by 22);
+            empty where the text says that something is not drawn.
+        text: Explanation of the shapes, such as "A: box with its score".
     """
 
     shapes: tuple[Shape, ...]
@@ -30,14 +31,15 @@ class KeyEntry(NamedTuple):
 def legend(
     predictions: Sequence[ImagePrediction], drawn: Sequence[Sequence[Shape | Label]]
 ) -> list[KeyEntry]:
-    """Explain the shapes of each system that are drawn.
+    """Return the legend that explains what is drawn for each system (detector or classifier).
 
     Args:
-        predictions: Answer of each system to the image.
-        drawn: Drawn shapes of each system, see `prediction_shapes`.
+        predictions: What each system predicts for the image.
+        drawn: Shapes that are drawn for each of the predictions, in the same order; see
+            `prediction_shapes`.
 
     Returns:
-        Entries of the legend, system by system.
+        Entries of the legend, one for each kind of shape that is drawn, system by system.
 
     Example:
         >>> answer = ImagePrediction("A", "#E06C00", point=(9.0, 9.0))

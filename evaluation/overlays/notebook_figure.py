@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 
 class NotebookFigure(Figure):
-    """A figure that a notebook shows as PNG at the end of a cell.
+    """A matplotlib figure that Jupyter shows as PNG when it is the last value of a cell.
 
-    Jupyter itself draws figures only after `matplotlib.pyplot` was imported.
+    Jupyter shows an ordinary figure in this way only after `matplotlib.pyplot` was imported.
     """
 
     def _repr_png_(self) -> bytes:

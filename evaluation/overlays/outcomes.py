@@ -15,11 +15,11 @@ Sign = Literal["right", "wrong", "open"]
 
 
 class Outcome(NamedTuple):
-    """Outcome of one image in one system.
+    """Short statement whether one system (a detector or classifier) is right on one image.
 
     Attributes:
         sign: ``right``, ``wrong`` or ``open`` (undecided, or the truth is unknown).
-        text: Short description of the outcome.
+        text: Short description, such as ``missed`` or ``false alarm``.
     """
 
     sign: Sign
@@ -41,14 +41,18 @@ OUTCOMES = {
 
 
 def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
-    """Return the kind of outcome of one image in one system, a key of `OUTCOMES`.
+    """Return the code that says how one system's prediction for one image compares with the truth.
 
     Args:
-        prediction: Decision and location of the system on the image.
-        truth: Truth of the image.
+        prediction: What the system predicts for the image; its decision and the location of its
+            point are used.
+        truth: Label of the image; the boxes are not used here.
 
     Returns:
-        The kind, such as ``missed`` or ``alarm``.
+        A key of `OUTCOMES`: ``placed``, ``near``, ``found`` or ``misplaced`` (called positive and
+        positive; the point on a lesion, close to it, not evaluated, or elsewhere), ``missed``
+        (called negative, but positive), ``alarm`` (called positive, but negative), ``clear``
+        (called negative and negative), ``undecided`` (no decision) or ``unknown`` (no label).
 
     Example:
         >>> outcome_kind(ImagePrediction("A", "#E06C00", decision=True), ImageTruth(0.0))
@@ -70,14 +74,15 @@ def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
 
 
 def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
-    """Return the outcome of one image in one system.
+    """Return whether one system's prediction for one image is right, with a short text.
 
     Args:
-        prediction: Decision and location of the system on the image.
-        truth: Truth of the image.
+        prediction: What the system predicts for the image; its decision and the location of its
+            point are used.
+        truth: Label of the image; the boxes are not used here.
 
     Returns:
-        A sign, which gives the colour, and a short text.
+        ``right``, ``wrong`` or ``open``, and a text such as "missed".
 
     Example:
         >>> outcome(ImagePrediction("A", "#E06C00", decision=False), ImageTruth(1.0))
@@ -94,13 +99,17 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
 
 
 def describe_score(prediction: ImagePrediction) -> str:
-    """Describe the score with its threshold, and how many boxes are drawn if not all are.
+    """Describe the score of an image beside its threshold, as in ``score 0.910 ≥ 0.300``.
+
+    If more than eight boxes pass the cut for boxes, the text also says that eight of them are
+    drawn.
 
     Args:
-        prediction: Score and threshold of the system on the image.
+        prediction: What the system predicts for the image.
 
     Returns:
-        A short text. It has more digits where score and threshold would look equal but differ.
+        A short text for the caption. It has more digits where score and threshold differ but would
+        look equal.
 
     Example:
         >>> describe_score(ImagePrediction("A", "#E06C00", score=0.91, threshold=0.3))
@@ -126,14 +135,15 @@ def _drawn_boxes(prediction: ImagePrediction) -> str:
 
 
 def describe_truth(truth: ImageTruth, finding: str) -> str:
-    """Describe the truth of an image, with the boxes of single readers.
+    """Describe in words the label and the true boxes of an image.
 
     Args:
-        truth: Truth of the image.
-        finding: Display name of the finding.
+        truth: Label and true boxes of the image, and perhaps boxes of single radiologists.
+        finding: Name of the finding as shown to readers, such as ``Lung opacity``.
 
     Returns:
-        A short text for the caption.
+        A short text for the caption, such as "Opacity: present, 2 boxes". Where there are boxes of
+        single radiologists, it also says how many boxes each of them drew.
 
     Example:
         >>> describe_truth(ImageTruth(0.0, kind="not_normal"), "Opacity")

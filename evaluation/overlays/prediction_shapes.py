@@ -49,21 +49,22 @@ def prediction_shapes(
     faint: bool = True,
     line: float = 1 / 20,
 ) -> list[Shape | Label]:
-    """Return the shapes of one system's map, boxes and scored point, with the truth as corners.
+    """Return what is drawn on an image for one prediction: map, boxes and point, and true lesions.
 
-    The eight most confident boxes with at least the score of the cut are drawn with their scores.
-    Such a box is solid if its centre lies on a lesion and dashed if not; without a truth all are
-    solid. The five most confident boxes below the cut are thin and grey, in a separate layer.
+    The eight most confident boxes that score at least ``prediction.box_cut`` are drawn in the
+    system's colour with their scores. Such a box is solid if its centre lies on a true lesion and
+    dashed if not; without a truth all are solid. The five most confident boxes below this score are
+    thin and grey. True lesions are white corners.
 
     Args:
-        prediction: The system's answer to the image.
-        truth: Truth of the image; None where no truth is shown.
-        size: Width and height of the image in original px.
-        faint: True to draw boxes below the cut as well.
-        line: Height of a text, as a share of the longer side of the image.
+        prediction: What the system (a detector or classifier) predicts for the image.
+        truth: Label and true boxes of the image; None where the truth is not to be shown.
+        size: Width and height of the original image in px.
+        faint: True to draw also boxes that score below ``prediction.box_cut``.
+        line: Height of a line of text, as a share of the longer side of the image.
 
     Returns:
-        The shapes, in the order in which they are drawn.
+        Lines and texts in px of the original image, in the order in which they are drawn.
 
     Example:
         >>> answer = ImagePrediction("A", "#E06C00", point=(30.0, 40.0), decision=True)

@@ -29,16 +29,17 @@ _GLYPH = 0.6  # width of a character, as a share of the height of a line
 
 @dataclass(frozen=True)
 class Shape:
-    """Polylines with the same look.
+    """Polylines in one style, drawn over an image.
 
     Attributes:
-        layer: Layer that a reader of the page can switch off, such as ``boxes`` or ``map``.
-        paths: Polylines in original px.
-        colour: Colour of line and tint, ``#RRGGBB``.
-        width: Width of the line, screen px on a panel of 512 px; 0 for no line.
-        closed: True if each polyline is closed.
+        layer: Name of the group of shapes that a reader of the web page can switch off: ``boxes``,
+            ``map``, ``point``, ``truth`` or ``faint``.
+        paths: Polylines, points x, y in px of the original image, shape ``(N, 2)`` each.
+        colour: Colour of the line and of the inside, ``#RRGGBB``.
+        width: Width of the line in screen px where the image is 512 px long; 0 for no line.
+        closed: True if the last point of each polyline is joined to the first.
         dashed: True for dashed lines.
-        tint: Opacity of the inside, from 0 to 1.
+        tint: Opacity with which the inside is filled, from 0 (not filled) to 1.
         rim: Width of the dark rim around the line, screen px; 0 for no rim.
 
     Example:
@@ -58,13 +59,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Label:
-    """A short text of one line on the image, in the colour of its shape.
+    """One line of text on an image.
 
     Attributes:
-        layer: Layer of the shape that the text belongs to.
-        text: The text to draw.
-        corner: Upper left corner x, y of the text in original px.
-        size: Height of the line in original px.
+        layer: Name of the group of shapes that the text belongs to, such as ``boxes``; both are
+            switched off together.
+        text: The text to draw, such as ``0.91``.
+        corner: Upper left corner x, y of the text in px of the original image.
+        size: Height of the line of text in px of the original image.
         colour: Colour of the text, ``#RRGGBB``.
 
     Example:
@@ -80,17 +82,18 @@ class Label:
 
     @property
     def width(self) -> float:
-        """Approximate width of the text in original px."""
+        """Approximate width of the text in px of the original image."""
         return _GLYPH * self.size * len(self.text)
 
 
 class LabelRequest(NamedTuple):
-    """Request to place a text at a box.
+    """A text to be placed at a box; `place_labels` chooses the position.
 
     Attributes:
-        layer: Layer of the text.
-        box: Box xyxy in original px; further columns are ignored.
-        text: The text to place.
+        layer: Name of the group of shapes that the text belongs to, such as ``boxes``.
+        box: Box ``x1, y1, x2, y2`` in px of the original image; further values, such as a score,
+            are ignored.
+        text: The text to place, such as ``0.91``.
         colour: Colour of the text, ``#RRGGBB``.
     """
 
@@ -106,16 +109,16 @@ def place_labels(
     """Place a text at a corner of each box, inside the image and clear of earlier texts.
 
     A text goes above the box's upper left corner where there is space, else below the lower left
-    corner, else inside the box. If all of these are taken, the right end of the box is tried in the
-    same way. A text without a free position is left out.
+    corner, else inside the box. If all of these positions are taken, the right end of the box is
+    tried in the same way. A text without a free position is left out.
 
     Args:
-        requests: Texts and their boxes, the most important first.
-        image: Width and height of the image in original px.
-        size: Height of a line in original px.
+        requests: Texts with their boxes; the first has the first choice of positions.
+        image: Width and height of the original image in px.
+        size: Height of a line of text in px of the original image.
 
     Returns:
-        The texts that were placed.
+        The texts with their positions, without those that have no free position.
 
     Example:
         >>> box = np.array([10.0, 40.0, 60.0, 90.0])
@@ -147,10 +150,12 @@ def _overlap(one: Label, other: Label) -> bool:
 
 
 def system_colour(position: int) -> str:
-    """Return the colour of the system at a position; colours repeat after four systems.
+    """Return the colour in which the drawings show one of the compared systems.
+
+    The four colours of `SYSTEM_COLOURS` repeat from the fifth system on.
 
     Args:
-        position: Position of the system among all systems, from 0.
+        position: Position of the system in the comparison, from 0.
 
     Returns:
         The colour as ``#RRGGBB``.
@@ -163,10 +168,10 @@ def system_colour(position: int) -> str:
 
 
 def rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
-    """Return the four corners of a box.
+    """Return the four corners of a box as a polyline.
 
     Args:
-        box: Box xyxy; further columns are ignored.
+        box: Box ``x1, y1, x2, y2``; further values, such as a score, are ignored.
 
     Returns:
         The corners x, y, clockwise from the top left, shape ``(4, 2)``.
@@ -180,13 +185,14 @@ def rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
 
 
 def corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Points, ...]:
-    """Return the four corners of a box as open angles, which do not hide what is in the box.
+    """Return four right angles that mark the corners of a box, so that its inside stays visible.
 
     Args:
-        box: Box xyxy; further columns are ignored.
+        box: Box ``x1, y1, x2, y2``; further values, such as a score, are ignored.
 
     Returns:
-        One polyline for each corner, with arms of a quarter of the shorter side.
+        One open polyline for each corner, from the top left clockwise, whose arms are a quarter of
+        the box's shorter side long.
 
     Example:
         >>> corner_brackets([0, 0, 8, 8])[0].tolist()
@@ -202,15 +208,15 @@ def corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Poi
 
 
 def cross(x: float, y: float, arm: float) -> tuple[Points, ...]:
-    """Return an upright cross centred on a point.
+    """Return the two lines of an upright cross.
 
     Args:
-        x: Centre in x, original px.
-        y: Centre in y, original px.
-        arm: Length in each of the four directions, original px.
+        x: Position of the centre across, in px of the original image.
+        y: Position of the centre down, in px of the original image.
+        arm: Distance from the centre to each of the four ends, in px of the original image.
 
     Returns:
-        The horizontal and the vertical line.
+        The horizontal line and the vertical line, shape ``(2, 2)`` each.
 
     Example:
         >>> [path.tolist() for path in cross(5, 5, 2)]

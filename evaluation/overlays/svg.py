@@ -12,16 +12,17 @@ _SVG_DASH = "6 4"
 
 
 def to_svg(shapes: Sequence[Shape | Label], text_class: str = "words") -> Markup:
-    """Convert shapes to SVG elements in original px, in the same order.
+    """Convert lines and texts to SVG elements, in the same order.
 
-    Strokes keep their width in screen pixels at every size of the image.
+    Coordinates are px of the original image. Lines keep their width in screen pixels at every size
+    of the image, by the style sheet of the page.
 
     Args:
-        shapes: Shapes and texts.
-        text_class: CSS class of the text elements.
+        shapes: Lines and texts with coordinates in px of the original image.
+        text_class: CSS class that each text element gets.
 
     Returns:
-        The elements, escaped for a page.
+        The SVG elements as HTML, with special characters escaped.
 
     Example:
         >>> print(to_svg([Label("boxes", "0.9", (0.0, 0.0), 20.0, "#E06C00")]))

@@ -13,13 +13,14 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def reader_verdict_tables(comparison: Comparison) -> list[Table]:
-    """Return a table of the main difference between systems by the labels of each reader.
+    """Return a table of the main difference of systems if each radiologist's labels are true.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        One table, or none without readers' labels.
+        A list with one table; an empty list if there are no labels of single radiologists.
     """
     if not comparison.by_reader:
         return []
@@ -50,17 +51,19 @@ def reader_verdict_tables(comparison: Comparison) -> list[Table]:
 
 
 def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Return tables of how many images two systems call rightly: both, only one, or neither.
+    """Return tables of how many images two systems decide rightly: both, only one, or neither.
 
     Each table compares the first system with one other system.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        policy: Name of the policy (rule that chooses a threshold) whose decisions are counted, such
-            as ``max_f1``.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        policy: Rule by which the thresholds of the counted decisions were chosen, such as
+            ``max_f1``.
 
     Returns:
-        One table for each other system; none if the policy gave no decisions.
+        One table for each system after the first; an empty list if there are no decisions by this
+        rule.
     """
     column = f"decision_{policy}"
     if column not in comparison.decisions:
@@ -99,13 +102,15 @@ def _agreement_table(right: pd.DataFrame, first: str, second: str, policy: str) 
 
 
 def combination_table(comparison: Comparison) -> Table | None:
-    """Return a table of how far two systems agree beyond chance, and of their combination.
+    """Return a table of how far two systems agree beyond chance, and how good they are together.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The table; None if agreement was not evaluated.
+        One row for each pair of systems with Cohen's kappa, and AUROC, sensitivity and specificity
+        of both systems combined. None if agreement was not evaluated.
     """
     failures = comparison.failures
     pairs = failures[failures["topic"].isin(["combined", "agreement"])]

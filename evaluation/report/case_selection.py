@@ -17,14 +17,14 @@ CASES_PER_CATEGORY = 8
 
 @dataclass(frozen=True)
 class CaseCategory:
-    """Images of one kind, which the gallery shows below one heading.
+    """Test images with one kind of outcome, such as misses, shown below one heading of the report.
 
     Attributes:
-        key: Short name of the category, used in addresses on the page.
+        key: Short name of the kind for addresses on the page, such as ``all-miss``.
         title: Heading above the images.
-        order: Phrase on the order of the images.
+        order: Text that says how the images are ordered.
         image_ids: Ids of the images that are shown, in this order.
-        total: Number of images of this kind, of which only some are shown.
+        total: Number of test images with this kind of outcome; not all of them are shown.
     """
 
     key: str
@@ -65,21 +65,25 @@ def select_cases(
     per_category: int = CASES_PER_CATEGORY,
     seed: int = 0,
 ) -> list[CaseCategory]:
-    """Select the cases of the gallery at the thresholds of one policy.
+    """Select example images for the report: misses, wrong locations, false alarms, right decisions.
 
-    The most confident failures come first. Confidence is the rank of a score within its system,
-    because scores of two systems have no common scale. Systems without a decision at this policy
-    are left out.
+    The most confident errors come first. Confidence is the rank of an image's score among all
+    scores of the same system, because scores of two systems have no common scale. Systems without
+    decisions by the rule ``policy`` are left out.
 
     Args:
-        decisions: One row for each image and system, in the form of `Comparison.decisions`.
-        systems: Names of the systems, in the order of the panels.
-        policy: Threshold policy whose column ``decision_POLICY`` is read.
-        per_category: Largest number of images of each kind.
-        seed: Random seed of the sample of images that all systems call rightly.
+        decisions: One row for each image and system with ``image_id``, ``system``, ``label``,
+            ``score`` and ``decision_POLICY``, as in ``Comparison.decisions``.
+        systems: Names of the systems (detectors or classifiers), in the order in which they are
+            shown.
+        policy: Rule by which thresholds were chosen, such as ``max_f1``; names the column
+            ``decision_POLICY``.
+        per_category: Largest number of images of each kind of outcome, such as misses.
+        seed: Random seed for drawing some of the images that all systems decide rightly.
 
     Returns:
-        The categories that have an image, in reading order; empty without decisions.
+        The kinds of outcome that at least one image has, in the report's order; empty without
+        decisions.
     """
     if f"decision_{policy}" not in decisions:
         return []
@@ -96,17 +100,18 @@ def select_cases(
 
 
 def disagreement(decisions: pd.DataFrame, systems: list[str]) -> dict[str, float]:
-    """Compute how differently the systems rank each image.
+    """Compute for each image how differently the systems rank it.
 
-    The value is the range of an image's ranks over the systems. Ranks are taken within each system,
-    because scores of two systems have no common scale.
+    Each system's scores are replaced by their ranks among all images, from 0 to 1, because scores
+    of two systems have no common scale. The value of an image is its highest minus its lowest rank
+    over the systems.
 
     Args:
         decisions: One row for each image and system, with ``image_id``, ``system`` and ``score``.
-        systems: Names of the systems that are compared.
+        systems: Names of the systems (detectors or classifiers) to compare.
 
     Returns:
-        Disagreement by image id, from 0 (equal ranks) to 1.
+        Difference of ranks by image id, from 0 (equal ranks) to 1.
 
     Example:
         >>> frame = pd.DataFrame({"image_id": ["a", "b"] * 2, "system": list("AABB"),

@@ -40,11 +40,12 @@ from cxr_compare.evaluation.systems.stored_predictions import (
 
 @dataclass(frozen=True)
 class CaseSource:
-    """Source of truth, predictions and drawings, one image at a time.
+    """Reads for one image at a time its labels, boxes and predictions, and draws them.
 
     Attributes:
-        test_set: Data set with target and split.
-        systems: Output of each system with its decisions.
+        test_set: Data set, with the finding to evaluate and its test images.
+        systems: Predictions and decisions of each system (detector or classifier), in the order in
+            which they are drawn.
     """
 
     test_set: LabelledSplit
@@ -58,17 +59,17 @@ class CaseSource:
         panel: int = 480,
         faint: bool = False,
     ) -> npt.NDArray[np.uint8]:
-        """Draw the plain image, the truth and each system side by side, as `draw_overlay` does.
+        """Draw side by side the plain image, the true lesions and the prediction of each system.
 
         Args:
-            image_id: One of the test images.
-            pixels: Grey values of the image in its original size, uint8, shape ``(height, width)``.
-                They are read from the data set if left out.
-            panel: Longer side of each panel, px.
-            faint: True to draw boxes below the threshold as well.
+            image_id: Id of one of the test images.
+            pixels: Grey values of the original image, uint8, shape ``(height, width)``. None reads
+                them from the data set.
+            panel: Length of the longer side of each of the images in px.
+            faint: True to draw also boxes that score below the cut for boxes, thin and grey.
 
         Returns:
-            The panels as one RGB image, uint8, shape ``(height, width, 3)``.
+            RGB pixels of all images side by side, uint8, shape ``(height, width, 3)``.
         """
         return draw_overlay(
             self.test_set.dataset.read_original(image_id) if pixels is None else pixels,
@@ -82,13 +83,14 @@ class CaseSource:
         )
 
     def truth(self, image_id: str) -> ImageTruth:
-        """Return the label, the trusted boxes, the kind and the readers' boxes of an image.
+        """Return the label and the true boxes of an image, and boxes of single radiologists.
 
         Args:
             image_id: Id of the image.
 
         Returns:
-            Truth of the image for drawing.
+            Label, boxes (None unless every lesion has one), kind of a negative image, and
+            radiologists' boxes, ready for drawing.
         """
         test_set = self.test_set
         boxes = None
@@ -104,14 +106,14 @@ class CaseSource:
         )
 
     def predictions(self, image_id: str) -> list[ImagePrediction]:
-        """Return every system's prediction of an image, in the order of the panels.
+        """Return the prediction of every system for an image, in the order in which they are drawn.
 
         Args:
-            image_id: Id of one of the images.
+            image_id: Id of one of the test images.
 
         Returns:
-            One prediction for each system. A location may miss a lesion by one cell of the coarsest
-            activation map of all systems.
+            One prediction for each system. It includes the size of the coarsest grid cell of all
+            activation maps, which is the tolerance for locations.
         """
         mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
         predictions = [
@@ -125,13 +127,13 @@ class CaseSource:
         ]
 
     def facts(self, image_id: str) -> str:
-        """Return view, sex, age and display window of an image, as far as they are recorded.
+        """Return view, sex and age of an image, and how its grey values were displayed, as text.
 
         Args:
             image_id: Id of the image.
 
         Returns:
-            A short text with the recorded facts.
+            A short text with what is recorded; parts that are unknown are left out.
         """
         row: Any = self._images.loc[image_id] if image_id in self._images.index else {}
         display = ""
@@ -173,13 +175,15 @@ class CaseSource:
 
 
 def display_text(decoded: Mapping[str, Any]) -> str:
-    """Describe how stored grey values became the grey values on the screen.
+    """Describe how the stored values of an image file became the grey values that are shown.
 
     Args:
-        decoded: Row of the image in the table ``decode``.
+        decoded: What was recorded when the image was read: ``voi`` (rule for the display window),
+            ``window_center``, ``window_width`` and ``inverted`` (True if black and white were
+            exchanged). Keys may be missing.
 
     Returns:
-        A short text on the window and on inversion.
+        A short text on the display window and on inversion.
 
     Example:
         >>> display_text({"window_center": 40, "window_width": 400, "inverted": True})
@@ -197,15 +201,16 @@ def _value(value: Any) -> Any:
 
 
 def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSource:
-    """Prepare the images of a comparison for drawing, at the thresholds of one policy.
+    """Prepare the test images of a comparison for drawing, with the decisions by one rule.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        dataset: The data set under evaluation, for pixels and true boxes.
-        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        dataset: The data set under evaluation, which has the pixels and true boxes.
+        policy: Rule by which thresholds were chosen, such as ``max_f1``.
 
     Returns:
-        The source of the images' truth, predictions and drawings.
+        An object that draws any of the test images.
     """
     outputs = tuple(_compared_output(comparison, name, policy) for name in comparison.names)
     return CaseSource(LabelledSplit(dataset, dataset.target(comparison.finding)), outputs)
@@ -231,23 +236,25 @@ def read_systems(
     *,
     policy: str,
 ) -> CaseSource:
-    """Prepare chosen images for drawing, at the thresholds of one policy.
+    """Prepare chosen images for drawing, from stored predictions, with the decisions by one rule.
 
-    A system that is not tuned stays undecided; its boxes with a score of at least 0.5 are drawn in
-    full.
+    A system whose threshold was not chosen on validation images has no decision; its boxes with a
+    score of at least 0.5 are drawn in its colour.
 
     Args:
-        systems: Predictions by display name, in the order of the panels.
-        test_set: The split that the systems were tuned on, with the target.
+        systems: Stored predictions of each detector or classifier by display name, in the order in
+            which they are drawn.
+        test_set: Data set, with the finding to evaluate and the validation images on which
+            thresholds were chosen.
         image_ids: Ids of the images to draw.
-        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
+        policy: Rule by which thresholds were chosen, such as ``max_f1``.
 
     Returns:
-        The source of the images' truth, predictions and drawings.
+        An object that draws any of these images.
 
     Raises:
-        InputError: A stored decision differs from the decision that validation now gives, a
-            decision lacks the policy, or a system ran on none of the images.
+        InputError: A system ran on none of the images, has no threshold by this rule, or its stored
+            thresholds differ from those that the validation images now give.
     """
     requested = pd.Index(image_ids, name="image_id")
     outputs = []

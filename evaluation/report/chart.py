@@ -52,9 +52,9 @@ class Axis:
 
     Attributes:
         title: Title with the unit.
-        ticks: Value and text of each tick.
-        low: Smallest value that is shown.
-        high: Largest value that is shown.
+        ticks: Value and text of each tick; by default 0, 0.25, 0.5, 0.75 and 1.
+        low: Value at the lower end of the axis.
+        high: Value at the upper end of the axis.
         scale: ``linear`` or ``log``.
 
     Example:
@@ -76,12 +76,12 @@ class Axis:
         ticks would lie on the axis, its limits are widened to ticks.
 
         Args:
-            title: Title of the axis, with the unit.
-            low: Lower limit, above 0.
-            high: Upper limit.
+            title: Title of the axis, with the unit, such as ``Time per image (ms)``.
+            low: Value at the lower end, above 0.
+            high: Value at the upper end, above ``low``.
 
         Returns:
-            Axis with texts at its ticks.
+            The axis with its ticks and their texts.
 
         Example:
             >>> [text for _, text in Axis.log("Images", 40.0, 2500.0).ticks]
@@ -101,13 +101,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """Marked point in data units, with its label and matplotlib's name of its marker.
+    """Marked point of a chart.
 
     Attributes:
-        x: Position along the x axis, in data units.
-        y: Position along the y axis, in data units.
-        label: Text beside the point.
-        marker: Shape of the marker, as matplotlib calls it.
+        x: Position along the x axis, in the unit of the axis.
+        y: Position along the y axis, in the unit of the axis.
+        label: Text that a page shows for the point, such as ``best F1``.
+        marker: Shape of the marker as matplotlib calls it, such as ``o``; ``.`` is a plain dot.
 
     Example:
         >>> Point(0.1, 0.9, "best F1", marker="o").label
@@ -122,20 +122,21 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """Curve of one system in data units, with its marked points.
+    """Curve of one system (detector or classifier) in a chart, with its marked points.
 
     Attributes:
         name: Name of the system.
-        position: Position of the system among all systems, from 0, which decides colour and dash.
-        x: Positions of the points along the x axis.
-        y: Positions of the points along the y axis.
-        points: Points that are marked.
+        position: Index of the system in the comparison, from 0; it decides colour and dash pattern.
+        x: Positions of the curve's points along the x axis, shape ``(N,)``.
+        y: Positions of the curve's points along the y axis, shape ``(N,)``.
+        points: Points with a marker, such as the chosen thresholds.
         faint: True for a thin, pale line.
-        solid: True for a solid line instead of the dash of the position.
-        in_steps: True if the curve is constant from each point up to the next.
-        figure: Text of the system's figure in the legend, such as an AUROC.
-        band: Band around the curve: x, lower end and upper end of the interval of y; None without a
-            band.
+        solid: True for a solid line; False for the dash pattern of the system.
+        in_steps: True if the curve is constant from each point to the next and then jumps.
+        figure: Value that the legend shows after the name, such as an AUROC with its interval; may
+            be empty.
+        band: Confidence band around the curve: arrays of x, lower end of y and upper end of y; None
+            without a band.
 
     Example:
         >>> Curve("RetinaNet", 0, np.array([0.0, 1.0]), np.array([0.0, 1.0])).points
@@ -162,17 +163,18 @@ class Curve:
         ends: Iterable[tuple[float | None, float | None]],
         **options: Any,
     ) -> Curve:
-        """Make a curve of single points with vertical lines as intervals.
+        """Make a curve that consists of single points, each with a vertical line as its interval.
 
         Args:
             name: Name of the system.
-            position: Position of the system among all systems, from 0.
-            points: The points.
-            ends: Lower and upper end of the interval of each point; None for no interval.
-            **options: Further fields of the curve.
+            position: Index of the system in the comparison, from 0; it decides the colour.
+            points: The points to mark.
+            ends: Lower and upper end of y for each point, in the same order; ``(None, None)`` for
+                no interval.
+            **options: Further fields of the curve, such as ``figure="0.91"``.
 
         Returns:
-            Curve whose line consists of the intervals.
+            The curve, whose line consists of the vertical lines.
         """
         marked = tuple(points)
         x = np.repeat([point.x for point in marked], 3)
@@ -182,19 +184,20 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Content of a chart in data units, with a description for readers who cannot see it.
+    """Content of a chart, independent of how it is drawn.
 
     Attributes:
-        key: Prefix of ids on the page.
+        key: Short name of the chart, such as ``roc``; ids on the web page begin with it.
         title: Title of the chart.
         x: Horizontal axis.
         y: Vertical axis.
-        curves: Curve of each system.
+        curves: Curve of each system (detector or classifier); empty for an empty chart.
         description: Sentence that says what the chart shows, for readers who cannot see it.
-        guides: Dotted lines, each as x and y values.
-        guide_label: Text in the legend for the dotted lines.
-        note: Text below the chart.
-        names_beside: True if each system is one point, whose name is at the right.
+        guides: Dotted lines for orientation, each as x and y values, such as the diagonal of a ROC
+            chart.
+        guide_label: Text in the legend for the dotted lines; empty for none.
+        note: Text below the chart; may be empty.
+        names_beside: True if each system is a single point whose name is written at the right.
 
     Example:
         >>> chart = Chart(
@@ -222,7 +225,7 @@ class Chart:
 
     @property
     def frame(self) -> tuple[float, float, float, float]:
-        """Left, top, width and height of the plotting area, in pixels."""
+        """Left, top, width and height of the area between the axes, in px of the page."""
         if self.names_beside:
             height = max(_NAMED_HEIGHT, NAME_HEIGHT * len(self.curves))
             return _LEFT, _TOP, _NAMED_WIDTH, height
@@ -230,6 +233,6 @@ class Chart:
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width and height of the whole chart, in pixels."""
+        """Width and height of the whole chart with titles and names, in px of the page."""
         left, top, width, height = self.frame
         return left + width + (_NAMES_WIDTH if self.names_beside else _RIGHT), top + height + BELOW

@@ -51,13 +51,14 @@ _LONGEST_NAME = 21
 
 
 def draw_charts(*charts: Chart) -> Figure:
-    """Draw charts of equal height side by side; a chart without a curve says so.
+    """Draw charts side by side with matplotlib.
 
-    For programs that read the SVG file, the line of the second curve has the id ``curve-1``, and
-    its first point has the id ``curve-1-point-0``.
+    A chart without a curve shows the text "Nothing to draw". For programs that read the SVG file,
+    the line of the second curve has the id ``curve-1``, and its first point has the id
+    ``curve-1-point-0``.
 
     Args:
-        *charts: Charts to draw, from left to right.
+        *charts: Charts to draw, from left to right; at least one. The first decides the height.
 
     Returns:
         Figure with one plot for each chart.
@@ -131,24 +132,26 @@ def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
 
 
 def dash(position: int) -> Any:
-    """Return the dash pattern of the system at a position.
+    """Return the dash pattern of one of the compared systems.
 
     Together with the colours, sixteen systems can be told apart.
 
     Args:
-        position: Position of the system among all systems, from 0.
+        position: Index of the system in the comparison, from 0.
 
     Returns:
-        Line style of matplotlib.
+        Line style of matplotlib, such as ``"-"`` or ``(0, (4, 2))``.
     """
     return _DASHES[(position + position // len(SYSTEM_COLOURS)) % len(_DASHES)]
 
 
 def marker_style(marker: str, colour: str) -> dict[str, Any]:
-    """Return matplotlib's options of a marker; a ring stays visible around another marker.
+    """Return the keywords with which matplotlib draws a marker.
+
+    The marker ``o`` is a wide ring, so that it stays visible around another marker.
 
     Args:
-        marker: matplotlib's name of the marker.
+        marker: Shape of the marker as matplotlib calls it, such as ``s``; ``.`` is a plain dot.
         colour: Colour of the marker, ``#RRGGBB``.
 
     Returns:
@@ -217,12 +220,13 @@ def _spread(heights: Sequence[float], low: float, high: float) -> list[float]:
 
 
 def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: Chart) -> Figure:
-    """Draw a chart with a legend of systems and markers below it, for a separate file.
+    """Draw a chart with a legend of systems and markers below it, for a file of its own.
 
     Args:
-        chart: The chart whose curves the legend names.
-        markers: Marker and text of each policy that the chart marks.
-        *beside: Further charts of the same systems, drawn to the right of the first.
+        chart: The chart whose curves and markers the legend explains.
+        markers: Shape of a marker (as matplotlib calls it) and its text, for each marker to
+            explain.
+        *beside: Further charts of the same systems, drawn at the right.
 
     Returns:
         Figure with the charts above the legend.

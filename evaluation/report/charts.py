@@ -87,13 +87,15 @@ class _System:
 
 
 def report_charts(comparison: Comparison) -> list[Chart]:
-    """Return every chart that has a curve, in reading order.
+    """Return the charts of the report: ROC, precision-recall, FROC, calibration, decision curve.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The charts. A chart without a curve, such as FROC without boxes, is left out.
+        The charts in this order. A chart that would be empty, such as FROC where no system predicts
+        boxes, is left out.
     """
     systems = _read_systems(comparison)
     policies = comparison.policies
@@ -110,16 +112,17 @@ def report_charts(comparison: Comparison) -> list[Chart]:
 
 
 def without_decision_curve(comparison: Comparison) -> str:
-    """Return a sentence on the absent decision curve, or an empty text where there is one.
+    """Return a sentence on why the report has no decision curve; empty where it has one.
 
-    The curve weighs harms at a risk, so it needs probabilities. Scores that nobody calibrated on
-    validation images are no probabilities.
+    A decision curve (net benefit by the risk from which one would act) needs probabilities. Scores
+    that were not calibrated on validation images are no probabilities.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The sentence; empty as well where decision curves were not computed at all.
+        The sentence. It is also empty where decision curves were not computed at all.
     """
     failures = comparison.failures
     if failures.empty or "decision_curve" not in set(failures["topic"]):
@@ -131,16 +134,17 @@ def without_decision_curve(comparison: Comparison) -> str:
 
 
 def cost_charts(comparison: Comparison) -> list[Chart]:
-    """Return charts of the primary figure against FLOPs and against time per image.
+    """Return charts of the main metric against FLOPs and against time per image.
 
-    A chart needs two systems with a known cost. The chart of times is left out where systems were
-    timed on different devices.
+    A chart needs at least two systems with a known cost. The chart of times is left out where
+    systems were timed on different devices.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The charts, at most two.
+        At most two charts, in which each system is one point.
     """
     systems = _read_systems(comparison)
     devices = {result.cost.get("latency_device") for result in comparison.systems.values()}
@@ -159,15 +163,16 @@ def cost_charts(comparison: Comparison) -> list[Chart]:
 
 
 def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the legend of a chart: SVG samples of lines and markers, each with its text.
+    """Return the legend of a chart as SVG samples of lines and markers, each with its text.
 
     Args:
         chart: The chart.
-        policies: Names of the policies (rules that choose thresholds), in the order of their
-            markers.
+        policies: Rules by which thresholds were chosen, such as ``max_f1``; the first rule has the
+            first marker, and so on.
 
     Returns:
-        A sample and a text for each system's line and for each marker that the chart uses.
+        SVG text and explanation for each system's line and for each marker in the chart. Empty
+        where the names are written beside the points.
     """
     if chart.names_beside:
         return []
@@ -186,13 +191,13 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
 
 
 def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the marker of each policy and its text in a legend.
+    """Return the marker of each rule by which thresholds were chosen, and its text in a legend.
 
     Args:
-        policies: Names of threshold policies, such as ``max_f1``.
+        policies: Rules by which thresholds were chosen, such as ``max_f1``.
 
     Returns:
-        matplotlib's name of the marker, and the text of the policy, for each policy.
+        Shape of the marker (as matplotlib calls it) and text, for each rule.
 
     Example:
         >>> policy_markers(["max_f1"])
@@ -408,16 +413,17 @@ def _froc_band(rates: Sequence[Interval]) -> tuple[Floats, Floats, Floats] | Non
 
 
 def froc_sensitivities(curve: FrocCurve) -> list[float]:
-    """Read the share of lesions found off a FROC curve, at fixed rates of false positives.
+    """Read from a FROC curve the share of lesions found at seven rates of false positives.
 
-    The rates are those of `FROC_RATES`, in false positives per image. The curve is constant between
-    its points.
+    The rates are `FROC_RATES`: 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per image. The curve is
+    constant between its points.
 
     Args:
-        curve: False positives per image and sensitivities.
+        curve: False positives per image in rising order, beginning with 0, and the share of lesions
+            found at each.
 
     Returns:
-        The sensitivities, in the order of `FROC_RATES`.
+        Shares of lesions found, in the order of `FROC_RATES`.
 
     Example:
         >>> curve = FrocCurve(np.array([0.0, 1.0]), np.array([0.25, 0.75]))

@@ -13,14 +13,19 @@ _METRICS = ("auroc", "recall", "specificity")
 
 
 def corrected_table(comparison: Comparison, policy: str) -> Table | None:
-    """Return a table of figures by the labels, and corrected for errors of the labels.
+    """Return a table of metrics by the labels, beside values corrected for errors of the labels.
 
-    The table is None if the user stated no error of the labels.
+    The correction uses the sensitivity and specificity of the labels themselves, which the user
+    stated.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        policy: Name of the policy (rule that chooses a threshold) of sensitivity and specificity,
-            such as ``max_f1``.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        policy: Rule by which the threshold of sensitivity and specificity was chosen, such as
+            ``max_f1``.
+
+    Returns:
+        The table; None if the user stated no error rate of the labels.
     """
     if comparison.reference is None:
         return None

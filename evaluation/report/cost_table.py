@@ -49,15 +49,17 @@ _QUANTITIES = (
 
 
 def cost_rows(comparison: Comparison) -> list[Row]:
-    """Return the size and time of each system as rows of a table.
+    """Return size, memory and time of each system as rows of a table.
 
-    A value that was not recorded is "unknown". The cost of an ensemble is the sum over its members.
+    A value that was not recorded is "unknown". The cost of an ensemble is the sum over its members,
+    and the memory is the largest of them.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The rows of the table.
+        One row for each quantity: its title, then one text for each system.
     """
     costs = [system.cost for system in comparison.systems.values()]
     joined = any(cost.get("made_of") for cost in costs)
@@ -74,13 +76,14 @@ def cost_rows(comparison: Comparison) -> list[Row]:
 
 
 def cost_frame(comparison: Comparison) -> pd.DataFrame:
-    """Return the content of ``costs.csv``: figures and computing costs of each system.
+    """Return the content of ``costs.csv``: main metrics and computing costs of each system.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The table, with NaN or None where a value is unknown.
+        One row for each system, with NaN or None where a value is unknown.
     """
     policy = comparison.main_policy
     rows = []

@@ -21,15 +21,18 @@ from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table,
 def write_data_files(
     comparison: Comparison, out: Path, question: dict[str, Any] | None = None
 ) -> None:
-    """Write the tables that programs read; ``metrics.json`` is last and marks the folder complete.
+    """Write the files of a report that programs read.
 
-    The other files are ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``,
-    ``decisions.parquet``, the model card of each system in ``cards/``, and ``report.zip``.
+    These are ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``, ``decisions.parquet``, a
+    description of each model in ``cards/``, and ``report.zip``. ``metrics.json`` is written last,
+    so its presence shows that the folder is complete.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        out: Folder of the report, to which files are written.
-        question: Options of the command, which are stored in ``metrics.json``; None for none.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        out: Folder of the report; it is made if necessary.
+        question: Options of the command that made the report, which are stored in ``metrics.json``;
+            None to store none.
     """
     make_folder(out)
     tables = {

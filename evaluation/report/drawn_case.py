@@ -59,21 +59,24 @@ class _Panel:
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """A case in the gallery of a report: one image, and panels with the truth and each system.
+    """An example image of the report, drawn with the true lesions and each system's prediction.
 
     Attributes:
         image_id: Id of the image.
-        anchor: Name of the case in addresses on its page.
-        facts: Line with facts about image and patient.
-        width: Width of the original image, px.
-        height: Height of the original image, px.
-        data_url: Encoded image as a ``data:`` address.
-        panels: Panels with the plain image, the truth and each system.
-        outcomes: Outcome of each system on this image, such as a hit or a miss, in short names.
-        lesion: Area of the largest true box in percent of the image; None without boxes.
-        gap: Disagreement of the systems on this image, see `disagreement`.
-        crop: View box of `brief`, as the attribute ``viewBox`` of SVG.
-        brief: Shapes of all systems on one image as SVG, without texts.
+        anchor: Name of the example in addresses on the page, such as ``all-miss-01``.
+        facts: Line of text with view, sex and age.
+        width: Width of the original image in px.
+        height: Height of the original image in px.
+        data_url: The encoded image as an address that begins with ``data:``.
+        panels: Views of the image side by side: plain, with the true lesions, and with the
+            prediction of each system.
+        outcomes: For each system a key of `OUTCOMES` such as ``missed``, which says whether it is
+            right.
+        lesion: Area of the largest true box in percent of the image; None without true boxes.
+        gap: How differently the systems rank this image, from 0 to 1, see `disagreement`.
+        crop: Part of the image that the drawing ``brief`` shows, as the attribute ``viewBox`` of
+            SVG.
+        brief: Main shapes of all systems over one another as SVG, without texts.
     """
 
     image_id: str
@@ -100,18 +103,19 @@ class DrawnCase:
         most: int = MAX_IMAGE_BYTES,
         gap: float = 0.0,
     ) -> DrawnCase:
-        """Draw one case as SVG over one embedded image.
+        """Draw one example image as SVG over the embedded pixels.
 
         Args:
-            source: Truth and predictions of the image.
-            image_id: The image to draw.
-            pixels: Grey values of the image, uint8, shape ``(height, width)``.
-            anchor: Name of the case on its page.
-            most: Largest size of the embedded image, bytes.
-            gap: Disagreement of the systems on this image, see `disagreement`.
+            source: Reads labels, true boxes and predictions of the image.
+            image_id: Id of the image to draw.
+            pixels: Grey values of the original image, uint8, shape ``(height, width)``.
+            anchor: Name of the example in addresses on its page, such as ``all-miss-01``.
+            most: Largest size of the encoded image in bytes.
+            gap: How differently the systems rank this image, from 0 to 1, see `disagreement`.
 
         Returns:
-            The case, with panels for the image, the truth and each system.
+            The drawn image, with one view each for the plain image, the true lesions and each
+            system.
         """
         height, width = pixels.shape
         truth = source.truth(image_id)
@@ -147,17 +151,18 @@ class DrawnCase:
 
 
 def view_box(size: tuple[int, int], shapes: list[Shape]) -> str:
-    """Return the part of an image that must be visible, as a view box of an SVG drawing.
+    """Return the part of an image that a small drawing shows, as a view box of SVG.
 
-    It has the aspect 4 to 3, contains all shapes, and is at least 80 % of the image wide.
+    This part has the aspect 4 to 3, contains all shapes, and has at least 80 % of the image's
+    width.
 
     Args:
-        size: Width and height of the image in px of the original image.
-        shapes: Shapes that must be visible. Without shapes, the box is centred at 45 % of the
-            height.
+        size: Width and height of the original image in px.
+        shapes: Shapes that must be visible, with coordinates in px of the original image. If there
+            are none, the part is centred at 45 % of the image's height.
 
     Returns:
-        Attribute ``viewBox`` of an SVG element.
+        Left, top, width and height in px of the original image, separated by spaces.
 
     Example:
         >>> view_box((300, 300), [])
@@ -235,14 +240,14 @@ def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
 
 
 def embed_image(pixels: npt.NDArray[np.uint8], most: int) -> str:
-    """Encode an image as a data URL, coarser where it would exceed `most` bytes.
+    """Encode an image as a data URL, with fewer pixels where it would be too large.
 
     Args:
         pixels: Grey pixels, uint8, shape ``(H, W)``.
-        most: Largest size of the encoded file, bytes.
+        most: Largest size of the encoded image in bytes.
 
     Returns:
-        URL with the content of a WebP file.
+        Address that begins with ``data:`` and contains a WebP file.
     """
     encoded = b""
     for side, quality in _ENCODINGS:

@@ -20,13 +20,17 @@ _ERRORS = {
 
 
 def error_table(comparison: Comparison) -> Table | None:
-    """Return a table of the counts of each kind of error by system.
+    """Return a table of how many errors of each kind the boxes of each system have.
+
+    Kinds of errors are missed lesions, poorly placed boxes, duplicate boxes and boxes on
+    background.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The table; None if no system has boxes.
+        The table; None if no system predicts boxes.
     """
     failures = comparison.failures
     names = comparison.names

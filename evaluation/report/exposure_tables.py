@@ -11,13 +11,15 @@ from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
 
 def exposure_tables(comparison: Comparison) -> list[Table]:
-    """Return one table for each exposure of which at least one test image was seen.
+    """Return tables of metrics with and without test images that a model may have seen in training.
 
     Args:
-        comparison: Everything that was computed.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The tables; empty if no system is known to have seen a test image.
+        One table for each user-given list of seen images that contains a test image; an empty list
+        if there is none.
     """
     return [_table(result) for result in comparison.exposures if result.n_seen]
 

@@ -11,14 +11,16 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def contrast_names(comparison: Comparison, *, printed: bool = False) -> tuple[str, ...]:
-    """Return the names of the differences between the first system and each other system.
+    """Return the names of the differences "first system minus other system".
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        printed: True for a minus sign, as on pages; False for the hyphen of the tables.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        printed: True for a real minus sign, as pages show it; False for a hyphen, as CSV files
+            contain it.
 
     Returns:
-        One name for each other system.
+        One name for each system after the first, such as ``A - B``.
     """
     first, *others = comparison.systems
     minus = "−" if printed else "-"
@@ -26,37 +28,40 @@ def contrast_names(comparison: Comparison, *, printed: bool = False) -> tuple[st
 
 
 def figure_texts(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
-    """Return the texts of each system's figure and of each paired difference, in this order.
+    """Return the texts of one metric for each system and for each difference from the first system.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        rows: Rows of the table with figures in groups of images and lesions, all on one figure.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        rows: Rows of the table ``where.csv`` (metrics within groups of images or lesions) on one
+            metric in one group.
 
     Returns:
-        One text for each system, then one for each other system's difference.
+        Value with interval as text, one for each system, then one for each difference.
     """
     names = (*comparison.systems, *contrast_names(comparison))
     return [figure_text(first_interval(rows[rows["system"] == name])) for name in names]
 
 
 def first_interval(rows: pd.DataFrame) -> Interval:
-    """Return the figure in the first of some rows; an undefined figure if there is no row.
+    """Return the value and the interval in the first of some table rows.
 
     Args:
-        rows: Rows of the table with figures in groups of images and lesions.
+        rows: Rows with the columns ``estimate``, ``ci_low`` and ``ci_high``; may be empty.
 
     Returns:
-        The figure with its interval.
+        The value with its interval; an undefined value if there is no row.
     """
     return Interval() if rows.empty else Interval.from_row(rows.iloc[0])
 
 
 def group_title(topic: str, group: str) -> str:
-    """Return the title of a group of images or lesions.
+    """Return the title of a group of images or lesions, such as ``Age band: under 18``.
 
     Args:
-        topic: Name of the grouping, such as ``age_band``.
-        group: Name of the group, such as an age band.
+        topic: Column that divides the images into groups, such as ``age_band``; two columns are
+            joined by ``*``.
+        group: Name of the group within this column, such as ``under 18``.
 
     Returns:
         The title for a table.
@@ -70,15 +75,16 @@ def group_title(topic: str, group: str) -> str:
 
 
 def groups_in_order(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the groups of images in reading order, as pairs of grouping and group.
+    """Return the groups of images in reading order, as pairs of dividing column and group.
 
-    A grouping is, for example, ``age_band``. Of each grouping the lowest group comes first.
+    A dividing column is, for example, ``age_band``, and a group is ``under 18``. Within a column, a
+    group named "under ..." or "up to ..." comes first and "over ..." last.
 
     Args:
-        rows: Rows of the table with figures in groups of images and lesions.
+        rows: Rows of a table with the columns ``topic`` (dividing column) and ``group``.
 
     Returns:
-        Pairs of grouping and group without repetitions.
+        Pairs such as ``("age_band", "under 18")``, each once.
     """
     pairs = rows[["topic", "group"]].drop_duplicates()
     topics = list(dict.fromkeys(pairs["topic"]))
@@ -93,13 +99,13 @@ def groups_in_order(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def denominator(rows: pd.DataFrame) -> str:
-    """Return the number of which a share is a part, such as the lesions of a kind, as text.
+    """Return as text the number of images or lesions in a group, of which a metric is a share.
 
     Args:
-        rows: Rows of the table with figures in groups of images and lesions, all on one group.
+        rows: Rows of the table ``where.csv`` on one group, with the number in the column ``of``.
 
     Returns:
-        The number, or a dash if it is unknown.
+        The number, such as ``1,200``; a dash if it is unknown.
     """
     counts = rows["of"].dropna()
     return f"{int(counts.iloc[0]):,}" if len(counts) else number(None)

@@ -37,13 +37,13 @@ _UNDATED = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG, PDF and SVG files.
+    """Write a matplotlib figure as PNG, PDF and SVG files.
 
     The files contain no date, so that equal figures give equal files.
 
     Args:
         figure: The figure to write.
-        path: Path of the files. Its suffix is replaced.
+        path: Path whose suffix is replaced by ``.png``, ``.pdf`` and ``.svg``.
 
     Returns:
         Paths of the PNG, PDF and SVG files.
@@ -73,17 +73,21 @@ def save_figures(
     cases: Sequence[Path],
     maps: Sequence[str] = (),
 ) -> None:
-    """Write the figures of a paper as PNG, PDF and SVG, each with its caption as a text file.
+    """Write the figures for a paper as PNG, PDF and SVG, each with its caption in a text file.
 
     Args:
-        folder: Folder of the figures, which must exist.
-        about: Sentence on what was evaluated, which each caption repeats.
-        forest: Parts of the forest plot.
-        charts: Charts of the report.
-        markers: Marker and text of each threshold policy.
-        confusion: Title and counts of each system (rows) at each policy (columns).
-        cases: Image files for the plate of cases, from top to bottom.
-        maps: Sentence on the drawn map contours for each system with maps.
+        folder: Folder for the files, which must exist.
+        about: Sentence on what was evaluated, which is part of each caption.
+        forest: Parts of the forest plot (values with intervals, and their differences); empty for
+            no such plot.
+        charts: Charts of the report; ROC, precision-recall, FROC and calibration charts are
+            written.
+        markers: Shape of the marker (as matplotlib calls it) and text of each rule by which
+            thresholds were chosen.
+        confusion: Title and counts ``tp``, ``fp``, ``tn``, ``fn`` of each confusion matrix: one row
+            for each system, one column for each rule; counts are None without a threshold.
+        cases: Image files of drawn examples, which are placed one below the other; empty for none.
+        maps: Sentences on how activation maps are drawn, one for each system with maps.
     """
     figures = {}
     notes = {}
@@ -158,10 +162,11 @@ def _draw_forest(parts: Sequence[ForestPart]) -> Figure:
 
 
 def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]]) -> Figure:
-    """Draw confusion matrices, with one row for each system and one column for each policy.
+    """Draw confusion matrices: one row for each system, one column for each rule for thresholds.
 
     Args:
-        rows: Title and counts of each matrix, row by row; the counts are None without a threshold.
+        rows: Title and counts ``tp``, ``fp``, ``tn``, ``fn`` of each matrix, row by row; counts are
+            None without a threshold.
 
     Returns:
         Figure with the matrices in a grid.

@@ -72,10 +72,10 @@ OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside one folder 
 
 
 def study_files(kind: str) -> set[str]:
-    """Return the names of the files that `write_study` writes for a kind of study.
+    """Return the names of the files that `write_study` writes.
 
     Args:
-        kind: Kind of the study, such as ``curve``.
+        kind: Short name of the study, with which the names begin, such as ``curve``.
 
     Returns:
         The file names.

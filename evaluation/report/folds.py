@@ -38,15 +38,17 @@ KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 
 @dataclass(frozen=True)
 class Folds:
-    """Reports on several folds of one data set.
+    """Reports on the folds of one cross-validation, read together.
 
     Attributes:
         folders: Report folder of each fold.
-        splits: Split of each report.
-        systems: Names of the systems, which are the same in all reports.
-        figures: Figures of all folds, one row for each figure and fold (column ``fold``, from 0).
+        splits: Name of the division into training, validation and test images that each report
+            uses.
+        systems: Names of the compared detectors and classifiers, equal in all reports.
+        figures: Values of all metrics, one row for each value and fold: the columns `KEYS`,
+            ``fold`` (from 0) and ``estimate``.
         n_images: Number of test images of each fold.
-        provenance: Origin of each report, as in its ``metrics.json``.
+        provenance: For each report, versions, ids and seeds as in its ``metrics.json``.
     """
 
     folders: tuple[Path, ...]
@@ -58,17 +60,17 @@ class Folds:
 
     @classmethod
     def read(cls, folders: list[Path]) -> Folds:
-        """Read reports of `cxr compare` and check that they are folds of one cross-validation.
+        """Read the reports of ``cxr compare`` on the folds of one cross-validation.
 
         Args:
-            folders: Report folder of each fold.
+            folders: Report folder of each fold; at least two.
 
         Returns:
             The reports together.
 
         Raises:
             InputError: There are fewer than two reports, a report is incomplete, reports differ in
-                systems, target or data, or a patient is tested in two of them.
+                systems, evaluated finding or data, or two reports test the same patient.
         """
         if len(folders) < 2:
             raise InputError("folds: at least two reports make a cross-validation")
@@ -108,10 +110,10 @@ class Folds:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Table with mean, spread and interval of every figure over the folds of the data set.
+        """Mean, standard deviation and interval of every metric over the folds.
 
-        Differences of two systems have a p-value that is corrected for the number of pairs by
-        Holm's method.
+        Differences of two systems also have a p-value, adjusted for the number of pairs of systems
+        by Holm's method (column ``p_holm``). See `summarise_folds` for the other columns.
         """
         table = summarise_folds(self.figures)
         p_values = table.pop("p")
@@ -120,10 +122,11 @@ class Folds:
         return table.assign(p_holm=families.transform(lambda family: np.array(holm([*family]))))
 
     def to_markdown(self) -> str:
-        """Return a Markdown table of the main figures, a row for each system and difference.
+        """Return a Markdown table of the main metrics, one row for each system and difference.
 
         Returns:
-            The table, followed by the pairs of systems that differ and by a summary of the folds.
+            The table, then a sentence on the pairs of systems that differ, and one on the number of
+            folds and images.
         """
         headlines = _main_figures(self.table)
         titles = [_title(metric, policy) for metric, policy in headlines]
@@ -149,10 +152,12 @@ class Folds:
         return sentence("folds_pairs", _title(metric, policy), len(rows), shown)
 
     def write(self, out: Path) -> None:
-        """Write ``folds.csv``, ``folds.md`` and ``folds.png``, and last ``folds.json``.
+        """Write ``folds.csv``, ``folds.md``, ``folds.png`` and ``folds.json``.
+
+        They hold the summary of the folds: as tables, as a figure, and for programs.
 
         Args:
-            out: Folder to write.
+            out: Folder in which the files are written.
         """
         write_csv(self.table, out / "folds.csv")
         write_text(out / "folds.md", self.to_markdown())
@@ -185,20 +190,23 @@ def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
 
 
 def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
-    """Summarise every figure over the folds: mean, spread, interval and p-value.
+    """Summarise every metric over the folds of a cross-validation: mean, spread, interval, p-value.
 
     Folds share training images. With ``k`` folds and the standard deviation ``s`` between them, the
     variance of their mean therefore exceeds ``s^2 / k``, and no estimator of this variance is
-    unbiased (Bengio and Grandvalet 2004). A test part has ``1 / (k - 1)`` of the size of the rest.
-    The variance is then taken as ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1`` degrees of freedom. A
-    figure that is undefined in a fold has no mean.
+    unbiased (Bengio and Grandvalet 2004). The test images of a fold are ``1 / (k - 1)`` as many as
+    its other images. The variance is then taken as ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1``
+    degrees of freedom. A metric that is undefined in a fold has no mean.
 
     Args:
-        figures: One row for each figure in each fold: system, metric and other columns of `KEYS`
-            that name the figure, ``fold``, and the value ``estimate``.
+        figures: One row for each value in each fold: the columns of `KEYS` (``target``: evaluated
+            finding, ``unit``: image, study or patient, ``subgroup``, ``system``, ``policy``: rule
+            for the threshold, ``metric``), ``fold`` (from 0), and the value ``estimate``.
 
     Returns:
-        One row for each figure, with ``mean``, ``sd``, the interval and the p-value.
+        One row for each combination of `KEYS`, with ``mean``, ``sd``, the ends of the 95 % interval
+        ``ci_low`` and ``ci_high``, the p-value ``p``, and each fold's value as ``fold_1`` and so
+        on.
 
     Source:
         Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md reports the coverage of

@@ -14,13 +14,14 @@ from cxr_compare.evaluation.report.whiskers import place_whiskers
 
 @dataclass(frozen=True)
 class ForestRow:
-    """Row of a forest plot (dots with intervals): the figure of a system, or a difference.
+    """Row of a forest plot: a dot with an interval for one system, or for a difference of two.
 
     Attributes:
-        name: Name of the system, or of the difference of two systems.
-        position: Position of the system among all systems, from 0; None for a difference.
-        cell: Figure with its interval as text.
-        whisker: Dot and interval to draw.
+        name: Text at the left: name of the system, or of the difference, such as ``A − B``.
+        position: Index of the system in the comparison, from 0, which decides its colour; None for
+            a difference.
+        cell: Value with its interval as text.
+        whisker: Position of the dot and of the interval's ends, in percent of the axis.
     """
 
     name: str
@@ -31,12 +32,12 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class ForestPart:
-    """Rows of a forest plot on one axis, with their title.
+    """Rows of a forest plot that share one axis.
 
     Attributes:
-        title: Title of the axis.
-        rows: Rows from above.
-        ticks: Ticks of the axis: positions in percent of its length, with their texts.
+        title: Title above the rows.
+        rows: Rows from top to bottom.
+        ticks: Ticks of the axis, each with its position in percent of the axis and its text.
     """
 
     title: str
@@ -45,13 +46,14 @@ class ForestPart:
 
 
 def forest_parts(comparison: Comparison) -> list[ForestPart]:
-    """Return the parts of the forest plot: first the primary figures, then the differences.
+    """Return the two parts of the forest plot: the main metric of each system, and differences.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The parts with at least one row.
+        The parts that have at least one row.
     """
     parts = [_figure_part(comparison), _difference_part(comparison)]
     return [part for part in parts if part.rows]

@@ -26,14 +26,17 @@ from cxr_compare.evaluation.report.validation_to_test import validation_to_test_
 
 
 def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str, Any]:
-    """Return the tables of the folded part of the report.
+    """Return the tables of the part of the report that is folded at first.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        sources: Names of the image collections under evaluation, for published figures.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        sources: Names of the image collections under evaluation, such as ``rsna``, for which
+            published results are looked up.
 
     Returns:
-        The tables by their names in the template.
+        A table, a list of tables, or None, under the name by which the page's template uses it,
+        such as ``published`` or ``subgroups``.
     """
     policy = comparison.main_policy
     return {

@@ -77,11 +77,11 @@ _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # begin
 
 
 class MapKey(NamedTuple):
-    """Entry of the legend that explains the drawn activation maps of one system.
+    """Entry of the legend that explains how activation maps of one system are drawn.
 
     Attributes:
-        shows_cell: True if the maps have so few cells that the cell of the peak is drawn.
-        text: Text of the entry.
+        shows_cell: True if the maps have so few grid cells that only the cell of the peak is drawn.
+        text: Explanation in words.
     """
 
     shows_cell: bool
@@ -90,18 +90,17 @@ class MapKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Gallery:
-    """Drawn cases of one page by category, or the reason why there are none.
+    """Drawn example images of one page of the report, or the reason why there are none.
 
     Attributes:
-        cases: Each category with its drawn cases.
-        policy: Policy whose thresholds decide the cases.
-        intro: Sentence above the cases.
-        map_legend: Entries that explain the drawn activation maps, one for each system with maps;
-            empty without maps.
-        reason: Reason why there are no cases; empty if there are some.
-        systems: Names of the systems.
-        page: Number of this page, from 1.
-        pages: File names of all pages of the gallery.
+        cases: Each kind of outcome, such as misses, with its drawn images.
+        policy: Rule by which the thresholds behind the outcomes were chosen, such as ``max_f1``.
+        intro: Sentence above the images.
+        map_legend: Explanations of the drawn activation maps, one for each system with maps.
+        reason: Why there are no images; empty if there are some.
+        systems: Names of the compared detectors and classifiers.
+        page: Number of this page, from 1; page 1 is the report itself.
+        pages: File names of all pages with example images.
     """
 
     cases: _Drawn = field(default_factory=list)
@@ -115,11 +114,11 @@ class Gallery:
 
     @property
     def examples(self) -> list[tuple[CaseCategory, DrawnCase]]:
-        """At most three cases of different kinds.
+        """At most three drawn images with different kinds of outcome, for the top of the report.
 
-        These are a case that all systems get right, a case that only one system finds, and a case
-        with a wrong location. Where a kind has no image, the next kind of failure takes its
-        position.
+        These are an image that all systems get right, an image that only one system finds, and an
+        image with a wrong location. Where a kind of outcome has no image, the next kind of error
+        takes its position.
         """
         drawn = [(category, cases[0]) for category, cases in self.cases if cases]
         firsts = []
@@ -138,19 +137,22 @@ def draw_galleries(
     seed: int,
     progress: Callable[..., None] | None,
 ) -> list[Gallery]:
-    """Select the cases, draw them and distribute them over pages.
+    """Select example images, draw them as files and for the pages, and distribute them over pages.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        dataset: Source of the pixels; without pixels the gallery gives the reason.
-        folder: Folder of the overlay files.
-        gaps: Disagreement of the systems on each image, see `disagreement`.
-        per_category: Largest number of images of each kind.
-        seed: Random seed of the sample of images that all systems call rightly.
-        progress: Function that is called once for each drawn image; None for none.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        dataset: The data set under evaluation, which has the pixels.
+        folder: Folder for the drawn images as PNG files.
+        gaps: How differently the systems rank each image, by image id, see `disagreement`.
+        per_category: Largest number of images of each kind of outcome, such as misses.
+        seed: Random seed for drawing some of the images that all systems decide rightly.
+        progress: Function without arguments, called once for each drawn image; None for no such
+            call.
 
     Returns:
-        One gallery for each page; the first gallery belongs to the report itself.
+        One object for each page; the first belongs to the report itself. Without pixels or
+        thresholds, a single object with the reason.
     """
     if not dataset.has_pixels:
         return [Gallery(reason=sentence("no_pixels", template=CASES))]
@@ -179,16 +181,18 @@ def draw_galleries(
 def overlay_files(
     comparison: Comparison, folder: Path, *, per_category: int, seed: int
 ) -> dict[str, str]:
-    """Return the file name of each case's overlay that `draw_galleries` drew, by image id.
+    """Return the names of the PNG files that `draw_galleries` wrote, by image id.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        folder: Folder of the overlay files.
-        per_category: Largest number of drawn cases of each kind.
-        seed: Random seed of the sample of images that all systems call rightly.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        folder: Folder of the PNG files.
+        per_category: Largest number of images of each kind of outcome, such as misses; as for
+            `draw_galleries`.
+        seed: Random seed for the images that all systems decide rightly, as for `draw_galleries`.
 
     Returns:
-        File names by image id, for files that exist.
+        File name such as ``all-miss-01.png`` by image id, for the files that exist.
     """
     categories = select_cases(
         comparison.decisions,
@@ -228,13 +232,14 @@ def _lay_out(drawn: _Drawn) -> list[_Drawn]:
 
 
 def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
-    """Return where each drawn image is: ``[page, anchor]``, by image id.
+    """Return on which page each drawn example image is.
 
     Args:
-        galleries: Gallery of each page; the first belongs to the report itself.
+        galleries: Example images of each page; the first belongs to the report itself.
 
     Returns:
-        Location of each drawn image by image id.
+        File name of the page (empty for the report itself) and name of the example on it, by image
+        id.
     """
     return {
         case.image_id: ["" if gallery.page == 1 else gallery.pages[gallery.page - 1], case.anchor]

@@ -65,18 +65,19 @@ class _LowestGroup(NamedTuple):
 
 
 def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Return one table for each metric, with figures in the subgroups that the user named before.
+    """Return one table for each metric, with its values in subgroups that the user planned.
 
-    Subgroups are named in the protocol, a file that fixes the question before the test images are
-    used.
+    The subgroups are named in the analysis plan, a file that fixes the question before the test
+    images are used.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        policy: Name of the policy (rule that chooses a threshold) for metrics that need a
-            threshold, such as ``max_f1``.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        policy: Rule by which the threshold was chosen for metrics that need one, such as
+            ``max_f1``.
 
     Returns:
-        The tables; none if the protocol has no subgroups.
+        The tables; an empty list if the analysis plan names no subgroup.
     """
     keys = {key for _, key, _ in comparison.estimates}
     subgroups = [
@@ -120,15 +121,16 @@ def _subgroup_table(
 
 
 def group_tables(comparison: Comparison) -> list[Table]:
-    """Return one table for each metric, with figures in groups of images such as age groups.
+    """Return one table for each metric, with its values in groups of images such as age groups.
 
     A table also has the difference of each group from all other images.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The tables; none if groups were not evaluated.
+        The tables; an empty list if groups were not evaluated.
     """
     failures = comparison.failures
     if failures.empty:

@@ -65,22 +65,25 @@ def write_images_page(
     seed: int = 0,
     progress: Callable[..., None] | None = None,
 ) -> None:
-    """Write ``images.html``, ``images.js`` and ``thumbs/``.
+    """Write the page ``images.html``, on which a reader can look through all test images.
 
-    All images are listed, also those without a thumbnail. Only a few images are in memory at a
-    time.
+    The page lists all images, its data are in ``images.js``, and small versions of some images are
+    in the folder ``thumbs``. Only a few images are in memory at a time.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        dataset: Source of the pixels.
-        out: Folder of the report, to which files are written.
-        titles: Texts in the head of the page, by their names in the template.
-        drawn: Location of each drawn case as page and anchor, by image id.
-        gaps: Disagreement of the systems on each image, see `disagreement`.
-        most: Largest number of thumbnails. Images that a system gets wrong at the main threshold
-            are chosen first, then other images at random.
-        seed: Random seed of the choice of thumbnails.
-        progress: Function that is called once for each thumbnail; None for none.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        dataset: The data set under evaluation, which has the pixels.
+        out: Folder of the report.
+        titles: Texts in the head of the page, by their names in the page's template.
+        drawn: For images with a large drawing, by image id: file name of its page and name on that
+            page, see `case_places`.
+        gaps: How differently the systems rank each image, by image id, see `disagreement`.
+        most: Largest number of small versions. Images that a system gets wrong are chosen first,
+            then others at random.
+        seed: Random seed of this choice.
+        progress: Function without arguments, called once for each small version; None for no such
+            call.
     """
     table = _ImageTable(comparison, dataset)
     make_folder(out / THUMBNAILS)

@@ -40,10 +40,10 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 
 def to_svg(chart: Chart) -> str:
-    """Return a chart as an inline SVG element that takes its colours from the page.
+    """Return a chart as an SVG element that takes its colours from the style sheet of the page.
 
-    The attribute ``data-frame`` of the element contains left, top, width and height of the plotting
-    area, px. The label of each point is its ``<title>``.
+    The attribute ``data-frame`` of the element contains left, top, width and height of the area
+    between the axes in px. The label of each marked point is its ``<title>``.
 
     Args:
         chart: The chart to write.
@@ -67,12 +67,13 @@ def to_svg(chart: Chart) -> str:
 
 
 def legend_sample(key: str, position: int | None = None, marker: str = "") -> str:
-    """Return a system's line or marker, or a policy's marker, as SVG for a legend.
+    """Return a small sample of a system's line or of a marker as SVG, for a legend.
 
     Args:
-        key: Beginning of the ids inside the SVG, unique on the page.
-        position: Position of the system among all systems, from 0; None for a policy's marker.
-        marker: matplotlib's name of the marker; empty for a line.
+        key: Text with which ids inside the SVG begin, unique on the page, such as ``roc``.
+        position: Index of the system in the comparison, from 0, which decides colour and dash
+            pattern; None for a marker in the colour of text.
+        marker: Shape of the marker as matplotlib calls it, such as ``o``; empty for a line.
 
     Returns:
         An ``svg`` element as text.

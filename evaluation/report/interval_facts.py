@@ -16,23 +16,27 @@ from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 
 @dataclass(frozen=True)
 class IntervalFacts:
-    """Methods by which the intervals and tests of a report were made.
+    """Methods by which the intervals and tests of a report were computed, for its methods section.
 
     Attributes:
-        methods: Names of the methods of the intervals.
-        single: Kinds of the intervals of single systems.
-        paired: Kinds of the intervals of differences between systems.
-        replicates: Number of resamples of the bootstrap; None if no bootstrap was made.
-        refitted: True if thresholds were chosen again in each resample for at least one interval.
-        fixed: Choices on validation images that are not made again in each resample.
-        tested: True if systems were compared by a test.
-        mcnemar: True if McNemar's test was among the tests.
-        families: Number of comparisons of each family of Holm's correction that has any, by its
-            name: ``answer``, ``findings`` (sentences below the answer) and ``groups``.
+        methods: Names of the methods of the intervals in words, each once.
+        single: Kinds of the intervals of single systems: ``bootstrap``, ``obuchowski``
+            (Obuchowski's variance of the AUROC), ``exact`` (without an approximation for large
+            samples) or ``seeds`` (Obuchowski and Rockette, over training seeds).
+        paired: Kinds of the intervals of differences between two systems, from the same list.
+        replicates: Number of bootstrap resamples; None if there was no bootstrap.
+        refitted: True if, for at least one interval, thresholds were chosen again in each resample.
+        fixed: Choices on validation images, such as a threshold, that are not repeated in each
+            resample; the intervals do not include their uncertainty.
+        tested: True if differences were tested.
+        mcnemar: True if McNemar's test was used.
+        families: Number of comparisons that Holm's correction covers together, by name: ``answer``
+            (the main conclusion), ``findings`` (sentences below it) and ``groups`` (groups of
+            images). Empty groups of comparisons are left out.
         pairs: True if a table has p-values that are adjusted over all pairs of systems.
-        has_thresholds: True if a system has a threshold.
-        chosen: True if a system has a threshold that validation images chose.
-        calibrated: True if the scores of a system were calibrated on validation images.
+        has_thresholds: True if at least one system has a threshold.
+        chosen: True if validation images chose the threshold of at least one system.
+        calibrated: True if validation images calibrated the scores of at least one system.
     """
 
     methods: tuple[str, ...]
@@ -51,19 +55,19 @@ class IntervalFacts:
 
     @property
     def all(self) -> frozenset[IntervalKind]:
-        """Kinds of all intervals, those of single systems and those of differences."""
+        """Kinds of all intervals, of single systems and of differences."""
         return self.single | self.paired
 
     @classmethod
     def from_comparison(cls, comparison: Comparison) -> IntervalFacts:
-        """Collect by which methods the intervals and tests of a comparison were made.
+        """Collect the methods by which the intervals and tests of a comparison were computed.
 
         Args:
-            comparison: A computed comparison: figures, intervals, tests and decisions of all
-                systems.
+            comparison: Result of comparing systems (detectors or classifiers): metrics with
+                intervals, tests, and the decision of each system on each test image.
 
         Returns:
-            The methods of the figures on all images and of the tests.
+            The methods of the metrics on all test images and of the tests.
         """
         figures = comparison.estimates
         single = _bounded(figures.systems)
@@ -109,10 +113,11 @@ def _fixed_choices(comparison: Comparison, figures: Sequence[Estimate]) -> tuple
 
 
 def is_calibrated(record: Mapping[str, Any]) -> bool:
-    """Return True if validation images calibrated the scores of a system.
+    """Return True if the scores of a system were calibrated on validation images.
 
     Args:
-        record: What the files of a system record about it, with its ``decision`` if it has one.
+        record: Facts about the system, with ``decision["calibration"]["method"]`` where it has a
+            threshold; the method ``none`` means uncalibrated scores.
 
     Example:
         >>> is_calibrated({"decision": {"calibration": {"method": "platt"}}})

@@ -15,13 +15,16 @@ _STEP = 0.1
 
 
 def label_error_charts(comparison: Comparison) -> list[Chart]:
-    """Return the chart of two AUROCs against the share of labels that are wrong at random.
+    """Return the chart that shows how the AUROCs of two systems change if some labels are wrong.
+
+    The x axis is the share of labels that are wrong at random, the y axis the AUROC.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        A list with the chart; empty if there is no difference to show it for.
+        A list with one chart; an empty list if the main conclusion is about no difference in AUROC.
     """
     labels = comparison.wrong_labels
     if labels is None:

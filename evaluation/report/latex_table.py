@@ -32,11 +32,12 @@ _LATEX = {
 
 
 def latex_table(comparison: Comparison, table: Table) -> str:
-    """Return a table with caption and label as LaTeX; only the package booktabs is needed.
+    """Return a table as LaTeX, with caption and label; it needs only the package booktabs.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        table: The table to write.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        table: The table to write, whose columns are systems and differences of systems.
 
     Returns:
         Content of a ``.tex`` file.
@@ -74,10 +75,10 @@ def _heading(text: str) -> str:
 
 
 def latex_text(text: str) -> str:
-    r"""Escape a text for LaTeX.
+    r"""Escape the characters of a text that LaTeX would interpret.
 
     Args:
-        text: Plain text.
+        text: Plain text of one cell or sentence.
 
     Returns:
         The text with escaped special characters.

@@ -18,13 +18,14 @@ LESION_TOPIC = "lesions by "
 
 
 def lesion_table(comparison: Comparison) -> Table | None:
-    """Return a table of the share of lesions that each system finds, by kind of lesion.
+    """Return a table of the share of lesions that each system finds, by kind such as size.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The table; None if no kinds of lesions were evaluated.
+        The table; None if the comparison has no metrics by kind of lesion.
     """
     failures = comparison.failures
     failures = failures[failures["topic"].str.startswith(LESION_TOPIC)]

@@ -9,11 +9,12 @@ from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 
 def markdown_table(comparison: Comparison, table: Table) -> str:
-    """Return the answer, its cautions and a table as Markdown.
+    """Return the main conclusion, the reasons why it may be wrong, and a table as Markdown.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        table: The table to write.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        table: The table to write, whose columns are systems and differences of systems.
 
     Returns:
         Content of a Markdown file.
@@ -37,10 +38,10 @@ def markdown_row(cells: list[str]) -> str:
     r"""Return one row of a Markdown table.
 
     Args:
-        cells: Texts of the cells.
+        cells: Plain text of each cell, from left to right.
 
     Returns:
-        The row, with escaped vertical bars.
+        The row on one line, with escaped vertical bars.
 
     Example:
         >>> markdown_row(["AUROC", "a|b"])

@@ -31,14 +31,16 @@ _PARAGRAPHS = ("data", "systems", "decisions", "statistics")
 
 
 def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
-    """Return the paragraphs, references and checklists of the methods.
+    """Return the methods section of the report: paragraphs, references, reporting checklists.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         dataset: The data set under evaluation.
 
     Returns:
-        The contents by their names in the templates.
+        The contents under the names by which the page's templates use them, such as ``paragraphs``,
+        ``references`` and ``checklists``.
     """
     references = read_entries("references")
     cited = dict[str, dict[str, Any]]()
@@ -105,13 +107,13 @@ def _answer(topic: str, run: dict[str, Any], template: str) -> str:
 
 @cache
 def read_entries(name: str) -> dict[str, dict[str, Any]]:
-    """Return the entries of a TOML file of this package, by key.
+    """Return the entries of a TOML file that lies beside this module, such as references.
 
     Args:
-        name: Name of the file without its suffix, such as ``references``.
+        name: File name without suffix: ``references`` or ``checklists``.
 
     Returns:
-        The entries in the order of the file.
+        The fields of each entry by the entry's ``key``, in the order of the file.
     """
     text = Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")
     return {entry["key"]: entry for entry in tomllib.loads(text)["entry"]}

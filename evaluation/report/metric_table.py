@@ -25,11 +25,12 @@ SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 
 @dataclass(frozen=True)
 class UnitTables:
-    """Tables of figures that are computed by study or by patient instead of by image.
+    """Tables of metrics for which a study or a patient counts as one case instead of an image.
 
     Attributes:
         unit: ``study`` or ``patient``: what counts as one case.
-        tables: Tables of the figures, one for each part of the report.
+        tables: One table for the main metrics and one for further metrics; tables without rows are
+            left out.
     """
 
     unit: str
@@ -38,13 +39,13 @@ class UnitTables:
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """Confusion matrix of one system at one threshold.
+    """Confusion matrix of one system (detector or classifier) at one threshold, as texts.
 
     Attributes:
         system: Name of the system.
-        threshold: Threshold as text.
-        counts: Counts as texts by ``tp``, ``fp``, ``tn`` and ``fn``; empty if there is no
-            threshold.
+        threshold: The threshold as text, or a text that says that there is none.
+        counts: Numbers of images as texts, by ``tp`` (positive and called positive), ``fp``, ``tn``
+            and ``fn``; empty if there is no threshold.
     """
 
     system: str
@@ -54,12 +55,12 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class ConfusionGroup:
-    """Confusion matrices of all systems at the thresholds of one policy.
+    """Confusion matrices of all systems at thresholds that were chosen by the same rule.
 
     Attributes:
-        policy: Name of the policy, the rule that chooses a threshold, such as ``max_f1``.
-        title: Policy as a heading.
-        matrices: Matrix of each system.
+        policy: Rule by which the thresholds were chosen on validation images, such as ``max_f1``.
+        title: The rule in words, as a heading.
+        matrices: Confusion matrix of each system.
     """
 
     policy: str
@@ -68,27 +69,31 @@ class ConfusionGroup:
 
 
 def metric_table(comparison: Comparison, part: Part = "first") -> Table:
-    """Return the table of a part of the report, such as ``first`` or ``localisation``.
+    """Return one of the report's tables of metrics, for all systems and their differences.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        part: Name of the part of the report.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        part: Which table: ``first`` (main metrics), ``localisation`` (boxes and points), ``rates``
+            (sensitivity at single rates of false positives) or ``further`` (all other metrics).
 
     Returns:
-        The table; without groups if the part has no figure.
+        The table; it has no rows if no metric of this table was computed.
     """
     return table_of_keys(comparison, figure_keys(comparison, part))
 
 
 def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
-    """Return a table of chosen figures, one group of rows for each subgroup and policy.
+    """Return a table of chosen metrics, for all systems and their differences from the first one.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        keys: Keys of the figures, in the order of the rows.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        keys: Metric, subgroup of images and rule for the threshold of each row, in the order of the
+            rows.
 
     Returns:
-        The table, with columns for systems and for differences from the first system.
+        The table; rows with the same subgroup and rule share a heading.
     """
     systems = comparison.names
     contrasts = [(systems[0], other) for other in systems[1:]]
@@ -105,13 +110,13 @@ def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
 
 
 def image_count(figures: Estimates) -> str:
-    """Return a text with the numbers of evaluated images and patients; empty where unknown.
+    """Return as text the numbers of test images and patients behind the metrics.
 
     Args:
-        figures: Figures of all systems.
+        figures: Values of the metrics of all systems.
 
     Returns:
-        The text, for a caption or heading.
+        The text for a caption; empty where the numbers are unknown.
     """
     for name in figures.systems:
         counts = figures.get(name, EXPLORATORY.metric).counts
@@ -121,13 +126,14 @@ def image_count(figures: Estimates) -> str:
 
 
 def unit_tables(comparison: Comparison) -> UnitTables | None:
-    """Return the tables of figures by study or by patient.
+    """Return the tables of metrics for which a study or a patient counts as one case.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The tables; None if only images were evaluated.
+        The tables; None if the comparison has metrics by image only.
     """
     figures = comparison.by_unit
     if figures is None:
@@ -218,31 +224,34 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
 
 
 def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
-    """Return the text of a system's threshold by a policy, for a table.
+    """Return the threshold of a system as text for a table.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        system: Name of the system.
-        policy: Name of the policy (rule that chooses a threshold), such as ``max_f1``.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        system: Name of the system (detector or classifier).
+        policy: Rule by which the threshold was chosen on validation images, such as ``max_f1``.
 
     Returns:
-        The text, also where the system has no threshold.
+        The threshold, or a text that says that the system has none.
     """
     value = comparison.systems[system].thresholds.get(policy)
     return sentence("threshold", value, template=TABLES)
 
 
 def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
-    """Return which figures a part of the report shows, in reading order.
+    """Return which metrics one of the report's tables shows, in the order of its rows.
 
-    The order is by policy, subgroup and metric.
+    The order is by the rule for the threshold, then by the subgroup of images, then by the metric.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        part: Name of the part of the report, such as ``localisation``.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        part: Which table: ``first``, ``localisation``, ``rates`` or ``further``, see
+            `metric_table`.
 
     Returns:
-        A key (metric, policy and subgroup) for each figure, without repetitions.
+        Metric, subgroup and rule for the threshold of each row, each once.
     """
     keys = dict.fromkeys(
         key
@@ -281,17 +290,23 @@ def difference_cell(
     gap: Estimate,
     whisker: Whisker | None,
 ) -> Cell:
-    """Return the cell of a difference, with a mark where it is not shown after Holm's correction.
+    """Return the table cell of a difference between two systems.
+
+    A difference whose own interval excludes 0, but which Holm's correction for several comparisons
+    withdraws, gets ``corrected=True``.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
         pair: Names of the two systems.
-        key: Metric and policy; None for a difference that is not part of the answer.
-        gap: The difference with its interval.
-        whisker: Interval of the difference on the axis of its group; None for none.
+        key: Short name of the metric and rule for its threshold (empty for none); None if the
+            difference is no part of the main conclusion, so that there is no such correction.
+        gap: The difference, first minus second, with its interval.
+        whisker: Positions of the difference and its interval on the axis of the rows around; None
+            draws nothing.
 
     Returns:
-        Cell with the value, the interval and the mark.
+        The cell with value and interval as text.
     """
     cell = figure_cell(gap, whisker)
     if key is None or not gap.excludes_zero:
@@ -300,14 +315,14 @@ def difference_cell(
 
 
 def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
-    """Return the cell of a figure.
+    """Return the table cell of one value with its interval.
 
     Args:
-        figure: The figure with its interval.
-        whisker: Interval on the axis of the group of rows; None for none.
+        figure: The value with its interval.
+        whisker: Positions of value and interval on the axis of the rows around; None draws nothing.
 
     Returns:
-        Cell with the value, the interval, and the reason if the figure is undefined.
+        The cell with value and interval as text, and the reason if the value is undefined.
     """
     fixed = ""
     if figure.fixed_choice_interval is not None:
@@ -327,13 +342,14 @@ def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
 
 
 def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
-    """Return the confusion matrices of every system at each policy.
+    """Return the confusion matrix of every system for each rule by which thresholds were chosen.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        One group for each policy, with a matrix for each system.
+        One object for each rule, with a matrix for each system.
     """
     groups = []
     for policy in comparison.policies:
@@ -346,13 +362,14 @@ def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
 
 
 def every_pair_table(comparison: Comparison) -> Table | None:
-    """Return a table of the differences of every pair of systems.
+    """Return a table of the differences between every two systems, with p-values.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The table; None for fewer than three systems.
+        The table; None for fewer than three systems or if no difference is defined.
     """
     systems = comparison.names
     if len(systems) < 3:

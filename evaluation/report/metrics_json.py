@@ -14,13 +14,17 @@ from cxr_compare.evaluation.report.unknown_patients import image_worded_record
 
 
 def metrics_json(comparison: Comparison) -> dict[str, Any]:
-    """Return the content of ``metrics.json``, except the options of the command.
+    """Return the content of ``metrics.json``, the file of a report that programs read.
+
+    The options of the command that made the report are not included.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The content, ready for JSON.
+        A dictionary of values that JSON can hold, with the conclusion under ``answer`` and one
+        dictionary for each value under ``metrics``.
     """
     answer = comparison.answer
     wrong_labels = comparison.wrong_labels

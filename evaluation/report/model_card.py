@@ -37,12 +37,12 @@ _HUB_FIGURES = ("auroc", "average_precision", "recall", "specificity", "precisio
 
 @dataclass(frozen=True)
 class CardTable:
-    """Table of a model card, as texts.
+    """Table of a model card (a page that describes one model), as texts.
 
     Attributes:
         title: Heading above the table.
         heads: Headings of the columns.
-        rows: Texts of each row, one for each column.
+        rows: Text of each cell, row by row.
     """
 
     title: str
@@ -52,12 +52,13 @@ class CardTable:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Threshold of one policy (rule that chooses a threshold), for a model card.
+    """One threshold of a model, as the model card (a page that describes the model) lists it.
 
     Attributes:
-        policy: Name of the policy, such as ``max_f1``.
-        threshold: Threshold as text.
-        is_main: True for the policy by which the system decides.
+        policy: Rule by which the threshold was chosen, in words, such as ``best F1``.
+        threshold: The threshold as text, such as ``0.42``.
+        is_main: True for the threshold that the report uses where it shows results at one threshold
+            only.
     """
 
     policy: str
@@ -67,12 +68,12 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class HubFigure:
-    """One figure in the form in which the Hugging Face Hub reads it from a model card.
+    """One value of a metric in the form in which the Hugging Face Hub reads it.
 
     Attributes:
         kind: Name of the metric on the Hub, such as ``roc_auc``.
-        name: Name of the metric for readers, such as AUROC.
-        value: Value of the figure.
+        name: Name of the metric for readers, such as ``AUROC``.
+        value: Value of the metric.
     """
 
     kind: str
@@ -82,19 +83,22 @@ class HubFigure:
 
 @dataclass(frozen=True)
 class CardEvaluation:
-    """Figures of a system on one set of images.
+    """Metrics of one model on one set of images, for its model card.
 
     Attributes:
-        images: ``test``, or ``validation`` for images that chose weights and thresholds.
-        data_set: Name of the data set.
-        split: Name of the split; empty if unknown.
-        counts: ``n_images``, ``n_patients`` and ``n_positive``; a value may be missing.
-        figures: Tables of figures with their 95 % intervals.
-        groups: Tables of figures by group of images.
-        errors: Kinds of error of called boxes, with their counts.
-        hub: Figures for the metadata block.
-        synthetic: Number of synthetic images among them.
-        bounded: False if the figures have no intervals, because only the figures are stored.
+        images: ``test`` for test images, or ``validation`` for images that chose weights and
+            thresholds.
+        data_set: Name of the data set, such as ``rsna``.
+        split: Name of the division of the data set into training, validation and test images; empty
+            if unknown.
+        counts: Numbers of images, patients and positive images by ``n_images``, ``n_patients`` and
+            ``n_positive``; a value is None, or its key missing, if unknown.
+        figures: Tables of metrics with their 95 % intervals.
+        groups: Tables of metrics in groups of images, such as age groups.
+        errors: Kinds of error of the predicted boxes with the number of each, as texts.
+        hub: Values for the metadata block that the Hugging Face Hub reads.
+        synthetic: Number of synthetic images among the images.
+        bounded: True if the metrics have intervals; False if only their values are stored.
     """
 
     images: Literal["test", "validation"]
@@ -111,18 +115,20 @@ class CardEvaluation:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Content of the model card of one system.
+    """Content of the model card (a page that describes one model) of a detector or classifier.
 
     Attributes:
-        name: Display name of the system.
-        kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader.
-        finding: Name of the finding inside a sentence.
-        findings: Names of the findings of the target.
-        record: What the files record: recipe, command, versions, ids and training data.
-        points: Thresholds by policy.
-        calibrated: True if validation images calibrated the scores.
-        evaluation: Figures; None where the system was not evaluated.
-        cautions: Sentences on what may make the figures wrong.
+        name: Name of the model as shown to readers.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier or a human reader.
+        finding: Name of the finding (disease sign) in the form for the middle of a sentence, such
+            as ``lung opacity``.
+        findings: Short names of the findings any of which makes an image positive.
+        record: What the model's files record: configuration (``recipe``), command, versions, ids
+            and training data (``trained_on``); keys may be missing.
+        points: The model's thresholds.
+        calibrated: True if the scores were calibrated on validation images.
+        evaluation: Metrics of the model; None if it was not evaluated.
+        cautions: Sentences on what may make the metrics wrong.
 
     Example:
         >>> card = ModelCard("A", "scores", "mass", ("mass",), {"trained_on": "unknown"})
@@ -142,34 +148,34 @@ class ModelCard:
 
     @property
     def imported(self) -> bool:
-        """True if only the predictions of another program are known."""
+        """True if only predictions that another program made are known, not the model."""
         return not (
             self.record.get("recipe") or self.record.get("backend") or self.record.get("members")
         )
 
     @property
     def weights(self) -> Start:
-        """Source of the weights that the training started from."""
+        """Source of the weights from which training started, see `starting_weights`."""
         return starting_weights(self.record.get("recipe"))
 
     @property
     def model(self) -> Mapping[str, Any]:
-        """Section ``model`` of the configuration; empty where it is unknown."""
+        """Settings of the network from the model's configuration; empty if unknown."""
         return self._config.get("model") or {}
 
     @property
     def training(self) -> Mapping[str, Any]:
-        """Section ``training`` of the configuration; empty where it is unknown."""
+        """Settings of the training from the model's configuration; empty if unknown."""
         return self._config.get("training") or {}
 
     @property
     def image_size(self) -> int | None:
-        """Side of the square image that the network takes, px; None where it is unknown."""
+        """Side of the square image that the network takes in px; None if unknown."""
         return (self._config.get("data") or {}).get("image_size")
 
     @property
     def training_data(self) -> list[tuple[str, str]]:
-        """Names and texts of what is known about the training data; empty if nothing is known."""
+        """What is known about the training data, as pairs of title and text; may be empty."""
         known = self.record.get("trained_on")
         if not isinstance(known, Mapping):
             return []
@@ -181,7 +187,11 @@ class ModelCard:
         return (self.record.get("recipe") or {}).get("config") or {}
 
     def to_markdown(self) -> str:
-        """Return the card as Markdown with the metadata block of the Hugging Face Hub."""
+        """Return the card as Markdown with the metadata block of the Hugging Face Hub.
+
+        Returns:
+            The text of a ``README.md`` for the Hub: metadata between ``---`` lines, then the card.
+        """
         text = render("model_card.md.jinja", card=self, metadata=self._metadata())
         return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -221,15 +231,16 @@ class ModelCard:
 
 
 def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
-    """Return a figure under the name that the Hugging Face Hub has for its metric.
+    """Return the value of a metric under the name that the Hugging Face Hub has for the metric.
 
     Args:
         metric: Short name of the metric, such as ``auroc``.
-        value: The figure.
-        policy: Policy of its threshold; empty without one.
+        value: Value of the metric.
+        policy: Rule by which its threshold was chosen, such as ``max_f1``; empty for a metric
+            without a threshold.
 
     Returns:
-        The figure, with a title for readers.
+        The value with the Hub's name of the metric and a title for readers.
 
     Example:
         >>> hub_figure("auroc", 0.9)
@@ -242,14 +253,15 @@ def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
 
 
 def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
-    """Return the card of one system of a comparison, with its figures on the test images.
+    """Return the model card of one of the compared systems, with its metrics on the test images.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        name: Display name of the system.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        name: Name of the system (detector or classifier) in the comparison.
 
     Returns:
-        The card.
+        The content of the model card.
     """
     result = comparison.systems[name]
     record = comparison.records.get(name) or {}
@@ -330,13 +342,13 @@ def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
 
 
 def card_files(names: Iterable[str]) -> dict[str, str]:
-    """Return the name of the card's file of each system, below the report folder.
+    """Return a file name for the model card of each system, relative to the report folder.
 
     Args:
-        names: Display names of the systems.
+        names: Names of the systems (detectors and classifiers).
 
     Returns:
-        File names such as ``cards/CheXNet.md`` by name, no two alike even if case is ignored.
+        File name such as ``cards/CheXNet.md`` by system; no two are equal, even if case is ignored.
 
     Example:
         >>> card_files(["A b", "a/b"])
@@ -354,11 +366,14 @@ def card_files(names: Iterable[str]) -> dict[str, str]:
 
 
 def write_cards(comparison: Comparison, out: Path) -> None:
-    """Write the model card of every system into the folder ``cards`` of a report.
+    """Write the model card of every compared system as Markdown into the folder ``cards``.
+
+    Model cards of an earlier report in this folder are removed.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        out: Folder of the report, to which files are written.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        out: Folder of the report, in which ``cards`` is made.
     """
     make_folder(out / files.CARDS)
     for stale in (out / files.CARDS).glob("*.md"):

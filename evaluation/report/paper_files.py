@@ -20,13 +20,17 @@ from cxr_compare.evaluation.report.unknown_patients import image_wording
 def write_paper_files(
     comparison: Comparison, out: Path, rows: Sequence[TableRow], method_texts: dict[str, Any]
 ) -> None:
-    """Write ``table.tex``, ``table.md``, ``checklists.md`` and ``references.bib``.
+    """Write the files of a report for a paper.
+
+    These are ``table.tex``, ``table.md``, ``checklists.md`` (reporting checklists, filled in) and
+    ``references.bib``.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        out: Folder of the report, to which files are written.
-        rows: Rows of the table, see `table_rows`; if empty, the usual rows of a paper.
-        method_texts: Result of `methods`, with the checklists and references.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        out: Folder of the report.
+        rows: Rows of the table, see `table_rows`; if empty, the metrics that a paper usually has.
+        method_texts: Result of `methods`, from which checklists and references are taken.
     """
     table = summary_table(comparison, rows, paper=True)
     texts = {

@@ -11,13 +11,14 @@ _PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive v
 
 
 def prevalence_table(comparison: Comparison) -> Table | None:
-    """Return a table of the predictive values at a given prevalence.
+    """Return a table of predictive values recomputed for a prevalence that the user stated.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The table; None if no prevalence was given.
+        The table of positive and negative predictive value; None if the user stated no prevalence.
     """
     failures = comparison.failures[comparison.failures["topic"] == "prevalence"]
     rows = []

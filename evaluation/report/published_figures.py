@@ -17,9 +17,13 @@ from cxr_compare.evaluation.statistics.figure_text import number
 
 @cache
 def published_figures() -> list[dict[str, Any]]:
-    """Return the figures of published studies that a report shows beside its own.
+    """Return results of published studies, which a report shows beside its own.
 
     They are the entries of ``published.toml``.
+
+    Returns:
+        The entries of ``published.toml``, one dictionary each, with ``system``, ``metric``,
+        ``value``, ``sources`` and others.
     """
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
     figures: list[dict[str, Any]] = tomllib.loads(text)["figure"]
@@ -27,16 +31,17 @@ def published_figures() -> list[dict[str, Any]]:
 
 
 def published_table(comparison: Comparison, sources: Collection[str], policy: str) -> Table | None:
-    """Return a table of published and measured figures on the same data or finding.
+    """Return a table of published results on the same data and finding, beside the own ones.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        sources: Names of the image collections under evaluation.
-        policy: Name of the policy (rule that chooses a threshold) for figures that need a
-            threshold, such as ``max_f1``.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        sources: Names of the image collections under evaluation, such as ``rsna``.
+        policy: Rule by which the threshold was chosen for metrics that need one, such as
+            ``max_f1``.
 
     Returns:
-        The table; None if there is no published figure.
+        The table; None if there is no published result on such data and finding.
     """
     rows = []
     for published in published_figures():

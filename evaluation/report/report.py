@@ -74,29 +74,31 @@ def write_report(
     progress: Callable[..., None] | None = None,
     charts: Sequence[Chart] | None = None,
 ) -> Path:
-    """Write ``report.html`` and the files beside it.
+    """Write the page ``report.html`` of a comparison, and the pages and figures that it links to.
 
-    The other files are ``details.html``, ``cases-002.html`` and so on for further cases,
-    ``images.html`` with all test images (``images.js``, ``thumbs/``), ``table.tex``, ``table.md``,
-    ``checklists.md``, ``references.bib``, ``figures/`` and ``overlays/``. The report of a data set
-    without pixels shows no images.
+    The other files are ``details.html``, ``cases-002.html`` and so on with further example images,
+    ``images.html`` with all test images (and ``images.js``, ``thumbs/``), ``table.tex``,
+    ``table.md``, ``checklists.md``, ``references.bib``, ``figures/``, and ``overlays/`` with drawn
+    images. The report of a data set without pixels shows no images.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        dataset: Source of the pixels and of the facts about images.
-        out: Folder of the report, to which files are written.
-        seed: Random seed of the sample of images that all systems call rightly.
-        cases: Largest number of drawn cases of each kind.
-        rows: Rows of the main table, see `table_rows`; if empty, the usual rows.
-        thumbnails: Largest number of thumbnails, see `write_images_page`.
-        progress: Function that is called once for each drawn image; None for none.
-        charts: Result of `report_charts`, if it was computed before.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        dataset: The data set under evaluation, which has the pixels and facts about images.
+        out: Folder of the report; it is made if necessary.
+        seed: Random seed for drawing some of the images that all systems decide rightly.
+        cases: Largest number of example images of each kind of outcome, such as misses.
+        rows: Rows of the main table, see `table_rows`; if empty, the usual metrics.
+        thumbnails: Largest number of small images on ``images.html``.
+        progress: Function without arguments, called once for each drawn image; None for no such
+            call.
+        charts: Result of `report_charts`, if it was computed before; None computes it.
 
     Returns:
         Path of ``report.html``.
 
     Raises:
-        ValueError: A page would exceed 10 MB.
+        ValueError: A page would be larger than 10 MB.
     """
     out = Path(out)
     make_folder(out / files.FIGURES)

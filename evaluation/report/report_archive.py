@@ -13,10 +13,10 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that equal files give equa
 
 
 def write_archive(out: Path) -> None:
-    """Write ``report.zip``: tables, figures and pages, with a README that lists them.
+    """Pack tables, figures and pages of a report into ``report.zip``, with a README listing them.
 
     Args:
-        out: Report folder, whose other files are written already.
+        out: Folder of the report, whose other files are written already.
     """
     contained = [out / name for name in files.IN_ARCHIVE if (out / name).is_file()]
     lines = [

@@ -28,7 +28,7 @@ _TABLES = ("metrics", "tests", "where")
 
 
 class ReportContent(Protocol):
-    """Content of a report, from a comparison in memory or from a folder."""
+    """Content of a report: computed from a comparison in memory, or read from a folder."""
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -36,50 +36,52 @@ class ReportContent(Protocol):
 
     @property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each figure of a system and each difference of two systems.
+        """Table with one row for each metric of a system and of a difference of two systems.
 
-        A row has the metric, the policy of its threshold, the value and its 95 % interval. Figures
-        by study and by patient follow those by image, if they were evaluated.
+        A row has the metric, the rule by which its threshold was chosen (``policy``), the value and
+        its 95 % interval. Rows by study or by patient follow those by image, if they were computed.
         """
 
     @property
     def tests(self) -> pd.DataFrame:
-        """Table of the tests of differences, with one row for each pair of systems and metric."""
+        """Table of the tests of differences, one row for each pair of systems and metric."""
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Table of figures in groups of images, lesions and patients, such as age groups."""
+        """Table of metrics in groups of images, lesions and patients, such as age groups."""
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """Table with one row for each image and system: label, score, probability and decisions.
+        """Table with one row for each test image and system: label, score and decisions.
 
-        There is one decision (True for positive) for each policy that chose a threshold.
+        A calibrated probability is added where there is one. For each rule by which a threshold was
+        chosen, such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the
+        image positive.
         """
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Main table of the report as texts: figures by row, systems and differences by column."""
+        """Main table of the report as texts: metrics by row, systems and differences by column."""
 
     @property
     def charts(self) -> Sequence[Chart]:
-        """Charts of the report, such as ROC curves, with their content in data units."""
+        """Charts of the report, such as ROC curves, as numbers that can be drawn."""
 
     @property
     def policies(self) -> list[str]:
-        """Names of the policies by which at least one system has a threshold."""
+        """Rules by which at least one system has a threshold, such as ``max_f1``."""
 
     @property
     def policy(self) -> str:
-        """Name of the policy whose threshold is used for all that is shown at one threshold."""
+        """Rule, such as ``max_f1``, whose thresholds are used where only one is shown."""
 
     @property
     def seed(self) -> int:
-        """Random seed by which the shown cases that all systems call rightly were drawn."""
+        """Random seed for drawing some of the images that all systems decide rightly."""
 
     @property
     def overlays(self) -> Mapping[str, str]:
-        """File name of the drawn image of each shown case, by image id.
+        """File name of the drawn version of each example image, by image id.
 
         The files are in the folder ``overlays`` of the report.
         """
@@ -87,14 +89,17 @@ class ReportContent(Protocol):
 
 @dataclass(frozen=True)
 class FreshContent:
-    """Content of a report on a comparison in memory.
+    """Content of a report, computed from a comparison in memory.
 
     Attributes:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        rows: Rows of the summary table; if empty, the usual rows of a paper.
-        seed: Random seed of the resampling.
-        overlays: File of each overlay image, by image id.
-        made_charts: Charts that were made before; None makes them when they are needed.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        rows: Rows of the main table, see `table_rows`; if empty, the metrics that a paper usually
+            has.
+        seed: Random seed for drawing some of the images that all systems decide rightly.
+        overlays: File name of the drawn version of each example image, by image id.
+        made_charts: Result of `report_charts`, if it was computed before; None computes it when
+            needed.
     """
 
     comparison: Comparison
@@ -110,39 +115,41 @@ class FreshContent:
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each figure of a system and each difference of two systems.
+        """Table with one row for each metric of a system and of a difference of two systems.
 
-        A row has the metric, the policy of its threshold, the value and its 95 % interval. Figures
-        by study and by patient follow those by image, if they were evaluated.
+        A row has the metric, the rule by which its threshold was chosen (``policy``), the value and
+        its 95 % interval. Rows by study or by patient follow those by image, if they were computed.
         """
         return all_units(self.comparison)
 
     @cached_property
     def tests(self) -> pd.DataFrame:
-        """Table of the tests of differences, with one row for each pair of systems and metric."""
+        """Table of the tests of differences, one row for each pair of systems and metric."""
         return tests_table(self.comparison)
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """Table of figures in groups of images, lesions and patients, such as age groups."""
+        """Table of metrics in groups of images, lesions and patients, such as age groups."""
         return failures_table(self.comparison)
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """Table with one row for each image and system: label, score, probability and decisions.
+        """Table with one row for each test image and system: label, score and decisions.
 
-        There is one decision (True for positive) for each policy that chose a threshold.
+        A calibrated probability is added where there is one. For each rule by which a threshold was
+        chosen, such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the
+        image positive.
         """
         return self.comparison.decisions
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Main table of the report as texts: figures by row, systems and differences by column."""
+        """Main table of the report as texts: metrics by row, systems and differences by column."""
         return summary_frame(self.comparison, self.rows)
 
     @cached_property
     def charts(self) -> Sequence[Chart]:
-        """Charts of the report, such as ROC curves, with their content in data units."""
+        """Charts of the report, such as ROC curves, as numbers that can be drawn."""
         if self.made_charts is not None:
             return self.made_charts
         from cxr_compare.evaluation.report.charts import report_charts
@@ -151,19 +158,19 @@ class FreshContent:
 
     @property
     def policies(self) -> list[str]:
-        """Names of the policies by which at least one system has a threshold."""
+        """Rules by which at least one system has a threshold, such as ``max_f1``."""
         return self.comparison.policies
 
     @property
     def policy(self) -> str:
-        """Name of the policy whose threshold is used for all that is shown at one threshold."""
+        """Rule, such as ``max_f1``, whose thresholds are used where only one is shown."""
         return self.comparison.main_policy
 
     def write(self, out: Path) -> None:
-        """Write ``result.json`` with the content that `Report.open` finds in no other file.
+        """Write ``result.json``, from which `Report.open` reads what no other file contains.
 
         Args:
-            out: Folder of the report, to which files are written.
+            out: Folder of the report.
         """
         tables = {"metrics": self.figures, "tests": self.tests, "where": self.failures}
         content = {
@@ -191,7 +198,7 @@ class FreshContent:
 
 @dataclass(frozen=True)
 class StoredContent:
-    """Content of a report, read from its folder.
+    """Content of a report, read from its folder when it is needed.
 
     Attributes:
         folder: Folder of the report.
@@ -226,34 +233,36 @@ class StoredContent:
 
     @cached_property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each figure of a system and each difference of two systems.
+        """Table with one row for each metric of a system and of a difference of two systems.
 
-        A row has the metric, the policy of its threshold, the value and its 95 % interval. Figures
-        by study and by patient follow those by image, if they were evaluated.
+        A row has the metric, the rule by which its threshold was chosen (``policy``), the value and
+        its 95 % interval. Rows by study or by patient follow those by image, if they were computed.
         """
         return self._table("metrics")
 
     @cached_property
     def tests(self) -> pd.DataFrame:
-        """Table of the tests of differences, with one row for each pair of systems and metric."""
+        """Table of the tests of differences, one row for each pair of systems and metric."""
         return self._table("tests")
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """Table of figures in groups of images, lesions and patients, such as age groups."""
+        """Table of metrics in groups of images, lesions and patients, such as age groups."""
         return self._table("where")
 
     @cached_property
     def decisions(self) -> pd.DataFrame:
-        """Table with one row for each image and system: label, score, probability and decisions.
+        """Table with one row for each test image and system: label, score and decisions.
 
-        There is one decision (True for positive) for each policy that chose a threshold.
+        A calibrated probability is added where there is one. For each rule by which a threshold was
+        chosen, such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the
+        image positive.
         """
         return read_table(self.folder / files.DECISIONS, "decisions")
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Main table of the report as texts: figures by row, systems and differences by column."""
+        """Main table of the report as texts: metrics by row, systems and differences by column."""
         stored = self._stored["summary"]
         index = pd.MultiIndex.from_tuples([tuple(row[:2]) for row in stored["rows"]])
         texts = [row[2:] for row in stored["rows"]]
@@ -261,27 +270,27 @@ class StoredContent:
 
     @cached_property
     def charts(self) -> Sequence[Chart]:
-        """Charts of the report, such as ROC curves, with their content in data units."""
+        """Charts of the report, such as ROC curves, as numbers that can be drawn."""
         return [_read_chart(chart) for chart in self._stored["charts"]]
 
     @property
     def policies(self) -> list[str]:
-        """Names of the policies by which at least one system has a threshold."""
+        """Rules by which at least one system has a threshold, such as ``max_f1``."""
         return list(self._stored["policies"])
 
     @property
     def policy(self) -> str:
-        """Name of the policy whose threshold is used for all that is shown at one threshold."""
+        """Rule, such as ``max_f1``, whose thresholds are used where only one is shown."""
         return str(self._stored["policy"])
 
     @property
     def seed(self) -> int:
-        """Random seed by which the shown cases that all systems call rightly were drawn."""
+        """Random seed for drawing some of the images that all systems decide rightly."""
         return int(self._stored["seed"])
 
     @property
     def overlays(self) -> Mapping[str, str]:
-        """File name of the drawn image of each shown case, by image id.
+        """File name of the drawn version of each example image, by image id.
 
         The files are in the folder ``overlays`` of the report.
         """
@@ -297,15 +306,18 @@ def write_result(
     overlays: Mapping[str, str] | None = None,
     charts: Sequence[Chart] | None = None,
 ) -> None:
-    """Write ``result.json`` with the content that `Report.open` finds in no other file.
+    """Write ``result.json``, from which `Report.open` reads what no other file contains.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        out: Folder of the report, to which files are written.
-        rows: Rows of the summary; if empty, the usual rows of a paper.
-        seed: Random seed of the sample of cases.
-        overlays: File names of the drawn images, by image id; None for none.
-        charts: Result of `report_charts`, if it was computed before.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        out: Folder of the report.
+        rows: Rows of the main table, see `table_rows`; if empty, the metrics that a paper usually
+            has.
+        seed: Random seed for drawing some of the images that all systems decide rightly.
+        overlays: File name of the drawn version of each example image, by image id; None if no
+            image was drawn.
+        charts: Result of `report_charts`, if it was computed before; None computes it.
     """
     content = FreshContent(comparison, tuple(rows), seed, overlays or {}, charts)
     content.write(out)

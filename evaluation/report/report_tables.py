@@ -18,14 +18,15 @@ from cxr_compare.evaluation.report.summary_table import TableRow, summary_table
 
 
 def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:
-    """Return the tables of figures and tests of the report page.
+    """Return the tables of metrics and tests on the page of a report.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        rows: Rows of the main table; if empty, the usual rows.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        rows: Rows of the main table, see `table_rows`; if empty, the usual metrics.
 
     Returns:
-        The tables by their names in the template.
+        Tables and texts under the names by which the page's template uses them, such as ``main``.
     """
     localisation = metric_table(comparison, "localisation")
     return {

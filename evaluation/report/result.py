@@ -35,15 +35,16 @@ from cxr_compare.evaluation.report.report_content import FreshContent, ReportCon
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Result of a comparison: the answer, tables, charts and images.
+    """Result of comparing detectors and classifiers: conclusion, tables, charts and drawn images.
 
     Attributes:
-        content: Figures, tests and charts: computed by this call, or read from the folder.
-        folder: Folder of the report; None if nothing was written.
-        cases_source: Function that returns the images with truth and predictions; None for a report
-            that was read from its folder.
-        writer: Function that writes the report folder; None for a report that was read from its
+        content: Metrics, tests and charts, computed from a comparison in memory or read from a
             folder.
+        folder: Folder of the report; None if it was not written.
+        cases_source: Function without arguments that returns an object which draws test images;
+            None for a report that was read from its folder.
+        writer: Function that writes the report into a given folder and returns it; None for a
+            report that was read from its folder.
 
     Example:
         >>> import cxr_compare
@@ -68,35 +69,36 @@ class Report:
         cases_source: Callable[[], CaseSource] | None = None,
         writer: Callable[[str | Path], Report] | None = None,
     ) -> Report:
-        """Make the result of a comparison in memory, without a folder.
+        """Make a report from a comparison in memory, without writing a folder.
 
         Args:
-            comparison: A computed comparison: figures, intervals, tests and decisions of all
-                systems.
-            rows: Rows of `table`; if empty, the usual rows of a paper.
-            seed: Random seed of the sample of cases.
-            cases_source: Function that returns the images with truth and predictions, for
-                `overlay`; None if there are no images.
-            writer: Function that writes a report folder, for `save`; None if none can be written.
+            comparison: Result of comparing systems (detectors or classifiers): metrics with
+                intervals, tests, and the decision of each system on each test image.
+            rows: Rows of `table`, see `table_rows`; if empty, the metrics that a paper usually has.
+            seed: Random seed for drawing some of the images that all systems decide rightly.
+            cases_source: Function without arguments that returns an object which draws test images,
+                for `overlay`; None if there are no image files.
+            writer: Function that writes the report into a given folder and returns it, for `save`;
+                None if it cannot be written.
 
         Returns:
-            A result without a folder.
+            The report, whose ``folder`` is None.
         """
         content = FreshContent(comparison, tuple(rows), seed)
         return cls(content, None, cases_source, writer)
 
     @classmethod
     def open(cls, folder: str | Path) -> Report:
-        """Open a finished report folder of ``cxr compare``.
+        """Open the folder of a finished report, which ``cxr compare`` wrote.
 
         Args:
-            folder: Report folder.
+            folder: Folder with ``report.html`` and ``metrics.json``.
 
         Returns:
-            The stored result.
+            The report, whose tables are read when they are needed.
 
         Raises:
-            InputError: The folder holds no finished report.
+            InputError: The folder does not exist or holds no finished report.
         """
         folder = Path(folder)
         require_kind(folder, "report")
@@ -124,7 +126,7 @@ class Report:
         return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``metrics.json``, the file of the report that programs read."""
+        """Return the content of ``metrics.json``, the file of a report that programs read."""
         return self._payload
 
     @property
@@ -138,17 +140,17 @@ class Report:
 
     @property
     def next_steps(self) -> list[str]:
-        """Commands or actions that usually follow a comparison."""
+        """What a user usually does next, such as opening the page; empty without a folder."""
         return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
 
     @property
     def page(self) -> Path | None:
-        """Path of ``report.html``; None if no folder was written."""
+        """Path of ``report.html``; None if the report was not written to a folder."""
         return None if self.folder is None else self.folder / files.PAGE
 
     @property
     def headline(self) -> str:
-        """Answer of the comparison in one sentence.
+        """Main conclusion of the comparison in one sentence: which system is better, if one is.
 
         It claims no more than the intervals support.
         """
@@ -156,67 +158,69 @@ class Report:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Reasons why the answer may be wrong, the most harmful first."""
+        """Reasons why the main conclusion may be wrong, the most harmful first."""
         return tuple(self._answer["cautions"])
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Results of further comparisons beside the headline, one sentence each."""
+        """Results of further comparisons beside the main conclusion, one sentence each."""
         return tuple(self._answer["findings"])
 
     @property
     def systems(self) -> list[str]:
-        """Display names of the systems. All others are compared with the first one."""
+        """Names of the compared detectors and classifiers; differences are "first minus other"."""
         return list(self._payload["systems"])
 
     @property
     def table(self) -> pd.DataFrame:
-        """Main table of the report as texts: figures and differences with 95 % intervals."""
+        """Main table of the report as texts: metrics and differences with 95 % intervals."""
         return self.content.summary
 
     @property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each figure of each system, with its interval."""
+        """Table with one row for each system and metric, with the value and its 95 % interval."""
         table = self.content.figures
         return table[table["system"].isin(self.systems)].reset_index(drop=True)
 
     @property
     def differences(self) -> pd.DataFrame:
-        """Table with one row for each paired difference, whose system is named ``A - B``."""
+        """Table with one row for each metric and difference of two systems, named ``A - B``."""
         table = self.content.figures
         return table[~table["system"].isin(self.systems)].reset_index(drop=True)
 
     @property
     def tests(self) -> pd.DataFrame:
-        """Table of the tests of differences, with one row for each pair of systems and metric."""
+        """Table of the tests of differences, one row for each pair of systems and metric."""
         return self.content.tests
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Figures in groups of images, lesions and patients, which show where each system fails."""
+        """Table of metrics in groups of images, lesions and patients, such as age groups."""
         return self.content.failures
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """Table with one row for each image and system: label, score, probability and decisions.
+        """Table with one row for each test image and system: label, score and decisions.
 
-        There is one decision (True for positive) for each policy that chose a threshold.
+        A calibrated probability is added where there is one. For each rule by which a threshold was
+        chosen, such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the
+        image positive.
         """
         return self.content.decisions
 
     @property
     def policy(self) -> str:
-        """Name of the policy whose threshold is used for all that is shown at one threshold."""
+        """Rule, such as ``max_f1``, whose thresholds are used where only one is shown."""
         return self.content.policy
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a table with one row for each figure and paired difference by image.
+        """Return a table with one row for each system or difference and metric, by image.
 
         Returns:
-            A frame with the columns of `TIDY_COLUMNS`. The system of a paired difference is named
-            ``A - B``. Where the difference was tested, its p-value is not corrected for several
-            comparisons. Undefined values are NaN. ``n_patients`` is missing where patients are
-            unknown.
+            A DataFrame with the columns of `TIDY_COLUMNS`. In a row of a difference the column
+            ``system`` is ``A - B``, and ``p_value`` is not corrected for several comparisons; it is
+            NaN without a test. Undefined values are NaN. ``n_patients`` is missing where patients
+            are unknown.
         """
         table = self.content.figures
         table = table[table["unit"] == "image"].reset_index(drop=True)
@@ -235,13 +239,14 @@ class Report:
         return table.assign(p_value=p_values)[list(TIDY_COLUMNS)]
 
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
-        """Return the cases that the report shows: misses, false alarms, wrong locations, agreement.
+        """Return the test images that the report shows as examples, such as misses.
 
         Args:
-            per_kind: Largest number of images of each kind.
+            per_kind: Largest number of images of each kind of outcome.
 
         Returns:
-            A table with ``kind``, ``image_id`` and ``of``, the number of all images of this kind.
+            A table with ``kind`` (such as images that all systems miss), ``image_id``, and ``of``,
+            the number of all test images of this kind.
         """
         from cxr_compare.evaluation.report.case_selection import select_cases
 
@@ -256,18 +261,20 @@ class Report:
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
 
     def overlay(self, *image_ids: str, panel: int = 360) -> Figure:
-        """Draw test images one below the other: plain, with the truth, and with each system.
+        """Draw test images: plain, with the true lesions, and with the prediction of each system.
 
         Args:
-            *image_ids: Ids of images in `decisions`. A report opened from its folder has only its
-                cases.
-            panel: Longer side of each panel, px. A report opened from its folder ignores it.
+            *image_ids: Ids of test images. A report that was opened from its folder has only the
+                example images that it drew.
+            panel: Length of the longer side of each drawn image in px. A report that was opened
+                from its folder ignores it.
 
         Returns:
-            Figure with one row of panels for each image.
+            A matplotlib figure with one row for each test image.
 
         Raises:
-            InputError: An image was not evaluated, was not drawn, or its file cannot be read.
+            InputError: An id is not of a test image, the opened report did not draw this image, or
+                its file cannot be read.
         """
         from cxr_compare.evaluation.overlays.draw import as_figure
 
@@ -293,13 +300,14 @@ class Report:
             return np.asarray(image.convert("RGB"))
 
     def plot(self, name: str = "roc") -> Figure:
-        """Draw one chart of the report.
+        """Draw one chart of the report with matplotlib.
 
         Args:
-            name: ``roc``, ``pr``, ``froc-iou``, ``calibration``, or another chart of the report.
+            name: ``roc``, ``pr`` (precision-recall), ``froc-iou``, ``froc-centre``, ``calibration``
+                or ``net-benefit``.
 
         Returns:
-            Figure with the chart and its legend.
+            A matplotlib figure with the chart and its legend.
 
         Raises:
             InputError: The comparison has no such chart. The message lists its charts.
@@ -315,16 +323,16 @@ class Report:
         return draw_with_legend(charts[name], [marker for marker in markers if marker[0] in drawn])
 
     def save(self, folder: str | Path) -> Report:
-        """Write the report folder with ``report.html``, tables, figures and overlays.
+        """Write the report into a folder: ``report.html``, tables, figures and drawn images.
 
         Args:
-            folder: Folder to write.
+            folder: Folder to write; it must not hold anything else.
 
         Returns:
-            The result of the new folder.
+            The report in the new folder.
 
         Raises:
-            InputError: The folder holds something else.
+            InputError: The folder holds something other than a report.
         """
         folder = Path(folder)
         if self.writer is not None:
@@ -336,11 +344,11 @@ class Report:
 
 @dataclass(frozen=True, repr=False)
 class ReportsByTarget(ShownAsText):
-    """Reports on several targets, with the page that joins them.
+    """Reports on several findings (disease signs), with one page that links them.
 
     Attributes:
-        reports: Report of each target, by name of the target.
-        page: File of the page over all targets.
+        reports: Report on each finding, by the finding's name, such as ``mass``.
+        page: Path of the HTML page that links the reports.
     """
 
     reports: Mapping[str, Report]
@@ -350,5 +358,9 @@ class ReportsByTarget(ShownAsText):
         return f"All targets: {self.page}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the path of the report folder of each target, by name of the target."""
+        """Return the path of the report folder of each finding, by the finding's name.
+
+        Returns:
+            ``{"targets": {name: path}}``.
+        """
         return {"targets": {name: str(report.folder) for name, report in self.reports.items()}}

@@ -11,13 +11,17 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def shortcut_table(comparison: Comparison) -> Table | None:
-    """Return a table of AUROCs of metadata and image borders, which never see the lungs.
+    """Return a table of how well metadata and image borders alone predict the label.
 
-    The AUROCs of the systems are beside them. A system that is hardly better may use such facts as
-    a shortcut. The table is None if shortcuts were not evaluated.
+    The AUROCs of these predictions, which never see the lungs, are shown with those of the systems.
+    A system that is hardly better may use such facts as a shortcut.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+
+    Returns:
+        The table; None if this was not computed.
     """
     failures = comparison.failures
     shortcuts = failures[failures["topic"] == "shortcut"]

@@ -18,11 +18,12 @@ from cxr_compare.evaluation.report.table import Table
 
 
 class TableRow(NamedTuple):
-    """Row of a table: a metric, and the policy that gives its threshold.
+    """Which metric a table row shows, and which threshold the metric is computed at.
 
     Attributes:
         metric: Short name of the metric, such as ``auroc``.
-        policy: Name of the policy that gives the threshold; empty if the metric needs none.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for the rule that
+            the report uses where it shows one threshold only, or if the metric needs no threshold.
     """
 
     metric: str
@@ -30,20 +31,21 @@ class TableRow(NamedTuple):
 
 
 def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
-    """Read the rows of a table from names of metrics, such as ``recall@specificity>=0.90``.
+    """Convert names such as ``recall@specificity>=0.90`` to rows of a table.
 
-    A metric that needs a threshold, but has no policy in its name, is taken at the policy of the
-    report.
+    The text after ``@`` is the rule by which the threshold is chosen. A metric that needs a
+    threshold, but has no ``@``, uses the rule that the report uses where it shows one threshold
+    only.
 
     Args:
-        names: Names of metrics. A name has a policy after ``@`` where this differs from the policy
-            of the report. Empty texts are left out.
+        names: Short names of metrics, each perhaps with a rule after ``@``. Empty texts are left
+            out.
 
     Returns:
-        The rows without repetitions, in the order of the names.
+        The rows in the order of the names, each once.
 
     Raises:
-        InputError: A metric or policy is unknown, or a metric with a policy needs no threshold.
+        InputError: A metric or rule is unknown, or a metric with a rule needs no threshold.
 
     Example:
         >>> table_rows(["auroc", "recall@specificity>=0.90"])[1]
@@ -65,18 +67,19 @@ def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
 def summary_table(
     comparison: Comparison, rows: Sequence[TableRow] = (), *, paper: bool = False
 ) -> Table:
-    """Return the main table with the rows that were asked for, or else the usual rows.
+    """Return the main table of the report: metrics of all systems and their differences.
 
-    If a system points by a map, the usual rows have the localised sensitivity that allows a
-    distance of one map cell.
+    If a system points by an activation map, the default rows contain the localised sensitivity with
+    a tolerance of one grid cell of the map.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        rows: Rows in the order of the table; if empty, the usual rows of the registry.
-        paper: True to add the rows of a paper's table to the usual rows.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        rows: Metrics in the order of the rows; if empty, the default rows.
+        paper: True to add to the default rows those that a paper usually has, such as accuracy.
 
     Returns:
-        Table with the figures of all systems and their differences from the first system.
+        The table; differences are those of the first system minus each other system.
     """
     policy = comparison.main_policy
     figures = comparison.estimates.systems.values()
@@ -95,14 +98,16 @@ def summary_table(
 
 
 def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:
-    """Return the table of a paper as a frame of texts, with systems and differences as columns.
+    """Return the main table as a DataFrame of texts, with the rows that a paper usually has.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        rows: Rows of the table; if empty, the usual rows of a paper.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        rows: Metrics in the order of the rows; if empty, the metrics that a paper usually has.
 
     Returns:
-        The frame, indexed by title of the group and name of the figure.
+        One row for each metric, indexed by heading (the rule for the threshold) and metric; one
+        column for each system and for each difference.
     """
     table = summary_table(comparison, rows, paper=True)
     index = [(group.title, row[0]) for group in table.groups for row in group.rows]

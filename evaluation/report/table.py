@@ -14,15 +14,15 @@ Ticks = tuple[tuple[float, str], ...]
 
 @dataclass(frozen=True)
 class Whisker:
-    """Dot with a line for its interval on an axis that several rows share.
+    """Positions of a value and of its interval on an axis that several table rows share.
 
-    Positions are in percent of the axis.
+    Positions are in percent of the axis, from 0 at the left to 100 at the right.
 
     Attributes:
-        low: Lower end of the interval.
-        dot: Position of the estimate.
-        high: Upper end of the interval.
-        decided: True if the interval excludes 0, so that the dot is filled.
+        low: Position of the lower end of the interval.
+        dot: Position of the value.
+        high: Position of the upper end of the interval.
+        decided: True if the interval excludes 0; the dot is then filled.
     """
 
     low: float
@@ -33,19 +33,19 @@ class Whisker:
 
 @dataclass(frozen=True)
 class Cell:
-    """Figure in a table, with text, interval and, for a difference, a whisker.
+    """Table cell with one value: texts of value and interval, and what is drawn beside them.
 
     Attributes:
-        text: Figure as text.
-        ends: Interval as text; empty without an interval.
-        note: Reason why the figure is undefined; empty if it is defined.
-        whisker: Dot and interval to draw, for a difference; None if nothing is drawn.
-        known: True if the figure is defined.
-        fixed: Interval as text in which the choices on validation images are kept fixed; empty if
-            it is not shown.
-        corrected: True for a difference whose interval excludes 0, but which is not shown after
-            Holm's correction.
-        p_value: Text of the p-value of a difference, for this difference alone; empty where
+        text: The value as text, such as ``0.912``.
+        ends: The interval as text, such as ``0.880 to 0.940``; empty without an interval.
+        note: Reason why the value is undefined; empty if it is defined.
+        whisker: Positions at which value and interval are drawn; None if they are not drawn.
+        known: True if the value is defined.
+        fixed: A second interval as text, computed as if the choices on validation images (such as
+            the threshold) were certain; empty if it is not shown.
+        corrected: True for a difference whose own interval excludes 0, but which Holm's correction
+            for several comparisons withdraws.
+        p_value: p-value of a difference as text, not corrected for other comparisons; empty if
             unknown.
     """
 
@@ -71,17 +71,18 @@ Row = tuple[str | Cell, ...]
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows that share a heading, such as those at one threshold.
+    """Rows of a table below one heading, such as all metrics at one threshold.
 
     Attributes:
-        rows: Rows of the group.
-        title: Heading; empty without one.
-        count: Text after the heading, such as the number of images.
-        thresholds: Threshold of each system as text.
-        chosen_on: Number of positive validation images on which each system's threshold was chosen,
-            as text.
-        ticks: Ticks of the axis of the whiskers: positions in percent of its length, with their
-            texts.
+        rows: The rows; the first item of each is the row's title.
+        title: The heading; empty without a heading.
+        count: Text after the heading, such as the number of images; may be empty.
+        thresholds: Threshold of each system (detector or classifier) as text; empty if no threshold
+            is used.
+        chosen_on: For each system a text on how many positive validation images chose its
+            threshold.
+        ticks: Ticks of the axis on which differences are drawn: position in percent of the axis,
+            and text.
     """
 
     rows: tuple[Row, ...]
@@ -93,21 +94,22 @@ class RowGroup:
 
     @property
     def heading(self) -> str:
-        """Title and count of the group in one line, for the row above it."""
+        """Heading of the rows with the number of images, in one line."""
         return ", ".join(filter(None, (self.title, self.count)))
 
 
 @dataclass(frozen=True)
 class Table:
-    """Table of a page. In a table that compares systems, their columns follow the first column.
+    """Table of a web page, as texts; its columns may be systems and differences of systems.
 
     Attributes:
         title: Title of the table.
-        columns: Headings of the columns.
-        groups: Groups of rows.
-        lead: Text above the table.
-        n_systems: Number of columns of systems, which follow the first column. Further columns hold
-            differences between systems.
+        columns: Headings of the columns; the first column holds the titles of the rows.
+        groups: Rows, divided by headings.
+        lead: Text above the table; may be empty.
+        n_systems: Number of columns that each belong to one system (detector or classifier). They
+            follow the first column; all further columns are differences. 0 for a table of another
+            kind.
     """
 
     title: str
@@ -120,14 +122,14 @@ class Table:
     def from_rows(
         cls, title: str, lead: str, columns: Iterable[str], rows: Iterable[Row], n_systems: int = 0
     ) -> Table:
-        """Make a table of one group of rows without a heading.
+        """Make a table whose rows have no heading above them.
 
         Args:
             title: Title of the table.
-            lead: Text above the table.
+            lead: Text above the table; may be empty.
             columns: Headings of the columns.
-            rows: Rows of the table.
-            n_systems: Number of columns of systems, which follow the first column.
+            rows: Texts or cells of each row, one for each column.
+            n_systems: Number of columns after the first that each belong to one system; 0 for none.
 
         Returns:
             Table with these rows in one group.
@@ -140,27 +142,30 @@ class Table:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Rows of all groups of the table, in their order."""
+        """All rows of the table, without the headings between them."""
         return tuple(row for group in self.groups for row in group.rows)
 
     @property
     def systems(self) -> tuple[str, ...]:
-        """Names of the systems, which are headings of columns."""
+        """Headings of the columns that each belong to one system (detector or classifier)."""
         return self.columns[1 : 1 + self.n_systems]
 
     @property
     def contrasts(self) -> tuple[str, ...]:
-        """Names of the differences between systems, which are headings of columns."""
+        """Headings of the columns that hold differences between systems, such as ``A − B``."""
         return self.columns[1 + self.n_systems :]
 
     @property
     def has_p_values(self) -> bool:
-        """True if a p-value of any difference is known, so that a column of p-values is shown."""
+        """True if at least one difference has a p-value."""
         return any(cell.p_value for cell in self._cells())
 
     @property
     def text_heads(self) -> tuple[str, ...]:
-        """Headings of the columns in texts, with a column of p-values after each difference."""
+        """Headings of the columns in LaTeX and Markdown.
+
+        There, if a p-value is known, each difference is followed by a column of p-values.
+        """
         heads = list(self.columns[: 1 + self.n_systems])
         for contrast in self.contrasts:
             heads += [contrast, P_VALUE] if self.has_p_values else [contrast]
@@ -168,7 +173,7 @@ class Table:
 
     @property
     def has_whiskers(self) -> bool:
-        """True if the table draws at least one difference as a dot with its interval."""
+        """True if at least one difference is drawn as a dot with its interval."""
         return any(group.ticks for group in self.groups)
 
     @property
@@ -178,12 +183,12 @@ class Table:
 
     @property
     def known(self) -> bool:
-        """True if at least one figure of the table is defined."""
+        """True if at least one value of the table is defined."""
         return any(cell.known for cell in self._cells())
 
     @property
     def reasons(self) -> str:
-        """Reasons why figures are undefined, each reason once."""
+        """Reasons why values of the table are undefined, each once, separated by semicolons."""
         return "; ".join(dict.fromkeys(cell.note for cell in self._cells() if cell.note))
 
     def _cells(self) -> Iterator[Cell]:
@@ -192,11 +197,11 @@ class Table:
 
 @dataclass(frozen=True)
 class TextSection:
-    """Texts of a part of a table: title and rows.
+    """Rows of a table below one heading as plain texts, for LaTeX and Markdown.
 
     Attributes:
-        title: Title of the section.
-        rows: Texts of each row, one for each column.
+        title: The heading.
+        rows: Text of each cell, row by row.
     """
 
     title: str
@@ -204,13 +209,13 @@ class TextSection:
 
 
 def figure_text(figure: Interval) -> str:
-    """Return a figure with its interval, or the reason why it is undefined.
+    """Return a value with its interval as text, or the reason why the value is undefined.
 
     Args:
-        figure: The figure with its interval.
+        figure: The value with its interval.
 
     Returns:
-        The text for a cell.
+        The text for a table cell.
 
     Example:
         >>> figure_text(Interval(0.5, 0.4, 0.6))
@@ -221,13 +226,13 @@ def figure_text(figure: Interval) -> str:
 
 
 def text_sections(table: Table) -> list[TextSection]:
-    """Return the texts of title and rows of every group, for LaTeX and Markdown.
+    """Return the headings and rows of a table as plain texts, for LaTeX and Markdown.
 
     Args:
         table: The table to convert.
 
     Returns:
-        One section for each group of rows.
+        One object for each heading of the table, which also names the systems' thresholds.
     """
     sections = []
     for group in table.groups:

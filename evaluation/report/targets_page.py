@@ -20,15 +20,15 @@ from cxr_compare.evaluation.report.templates import TABLES, render, sentence
 
 
 def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
-    """Join the reports on several targets in one ``metrics.csv`` and one ``report.html``.
+    """Join the reports on several findings in one ``metrics.csv`` and one ``report.html``.
 
     Args:
-        out: Folder with one report folder for each target, named after the target.
-        targets: The targets in the order of the page.
-        data_name: Display name of the data set.
+        out: Folder with one report folder for each finding (disease sign), named after the finding.
+        targets: The findings in the order of the page; each has a name and a name for readers.
+        data_name: Name of the data set as shown to readers.
 
     Returns:
-        Path of ``report.html``.
+        Path of the new ``report.html``.
     """
     read = {
         target.name: read_json(out / target.name / files.METRICS, "metrics") for target in targets

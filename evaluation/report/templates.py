@@ -35,7 +35,7 @@ def _environment(*folders: Path, autoescape: bool = True) -> Environment:
 
 
 def metric_title(name: str) -> str:
-    """Return the title of a metric for use inside a sentence.
+    """Return the title of a metric in the form for the middle of a sentence.
 
     Args:
         name: Short name of the metric, such as ``auroc``.
@@ -51,10 +51,13 @@ def metric_title(name: str) -> str:
 
 
 def render(template: str | Path, **values: Any) -> str:
-    """Render a template as an HTML page, in which every value is escaped, or as a text file.
+    """Fill in a template (Jinja) as an HTML page or as a text file.
+
+    In an HTML page, special characters of all values are escaped.
 
     Args:
-        template: File name of a template of the report, or the path of a template elsewhere.
+        template: File name of a template beside this module, such as ``report.html.jinja``, or the
+            path of a template elsewhere.
         **values: Values of the template's variables, by name.
 
     Returns:
@@ -66,12 +69,13 @@ def render(template: str | Path, **values: Any) -> str:
 
 
 def sentence(macro: str, *values: Any, template: str | Path = SENTENCES) -> str:
-    """Render a macro of a text template as plain text on one line.
+    """Return a sentence from a template file: a macro, filled in with values, on one line.
 
     Args:
-        macro: Name of the macro, which is the kind of the sentence.
-        *values: Arguments of the macro.
-        template: File name of a template of the report, or the path of a template elsewhere.
+        macro: Name of the macro in the template, such as ``reduction``.
+        *values: Arguments of the macro, in its order.
+        template: File name of a template beside this module, such as ``tables.txt.jinja``, or the
+            path of a template elsewhere.
 
     Returns:
         The text, with single spaces.

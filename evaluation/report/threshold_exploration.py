@@ -18,14 +18,15 @@ _MOST_STEPS = 400
 
 
 def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Count decisions at many thresholds, for the sliders on the page of a report.
+    """Count decisions at many thresholds, for sliders on the page of a report.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        The content of the page's script, and the step of each image (rows) in each system
-        (columns). A step is one threshold; an image is positive at all thresholds up to its step.
+        The data for the page's script, and a table of positions with one row for each image and one
+        column for each system, see `explore_thresholds`.
     """
     thresholds = {name: result.thresholds for name, result in comparison.systems.items()}
     counts, places = explore_thresholds(comparison.decisions, comparison.names, thresholds)
@@ -38,20 +39,24 @@ def explore_thresholds(
     systems: list[str],
     thresholds: Mapping[str, Mapping[str, float | None]],
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Count the positive calls of each system at up to some hundred thresholds.
+    """Count true and false positives of each system at up to some hundred thresholds.
 
-    Each threshold is one step: images with ``score >= threshold`` are positive. The page needs no
-    scores, because an image is positive at all steps up to its own. The chosen thresholds are among
-    the steps, so the counts agree with the tables there. Images of unknown truth are left out.
+    The thresholds of a system are numbered in rising order from 0; a slider moves over these
+    numbers. For each image, the table holds the number of the highest threshold that its score
+    reaches, so the page needs no scores. The chosen thresholds are among them, so that the counts
+    agree with the report's tables. Images with an unknown label are left out.
 
     Args:
-        decisions: One row for each image and system, with ``label`` and ``score``.
-        systems: Names of the systems.
-        thresholds: Chosen thresholds by system and policy; None where there is none.
+        decisions: One row for each image and system, with ``image_id``, ``system``, ``label`` and
+            ``score``.
+        systems: Names of the systems (detectors and classifiers).
+        thresholds: For each system, the chosen threshold by the rule that chose it, such as
+            ``max_f1``; None where there is no threshold.
 
     Returns:
-        The counts for the page's script, and the step of each image (rows) in each system
-        (columns): -1 below the first threshold, NaN without a score.
+        The counts for the page's script, and a table with one row for each image and one column for
+        each system: the number of a threshold, -1 if the score is below all thresholds, NaN without
+        a score.
     """
     rows = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
     labels = rows.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1

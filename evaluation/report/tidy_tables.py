@@ -9,38 +9,42 @@ from cxr_compare.evaluation.report.unknown_patients import image_worded_table
 
 
 def all_units(comparison: Comparison) -> pd.DataFrame:
-    """Return the tidy table of all figures by image and, if evaluated, by study or patient.
+    """Return the content of ``metrics.csv``: values of all metrics, by image, study or patient.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        One row for each figure and paired difference.
+        One row for each metric of a system or of a difference, with value and interval. Rows by
+        study or patient are present if they were computed.
     """
     of_units = None if comparison.by_unit is None else comparison.by_unit.table()
     return _by_unit(comparison, pd.concat([comparison.metrics, of_units], ignore_index=True))
 
 
 def tests_table(comparison: Comparison) -> pd.DataFrame:
-    """Return the paired tests of every pair of systems.
+    """Return the content of ``tests.csv``: tests of the differences between every two systems.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        One row for each test.
+        One row for each test, with p-values before and after Holm's correction.
     """
     return _by_unit(comparison, comparison.tests_with_holm.reset_index(drop=True))
 
 
 def failures_table(comparison: Comparison) -> pd.DataFrame:
-    """Return the figures of groups of images, lesions and patients.
+    """Return the content of ``where.csv``: metrics in groups of images, lesions and patients.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
 
     Returns:
-        One row for each figure of a group.
+        One row for each value in a group, such as the AUROC of a system in an age group.
     """
     return _by_unit(comparison, comparison.failures.infer_objects())
 

@@ -13,16 +13,19 @@ _METRICS = ("auroc", "recall", "specificity", "accuracy")
 
 
 def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
-    """Return a table of the main figures with and without images that were left out.
+    """Return a table of the main metrics with and without test images that were left out.
 
-    Other figures leave out images on which a system has no result, or whose label is unknown. Here
-    such images are counted once against and once for each system. The table is None if no such
-    figure is defined.
+    Elsewhere, images on which a system has no result, or whose label is unknown, are left out. Here
+    they are counted once as wrong and once as right for each system.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
-        policy: Name of the policy (rule that chooses a threshold) for metrics that need a
-            threshold, such as ``max_f1``.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        policy: Rule by which the threshold was chosen for metrics that need one, such as
+            ``max_f1``.
+
+    Returns:
+        The table; None if no image was left out, or no such value is defined.
     """
     rows = []
     for name in comparison.names:

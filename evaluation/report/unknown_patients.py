@@ -46,10 +46,13 @@ _PROTECTED = re.compile("|".join(re.escape(phrase) for phrase in _KEPT))
 
 
 def image_wording(text: str) -> str:
-    """Return a text in which images take the place of patients, because patients are unknown.
+    """Replace "patient" by "image" in a text of a report whose images have no known patients.
+
+    Each image then counts as a separate patient, and the report must not speak of patients. Phrases
+    that speak of patients in general stay.
 
     Args:
-        text: Text of a report.
+        text: Text of the report.
 
     Returns:
         The changed text.
@@ -75,13 +78,15 @@ def _replaced(text: str) -> str:
 
 
 def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose texts speak of images and whose counts of patients are missing.
+    """Return a copy of a table that speaks of images instead of patients, see `image_wording`.
+
+    The columns `COUNTS`, which count patients, become empty.
 
     Args:
-        table: Table with texts and counts.
+        table: Table with texts and counts; it is not changed.
 
     Returns:
-        A changed copy.
+        The changed copy.
     """
     changed = table.copy()
     for name, column in table.items():
@@ -93,13 +98,15 @@ def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def image_worded_record(value: Any) -> Any:
-    """Return a JSON value whose texts speak of images and whose counts of patients are null.
+    """Return a copy of a JSON value that speaks of images instead of patients, see `image_wording`.
+
+    Values under the keys `COUNTS`, which count patients, become None.
 
     Args:
-        value: Value for JSON.
+        value: Dictionary, list, text or number, as JSON has them; it is not changed.
 
     Returns:
-        A changed copy.
+        The changed copy.
     """
     if isinstance(value, dict):
         return {

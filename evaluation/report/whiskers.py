@@ -15,11 +15,11 @@ _MOST_STEPS = 4
 
 
 class PlacedWhiskers(NamedTuple):
-    """Whiskers on one axis, with the ticks of the axis.
+    """Positions of several intervals on one shared axis, with the ticks of the axis.
 
     Attributes:
-        whiskers: Dot and interval to draw for each row; None for a row without an interval.
-        ticks: Ticks of the axis: positions in percent of its length, with their texts.
+        whiskers: Positions of value and interval for each row; None for a row without an interval.
+        ticks: Ticks of the axis: position in percent of the axis, and text.
     """
 
     whiskers: list[Whisker | None]
@@ -27,15 +27,15 @@ class PlacedWhiskers(NamedTuple):
 
 
 def place_whiskers(intervals: Sequence[Interval], *, around_zero: bool = False) -> PlacedWhiskers:
-    """Place intervals on one shared axis with round ticks.
+    """Compute the positions of values and intervals on one shared axis with round ticks.
 
     Args:
-        intervals: Figures or differences with their intervals. An interval without ends gets no
-            whisker.
-        around_zero: True to include 0 in the axis.
+        intervals: Values or differences with their intervals, one for each row; an interval without
+            ends is not placed.
+        around_zero: True to make the axis contain 0, as for differences.
 
     Returns:
-        The whiskers in the order of the intervals, and the ticks of the axis.
+        The positions in the order of ``intervals``, and the ticks of the axis.
 
     Example:
         >>> placed = place_whiskers([Interval(0.85, 0.8, 0.9)])

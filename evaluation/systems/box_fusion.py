@@ -24,12 +24,13 @@ OVERLAP = 0.5
 
 
 class BoxGroups(NamedTuple):
-    """Groups of boxes by image and finding; only boxes of one group can be fused.
+    """Groups of predicted boxes with the same image and finding; only boxes of one group are fused.
 
     Attributes:
-        labels: Number of the group of each box, (N,).
-        images: Ids of the images.
-        findings: Names of the findings.
+        labels: Index of the group of each box, from 0, shape ``(N,)``.
+        images: Distinct image ids, sorted; the image of group ``g`` is at ``g // len(findings)``.
+        findings: Distinct names of findings (the disease signs), such as ``mass``, sorted; the
+            finding of group ``g`` is at ``g % len(findings)``.
 
     Example:
         >>> table = pd.DataFrame({"image_id": ["b", "a", "b"], "finding": ["mass"] * 3})
@@ -43,13 +44,14 @@ class BoxGroups(NamedTuple):
 
     @classmethod
     def from_table(cls, boxes: pd.DataFrame) -> BoxGroups:
-        """Number the groups of a table of boxes.
+        """Find the groups in a table of boxes.
 
         Args:
-            boxes: Boxes with ``image_id`` and ``finding``.
+            boxes: One row for each box, with the columns ``image_id`` and ``finding`` (name of the
+                disease sign).
 
         Returns:
-            The groups, numbered by image and then by finding.
+            The group of each box; groups are numbered by image and then by finding.
         """
         image, images = pd.factorize(boxes["image_id"], sort=True)
         finding, findings = pd.factorize(boxes["finding"], sort=True)
@@ -57,15 +59,15 @@ class BoxGroups(NamedTuple):
         return cls(labels, pd.Index(images), pd.Index(findings))
 
     def to_table(self, boxes: Boxes, sizes: pd.DataFrame) -> pd.DataFrame:
-        """Return boxes of these groups as a table, clipped to their images.
+        """Return boxes as a table with the names of image and finding, clipped to their images.
 
         Args:
-            boxes: Boxes whose labels are the numbers of these groups, in px of the original image.
-            sizes: Sizes of images: ``image_id, width, height``, px. Boxes of an image without a
-                size are not clipped at its right and lower edge.
+            boxes: Boxes in px of the original image, whose ``labels`` are indices of these groups.
+            sizes: Sizes of images, columns ``image_id, width, height`` in px. Boxes of an image
+                without a size are not clipped at its right and lower edge.
 
         Returns:
-            One row for each box, with the ids of its image and finding.
+            One row for each box, with image id, finding, corners and score.
         """
         image, finding = np.divmod(boxes.labels, max(len(self.findings), 1))
         table = sizes.set_index("image_id")[["width", "height"]].reindex(self.images)
@@ -106,25 +108,28 @@ def _concatenate(parts: Sequence[Boxes], like: Boxes) -> Boxes:
 def best_box_fusion(
     boxes: Boxes, *, models: Integers, weights: Sequence[float], iou_threshold: float = OVERLAP
 ) -> Boxes:
-    """Join the boxes of several models: fuse the most confident box with the best overlapping ones.
+    """Fuse the boxes of several detectors: average the best overlapping box of each detector.
 
-    This is non-maximum suppression across models. The most confident box is replaced by the mean of
-    the best overlapping box of each model, weighted by score and model. Other overlapping boxes are
-    dropped. The score of the fused box is the weighted mean over all models; a model without an
-    overlapping box counts as 0.
+    This is non-maximum suppression across detectors. Within each label, the most confident box is
+    replaced by the mean of the best box of each detector that overlaps it, weighted by score and
+    detector; all other overlapping boxes are removed; then the most confident of the remaining
+    boxes is taken, and so on. The score of a fused box is the weighted mean over all detectors; a
+    detector without an overlapping box counts as 0.
 
-    Weighted box fusion, in contrast, takes the mean over every box of a cluster. A model's faint
-    duplicates (stored boxes are suppressed at IoU 0.6 only) then pull the score down: on RSNA, AP50
-    was 0.371 instead of 0.425.
+    Weighted box fusion, in contrast, takes the mean over every overlapping box. The low-scoring
+    duplicates of one detector, which remain because stored boxes are only suppressed at IoU 0.6,
+    then pull the score down: on RSNA, AP50 was 0.371 instead of 0.425.
 
     Args:
-        boxes: The boxes of all models, N in all; only boxes of the same label are fused.
-        models: Number of each box's model, from 0, shape ``(N,)``.
-        weights: Weight of each model, above 0.
-        iou_threshold: Boxes are fused where their IoU is above this value.
+        boxes: The boxes of all detectors together, N in all. Only boxes with an equal ``labels``
+            value (one image and finding, see `BoxGroups`) are fused.
+        models: Index of the detector of each box, from 0, shape ``(N,)``.
+        weights: Weight of each detector, above 0, in the order of these indices.
+        iou_threshold: Two boxes overlap if their intersection over union is above this value, in
+            [0, 1].
 
     Returns:
-        The fused boxes, ordered by label and falling score.
+        The fused boxes, ordered by label and then by falling score.
 
     Example:
         >>> corners = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 3.5]])

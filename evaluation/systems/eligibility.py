@@ -21,14 +21,17 @@ _SHOWN = 5  # largest number of patients that an error names
 
 
 def describe_training_data(system: Predictions) -> dict[str, str] | str:
-    """Describe what a system was trained on.
+    """Describe in words the images and patients on which a detector or classifier was trained.
 
     Args:
-        system: Predictions of the system.
+        system: Stored predictions of the detector or classifier, which may list its training
+            images.
 
     Returns:
-        Texts on the numbers of images and patients by role, and on the data sets; ``unknown`` if
-        nothing is known.
+        Texts such as ``{"data set": "rsna", "train": "900 images of 700 patients"}``: the names of
+        the data sets, one text each for training (``train``) and validation (``val``) images, and
+        under ``unknown`` the members of an ensemble without such a list. The text ``unknown`` if no
+        training images are listed.
     """
     seen = system.seen
     if seen is None:
@@ -48,18 +51,17 @@ def describe_training_data(system: Predictions) -> dict[str, str] | str:
 
 
 def training_sets(system: Predictions) -> list[tuple[str, str]]:
-    """Return the data sets that a system was trained on, as pairs of name and content id.
+    """Return the data sets on which a detector or classifier was trained.
 
-    A content id is a digest of the ids and pixels of a data set's images.
-
-    If the predictions do not record the data sets, these are read from the run. The list is empty
-    if they are unknown.
+    They are read from the predictions or, if these do not record them, from the training run that
+    the predictions name.
 
     Args:
-        system: Predictions of the system.
+        system: Stored predictions of the detector or classifier.
 
     Returns:
-        Pairs of name and content id; empty if unknown.
+        Pairs of a data set's name and its content id, a digest of the ids and pixels of its images.
+        The list is empty if the data sets are unknown.
     """
     recorded = system.info.get("trained_on")
     if isinstance(recorded, list):
@@ -70,15 +72,17 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
 
 
 def training_id(info: Mapping[str, Any]) -> str:
-    """Return the id of the training behind predictions; an exported model has the id of its run.
+    """Return the id of the training run whose model made the predictions.
 
-    Neither device nor precision changes the id. Imported predictions have only an inference id.
+    An exported model has the id of the run that it was exported from. Neither device nor precision
+    changes the id. Predictions that were imported from other software name no run.
 
     Args:
-        info: Content of ``predictions.json``.
+        info: Content of ``predictions.json`` as a dictionary.
 
     Returns:
-        The id of the training, or the inference id where the training is not recorded.
+        The id of the training run, or the id of these predictions (``inference_id``) where the
+        training run is not recorded.
 
     Example:
         >>> training_id({"training_id": None, "exported_from": "run-1", "inference_id": "x"})
@@ -89,13 +93,14 @@ def training_id(info: Mapping[str, Any]) -> str:
 
 
 def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the data sets of a run and of the runs that it started from.
+    """Return the data sets of a training run and of the runs whose weights it started from.
 
     Args:
-        run: Content of ``run.json``.
+        run: Content of the run's ``run.json`` as a dictionary.
 
     Returns:
-        Records with ``name`` and ``content_id``; the first record is of the run's own data set.
+        Dictionaries with ``name`` and ``content_id`` (a digest of the images); the run's own data
+        set is first.
 
     Example:
         >>> origin = {"data_set": {"name": "nih", "content_id": "1"}}
@@ -113,13 +118,17 @@ def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
-    """Name the weights of unknown training that a run began with, directly or through other runs.
+    """Return the file of start weights whose training data are unknown.
+
+    A training run may start from a file of weights, or from another run that itself started from
+    such a file.
 
     Args:
-        started: Content of ``run.json``, or the record of a run in it.
+        started: Content of ``run.json`` as a dictionary, or the dictionary of an earlier run under
+            its key ``started_from``.
 
     Returns:
-        File names of the weights; at most one, because a run begins with one file.
+        File names of such weights; empty, or one name, because a run starts from one file.
 
     Example:
         >>> unknown_training_data({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
@@ -138,19 +147,22 @@ def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
 def notes_on_seen_images(
     name: str, system: Predictions, split: LabelledSplit, image_ids: pd.Index
 ) -> list[Note]:
-    """Refuse a system that was trained on test images; return notes if this cannot be excluded.
+    """Refuse a detector or classifier that was trained on test images; note what is uncertain.
 
     Args:
-        name: Display name of the system.
-        system: Predictions of the system.
-        split: Data set, target, and the split whose test images are evaluated.
-        image_ids: Ids of these test images.
+        name: Name of the detector or classifier as shown to readers.
+        system: Its stored predictions, which may list its training images.
+        split: The data set, with the finding to evaluate and the division of its images into
+            validation and test images.
+        image_ids: Ids of the test images under evaluation.
 
     Returns:
-        Notes on training data that are unknown, and on images that may be copies.
+        Remarks for the report: on unknown training data, and on test images that look like copies
+        of training images.
 
     Raises:
-        InputError: The system was trained on patients or copies of the test images.
+        InputError: The model was trained on a patient of the test images, or on an image with the
+            same pixels as a test image.
     """
     seen = system.seen
     if seen is None:
@@ -192,16 +204,16 @@ def notes_on_seen_images(
 
 
 def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
-    """Refuse predictions that were not made on a data set.
+    """Refuse predictions that were made on images other than those of a data set.
 
     Args:
-        name: Display name of the system.
-        system: Predictions of the system.
+        name: Name of the detector or classifier as shown to readers.
+        system: Its stored predictions.
         dataset: The data set under evaluation.
 
     Raises:
-        InputError: The predictions are of loose files, of another data set, or of images that the
-            data set does not contain.
+        InputError: The predictions were made on image files without a data set, on another data
+            set, or on images that this data set does not contain.
     """
     made_on = system.info.get("data_set")
     content_id = dataset.ids["content_id"]

@@ -49,20 +49,29 @@ def join_systems(
     *,
     weights: Sequence[float] | None = None,
 ) -> list[str]:
-    """Write one predictions folder for several systems together; an interrupted run is resumed.
+    """Write the predictions of an ensemble of several detectors or of several classifiers.
+
+    Boxes of detectors are fused (`best_box_fusion`); probabilities of classifiers, and activation
+    maps where they have the same grid, are averaged. If writing was interrupted, the next call goes
+    on where it stopped.
 
     Args:
-        members: Two or more systems of one kind, with the same findings and images.
-        dataset: The data set on which all members were run.
-        out: Predictions folder to make.
-        name: Name of the ensemble; None joins the members' names.
-        weights: Weight of each member, from 1e-6 to 1e6; None for 1 each.
+        members: Stored predictions of two or more detectors, or of two or more classifiers, for the
+            same findings and images.
+        dataset: The data set on whose images all members made their predictions.
+        out: Folder to make, which then holds the ensemble's predictions in the same format as those
+            of a single model.
+        name: Name of the ensemble; None joins the names of the members, as in ``A + B``.
+        weights: Weight of each member, from 1e-6 to 1e6, in the order of ``members``; None for
+            equal weights.
 
     Returns:
-        Notes for the user, one sentence each.
+        Remarks for the user, one sentence each, such as that activation maps were left out.
 
     Raises:
-        InputError: The members do not fit each other, or the folder holds something else.
+        InputError: There are fewer than two members, a member is given twice, members mix boxes and
+            scores or differ in findings, images or data set, the weights are invalid, or the folder
+            holds something else.
     """
     _check_members(members, dataset)
     kinds = {member.kind for member in members}

@@ -26,14 +26,17 @@ _IMAGE_COLUMNS = ("imageid", *column_names("file"))
 
 @dataclass(frozen=True)
 class SeenList:
-    """Content of an exposure file.
+    """List of images that an encoder or a whole model has seen in training, read from a text file.
 
     Attributes:
-        names: Names of the images without folder and ending, each once.
-        kind: ``image_id`` for ids of the data set under evaluation, ``nih_image`` for names of NIH.
-        source: Where the list comes from.
-        labels_seen: True if the labels of the images were seen, too.
-        encoder: Name of the encoder; empty if the whole system has seen the images.
+        names: Names of the images without folder and file suffix, each once.
+        kind: ``image_id`` if the names are ids of the data set under evaluation, ``nih_image`` if
+            they are file names of the NIH ChestX-ray14 data set.
+        source: Text that says where the list comes from, such as "the authors' list".
+        labels_seen: True if the labels of these images were used in training, too; False if only
+            the pixels were.
+        encoder: Name of the encoder that has seen the images, where it is only one part of the
+            model; empty if the whole model has seen them.
     """
 
     names: pd.Series
@@ -44,18 +47,20 @@ class SeenList:
 
 
 def read_seen_list(path: Path) -> SeenList:
-    r"""Read an exposure file.
+    r"""Read a text file that lists the images which an encoder or model has seen in training.
 
     Args:
-        path: Text file. Its first lines state the facts: ``# source: ...`` and ``# labels: unseen``
-            (or ``seen``) and, for an encoder inside a system, ``# encoder: NAME``. The column
-            ``image_id`` or ``nih_image`` follows, with one image a line.
+        path: Text file. It begins with the line ``# source: TEXT`` (where the list comes from),
+            then ``# labels: unseen`` or ``# labels: seen`` and, if only an encoder inside the model
+            saw the images, ``# encoder: NAME``. The next line is ``image_id`` or ``nih_image``, and
+            each further line names one image.
 
     Returns:
-        The images and the facts.
+        The names of the images and what the first lines state.
 
     Raises:
-        InputError: There is no such file, a fact or the column is missing, or no image is listed.
+        InputError: There is no such file, its source, its labels or the column name is missing, or
+            it lists no image.
 
     Example:
         >>> import tempfile
@@ -111,24 +116,26 @@ def read_seen_list(path: Path) -> SeenList:
 def read_exposure(
     system: str, path: Path, dataset: DataSet, mapping: Path | None = None
 ) -> Exposure:
-    """Read which images of a data set a system or its encoder has seen.
+    """Find the images of a data set that a detector or classifier, or its encoder, saw in training.
 
-    Images are found by their id and, with a mapping, by their name at NIH. A patient counts as seen
-    if any image of the patient in the data set, or any listed image of NIH, was seen.
+    Images are found by their id and, if ``mapping`` is given, by their file name in the NIH data
+    set, from which the RSNA images were taken. A patient counts as seen if any image of the patient
+    in the data set, or any listed NIH image of the patient, was seen.
 
     Args:
-        system: Display name of the system.
-        path: The exposure file, see `read_seen_list`.
+        system: Name of the detector or classifier as shown to readers.
+        path: Text file that lists the seen images, see `read_seen_list`.
         dataset: The data set under evaluation.
-        mapping: Mapping from RSNA's images to NIH's: ``rsna_to_nih.csv``, RSNA's own JSON, or a
-            folder that holds one of them.
+        mapping: Table that gives the NIH file name of each RSNA image: ``rsna_to_nih.csv``, RSNA's
+            own JSON file, or a folder that holds one of them. None if the data set is not from
+            RSNA.
 
     Returns:
-        The seen images and patients of the data set.
+        The seen images and patients of the data set, and the images for which this is unknown.
 
     Raises:
-        InputError: The file cannot be read, or lists names of NIH that the data set does not have
-            and no mapping says which they are.
+        InputError: A file cannot be read, or the list names NIH images, no image of the data set
+            has such a name, and no ``mapping`` is given.
     """
     seen = read_seen_list(path)
     images = dataset.images[["image_id", "patient_id"]]

@@ -44,12 +44,12 @@ _SHOWN = 3  # largest number of names that a message lists
 
 @dataclass(frozen=True)
 class Encoder:
-    """The network that computed features.
+    """The pretrained network that computed the features of images.
 
     Attributes:
-        name: Name of the encoder, as its makers call it.
-        revision: Version, commit or date of its weights.
-        licence: Licence of its weights.
+        name: Name of the network, as its makers call it.
+        revision: Version, commit or date of its weights, such as ``v1.0``.
+        licence: Licence of its weights, such as ``CC BY 4.0``.
     """
 
     name: str
@@ -83,28 +83,31 @@ def import_features(
     split: str = "default",
     ignore_unknown: bool = False,
 ) -> Features:
-    """Write the features of a Parquet file as a features folder, from which a probe is fitted.
+    """Copy image features of a pretrained network from a Parquet file into a features folder.
 
-    A row is an image. Its features are a list in one column, or the numbers in the columns
-    ``f0, f1, ...`` (any name followed by a number). With the columns ``grid_h`` and ``grid_w`` they
-    are those of a grid of cells, row by row, all numbers of the first cell first. The grid covers
-    the whole image, or the part ``x1, y1, x2, y2`` (px of the original image).
+    A small classifier (a probe) can then be trained on the features. Each row of the file is one
+    image. Its features are a list of numbers in one column, or single numbers in the columns ``f0,
+    f1, ...`` (any name followed by a number). With the columns ``grid_h`` and ``grid_w``, the
+    numbers are those of a grid of image patches, row by row, with all numbers of the first patch
+    first. The grid covers the whole image, or the part ``x1, y1, x2, y2`` (px of the original
+    image) if the file has these columns.
 
     Args:
-        source: Parquet file.
-        dataset: Data set of the images.
-        out: Features folder to make. It appears only when it is complete.
-        encoder: Name, revision and licence of the encoder.
-        image_column: Column of the names of the images.
-        split: Split whose images must all have features.
-        ignore_unknown: True to leave out rows of images that the data set lacks, instead of
-            refusing them.
+        source: Parquet file to read.
+        dataset: Data set that contains the images.
+        out: Folder to make. It appears only when it is complete.
+        encoder: Name, version and licence of the network that computed the features.
+        image_column: Column that names the image of each row.
+        split: Name of the division of the data set into training, validation and test images; each
+            of these images must have features.
+        ignore_unknown: True to leave out rows whose image the data set lacks, False to refuse the
+            file.
 
     Returns:
-        The features, read from the folder.
+        The features, read back from the new folder.
 
     Raises:
-        InputError: The file cannot be read, a column is missing or is neither features nor a
+        InputError: The file cannot be read, a column is missing or holds neither features nor a
             position, a row is wrong, or an image of the split has no features.
     """
     for key, value in vars(encoder).items():

@@ -37,24 +37,28 @@ _IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
 def truth_from_values(
     truth: Any, *, boxes: Any = None, patients: Any = None
 ) -> tuple[DataSet, pd.Index]:
-    """Make a data set from labels in memory.
+    """Make a data set in memory from labels in a Python array, list, Series or frame.
 
     Args:
-        truth: Labels as an array, list or Series, shape ``(N,)``: 1 or True is positive, 0 or False
-            is negative, NaN or None is unknown. Alternatively, a frame with a column of labels and,
-            where known, ``image_id``, ``patient_id``, ``study_id``, ``role`` (val or test) and
-            further columns by which images can be grouped.
-        boxes: True boxes: a frame ``image_id, x1, y1, x2, y2`` in px of the original image, or a
-            CSV file. The boxes of a positive image without a row there are unknown.
-        patients: Patient of each image: an array in the order of `truth`, a Series by image id, a
-            frame ``image_id, patient_id``, or a CSV file.
+        truth: Labels as an array, list or Series, shape ``(N,)``: 1 or True if the finding is
+            present, 0 or False if absent, NaN or None if unknown. Alternatively, a DataFrame with a
+            column of labels and, where known, ``image_id``, ``patient_id``, ``study_id``, ``role``
+            (``val`` for validation images, ``test`` for test images) and further columns by which
+            results can be grouped, such as ``sex``.
+        boxes: Boxes of the true lesions: a DataFrame ``image_id, x1, y1, x2, y2`` in px of the
+            original image, or a CSV file. A positive image without a row counts as an image whose
+            boxes are unknown. None without boxes.
+        patients: Patient of each image: an array in the order of ``truth``, a Series indexed by
+            image id, a DataFrame ``image_id, patient_id``, or a CSV file. None takes the column
+            ``patient_id``, and without that column every image counts as a separate patient.
 
     Returns:
-        The data set, and the ids of its images in the order of `truth`.
+        The data set, and the ids of its images in the order of ``truth``. Without roles, all images
+        are test images.
 
     Raises:
-        InputError: A label is neither 0 nor 1 nor missing, an id repeats, a box is impossible, or
-            lengths differ.
+        InputError: A label is neither 0, 1 nor missing, an image id repeats, a box is impossible or
+            on a negative image, or lengths differ.
 
     Example:
         >>> dataset, ids = truth_from_values([1, 0, None], patients=["p1", "p2", "p2"])
@@ -99,17 +103,20 @@ def predictions_from_values(
     image_ids: pd.Index | None = None,
     split: str = "default",
 ) -> Predictions:
-    """Make predictions in memory from a system's scores or boxes.
+    """Make predictions in memory from the image scores or the boxes of a detector or classifier.
 
     Args:
-        name: Display name of the system.
-        value: Scores in [0, 1] as an array, list, tensor or Series, shape ``(N,)``, in the order of
-            `image_ids`, or as a Series with image ids as its index, or as a frame
-            ``image_id, score``. Boxes as a frame ``image_id, x1, y1, x2, y2, score`` in px of the
-            original image, or as outputs of a detection library (see `boxes_table`).
-        dataset: The data set of the images.
-        image_ids: Ids of the images in the order of `value`; None if the images have no order.
-        split: Split whose val and test images are expected.
+        name: Name of the detector or classifier as shown to readers.
+        value: Scores in [0, 1], higher for a more likely finding: an array, list, tensor or Series,
+            shape ``(N,)``, in the order of ``image_ids``; a Series indexed by image id; or a
+            DataFrame ``image_id, score``. Alternatively boxes: a DataFrame ``image_id, x1, y1, x2,
+            y2, score`` in px of the original image, or outputs of a detection library (see
+            `boxes_table`).
+        dataset: The data set that contains the images.
+        image_ids: Ids of the images in the order of ``value``; None if ``value`` itself names the
+            image of each score or box.
+        split: Name of the division of the data set into validation and test images; a prediction is
+            expected for each of these images.
 
     Returns:
         The predictions, in memory.
@@ -164,7 +171,7 @@ def _truth_frame(truth: Any) -> pd.DataFrame:
 
 
 def numbered_ids(count: int) -> pd.Index:
-    """Make ids for images that have no names; sorting keeps their order.
+    """Make ids for images that have no names; sorting the ids keeps their order.
 
     Args:
         count: Number of images.

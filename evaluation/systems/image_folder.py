@@ -15,22 +15,23 @@ from cxr_compare.data_prep.store.dataset import DataSet
 
 
 def with_image_files(dataset: DataSet, folder: Path, say: Callable[[str], None]) -> DataSet:
-    """Return a data set in memory whose images have their files in a folder.
+    """Return a copy of a data set whose images have the image files of a folder.
 
-    A file belongs to the image that has its name, with or without the suffix, wherever the file is
-    below the folder. An image without a file is evaluated but not drawn.
+    A file belongs to the image whose id is its name, with or without the suffix, in any subfolder.
+    An image without a file is evaluated but not drawn.
 
     Args:
-        dataset: Data set that was made of labels in memory or in files.
+        dataset: Data set that was made from labels alone, without image files.
         folder: Folder of PNG, JPEG, DICOM or other image files.
-        say: Function that shows the user a text, such as how many images have no file.
+        say: Function that shows the user a sentence, such as how many images have no file.
 
     Returns:
         A copy of the data set, with the path of each file.
 
     Raises:
-        InputError: The folder is missing, holds no file of any of the images, or several files of
-            one image; or a file has another size than the labels say, or ends before a true box.
+        InputError: The folder is missing, it has no file for any image, or several files for one
+            image; or a file has another size than the labels state, or a true box reaches beyond
+            it.
     """
     if not folder.is_dir():
         raise InputError(f"--images {folder}: is no folder; give the folder of the image files")

@@ -58,9 +58,10 @@ _ROUNDING = 0.01  # px by which rounded shares may reach beyond their image
 
 @contextmanager
 def without_garbage_collector() -> Iterator[None]:
-    """Switch off Python's search for reference cycles while files are read.
+    """Switch off Python's garbage collector inside a ``with`` block or decorated function.
 
-    Rows of files have no cycles, and the search takes a fifth of the time of reading.
+    Rows read from files contain no reference cycles, and the search for them takes a fifth of the
+    time of reading.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -87,40 +88,49 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     key: str | Path | None = None,
     explain: Sequence[float | str] = (),
 ) -> Predictions:
-    """Read the predictions of any other software, or of a reader, into memory.
+    """Read the predictions of any detector or classifier, or of a human reader, into memory.
 
-    A table with ``x1, y1, x2, y2`` contains boxes (px of the original image); any other table
-    contains scores. If the source has scores, a val or test image without a score counts as failed.
-
-    The arguments are the options of `cxr import`. From Python, a source may also be a DataFrame,
-    and class names and images may be sequences of names.
+    A table with ``x1, y1, x2, y2`` contains boxes in px of the original image; any other table
+    contains image scores. If the source has scores, a validation or test image without a score
+    counts as failed. The arguments are the options of the command ``cxr import``.
 
     Args:
-        source: The predictions: a CSV file or other table, a folder of YOLO files, COCO JSON, or a
-            frame.
-        data: The data set of the images, or its folder.
-        name: Display name of the system.
-        finding: Finding of all rows. None reads it from a column, or takes the only finding of the
-            data set.
-        columns: Names of the columns of a table; None for the usual names.
-        class_names: Names of YOLO's classes: a list, a text with commas, or a data.yaml.
-        images: Images that the system ran on: ``all``, ``listed`` for the images with a row, a
-            sequence of image ids, or a file of image ids.
-        split: Split whose val and test images are expected.
-        ignore_unknown: True to leave out rows of images or findings that the data set lacks,
-            instead of refusing them.
-        coco_truth: COCO annotation file with the names of images and categories.
-        key: File ``key.csv`` of the reader study whose form is read; None for any other source.
-        explain: Figures that another program reports and that are to be explained, see
-            `cxr_compare.metrics.explain_figure`.
+        source: The predictions: a CSV file or other table, a folder of YOLO text files, a COCO
+            results file, or a DataFrame.
+        data: The data set that contains the images, or its folder.
+        name: Name of the detector, classifier or reader as shown in reports.
+        finding: Name of the finding (disease sign) that all rows are about, such as
+            ``lung_opacity``. None reads it from a column, or takes the only finding of the data
+            set.
+        columns: Names of the columns of a table; None for ``image_id``, ``score``, ``finding`` or
+            similar names that are recognised.
+        class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
+            such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
+            the text files; without such a file, all boxes must be of class 0. Not used for other
+            sources.
+        images: Images on which the detector was run. An image among them without a box is one on
+            which it found nothing. ``all`` for all validation and test images, ``listed`` for the
+            images with a row, a sequence of image ids, or a text file with one id per line. It
+            changes nothing for image scores.
+        split: Name of the division of the data set into validation and test images.
+        ignore_unknown: True to leave out rows of images or findings that the data set lacks, False
+            to refuse the source.
+        coco_truth: COCO annotation file in which a COCO results file's image and category numbers
+            have names; None if the results need no names.
+        key: File ``key.csv`` of a study with human readers (see `write_reader_study`), if
+            ``source`` is the form that a reader filled in; None for any other source.
+        explain: Average precision that other software reported for these boxes, such as
+            ``["0.470"]``, perhaps followed by further values such as ``"ap75=0.31"`` (at IoU 0.75).
+            The function then searches for the rules of evaluation that give this value, see
+            `cxr_compare.metrics.explain_figure`. Empty for no search.
 
     Returns:
-        The predictions. ``info["notes"]`` says what was left out, clipped or assumed.
-        ``info["explained"]`` explains the figures of `explain`.
+        The predictions. ``info["notes"]`` says what was left out, clipped or assumed, and
+        ``info["explained"]`` holds the explanation that ``explain`` asked for.
 
     Raises:
         InputError: The source is malformed, or a row has an unknown image or finding, a score
-            outside [0, 1], an impossible box, or a second score for an image.
+            outside [0, 1], an impossible box, or a second score for one image and finding.
 
     Example:
         >>> read_predictions("no-such.csv", "data", name="Other")
@@ -217,19 +227,21 @@ def import_file(
     out: str | Path,
     **options: Any,
 ) -> Predictions:
-    """Write the predictions of any other software, or of a reader, as a predictions folder.
+    """Read predictions of other software, or of a human reader, and write them to a folder.
 
     Args:
-        source: The predictions, see `read_predictions`.
-        data: The data set of the images, or its folder.
-        out: Predictions folder to make.
-        **options: Further arguments of `read_predictions`; ``name`` is required.
+        source: The predictions: a CSV file, a folder of YOLO text files, a COCO results file, or a
+            DataFrame; see `read_predictions`.
+        data: The data set that contains the images, or its folder.
+        out: Folder to make, in the format of this package's own predictions.
+        **options: Further keywords of `read_predictions`, such as ``finding="mass"``; ``name`` is
+            required.
 
     Returns:
-        The predictions, read from the folder.
+        The predictions, read back from the new folder.
 
     Raises:
-        InputError: The source cannot be read, or the folder holds something else.
+        InputError: The source cannot be read, or the folder already holds something else.
     """
     predictions = read_predictions(source, data, **options)
     with PredictionWriter(Path(out), predictions.info) as writer:
@@ -258,13 +270,16 @@ def _read(
 
 
 def ids_by_name(dataset: DataSet) -> dict[str, str]:
-    """Map the names of each image to its id: the id itself, the name in exports, the file name.
+    """Map every name by which an image may be called to its image id.
+
+    Names are the id itself, the id as a file name in exports of this package, and the name of the
+    image's file without folder and suffix.
 
     Args:
-        dataset: Data set of the images.
+        dataset: Data set that contains the images.
 
     Returns:
-        Id by name. A file name that two images share is left out.
+        Image id by name. A file name that two images share is left out.
     """
     images = dataset.images.sort_values("image_id")
     ids = images["image_id"].tolist()
@@ -280,14 +295,14 @@ def ids_by_name(dataset: DataSet) -> dict[str, str]:
 
 
 def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
-    """Replace names, with or without a suffix such as ``.png``, by ids; unknown names stay.
+    """Replace names of images by image ids; an unknown name stays as it is.
 
     Args:
-        names: Names of images.
-        ids: Id of each image by its known names.
+        names: Names of images, one for each row, with or without a suffix such as ``.png``.
+        ids: Image id by name, see `ids_by_name`.
 
     Returns:
-        The ids in the order of the names.
+        The ids, in the order of ``names``.
     """
     unique_names = pd.Series(names.unique(), dtype=TEXT)
     stems = unique_names.str.replace(r"(?i)\.(?:png|jpe?g|dcm|dicom)$", "", regex=True)

@@ -19,15 +19,17 @@ from cxr_compare.evaluation.systems.shortcuts import shortcut_facts
 
 @dataclass(frozen=True)
 class LabelledSplit:
-    """A data set, one of its targets, and one of its splits.
+    """A data set with the finding to evaluate and a division of its images into val and test.
 
-    Figures are measured on the ``test`` images of the split. Thresholds and all other parts of a
-    decision are chosen on its ``val`` images.
+    Metrics are computed on the ``test`` images. Thresholds, and everything else that turns outputs
+    into decisions, are chosen on the ``val`` (validation) images.
 
     Attributes:
-        dataset: Images, labels, boxes and splits.
-        target: Target that is evaluated.
-        split: Name of the split.
+        dataset: Images, labels, true boxes and divisions of the data set.
+        target: What is to be detected: a name, and the findings (disease signs) any of which makes
+            an image positive.
+        split: Name of the division of the data set into training, validation and test images; a
+            data set may have several.
     """
 
     dataset: DataSet
@@ -36,7 +38,12 @@ class LabelledSplit:
 
     @property
     def ids(self) -> dict[str, Any]:
-        """Digests of images, labels and split. A stored decision is valid for these only."""
+        """Digests that identify the images, the labels and the division into val and test.
+
+        Keys: ``content_id`` (images), ``labels_id`` (labels), ``split`` (name of the division) and
+        ``split_id`` (which image is val or test). A threshold that was chosen and stored is valid
+        only while these stay equal.
+        """
         ids = self.dataset.ids
         return {
             "content_id": ids["content_id"],
@@ -47,32 +54,32 @@ class LabelledSplit:
 
     @property
     def images(self) -> pd.DataFrame:
-        """Table of all images of the data set, with patient, path and size."""
+        """Table of all images of the data set, one row each, with patient, path and size."""
         return self.dataset.images
 
     @cached_property
     def labels(self) -> pd.Series:
-        """Label of every image of the data set by image id: 1.0, 0.0, or NaN where unknown."""
+        """Label of every image by image id: 1.0 (present), 0.0 (absent), or NaN where unknown."""
         return self.dataset.labels(self.target)
 
     @cached_property
     def boxes_trusted(self) -> pd.Index:
-        """Ids of the images on which every lesion has a box, or which have no lesion.
+        """Ids of the images on which every lesion has a true box, or which have no lesion.
 
-        Localisation is evaluated on these images only.
+        Localisation metrics use these images only.
         """
         return self.dataset.boxes_trusted(self.target)
 
     @cached_property
     def true_boxes(self) -> pd.DataFrame:
-        """True boxes of the target on the images of `boxes_trusted`, px of the original image."""
+        """Boxes of true lesions on the images of `boxes_trusted`, in px of the original image."""
         return self.dataset.target_boxes(self.target)
 
     @cached_property
     def truth(self) -> GroundTruth:
-        """Labels, roles, patients and boxes of the images as tables in memory.
+        """Labels, roles (train, val, test), patients and true boxes of the images, in memory.
 
-        The facts from which a shortcut baseline guesses labels are left out.
+        The metadata from which labels might be guessed are left out, see `truth_with_facts`.
         """
         states = self.dataset.findings
         is_target = states["finding"].isin(self.target.any_of)
@@ -95,10 +102,10 @@ class LabelledSplit:
 
     @cached_property
     def truth_with_facts(self) -> GroundTruth:
-        """Labels, roles, patients and boxes of the images, with facts from metadata and borders.
+        """The tables of `truth`, and metadata and border pixels of the test images.
 
-        A shortcut baseline, which never sees the lungs, guesses labels from these facts. The ids of
-        synthetic images are added, too.
+        From these facts a baseline guesses labels without seeing the lungs, to find out whether the
+        images give the labels away. The ids of synthetic images are added, too.
         """
         rows = self.images["image_id"].isin(self.image_ids("test"))
         decode = self.dataset.optional_table("decode")
@@ -110,35 +117,35 @@ class LabelledSplit:
         )
 
     def image_ids(self, role: str) -> pd.Index:
-        """Return the ids of the split's images with a role.
+        """Return the ids of the validation images or of the test images.
 
         Args:
-            role: ``val`` or ``test``.
+            role: ``val`` for the validation images, ``test`` for the test images.
 
         Returns:
-            The ids in sorted order.
+            The image ids in sorted order.
         """
         return self.dataset.image_ids(role, self.split)
 
     def labels_of(self, role: str) -> pd.Series:
-        """Return the labels of the split's images with a role.
+        """Return the labels of the validation images or of the test images.
 
         Args:
-            role: ``val`` or ``test``.
+            role: ``val`` for the validation images, ``test`` for the test images.
 
         Returns:
-            1.0, 0.0, or NaN where unknown, by image id.
+            Labels indexed by image id: 1.0 (finding present), 0.0 (absent), or NaN where unknown.
         """
         return self.labels.reindex(self.image_ids(role))
 
     def patients(self, image_ids: pd.Index) -> np.ndarray:
-        """Return the patients of images.
+        """Return the patient of each of some images.
 
         Args:
             image_ids: Ids of images, shape ``(N,)``.
 
         Returns:
-            Name of each image's patient, shape ``(N,)``.
+            Patient id of each image, shape ``(N,)``, in the order of ``image_ids``.
         """
         patient_by_image = self.images.set_index("image_id")["patient_id"]
         return patient_by_image.reindex(image_ids).to_numpy(dtype=str)
@@ -146,15 +153,18 @@ class LabelledSplit:
     def seen_by(
         self, system: Predictions, image_ids: pd.Index, roles: Sequence[str] = ("train", "val")
     ) -> SeenImages:
-        """Find the images that a system was fitted or selected on; none if that is unknown.
+        """Find images on which a detector or classifier was trained or its checkpoint was chosen.
 
         Args:
-            system: Predictions of the system.
+            system: Stored predictions of the detector or classifier, which may list its training
+                images.
             image_ids: Ids of the images to look for.
-            roles: Roles in the system's training for which an image counts as seen.
+            roles: Use in training that counts: ``train`` (weights were fitted on the image) or
+                ``val`` (the checkpoint was chosen on it).
 
         Returns:
-            The seen images, found by their ids and patients and as copies.
+            The seen images: those with the same id or patient as a training image, and those with
+            equal or similar pixels. Empty if the training images are not listed.
         """
         images = self.dataset.identities(image_ids)
         seen = system.seen

@@ -32,12 +32,15 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Names of the columns of a table. If a usual name is absent, a similar name is recognised.
+    """Names of the columns of a table of predictions.
+
+    If a column with one of the default names is absent, a column with a similar name is used.
 
     Attributes:
         image: Column of the image ids.
         score: Column of the scores in [0, 1].
-        finding: Column of the findings. A table without this column has one finding for all rows.
+        finding: Column of the findings (disease signs). In a table without this column, all rows
+            are about one finding.
 
     Example:
         >>> ColumnNames(image="Image Index").score
@@ -51,20 +54,24 @@ class ColumnNames:
 
 @dataclass
 class RawPredictions:
-    """Rows of a source, before they are checked against a data set.
+    """Predictions as read from a file, before they are checked against a data set.
 
     Attributes:
-        rows: Columns ``image_id, score``, possibly ``finding`` and ``x1, y1, x2, y2``, and
-            ``place``, the position of the row in the source.
-        content: Bytes of the source.
-        in_shares: True if edges of boxes are shares of the image's size, False if they are px.
-        listed: Names of the images in the source, also of those without rows.
-        advice: Advice for the message that names of images are unknown.
-        notes: Assumptions that were made, one sentence each.
-        sides: Phrase for messages if the source has x, y, width and height; empty if it has
-            corners.
-        ran: Names of the images that a COCO annotation file lists as run; None without such a file.
-        crowds: True boxes that a COCO annotation file marks as crowds, with the columns of `rows`.
+        rows: One row for each score or box: columns ``image_id, score``, possibly ``finding`` and
+            ``x1, y1, x2, y2``, and ``place``, a text for messages such as ``row 3``.
+        content: Bytes of the file or files, from which an id of the predictions is computed.
+        in_shares: True if the coordinates of boxes are fractions of the image's width and height,
+            False if they are px.
+        listed: Names of the images that have a file in a YOLO folder, or a row in a reader's form,
+            even without a box.
+        advice: Advice to append to an error message about unknown image names; may be empty.
+        notes: Assumptions that were made in reading, one sentence each.
+        sides: Text for error messages if the file has x, y, width and height instead of corners,
+            such as "COCO's bbox is x, y, width, height"; else empty.
+        ran: Names of the images that a COCO annotation file lists, on all of which the detector
+            ran; None without such a file.
+        crowds: True boxes that a COCO annotation file marks as ``iscrowd``, with the columns of
+            ``rows``.
     """
 
     rows: pd.DataFrame
@@ -84,16 +91,21 @@ def read_source(
     coco_truth: str | Path | None = None,
     class_names: str | Path | Sequence[str] | None = None,
 ) -> RawPredictions:
-    """Read every row of a source: a frame, a folder of YOLO files, COCO results, or a CSV file.
+    """Read every row of predictions: a DataFrame, YOLO folder, COCO results or CSV file.
 
     Args:
-        source: The file, folder or frame to read.
-        names: Names of the columns of a table.
-        coco_truth: COCO annotation file with the names of images and categories.
-        class_names: Names of YOLO's classes: a list, a text with commas, or a data.yaml.
+        source: The file, folder or DataFrame to read.
+        names: Names of the columns of a CSV file or DataFrame.
+        coco_truth: COCO annotation file in which the image and category numbers of COCO results
+            have names; None if they need no names.
+        class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
+            such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
+            the text files; without such a file, all boxes must be of class 0. Not used for other
+            sources.
 
     Returns:
-        The rows with the names of the source, and notes on how they were read.
+        The rows, with images and findings named as in the source, and remarks on how they were
+        read.
 
     Raises:
         InputError: The source is missing or malformed. The message names the row or entry.
@@ -272,15 +284,16 @@ def _plain_table(table: pd.DataFrame, columns: _Columns, where: str) -> pd.DataF
 
 
 def as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
-    """Read the numbers of a column, which may be infinite.
+    """Convert the cells of a column to numbers, which may be infinite.
 
     Args:
-        table: Rows with the column, and with ``place`` and ``image_id`` for messages.
-        column: Name of the column.
-        where: Name of the file for messages.
+        table: Rows with this column, and with ``place`` (such as ``row 3``) and ``image_id``, which
+            error messages name.
+        column: Name of the column to convert.
+        where: Name of the file, for error messages.
 
     Returns:
-        The numbers, float64.
+        The numbers, float64, in the order of the rows.
 
     Raises:
         InputError: A cell is not a number. The message names its row.
@@ -403,10 +416,10 @@ def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) 
 
 
 def file_stem(name: Any) -> str:
-    r"""Return the name of a file without folders and suffix, for paths of any operating system.
+    r"""Return the name of a file without folders and without its suffix.
 
     Args:
-        name: Name or path of the file, with ``/`` or backslashes.
+        name: Name or path of the file, with ``/`` (Linux) or backslashes (Windows) between folders.
 
     Returns:
         The name without folders and suffix.

@@ -41,20 +41,22 @@ def write_reader_study(
     seed: int = 0,
     progress: Callable[..., None] | None = None,
 ) -> list[str]:
-    """Write a reader study: plain numbered images, ``key.csv`` and an empty ``review.csv``.
+    """Write a folder from which human readers (radiologists) can read images without any hint.
 
-    The images are in random order and show no id, truth, system or facts of their files. The folder
-    also contains ``read.html``, on which readers mark and rate, the images as ``panels/001.png``
-    and so on, and ``README.txt``.
+    The images are numbered in random order and show neither id, label nor model output. The folder
+    contains ``read.html``, a page on which a reader draws boxes and rates images, the images as
+    ``panels/001.png`` and so on, an empty form ``review.csv``, ``README.txt``, and ``key.csv``,
+    which gives the image id of each number and is not for readers.
 
     Args:
-        dataset: The data set of the images.
-        image_ids: Ids of the images to read.
+        dataset: The data set that contains the images.
+        image_ids: Ids of the images to be read.
         out: Folder to make.
-        finding: Phrase for the finding that readers look for.
-        panel: Largest longer side of an image, px.
-        seed: Random seed of the order.
-        progress: Function that is called after each image.
+        finding: Name of the finding that readers look for, such as ``Lung opacity``.
+        panel: Largest length of the longer side of a written image in px.
+        seed: Random seed of the order of the images.
+        progress: Function without arguments, called after each written image; None for no such
+            call.
 
     Returns:
         The image ids in the order of their numbers, which start at 1.
@@ -89,22 +91,23 @@ def write_reader_study(
 
 
 def read_review(review: Path, key: Path) -> pd.DataFrame:
-    """Read a filled-in form with its key.
+    """Read the scores and boxes that a human reader entered into the form of `write_reader_study`.
 
-    Numbers may have lost their leading zeros in a spreadsheet. Rows without a score are left out.
+    Numbers of images may have lost their leading zeros in a spreadsheet. Rows without a score are
+    left out.
 
     Args:
-        review: Path of the form, ``review.csv``.
-        key: Path of the key of the same study, ``key.csv``.
+        review: The filled-in form, ``review.csv``.
+        key: The file ``key.csv`` of the same study, which gives the image id of each number.
 
     Returns:
         A table with ``image_id``, ``score`` and ``row`` (the line in the form). If the form has
-        boxes, their edges follow in px of the original image; they are NaN in a row that is about
-        the whole image.
+        boxes, ``x1, y1, x2, y2`` follow in px of the original image; they are NaN in a row that
+        rates the whole image.
 
     Raises:
-        InputError: The files do not belong together, or a cell is wrong. The message names the
-            line.
+        InputError: The form has a number that the key lacks, a number repeats in the key, no score
+            is filled in, or a cell is not a number. The message names the line.
     """
     key_table = _read_rows(key, _KEY_COLUMNS, [_SCALE]).set_index("number")
     image_by_number = key_table["image_id"]

@@ -34,17 +34,20 @@ _RECORDED_FACTS = (
 
 
 def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
-    """Return facts about images from which a baseline guesses the label without seeing the lungs.
+    """Return facts about images from which labels might be guessed without seeing the lungs.
 
-    Impossible ages become unknown, and burned-in text becomes true or false. The grey values along
-    the border of an image are numbers, with one column for each piece of the border.
+    Examples are age, file size, bit depth and the grey values along the border. Impossible ages
+    become unknown, and burned-in text becomes true or false. The grey values along the border have
+    one column for each piece of the border.
 
     Args:
-        images: The images table, or some of its rows.
-        decode: The table of facts about the decoding of each file; may be empty.
+        images: Table of images, one row each, with ``image_id`` and perhaps ``age_years``.
+        decode: Table with ``image_id`` and what was measured when the image file was decoded, such
+            as ``bits`` or ``file_bytes``; may be empty.
 
     Returns:
-        One row for each image, indexed by ``image_id``, with one column for each recorded fact.
+        One row for each row of ``images``, indexed by ``image_id``, with one column for each known
+        fact.
     """
     rows = pd.Index(decode["image_id"]).get_indexer(pd.Index(images["image_id"]))
     columns = {
@@ -74,22 +77,23 @@ def measure_shortcuts(
     *,
     systems: Mapping[str, Sequence[Floats]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure how well facts of a prepared data set predict each target.
+    """Measure how well metadata and border pixels alone predict each label of a data set.
 
-    The figures are those of `evaluation.compare.shortcuts.measure_shortcuts`; the facts come from
-    the images table and the decode table.
+    The values and their computation are those of `evaluation.compare.shortcuts.measure_shortcuts`.
 
     Args:
-        images: Images table: one row for each image, with patient, path and size.
-        decode: Decode table: one row for each image, with what was done to its pixels and what was
-            measured on them.
-        labels: One column for each target (1.0, 0.0, or NaN where unknown), indexed by
-            ``image_id``.
-        systems: Systems to compare with the facts by display name: for each training seed, the
-            scores of the images.
+        images: Table of images, one row each, with ``image_id``, ``patient_id`` and metadata such
+            as ``view``.
+        decode: Table with ``image_id`` and what was measured when the image file was decoded, such
+            as ``bits``; may be empty.
+        labels: One column for each label, such as ``mass``: 1.0 (present), 0.0 (absent), or NaN
+            where unknown, indexed by ``image_id``.
+        systems: Scores of detectors or classifiers to compare with the metadata, by display name:
+            one array of image scores for each training seed. None for no such comparison.
 
     Returns:
-        One record for each fact and target.
+        One dictionary for each pair of a fact (``fact``, such as ``view``) and a label, with values
+        such as ``auroc``, the AUROC of the label predicted from this fact.
 
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],

@@ -54,19 +54,21 @@ def read_system(
     *,
     maps: bool = True,
 ) -> System:
-    """Read the output of a system for a target.
+    """Load the predictions of one detector or classifier for one finding into memory.
 
     Args:
-        predictions: Predictions of the system.
-        target: Target whose findings are read.
-        image_ids: Ids of the images whose rows are read; by default all predicted images.
+        predictions: Stored predictions of the detector or classifier.
+        target: What is to be detected; only rows of the findings that make an image positive are
+            read.
+        image_ids: Ids of the images whose rows are read; None for all predicted images.
         maps: True to read activation maps too, which are large.
 
     Returns:
-        The rows of the target on these images, and facts about the system.
+        Scores, boxes and maps of these images, with the stored thresholds and facts about the
+        training.
 
     Raises:
-        InputError: A table is broken, or has rows of an image that was not predicted.
+        InputError: A stored table is broken, or has rows of an image that was not predicted.
     """
     ids = pd.Index(predictions.images["image_id"]) if image_ids is None else image_ids
     info = predictions.info
@@ -93,19 +95,20 @@ def read_system(
 def read_output(
     predictions: Predictions, target: Target, image_ids: pd.Index, *, maps: bool = True
 ) -> SystemOutput:
-    """Read the output of a system on chosen images, on all of which it ran.
+    """Load the predictions of one detector or classifier for chosen images, in their order.
 
     Args:
-        predictions: Predictions of the system.
-        target: Target whose findings are read.
-        image_ids: Ids of the images, shape ``(N,)``; the system ran on all of them.
+        predictions: Stored predictions of the detector or classifier.
+        target: What is to be detected; only rows of the findings that make an image positive are
+            read.
+        image_ids: Ids of the images, shape ``(N,)``; the model must have been run on all of them.
         maps: True to read activation maps too, which are large.
 
     Returns:
-        Scores, boxes and maps of the images, in the order of `image_ids`.
+        Scores, boxes and maps of the images, in the order of ``image_ids``.
 
     Raises:
-        InputError: A table is broken, or has rows of an image that was not predicted.
+        InputError: A stored table is broken, or has rows of an image that was not predicted.
     """
     return read_system(predictions, target, image_ids, maps=maps).output_on(image_ids)
 
@@ -113,23 +116,22 @@ def read_output(
 def read_system_of_split(
     predictions: Predictions, split: LabelledSplit, roles: Sequence[str] = ("val", "test")
 ) -> System:
-    """Read a system's output on the images of some roles, such as validation and test.
+    """Load the predictions of one model for the validation images, the test images, or both.
 
-    A decision is chosen on validation images only, so a caller who needs only the decision reads no
-    rows of other images. The result also lists validation images that the system was trained on,
-    which a clean split does not have.
+    The result also lists labelled validation images that the model was trained on; in a correct
+    division of the data there are none.
 
     Args:
-        predictions: Predictions of the system.
-        split: The split with the images.
-        roles: Roles whose images are read.
+        predictions: Stored predictions of a detector or classifier.
+        split: The data set, with the finding to evaluate and its validation and test images.
+        roles: Which images are read: ``val`` (validation), ``test``, or both.
 
     Returns:
-        The rows of the system on these images. Its `facts.fitted_on` has the validation images that
-        it was also trained on.
+        Scores, boxes and maps of the model on these images. ``facts.fitted_on`` lists the
+        validation images that the model was trained on.
 
     Raises:
-        InputError: A table is broken, or has rows of an image that was not predicted.
+        InputError: A stored table is broken, or has rows of an image that was not predicted.
     """
     ids = pd.Index(np.concatenate([split.image_ids(role) for role in roles]), name="image_id")
     system = read_system(predictions, split.target, ids)
@@ -139,18 +141,19 @@ def read_system_of_split(
 
 
 def tune_predictions(predictions: Predictions, split: LabelledSplit, **options: Any) -> Decision:
-    """Choose a system's decision rule on validation images with `evaluation.decisions.tuning.tune`.
+    """Choose on validation images how a model's outputs become decisions (thresholds, calibration).
 
     Args:
-        predictions: Predictions of the system.
-        split: The split on whose validation images the rule is chosen.
-        **options: Further keywords of `evaluation.decisions.tuning.tune`.
+        predictions: Stored predictions of a detector or classifier.
+        split: The data set, with the finding to evaluate and its validation images.
+        **options: Further keywords of `evaluation.decisions.tuning.tune`, such as the rules by
+            which thresholds are chosen.
 
     Returns:
-        The chosen decision rule.
+        The chosen thresholds, the calibration and the way in which boxes become an image score.
 
     Raises:
-        InputError: The rule cannot be chosen, see `evaluation.decisions.tuning.tune`.
+        InputError: No such choice is possible, see `evaluation.decisions.tuning.tune`.
     """
     return tuning.tune(read_system_of_split(predictions, split, ["val"]), split.truth, **options)
 
@@ -162,20 +165,24 @@ def checked_decision(
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[Decision, list[Note]]:
-    """Derive a system's decision again with `evaluation.decisions.tuning.checked_decision`.
+    """Choose a model's thresholds again on validation images; compare them with the stored ones.
+
+    The work is done by `evaluation.decisions.tuning.checked_decision`.
 
     Args:
-        name: Display name of the system.
-        predictions: Predictions of the system.
-        split: The split on whose validation images the decision was chosen.
-        policies: Policies for a system that was not tuned before.
-        extra_policies: Policies in addition to those that the system was tuned for.
+        name: Name of the detector or classifier as shown to readers.
+        predictions: Its stored predictions, perhaps with stored thresholds.
+        split: The data set, with the finding to evaluate and its validation images.
+        policies: Rules to choose thresholds, such as ``max_f1``, for a model without stored
+            thresholds.
+        extra_policies: Rules to be used in addition to those of the stored thresholds.
 
     Returns:
-        The decision as derived now, and notes for the reader.
+        Thresholds and calibration as chosen now, and remarks for the reader of the report.
 
     Raises:
-        InputError: The stored decision was chosen on other rows, or the result now differs.
+        InputError: The stored thresholds were chosen on other images or labels, or the new choice
+            differs from them.
     """
     system = read_system_of_split(predictions, split, ["val"])
     return tuning.checked_decision(name, system, split.truth, policies, extra_policies)
@@ -207,20 +214,20 @@ def _read_eligible(
 def common_images_of_predictions(
     models: Mapping[str, Predictions], split: LabelledSplit, *, images: Images = "all"
 ) -> tuple[EvaluationSet, list[Note]]:
-    """Return the test images on which all models are evaluated, and notes on the others.
+    """Return the test images on which all models can be evaluated, and remarks on the other images.
 
     Args:
-        models: Predictions of each model by display name.
-        split: Data set, target, and the split whose test images are evaluated.
+        models: Stored predictions of each detector or classifier, by display name.
+        split: The data set, with the finding to evaluate and its validation and test images.
         images: ``all`` refuses models that ran on different test images; ``common`` takes the
             images on which all models ran.
 
     Returns:
-        The images with their truth, and notes on images that are left out.
+        The images with labels and true boxes, and remarks on images that are left out.
 
     Raises:
-        InputError: Predictions are of another data set, the models ran on different test images,
-            or one has seen test images or patients in training.
+        InputError: Predictions are of another data set, the models ran on different test images, or
+            a model has seen test images or patients in training.
     """
     return common_test_images(_read_eligible(models, split, images), split.truth, images=images)
 
@@ -232,24 +239,25 @@ def compare_predictions(
     images: Images = "all",
     **options: Any,
 ) -> Comparison:
-    """Compare predictions on a split of a data set.
+    """Compare detectors and classifiers, from their stored predictions, on the same test images.
 
-    The figures and the further options are those of `evaluation.compare.compare.compare_systems`.
+    `evaluation.compare.compare.compare_systems` computes the metrics and defines further options.
 
     Args:
-        systems: Predictions by display name, the reference system first; several training seeds of
-            one system as a sequence.
-        split: Data set, target, and the split whose test images are evaluated.
-        images: ``all`` refuses systems that ran on different test images; ``common`` takes the
-            images on which all systems ran.
+        systems: Stored predictions by display name. The first one is the reference, with which the
+            others are compared. Models that differ only in the training seed are given as a
+            sequence under one name.
+        split: The data set, with the finding to evaluate and its validation and test images.
+        images: ``all`` refuses models that ran on different test images; ``common`` takes the
+            images on which all models ran.
         **options: Further keywords of `compare_systems`.
 
     Returns:
-        The comparison.
+        All metrics with intervals and differences, and the conclusion on the better model.
 
     Raises:
-        InputError: Predictions are of another data set, a system has seen test images or patients
-            in training, or `compare_systems` refuses the input.
+        InputError: Predictions are of another data set, a model has seen test images or patients in
+            training, or `compare_systems` refuses the input.
     """
     named = name_models(systems)
     read = _read_eligible(models_by_label(named), split, images)
@@ -265,14 +273,15 @@ def compare_predictions(
 
 
 def with_audit(background: Background, split: LabelledSplit) -> Background:
-    """Add to a comparison the errors that ``cxr check`` found in the data set or in its split.
+    """Add to the background of a comparison the errors that ``cxr check`` finds in the data set.
 
     Args:
-        background: Further facts that the comparison reports beside the figures.
-        split: Data set, target, and the split whose test images are evaluated.
+        background: Facts that the report of a comparison shows beside the metrics.
+        split: The data set and its division into validation and test images, which are checked.
 
     Returns:
-        The background with the errors; unchanged for a data set in memory.
+        A copy of the background with one sentence for each kind of error, or with None if there was
+        no such check; the same background for a data set in memory.
     """
     if split.dataset.is_in_memory:
         return background
@@ -288,18 +297,19 @@ def with_audit(background: Background, split: LabelledSplit) -> Background:
 def pilot_of_predictions(
     systems: Mapping[str, Predictions | Sequence[Predictions]], split: LabelledSplit
 ) -> dict[str, list[AurocParts]]:
-    """Return how much each test patient adds to the AUROC of each system, to plan a study.
+    """Return how much each test patient adds to the AUROC of each model, to plan a larger study.
 
     Args:
-        systems: Predictions by display name; several training seeds of one system as a sequence.
-        split: Data set, target, and the split whose test images are evaluated.
+        systems: Stored predictions by display name; models that differ only in the training seed
+            are given as a sequence under one name.
+        split: The data set, with the finding to evaluate and its test images.
 
     Returns:
-        Contributions to the AUROC for each training seed of each system.
+        For each name, one set of contributions of the patients for each training seed.
 
     Raises:
-        InputError: `compare_predictions` would refuse the input, or the test images are of one
-            class.
+        InputError: `compare_predictions` would refuse the input, or all test images are positive or
+            all are negative.
     """
     named = name_models(systems)
     read = _read_eligible(models_by_label(named), split, "all")
@@ -350,16 +360,16 @@ def _facts(predictions: Predictions, decision: Decision) -> dict[str, Any]:
 def validation_scores(
     predictions: Predictions, decision: Decision, split: LabelledSplit
 ) -> pd.DataFrame:
-    """Score the validation images in the same way as the test images.
+    """Compute the image scores of validation images in the same way as those of test images.
 
     Args:
-        predictions: Predictions of the system.
-        decision: Decision rule of the system: how boxes become image scores, calibration and
-            thresholds.
-        split: The split whose validation images are scored.
+        predictions: Stored predictions of a detector or classifier.
+        decision: How the model's outputs become decisions: how boxes become an image score, the
+            calibration and the thresholds.
+        split: The data set, with the finding to evaluate and its validation images.
 
     Returns:
-        A table with ``label`` (1.0 or 0.0) and ``score``, indexed by image id.
+        A table with ``label`` (1.0 present, 0.0 absent) and ``score``, indexed by image id.
     """
     system = read_system(predictions, split.target, split.image_ids("val"), maps=False)
     return tuning.validation_scores(system, decision, split.truth)

@@ -49,24 +49,28 @@ def truth_set(
     boxes: Path | None = None,
     columns: tuple[str, ...] = (),
 ) -> DataSet:
-    """Read labels and true boxes as a data set in memory, without `cxr prepare`.
+    """Read labels and true boxes from files as a data set in memory, without image files.
 
-    Every image is a test image, unless the source itself assigns roles to images. No image is
-    decoded.
+    Every image is a test image, unless the files themselves say which images are for training,
+    validation and test.
 
     Args:
-        path: A COCO file, a CSV file of labels or boxes, or a folder of YOLO labels, of COCO files,
-            or of the package's own CSV files.
-        patients: A CSV file ``image_id,patient_id``; None if the labels name the patients.
-        say: Function that shows the user a text, such as which columns were recognised.
-        boxes: A CSV file of boxes, for labels in another CSV file; None without one.
-        columns: Corrections of the recognised columns, as ROLE=COLUMN.
+        path: A COCO annotation file, a CSV file of labels or boxes, or a folder of YOLO labels, of
+            COCO files, or of CSV files in this package's own format.
+        patients: A CSV file with the columns ``image_id,patient_id``; None if the labels name the
+            patients.
+        say: Function that shows the user a sentence, such as which columns were recognised.
+        boxes: A CSV file of true boxes, if ``path`` is a CSV file of labels; None without true
+            boxes or if ``path`` contains them.
+        columns: Names of columns that are not recognised by themselves, as ROLE=COLUMN, such as
+            ``label=opacity``.
 
     Returns:
         The data set in memory.
 
     Raises:
-        InputError: The labels are malformed or missing, or an image has no patient in `patients`.
+        InputError: The labels are malformed or missing, a box reaches beyond its image, or an image
+            has no patient in ``patients``.
     """
     labels = _find_format(path)
     if labels is None or not path.exists():

@@ -21,21 +21,25 @@ def log_use(
     systems: Mapping[str, Sequence[Predictions]],
     protocol: str | None = None,
 ) -> TestSetUses:
-    """Add a use to the log of a split, and return all uses.
+    """Record in a data set's log that its test images are used for a comparison; return all uses.
 
-    The log is a file with one JSON object per line. If the log cannot be written, the result gives
-    the reason.
+    Many uses of the same test images make a good result by chance more likely. The log is a file in
+    the data set's folder with one JSON object per line.
 
     Args:
-        test_set: The split whose test images are used.
-        systems: Predictions of each training seed of the compared systems, by display name.
-        protocol: SHA-256 digest of the protocol; None without a protocol.
+        test_set: The data set, with the finding to evaluate and the division whose test images are
+            used.
+        systems: Stored predictions of the compared models, one for each training seed, by display
+            name.
+        protocol: SHA-256 digest of the analysis plan that was fixed before the comparison; None
+            without such a plan.
 
     Returns:
-        All uses of the test images, this one included.
+        All uses of these test images, including the new one. If the log cannot be written, or the
+        data set is in memory, there are no uses but a sentence with the reason.
 
     Raises:
-        InputError: The log is damaged, so that a use might not be counted.
+        InputError: A line of the log is damaged.
     """
     if test_set.dataset.is_in_memory:
         problem = "How often these test images were used is unknown: labels alone keep no log."
@@ -80,17 +84,18 @@ def _crc32(entry: dict[str, Any]) -> int:
 
 
 def read_uses(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a log.
+    """Read the lines of a log of the uses of test images.
 
     Args:
-        lines: Lines of the file.
-        path: Path of the file, for messages.
+        lines: Lines of the log, one JSON object each, perhaps with a checksum under ``crc32``.
+        path: Path of the log, for error messages.
 
     Returns:
-        One record for each use, without its checksum.
+        One dictionary for each use, without its checksum.
 
     Raises:
-        InputError: A line is damaged. The message names its number.
+        InputError: A line is not a JSON object, or its checksum is wrong. The message names the
+            line's number.
 
     Example:
         >>> read_uses(['{"target": "mass"}'], Path("log"))
