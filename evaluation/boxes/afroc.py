@@ -19,7 +19,8 @@ class WeightedAfroc:
     a normal image without a mark have the score minus infinity.
 
     Args:
-        hits: Lesions with the marks that find them, and false marks.
+        hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set) that
+            find them, and the marks that hit no lesion.
         worth: Weight of each lesion, at least 0, shape ``(lesions,)``. If all weights are 1, the
             area is that of the AFROC, in which every lesion counts alike.
         clusters: Patient of each image as a whole number from 0, shape ``(images,)``.
@@ -49,7 +50,8 @@ class WeightedAfroc:
         """Build the weighted AFROC, in which the lesions of an image have the total weight 1.
 
         Args:
-            hits: Lesions with the marks that find them, and false marks.
+            hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set)
+                that find them, and the marks that hit no lesion.
             clusters: Patient of each image as a whole number from 0, shape ``(images,)``.
 
         Returns:
@@ -66,7 +68,8 @@ class WeightedAfroc:
         """Compute the area under the curve for each weighting.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
             Areas in [0, 1], shape ``(R,)``; NaN where no lesion or no normal image has a weight.

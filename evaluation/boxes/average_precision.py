@@ -80,7 +80,8 @@ class WeightedAveragePrecision:
         """Compute the average precision for each weighting and each IoU threshold.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
             Average precision in [0, 1], shape ``(R, thresholds)``; NaN where no patient with a true

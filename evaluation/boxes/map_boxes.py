@@ -243,7 +243,7 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
     belong to one part.
 
     Args:
-        grid: Raw values of the map, shape ``(H, W)``.
+        grid: Raw values of the cells of the map, before any scaling, shape ``(H, W)``.
         cut: Least raw value of the points of a part.
 
     Returns:
@@ -317,8 +317,8 @@ class MapBoxRule:
         """Read the rule from the dictionary that a decision stores.
 
         Args:
-            payload: Dictionary with ``level``, ``relative`` and ``most``, as it is stored in
-                ``decisions/<target>.json``; None for a system without maps.
+            payload: Dictionary with ``level``, ``relative`` and ``most``, as it is stored in the
+                file ``decisions/<finding>.json``; None for a system without maps.
 
         Returns:
             The rule, or None if `payload` is None.
@@ -340,7 +340,7 @@ class MapBoxRule:
         share of the map scale (at most 1). Boxes with a score below 0.001 are left out.
 
         Args:
-            grid: Raw values of the map, shape ``(H, W)``.
+            grid: Raw values of the cells of the map, before any scaling, shape ``(H, W)``.
             frame: Outer frame of the map in original px.
             score: Score of the image, in [0, 1].
             scale: Lower and upper end of the map scale in raw values, see `map_scale`.

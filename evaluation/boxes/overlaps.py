@@ -83,8 +83,8 @@ class OverlappingBoxes:
         """Return the boxes that stay when those that overlap too much are removed.
 
         Args:
-            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
-                boxes.
+            limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
+                least 0.1; None keeps all boxes.
 
         Returns:
             The rows of `boxes` that stay, in their order, see `kept`.
@@ -100,8 +100,8 @@ class OverlappingBoxes:
         removed itself removes the less confident boxes whose IoU with it exceeds the limit.
 
         Args:
-            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
-                boxes.
+            limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
+                least 0.1; None keeps all boxes.
 
         Returns:
             True for the rows of `boxes` that stay, shape ``(boxes,)``.
@@ -153,8 +153,8 @@ def without_overlaps(boxes: pd.DataFrame, limit: float | None) -> pd.DataFrame:
     Args:
         boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
             The table may be empty. A box can also be removed by a box of another finding.
-        limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
-            boxes.
+        limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
+            least 0.1; None keeps all boxes.
 
     Returns:
         The boxes that stay, in their order.
@@ -178,7 +178,8 @@ class OverlapRule:
     """Rule by which the stored boxes of a detector become the boxes that are evaluated and drawn.
 
     Attributes:
-        limit: Largest IoU of two boxes of an image that both stay; None keeps all boxes.
+        limit: Largest IoU (intersection over union) of two boxes of an image that both stay; None
+            keeps all boxes.
 
     Example:
         >>> OverlapRule(0.3).description
@@ -249,8 +250,8 @@ class StoredPairs:
         """Select the pairs of the boxes that stay when those that overlap too much are removed.
 
         Args:
-            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
-                boxes.
+            limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
+                least 0.1; None keeps all boxes.
 
         Returns:
             Pairs of the boxes that stay, see `OverlappingBoxes.kept`. Of these, the 100 most

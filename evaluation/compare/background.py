@@ -40,9 +40,11 @@ class Background:
         The audit is not among them; the function that reads the data set's audit adds it.
 
         Args:
-            truth: Ground truth of the data set.
+            truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the
+                images of the data set.
             image_ids: Ids of the evaluated images, shape ``(N,)``.
-            models: Evaluated models of each system, one for each training seed.
+            models: Trained models of each system by its display name, one for each training seed,
+                with their predictions and figures on the evaluated images.
 
         Returns:
             The facts, with an unknown audit.

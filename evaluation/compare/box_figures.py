@@ -67,7 +67,8 @@ class BoxFigures:
         """Compute AP50 and AP for each row of weights.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
             names: Short names under which AP50 and AP are returned, in this order.
 
         Returns:
@@ -83,10 +84,12 @@ class BoxFigures:
         """Compute the figures of ranked boxes other than average precision: FROC and AFROC.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
-            Figures by metric, shape ``(R,)`` each; NaN where a figure is undefined.
+            Values of the figures by their key (metric, rule for the threshold and images), shape
+            ``(R,)`` each; NaN where a figure is undefined.
         """
         figures: dict[MetricKey, Floats] = {}
         for names, evaluate in self._ranked:
@@ -97,12 +100,14 @@ class BoxFigures:
         """Compute the figures of called boxes for each row of weights at the row's own score cut.
 
         Args:
-            weights: Weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
+                patient was drawn in each of R bootstrap resamples.
             cuts: Score cut of each row of `weights`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:
-            Figures by metric, shape ``(R,)`` each; NaN where a figure is undefined. There are none
-            if the object was made with `called` False.
+            Values of the figures by their key (metric, rule for the threshold and images), shape
+            ``(R,)`` each; NaN where a figure is undefined. There are none if the object was made
+            with `called` False.
         """
         figures: dict[MetricKey, Floats] = {}
         for names, evaluate in self._called:

@@ -77,7 +77,8 @@ class Claim:
             first: Name of the first system.
             second: Name of the second system.
             metric: Short name of the metric.
-            policy: Rule by which the threshold was chosen; empty for a figure without a threshold.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
 
         Returns:
             The claim, with an interval that is not widened for further comparisons.

@@ -29,7 +29,8 @@ def common_test_images(
 
     Args:
         systems: Systems by display name.
-        truth: Ground truth. The images with the role ``test`` are used.
+        truth: Labels, patients, true boxes and roles of all images. The images with the role
+            ``test`` are used.
         images: With ``all``, systems are refused that ran on different test images or failed on
             some of them. With ``common``, the images on which all systems ran are taken.
 
@@ -119,7 +120,8 @@ def validation_learned_from(name: str, system: System, truth: GroundTruth) -> li
     Args:
         name: Display name of the system.
         system: The system.
-        truth: Ground truth, with the role and the label of each image.
+        truth: Labels, patients and roles of all images. Images with the role ``val`` are the
+            validation images.
 
     Returns:
         A list with one note, or an empty list.

@@ -79,8 +79,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         systems: Systems by display name, in the order in which they are shown. The first is the
             reference system, unless the protocol names another. A system with several training
             seeds is a sequence of them.
-        truth: Ground truth of the images. Decisions are chosen on the images with the role ``val``,
-            and figures are computed on those with the role ``test``.
+        truth: Labels, patients, true boxes and roles of all images. Decisions are chosen on the
+            images with the role ``val``, and figures are computed on those with the role ``test``.
         images: With ``all``, systems are refused that ran on different test images. With
             ``common``, the images on which all systems ran are taken.
         policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems that were
@@ -213,7 +213,8 @@ def pilot_parts(
     Args:
         systems: Systems by display name. A system with several training seeds is a sequence of
             them.
-        truth: Ground truth. The images with the role ``test`` are used.
+        truth: Labels, patients, true boxes and roles of all images. The images with the role
+            ``test`` are used.
 
     Returns:
         Contributions of the patients by system, one item for each training seed.
@@ -316,8 +317,10 @@ def check_protocol(protocol: Protocol, models: Models) -> None:
     refused for an undefined figure; its answer says that the figure is undefined.
 
     Args:
-        protocol: The question of the comparison.
-        models: Evaluated models of each system, one for each training seed.
+        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
+            reference system and subgroups.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
 
     Raises:
         InputError: A model lacks the policy or the primary figure, the primary figure depends on a

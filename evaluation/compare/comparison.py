@@ -39,7 +39,7 @@ class Comparison:
 
     Attributes:
         finding: Name of the finding that was evaluated.
-        display_name: Name of the finding as it is shown to people.
+        display_name: Name of the finding as reports show it, such as "lung opacity".
         findings: Names of the findings that count: an image is positive if any of them is present.
         systems: Output of each system by its display name, in the order of the report; the first is
             the reference system.
@@ -55,7 +55,8 @@ class Comparison:
         records: Records of each system for the methods section, such as its training recipe.
         split: Name of the split that gave the images their roles.
         replicates: Number of bootstrap resamples; `None` where it is unknown.
-        protocol: The question of the comparison.
+        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
+            reference system and subgroups.
         by_unit: Image-level figures by study or patient; `None` if images are the only unit.
         uses: Logged uses of the test images; `None` if no log was read.
         background: Facts about the data set and the training of the systems.

@@ -329,8 +329,10 @@ class Estimates:
         Args:
             system: Display name of the system.
             metric: Short name of the metric, such as ``auroc``.
-            policy: Rule by which the threshold was chosen; empty for a figure without a threshold.
-            subgroup: Name of the group of images on which the figure is computed.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
+            subgroup: Name of the group of images on which the figure is computed, such as
+                ``view=AP``; ``all`` for all evaluated images.
 
         Returns:
             The figure with its interval; an estimate of NaN if there is no such figure.
@@ -347,8 +349,10 @@ class Estimates:
             second: Display name of the second system. The order in which the pair is stored does
                 not matter.
             metric: Short name of the metric, such as ``auroc``.
-            policy: Rule by which the threshold was chosen; empty for a figure without a threshold.
-            subgroup: Name of the group of images on which the figure is computed.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
+            subgroup: Name of the group of images on which the figure is computed, such as
+                ``view=AP``; ``all`` for all evaluated images.
 
         Returns:
             The difference with its interval; an estimate of NaN if there is no such difference.
@@ -555,7 +559,8 @@ class PairTests:
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Metric and policy; the policy is empty for a figure without a threshold.
+            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
+                "max_f1")``; the rule is empty for a figure without a threshold.
 
         Returns:
             The p-value in [0, 1]; None where there is no test.
@@ -573,7 +578,8 @@ class PairTests:
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Metric and policy; the policy is empty for a figure without a threshold.
+            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
+                "max_f1")``; the rule is empty for a figure without a threshold.
             subgroup: Subgroup of the images; all images by default.
 
         Returns:
@@ -588,7 +594,8 @@ class PairTests:
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Metric and policy; the policy is empty for a figure without a threshold.
+            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
+                "max_f1")``; the rule is empty for a figure without a threshold.
 
         Returns:
             The difference, above 0; None where it is unknown.
@@ -613,7 +620,8 @@ class PairTests:
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Metric and policy; the policy is empty for a figure without a threshold.
+            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
+                "max_f1")``; the rule is empty for a figure without a threshold.
             column: Name of the column, one of `TEST_COLUMNS` of `paired_tests`.
             subgroup: Subgroup of the images; all images by default.
 

@@ -73,7 +73,8 @@ class EvaluatedModel:
         """Compare the guarantees of the model's thresholds with the rates on the test images.
 
         Args:
-            truth: Ground truth of the data set.
+            truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the
+                images of the data set.
 
         Returns:
             One result for each guarantee; empty if no threshold has one.
@@ -147,7 +148,8 @@ def evaluate_models(
         systems: Models by the name of their system and by their own name, one for each training
             seed, from `name_models`.
         evaluated: The evaluated images.
-        truth: Ground truth, on whose validation images decisions are chosen.
+        truth: Labels, patients, true boxes and roles of all images. Decisions are chosen on the
+            images with the role ``val``.
         policies: Rules by which thresholds are chosen for systems that were not tuned before.
         extra_policies: Rules for thresholds in addition to those for which systems are tuned.
         boxes_by: Short name of the metric by which boxes are chosen for systems that were not tuned
@@ -185,7 +187,8 @@ def scorecards_of(models: Models) -> Scorecards:
     A scorecard computes all figures of one model.
 
     Args:
-        models: Evaluated models of each system, one for each training seed.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
 
     Returns:
         Scorecards by display name of the system, one for each training seed.
@@ -221,11 +224,13 @@ def evaluate_by_unit(
     """Evaluate models by study or patient, with thresholds that are chosen by the same unit.
 
     Args:
-        models: Evaluated models of each system, one for each training seed.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
         evaluated: The evaluated images.
-        truth: Ground truth, which names the study and patient of each image.
+        truth: Labels, studies and patients of all images.
         unit: ``study`` or ``patient``. With ``image``, nothing is computed.
-        resamples: Number of patients, and number and seed of the bootstrap resamples.
+        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
+            random seed.
 
     Returns:
         The figures, tests and notes by study or patient; empty for ``image``.
@@ -334,10 +339,13 @@ def with_uncounted_images(
 
     Args:
         estimates: Figures by image, without these images.
-        models: Evaluated models of each system, one for each training seed.
-        truth: Ground truth, which gives the label of every test image.
-        protocol: The question of the comparison, which gives the main threshold and the goals.
-        resamples: Number and seed of the bootstrap resamples.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
+        truth: Labels, patients and roles of all images. Those with the role ``test`` are counted.
+        protocol: Question of the comparison. Its rule for the threshold, its unit and its goals are
+            used.
+        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
+            random seed.
 
     Returns:
         The estimates with both subgroups, and the scorecards of each subgroup by the unit of the
@@ -396,7 +404,8 @@ def uncounted_scorecard(
     Args:
         model: The evaluated model.
         labels: Label of each image (1.0, 0.0, or NaN if it is unknown) by image id.
-        truth: Ground truth of the data set.
+        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
+            of the data set.
         policy: Policy whose threshold decides which label an image of unknown label gets.
         against: True if images without a result or a label count against the system, False if they
             count for it, see `with_uncounted_images`.

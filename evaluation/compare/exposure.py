@@ -170,7 +170,8 @@ def check_exposures(
     Args:
         exposures: What was seen, and by which systems.
         systems: Display names of the systems.
-        truth: Ground truth of the data set.
+        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
+            of the data set.
         evaluated: The test images.
 
     Returns:
@@ -232,7 +233,9 @@ def unseen_figures(exposure: Exposure, scorecards: Scorecards) -> tuple[UnseenFi
 
     Args:
         exposure: What was seen.
-        scorecards: Scorecards of each system, one for each training seed, all on the same images.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images, all on the
+            same images.
 
     Returns:
         One result for each system.

@@ -160,9 +160,12 @@ def with_tests(
 
     Args:
         table: Table of shares from `Shares.table`; it is changed in place.
-        scorecards: Scorecards of each system, one for each training seed.
-        groups: Name of the group of each image by topic, shape ``(N,)``; empty where it is unknown.
-        policy: Policy of the threshold at which images are called positive.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
+            shape ``(N,)``; empty where it is unknown.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
 
     Returns:
         The table, with ``p_value`` replaced and ``p_holm`` filled in the rows of gaps.
@@ -214,8 +217,10 @@ def permuted_p_values(
     negative images for specificity, and each of both classes for AUROC. Thresholds are fixed.
 
     Args:
-        scorecards: Scorecards of each system, one for each training seed.
-        policy: Policy of the threshold at which images are called positive.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
         inside: True for the images of the group, shape ``(N,)``.
         outside: True for the images of the rest, shape ``(N,)``.
 
@@ -285,11 +290,14 @@ def failure_table(
     """Make the table of the failure analysis: where and how each system fails.
 
     Args:
-        models: Evaluated models of each system, one for each training seed.
-        truth: Ground truth of the data set.
-        protocol: The question of the comparison, which names the subgroups and the main threshold.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
+        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
+            of the data set.
+        protocol: Question of the comparison. Its subgroups and its rule for the threshold are used.
         prevalence: Share of positives at the place of use; `None` if it was not given.
-        resamples: Number of patients, and number and seed of the bootstrap resamples.
+        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
+            random seed.
 
     Returns:
         Table with the columns of `FAILURE_COLUMNS`, one row for each figure of a system or
@@ -386,9 +394,12 @@ def add_groups(
 
     Args:
         shares: Collection to which the figures are added.
-        scorecards: Scorecards of each system, one for each training seed.
-        groups: Name of the group of each image by topic, shape ``(N,)``; empty where it is unknown.
-        policy: Policy of the threshold at which images are called positive.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
+            shape ``(N,)``; empty where it is unknown.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
@@ -654,8 +665,10 @@ def add_at_prevalence(
 
     Args:
         shares: Collection to which the figures are added.
-        scorecards: Scorecards of each system, one for each training seed.
-        policy: Policy of the threshold at which images are called positive.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
         prevalence: Share of positives at the place of use; with `None`, only the cost curve is
             added.
 

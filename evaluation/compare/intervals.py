@@ -89,8 +89,10 @@ def resampled_figures(
 
     Args:
         target: Name of the target: the question that is evaluated, such as ``lung_opacity``.
-        scorecards: Scorecards of each system, one for each training seed.
-        resamples: Number of patients, and number and seed of the bootstrap resamples.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
+            random seed.
         unit: Unit of the scorecards: ``image``, ``study`` or ``patient``.
         kept: Function that returns True for the metrics whose replicates are computed. The other
             metrics have an estimate without an interval.
@@ -274,8 +276,10 @@ class Replicates:
         """Compute the figures of all systems on resampled patients, the same for all systems.
 
         Args:
-            scorecards: Scorecards of each system, one for each training seed.
-            resamples: Number of patients, and number and seed of the bootstrap resamples.
+            scorecards: Scorecards by display name of the system, one for each training seed; a
+                scorecard computes all figures of one trained model on the evaluated images.
+            resamples: Bootstrap samples of the patients: number of patients, number of resamples
+                and random seed.
             kept: Function that returns True for the metrics whose replicates are computed.
             advance: Function that is called after each step with the number of resamples in it, for
                 a progress bar.
@@ -299,7 +303,9 @@ class Replicates:
 
         Args:
             name: Display name of the system.
-            key: Metric, policy and subgroup of the figure.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
 
         Returns:
             One array of shape ``(R,)`` for each seed; None if a seed has no replicates of it.
@@ -316,7 +322,9 @@ class Replicates:
 
         Args:
             names: Display name of one system, or of the two systems of a difference.
-            key: Metric, policy and subgroup of the figure.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
 
         Returns:
             Replicates, shape ``(R,)``; `None` if there are none.
@@ -341,8 +349,11 @@ class Replicates:
 
         Args:
             names: Display name of one system, or of the two systems of a difference.
-            key: Metric, policy and subgroup of the figure.
-            effective_patients: Effective number of patients; `None` where it is unknown.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
+            effective_patients: Effective number of patients: how many patients with one image each
+                would give as much information. `None` where it is unknown.
 
         Returns:
             The estimate; `None` if no system has several seeds, or if a seed lacks the figure.
@@ -381,8 +392,11 @@ class Replicates:
 
         Args:
             pair: Display names of the first and the second system.
-            key: Metric, policy and subgroup of the figure.
-            effective_patients: Effective number of patients; `None` where it is unknown.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
+            effective_patients: Effective number of patients: how many patients with one image each
+                would give as much information. `None` where it is unknown.
 
         Returns:
             The estimate over seeds if a system has several training seeds; otherwise the
@@ -536,7 +550,9 @@ class _EstimateMaker:
 
         Args:
             names: Display name of one system, or of the two systems of a difference.
-            key: Metric, policy and subgroup of the figure.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
         """
         systems = [self.replicates.systems[name] for name in names]
         values = [system.values.get(key) for system in systems]

@@ -107,7 +107,8 @@ def bootstrap_p_value(replicates: Floats, patients: float | None = None) -> floa
     Args:
         replicates: Values of the difference on R bootstrap resamples, shape ``(R,)``; NaN where it
             is undefined.
-        patients: Effective number of patients; None enlarges nothing.
+        patients: Effective number of patients: how many patients with one image each would give as
+            much information. None enlarges nothing.
 
     Returns:
         The p-value in (0, 1]; None if every replicate is undefined.
@@ -251,7 +252,8 @@ def paired_tests(
 
     Args:
         estimates: Figures and paired differences with bootstrap intervals.
-        scorecards: Scorecards of each system, one for each training seed.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
         differences: Replicates of the paired differences, or estimates over training seeds. Without
             them, the rows of the bootstrap have no p-value.
         more: Table of further tests, such as those by study or patient.
@@ -490,7 +492,8 @@ def with_clustered_auroc(estimates: Estimates, scorecards: Scorecards) -> Estima
 
     Args:
         estimates: Figures and paired differences with bootstrap intervals.
-        scorecards: Scorecards of each system, one for each training seed.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
 
     Returns:
         The estimates, in which the intervals of the AUROC are replaced.

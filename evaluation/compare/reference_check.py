@@ -51,8 +51,9 @@ class LabelledScores:
         """Collect the labels and scores from the scorecards of a comparison.
 
         Args:
-            scorecards: Scorecards of each system, one for each training seed, all on the same
-                images.
+            scorecards: Scorecards by display name of the system, one for each training seed; a
+                scorecard computes all figures of one trained model on the evaluated images, all on
+                the same images.
 
         Returns:
             The labels, and the scores of all systems.
@@ -177,7 +178,8 @@ def with_corrected_figures(
 
     Args:
         estimates: Figures and paired differences by image, against the labels.
-        scorecards: Scorecards of each system, one for each training seed.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
         reference: Sensitivity and specificity of the labels against the true disease.
 
     Returns:

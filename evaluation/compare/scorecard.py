@@ -76,7 +76,8 @@ class Scorecard:
     Args:
         evaluated: The N evaluated images with their ground truth.
         scores: Score of each image, shape ``(N,)``, in the order of the evaluated images.
-        thresholds: Threshold of each policy, such as ``max_f1``, on the image scores.
+        thresholds: Threshold by name of the rule that chose it, such as ``max_f1``, on the image
+            scores.
         validation: Scores and labels of the validation images, on which resamples choose thresholds
             again. `None` fixes the thresholds.
         points: Scored point of each image, with columns ``point_x`` and ``point_y`` in original px.
@@ -328,7 +329,9 @@ class Scorecard:
         """Return the validation choices on which a figure depends.
 
         Args:
-            key: Metric, policy and subgroup of the figure.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
 
         Returns:
             For each choice by its name, True if the resamples make it again and False if it is
@@ -417,10 +420,12 @@ class Scorecard:
         """Compute all figures for each row of patient weights, with all choices fixed.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
-            Figures by metric, shape ``(R,)`` each; NaN where a figure is undefined.
+            Values of the figures by their key (metric, rule for the threshold and images), shape
+            ``(R,)`` each; NaN where a figure is undefined.
         """
         return self.replicates(weights, {}).figures
 
@@ -428,7 +433,8 @@ class Scorecard:
         """Compute all figures for each row of patient weights, with the choices of each row.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
             chosen: Choices that each row makes on its validation patients, shape ``(R,)`` each:
                 thresholds by policy, and the rule and the score cut of boxes by their names. NaN
                 where a row chooses none. All other choices are fixed.
@@ -612,7 +618,8 @@ class Scorecard:
 
         Args:
             metric: Short name of the metric.
-            policy: Rule of the threshold; empty for a figure without a threshold.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
 
         Returns:
             The reason as a phrase; empty if the figure is defined.
@@ -666,7 +673,8 @@ def evaluation_set_of(scorecards: Scorecards) -> EvaluationSet:
     """Return the evaluated images, which are the same for all scorecards of a comparison.
 
     Args:
-        scorecards: Scorecards of at least one system, one for each training seed.
+        scorecards: Scorecards of at least one system by its display name, one for each training
+            seed; a scorecard computes all figures of one trained model.
 
     Returns:
         The evaluated images of the first scorecard.

@@ -534,7 +534,8 @@ def sentence(kind: str, /, **values: Any) -> str:
 
     Args:
         kind: Name of the template (macro) in this module.
-        **values: Values of the arguments of the template.
+        **values: Values to fill into the template, by name of its arguments, such as
+            ``system="A"``.
 
     Returns:
         The text, on one line.
@@ -553,7 +554,8 @@ def note(kind: NoteKind, template: str = "", /, **values: Any) -> Note:
         kind: Kind of the note, which decides where a report shows it.
         template: Name of the template in this module without its beginning ``note_``; by default
             the kind.
-        **values: Values of the arguments of the template.
+        **values: Values to fill into the template, by name of its arguments, such as
+            ``system="A"``.
 
     Returns:
         The note.

@@ -69,7 +69,8 @@ class ShareName(NamedTuple):
         topic: Subject of the figure, such as ``sex`` or ``errors``; empty for a share from which
             only other figures are computed.
         group: Group of images within the topic, such as ``F``; empty for all images.
-        policy: Rule of the threshold; empty for a figure without a threshold.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+            without a threshold, such as ``auroc``.
         metric: Short name of the metric, such as ``recall``.
     """
 
@@ -238,8 +239,10 @@ class Shares:
         """Make an empty collection for the decisions of systems at a policy.
 
         Args:
-            scorecards: Scorecards of each system, one for each training seed.
-            policy: Policy of the threshold at which images are called positive.
+            scorecards: Scorecards by display name of the system, one for each training seed; a
+                scorecard computes all figures of one trained model on the evaluated images.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score
+                of at least this threshold are called positive.
             resamples: Number and seed of the bootstrap resamples, in each of which the threshold
                 is chosen again.
             gaps: Topics whose groups are also compared with the rest of the images.
@@ -323,7 +326,8 @@ class Shares:
         Args:
             systems: Display names of the systems. The first one is compared with each of the
                 others.
-            resamples: Number of patients, and number and seed of the bootstrap resamples.
+            resamples: Bootstrap samples of the patients: number of patients, number of resamples
+                and random seed.
 
         Returns:
             Table with the columns of `FAILURE_COLUMNS`. A difference has the system ``A - B``, and

@@ -38,7 +38,8 @@ def validation_to_test(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
     seeds, the first one is taken.
 
     Args:
-        scorecards: Scorecards of each system, one for each training seed.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
         seed: Random seed of the exchanges.
 
     Returns:

@@ -51,7 +51,8 @@ def state_verdict(
         figures: Figures of all systems and paired differences, with intervals.
         systems: Display names of the systems, the reference system first.
         finding: Display name of the finding.
-        protocol: The question of the comparison.
+        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
+            reference system and subgroups.
         tests: Tests of pairs of systems, from which follows how large a difference a next study of
             this size would show.
         context: Further facts that the verdict mentions, such as the number of training seeds.

@@ -35,7 +35,7 @@ class Statement:
 
     Attributes:
         kind: Name of the template in `evaluation.compare.sentences`.
-        values: Values of the arguments of the template.
+        values: Values to fill into the template, by name of its arguments, such as ``system="A"``.
 
     Example:
         >>> Statement("chance", {"systems": ["A"]}).text
@@ -170,7 +170,8 @@ class Verdict:
             first: Display name of the first system.
             second: Display name of the second system.
             metric: Short name of the metric.
-            policy: Rule of the threshold; empty for a figure without a threshold.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
 
         Returns:
             True if the verdict shows a difference, False if it shows none; None if the verdict does

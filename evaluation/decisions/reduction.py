@@ -42,7 +42,7 @@ class Reduction:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Reduction | None:
-        """Read a reduction from ``decisions/<target>.json``.
+        """Read a reduction from the file ``decisions/<finding>.json``.
 
         Args:
             payload: Entry ``reduction`` of the file; None or empty for a system with image scores.

@@ -107,7 +107,8 @@ def sentence(kind: str, /, **values: Any) -> str:
 
     Args:
         kind: Name of the template.
-        **values: Values that the template names.
+        **values: Values to fill into the template, by name of its arguments, such as
+            ``below=0.25``.
 
     Returns:
         The sentence, with single spaces and without a line break.
@@ -125,7 +126,8 @@ def note(kind: NoteKind, template: str, /, **values: Any) -> Note:
     Args:
         kind: Kind of the note; reports use it to decide where the note is printed.
         template: Name of the template, without ``note_``.
-        **values: Values that the template names; the note also stores them.
+        **values: Values to fill into the template, by name of its arguments, such as
+            ``system="A"``. The note also stores them.
 
     Returns:
         The note: kind, sentence and values.

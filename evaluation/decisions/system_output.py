@@ -282,7 +282,8 @@ class SystemOutput:
 
         Args:
             scores: Image scores, shape ``(N,)``.
-            scale: Raw low and high end of the maps, as validation chose them; `None` without maps.
+            scale: Low and high end of the raw values on which all maps are shown, as validation
+                chose them; `None` without maps.
             rule: Rule of the boxes, as validation chose it; for a detector `None` keeps all stored
                 boxes.
 

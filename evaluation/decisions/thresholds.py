@@ -144,8 +144,8 @@ def choose_threshold(
     Args:
         y_true: Labels of the validation images, 0 or 1, shape ``(N,)``.
         y_score: Scores of these images, shape ``(N,)``.
-        policy: Name of a policy, see `check_policy`. A guarantee also needs the patients of the
-            images, so it is chosen by
+        policy: Name of the rule that chooses the threshold, such as ``max_f1``; `check_policy`
+            lists all. A guarantee also needs the patients of the images, so it is chosen by
             `evaluation.decisions.guaranteed_threshold.GuaranteeImages.choose` instead.
 
     Returns:

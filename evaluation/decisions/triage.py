@@ -127,7 +127,7 @@ class Triage:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Triage | None:
-        """Read a triage from ``decisions/<target>.json``.
+        """Read a triage from the file ``decisions/<finding>.json``.
 
         Args:
             payload: Entry ``triage`` of the file; None without triage.

@@ -76,7 +76,8 @@ def tune(
 
     Args:
         system: System with its output on the validation images.
-        truth: Ground truth; its ``val`` images are used.
+        truth: Labels, patients and lesions of all images. The images with the role ``val``
+            (validation) are used.
         policies: Names of policies, see `evaluation.decisions.thresholds.check_policy`.
         options: Options of calibration, reduction of boxes, choice of boxes, and triage.
         unit: Unit of calibration and thresholds: ``image``, ``study`` or ``patient``. The score of
@@ -177,9 +178,10 @@ def checked_decision(
     """Derive a system's decision from its validation rows, and compare it with the stored one.
 
     Args:
-        name: Name of the system for people.
+        name: Name of the system as reports show it.
         system: System with its output and, if it was tuned, its stored decision.
-        truth: Ground truth; its ``val`` images are used.
+        truth: Labels, patients and lesions of all images. The images with the role ``val``
+            (validation) are used.
         policies: Policies of a system that was not tuned before.
         extra_policies: Policies in addition to those that the system was tuned for.
         boxes_by: Figure that chooses the boxes of a system that was not tuned before.
@@ -238,7 +240,8 @@ def validation_scores(system: System, decision: Decision, truth: GroundTruth) ->
         system: System with its output on the validation images.
         decision: Decision rule of the system: how boxes become image scores, calibration and
             thresholds.
-        truth: Ground truth; its ``val`` images of known label are used.
+        truth: Labels, patients and lesions of all images. The images with the role ``val``
+            (validation) and a known label are used.
 
     Returns:
         Columns ``label`` (0 or 1) and ``score``, by image id.

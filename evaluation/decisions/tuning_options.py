@@ -54,7 +54,7 @@ class TuningOptions:
         return tuple(guarantee for guarantee in (self.rule_out, self.rule_in) if guarantee)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Return the options as ``decisions/<target>.json`` stores them.
+        """Return the options as the file ``decisions/<finding>.json`` stores them.
 
         Returns:
             A dictionary of plain JSON values; None if all options have their default.

@@ -101,8 +101,9 @@ def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, uni
     """Assign images to the units of an evaluation.
 
     Args:
-        truth: Ground truth, which names studies and patients.
-        labels: Label of every image of the role, NaN where unknown, by image id.
+        truth: Labels, studies and patients of all images.
+        labels: Label of every image that has the same role (such as ``test``) as the images under
+            evaluation: 1.0, 0.0 or NaN (unknown), by image id.
         image_ids: Ids of the images under evaluation, shape ``(N,)``.
         unit: ``image``, ``study`` or ``patient``.
 
@@ -138,8 +139,9 @@ def evaluated_units(
 
     Args:
         evaluated: Images under evaluation, with their ground truth.
-        truth: Ground truth, which names studies and patients.
-        labels: Label of every image of the role, NaN where unknown, by image id.
+        truth: Labels, studies and patients of all images.
+        labels: Label of every image that has the same role (such as ``test``) as the images under
+            evaluation: 1.0, 0.0 or NaN (unknown), by image id.
         unit: ``image``, ``study`` or ``patient``.
 
     Returns:
