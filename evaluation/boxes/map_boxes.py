@@ -318,7 +318,8 @@ class MapBoxRule:
 
         Args:
             payload: Dictionary with ``level``, ``relative`` and ``most``, as it is stored in the
-                file ``decisions/<finding>.json``; None for a system without maps.
+                file ``decisions/TARGET.json`` (TARGET is the name of the finding, or group of
+                findings, that the decision is for); None for a system without maps.
 
         Returns:
             The rule, or None if `payload` is None.

@@ -193,7 +193,7 @@ def decide(
             decides. If it is one of the guarantees of triage, the images that triage refers to a
             reader get no decision.
         levels: Raw map value at which the contour of each probability is drawn, see `map_levels`;
-            None computes the values here from the given images.
+            None draws no contours.
 
     Returns:
         Scores, decisions, boxes, maps and points of all images.

@@ -45,7 +45,8 @@ class Decision:
     A policy is a rule that chooses a threshold, such as ``max_f1``.
 
     Attributes:
-        target: Name of the finding that the decision is for, such as ``opacity``.
+        target: Name of the finding, or group of findings, that the decision is for, such as
+            ``opacity``.
         chosen_on: Ids of the predictions, the labels and the split (the division into training,
             validation and test images) that the decision was chosen on, and numbers of the
             validation images, such as ``n_images``.
@@ -288,7 +289,10 @@ class Decision:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the decision as the file ``decisions/<finding>.json`` stores it.
+        """Return the decision as a dictionary, as its file stores it.
+
+        The file is ``decisions/TARGET.json`` in the folder of the predictions, where TARGET is the
+        name of the finding, or group of findings, that the decision is for.
 
         Returns:
             A dictionary of plain JSON values, which `from_dict` reads.
@@ -331,7 +335,8 @@ class Decision:
         Files of earlier versions can be read, too.
 
         Args:
-            payload: Content of the file ``decisions/<finding>.json``.
+            payload: Content of the file ``decisions/TARGET.json``, in which the command ``cxr
+                tune`` stores a decision.
 
         Returns:
             The decision, without the attributes that are not stored.

@@ -26,12 +26,12 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 @dataclass(frozen=True)
 class Units:
-    """Assignment of images to units of evaluation: images, studies or patients.
+    """Assignment of images to the units that are evaluated: images, studies or patients.
 
     Attributes:
         names: Names of the units that are evaluated, sorted, shape ``(U,)``.
-        of_image: Index of each image's unit, -1 for an image of a unit that is left out, shape
-            ``(N,)``.
+        of_image: Index in `names` of the unit of each image, -1 for an image of a unit that is left
+            out, shape ``(N,)``.
         n_left_out: Number of units that are left out because of an unknown label.
 
     Example:
@@ -105,13 +105,13 @@ def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, uni
         labels: Label of every image that has the same role (such as ``test``) as the images under
             evaluation: 1.0, 0.0 or NaN (unknown), by image id.
         image_ids: Ids of the images under evaluation, shape ``(N,)``.
-        unit: ``image``, ``study`` or ``patient``.
+        unit: What is evaluated: ``image``, ``study`` or ``patient``.
 
     Returns:
         The units. A unit that has an image of unknown label and no positive image is left out.
 
     Raises:
-        InputError: The unit is ``study``, and an image has no study.
+        InputError: `unit` is ``study``, and the study of an image is unknown.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "p"]})
@@ -135,20 +135,21 @@ def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, uni
 def evaluated_units(
     evaluated: EvaluationSet, truth: GroundTruth, labels: pd.Series, unit: Unit
 ) -> tuple[Units, EvaluationSet]:
-    """Turn an evaluation of images into an evaluation of studies or patients.
+    """Turn a set of evaluated images into a set of evaluated studies or patients.
 
     Args:
-        evaluated: Images under evaluation, with their ground truth.
+        evaluated: Images under evaluation, with their labels and patients.
         truth: Labels, studies and patients of all images.
         labels: Label of every image that has the same role (such as ``test``) as the images under
             evaluation: 1.0, 0.0 or NaN (unknown), by image id.
-        unit: ``image``, ``study`` or ``patient``.
+        unit: What is evaluated: ``image``, ``study`` or ``patient``.
 
     Returns:
-        The units, and an evaluation set with units in place of images and without boxes.
+        The assignment of images to units, and an evaluation set with units in place of images and
+        without boxes. A unit is positive if any of its images is positive.
 
     Raises:
-        InputError: The unit is ``study``, and an image has no study.
+        InputError: `unit` is ``study``, and the study of an image is unknown.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import describe_images
