@@ -93,7 +93,7 @@ def resampled_figures(
             scorecard computes all figures of one trained model on the evaluated images.
         resamples: Bootstrap samples of the patients: number of patients, number of resamples and
             random seed.
-        unit: Unit of the scorecards: ``image``, ``study`` or ``patient``.
+        unit: What the scorecards evaluate: ``image``, ``study`` or ``patient``.
         kept: Function that returns True for the metrics whose replicates are computed. The other
             metrics have an estimate without an interval.
         advance: Function that is called after each step with the number of resamples in it, for a
@@ -127,8 +127,9 @@ def estimate_figures(
     Args:
         target: Name of the target: the question that is evaluated, such as ``lung_opacity``.
         replicates: Replicates of the figures of all systems: their values on bootstrap resamples.
-        resamples: Number of patients, and number and seed of the resamples that gave `replicates`.
-        unit: Unit of the scorecards: ``image``, ``study`` or ``patient``.
+        resamples: Bootstrap samples of the patients that gave `replicates`: number of patients,
+            number of resamples and random seed.
+        unit: What the scorecards evaluate: ``image``, ``study`` or ``patient``.
 
     Returns:
         Estimates of all systems and pairs, and the replicates of the differences.

@@ -424,7 +424,7 @@ class Scorecard:
                 how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
-            Values of the figures by their key (metric, rule for the threshold and images), shape
+            Values of the figures by key (group of images, rule for the threshold, metric),  shape
             ``(R,)`` each; NaN where a figure is undefined.
         """
         return self.replicates(weights, {}).figures

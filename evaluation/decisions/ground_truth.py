@@ -226,7 +226,9 @@ class EvaluationSet:
 
     @property
     def boxed_images(self) -> pd.Index:
-        """Ids of the images on which all lesions are boxed, so that localisation can be evaluated.
+        """Ids of the images on which localisation can be evaluated.
+
+        These are the images on which all lesions are boxed, or which have no lesion.
         """
         return self.image_ids[self.boxes_trusted]
 
