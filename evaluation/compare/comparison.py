@@ -256,7 +256,7 @@ class Comparison:
 
     @cached_property
     def answer(self) -> Verdict:
-        """Which system is better, if that is shown, with limits, further results and cautions."""
+        """Verdict of the comparison: the better system if one was shown, limits and cautions."""
         estimates = self.answer_estimates
         context = AnswerContext(
             seeds=self.seeds,
@@ -284,9 +284,10 @@ class Comparison:
 
     @cached_property
     def wrong_labels(self) -> HeadlineLabels | None:
-        """How many test labels must be wrong until the main difference in AUROC is not shown.
+        """Number of test labels that must be wrong until a difference in AUROC is not shown.
 
-        The value is `None` if the main sentence of the comparison states no difference in AUROC.
+        The difference is that of the report's main sentence. The value is `None` if this sentence
+        states no difference in AUROC.
         """
         if self.labelled is None or self.protocol.goals:
             return None

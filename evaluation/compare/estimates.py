@@ -332,7 +332,7 @@ class Estimates:
     def contrast_level(self) -> float:
         """Coverage of each interval if all differences from the reference system are to hold.
 
-        It is 1 minus 0.05, divided by the number of systems other than the reference system.
+        It is ``1 - 0.05 / k``, where k is the number of systems other than the reference system.
         """
         return family_level(len(self.systems) - 1)
 

@@ -62,7 +62,8 @@ def margin_statement(
         difference: Figure of the other system minus that of the reference system, with an interval
             that is widened for the number of contrasts.
         margin: The margin, in the unit of the figure, above 0.
-        contrasts: Number of comparisons with the reference for which the interval is widened.
+        contrasts: Number of comparisons with the reference system for which the interval is
+            widened.
 
     Returns:
         The statement, with the result of `against_margin` and the values for its sentence.
