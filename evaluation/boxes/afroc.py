@@ -47,7 +47,7 @@ class WeightedAfroc:
 
     @classmethod
     def shared(cls, hits: LesionHits, clusters: Integers) -> WeightedAfroc:
-        """Build the weighted AFROC, in which the lesions of an image have the total weight 1.
+        """Build an object whose lesions share the weight of their image (weighted AFROC).
 
         Args:
             hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set)
@@ -55,8 +55,8 @@ class WeightedAfroc:
             clusters: Patient of each image as a whole number from 0, shape ``(images,)``.
 
         Returns:
-            An object that computes the area, with the weight 1 / k for each of the k lesions of an
-            image.
+            An object that computes the area, in which each of the k lesions of an image has the
+            weight 1 / k.
 
         Source:
             Chakraborty and Zhai 2016.

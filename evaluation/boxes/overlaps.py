@@ -80,7 +80,7 @@ class OverlappingBoxes:
         )
 
     def left(self, limit: float | None) -> pd.DataFrame:
-        """Return the boxes that stay when those that overlap too much are removed.
+        """Return the boxes that stay when those that overlap a more confident box are removed.
 
         Args:
             limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
@@ -211,7 +211,10 @@ class OverlapRule:
 
 @dataclass(frozen=True)
 class StoredPairs:
-    """Stored boxes of a detector, paired with the true boxes once for all limits of overlap.
+    """Stored boxes of a detector, paired with the true boxes of their images.
+
+    The pairs are computed once; `left` then selects those of the boxes that stay for any limit of
+    overlap.
 
     Attributes:
         stored: The stored boxes, with the pairs of them that overlap each other.
@@ -247,7 +250,7 @@ class StoredPairs:
         return cls(stored, pair_boxes(stored.boxes, truth, image_ids, most=None))
 
     def left(self, limit: float | None) -> BoxPairs:
-        """Select the pairs of the boxes that stay when those that overlap too much are removed.
+        """Select the pairs of the boxes that stay when overlapping boxes are removed.
 
         Args:
             limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
@@ -261,7 +264,7 @@ class StoredPairs:
 
 
 def overlap_candidates(stored: StoredPairs) -> list[tuple[OverlapRule, BoxPairs]]:
-    """Apply every rule from which the validation images choose one to a detector's boxes.
+    """Remove overlapping boxes by every rule among which the validation images choose.
 
     Args:
         stored: Stored boxes of the validation images, paired with the true boxes.

@@ -381,7 +381,7 @@ class _Rows:
                 interval and p-value.
             pair: Display names of the first and the second system; the second is empty for the
                 figure of one system.
-            rest: Values of further columns by their name in `TEST_COLUMNS`, such as
+            **rest: Values of further columns by their name in `TEST_COLUMNS`, such as
                 ``metric="auroc"`` or ``method="..."``. They replace values that follow from
                 `estimate`, such as ``p_value``.
         """
