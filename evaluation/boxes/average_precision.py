@@ -153,8 +153,8 @@ def average_precision(
         The figures ``ap50`` and ``ap`` in [0, 1]; both are None if no image has a true box.
 
     Raises:
-        InputError: A box or a score is invalid, an id repeats, or no image of `boxes` or `truth` is
-            in `image_ids`.
+        InputError: A box or a score is invalid, an id in `image_ids` repeats, no image of a table
+            is in `image_ids`, or a table spells the id of an image in another way than `image_ids`.
 
     Source:
         Lin et al. 2014 (COCO), as computed by pycocotools.

@@ -282,8 +282,9 @@ def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Inde
         The image ids as an index, in the given order.
 
     Raises:
-        InputError: A column is missing, a box or a score is invalid, an id repeats, or the ids of
-            boxes, truth and images do not belong together.
+        InputError: A column is missing, a box or a score is invalid, an id in `image_ids` repeats,
+            no image of a table is in `image_ids`, or a table spells the id of an image in another
+            way than `image_ids`.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})

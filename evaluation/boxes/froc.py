@@ -140,8 +140,8 @@ def froc(
         empty if no image has a true box.
 
     Raises:
-        InputError: A box or a score is invalid, an id repeats, or the ids of boxes, truth and
-            images do not belong together.
+        InputError: A box or a score is invalid, an id in `image_ids` repeats, no image of a table
+            is in `image_ids`, or a table spells the id of an image in another way than `image_ids`.
 
     Source:
         Chakraborty 1989.

@@ -39,7 +39,7 @@ class BoxFigures:
             computed as well.
 
     Attributes:
-        pairs: Pairs of predicted and true boxes, as given.
+        pairs: Pairs of predicted and true boxes, as in the argument.
         finds: Lesions with the boxes that hit them, by the name of the rule of a hit: ``iou`` or
             ``centre``.
     """

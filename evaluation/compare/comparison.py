@@ -42,7 +42,7 @@ class Comparison:
         display_name: Name of the finding as reports show it, such as "lung opacity".
         findings: Names of the findings that count: an image is positive if any of them is present.
         systems: Output of each system by its display name, in the order of the report; the first is
-            the reference system.
+            the reference system, which the others are compared with.
         estimates: All figures of systems and all paired differences, by image, with intervals.
         tests: Table of paired tests, see `evaluation.compare.paired_tests`.
         failures: Table of the failure analysis, see `evaluation.compare.failure_analysis`.
@@ -53,15 +53,17 @@ class Comparison:
             ``point_y`` (original px), ``x_class`` (kind of image, such as ``normal``) and
             ``patient_id``.
         notes: Notes for readers of the report, such as the number of images that are left out.
-        provenance: Ids, seeds, versions and commands, which are written into the report.
-        records: Records of each system for the methods section, such as its training recipe.
+        provenance: Ids, seeds, versions and commands that make the result reproducible; the report
+            shows them.
+        records: What is known about the training of each system, such as its recipe, by display
+            name, for the methods section of the report.
         split: Name of the split, the division of the images into training, validation and test
             images.
         replicates: Number of bootstrap resamples; `None` where it is unknown.
         protocol: Question of the comparison: primary figure, rule for its threshold, margin,
             reference system and subgroups.
-        by_unit: Image-level figures by study or patient; `None` if images are the only unit.
-        uses: Logged uses of the test images; `None` if no log was read.
+        by_unit: Figures by study or patient; `None` if figures are by image only.
+        uses: Log of the comparisons that used the same test images; `None` if no log was read.
         background: Facts about the data set and the training of the systems.
         goals: Goals for sensitivity and specificity that the protocol states, each with its result;
             empty without goals.

@@ -85,7 +85,8 @@ class SampleSize(NamedTuple):
     """Number of images and patients on which a figure is computed.
 
     Attributes:
-        n_images: Number of images; if studies or patients are the unit, number of these.
+        n_images: Number of images; number of studies or patients if the figure is computed by
+            these.
         n_patients: Number of patients who have them.
         n_positive: Number of positive images (studies, patients).
         effective_patients: Effective number of patients, see `effective_patients` of

@@ -187,9 +187,9 @@ def evaluate_models(
 
 
 def scorecards_of(models: Models) -> Scorecards:
-    """Collect the scorecards of the models of each system.
+    """Collect the objects that compute the figures of each system's models (scorecards).
 
-    A scorecard computes all figures of one model.
+    A scorecard computes all figures of one trained model on the evaluated images.
 
     Args:
         models: Trained models of each system by its display name, one for each training seed, with

@@ -240,8 +240,8 @@ def unseen_figures(exposure: Exposure, scorecards: Scorecards) -> tuple[UnseenFi
     Args:
         exposure: Images that were seen in training, and the system that has seen them.
         scorecards: Scorecards by display name of the system, one for each training seed; a
-            scorecard computes all figures of one trained model on the evaluated images, all on the
-            same images.
+            scorecard computes all figures of one trained model on the evaluated images, which are
+            the same for all scorecards.
 
     Returns:
         One result for each system.

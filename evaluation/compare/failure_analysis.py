@@ -393,7 +393,7 @@ def add_groups(
     """Add sensitivity, specificity and AUROC of each group of images, and of the rest.
 
     If all training seeds of a system show positions in the image, the localised sensitivity (the
-    share of positive images that are called positive and whose scored point is on a lesion) is
+    share of positive images that are called positive and on whose lesion the system points) is
     added as well.
 
     The rest of a group is all images of other groups. If there are two groups, the rest is added

@@ -19,11 +19,11 @@ class Protocol:
     """Question of a comparison: which figure decides, at which threshold, and on which unit.
 
     Attributes:
-        metric: Short name of the primary figure, by which systems are compared. Higher values of it
-            must be better.
-        partner: Short name of a second primary figure, which is the other half of an operating
-            point, such as ``specificity`` for ``recall``. A system is better only if it is better
-            in both. Empty if there is one primary figure.
+        metric: Short name of the primary figure, by which systems are compared, such as ``auroc``.
+            It must be a metric of which higher values are better.
+        partner: Short name of a second primary figure, for an operating point, such as
+            ``specificity`` if `metric` is ``recall``. A system counts as better only if it is
+            better in both figures. Empty if there is one primary figure.
         policy: Rule for the threshold at which the primary figures are computed, such as
             ``max_f1``; empty for a figure without a threshold.
         margin: Difference in the primary figure, in (0, 1), by which a system may be worse than the

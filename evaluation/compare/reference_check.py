@@ -51,12 +51,12 @@ class LabelledScores:
 
     @classmethod
     def from_scorecards(cls, scorecards: Scorecards) -> LabelledScores:
-        """Collect the labels and scores from the scorecards of a comparison.
+        """Collect the labels and scores of a comparison from the objects that hold them.
 
         Args:
             scorecards: Scorecards by display name of the system, one for each training seed; a
-                scorecard computes all figures of one trained model on the evaluated images, all on
-                the same images.
+                scorecard computes all figures of one trained model on the evaluated images, which
+                are the same for all scorecards.
 
         Returns:
             The labels of the evaluated images, and the scores of all systems.

@@ -109,15 +109,15 @@ class Scorecard:
             are ruled in (called positive) without a reader; `None` without them.
 
     Attributes:
-        evaluated: The evaluated images, as given.
+        evaluated: The evaluated images, as in the argument.
         scores: Score of each image as an array, shape ``(N,)``.
-        thresholds: Threshold of each policy, as given.
-        validation: Scores and labels of the validation images, as given.
-        points: Scored points, as given.
-        boxes: Decided boxes, as given.
-        box_cut: Score from which on boxes are called, as given.
-        box_choice: Choice of the rule of the boxes and of the cut, as given.
-        probability: Calibrated probabilities, as given.
+        thresholds: Threshold by name of the rule that chose it, as in the argument.
+        validation: Scores and labels of the validation images, as in the argument.
+        points: Point that the model gives on each image, as in the argument.
+        boxes: Boxes that are evaluated, as in the argument.
+        box_cut: Score from which on boxes are called, as in the argument.
+        box_choice: Choice of the rule for `boxes` and of `box_cut`, as in the argument.
+        probability: Calibrated probabilities, as in the argument.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
@@ -313,7 +313,7 @@ class Scorecard:
         return self._on_lesion.get(_TOLERANT)
 
     def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
-        """Return True for the images that are called positive at a policy's threshold.
+        """Return True for the images that are called positive at a threshold.
 
         Args:
             policy: Name of the rule that chose the threshold, such as ``max_f1``.

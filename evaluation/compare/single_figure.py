@@ -42,7 +42,7 @@ class FigureEstimate:
     """One figure of one system with its 95 % interval.
 
     Attributes:
-        metric: Short name of the metric.
+        metric: Short name of the metric, such as ``auroc``.
         value: The figure; `None` if it is undefined.
         interval: Lower and upper end of the 95 % interval; `None` if there is none.
         method: Name of the method of the interval; empty if there is none.

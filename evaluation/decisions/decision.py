@@ -50,23 +50,26 @@ class Decision:
         chosen_on: Ids of the predictions, the labels and the split (the division into training,
             validation and test images) that the decision was chosen on, and numbers of the
             validation images, such as ``n_images``.
-        reduction: Rule that reduces the boxes of an image to its score; `None` for a system that
-            gives image scores.
+        reduction: Rule that combines the scores of an image's boxes to the score of the image;
+            `None` for a system that gives image scores.
         calibration: Map from scores to probabilities; `None` if validation has no positive or no
             negative image to fit it to.
         map_scale: Low and high end of the raw values on which all activation maps are shown; `None`
             without maps.
-        map_boxes: Rule that cuts maps into boxes; `None` without maps.
-        overlap: Largest IoU of two boxes of a detector that both stay; `None` keeps all boxes.
+        map_boxes: Rule that cuts activation maps into boxes; `None` without maps.
+        overlap: Largest IoU (intersection over union) of two boxes of a detector that both stay;
+            `None` keeps all boxes.
         thresholds: Threshold by policy, or the reason why the policy has no threshold.
         box_cut: Score from which a box counts as called in the RSNA 2018 score; `None` if no
             validation image has a lesion.
-        validation: Figures on the validation images, by policy. The figures that need no threshold
-            are under ``""``.
+        validation: Figures on the validation images: for each policy, a dictionary from the short
+            name of a figure to its value. The figures that need no threshold are under the key
+            ``""``.
         tried: Every rule for reducing the boxes of an image to one image score that was tried, with
             its AUROC.
         boxes_tried: Every rule for selecting or making boxes that was tried, with its figures.
-        options: Options with which the decision was chosen, such as the method of calibration.
+        options: Options with which thresholds and rules were chosen, such as the method of
+            calibration.
         losses: Log loss of each calibration method on held-out folds, by name of the method; empty
             unless the method was chosen on the validation images.
         triage: Scores below which images are ruled out and from which they are ruled in, with the
@@ -74,8 +77,8 @@ class Decision:
         chosen_scores: Validation scores, by image, study or patient, that the thresholds were
             chosen on; None if the decision was read from a file. This attribute and those below are
             not stored in the file.
-        box_choice: Choice on validation images that gave `map_boxes` or `overlap`, and `box_cut`;
-            None without boxes.
+        box_choice: Object that chose `map_boxes` or `overlap`, and `box_cut`, on the validation
+            images; None for a system without boxes.
         system: Name of the system.
         path: File that stores the decision; None if it is not stored.
         notes: Sentences about the validation images for readers of the decision, such as that some
@@ -185,7 +188,7 @@ class Decision:
             Name of the policy, such as ``max_f1``.
 
         Raises:
-            InputError: The decision does not contain the requested policy.
+            InputError: The decision has no threshold for the requested policy.
 
         Example:
             >>> from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
@@ -265,10 +268,11 @@ class Decision:
         )
 
     def guarantees(self, policy: str) -> tuple[str, ...]:
-        """Return one line of text for each guarantee that covers the decisions of a policy.
+        """Return one line of text for each guarantee that holds at the threshold of a policy.
 
-        A guarantee for which no threshold was found has no line. The lines do not say what was
-        observed on test images; the report of ``cxr compare`` says this.
+        A guarantee says that a figure, such as the sensitivity, is at least a bound, with a stated
+        confidence. A guarantee for which no threshold was found has no line. The lines do not say
+        what was observed on test images; the report of ``cxr compare`` says this.
 
         Args:
             policy: Name of the rule that chose the threshold, such as ``max_f1``. If it is a
@@ -289,7 +293,7 @@ class Decision:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the decision as a dictionary, as its file stores it.
+        """Return the decision as a dictionary of JSON values, as its file stores it.
 
         The file is ``decisions/TARGET.json`` in the folder of the predictions, where TARGET is the
         name of the finding, or group of findings, that the decision is for.

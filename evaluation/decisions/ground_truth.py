@@ -275,7 +275,7 @@ def describe_images(truth: GroundTruth, image_ids: pd.Index, labels: pd.Series) 
         truth: Labels, roles, patients and true boxes of all images, of which the images under
             evaluation are a part.
         image_ids: Ids of the images under evaluation, sorted, shape ``(N,)``.
-        labels: 1.0 (positive) or 0.0 (negative) of each of these images, by image id.
+        labels: Label of each image in `image_ids`: 1.0 (positive) or 0.0 (negative), by image id.
 
     Returns:
         Labels, patients and boxes of the images, in the order of `image_ids`.

@@ -89,7 +89,8 @@ def guarantee_results(
         evaluated: Test images with their labels and patients.
 
     Returns:
-        One result for each guarantee that has a threshold, in the order of the policies.
+        One result for each guarantee for which a threshold was found, in the order of the
+        decision's thresholds.
 
     Example:
         >>> import pandas as pd

@@ -64,8 +64,8 @@ def choose_reduction(
 
     Args:
         output: Output of the system on the N validation images.
-        y_true: Labels of the images, 0 or 1, shape ``(N,)``.
-        patients: Patient of each image, shape ``(N,)``.
+        y_true: Labels of the validation images, 0 or 1, shape ``(N,)``.
+        patients: Patient of each validation image, shape ``(N,)``.
         rules: Names of the rules to choose from (``max``, ``noisy_or``, ``top_k``, see
             `Reduction`); empty for all. If ``max``, the most confident box, is not among them, the
             first remaining rule takes its part.

@@ -31,7 +31,7 @@ class ValidationChoice(Protocol):
 
     @property
     def patients(self) -> npt.NDArray[np.str_]:
-        """Patient of each of the M images that the choice is made on, shape ``(M,)``.
+        """Patient of each of the M validation images that the choice was made on, shape ``(M,)``.
 
         If studies or patients are evaluated instead of images, there is one entry for each of them.
         """

@@ -99,7 +99,7 @@ def check_policy(policy: str) -> Policy:
             ``sensitivity>=0.90@0.90``, see `evaluation.decisions.guarantees.read_guarantee`.
 
     Returns:
-        The policy.
+        The kind of the rule, with the values that its name holds.
 
     Raises:
         InputError: The name has none of these forms, or a number in it lies outside its limits.
@@ -154,7 +154,8 @@ def choose_threshold(
         The threshold, or the reason why there is none.
 
     Raises:
-        InputError: The policy is unknown or a guarantee, or labels and scores are not valid.
+        InputError: The policy is unknown or a guarantee, a label is not 0 or 1, a score is not a
+            finite number, or there are not as many labels as scores.
 
     Example:
         >>> choose_threshold([0, 1, 0, 1], [0.25, 0.5, 0.75, 1.0], "sensitivity>=0.9").threshold

@@ -182,8 +182,8 @@ def checked_decision(
 ) -> tuple[Decision, list[Note]]:
     """Choose a system's thresholds and rules again, and compare them with the stored ones.
 
-    The stored ones are those that ``cxr tune`` chose before, on the same validation images. A
-    system that was not tuned before has nothing to compare, so the choice is only made.
+    The stored ones are those that ``cxr tune`` chose before, on the same validation images. If the
+    system was not tuned before, thresholds and rules are chosen and not compared.
 
     Args:
         name: Name of the system as reports show it.

@@ -44,7 +44,7 @@ class Units:
     n_left_out: int = 0
 
     def highest(self, values: npt.ArrayLike) -> Floats:
-        """Return, for each unit (study or patient), the highest value among its images.
+        """Return, for each unit (image, study or patient), the highest value among its images.
 
         Args:
             values: Value of each image, shape ``(N,)``.
@@ -62,7 +62,7 @@ class Units:
         return highest
 
     def first(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
-        """Return, for each unit (study or patient), the value of its first image.
+        """Return, for each unit (image, study or patient), the value of its first image.
 
         Args:
             values: Value of each image, shape ``(N,)``.
@@ -108,7 +108,8 @@ def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, uni
         unit: What is evaluated: ``image``, ``study`` or ``patient``.
 
     Returns:
-        The units. A unit that has an image of unknown label and no positive image is left out.
+        The units with the images that belong to each. A unit that has an image of unknown label and
+        no positive image is left out.
 
     Raises:
         InputError: `unit` is ``study``, and the study of an image is unknown.
