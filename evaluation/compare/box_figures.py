@@ -93,7 +93,7 @@ class BoxFigures:
                 how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
-            Values of the figures by key (group of images, rule for the threshold, metric),  shape
+            Values of the figures by key (group of images, rule for the threshold, metric), shape
             ``(R,)`` each; NaN where a figure is undefined.
         """
         figures: dict[MetricKey, Floats] = {}

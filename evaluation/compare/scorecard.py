@@ -440,7 +440,7 @@ class Scorecard:
                 how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
-            Values of the figures by key (group of images, rule for the threshold, metric),  shape
+            Values of the figures by key (group of images, rule for the threshold, metric), shape
             ``(R,)`` each; NaN where a figure is undefined.
         """
         return self.replicates(weights, {}).figures

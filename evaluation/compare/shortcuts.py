@@ -252,7 +252,7 @@ def measure_shortcuts(
     *,
     systems: Mapping[str, Sequence[Floats]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure how well facts such as view or sex predict each finding without the lungs.
+    """Measure how well facts about the images, such as view or sex, predict each finding.
 
     The logistic model of a fact is fitted on four fifths of the patients and evaluated on the
     others, in turn. The AUROC compares only pairs of images of the same fold. Sibling images, which

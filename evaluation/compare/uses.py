@@ -12,7 +12,7 @@ from cxr_compare.evaluation.compare.sentences import sentence
 
 @dataclass(frozen=True)
 class TestSetUses:
-    """Log of all comparisons that used the test images of one data set.
+    """Log of all comparisons that used the same test images.
 
     The more often the same test images are used, the likelier it is that a result is due to chance.
 

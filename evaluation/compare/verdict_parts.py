@@ -82,7 +82,7 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class ScopePart:
-    """One limit of what a comparison shows, such as that all images are of one data set.
+    """One limit of what a comparison shows, such as that the analysis was exploratory.
 
     Attributes:
         brief: Short form of the limit, in a few words.
@@ -140,7 +140,7 @@ class Verdict:
 
     @property
     def chance(self) -> str:
-        """Sentence that no system was shown to be better than chance; empty if one was."""
+        """Sentence that no system was shown to be better than chance; empty otherwise."""
         return "" if self.better_than_chance is None else self.better_than_chance.text
 
     @property

@@ -304,7 +304,7 @@ class GuaranteeImages:
         scores: Scores of the images, shape ``(N,)``.
         patients: Patient of each image, shape ``(N,)``.
         localisation: Points that the system gives on the images, compared with the lesions; `None`
-            without points, and for studies and patients.
+            if this is unknown, as for studies and patients.
         error_share: Share of the guarantee's error (1 minus its confidence) that may be used for
             the choice of a threshold, in (0, 1]. It is below 1 if the same images also chose the
             rule by which the boxes of an image become its score.
