@@ -81,8 +81,8 @@ def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = N
             such as "line 3".
         where: Name of the file or argument that holds the rows. The message starts with it.
         sizes: Width and height in px of the image of each row, shape ``(N, 2)``; NaN where they are
-            unknown. They help to guess the cause of an error, which the message asks for. None if
-            no size is known.
+            unknown. With them, the message can ask whether ``x2, y2`` are widths and heights. None
+            if no size is known.
 
     Raises:
         InputError: An edge is NaN or infinite, or a box has no positive width and height. If many

@@ -73,7 +73,7 @@ def map_grid(row: Mapping[str, Any]) -> Floats:
             across, and ``values``, the flat list of raw values, one row of cells after the other.
 
     Returns:
-        Raw values, shape ``(grid_h, grid_w)``.
+        Raw values of the cells, before any scaling, shape ``(grid_h, grid_w)``.
 
     Example:
         >>> map_grid({"grid_h": 1, "grid_w": 2, "values": [0.5, 1.0]}).tolist()

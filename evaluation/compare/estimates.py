@@ -87,12 +87,12 @@ class SampleSize(NamedTuple):
     Attributes:
         n_images: Number of images; number of studies or patients if the figure is computed by
             these.
-        n_patients: Number of patients who have them.
+        n_patients: Number of patients who have these images (studies).
         n_positive: Number of positive images (studies, patients).
-        effective_patients: Effective number of patients, see `effective_patients` of
-            `evaluation.statistics.clustered_variance`: of the positive or negative class if the
-            figure is a share of that class, otherwise of the class with fewer. `None` where it is
-            unknown.
+        effective_patients: Effective number of patients: how many patients with one image each
+            would give as much information. It is that of the positive or negative class if the
+            figure is a share of this class (such as a sensitivity), otherwise of the class with
+            fewer. `None` where it is unknown.
 
     Example:
         >>> SampleSize(n_images=40, n_patients=30, n_positive=10).n_patients
@@ -108,16 +108,16 @@ class SampleSize(NamedTuple):
     def from_images(
         cls, evaluated: EvaluationSet, chosen: npt.NDArray[np.bool_], of_class: str
     ) -> SampleSize:
-        """Count the images and patients of a part of the evaluated images.
+        """Count the images and patients on which a figure is computed.
 
         Args:
-            evaluated: The N evaluated images.
+            evaluated: The N evaluated images with their labels and patients.
             chosen: True for the images on which the figure is computed, shape ``(N,)``.
             of_class: ``positive`` or ``negative`` if the figure is a share of this class; empty
                 for any other figure.
 
         Returns:
-            The counts, with the effective number of patients of the class.
+            The counts, with the effective number of patients of `of_class`.
         """
         classes = {"positive": chosen & evaluated.y_true, "negative": chosen & ~evaluated.y_true}
         effective = {
@@ -141,7 +141,8 @@ class Estimate(Interval):
     so that the interval includes the uncertainty of the choice.
 
     Attributes:
-        method: Name of the method of the interval, as in the column ``ci_method``.
+        method: Name of the method of the interval, such as "Obuchowski 1997, clustered by patient";
+            empty without an interval.
         kind: Kind of that method: ``bootstrap``, ``obuchowski``, ``exact`` or ``seeds`` (over
             training seeds); `None` if there is no interval.
         counts: Number of images and patients on which the figure is computed.

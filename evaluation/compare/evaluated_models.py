@@ -61,7 +61,7 @@ class EvaluatedModel:
 
     @property
     def first_line(self) -> str:
-        """Line of text with the figures that need no threshold, without intervals."""
+        """Line of text with the name and the figures that need no threshold, without intervals."""
         once = {
             key.metric: figure for key, figure in self.scorecard.once.items() if key.subgroup == ALL
         }

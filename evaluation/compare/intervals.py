@@ -405,7 +405,7 @@ class Replicates:
     def difference(
         self, pair: Sequence[str], key: MetricKey, effective_patients: float | None
     ) -> Floats | ClusteredEstimate | None:
-        """Return what the difference of two systems is tested with.
+        """Return the values with which the difference of two systems in one figure is tested.
 
         Args:
             pair: Display names of the first and the second system.

@@ -21,7 +21,8 @@ def against_margin(difference: Interval, margin: float) -> MarginStanding:
     Args:
         difference: Figure of the other system minus that of the reference system, with its
             interval.
-        margin: The margin, in the unit of the figure, above 0.
+        margin: How much worse than the reference system another system may be, in the unit of the
+            figure, above 0, such as 0.05 for an AUROC.
 
     Returns:
         ``equivalent`` if the whole interval lies between -margin and margin, ``non-inferior`` if

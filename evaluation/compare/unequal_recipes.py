@@ -11,8 +11,8 @@ from cxr_compare.data_prep.contracts.errors import counted
 def unequal_conditions(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     """Find the conditions of training, such as the input size, in which systems differ.
 
-    If a detector and a classifier were trained under unequal conditions, their difference may come
-    from the conditions, and not only from the two approaches.
+    If two systems were trained under unequal conditions, the difference in their figures may come
+    from the conditions, and not only from the kinds of the systems.
 
     Args:
         records: Record of each system by its display name: what is known about its training. The

@@ -113,7 +113,7 @@ class BoxChoice:
 
     @property
     def is_open(self) -> bool:
-        """True if validation images can choose: there are several rules, and a true lesion."""
+        """True if there is a choice: several rules, and a lesion on the validation images."""
         return len(self.candidates) > 1 and self.n_positive > 0
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
@@ -202,7 +202,7 @@ class BoxChoice:
 
     @property
     def rule(self) -> BoxRule:
-        """Rule for boxes that has the highest figure on the validation images."""
+        """Chosen rule for boxes, which has the highest figure on the validation images."""
         return self.candidates[self.index].rule
 
     @property
