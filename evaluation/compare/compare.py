@@ -85,8 +85,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             ``test``.
         images: With ``all``, the systems must have run on the same test images, or an error is
             raised. With ``common``, the images on which all systems ran are taken.
-        policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems that were
-            not tuned before.
+        policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems of which
+            ``cxr tune`` stored no thresholds.
         replicates: Number of bootstrap resamples.
         seed: Random seed of the bootstrap.
         protocol: Question of the comparison: primary figure, margin, reference system, subgroups
@@ -100,8 +100,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             corrects nothing.
         unit: With ``study`` or ``patient``, figures are computed by study or patient as well as by
             image.
-        extra_policies: Rules for thresholds, such as ``youden``, in addition to those for which
-            systems were tuned.
+        extra_policies: Rules for thresholds, such as ``youden``, in addition to those whose
+            thresholds ``cxr tune`` stored.
         exposures: Lists of images that a system, or the pretrained encoder in it, has seen in
             training, each with the name of the system.
         advance: Function that is called after each step with the number of resamples in it, for a

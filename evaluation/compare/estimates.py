@@ -346,8 +346,8 @@ class Estimates:
             metric: Short name of the metric, such as ``auroc``.
             policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
                 without a threshold, such as ``auroc``.
-            subgroup: Name of the group of images on which the figure is computed, such as
-                ``view=AP``; ``all`` for all evaluated images.
+            subgroup: Name of the group of images on which the figure is computed, such as ``all``
+                (all evaluated images) or ``vs_normal`` (positive and normal images).
 
         Returns:
             The figure with its interval; an estimate of NaN if there is no such figure.
@@ -366,8 +366,8 @@ class Estimates:
             metric: Short name of the metric, such as ``auroc``.
             policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
                 without a threshold, such as ``auroc``.
-            subgroup: Name of the group of images on which the figure is computed, such as
-                ``view=AP``; ``all`` for all evaluated images.
+            subgroup: Name of the group of images on which the figure is computed, such as ``all``
+                (all evaluated images) or ``vs_normal`` (positive and normal images).
 
         Returns:
             The difference with its interval; an estimate of NaN if there is no such difference.
@@ -423,7 +423,7 @@ class Estimates:
 
         Args:
             other: Figures and differences of the same systems on the other images.
-            subgroup: Name of the other images, such as ``view=AP``, under which the figures are
+            subgroup: Name of the other images, such as ``all_against``, under which the figures are
                 added.
 
         Returns:
@@ -603,7 +603,8 @@ class PairTests:
             second: Name of the other system.
             key: Short name of the metric and rule that chose the threshold, such as ``("recall",
                 "max_f1")``; the rule is empty for a figure without a threshold.
-            subgroup: Name of the group of images, such as ``view=AP``; all images by default.
+            subgroup: Name of the group of images, such as ``vs_normal`` (positive and normal
+                images); all evaluated images by default.
 
         Returns:
             The p-value in [0, 1]; None where there is no test.
@@ -648,7 +649,8 @@ class PairTests:
             key: Short name of the metric and rule that chose the threshold, such as ``("recall",
                 "max_f1")``; the rule is empty for a figure without a threshold.
             column: Name of the column, one of `TEST_COLUMNS` of `paired_tests`.
-            subgroup: Name of the group of images, such as ``view=AP``; all images by default.
+            subgroup: Name of the group of images, such as ``vs_normal`` (positive and normal
+                images); all evaluated images by default.
 
         Returns:
             The known values, shape ``(tests,)``, in the order of the table: the test that decides

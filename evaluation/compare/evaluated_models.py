@@ -150,13 +150,14 @@ def evaluate_models(
         systems: For each system by its name, a dictionary from the name of each of its models (one
             for each training seed) to the model, as `name_models` returns it.
         evaluated: The evaluated test images with their labels, patients and true boxes.
-        truth: Labels, patients, true boxes and roles of all images. Decisions are chosen on the
-            images with the role ``val``.
-        policies: Rules by which thresholds are chosen for systems that were not tuned before, such
-            as ``["max_f1"]``.
-        extra_policies: Rules for thresholds in addition to those for which systems are tuned.
-        boxes_by: Short name of the metric by which the rule for boxes is chosen for systems that
-            were not tuned before, such as ``froc_mean``.
+        truth: Labels, patients, true boxes and roles of all images. Thresholds and rules are chosen
+            on the images with the role ``val`` (validation).
+        policies: Rules by which thresholds are chosen for systems of which ``cxr tune`` stored no
+            thresholds, such as ``["max_f1"]``.
+        extra_policies: Rules for thresholds in addition to those whose thresholds ``cxr tune``
+            stored.
+        boxes_by: Short name of the metric by which the rule for boxes is chosen for systems of
+            which ``cxr tune`` stored no rule, such as ``froc_mean``.
 
     Returns:
         The evaluated models of each system by its display name, and notes for the report on the

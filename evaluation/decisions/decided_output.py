@@ -254,7 +254,7 @@ def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
     Args:
         system: System with activation maps.
         decision: Thresholds, calibration and rules of the system, as chosen on validation images;
-            `None` before tuning.
+            `None` if they were not chosen yet.
 
     Returns:
         Raw map value by probability; empty for a system without maps. Without a calibration, scores

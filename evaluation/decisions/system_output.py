@@ -84,7 +84,8 @@ class System:
             system has none.
         findings: Findings that count: an image is positive if any of them is present.
         decision: Thresholds, calibration and rules that ``cxr tune`` stored for the evaluated
-            finding, as a dictionary (`Decision.from_dict` reads it); `None` before tuning.
+            finding, as a dictionary (`Decision.from_dict` reads it); `None` if they were not chosen
+            yet.
         facts: Facts about the training of the system.
         source: Folder or file that the output was read from, for error messages.
 

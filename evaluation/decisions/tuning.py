@@ -182,23 +182,24 @@ def checked_decision(
 ) -> tuple[Decision, list[Note]]:
     """Choose a system's thresholds and rules again, and compare them with the stored ones.
 
-    The stored ones are those that ``cxr tune`` chose before, on the same validation images. If the
-    system was not tuned before, thresholds and rules are chosen and not compared.
+    The stored ones are those that ``cxr tune`` chose before, on the same validation images. If
+    nothing was stored, thresholds and rules are chosen and not compared.
 
     Args:
         name: Name of the system as reports show it.
-        system: System with its output and, if it was tuned, its stored thresholds and rules.
+        system: System with its output and, if ``cxr tune`` stored them, its thresholds and rules.
         truth: Labels, patients and lesions of all images. The images with the role ``val``
             (validation) are used.
-        policies: Rules by which thresholds are chosen for a system that was not tuned before, such
-            as ``["max_f1"]``.
-        extra_policies: Rules for thresholds in addition to those that the system was tuned for.
-        boxes_by: Short name of the figure that chooses the rule for boxes of a system that was not
-            tuned before, such as ``froc_mean``.
+        policies: Rules by which thresholds are chosen for a system of which ``cxr tune`` stored no
+            thresholds, such as ``["max_f1"]``.
+        extra_policies: Rules for thresholds in addition to those whose thresholds ``cxr tune``
+            stored.
+        boxes_by: Short name of the figure that chooses the rule for boxes of a system of which
+            ``cxr tune`` stored no rule, such as ``froc_mean``.
 
     Returns:
-        The thresholds and rules that were chosen now, and notes for the report: that the system was
-        not tuned before, or has no validation images.
+        The thresholds and rules that were chosen now, and notes for the report: that no thresholds
+        were stored before, or that there are no validation images.
 
     Raises:
         InputError: The stored thresholds and rules were chosen on other images, labels or
