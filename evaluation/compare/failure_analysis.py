@@ -541,7 +541,7 @@ def cohen_kappa(
     arrays of one shape.
 
     Args:
-        both: Number of images that the two systems call positive alike.
+        both: Number of images that the first and the second system call positive.
         only_first: Number of images that only the first system calls positive.
         only_second: Number of images that only the second system calls positive.
         n: Number of all images; 1 if the other arguments are shares.

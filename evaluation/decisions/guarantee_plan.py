@@ -89,7 +89,7 @@ class GuaranteePlan(ShownAsText):
                 as ``[0.95]``, in the order of the guarantee. The value of a positive predictive
                 value is followed by the expected sensitivity.
             images: Numbers of images of one patient for which to plan, such as ``[1, 3]``, or names
-                of data sets in `evaluation.statistics.guarantee_size.IMAGES_PER_PATIENT`, whose
+                of data sets in `evaluation.statistics.patient_images.IMAGES_PER_PATIENT`, whose
                 numbers of images are used. If empty, one image per patient.
             correlation: Correlation of the scores of two images of one patient, in [0, 1); 0.5 if
                 `None`.
