@@ -19,7 +19,8 @@ class WeightedAfroc:
     a normal image without a mark have the score minus infinity.
 
     Args:
-        hits: Lesions with the marks that find them, and false marks.
+        hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set) that
+            find them, and the marks that hit no lesion.
         worth: Weight of each lesion, at least 0, shape ``(lesions,)``. If all weights are 1, the
             area is that of the AFROC, in which every lesion counts alike.
         clusters: Patient of each image as a whole number from 0, shape ``(images,)``.
@@ -46,15 +47,16 @@ class WeightedAfroc:
 
     @classmethod
     def shared(cls, hits: LesionHits, clusters: Integers) -> WeightedAfroc:
-        """Build the weighted AFROC, in which the lesions of an image have the total weight 1.
+        """Build an object whose lesions share the weight of their image (weighted AFROC).
 
         Args:
-            hits: Lesions with the marks that find them, and false marks.
+            hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set)
+                that find them, and the marks that hit no lesion.
             clusters: Patient of each image as a whole number from 0, shape ``(images,)``.
 
         Returns:
-            An object that computes the area, with the weight 1 / k for each of the k lesions of an
-            image.
+            An object that computes the area, in which each of the k lesions of an image has the
+            weight 1 / k.
 
         Source:
             Chakraborty and Zhai 2016.
@@ -66,7 +68,8 @@ class WeightedAfroc:
         """Compute the area under the curve for each weighting.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
             Areas in [0, 1], shape ``(R,)``; NaN where no lesion or no normal image has a weight.

@@ -43,7 +43,8 @@ class WeightedAveragePrecision:
     none at any threshold; they are counted for each patient once, before any weighting.
 
     Args:
-        matches: Predicted boxes with the IoU thresholds at which they match.
+        matches: Predicted boxes of all images, with the IoU thresholds at which each matches a true
+            box.
         clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
@@ -80,7 +81,8 @@ class WeightedAveragePrecision:
         """Compute the average precision for each weighting and each IoU threshold.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
             Average precision in [0, 1], shape ``(R, thresholds)``; NaN where no patient with a true
@@ -151,8 +153,8 @@ def average_precision(
         The figures ``ap50`` and ``ap`` in [0, 1]; both are None if no image has a true box.
 
     Raises:
-        InputError: A box or a score is invalid, an id repeats, or the ids of boxes, truth and
-            images do not belong together.
+        InputError: A box or a score is invalid, an id in `image_ids` repeats, no image of a table
+            is in `image_ids`, or a table spells the id of an image in another way than `image_ids`.
 
     Source:
         Lin et al. 2014 (COCO), as computed by pycocotools.
@@ -275,7 +277,7 @@ def _precision(hit: npt.NDArray[np.bool_], scores: Floats, n_true: int) -> Float
 def best_precision(
     called: Integers, n_true: int, recall: Floats, *, beyond: bool = False
 ) -> Floats:
-    """Find the highest precision at or above each recall level.
+    """Find the highest precision at or above each recall level, for average precision.
 
     Args:
         called: Rank of each box that matches a true box, among all boxes in the order of falling

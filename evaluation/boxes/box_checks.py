@@ -37,7 +37,7 @@ _SHARES = (
 
 
 def check_scores(table: pd.DataFrame, where: str) -> None:
-    """Refuse scores that are not numbers in [0, 1].
+    """Check that all scores are numbers in [0, 1].
 
     Args:
         table: Table with the columns ``image_id`` and ``score``. An optional column ``place`` holds
@@ -73,7 +73,7 @@ def check_scores(table: pd.DataFrame, where: str) -> None:
 
 
 def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = None) -> None:
-    """Refuse boxes whose edges are not ``x1 < x2`` and ``y1 < y2`` in px.
+    """Check that all boxes have edges ``x1 < x2`` and ``y1 < y2`` in px.
 
     Args:
         table: Table with the columns ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` and N rows. An
@@ -81,7 +81,8 @@ def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = N
             such as "line 3".
         where: Name of the file or argument that holds the rows. The message starts with it.
         sizes: Width and height in px of the image of each row, shape ``(N, 2)``; NaN where they are
-            unknown. They decide which question the message asks.
+            unknown. With them, the message can ask whether ``x2, y2`` are widths and heights. None
+            if no size is known.
 
     Raises:
         InputError: An edge is NaN or infinite, or a box has no positive width and height. If many
@@ -124,7 +125,7 @@ def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = N
 
 
 def check_inside(table: pd.DataFrame, where: str, sizes: np.ndarray, *, sides: str = "") -> None:
-    """Refuse a table of boxes if many of them reach far outside their images.
+    """Check that the boxes of a table lie inside their images, except for a few.
 
     A few boxes may pass the border of the image, because some detectors do not clip their boxes;
     they are clipped later. But if at least a tenth of all boxes pass the border by more than a
@@ -180,7 +181,7 @@ def check_inside(table: pd.DataFrame, where: str, sizes: np.ndarray, *, sides: s
 
 
 def check_shares(table: pd.DataFrame, where: str) -> None:
-    """Refuse boxes in pixels where a format has shares of the image's size, as YOLO files do.
+    """Check that edges are shares of the image's size and not pixels, as YOLO files need them.
 
     Args:
         table: Table with the columns of `check_edges`; the edges are shares of the image's width
@@ -207,7 +208,7 @@ def check_shares(table: pd.DataFrame, where: str) -> None:
 
 
 def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series) -> None:
-    """Refuse a table that calls one image by two names, such as ``a.png`` and ``a``.
+    """Check that a table calls no image by two names, such as ``a.png`` and ``a``.
 
     Args:
         names: Name of the image in each row of the table, shape ``(N,)``.
@@ -217,8 +218,7 @@ def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series)
             shape ``(N,)``, with the index of `names`.
 
     Raises:
-        InputError: Two different names belong to the same image id. Boxes under both names would
-            count twice.
+        InputError: Two different names belong to the same image id.
 
     Example:
         >>> names, ids = pd.Series(["a.png", "a"]), pd.Series(["a", "a"])
@@ -247,12 +247,12 @@ def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """Find ids that differ from a known id only in upper or lower case or in the file's ending.
 
     Args:
-        ids: Ids to look up.
-        known: Known ids.
+        ids: Image ids to look up, such as those of a table of boxes.
+        known: Image ids that exist.
 
     Returns:
-        A dictionary from each such id to the known id that it resembles. Ids that equal a known
-        id, or resemble none, are not in it.
+        A dictionary from each of `ids` that resembles a known id to this known id. Ids that equal a
+        known id, or resemble none, are left out.
 
     Example:
         >>> near_ids(["A.png", "b", "c"], ["a", "b"])
@@ -282,8 +282,9 @@ def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Inde
         The image ids as an index, in the given order.
 
     Raises:
-        InputError: A column is missing, a box or a score is invalid, an id repeats, or the ids of
-            boxes, truth and images do not belong together.
+        InputError: A column is missing, a box or a score is invalid, an id in `image_ids` repeats,
+            no image of a table is in `image_ids`, or a table spells the id of an image in another
+            way than `image_ids`.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})

@@ -18,8 +18,10 @@ def sums_at_row_cuts(
     Args:
         count: Function that takes a score cut and returns the counts of each of P patients at this
             cut, as a sparse matrix of shape ``(kinds, P)``.
-        kinds: Number of kinds of counts that `count` returns.
-        weight: Weights of P patients in R weightings, shape ``(R, P)``.
+        kinds: Number of kinds of counts that `count` returns, such as 2 for true and false
+            positives.
+        weight: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
+            patient was drawn in each of R bootstrap resamples.
         cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
 
     Returns:

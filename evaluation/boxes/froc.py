@@ -28,7 +28,8 @@ class WeightedFroc:
     points that do not exceed the rate. There is no interpolation between operating points.
 
     Args:
-        hits: Lesions with the marks that find them, and false marks.
+        hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set) that
+            find them, and the marks that hit no lesion.
         clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
@@ -64,7 +65,8 @@ class WeightedFroc:
         """Compute the sensitivity at each rate of false positives, and the mean over the rates.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
             rates: Numbers of false positives per image, each at least 0.
 
         Returns:
@@ -138,8 +140,8 @@ def froc(
         empty if no image has a true box.
 
     Raises:
-        InputError: A box or a score is invalid, an id repeats, or the ids of boxes, truth and
-            images do not belong together.
+        InputError: A box or a score is invalid, an id in `image_ids` repeats, no image of a table
+            is in `image_ids`, or a table spells the id of an image in another way than `image_ids`.
 
     Source:
         Chakraborty 1989.
@@ -162,7 +164,8 @@ def froc_curve(hits: LesionHits) -> FrocCurve:
     """Compute the FROC curve from lesions and the marks that find them.
 
     Args:
-        hits: Lesions with the marks that find them, and false marks, see `find_lesions`.
+        hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set) that
+            find them, and the marks that hit no lesion, see `find_lesions`.
 
     Returns:
         The curve of `froc`; empty if there is no lesion.

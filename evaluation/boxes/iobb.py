@@ -21,11 +21,14 @@ IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
 class WeightedIobb:
     """Share of true boxes found by IoBB and false positives per image, for many weightings.
 
-    IoBB is the share of a predicted box's area that lies on a true box. Boxes with a score of at
-    least the cut are called. A true box is found if the IoBB of some called box with it reaches the
-    threshold. A called box whose IoBB with every true box is below the threshold is a false
-    positive. Both figures are reported together, because a system that marks everything finds
-    every true box.
+    IoBB (intersection over the detected bounding box) is the share of a predicted box's area that
+    lies on a true box. Boxes with a score of at least a cut are called. A true box is found if the
+    IoBB of some called box with it reaches a threshold, one of `IOBB_THRESHOLDS`. A called box
+    whose IoBB with every true box is below the threshold is a false positive. The share of found
+    boxes and the number of false positives are reported together, because a system that covers the
+    whole image with boxes finds every true box.
+
+    The figures are computed for many weightings of the patients at once.
 
     Args:
         pairs: Pairs of predicted and true boxes, see `pair_boxes`.
@@ -84,7 +87,8 @@ class WeightedIobb:
         """Compute the figures for each row of weights at the row's own score cut.
 
         Args:
-            weight: Weights of P patients in R weightings, shape ``(R, P)``.
+            weight: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
+                patient was drawn in each of R bootstrap resamples.
             cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:

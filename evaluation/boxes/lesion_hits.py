@@ -18,7 +18,7 @@ Hit = Literal["iou", "centre"]
 
 
 class HitRule(NamedTuple):
-    """Rule by which a mark hits a lesion.
+    """Rule by which a mark (a predicted box, or a reader's box or point) hits a lesion.
 
     Attributes:
         kind: Kind of the rule. With ``iou``, the IoU of mark and lesion must be at least `limit`.
@@ -43,13 +43,15 @@ HIT_RULES: dict[Hit, HitRule] = {"iou": HitRule("iou", 0.2), "centre": HitRule("
 class AfrocCurve(NamedTuple):
     """Points of an alternative FROC (AFROC) curve, from (0, 0) to (1, 1).
 
-    Each point belongs to a score cut; only marks with a score of at least the cut count there.
+    A mark is a predicted box, or a box or point that a reader set. A mark that hits no lesion is
+    false. Each point belongs to a score cut; only marks with a score of at least the cut count
+    there.
 
     Attributes:
         false_positive_fraction: Share of the images without a lesion that have a false mark, in
             [0, 1], shape ``(points,)``.
-        lesion_fraction: Total weight of the found lesions, as a share of the weight of all lesions,
-            in [0, 1], shape ``(points,)``.
+        lesion_fraction: Sum of the weights of the lesions that a mark hits, as a share of the
+            weight of all lesions, in [0, 1], shape ``(points,)``.
 
     Example:
         >>> AfrocCurve(np.array([0.0, 1.0]), np.array([0.0, 1.0])).lesion_fraction.tolist()

@@ -26,7 +26,7 @@ _LEAST_EVIDENCE = 0.02
 
 
 class MapFrame(NamedTuple):
-    """Outer frame of an activation map.
+    """Rectangle of the original image that an activation map covers.
 
     Attributes:
         x1: Left edge in original px.
@@ -73,7 +73,7 @@ def map_grid(row: Mapping[str, Any]) -> Floats:
             across, and ``values``, the flat list of raw values, one row of cells after the other.
 
     Returns:
-        Raw values, shape ``(grid_h, grid_w)``.
+        Raw values of the cells, before any scaling, shape ``(grid_h, grid_w)``.
 
     Example:
         >>> map_grid({"grid_h": 1, "grid_w": 2, "values": [0.5, 1.0]}).tolist()
@@ -200,7 +200,7 @@ def cell_size_text(maps: pd.DataFrame) -> str:
 
 
 def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
-    """Compute the map scale: the range of raw values on which all maps of a system are shown.
+    """Compute the range of raw values on which all activation maps of a system are shown.
 
     The same range is used for every map, so a faint map stays faint when it is drawn or cut.
 
@@ -225,7 +225,9 @@ def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
 
 
 class MapParts(NamedTuple):
-    """Connected parts of a map, in the reading order of their first points.
+    """Connected parts of an activation map whose values are at or above a cut.
+
+    The parts are in reading order: from top to bottom and left to right by their first points.
 
     Attributes:
         edges: Bounding box of each part, xyxy in points of the upsampled map, shape ``(N, 4)``.
@@ -237,13 +239,13 @@ class MapParts(NamedTuple):
 
 
 def map_parts(grid: Floats, cut: float) -> MapParts:
-    """Find the connected parts of a map in which its values are at or above a cut.
+    """Find the connected parts of an activation map whose values are at or above a cut.
 
     The map is upsampled to 8 x 8 points for each cell. Points that touch at a side or a corner
     belong to one part.
 
     Args:
-        grid: Raw values of the map, shape ``(H, W)``.
+        grid: Raw values of the cells of the map, before any scaling, shape ``(H, W)``.
         cut: Least raw value of the points of a part.
 
     Returns:
@@ -274,7 +276,7 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
 
 @dataclass(frozen=True)
 class MapBoxRule:
-    """Rule by which a map is cut into boxes, one around each connected part at or above a level.
+    """Rule that cuts an activation map into boxes, one around each part at or above a level.
 
     An absolute level is the same raw value for all maps of a system, so a faint map gives no box.
     A relative level lies between the lowest and the highest value of each map. With either kind, a
@@ -314,11 +316,12 @@ class MapBoxRule:
 
     @classmethod
     def from_dict(cls, payload: Mapping[str, Any] | None) -> MapBoxRule | None:
-        """Read the rule from the dictionary that a decision stores.
+        """Read the rule from the dictionary that ``cxr tune`` stored.
 
         Args:
-            payload: Dictionary with ``level``, ``relative`` and ``most``, as it is stored in
-                ``decisions/<target>.json``; None for a system without maps.
+            payload: Dictionary with ``level``, ``relative`` and ``most``, as the file
+                ``decisions/TARGET.json`` (TARGET is the name of the finding, or group of findings)
+                stores it; None for a system without maps.
 
         Returns:
             The rule, or None if `payload` is None.
@@ -334,14 +337,14 @@ class MapBoxRule:
     def cut(
         self, grid: Floats, frame: MapFrame, score: float, scale: tuple[float, float]
     ) -> CutBoxes:
-        """Cut one map into boxes.
+        """Cut one activation map into boxes.
 
         The score of a box is the score of the image, times the highest value of the part as a
         share of the map scale (at most 1). Boxes with a score below 0.001 are left out.
 
         Args:
-            grid: Raw values of the map, shape ``(H, W)``.
-            frame: Outer frame of the map in original px.
+            grid: Raw values of the cells of the map, before any scaling, shape ``(H, W)``.
+            frame: Rectangle of the original image that the map covers, in original px.
             score: Score of the image, in [0, 1].
             scale: Lower and upper end of the map scale in raw values, see `map_scale`.
 
@@ -418,7 +421,7 @@ _ABSOLUTE_LEVELS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 def map_box_candidates(
     maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
 ) -> list[tuple[MapBoxRule, pd.DataFrame]]:
-    """Cut maps by every rule from which the validation images choose one.
+    """Cut activation maps into boxes by every rule among which the validation images choose.
 
     Args:
         maps: Table of maps, see `map_peaks`.

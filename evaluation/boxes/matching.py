@@ -36,7 +36,8 @@ class RankedBoxes:
     Boxes of equal score keep the order of their rows.
 
     Attributes:
-        image: Position of the image of each box in the image ids, rising, shape ``(N,)``.
+        image: Index of the image of each box, from 0, in the list of image ids, rising, shape
+            ``(N,)``.
         rank: Rank of each box in its image, 0 for the most confident, shape ``(N,)``.
         score: Score of each box, shape ``(N,)``.
         corners: Corners xyxy in original px, shape ``(N, 4)``.
@@ -63,7 +64,8 @@ class TrueBoxes:
     """True boxes, ordered by image.
 
     Attributes:
-        image: Position of the image of each box in the image ids, rising, shape ``(T,)``.
+        image: Index of the image of each box, from 0, in the list of image ids, rising, shape
+            ``(T,)``.
         corners: Corners xyxy in original px, shape ``(T, 4)``.
         per_image: Number of true boxes of each image, shape ``(images,)``.
     """
@@ -210,7 +212,7 @@ class BoxMatches:
     Attributes:
         hit: True where a box matches a true box at an IoU threshold, shape
             ``(boxes, thresholds)``.
-        image: Position of the image of each box in the image ids, shape ``(boxes,)``.
+        image: Index of the image of each box, from 0, in the list of image ids, shape ``(boxes,)``.
         score: Score of each box, falling, shape ``(boxes,)``.
         n_true: Number of true boxes of each image, shape ``(images,)``.
 
@@ -259,8 +261,8 @@ def match_boxes(
         at each threshold.
 
     Raises:
-        InputError: A box or a score is invalid, an id repeats, or the ids of boxes, truth and
-            images do not belong together.
+        InputError: A box or a score is invalid, an id in `image_ids` repeats, no image of a table
+            is in `image_ids`, or a table spells the id of an image in another way than `image_ids`.
 
     Source:
         Lin et al. 2014 (COCO).
@@ -322,11 +324,11 @@ def match_pairs(
 
 
 class GreedyMatches(NamedTuple):
-    """Predicted boxes that match a true box, and true boxes that are matched, at each threshold.
+    """Result of matching predicted to true boxes, at each IoU threshold.
 
     Attributes:
-        hit: True for predicted boxes that match, shape ``(boxes, thresholds)``.
-        taken: True for true boxes that are matched, shape ``(true boxes, thresholds)``.
+        hit: True for predicted boxes that match a true box, shape ``(boxes, thresholds)``.
+        taken: True for true boxes that a predicted box matches, shape ``(true boxes, thresholds)``.
     """
 
     hit: npt.NDArray[np.bool_]

@@ -93,7 +93,8 @@ class WeightedMeanIou:
         """Compute the mean IoU for each row of weights at the row's own score cut.
 
         Args:
-            weight: Weights of P patients in R weightings, shape ``(R, P)``.
+            weight: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
+                patient was drawn in each of R bootstrap resamples.
             cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:

@@ -80,11 +80,11 @@ class OverlappingBoxes:
         )
 
     def left(self, limit: float | None) -> pd.DataFrame:
-        """Return the boxes that stay when those that overlap too much are removed.
+        """Return the boxes that stay when those that overlap a more confident box are removed.
 
         Args:
-            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
-                boxes.
+            limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
+                least 0.1; None keeps all boxes.
 
         Returns:
             The rows of `boxes` that stay, in their order, see `kept`.
@@ -100,8 +100,8 @@ class OverlappingBoxes:
         removed itself removes the less confident boxes whose IoU with it exceeds the limit.
 
         Args:
-            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
-                boxes.
+            limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
+                least 0.1; None keeps all boxes.
 
         Returns:
             True for the rows of `boxes` that stay, shape ``(boxes,)``.
@@ -153,8 +153,8 @@ def without_overlaps(boxes: pd.DataFrame, limit: float | None) -> pd.DataFrame:
     Args:
         boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
             The table may be empty. A box can also be removed by a box of another finding.
-        limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
-            boxes.
+        limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
+            least 0.1; None keeps all boxes.
 
     Returns:
         The boxes that stay, in their order.
@@ -178,7 +178,8 @@ class OverlapRule:
     """Rule by which the stored boxes of a detector become the boxes that are evaluated and drawn.
 
     Attributes:
-        limit: Largest IoU of two boxes of an image that both stay; None keeps all boxes.
+        limit: Largest IoU (intersection over union) of two boxes of an image that both stay; None
+            keeps all boxes.
 
     Example:
         >>> OverlapRule(0.3).description
@@ -210,7 +211,10 @@ class OverlapRule:
 
 @dataclass(frozen=True)
 class StoredPairs:
-    """Stored boxes of a detector, paired with the true boxes once for all limits of overlap.
+    """Stored boxes of a detector, paired with the true boxes of their images.
+
+    The pairs are computed once; `left` then selects those of the boxes that stay for any limit of
+    overlap.
 
     Attributes:
         stored: The stored boxes, with the pairs of them that overlap each other.
@@ -246,11 +250,11 @@ class StoredPairs:
         return cls(stored, pair_boxes(stored.boxes, truth, image_ids, most=None))
 
     def left(self, limit: float | None) -> BoxPairs:
-        """Select the pairs of the boxes that stay when those that overlap too much are removed.
+        """Select the pairs of the boxes that stay when overlapping boxes are removed.
 
         Args:
-            limit: Largest IoU of two boxes of an image that both stay, at least 0.1; None keeps all
-                boxes.
+            limit: Largest IoU (intersection over union) of two boxes of an image that both stay, at
+                least 0.1; None keeps all boxes.
 
         Returns:
             Pairs of the boxes that stay, see `OverlappingBoxes.kept`. Of these, the 100 most
@@ -260,7 +264,7 @@ class StoredPairs:
 
 
 def overlap_candidates(stored: StoredPairs) -> list[tuple[OverlapRule, BoxPairs]]:
-    """Apply every rule from which the validation images choose one to a detector's boxes.
+    """Remove overlapping boxes by every rule among which the validation images choose.
 
     Args:
         stored: Stored boxes of the validation images, paired with the true boxes.

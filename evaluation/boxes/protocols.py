@@ -70,12 +70,15 @@ class _ClassMatches(NamedTuple):
 
 
 class KnownProtocol(NamedTuple):
-    """The known protocol from which a tried protocol differs in the fewest rules.
+    """Known protocol that is nearest to a protocol that was tried.
+
+    A protocol is a set of rules by which a program evaluates boxes. The nearest one differs in the
+    fewest rules.
 
     Attributes:
         n_changes: Number of rules in which the two protocols differ; a wrong format of the boxes
             counts as two.
-        name: Name of the known protocol.
+        name: Name of the known protocol, such as that of the program that uses it.
         rules: Rules of the known protocol.
     """
 
@@ -87,6 +90,7 @@ class KnownProtocol(NamedTuple):
 class ProtocolEvaluator:
     """Evaluator that computes the figure of one set of boxes by any protocol.
 
+    A protocol is a set of rules by which a program evaluates boxes, such as the IoU threshold.
     Boxes are matched once for each combination of rules that affects the matching.
 
     Args:
@@ -149,7 +153,8 @@ class ProtocolEvaluator:
         these boxes.
 
         Args:
-            rules: Values by the name of the rule, as in ``protocols.toml``.
+            rules: Value of each given rule by the name of the rule, as in the file
+                ``protocols.toml`` beside this module, such as ``{"images": "positive"}``.
 
         Returns:
             The protocol, with a value for every rule.
@@ -161,7 +166,7 @@ class ProtocolEvaluator:
         return Protocol(*values)
 
     def protocols(self) -> dict[Protocol, KnownProtocol]:
-        """List the protocols to try: the known ones, and those with one or two changed rules.
+        """List the protocols to try: known ones, and those with one or two other rules.
 
         Returns:
             A dictionary from each protocol to the known protocol from which it differs in the
@@ -311,13 +316,13 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
 
 
 class ReportedFigure(NamedTuple):
-    """Figure that another program reports for the boxes.
+    """Figure that another program reports for a set of predicted boxes.
 
     Attributes:
         value: The figure, in [0, 1].
-        tolerance: Largest difference at which the figure by a protocol counts as equal.
-        changed: Rules with another value than for the first figure of the same program, by the name
-            of the rule; empty for the first figure itself.
+        tolerance: Largest difference at which a figure that is computed here counts as equal.
+        changed: Rules that have another value than for the first figure that the program reports,
+            by the name of the rule, such as ``{"iou": "0.75"}``; empty for the first figure itself.
     """
 
     value: float
@@ -364,10 +369,10 @@ class ReportedFigure(NamedTuple):
         return cls(value, tolerance, changed)
 
     def value_by(self, rules: Protocol, evaluator: ProtocolEvaluator) -> float:
-        """Compute this figure on the evaluator's boxes, by a protocol of the first figure.
+        """Compute this figure on the evaluator's boxes by a protocol (a set of rules).
 
         Args:
-            rules: Protocol by which the first figure of the same program is computed.
+            rules: Protocol by which the first figure that the program reports is computed.
             evaluator: Evaluator of the boxes for which the figure is reported.
 
         Returns:

@@ -88,7 +88,8 @@ class WeightedRsnaScore:
         """Compute the RSNA score for each weighting at each of the score cuts.
 
         Args:
-            weights: Weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
+                patient was drawn in each of R bootstrap resamples.
 
         Returns:
             RSNA scores in [0, 1], shape ``(R, cuts)``; NaN where every image is left out.
@@ -101,7 +102,8 @@ class WeightedRsnaScore:
         """Compute the RSNA score for each row of weights at the row's own score cut.
 
         Args:
-            weight: Weights of P patients in R weightings, shape ``(R, P)``.
+            weight: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
+                patient was drawn in each of R bootstrap resamples.
             cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:
@@ -118,7 +120,8 @@ class WeightedRsnaScore:
         Of several cuts with the same RSNA score, the first in `cuts` is chosen.
 
         Args:
-            weights: Weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
+                patient was drawn in each of R bootstrap resamples.
 
         Returns:
             Chosen cuts, shape ``(R,)``; NaN in rows without a lesion.

@@ -13,15 +13,16 @@ from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
 
 @dataclass(frozen=True)
 class Background:
-    """Facts about the data behind a comparison.
+    """Facts about the data and the training behind a comparison, for its report.
 
     Attributes:
         data_name: Name of the data set on which the systems are evaluated; empty if there is none.
-        synthetic: Number of evaluated images that are synthetic.
-        audit: Errors that ``cxr check`` found in the whole data set or in the evaluated split;
-            empty if it found none, and `None` if the split was not checked.
-        elsewhere: Names of the other data sets on which a system was trained, by the name of the
-            system. Systems that were trained on this data set only are not in it.
+        synthetic: Number of evaluated images that were drawn by a program and are no radiographs.
+        audit: Errors that the command ``cxr check`` found in the whole data set or in its division
+            into training, validation and test images; empty if it found none, and `None` if nothing
+            was checked.
+        elsewhere: Names of the data sets other than `data_name` on which each system was trained,
+            by the name of the system. Systems that were trained on `data_name` only are absent.
 
     Example:
         >>> Background("RSNA", audit=()).audit_text
@@ -37,15 +38,17 @@ class Background:
     def from_truth(cls, truth: GroundTruth, image_ids: pd.Index, models: Models) -> Background:
         """Collect the facts that the ground truth and the systems state.
 
-        The audit is not among them; the function that reads the data set's audit adds it.
+        The errors found by ``cxr check`` are not among these facts; another function adds them.
 
         Args:
-            truth: Ground truth of the data set.
+            truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the
+                images of the data set.
             image_ids: Ids of the evaluated images, shape ``(N,)``.
-            models: Evaluated models of each system, one for each training seed.
+            models: Trained models of each system by its display name, one for each training seed,
+                with their predictions and figures on the evaluated images.
 
         Returns:
-            The facts, with an unknown audit.
+            The facts, with `audit` None.
         """
         content_id = truth.ids.get("content_id")
         elsewhere = {}
@@ -66,7 +69,10 @@ class Background:
 
     @property
     def audit_text(self) -> str:
-        """Clause for reports on what the audit found about the roles of patients."""
+        """Clause for reports that says if any patient has images in two roles.
+
+        The roles are training, validation and test; ``cxr check`` looks for such patients.
+        """
         if self.audit is None:
             return "whether each patient has one role was not checked (run cxr check)"
         if not self.audit:

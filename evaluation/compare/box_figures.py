@@ -25,21 +25,23 @@ _CALLED_FAMILIES = (
 
 
 class BoxFigures:
-    """All figures of one set of predicted boxes, for many weightings of the patients at once.
+    """All figures of one system's predicted boxes, for many weightings of the patients at once.
 
-    Some figures depend on the ranking of the boxes by score: average precision, FROC and AFROC.
-    The others are of called boxes, whose score is at least a cut: the RSNA score, IoBB and mIoU.
+    Some figures depend on the ranking of the boxes by score: average precision, FROC and AFROC. The
+    others use called boxes, whose score is at least a cut: the RSNA 2018 score, IoBB (share of a
+    predicted box that lies on a true box) and mIoU (mean IoU).
 
     Args:
         pairs: Pairs of predicted and true boxes, on those evaluated images whose lesions are all
             boxed.
-        evaluated: The evaluated images.
+        evaluated: The evaluated images with their labels and patients.
         called: True if the system has a score cut, so that the figures of called boxes are
             computed as well.
 
     Attributes:
-        pairs: Pairs of predicted and true boxes, as given.
-        finds: Lesions with the boxes that find them, by the name of the rule of a hit.
+        pairs: Pairs of predicted and true boxes, as in the argument.
+        finds: Lesions with the boxes that hit them, by the name of the rule of a hit: ``iou`` or
+            ``centre``.
     """
 
     def __init__(self, pairs: BoxPairs, evaluated: EvaluationSet, *, called: bool) -> None:
@@ -67,11 +69,15 @@ class BoxFigures:
         """Compute AP50 and AP for each row of weights.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
-            names: Short names under which AP50 and AP are returned, in this order.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
+            names: Short names under which AP50 and AP (average precision at IoU 0.5, and its mean
+                over the IoU thresholds 0.50 to 0.95) are returned, in this order, such as
+                ``["ap50", "ap"]``.
 
         Returns:
-            AP50 and AP in [0, 1] by metric, shape ``(R,)`` each.
+            AP50 and AP in [0, 1] by key (group of images, rule for the threshold, metric), shape
+            ``(R,)`` each.
         """
         at_iou = self._precision(weights)
         values = (at_iou[:, 0], at_iou.mean(axis=1))
@@ -83,10 +89,12 @@ class BoxFigures:
         """Compute the figures of ranked boxes other than average precision: FROC and AFROC.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
-            Figures by metric, shape ``(R,)`` each; NaN where a figure is undefined.
+            Values of the figures by key (group of images, rule for the threshold, metric), shape
+            ``(R,)`` each; NaN where a figure is undefined.
         """
         figures: dict[MetricKey, Floats] = {}
         for names, evaluate in self._ranked:
@@ -97,12 +105,14 @@ class BoxFigures:
         """Compute the figures of called boxes for each row of weights at the row's own score cut.
 
         Args:
-            weights: Weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
+                patient was drawn in each of R bootstrap resamples.
             cuts: Score cut of each row of `weights`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:
-            Figures by metric, shape ``(R,)`` each; NaN where a figure is undefined. There are none
-            if the object was made with `called` False.
+            Values of the figures by key (group of images, rule for the threshold, metric), shape
+            ``(R,)`` each; NaN where a figure is undefined. The dictionary is empty if the object
+            was made with the argument `called` False.
         """
         figures: dict[MetricKey, Floats] = {}
         for names, evaluate in self._called:
@@ -111,14 +121,15 @@ class BoxFigures:
 
 
 def named_columns(metrics: Sequence[str], columns: Floats) -> dict[MetricKey, Floats]:
-    """Split a table of figures into its columns, by the key of their metrics.
+    """Split an array of figures into its columns, one for each metric.
 
     Args:
-        metrics: Short name of the metric of each column. The metrics have no threshold policy.
+        metrics: Short name of the metric of each column, such as ``ap50``. The metrics need no
+            threshold.
         columns: Figures, shape ``(R, metrics)``, or ``(R,)`` for a single metric.
 
     Returns:
-        Figures by metric, shape ``(R,)`` each, with the keys of figures on all images.
+        Column of each metric, shape ``(R,)``, by key: figures on all images, without a threshold.
 
     Example:
         >>> import numpy as np

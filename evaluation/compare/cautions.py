@@ -31,17 +31,19 @@ def list_cautions(
     failures: pd.DataFrame,
     notes: Sequence[Note] = (),
 ) -> tuple[Note, ...]:
-    """List what may make the answer of a comparison wrong, the most harmful first.
+    """List what may make the conclusion of a comparison wrong, the most harmful first.
 
     Args:
         background: Facts about the data set and the training of the systems.
-        figures: Figures of all systems with their intervals.
-        failures: Table of `failure_table`, which also has the prediction of the label from metadata
-            and image borders alone. The table may be empty.
-        notes: Notes of the comparison. Those that are cautions are included.
+        figures: Figures of all systems and their paired differences, with intervals.
+        failures: Table that `failure_table` returns. It also says how well the label can be
+            predicted from metadata and image borders alone. The table may be empty.
+        notes: Notes of the comparison for its report. Those that say what may make the conclusion
+            wrong are included.
 
     Returns:
-        The cautions, the most harmful first.
+        Notes on what may be wrong, such as few patients or test images that a system has seen in
+        training, the most harmful first.
 
     Example:
         >>> figures = Estimates("opacity", "image", systems={}, differences={})
@@ -66,11 +68,11 @@ def few_patients(evaluated: EvaluationSet) -> list[Note]:
     """Make a note if a class has few patients, or if one patient has many of its images.
 
     The classes are the positive and the negative images. A class has few patients if its effective
-    number of patients is below 20, see `effective_patients`. One patient has many images if they
-    are at least a tenth of the class.
+    number of patients (how many patients with one image each would give as much information) is
+    below 20. One patient has many images if they are at least a tenth of the class.
 
     Args:
-        evaluated: The evaluated images.
+        evaluated: The evaluated images with their labels and patients.
 
     Returns:
         A list with one note that covers both classes, or an empty list.

@@ -40,13 +40,15 @@ def same(one: float, other: float) -> bool:
 class Claim:
     """Difference of two systems in one figure, with the interval that decides if it is shown.
 
+    A difference is shown if its interval excludes 0.
+
     Attributes:
         first: Name of the first system.
         second: Name of the second system.
         metric: Short name of the metric, such as ``auroc``.
         policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
             without a threshold.
-        values: Figure of the first and of the second system.
+        values: Value of the figure for the first and for the second system.
         difference: Figure of the first system minus that of the second, with the interval for
             `comparisons` comparisons.
         comparisons: Number of comparisons for which the interval is widened; 1 for a difference
@@ -70,17 +72,18 @@ class Claim:
     def from_estimates(
         cls, estimates: Estimates, first: str, second: str, metric: str, policy: str = ""
     ) -> Claim:
-        """Make the claim about one figure of two systems, as a single comparison.
+        """Make the claim about the difference of two systems in one figure.
 
         Args:
             estimates: Figures and paired differences of a comparison.
             first: Name of the first system.
             second: Name of the second system.
             metric: Short name of the metric.
-            policy: Rule by which the threshold was chosen; empty for a figure without a threshold.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
 
         Returns:
-            The claim, with an interval that is not widened for further comparisons.
+            The claim, as a single comparison: its interval is not widened for further comparisons.
         """
         values = (
             estimates.get(first, metric, policy).estimate,
@@ -91,9 +94,10 @@ class Claim:
 
     @property
     def standing(self) -> Standing:
-        """Result of the comparison; a difference is shown only if the printed interval excludes 0.
+        """Result of the comparison: ``first``, ``second``, ``same``, ``open`` or ``unknown``.
 
-        See `Standing` for the values.
+        With ``first`` or ``second``, that system was shown to have the higher figure, because the
+        printed interval of the difference excludes 0. `Standing` describes the other values.
         """
         if self.difference.excludes_zero:
             return "first" if self.difference.estimate > 0 else "second"
@@ -103,22 +107,28 @@ class Claim:
 
     @property
     def equal(self) -> bool:
-        """True if the figures of both systems are equal."""
+        """True if the two systems have the same value of the figure."""
         return same(*self.values)
 
     @property
     def decided(self) -> bool:
-        """True if a difference was shown."""
+        """True if one system was shown to have a higher figure than the other."""
         return self.standing in ("first", "second")
 
     @property
     def leader(self) -> str:
-        """Name of the system that was shown to have the higher figure; empty if none was."""
+        """Name of the system that was shown to have the higher figure.
+
+        Empty if no difference was shown.
+        """
         return {"first": self.first, "second": self.second}.get(self.standing, "")
 
     @property
     def key(self) -> tuple[str, str]:
-        """Metric and threshold policy of the figure; the policy is empty without a threshold."""
+        """Short name of the metric, and the rule that chose the threshold.
+
+        An example is ``("recall", "max_f1")``. The rule is empty for a figure without a threshold.
+        """
         return self.metric, self.policy
 
     @property
@@ -128,7 +138,7 @@ class Claim:
 
     @property
     def falling(self) -> Claim:
-        """The same claim, turned so that the system with the higher figure comes first."""
+        """The same difference, turned so that the system with the higher figure comes first."""
         if self.equal or not self.values[0] < self.values[1]:
             return self
         return replace(
@@ -141,7 +151,7 @@ class Claim:
 
     @property
     def difference_values(self) -> dict[str, Any]:
-        """Values that sentences about the difference need.
+        """Values that templates of sentences about the difference need, by name.
 
         They are the difference, its interval and coverage, the number of comparisons, and the
         reason if there is no interval.
@@ -165,8 +175,7 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
     a sentence about a claim always agrees with the interval that is printed beside it.
 
     Args:
-        claims: Claims of one family. Those without an interval are not counted and stay as they
-            are.
+        claims: Claims of one family. Claims without an interval are not counted and stay unchanged.
 
     Returns:
         The claims in the same order, with widened intervals.

@@ -25,20 +25,22 @@ _SHOWN = 5
 def common_test_images(
     systems: Mapping[str, System], truth: GroundTruth, *, images: Images = "all"
 ) -> tuple[EvaluationSet, list[Note]]:
-    """Select the test images with a known label on which all systems are evaluated.
+    """Select the test images of known label on which all systems are evaluated.
 
     Args:
-        systems: Systems by display name.
-        truth: Ground truth. The images with the role ``test`` are used.
+        systems: Systems with their output, by display name.
+        truth: Labels, patients, true boxes and roles of all images. The images with the role
+            ``test`` are used.
         images: With ``all``, systems are refused that ran on different test images or failed on
             some of them. With ``common``, the images on which all systems ran are taken.
 
     Returns:
-        The selected images with their ground truth, and notes on images that are left out.
+        The selected images with their labels, patients and true boxes, and notes for the report on
+        images that are left out.
 
     Raises:
-        InputError: With ``all``, the systems' images differ or a system failed on an image. With
-            either, no test image is left.
+        InputError: With ``all``, the systems ran on different test images, or a system failed on an
+            image. With ``all`` or ``common``, no test image is left.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
@@ -118,8 +120,9 @@ def validation_learned_from(name: str, system: System, truth: GroundTruth) -> li
 
     Args:
         name: Display name of the system.
-        system: The system.
-        truth: Ground truth, with the role and the label of each image.
+        system: The system with its output and the facts about its training.
+        truth: Labels, patients and roles of all images. Images with the role ``val`` are the
+            validation images.
 
     Returns:
         A list with one note, or an empty list.

@@ -71,44 +71,51 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
 ) -> Comparison:
     """Evaluate systems on the same test images, and compare them with intervals by patient.
 
-    The decision of each system (its thresholds, calibration and rule for boxes) is chosen on the
-    validation images. If ``cxr tune`` has stored a decision before, the two must agree. Intervals
-    come from a bootstrap in which all systems share the resampled patients.
+    The thresholds, the calibration and the rule for boxes of each system are chosen on the
+    validation images. If ``cxr tune`` has chosen and stored them before, they must be equal.
+    Intervals come from a bootstrap in which all systems share the resampled patients.
 
     Args:
-        systems: Systems by display name, in the order in which they are shown. The first is the
-            reference system, unless the protocol names another. A system with several training
-            seeds is a sequence of them.
-        truth: Ground truth of the images. Decisions are chosen on the images with the role ``val``,
-            and figures are computed on those with the role ``test``.
-        images: With ``all``, systems are refused that ran on different test images. With
-            ``common``, the images on which all systems ran are taken.
-        policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems that were
-            not tuned before.
+        systems: Systems with their output by display name, in the order in which they are shown.
+            The first is the reference system, which the others are compared with, unless the
+            protocol names another. A system that was trained with several random seeds is a
+            sequence with one item for each seed.
+        truth: Labels, patients, true boxes and roles of all images. Thresholds and rules are chosen
+            on the images with the role ``val``, and figures are computed on those with the role
+            ``test``.
+        images: With ``all``, the systems must have run on the same test images, or an error is
+            raised. With ``common``, the images on which all systems ran are taken.
+        policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems of which
+            ``cxr tune`` stored no thresholds.
         replicates: Number of bootstrap resamples.
         seed: Random seed of the bootstrap.
-        protocol: The question of the comparison: primary figure, margin, reference system,
-            subgroups and so on.
-        prevalence: Share of positive images at the place of use, for which the positive and
-            negative predictive values are computed; see `Prevalence.parse` for its forms. `None`
-            leaves them out.
-        reference_error: Error of the labels for which figures are corrected; see
-            `ReferenceAccuracy.from_text` for its forms. `None` corrects nothing.
-        unit: With ``study`` or ``patient``, the image-level figures are computed by these as well.
-        extra_policies: Rules for thresholds in addition to those for which systems are tuned.
-        exposures: Images that a system or its encoder has seen before.
+        protocol: Question of the comparison: primary figure, margin, reference system, subgroups
+            and so on. By default, AUROC is the primary figure, and the comparison counts as
+            exploratory.
+        prevalence: Share of positive images where the systems will be used, such as ``"0.05"`` or
+            ``"12/240"``, for which the positive and negative predictive values are computed; see
+            `Prevalence.parse` for its forms. `None` leaves these values out.
+        reference_error: Sensitivity and specificity of the labels against the true disease, for
+            which figures are corrected; see `ReferenceAccuracy.from_text` for its forms. `None`
+            corrects nothing.
+        unit: With ``study`` or ``patient``, figures are computed by study or patient as well as by
+            image.
+        extra_policies: Rules for thresholds, such as ``youden``, in addition to those whose
+            thresholds ``cxr tune`` stored.
+        exposures: Lists of images that a system, or the pretrained encoder in it, has seen in
+            training, each with the name of the system.
         advance: Function that is called after each step with the number of resamples in it, for a
             progress bar.
-        first: Function that is called before the bootstrap with a text that has one line of figures
-            for each model.
+        first: Function that is called once before the bootstrap with a text for the user: one line
+            of figures for each model.
 
     Returns:
         All figures, intervals, tests and notes of the comparison, from which a report is made.
 
     Raises:
-        InputError: The systems' images differ, a stored decision was chosen on other validation
-            images, a system lacks the primary figure of a declared protocol, or an option cannot be
-            read.
+        InputError: The systems ran on different images, stored thresholds and rules of a system
+            were chosen on other validation images, a system lacks the primary figure of a protocol
+            that was declared in a file, or an argument cannot be read.
 
     Example:
         >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
@@ -207,19 +214,21 @@ def pilot_parts(
 ) -> dict[str, list[AurocParts]]:
     """Compute the contribution of each test patient to the AUROC of each system.
 
-    The planning of a study estimates from them how precise the AUROC of another number of patients
-    would be.
+    The planning of a further study estimates from the contributions how precise the AUROC would be
+    with another number of patients.
 
     Args:
-        systems: Systems by display name. A system with several training seeds is a sequence of
-            them.
-        truth: Ground truth. The images with the role ``test`` are used.
+        systems: Systems with their output by display name. A system that was trained with several
+            random seeds is a sequence with one item for each seed.
+        truth: Labels, patients, true boxes and roles of all images. The images with the role
+            ``test`` are used.
 
     Returns:
-        Contributions of the patients by system, one item for each training seed.
+        By display name of the system, one item for each training seed: the AUROC with the
+        contributions of the patients.
 
     Raises:
-        InputError: The systems' images differ, or all test images are of one class.
+        InputError: The systems ran on different images, or all test images are of one class.
 
     Example:
         >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
@@ -255,14 +264,14 @@ _Model = TypeVar("_Model")
 def name_models(
     systems: Mapping[str, _Model | Sequence[_Model]],
 ) -> dict[str, dict[str, _Model]]:
-    """Give every model of every system a name of its own.
+    """Give every trained model of every system a name of its own.
 
     The only model of a system has the name of the system. If there are several training seeds, the
     models are called ``NAME #1``, ``NAME #2`` and so on.
 
     Args:
-        systems: Model of each system by its display name, or a sequence of models, one for each
-            training seed.
+        systems: Trained model of each system by its display name, or a sequence of models, one for
+            each training seed.
 
     Returns:
         For each system, a dictionary from the name of a model to the model.
@@ -293,10 +302,11 @@ def name_models(
 
 
 def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Model]:
-    """Collect the models of all systems in one dictionary.
+    """Collect the trained models of all systems in one dictionary, by their own names.
 
     Args:
-        named: Models by the name of their system and by their own name, from `name_models`.
+        named: For each system by its name, a dictionary from the name of each model to the model,
+            as `name_models` returns it.
 
     Returns:
         Models by their own name, in the order of the systems.
@@ -309,20 +319,22 @@ def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Mod
 
 
 def check_protocol(protocol: Protocol, models: Models) -> None:
-    """Refuse models that cannot answer the question of a protocol.
+    """Check that all models have what the question of a comparison needs.
 
-    Every model must have a threshold for the policy of the protocol. If the protocol was declared
-    beforehand, every model must also have the primary figure. An exploratory comparison is not
-    refused for an undefined figure; its answer says that the figure is undefined.
+    Every model must have a threshold by the rule that the question names. If the question was
+    declared beforehand in a protocol file, every model must also have the primary figure. An
+    exploratory comparison is allowed to have an undefined figure.
 
     Args:
-        protocol: The question of the comparison.
-        models: Evaluated models of each system, one for each training seed.
+        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
+            reference system and subgroups.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
 
     Raises:
-        InputError: A model lacks the policy or the primary figure, the primary figure depends on a
-            validation choice that the bootstrap does not repeat, or the protocol has goals and
-            there is more than one model.
+        InputError: A model lacks the threshold or the primary figure, the primary figure depends on
+            a choice on validation images that the bootstrap does not repeat, or the protocol has
+            goals and there is more than one model.
     """
     if protocol.goals and (len(models) > 1 or len(next(iter(models.values()))) > 1):
         raise InputError(

@@ -39,34 +39,46 @@ class Comparison:
 
     Attributes:
         finding: Name of the finding that was evaluated.
-        display_name: Name of the finding as it is shown to people.
+        display_name: Name of the finding as reports show it, such as "lung opacity".
         findings: Names of the findings that count: an image is positive if any of them is present.
         systems: Output of each system by its display name, in the order of the report; the first is
-            the reference system.
+            the reference system, which the others are compared with.
         estimates: All figures of systems and all paired differences, by image, with intervals.
         tests: Table of paired tests, see `evaluation.compare.paired_tests`.
         failures: Table of the failure analysis, see `evaluation.compare.failure_analysis`.
         decisions: Table with one row for each image and system: ``image_id``, ``system``,
-            ``label``, ``score``, ``probability``, ``decision_<policy>``, ``localised`` (known only
-            for positive images whose lesions are all boxed), ``point_x`` and ``point_y`` (original
-            px), ``x_class`` and ``patient_id``.
-        notes: Notes that a reader must know, such as a number of images that are left out.
-        provenance: Ids, seeds, versions and commands, which are written into the report.
-        records: Records of each system for the methods section, such as its training recipe.
-        split: Name of the split that gave the images their roles.
+            ``label``, ``score``, ``probability``, ``decision_RULE`` for each rule that chose a
+            threshold (such as ``decision_max_f1``), ``localised`` (True if the system points at a
+            lesion; known only for positive images whose lesions are all boxed), ``point_x`` and
+            ``point_y`` (original px), ``x_class`` (kind of image, such as ``normal``) and
+            ``patient_id``.
+        notes: Notes for readers of the report, such as the number of images that are left out.
+        provenance: Ids, seeds, versions and commands that make the result reproducible; the report
+            shows them.
+        records: What is known about the training of each system, such as its recipe, by display
+            name, for the methods section of the report.
+        split: Name of the split, the division of the images into training, validation and test
+            images.
         replicates: Number of bootstrap resamples; `None` where it is unknown.
-        protocol: The question of the comparison.
-        by_unit: Image-level figures by study or patient; `None` if images are the only unit.
-        uses: Logged uses of the test images; `None` if no log was read.
+        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
+            reference system and subgroups.
+        by_unit: Figures by study or patient; `None` if figures are by image only.
+        uses: Log of the comparisons that used the same test images; `None` if no log was read.
         background: Facts about the data set and the training of the systems.
-        goals: Results of the protocol's goals.
-        guarantees: Guarantees of the thresholds, each with the rates that were observed on the test
+        goals: Goals for sensitivity and specificity that the protocol states, each with its result;
+            empty without goals.
+        guarantees: Thresholds that were chosen with a guarantee (such as a sensitivity of at least
+            0.90 with 90 % confidence), each with the guaranteed rates as observed on the test
             images.
         patients_known: False if no patient is known, so that each image counts as a patient.
-        by_reader: Primary difference by the labels of each reader; empty if it was not computed.
-        labelled: Labels and scores on which the answer is based; `None` where they are unknown.
-        reference: Stated error of the labels; `None` if none was stated.
-        exposures: Test images that an encoder has seen before, with the figures without them.
+        by_reader: Primary difference by the labels of each reader, one dictionary a reader; empty
+            if it was not computed.
+        labelled: Labels and scores of the images (studies, patients) that decide the comparison;
+            `None` where they are unknown.
+        reference: Stated sensitivity and specificity of the labels against the true disease; `None`
+            if none were stated.
+        exposures: Test images that a system, or the pretrained encoder in it, has seen in training,
+            with the figures on the other test images.
 
     Example:
         >>> from cxr_compare.evaluation.compare.estimates import Estimate
@@ -116,26 +128,34 @@ class Comparison:
 
     @cached_property
     def policies(self) -> list[str]:
-        """Threshold policies for which at least one system has a confusion matrix."""
+        """Rules that chose a threshold for at least one system, such as ``max_f1``."""
         policies = [policy for result in self.systems.values() for policy in result.confusion]
         return list(dict.fromkeys(policies))
 
     @property
     def main_policy(self) -> str:
-        """Threshold policy of all results that are shown at one threshold only; empty if none."""
+        """Rule of the threshold for results that are shown at one threshold only.
+
+        An example is ``max_f1``. Empty if no system has a threshold.
+        """
         return self.protocol.main_policy(self.policies)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """Tidy table of all figures by image, one row each, with the columns of `COLUMNS`.
+        """Table of all figures by image, one figure in each row.
 
-        In the row of a paired difference, the system is called ``A - B``.
+        The columns are those of `evaluation.compare.estimates.COLUMNS`, such as ``system``,
+        ``metric``, ``estimate``, ``ci_low`` and ``ci_high``. In the row of a paired difference, the
+        system is called ``A - B``.
         """
         return self.estimates.table()
 
     @property
     def effective_patients(self) -> float | None:
-        """Effective number of patients of the rarer class; `None` where it is unknown."""
+        """Effective number of patients of the rarer class; `None` where it is unknown.
+
+        It is the number of patients with one image each that would give as much information.
+        """
         return self.estimates.get(self.names[0], "auroc").effective_patients
 
     @property
@@ -148,8 +168,9 @@ class Comparison:
     def same_training(self) -> dict[str, str]:
         """Systems that use the same training as an earlier one, by the name of the earlier one.
 
-        A run and its export use one training, and so do the predictions of a run with and without
-        test-time views. The dictionary maps the name of the later system to that of the earlier.
+        A training run and a model exported from it share one training, and so do the predictions of
+        a run with and without test-time augmentation. The dictionary maps the name of the later
+        system to that of the earlier.
         """
         same: dict[str, str] = {}
         for position, name in enumerate(self.names):
@@ -198,26 +219,26 @@ class Comparison:
         return sentences
 
     def tests_by(self, unit: str) -> PairTests:
-        """Return the paired tests by one unit.
+        """Return the paired tests whose figures are computed by image, study or patient.
 
         Args:
             unit: ``image``, ``study`` or ``patient``.
 
         Returns:
-            The tests of all pairs of systems by this unit.
+            The tests of all pairs of systems with figures by `unit`.
         """
         tests = self.tests
         return PairTests(tests[tests["unit"] == unit] if "unit" in tests else tests)
 
     def with_uses(self, uses: TestSetUses) -> Comparison:
-        """Return a copy of the comparison with the logged uses of the test images.
+        """Return a copy of the comparison that says how often its test images were used.
 
         Args:
-            uses: Uses of the test images, or the reason why they are unknown.
+            uses: Logged uses of the test images, or the reason why they are unknown.
 
         Returns:
-            The comparison with `uses` and its provenance set, and with a note if the uses are
-            unknown.
+            The copy, with the uses also in its provenance, and with a note for the report if the
+            uses are unknown.
         """
         notes = list(self.notes)
         if uses.problem:
@@ -227,17 +248,17 @@ class Comparison:
 
     @property
     def answer_estimates(self) -> Estimates:
-        """Figures on which the answer is based.
+        """Figures that decide which system is better.
 
-        They are the figures by study or patient if the protocol has that unit, and otherwise the
-        figures by image.
+        They are the figures by study or patient if the protocol says so, and otherwise the figures
+        by image.
         """
         grouped = self.protocol.unit in ("study", "patient")
         return self.by_unit if grouped and self.by_unit is not None else self.estimates
 
     @cached_property
     def answer(self) -> Verdict:
-        """Answer of the comparison with its limits, further conclusions and cautions."""
+        """Verdict of the comparison: the better system if one was shown, limits and cautions."""
         estimates = self.answer_estimates
         context = AnswerContext(
             seeds=self.seeds,
@@ -265,9 +286,10 @@ class Comparison:
 
     @cached_property
     def wrong_labels(self) -> HeadlineLabels | None:
-        """Labels that must be wrong for the headline's difference in AUROC to be no longer shown.
+        """Number of test labels that must be wrong until a difference in AUROC is not shown.
 
-        The value is `None` if the headline claims no difference in AUROC.
+        The difference is that of the report's main sentence. The value is `None` if this sentence
+        states no difference in AUROC.
         """
         if self.labelled is None or self.protocol.goals:
             return None
@@ -278,8 +300,8 @@ class Comparison:
     def tests_with_holm(self) -> pd.DataFrame:
         """Table of tests with the column ``p_holm``, the p-values corrected by Holm's method.
 
-        All comparisons of the answer are corrected together, and all comparisons of the further
-        conclusions are corrected together.
+        The p-values of all pairs of systems in the primary figure are corrected together, and those
+        of all further comparisons in the report are corrected together.
         """
         tests = self.tests.copy()
         tests_of_unit = self.tests_by(self.answer_estimates.unit)

@@ -85,13 +85,14 @@ class SampleSize(NamedTuple):
     """Number of images and patients on which a figure is computed.
 
     Attributes:
-        n_images: Number of images; if studies or patients are the unit, number of these.
-        n_patients: Number of patients who have them.
+        n_images: Number of images; number of studies or patients if the figure is computed by
+            these.
+        n_patients: Number of patients who have these images (studies).
         n_positive: Number of positive images (studies, patients).
-        effective_patients: Effective number of patients, see `effective_patients` of
-            `evaluation.statistics.clustered_variance`: of the positive or negative class if the
-            figure is a share of that class, otherwise of the class with fewer. `None` where it is
-            unknown.
+        effective_patients: Effective number of patients: how many patients with one image each
+            would give as much information. It is that of the positive or negative class if the
+            figure is a share of this class (such as a sensitivity), otherwise of the class with
+            fewer. `None` where it is unknown.
 
     Example:
         >>> SampleSize(n_images=40, n_patients=30, n_positive=10).n_patients
@@ -107,16 +108,16 @@ class SampleSize(NamedTuple):
     def from_images(
         cls, evaluated: EvaluationSet, chosen: npt.NDArray[np.bool_], of_class: str
     ) -> SampleSize:
-        """Count the images and patients of a part of the evaluated images.
+        """Count the images and patients on which a figure is computed.
 
         Args:
-            evaluated: The N evaluated images.
+            evaluated: The N evaluated images with their labels and patients.
             chosen: True for the images on which the figure is computed, shape ``(N,)``.
             of_class: ``positive`` or ``negative`` if the figure is a share of this class; empty
                 for any other figure.
 
         Returns:
-            The counts, with the effective number of patients of the class.
+            The counts, with the effective number of patients of `of_class`.
         """
         classes = {"positive": chosen & evaluated.y_true, "negative": chosen & ~evaluated.y_true}
         effective = {
@@ -140,19 +141,25 @@ class Estimate(Interval):
     so that the interval includes the uncertainty of the choice.
 
     Attributes:
-        method: Name of the method of the interval, as in the column ``ci_method``.
-        kind: Kind of that method; `None` if there is no interval.
+        method: Name of the method of the interval, such as "Obuchowski 1997, clustered by patient";
+            empty without an interval.
+        kind: Kind of that method: ``bootstrap``, ``obuchowski``, ``exact`` or ``seeds`` (over
+            training seeds); `None` if there is no interval.
         counts: Number of images and patients on which the figure is computed.
-        family: For a difference, both ends of its interval as one of 1, 2, 3, ... comparisons. The
-            interval for k comparisons has the coverage ``family_level(k)``.
-        fixed_choice_interval: Ends of the interval with validation choices fixed, if the resamples
-            make them again for the interval itself; otherwise `None`.
+        family: For a difference, the two ends of its interval if it is one of 1, 2, 3, ...
+            comparisons that are to hold together. The interval for k comparisons has the coverage
+            ``family_level(k)``.
+        fixed_choice_interval: Ends of the interval that ignores the uncertainty of validation
+            choices, if the resamples make these choices again for the interval itself; otherwise
+            `None`.
         n_chosen_on: Number of positive validation images (studies, patients) on which the threshold
             or score cut was chosen; for a difference the smaller number. `None` if nothing was
             chosen.
         refitted: True if the resamples choose the threshold, or the score cut of boxes, again.
-        fixed_choices: Names of the validation choices that no resample makes again.
-        refitted_choices: Names of the validation choices that the resamples make again.
+        fixed_choices: Names of the validation choices, such as ``calibration``, that no resample
+            makes again.
+        refitted_choices: Names of the validation choices, such as ``thresholds``, that the
+            resamples make again.
 
     Example:
         >>> estimate = Estimate(0.9, 0.85, 0.95, method="clustered")
@@ -172,7 +179,10 @@ class Estimate(Interval):
 
     @property
     def effective_patients(self) -> float | None:
-        """Effective number of patients, see `SampleSize`; `None` where it is unknown."""
+        """Effective number of patients; `None` where it is unknown.
+
+        It is the number of patients with one image each that would give as much information.
+        """
         return self.counts.effective_patients
 
     def reversed(self) -> Estimate:
@@ -188,14 +198,14 @@ class Estimate(Interval):
         )
 
     def within(self, comparisons: int) -> Estimate:
-        """Return the difference with the interval that it has as one of several comparisons.
+        """Return the difference with the wider interval that it has among several comparisons.
 
         Args:
-            comparisons: Number of comparisons, at least 1.
+            comparisons: Number of comparisons that are to hold together, at least 1.
 
         Returns:
             The difference with the wider interval. It has no interval if the one for this number of
-            comparisons is unknown.
+            comparisons was not computed.
         """
         if comparisons == 1 or not self.bounded:
             return self
@@ -213,10 +223,11 @@ training seeds, the estimate over seeds takes the place of the replicates.
 
 
 def is_chosen(policy: str) -> bool:
-    """Return True if other validation images might choose another threshold for a policy.
+    """Return True if a threshold depends on which validation images it was chosen on.
 
-    A threshold that is declared, such as ``threshold=0.5``, is not chosen. A guarantee is a
-    statement about the threshold as it is, so it counts as not chosen as well.
+    A threshold that the user states, such as ``threshold=0.5``, does not. A guarantee (such as
+    ``sensitivity>=0.90@0.90``) is a statement about the threshold as it is, so False is returned
+    for it as well.
 
     Args:
         policy: Rule for the threshold, such as ``max_f1``; empty for a figure without a threshold.
@@ -232,11 +243,11 @@ def is_chosen(policy: str) -> bool:
 
 
 def choices_text(choices: Mapping[str, bool]) -> str:
-    """Return the end of a method's name, which names the validation choices behind a figure.
+    """Return the part of a method's name that lists the validation choices behind a figure.
 
     Args:
-        choices: For each choice by its name, True if the resamples make it again and False if it
-            is fixed.
+        choices: For each choice by its name, such as ``thresholds``, True if the bootstrap
+            resamples make it again and False if it is fixed.
 
     Returns:
         A text that begins with a comma, or an empty text if there is no choice.
@@ -274,8 +285,8 @@ def family_levels(n_systems: int) -> list[float]:
         n_systems: Number of systems in the comparison.
 
     Returns:
-        `family_level` of 1, 2, 3, ..., up to the largest number of claims that a verdict about this
-        number of systems can make.
+        `family_level` of 1, 2, 3, ..., up to the largest number of differences that a comparison of
+        this number of systems states.
 
     Example:
         >>> family_levels(2)[:2], len(family_levels(2))
@@ -292,7 +303,8 @@ class Estimates:
     """All figures and paired differences of a comparison, by image, study or patient.
 
     Attributes:
-        target: Name of the target: the question that is evaluated, such as ``lung_opacity``.
+        target: Name of the finding, or group of findings, that is evaluated, such as
+            ``lung_opacity``.
         unit: Unit that is counted: ``image``, ``study`` or ``patient``.
         systems: Figures of each system by its display name and by metric, the reference system
             first.
@@ -320,7 +332,10 @@ class Estimates:
 
     @property
     def contrast_level(self) -> float:
-        """Coverage of each interval if all differences from the reference system are to hold."""
+        """Coverage of each interval if all differences from the reference system are to hold.
+
+        It is ``1 - 0.05 / k``, where k is the number of systems other than the reference system.
+        """
         return family_level(len(self.systems) - 1)
 
     def get(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Estimate:
@@ -329,8 +344,10 @@ class Estimates:
         Args:
             system: Display name of the system.
             metric: Short name of the metric, such as ``auroc``.
-            policy: Rule by which the threshold was chosen; empty for a figure without a threshold.
-            subgroup: Name of the group of images on which the figure is computed.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
+            subgroup: Name of the group of images on which the figure is computed, such as ``all``
+                (all evaluated images) or ``vs_normal`` (positive and normal images).
 
         Returns:
             The figure with its interval; an estimate of NaN if there is no such figure.
@@ -347,8 +364,10 @@ class Estimates:
             second: Display name of the second system. The order in which the pair is stored does
                 not matter.
             metric: Short name of the metric, such as ``auroc``.
-            policy: Rule by which the threshold was chosen; empty for a figure without a threshold.
-            subgroup: Name of the group of images on which the figure is computed.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
+            subgroup: Name of the group of images on which the figure is computed, such as ``all``
+                (all evaluated images) or ``vs_normal`` (positive and normal images).
 
         Returns:
             The difference with its interval; an estimate of NaN if there is no such difference.
@@ -374,14 +393,15 @@ class Estimates:
     def changed(
         self, change: Callable[[tuple[str, ...], MetricKey, Estimate], Estimate | None]
     ) -> Estimates:
-        """Return a copy of the estimates in which every estimate is changed by a function.
+        """Return a copy in which a function has changed every figure and difference.
 
         Args:
-            change: Function of the names (of one system, or of the two systems of a difference),
-                the metric and the estimate. It returns the new estimate, or `None` to drop it.
+            change: Function of three arguments: the names (of one system, or of the two systems of
+                a difference), the key of the figure and the estimate. It returns the new estimate,
+                or `None` to leave it out.
 
         Returns:
-            The changed estimates.
+            The changed copy.
         """
 
         def changed_ones(names: tuple[str, ...], estimates: _ByKey) -> dict[MetricKey, Estimate]:
@@ -399,14 +419,15 @@ class Estimates:
         )
 
     def merged(self, other: Estimates, subgroup: str) -> Estimates:
-        """Add the estimates of the same systems on other images, as a subgroup.
+        """Add the figures of the same systems on other images, as a subgroup.
 
         Args:
-            other: Estimates of the same systems and pairs on the other images.
-            subgroup: Name under which they are added.
+            other: Figures and differences of the same systems on the other images.
+            subgroup: Name of the other images, such as ``all_against``, under which the figures are
+                added.
 
         Returns:
-            The estimates, with those of the subgroup in addition.
+            A copy with the figures of the subgroup in addition.
         """
 
         def joined(estimates: _ByKey, more: _ByKey) -> dict[MetricKey, Estimate]:
@@ -426,9 +447,10 @@ class Estimates:
         )
 
     def table(self) -> pd.DataFrame:
-        """Return the tidy table of all figures, one row each, with the columns of `COLUMNS`.
+        """Return a table of all figures and differences, one in each row.
 
-        An undefined figure is NaN. Figures on further images and thresholds come last.
+        The columns are those of `COLUMNS`, such as ``system``, ``metric``, ``estimate``, ``ci_low``
+        and ``ci_high``. An undefined figure is NaN. Figures on further groups of images come last.
         """
         rows = [
             {
@@ -463,14 +485,15 @@ class Estimates:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Estimates:
-        """Read estimates from a tidy table, as a report stores it.
+        """Read figures and differences from a table that `table` returned.
 
         Args:
-            table: Table with the columns of `COLUMNS`, of one target and one unit.
+            table: Table with the columns of `COLUMNS`, of one finding or group of findings (column
+                ``target``) and one ``unit``.
 
         Returns:
-            The estimates. The wider intervals for several comparisons are not stored, so they are
-            missing.
+            The figures and differences. The wider intervals for several comparisons are missing,
+            because the table does not hold them.
         """
         rows: list[dict[str, Any]] = [
             {str(key): value for key, value in row.items() if not pd.isna(value)}
@@ -532,10 +555,14 @@ def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class PairTests:
-    """Look-up in a table of paired tests, for the tests on all images by patient.
+    """Look-up in a table of paired tests of systems.
+
+    Except for `single_p_value` and `rows_of`, only tests on all images are looked up. Only tests
+    that treat patients as independent are used.
 
     Attributes:
-        table: Table of tests from `paired_tests`, by one unit; empty if there are none.
+        table: Table that `paired_tests` returns, with the rows of one unit (image, study or
+            patient) only; empty if there are no tests.
 
     Example:
         >>> PairTests().p_value("A", "B", ("auroc", "")) is None
@@ -555,7 +582,8 @@ class PairTests:
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Metric and policy; the policy is empty for a figure without a threshold.
+            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
+                "max_f1")``; the rule is empty for a figure without a threshold.
 
         Returns:
             The p-value in [0, 1]; None where there is no test.
@@ -565,7 +593,7 @@ class PairTests:
     def single_p_value(
         self, first: str, second: str, key: tuple[str, str], subgroup: str = ALL
     ) -> float | None:
-        """Return the p-value of one difference alone, where it is known.
+        """Return the p-value of one difference, not adjusted for the number of comparisons.
 
         It belongs to the interval of this difference alone, so it is not adjusted for the number
         of comparisons.
@@ -573,8 +601,10 @@ class PairTests:
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Metric and policy; the policy is empty for a figure without a threshold.
-            subgroup: Subgroup of the images; all images by default.
+            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
+                "max_f1")``; the rule is empty for a figure without a threshold.
+            subgroup: Name of the group of images, such as ``vs_normal`` (positive and normal
+                images); all evaluated images by default.
 
         Returns:
             The p-value in [0, 1]; None where there is no test.
@@ -583,15 +613,16 @@ class PairTests:
         return float(values.iloc[0]) if len(values) else None
 
     def detectable(self, first: str, second: str, key: tuple[str, str]) -> float | None:
-        """Return the smallest true difference that a test set of this size shows with 80 % power.
+        """Return the smallest true difference that a study of this size shows with 80 % power.
 
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Metric and policy; the policy is empty for a figure without a threshold.
+            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
+                "max_f1")``; the rule is empty for a figure without a threshold.
 
         Returns:
-            The difference, above 0; None where it is unknown.
+            The difference in the unit of the figure, above 0; None where it is unknown.
         """
         return self._tested(first, second, key, "detectable")
 
@@ -608,14 +639,18 @@ class PairTests:
         *,
         subgroup: str = ALL,
     ) -> pd.Series:
-        """Return one column of all tests of a pair by patient.
+        """Return one column of all tests of a pair of systems in one figure.
+
+        Only tests that treat patients as independent are used.
 
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Metric and policy; the policy is empty for a figure without a threshold.
+            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
+                "max_f1")``; the rule is empty for a figure without a threshold.
             column: Name of the column, one of `TEST_COLUMNS` of `paired_tests`.
-            subgroup: Subgroup of the images; all images by default.
+            subgroup: Name of the group of images, such as ``vs_normal`` (positive and normal
+                images); all evaluated images by default.
 
         Returns:
             The known values, shape ``(tests,)``, in the order of the table: the test that decides

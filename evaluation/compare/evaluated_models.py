@@ -43,14 +43,14 @@ _FIRST = ("auroc", "average_precision", "ap50", "ap", "froc_mean", "wafroc", "po
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """Trained model with its decision, its output and its figures on the evaluated images.
+    """One trained model with its thresholds, its output and its figures on the test images.
 
     Attributes:
         name: Name of the system, with the number of the training seed if there are several.
         system: The system with all its stored output.
         decision: Thresholds, calibration and rules that were chosen on the validation images.
-        output: Output of the system on the evaluated images.
-        scorecard: All figures of the model on the evaluated images.
+        output: Predictions of the system for the evaluated images.
+        scorecard: Object that computes all figures of the model on the evaluated images.
     """
 
     name: str
@@ -61,7 +61,7 @@ class EvaluatedModel:
 
     @property
     def first_line(self) -> str:
-        """Line of text with the figures that need no threshold, without intervals."""
+        """Line of text with the name and the figures that need no threshold, without intervals."""
         once = {
             key.metric: figure for key, figure in self.scorecard.once.items() if key.subgroup == ALL
         }
@@ -72,11 +72,14 @@ class EvaluatedModel:
     def guarantees(self, truth: GroundTruth) -> list[GuaranteeResult]:
         """Compare the guarantees of the model's thresholds with the rates on the test images.
 
+        A guarantee is, for example, a sensitivity of at least 0.90 with 90 % confidence.
+
         Args:
-            truth: Ground truth of the data set.
+            truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the
+                images of the data set.
 
         Returns:
-            One result for each guarantee; empty if no threshold has one.
+            One result for each threshold with a guarantee; empty if no threshold has one.
         """
         return guarantee_results(
             self.name, self.decision, self.output, truth, self.scorecard.evaluated
@@ -89,8 +92,8 @@ class EvaluatedModel:
             system: Display name of the system, for the column ``system``.
 
         Returns:
-            The columns of `Comparison.decisions` except ``patient_id``. If the model has triage,
-            there is a column ``triage``.
+            Table with the columns of `Comparison.decisions` except ``patient_id``. If the model has
+            triage, there is also a column ``triage``: ``ruled_out``, ``referred`` or ``ruled_in``.
         """
         scorecard = self.scorecard
         evaluated = scorecard.evaluated
@@ -138,26 +141,31 @@ def evaluate_models(
     *,
     boxes_by: str = BOXES_BY,
 ) -> tuple[Models, list[Note]]:
-    """Choose the decision of every model, and compute its figures on the evaluated images.
+    """Choose the thresholds and rules of every model, and compute its figures on test images.
 
     Some localisation figures tolerate a miss by one cell of an activation map. The tolerance is the
     same for all models: on each image, the cell of the coarsest map.
 
     Args:
-        systems: Models by the name of their system and by their own name, one for each training
-            seed, from `name_models`.
-        evaluated: The evaluated images.
-        truth: Ground truth, on whose validation images decisions are chosen.
-        policies: Rules by which thresholds are chosen for systems that were not tuned before.
-        extra_policies: Rules for thresholds in addition to those for which systems are tuned.
-        boxes_by: Short name of the metric by which boxes are chosen for systems that were not tuned
-            before.
+        systems: For each system by its name, a dictionary from the name of each of its models (one
+            for each training seed) to the model, as `name_models` returns it.
+        evaluated: The evaluated test images with their labels, patients and true boxes.
+        truth: Labels, patients, true boxes and roles of all images. Thresholds and rules are chosen
+            on the images with the role ``val`` (validation).
+        policies: Rules by which thresholds are chosen for systems of which ``cxr tune`` stored no
+            thresholds, such as ``["max_f1"]``.
+        extra_policies: Rules for thresholds in addition to those whose thresholds ``cxr tune``
+            stored.
+        boxes_by: Short name of the metric by which the rule for boxes is chosen for systems of
+            which ``cxr tune`` stored no rule, such as ``froc_mean``.
 
     Returns:
-        The evaluated models of each system, and notes on their decisions.
+        The evaluated models of each system by its display name, and notes for the report on the
+        choice of their thresholds and rules.
 
     Raises:
-        InputError: A stored decision differs from the one that the validation images give.
+        InputError: Thresholds or rules that ``cxr tune`` stored differ from those that the
+            validation images give.
     """
     notes: list[Note] = []
     chosen: dict[str, tuple[SystemOutput, Decision]] = {}
@@ -180,12 +188,13 @@ def evaluate_models(
 
 
 def scorecards_of(models: Models) -> Scorecards:
-    """Collect the scorecards of the models of each system.
+    """Collect the objects that compute the figures of each system's models (scorecards).
 
-    A scorecard computes all figures of one model.
+    A scorecard computes all figures of one trained model on the evaluated images.
 
     Args:
-        models: Evaluated models of each system, one for each training seed.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
 
     Returns:
         Scorecards by display name of the system, one for each training seed.
@@ -195,14 +204,15 @@ def scorecards_of(models: Models) -> Scorecards:
 
 @dataclass(frozen=True)
 class UnitEvaluation:
-    """Figures of all systems by study or patient.
+    """Figures of all systems by study or patient instead of by image.
 
     Attributes:
-        estimates: Figures and differences with intervals; `None` if images are the only unit.
-        scorecards: Scorecards of each system, by study or patient; empty if images are the only
-            unit.
-        notes: Notes about the studies or patients.
-        tests: Bootstrap tests of the paired differences; `None` if images are the only unit.
+        estimates: Figures and differences with intervals; `None` if figures are by image only.
+        scorecards: Objects that compute the figures by study or patient, by display name of the
+            system, one for each training seed; empty if figures are by image only.
+        notes: Notes for the report about the studies or patients.
+        tests: Table of bootstrap tests of the paired differences; `None` if figures are by image
+            only.
     """
 
     estimates: Estimates | None = None
@@ -221,11 +231,13 @@ def evaluate_by_unit(
     """Evaluate models by study or patient, with thresholds that are chosen by the same unit.
 
     Args:
-        models: Evaluated models of each system, one for each training seed.
-        evaluated: The evaluated images.
-        truth: Ground truth, which names the study and patient of each image.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
+        evaluated: The evaluated test images with their labels and patients.
+        truth: Labels, studies and patients of all images.
         unit: ``study`` or ``patient``. With ``image``, nothing is computed.
-        resamples: Number of patients, and number and seed of the bootstrap resamples.
+        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
+            random seed.
 
     Returns:
         The figures, tests and notes by study or patient; empty for ``image``.
@@ -323,25 +335,29 @@ def with_uncounted_images(
     protocol: Protocol,
     resamples: Resamples,
 ) -> tuple[Estimates, dict[str, Scorecards]]:
-    """Add the main figures on all test images, including those that are not counted otherwise.
+    """Add the main figures on all test images, including those that other figures leave out.
 
     An image that a model did not run on, or whose label is unknown, is left out of all other
-    figures. Here such images count once against each system and once for it, in two subgroups. In
-    the subgroup against it, an image without a result gets the wrong decision and the worst rank,
-    and an image of unknown label gets the opposite of what the system decides at the main
-    threshold. In the subgroup for it, both are the other way round. An image with neither a result
-    nor a label counts as positive. Studies and patients with such an image are treated alike.
+    figures. Here such images count once against each system (subgroup ``all_against``) and once in
+    its favour (subgroup ``all_for``). In the first subgroup, an image without a result gets the
+    wrong decision and the worst rank, and an image of unknown label gets the opposite of what the
+    system decides at the main threshold. In the second, both are the other way round. An image with
+    neither a result nor a label counts as positive. Studies and patients with such an image are
+    treated alike.
 
     Args:
-        estimates: Figures by image, without these images.
-        models: Evaluated models of each system, one for each training seed.
-        truth: Ground truth, which gives the label of every test image.
-        protocol: The question of the comparison, which gives the main threshold and the goals.
-        resamples: Number and seed of the bootstrap resamples.
+        estimates: Figures by image, without the images that are left out.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
+        truth: Labels, patients and roles of all images. Those with the role ``test`` are counted.
+        protocol: Question of the comparison. Its rule for the threshold, its unit and its goals are
+            used.
+        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
+            random seed.
 
     Returns:
         The estimates with both subgroups, and the scorecards of each subgroup by the unit of the
-        protocol, from which goals are evaluated. If there is no such image, the estimates are
+        protocol, from which goals are evaluated. If no image is left out, the estimates are
         unchanged and there are no scorecards.
     """
     systems = [model.system for members in models.values() for model in members]
@@ -391,16 +407,20 @@ def uncounted_scorecard(
     against: bool,
     unit: Unit,
 ) -> Scorecard:
-    """Make the scorecard of a model on all test images, including those not counted otherwise.
+    """Make the scorecard of a model on all test images, also those that are otherwise left out.
+
+    A scorecard is an object that computes all figures of one model.
 
     Args:
         model: The evaluated model.
         labels: Label of each image (1.0, 0.0, or NaN if it is unknown) by image id.
-        truth: Ground truth of the data set.
-        policy: Policy whose threshold decides which label an image of unknown label gets.
+        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
+            of the data set.
+        policy: Rule for the threshold, such as ``max_f1``. An image of unknown label gets its label
+            from the decision at this threshold.
         against: True if images without a result or a label count against the system, False if they
-            count for it, see `with_uncounted_images`.
-        unit: Unit of the scorecard: ``image``, ``study`` or ``patient``.
+            count in its favour, see `with_uncounted_images`.
+        unit: What the scorecard evaluates: ``image``, ``study`` or ``patient``.
 
     Returns:
         The scorecard, with a score and a label for every image (study, patient).

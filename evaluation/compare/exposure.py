@@ -29,16 +29,19 @@ _TOO_FEW = f"fewer than {_FEW} unseen patients of a class, so the interval is to
 
 @dataclass(frozen=True)
 class Exposure:
-    """Images that a system, or the encoder in it, has seen.
+    """Images that a system, or the pretrained encoder in it, has seen in its training.
 
     Attributes:
         system: Display name of the system.
-        source: Where the list of images comes from.
-        labels_seen: True if their labels were seen, too; False if only the pixels.
-        image_ids: Images of the data set that were seen.
-        patients: Patients of whom any image was seen.
-        encoder: Name of the encoder; empty if the system as a whole has seen the images.
-        unknown: Images of the data set of which the list cannot say whether they were seen.
+        source: Where the list of seen images comes from, such as a file name.
+        labels_seen: True if the labels of the images were seen, too; False if only the pixels were
+            seen.
+        image_ids: Ids of the images of the evaluated data set that were seen.
+        patients: Ids of the patients of whom any image was seen.
+        encoder: Name of the pretrained encoder that has seen the images; empty if the system as a
+            whole has seen them.
+        unknown: Ids of the images of the evaluated data set of which the list cannot say whether
+            they were seen.
     """
 
     system: str
@@ -51,7 +54,7 @@ class Exposure:
 
     @property
     def subject(self) -> str:
-        """Name of what has seen the images, as a sentence begins with it."""
+        """Name of the system or encoder that has seen the images, to begin a sentence with."""
         if self.encoder:
             return f"The encoder {self.encoder} of {self.system}"
         return self.system
@@ -59,14 +62,16 @@ class Exposure:
 
 @dataclass(frozen=True)
 class UnseenFigure:
-    """AUROC of a system on all test images, without the seen ones, and the paired difference.
+    """AUROC of a system on all test images and on those that were not seen in training.
 
     Attributes:
         system: Display name of the system.
         on_all: AUROC on all test images.
-        on_unseen: AUROC without the seen images; None if it is undefined.
-        difference: AUROC without the seen images minus that on all; None if it is undefined.
-        reason: Reason why a figure or its interval is undefined or unsure; else empty.
+        on_unseen: AUROC on the test images that were not seen; None if it is undefined.
+        difference: AUROC on the unseen test images minus AUROC on all test images; None if it is
+            undefined.
+        reason: Reason why a figure or its interval is undefined or unsure; empty without such a
+            reason.
     """
 
     system: str
@@ -76,7 +81,7 @@ class UnseenFigure:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as values for JSON."""
+        """Return the figures as a dictionary of JSON values."""
         return {
             "system": self.system,
             "all": _values(self.on_all),
@@ -88,19 +93,20 @@ class UnseenFigure:
 
 @dataclass(frozen=True)
 class ExposureResult:
-    """Share of the test images that were seen, and the figures of all systems without them.
+    """Number of test images that a system has seen in training, and all figures without them.
 
-    The systems that have not seen the images are there to compare with: if their figures change in
-    the same way, the unseen images are easier or harder.
+    The figures of the systems that have not seen these images are given for comparison: if they
+    change in the same way, the unseen images are easier or harder.
 
     Attributes:
-        exposure: What was seen, and by whom.
+        exposure: The images that were seen, and the system that has seen them.
         n_images: Number of test images.
-        n_seen: Number of these that were seen.
-        n_unknown: Number of these of which it is not known.
-        n_patients: Number of their patients.
-        n_patients_seen: Number of these of whom any image was seen.
-        figures: Figures of each system.
+        n_seen: Number of test images that were seen.
+        n_unknown: Number of test images of which it is not known whether they were seen.
+        n_patients: Number of patients of the test images.
+        n_patients_seen: Number of these patients of whom any image was seen.
+        figures: AUROC of each system with and without the seen images; empty if it was not
+            computed.
     """
 
     exposure: Exposure
@@ -113,7 +119,7 @@ class ExposureResult:
 
     @property
     def note(self) -> Note:
-        """Statement on what was seen, with the figure of the system without it."""
+        """Note for the report on the seen images, with the system's AUROC without them."""
         own = next((each for each in self.figures if each.system == self.exposure.system), None)
         gap = None if own is None else own.difference
         return note(
@@ -135,7 +141,7 @@ class ExposureResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as values for ``metrics.json``."""
+        """Return the result as a dictionary of JSON values for the file ``metrics.json``."""
         return {
             "system": self.exposure.system,
             "encoder": self.exposure.encoder,
@@ -165,20 +171,21 @@ def check_exposures(
     truth: GroundTruth,
     evaluated: EvaluationSet,
 ) -> list[ExposureResult]:
-    """Count the test images that were seen; refuse those whose labels were seen.
+    """Count the test images that systems have seen in training.
 
     Args:
-        exposures: What was seen, and by which systems.
+        exposures: Lists of images that were seen, each with the system that has seen them.
         systems: Display names of the systems.
-        truth: Ground truth of the data set.
-        evaluated: The test images.
+        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
+            of the data set.
+        evaluated: The test images with their labels and patients.
 
     Returns:
-        One result for each exposure, without figures.
+        One result for each item of `exposures`, without figures.
 
     Raises:
-        InputError: An exposure is of another system, or the labels of a test image, or of another
-            image of a test patient, were seen.
+        InputError: An item of `exposures` names a system that is not in `systems`, or a system has
+            seen the label of a test image or of another image of a test patient.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import describe_images
@@ -228,11 +235,13 @@ def _is_seen(exposure: Exposure, evaluated: EvaluationSet) -> npt.NDArray[np.boo
 
 
 def unseen_figures(exposure: Exposure, scorecards: Scorecards) -> tuple[UnseenFigure, ...]:
-    """Compute the AUROC of every system without the images that one of them has seen.
+    """Compute the AUROC of every system without the test images that one system has seen.
 
     Args:
-        exposure: What was seen.
-        scorecards: Scorecards of each system, one for each training seed, all on the same images.
+        exposure: Images that were seen in training, and the system that has seen them.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images, which are
+            the same for all scorecards.
 
     Returns:
         One result for each system.

@@ -57,17 +57,18 @@ TREAT_ALL = "call every image positive"
 
 
 def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
-    """Group true lesions by size, number in the image, position and view of the image.
+    """Group true lesions by size, number in the image, position and view (projection).
 
     Args:
         pairs: Pairs of predicted and true boxes. Each true box is a lesion.
         images: Table of images in the order of the images of `pairs`, with ``height`` and ``width``
-            in px and, where they are known, ``spacing_col_mm``, ``spacing_row_mm`` and ``view``.
+            in px and, where they are known, ``spacing_col_mm`` and ``spacing_row_mm`` (width and
+            height of a pixel in mm) and ``view``, such as ``AP``.
 
     Returns:
-        For each topic, such as ``lesion_size``, the name of the group of each lesion, shape
-        ``(lesions,)``; an empty name where it is unknown. A topic is left out if all lesions are in
-        one group.
+        By name of the grouping, such as ``lesion_size``, the name of the group of each lesion,
+        shape ``(lesions,)``; an empty name where it is unknown. A grouping is left out if all
+        lesions are in one group.
     """
     corners = pairs.truth.corners
     image = pairs.truth.image
@@ -94,13 +95,14 @@ def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
 
 
 def trusted_spacing(images: pd.DataFrame) -> Floats:
-    """Return the pixel spacing of each image, if it gives a plausible size of the whole image.
+    """Return the size of a pixel in mm, if the whole image then has a plausible width.
 
     Args:
-        images: Table of images with ``width`` in px, ``spacing_col_mm`` and ``spacing_row_mm``.
+        images: Table of images with ``width`` in px, and ``spacing_col_mm`` and ``spacing_row_mm``,
+            the width and height of a pixel in mm.
 
     Returns:
-        Width and height of a pixel in mm, shape ``(images, 2)``. Both are NaN where the spacing is
+        Width and height of a pixel in mm, shape ``(images, 2)``. Both are NaN where they are
         unknown, or where the width of the image in mm is outside `FIELD_WIDTH_MM`.
     """
     names = ["spacing_col_mm", "spacing_row_mm"]
@@ -151,18 +153,22 @@ def _split_groups(groups: Groups) -> Iterator[_GroupRows]:
 def with_tests(
     table: pd.DataFrame, scorecards: Scorecards, groups: Mapping[str, Groups], policy: str
 ) -> pd.DataFrame:
-    """Complete the p-values of the gaps between groups.
+    """Complete the p-values of the gaps between groups of images, such as women and men.
 
-    A gap is the difference between a group and the rest of the images. If the group or the rest has
-    few patients, its p-value is replaced by that of a permutation test. A permutation test does not
-    show the variation between training seeds, so if a system has several seeds, the larger of the
-    two p-values is taken. At last all p-values are corrected together by Holm's method.
+    A gap is the difference in a figure between a group and the rest of the images. If the group or
+    the rest has few patients, the p-value of the gap is replaced by that of a permutation test. A
+    permutation test does not show the variation between training seeds, so if a system has several
+    seeds, the larger of the two p-values is taken. At last all p-values are corrected together by
+    Holm's method.
 
     Args:
-        table: Table of shares from `Shares.table`; it is changed in place.
-        scorecards: Scorecards of each system, one for each training seed.
-        groups: Name of the group of each image by topic, shape ``(N,)``; empty where it is unknown.
-        policy: Policy of the threshold at which images are called positive.
+        table: Table that `Shares.table` returned; it is changed in place.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
+            shape ``(N,)``; empty where it is unknown.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
 
     Returns:
         The table, with ``p_value`` replaced and ``p_holm`` filled in the rows of gaps.
@@ -207,21 +213,25 @@ def with_tests(
 def permuted_p_values(
     scorecards: Scorecards, policy: str, inside: _Rows, outside: _Rows
 ) -> dict[tuple[str, str], float]:
-    """Compute permutation p-values of the gaps between a group and the rest, for few patients.
+    """Compute permutation p-values of the gaps between a group of images and the rest.
 
-    A p-value is computed for a figure only if the group or the rest has fewer than `FEW` patients
-    with images that the figure uses: positive images for sensitivity and localised sensitivity,
-    negative images for specificity, and each of both classes for AUROC. Thresholds are fixed.
+    A gap is the difference in a figure between the group and the rest. A p-value is computed for a
+    figure only if the group or the rest has fewer than `FEW` patients with images that the figure
+    uses: positive images for sensitivity and localised sensitivity (the share of positive images
+    that are called positive and on whose lesion the system points), negative images for
+    specificity, and each of both classes for AUROC. Thresholds are fixed.
 
     Args:
-        scorecards: Scorecards of each system, one for each training seed.
-        policy: Policy of the threshold at which images are called positive.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
         inside: True for the images of the group, shape ``(N,)``.
         outside: True for the images of the rest, shape ``(N,)``.
 
     Returns:
-        P-values in [0, 1] by metric and name of the system. The name is ``FIRST - OTHER`` for the
-        difference between the gaps of two systems.
+        P-values in [0, 1] by short name of the metric and name of the system. The name is ``FIRST -
+        OTHER`` for the difference between the gaps of two systems.
     """
     evaluated = evaluation_set_of(scorecards)
     p_values: dict[tuple[str, str], float] = {}
@@ -285,15 +295,20 @@ def failure_table(
     """Make the table of the failure analysis: where and how each system fails.
 
     Args:
-        models: Evaluated models of each system, one for each training seed.
-        truth: Ground truth of the data set.
-        protocol: The question of the comparison, which names the subgroups and the main threshold.
-        prevalence: Share of positives at the place of use; `None` if it was not given.
-        resamples: Number of patients, and number and seed of the bootstrap resamples.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
+        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
+            of the data set.
+        protocol: Question of the comparison. Its subgroups and its rule for the threshold are used.
+        prevalence: Share of positive images where the systems will be used; `None` if it was not
+            stated.
+        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
+            random seed.
 
     Returns:
         Table with the columns of `FAILURE_COLUMNS`, one row for each figure of a system or
-        difference of two systems, by topic and group.
+        difference of two systems. Column ``topic`` names the grouping, such as ``sex``, and column
+        ``group`` the group of images in it, such as ``F``.
 
     Example:
         >>> from cxr_compare.evaluation.compare.common_images import common_test_images
@@ -378,17 +393,20 @@ def add_groups(
     """Add sensitivity, specificity and AUROC of each group of images, and of the rest.
 
     If all training seeds of a system show positions in the image, the localised sensitivity (the
-    share of positive images that are called positive and whose scored point is on a lesion) is
+    share of positive images that are called positive and on whose lesion the system points) is
     added as well.
 
     The rest of a group is all images of other groups. If there are two groups, the rest is added
     for the first one only, because the second one is its rest.
 
     Args:
-        shares: Collection to which the figures are added.
-        scorecards: Scorecards of each system, one for each training seed.
-        groups: Name of the group of each image by topic, shape ``(N,)``; empty where it is unknown.
-        policy: Policy of the threshold at which images are called positive.
+        shares: Collection of figures, to which the figures of the groups are added.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
+            shape ``(N,)``; empty where it is unknown.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
@@ -519,14 +537,14 @@ def cohen_kappa(
 ) -> Floats:
     """Compute Cohen's kappa: the agreement of two systems' decisions beyond chance.
 
-    All four arguments are counts of images, or all are shares; single numbers or arrays of one
-    shape.
+    All four arguments are numbers of images, or all are shares of the images; single numbers or
+    arrays of one shape.
 
     Args:
-        both: Images that both systems call positive.
-        only_first: Images that only the first system calls positive.
-        only_second: Images that only the second system calls positive.
-        n: All images; 1 for shares.
+        both: Number of images that the first and the second system call positive.
+        only_first: Number of images that only the first system calls positive.
+        only_second: Number of images that only the second system calls positive.
+        n: Number of all images; 1 if the other arguments are shares.
 
     Returns:
         Kappa, at most 1; NaN if agreement by chance is already complete.
@@ -647,17 +665,20 @@ def predictive_values(
 def add_at_prevalence(
     shares: Shares, scorecards: Scorecards, policy: str, prevalence: Prevalence | None
 ) -> None:
-    """Add the predictive values at a prevalence, and the cost curve, of each system.
+    """Add the predictive values of each system at a prevalence, and its cost curve.
 
-    The expected cost at a point of the cost curve is ``(1 - sensitivity) x share + (1 -
-    specificity) x (1 - share)`` with the shares of `COST_SHARES`.
+    Predictive values are the share of positives among the images called positive, and of negatives
+    among the others. The expected cost at a point of the cost curve is ``(1 - sensitivity) x share
+    + (1 - specificity) x (1 - share)``, with ``share`` being each of the numbers in `COST_SHARES`.
 
     Args:
-        shares: Collection to which the figures are added.
-        scorecards: Scorecards of each system, one for each training seed.
-        policy: Policy of the threshold at which images are called positive.
-        prevalence: Share of positives at the place of use; with `None`, only the cost curve is
-            added.
+        shares: Collection of figures, to which the predictive values and expected costs are added.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
+        prevalence: Share of positive images where the systems will be used; with `None`, only the
+            cost curve is added.
 
     Source:
         Drummond and Holte 2006 (cost curves).

@@ -22,15 +22,18 @@ GoalStanding = Literal["met", "missed", "open"]
 
 @dataclass(frozen=True)
 class GoalResult:
-    """Goal of a protocol, and the system's figure with its exact interval at a fixed threshold.
+    """One goal that a protocol states, and the system's figure with its exact interval.
+
+    A goal is a bound that the true sensitivity or specificity must exceed, at a fixed threshold.
 
     Attributes:
         metric: Metric of the goal: ``recall`` (sensitivity) or ``specificity``.
         at_least: Bound that the true figure must exceed, in (0, 1).
-        case: Empty for the images that are counted in all figures; ``all_against`` or ``all_for``
-            if images without a result or a label count as well, against the system or for it.
-        n_images: Number of images of which the figure is a share; number of studies or patients if
-            these are the unit.
+        case: Empty if images without a result or a known label are left out, as in all other
+            figures; ``all_against`` or ``all_for`` if such images are counted too, against the
+            system or in its favour.
+        n_images: Number of images of which the figure is a share, such as the positive images for a
+            sensitivity; number of studies or patients if these are evaluated.
         n_patients: Number of patients who have these images.
         estimate: The figure, in [0, 1].
         ci_low: Lower end of the 95 % interval of the figure.
@@ -55,13 +58,14 @@ class GoalResult:
     def from_scorecard(
         cls, scorecard: Scorecard, metric: str, protocol: Protocol, case: str
     ) -> GoalResult:
-        """Compare a figure at the protocol's threshold with its goal.
+        """Compare a figure of a system at the protocol's threshold with its goal.
 
         Args:
-            scorecard: Figures of the system.
+            scorecard: Object that computes all figures of the system.
             metric: Metric of the goal: ``recall`` or ``specificity``.
-            protocol: Protocol with the goals and the policy of the threshold.
-            case: Empty, ``all_against`` or ``all_for``, see the attribute of the class.
+            protocol: Question of the comparison, with the goals and the rule for the threshold.
+            case: Images that are counted: empty, ``all_against`` or ``all_for``, as described at
+                the class.
 
         Returns:
             The figure with its exact interval, and the goal.
@@ -104,7 +108,7 @@ class GoalResult:
 
     @property
     def method(self) -> str:
-        """Name of the method of the interval."""
+        """Name of the method of the interval, which depends on the images of each patient."""
         method = "exact (Clopper-Pearson)"
         if self.n_images > self.n_patients:
             method += " of the effective number of images by patient (Korn and Graubard)"
@@ -112,7 +116,7 @@ class GoalResult:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Values that a sentence about the goal needs.
+        """Values that the template of a sentence about the goal needs, by name.
 
         ``digits`` is a number of decimals at which the printed ends of the interval lie on the same
         side of the goal as the unrounded ones.
@@ -129,7 +133,7 @@ class GoalResult:
 
     @property
     def text(self) -> str:
-        """Phrase with the figure, its interval and the goal."""
+        """Phrase for a report with the figure, its interval and the goal."""
         return sentence("goal", **self.values)
 
 

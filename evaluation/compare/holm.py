@@ -37,14 +37,18 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def step_down(count: int, is_shown: Callable[[int, int], bool]) -> list[int]:
     """Find the number of comparisons for which the interval of each of several claims is widened.
 
+    A claim states that two systems differ, and is shown if the interval of the difference excludes
+    0.
+
     In the first step all k claims are tested with intervals of coverage ``1 - 0.05 / k``. Claims
     that are shown with these intervals are settled. The remaining m claims are tested again with
-    the narrower intervals of coverage ``1 - 0.05 / m``, and so on, until a step shows none.
+    the narrower intervals of coverage ``1 - 0.05 / m``, and so on, until a step shows no claim.
 
     Args:
         count: Number of claims, k.
-        is_shown: Function of the position of a claim, from 0, and a number of comparisons. It
-            returns True if the claim is shown with its interval for that number.
+        is_shown: Function of two arguments: the position of a claim, from 0, and a number of
+            comparisons. It returns True if the claim is shown with its interval for this number of
+            comparisons.
 
     Returns:
         Number of comparisons for which the interval of each claim is widened, in the order of the

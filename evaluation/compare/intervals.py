@@ -65,11 +65,12 @@ _BIAS_CORRECTED = ", lower end bias-corrected"
 
 
 class ResampledFigures(NamedTuple):
-    """Estimates of all figures, and the replicates of their paired differences.
+    """Figures of all systems with intervals, and the resampled values of their differences.
 
     Attributes:
         estimates: Figures of all systems and pairs of systems, with intervals.
-        differences: Replicates of the differences, from which tests are computed.
+        differences: Replicates of the paired differences (their values on the bootstrap resamples),
+            from which tests are computed.
     """
 
     estimates: Estimates
@@ -88,17 +89,22 @@ def resampled_figures(
     """Estimate all figures and paired differences, with intervals from resampled patients.
 
     Args:
-        target: Name of the target: the question that is evaluated, such as ``lung_opacity``.
-        scorecards: Scorecards of each system, one for each training seed.
-        resamples: Number of patients, and number and seed of the bootstrap resamples.
-        unit: Unit of the scorecards: ``image``, ``study`` or ``patient``.
-        kept: Function that returns True for the metrics whose replicates are computed. The other
-            metrics have an estimate without an interval.
+        target: Name of the finding, or group of findings, that is evaluated, such as
+            ``lung_opacity``.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
+            random seed.
+        unit: What the scorecards evaluate: ``image``, ``study`` or ``patient``.
+        kept: Function that returns True for the key of a figure whose interval is computed from
+            resamples. The other figures have an estimate without an interval. By default, all but
+            numbers of images are computed.
         advance: Function that is called after each step with the number of resamples in it, for a
             progress bar.
 
     Returns:
-        Estimates of all systems and pairs, and the replicates of the differences.
+        Figures of all systems and pairs of systems with intervals, and the replicates of the
+        differences: their values on the resamples.
 
     Example:
         >>> import pandas as pd
@@ -120,16 +126,19 @@ def resampled_figures(
 def estimate_figures(
     target: str, replicates: Replicates, resamples: Resamples, *, unit: str = "image"
 ) -> ResampledFigures:
-    """Estimate all figures and paired differences from replicates that are drawn already.
+    """Estimate all figures and paired differences from resampled values that exist already.
 
     Args:
-        target: Name of the target: the question that is evaluated, such as ``lung_opacity``.
+        target: Name of the finding, or group of findings, that is evaluated, such as
+            ``lung_opacity``.
         replicates: Replicates of the figures of all systems: their values on bootstrap resamples.
-        resamples: Number of patients, and number and seed of the resamples that gave `replicates`.
-        unit: Unit of the scorecards: ``image``, ``study`` or ``patient``.
+        resamples: Bootstrap samples of the patients that gave `replicates`: number of patients,
+            number of resamples and random seed.
+        unit: What the scorecards evaluate: ``image``, ``study`` or ``patient``.
 
     Returns:
-        Estimates of all systems and pairs, and the replicates of the differences.
+        Figures of all systems and pairs of systems with intervals, and the replicates of the
+        differences.
 
     Example:
         >>> import pandas as pd
@@ -176,7 +185,8 @@ class SystemFigures:
     If the system has several training seeds, its figures are means over them.
 
     Attributes:
-        scorecards: One scorecard for each training seed, all on the same images.
+        scorecards: Objects that compute all figures of one trained model, one for each training
+            seed, all on the same images.
 
     Example:
         >>> import pandas as pd
@@ -193,12 +203,12 @@ class SystemFigures:
 
     @cached_property
     def by_seed(self) -> list[dict[MetricKey, float | None]]:
-        """Figures of each training seed by metric; `None` where a figure is undefined."""
+        """Figures of the model of each training seed by key; `None` where one is undefined."""
         return [scorecard.estimates() for scorecard in self.scorecards]
 
     @cached_property
     def values(self) -> dict[MetricKey, float | None]:
-        """Mean of each figure over the training seeds; `None` if it is undefined for any seed."""
+        """Mean of each figure over the training seeds by key; `None` where a seed has none."""
         means: dict[MetricKey, float | None] = {}
         for key in dict.fromkeys(key for figures in self.by_seed for key in figures):
             values = [figures.get(key) for figures in self.by_seed]
@@ -208,7 +218,7 @@ class SystemFigures:
 
     @cached_property
     def reasons(self) -> dict[MetricKey, str]:
-        """Reason for each figure that the system, or one of its training seeds, cannot have."""
+        """Reason for each figure that at least one training seed of the system cannot have."""
         if len(self.scorecards) == 1:
             return self.scorecards[0].missing()
         return {
@@ -218,10 +228,10 @@ class SystemFigures:
         }
 
     def why_undefined(self, key: MetricKey) -> str:
-        """Return the reason why a figure is undefined.
+        """Return the reason why a figure of the system is undefined.
 
         Args:
-            key: Metric, policy and subgroup of an undefined figure.
+            key: Key of the undefined figure: group of images, rule for the threshold and metric.
 
         Returns:
             The reason as a phrase for tables.
@@ -240,11 +250,14 @@ _Drawn = Mapping[tuple[str, int, MetricKey, bool], Floats]
 class Replicates:
     """Replicates of the figures of all systems: their values on R bootstrap resamples.
 
+    A figure that depends on a validation choice, such as a threshold, has two kinds of replicates:
+    with the choice made again on each resample, and with the choice fixed.
+
     Attributes:
         systems: Figures of each system without resampling, by display name.
-        drawn: Replicates, shape ``(R,)``, by name of the system, position of the training seed,
-            metric, and True for the replicates with validation choices fixed.
-        fixed: True if the methods read the replicates with validation choices fixed.
+        drawn: Replicates, shape ``(R,)``, by name of the system, position of the training seed, key
+            of the figure, and True for the replicates with validation choices fixed.
+        fixed: True if the methods use the replicates with validation choices fixed.
 
     Example:
         >>> import pandas as pd
@@ -271,26 +284,32 @@ class Replicates:
         kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
         advance: Callable[[int], None] | None = None,
     ) -> Replicates:
-        """Compute the figures of all systems on resampled patients, the same for all systems.
+        """Compute the figures of all systems on resampled patients.
+
+        All systems share the same resamples.
 
         Args:
-            scorecards: Scorecards of each system, one for each training seed.
-            resamples: Number of patients, and number and seed of the bootstrap resamples.
-            kept: Function that returns True for the metrics whose replicates are computed.
+            scorecards: Scorecards by display name of the system, one for each training seed; a
+                scorecard computes all figures of one trained model on the evaluated images.
+            resamples: Bootstrap samples of the patients: number of patients, number of resamples
+                and random seed.
+            kept: Function that returns True for the key of a figure whose replicates are computed.
+                By default, those of all figures but numbers of images are.
             advance: Function that is called after each step with the number of resamples in it, for
                 a progress bar.
 
         Returns:
-            The replicates, with validation choices made again and with these choices fixed.
+            Both kinds of replicates: with validation choices made again, and with these choices
+            fixed.
         """
         systems = {name: SystemFigures(members) for name, members in scorecards.items()}
         return cls(systems, _draw_replicates(scorecards, resamples, kept, advance))
 
     @property
     def with_fixed_choices(self) -> Replicates:
-        """The same replicates, of which the methods read those with validation choices fixed.
+        """A copy whose methods use the replicates with validation choices fixed.
 
-        Only figures that depend on such a choice have them.
+        Only figures that depend on a validation choice have such replicates.
         """
         return replace(self, fixed=True)
 
@@ -299,10 +318,13 @@ class Replicates:
 
         Args:
             name: Display name of the system.
-            key: Metric, policy and subgroup of the figure.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
 
         Returns:
-            One array of shape ``(R,)`` for each seed; None if a seed has no replicates of it.
+            One array of shape ``(R,)`` for each seed; None if a seed has no replicates of the
+            figure.
         """
         seeds = range(len(self.systems[name].scorecards))
         columns = [self.drawn.get((name, seed, key, self.fixed)) for seed in seeds]
@@ -316,10 +338,12 @@ class Replicates:
 
         Args:
             names: Display name of one system, or of the two systems of a difference.
-            key: Metric, policy and subgroup of the figure.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
 
         Returns:
-            Replicates, shape ``(R,)``; `None` if there are none.
+            Replicates, shape ``(R,)``; `None` if a system has no replicates of the figure.
         """
         means = []
         for name in names:
@@ -332,20 +356,24 @@ class Replicates:
     def over_seeds(
         self, names: Sequence[str], key: MetricKey, effective_patients: float | None
     ) -> ClusteredEstimate | None:
-        """Estimate a figure, or a difference, over several training seeds.
+        """Estimate a figure, or a difference of two systems, over several training seeds.
 
-        The method is that of Obuchowski and Rockette, with the seeds as random. The covariances
-        between seeds are those of the replicates. If thresholds are chosen again in each resample,
-        these covariances include the uncertainty of the choice; a jackknife of the test patients
-        would not.
+        The method is that of Obuchowski and Rockette, with the seeds as a random factor. The
+        covariances between seeds are those of the replicates. If thresholds are chosen again in
+        each resample, these covariances include the uncertainty of the choice; those of a jackknife
+        of the test patients would not.
 
         Args:
             names: Display name of one system, or of the two systems of a difference.
-            key: Metric, policy and subgroup of the figure.
-            effective_patients: Effective number of patients; `None` where it is unknown.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
+            effective_patients: Effective number of patients: how many patients with one image each
+                would give as much information. `None` where it is unknown.
 
         Returns:
-            The estimate; `None` if no system has several seeds, or if a seed lacks the figure.
+            The estimate with its standard error; `None` if no system has several seeds, or if a
+            seed lacks the figure.
 
         Source:
             Obuchowski and Rockette 1995; Hillis 2007 for the degrees of freedom.
@@ -377,12 +405,15 @@ class Replicates:
     def difference(
         self, pair: Sequence[str], key: MetricKey, effective_patients: float | None
     ) -> Floats | ClusteredEstimate | None:
-        """Return what a difference is tested with: its replicates or its estimate over seeds.
+        """Return the values with which the difference of two systems in one figure is tested.
 
         Args:
             pair: Display names of the first and the second system.
-            key: Metric, policy and subgroup of the figure.
-            effective_patients: Effective number of patients; `None` where it is unknown.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
+            effective_patients: Effective number of patients: how many patients with one image each
+                would give as much information. `None` where it is unknown.
 
         Returns:
             The estimate over seeds if a system has several training seeds; otherwise the
@@ -536,7 +567,9 @@ class _EstimateMaker:
 
         Args:
             names: Display name of one system, or of the two systems of a difference.
-            key: Metric, policy and subgroup of the figure.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
         """
         systems = [self.replicates.systems[name] for name in names]
         values = [system.values.get(key) for system in systems]
@@ -712,21 +745,22 @@ def _interval_over_seeds(
 
 
 def lower_for_bias(drawn: Floats, value: float) -> Floats:
-    """Lower the lower half of the replicates of an average precision by twice their bias.
+    """Correct the replicates of an average precision for bias, for the lower end of its interval.
 
-    With few lesions, an average precision is too high on average. The replicates are too high by
-    the same bias once more, so the bias is estimated by their mean minus the figure, and twice the
-    bias is subtracted. The upper half of the replicates stays as it is, because the replicates do
-    not always show the whole bias. The resulting interval contains both the usual percentile
-    interval and the corrected one.
+    With few lesions, an average precision is too high on average. The replicates (its values on
+    bootstrap resamples) are too high by the same bias once more, so the bias is estimated by their
+    mean minus the figure, and twice the bias is subtracted from the replicates below their median.
+    The upper half of the replicates stays as it is, because the replicates do not always show the
+    whole bias. The resulting interval contains both the usual percentile interval and the corrected
+    one.
 
     Args:
-        drawn: Replicates in [0, 1], shape ``(R,)``; NaN where they are undefined.
-        value: The figure on the evaluated images, without resampling.
+        drawn: Replicates in [0, 1], shape ``(R,)``; NaN where the average precision is undefined.
+        value: The average precision on the evaluated images, without resampling.
 
     Returns:
-        The replicates, shape ``(R,)``, of which those below the median are lowered, but not below
-        0.
+        The replicates, shape ``(R,)``, of which those below the median are lowered, but not to less
+        than 0.
 
     Example:
         >>> lower_for_bias(np.array([0.25, 0.5, 0.75]), 0.25).tolist()

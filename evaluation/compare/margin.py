@@ -21,7 +21,8 @@ def against_margin(difference: Interval, margin: float) -> MarginStanding:
     Args:
         difference: Figure of the other system minus that of the reference system, with its
             interval.
-        margin: The margin, in the unit of the figure, above 0.
+        margin: How much worse than the reference system another system may be, in the unit of the
+            figure, above 0, such as 0.05 for an AUROC.
 
     Returns:
         ``equivalent`` if the whole interval lies between -margin and margin, ``non-inferior`` if
@@ -62,7 +63,8 @@ def margin_statement(
         difference: Figure of the other system minus that of the reference system, with an interval
             that is widened for the number of contrasts.
         margin: The margin, in the unit of the figure, above 0.
-        contrasts: Number of comparisons with the reference for which the interval is widened.
+        contrasts: Number of comparisons with the reference system for which the interval is
+            widened.
 
     Returns:
         The statement, with the result of `against_margin` and the values for its sentence.

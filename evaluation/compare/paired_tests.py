@@ -107,7 +107,8 @@ def bootstrap_p_value(replicates: Floats, patients: float | None = None) -> floa
     Args:
         replicates: Values of the difference on R bootstrap resamples, shape ``(R,)``; NaN where it
             is undefined.
-        patients: Effective number of patients; None enlarges nothing.
+        patients: Effective number of patients: how many patients with one image each would give as
+            much information. None enlarges nothing.
 
     Returns:
         The p-value in (0, 1]; None if every replicate is undefined.
@@ -134,9 +135,10 @@ def resampled_tests(estimates: Estimates, differences: Differences) -> pd.DataFr
     """Test all paired differences with the replicates of the bootstrap.
 
     Args:
-        estimates: Figures and paired differences with intervals.
-        differences: Replicates of the differences (their values on bootstrap resamples), or
-            estimates over training seeds.
+        estimates: Figures of all systems and their paired differences, with intervals.
+        differences: Replicates of the differences (their values on bootstrap resamples) by names of
+            the two systems and key of the figure; for systems with several training seeds,
+            estimates over the seeds.
 
     Returns:
         Table with the columns of `TEST_COLUMNS`: one row for the AUROC of each system, without a
@@ -251,10 +253,12 @@ def paired_tests(
 
     Args:
         estimates: Figures and paired differences with bootstrap intervals.
-        scorecards: Scorecards of each system, one for each training seed.
-        differences: Replicates of the paired differences, or estimates over training seeds. Without
-            them, the rows of the bootstrap have no p-value.
-        more: Table of further tests, such as those by study or patient.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
+        differences: Replicates of the paired differences (their values on bootstrap resamples), or
+            estimates over training seeds. Without them, the rows of the bootstrap have no p-value.
+        more: Table of further tests with the same columns, such as those of figures by study or
+            patient, to be added; `None` adds none.
 
     Returns:
         Table of tests with the columns of `TEST_COLUMNS`.
@@ -331,17 +335,20 @@ def _aurocs(
 def seed_parts(
     members: Sequence[Scorecard], chosen: np.ndarray, *, by_image: bool = False
 ) -> list[AurocParts] | None:
-    """Compute the contributions of patients, or of images, to the AUROC of each training seed.
+    """Compute the contribution of each patient to the AUROC, for every training seed.
 
     The variance of the AUROC and the covariance between seeds and systems are computed from them.
 
     Args:
-        members: Scorecards of one system, one for each training seed.
+        members: Objects that compute all figures of one trained model, one for each training seed
+            of one system.
         chosen: True for the images on which the AUROC is computed, shape ``(N,)``.
-        by_image: If True, images are taken as independent instead of patients.
+        by_image: If True, contributions of images instead of patients are computed, as if images
+            were independent.
 
     Returns:
-        Contributions for each seed; `None` if all these images are of one class.
+        The AUROC with its contributions, one item for each seed; `None` if all chosen images are of
+        one class.
     """
     evaluated = members[0].evaluated
     clusters = evaluated.patients[chosen]
@@ -367,7 +374,17 @@ class _Rows:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, estimate: ClusteredEstimate, pair: tuple[str, str], **rest: Any) -> None:
-        """Add the row of one estimate; `rest` holds the values of further columns."""
+        """Add one row to the table of tests.
+
+        Args:
+            estimate: Figure of one system, or difference of two systems in it, with standard error,
+                interval and p-value.
+            pair: Display names of the first and the second system; the second is empty for the
+                figure of one system.
+            **rest: Values of further columns by their name in `TEST_COLUMNS`, such as
+                ``metric="auroc"`` or ``method="..."``. They replace values that follow from
+                `estimate`, such as ``p_value``.
+        """
         low, high = estimate.interval or (None, None)
         of_two = bool(pair[1])
         wide = estimate.interval_at(self.level) if of_two and pair[0] == self.reference else None
@@ -490,7 +507,8 @@ def with_clustered_auroc(estimates: Estimates, scorecards: Scorecards) -> Estima
 
     Args:
         estimates: Figures and paired differences with bootstrap intervals.
-        scorecards: Scorecards of each system, one for each training seed.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
 
     Returns:
         The estimates, in which the intervals of the AUROC are replaced.

@@ -15,10 +15,10 @@ _TAILS = [0.025, 0.975]
 
 @dataclass(frozen=True)
 class Prevalence:
-    """Share of positives at the place of use, with its 95 % interval.
+    """Share of positive images where a system will be used, with its 95 % interval.
 
     Attributes:
-        text: Text of the prevalence as the user gave it.
+        text: The share as the user wrote it, such as ``0.05:0.03-0.08``.
         value: The share, in (0, 1).
         low: Lower end of the 95 % interval; equal to `value` if the share is taken as known.
         high: Upper end of the 95 % interval; equal to `value` if the share is taken as known.
@@ -77,13 +77,14 @@ class Prevalence:
         return cls(str(text), value, float(low), float(high))
 
     def like(self, figures: Floats) -> Floats:
-        """Draw a prevalence for each bootstrap replicate of a figure.
+        """Draw a random prevalence for each bootstrap replicate of a figure.
 
         The prevalences are normally distributed on the logit scale, with the 2.5th and the 97.5th
-        percentile at the ends of the interval. The random seed is fixed.
+        percentile at the ends of the 95 % interval. The random seed is fixed.
 
         Args:
-            figures: Replicates of a figure, shape ``(R,)``, or the figure itself as a scalar.
+            figures: Replicates of a figure (its values on R bootstrap resamples), shape ``(R,)``,
+                or the figure itself as a scalar. Only the shape is used.
 
         Returns:
             Drawn prevalences in (0, 1), shape ``(R,)``; for a scalar, the prevalence without

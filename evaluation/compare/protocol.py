@@ -19,23 +19,27 @@ class Protocol:
     """Question of a comparison: which figure decides, at which threshold, and on which unit.
 
     Attributes:
-        metric: Short name of the primary figure, by which systems are compared. Higher values of it
-            must be better.
-        partner: Short name of a second primary figure, which is the other half of an operating
-            point, such as ``specificity`` for ``recall``. A system is better only if it is better
-            in both. Empty if there is one primary figure.
+        metric: Short name of the primary figure, by which systems are compared, such as ``auroc``.
+            It must be a metric of which higher values are better.
+        partner: Short name of a second primary figure, for an operating point, such as
+            ``specificity`` if `metric` is ``recall``. A system counts as better only if it is
+            better in both figures. Empty if there is one primary figure.
         policy: Rule for the threshold at which the primary figures are computed, such as
             ``max_f1``; empty for a figure without a threshold.
         margin: Difference in the primary figure, in (0, 1), by which a system may be worse than the
             reference and still count as not worse. `None` compares with no margin.
-        subgroups: Names of columns of the images table by whose values figures are reported.
+        subgroups: Names of columns of the images table, such as ``view``, by whose values figures
+            are reported.
         reference: Name of the reference system; `None` takes the first system.
-        target: Name of the target; `None` takes the one that the command names.
-        unit: Unit of the answer: ``image``, ``study`` or ``patient``. `None` answers by image.
-        goals: Bounds in (0, 1) that the true ``recall`` and ``specificity`` must exceed, by metric.
-            If there are goals, the answer is about them.
-        declared: True if a protocol file fixed the question beforehand.
-        file_sha256: SHA-256 of the protocol file; `None` without one.
+        target: Name of the finding, or group of findings, to evaluate; `None` takes the one that
+            the command names.
+        unit: What decides the comparison: figures by ``image``, ``study`` or ``patient``. `None`
+            decides by image.
+        goals: Bounds in (0, 1) that the true ``recall`` (sensitivity) and ``specificity`` must
+            exceed, by metric, such as ``{"recall": 0.9}``. If there are goals, the comparison says
+            if they are met.
+        declared: True if a protocol file fixed the question before the test images were used.
+        file_sha256: SHA-256 of the protocol file in hexadecimal digits; `None` without a file.
 
     Example:
         >>> Protocol(metric="auroc", margin=0.02, subgroups=("view",)).subgroups
@@ -101,12 +105,19 @@ class Protocol:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Short names of the primary figures: one, or both halves of an operating point."""
+        """Short names of the primary figures: one, or two for an operating point.
+
+        An operating point has two figures at one threshold, such as ``recall`` and ``specificity``.
+        """
         return (self.metric, self.partner) if self.partner else (self.metric,)
 
     @property
     def keys(self) -> tuple[tuple[str, str], ...]:
-        """Metric and policy of each primary figure."""
+        """Short name of the metric of each primary figure, and the rule for its threshold.
+
+        An example is ``(("recall", "max_f1"),)``. The rule is empty for a figure without a
+        threshold.
+        """
         return tuple(
             (name, self.policy if "threshold" in METRICS[name].needs else "")
             for name in self.metrics
@@ -120,14 +131,14 @@ class Protocol:
         return listing([METRICS[metric].title_in_sentence for metric in self.metrics]) + at
 
     def main_policy(self, policies: Sequence[str]) -> str:
-        """Return the policy for all results that are shown at one threshold only.
+        """Return the rule of the threshold for results that are shown at one threshold only.
 
         Args:
-            policies: Policies for which there are thresholds.
+            policies: Names of the rules that chose a threshold, such as ``["youden", "max_f1"]``.
 
         Returns:
-            The policy of the protocol if it has one; otherwise ``max_f1`` if it is among
-            `policies`, or else the first of them. Empty if there is none.
+            The rule of the protocol if it has one; otherwise ``max_f1`` if it is among `policies`,
+            or else the first of them. Empty if `policies` is empty.
 
         Example:
             >>> EXPLORATORY.main_policy(["youden", "max_f1"]), EXPLORATORY.main_policy(["youden"])
@@ -139,13 +150,13 @@ class Protocol:
         """Return the names of the systems with the reference system first.
 
         Args:
-            systems: Systems by display name.
+            systems: Systems by display name; only the names are used.
 
         Returns:
-            The names. Those of the other systems follow in the given order.
+            The reference system's name, then those of the other systems in the order of `systems`.
 
         Raises:
-            InputError: The reference is none of the systems.
+            InputError: The reference system of the protocol is none of the systems.
         """
         names = list(systems)
         if self.reference is None:
@@ -158,16 +169,18 @@ class Protocol:
         return [self.reference, *(name for name in names if name != self.reference)]
 
     def unit_of(self, requested: Unit) -> Unit:
-        """Return the unit by which figures are computed beside those by image.
+        """Return what figures are computed by, in addition to those by image.
 
         Args:
-            requested: Unit that the user requests: ``image``, ``study`` or ``patient``.
+            requested: ``image``, ``study`` or ``patient``, as the user requests it.
 
         Returns:
-            The unit of the protocol if it has one, and otherwise the requested unit.
+            ``image``, ``study`` or ``patient``: that of the protocol if it fixes one, and otherwise
+            `requested`.
 
         Raises:
-            InputError: The protocol fixed another unit than the requested one.
+            InputError: The user requests ``study`` or ``patient``, and the protocol fixes another
+                one.
         """
         if self.unit is None or self.unit == requested:
             return requested
@@ -179,7 +192,7 @@ class Protocol:
         return self.unit
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the protocol as a dictionary for the provenance of a report."""
+        """Return the protocol as a dictionary of JSON values, to be stored with a report."""
         kind = "confirmatory" if self.declared else "exploratory"
         return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
 

@@ -31,14 +31,17 @@ _ONE_CLASS = "none: a class is absent"
 
 @dataclass(frozen=True)
 class LabelledScores:
-    """Labels and scores of all systems on the images, studies or patients of the answer.
+    """Labels of the test images, and the scores that all systems gave them.
+
+    If the comparison is decided by study or patient, there is one label and score for each study or
+    patient instead.
 
     Attributes:
         names: Id of each image (study, patient), shape ``(N,)``.
         y_true: Label of each image, True for positive, shape ``(N,)``.
         patients: Patient of each image as a whole number from 0, shape ``(N,)``.
-        scores: Scores by display name of the system, one array of shape ``(N,)`` for each training
-            seed.
+        scores: By display name of the system, a list with one array of shape ``(N,)`` for each
+            training seed: the score of each image.
     """
 
     names: Sequence[str]
@@ -48,14 +51,15 @@ class LabelledScores:
 
     @classmethod
     def from_scorecards(cls, scorecards: Scorecards) -> LabelledScores:
-        """Collect the labels and scores from the scorecards of a comparison.
+        """Collect the labels and scores of a comparison from the objects that hold them.
 
         Args:
-            scorecards: Scorecards of each system, one for each training seed, all on the same
-                images.
+            scorecards: Scorecards by display name of the system, one for each training seed; a
+                scorecard computes all figures of one trained model on the evaluated images, which
+                are the same for all scorecards.
 
         Returns:
-            The labels, and the scores of all systems.
+            The labels of the evaluated images, and the scores of all systems.
         """
         evaluated = next(iter(scorecards.values()))[0].evaluated
         scores = {name: [card.scores for card in cards] for name, cards in scorecards.items()}
@@ -65,14 +69,17 @@ class LabelledScores:
 
 @dataclass(frozen=True)
 class HeadlineLabels:
-    """Number of wrong test labels with which the headline's difference in AUROC is no longer shown.
+    """Number of wrong test labels with which a difference in AUROC is no longer shown.
+
+    The difference is that of the main sentence (headline) of a report.
 
     Attributes:
-        claim: The difference. If the headline claims several, it is the one whose interval is
-            nearest to 0.
-        unit: Plural of the unit of the answer, such as ``images``.
-        names: Ids of the images (studies, patients), in the order of the labels.
-        found: Numbers of wrong labels, and the most harmful labels.
+        claim: The difference with its interval. If the headline states several differences, it is
+            the one whose interval is nearest to 0.
+        unit: What the labels belong to, as a plural: ``images``, ``studies`` or ``patients``.
+        names: Ids of the images (studies, patients), in the order of the rows in `found`.
+        found: Number of labels that must be wrong, if the most harmful ones are and if random ones
+            are.
     """
 
     claim: Claim
@@ -82,7 +89,7 @@ class HeadlineLabels:
 
     @property
     def text(self) -> str:
-        """Result in sentences for the report."""
+        """Sentences for the report with the number of wrong labels."""
         return sentence(
             "wrong_labels",
             systems=[self.claim.first, self.claim.second],
@@ -123,15 +130,20 @@ class HeadlineLabels:
 def headline_labels(
     labelled: LabelledScores, claims: Sequence[Claim], unit: str
 ) -> HeadlineLabels | None:
-    """Find how many test labels must be wrong until the headline's difference is no longer shown.
+    """Find how many test labels must be wrong until a difference in AUROC is not shown.
+
+    The difference is that of the main sentence (headline) of a report: a shown difference in AUROC
+    that involves the system with the highest AUROC. If there are several, the one whose interval is
+    nearest to 0 is taken.
 
     Args:
-        labelled: Labels and scores on which the claims are based.
-        claims: All claims about the primary figure, for all pairs of systems.
-        unit: Plural of the unit of the answer, such as ``images``.
+        labelled: Labels and scores from which the differences were computed.
+        claims: Differences in the primary figure with intervals, for all pairs of systems.
+        unit: What the labels belong to, as a plural: ``images``, ``studies`` or ``patients``.
 
     Returns:
-        The numbers of wrong labels; `None` if the headline claims no difference in AUROC.
+        The numbers of wrong labels; `None` if the headline states no difference in AUROC, or if the
+        number cannot be computed.
     """
     claim = _weakest_claim(claims)
     if claim is None:
@@ -172,16 +184,18 @@ def with_corrected_figures(
     """Add AUROC, sensitivity and specificity that are corrected for a stated error of the labels.
 
     The corrected figures are estimates against the true disease instead of the labels, on the same
-    images. They are added as the subgroup ``all_corrected``. Thresholds are fixed. A figure that
-    cannot be corrected is undefined, and its note gives the reason.
+    images. They are added as the group of images ``all_corrected``. Thresholds are fixed. A figure
+    that cannot be corrected is undefined, and its note gives the reason.
 
     Args:
-        estimates: Figures and paired differences by image, against the labels.
-        scorecards: Scorecards of each system, one for each training seed.
+        estimates: Figures of all systems and paired differences by image, against the labels.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
         reference: Sensitivity and specificity of the labels against the true disease.
 
     Returns:
-        The estimates with the corrected figures and the corrected differences in AUROC.
+        The estimates, with the corrected figures and the corrected differences in AUROC in
+        addition.
     """
     systems = {
         name: {

@@ -54,9 +54,11 @@ class ScorecardReplicates(NamedTuple):
     """Figures of one model on R resamples of patients.
 
     Attributes:
-        figures: All figures by metric, shape ``(R,)`` each, with the validation choices that each
+        figures: Value of every figure by key (group of images, rule for the threshold, metric),
+            shape ``(R,)`` each. Thresholds and other validation choices are those that each
             resample makes.
-        fixed: Figures that depend on such a choice, shape ``(R,)`` each, with the choice fixed.
+        fixed: The figures that depend on a validation choice, by key, shape ``(R,)`` each, with the
+            choice fixed.
     """
 
     figures: dict[MetricKey, Floats]
@@ -71,45 +73,51 @@ _TOLERANT = "_tolerant"
 
 
 class Scorecard:
-    """All figures of one trained model on the evaluated images, for any patient weights.
+    """Object that computes all figures of one trained model on the evaluated images.
+
+    The figures can be computed for any weights of the patients, so that they can be resampled.
 
     Args:
-        evaluated: The N evaluated images with their ground truth.
+        evaluated: The N evaluated images with their labels, patients and true boxes.
         scores: Score of each image, shape ``(N,)``, in the order of the evaluated images.
-        thresholds: Threshold of each policy, such as ``max_f1``, on the image scores.
+        thresholds: Threshold by name of the rule that chose it, such as ``max_f1``, on the image
+            scores.
         validation: Scores and labels of the validation images, on which resamples choose thresholds
             again. `None` fixes the thresholds.
-        points: Scored point of each image, with columns ``point_x`` and ``point_y`` in original px.
-            It is the centre of the most confident box or the peak of the activation map. `None`
-            without points.
-        boxes: Decided boxes: the predicted boxes that the rule of the decision keeps, or cuts out
+        points: Point that the model gives on each image, with columns ``point_x`` and ``point_y``
+            in original px. It is the centre of the most confident box or the peak of the activation
+            map. `None` without points.
+        boxes: Boxes that are evaluated: the predicted boxes that the chosen rule keeps, or cuts out
             of activation maps; `None` without boxes.
         stored_boxes: All stored boxes of a detector, with the pairs of them that overlap each
-            other. `None` for a classifier, whose decided boxes count as the stored ones.
-        overlap: Largest IoU of two stored boxes of an image that are both decided boxes; `None`
-            keeps all stored boxes.
+            other. `None` for a classifier, whose evaluated boxes count as the stored ones.
+        overlap: Largest IoU of two stored boxes of an image that are both evaluated; `None` keeps
+            all stored boxes.
         boxes_by_rule: Function that takes a rule among the candidates of `box_choice` and returns
             the boxes that it cuts out of a classifier's activation maps. If both this function and
             `stored_boxes` are `None`, the rule is fixed.
-        box_cut: Score from which on boxes are called; `None` without such a cut.
-        box_choice: Choice of the rule of `boxes` and of `box_cut`, which resamples make again.
-            `None` fixes both.
-        fixed_choices: Names of further validation choices that no resample makes again, by the need
-            of metrics that depends on them.
+        box_cut: Score from which a box counts as called, for figures such as the RSNA 2018 score;
+            `None` without such a cut.
+        box_choice: Choice, on validation images, of the rule for `boxes` and of `box_cut`, which
+            resamples make again. `None` fixes both the rule and `box_cut`.
+        fixed_choices: Names of further validation choices that no resample makes again, such as
+            ``{"probability": "calibration"}``, by the part of the system that metrics depend on (a
+            key of `evaluation.metrics.metric.NEEDS`).
         probability: Calibrated probability of each image in [0, 1], shape ``(N,)``; `None` without
             calibration.
-        triage: Rule that rules images out or in by score; `None` without triage.
+        triage: Two scores, below which images are ruled out (called negative) and from which they
+            are ruled in (called positive) without a reader; `None` without them.
 
     Attributes:
-        evaluated: The evaluated images, as given.
+        evaluated: The evaluated images, as in the argument.
         scores: Score of each image as an array, shape ``(N,)``.
-        thresholds: Threshold of each policy, as given.
-        validation: Scores and labels of the validation images, as given.
-        points: Scored points, as given.
-        boxes: Decided boxes, as given.
-        box_cut: Score from which on boxes are called, as given.
-        box_choice: Choice of the rule of the boxes and of the cut, as given.
-        probability: Calibrated probabilities, as given.
+        thresholds: Threshold by name of the rule that chose it, as in the argument.
+        validation: Scores and labels of the validation images, as in the argument.
+        points: Point that the model gives on each image, as in the argument.
+        boxes: Boxes that are evaluated, as in the argument.
+        box_cut: Score from which on boxes are called, as in the argument.
+        box_choice: Choice of the rule for `boxes` and of `box_cut`, as in the argument.
+        probability: Calibrated probabilities, as in the argument.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
@@ -242,7 +250,7 @@ class Scorecard:
 
     @property
     def pairs(self) -> BoxPairs | None:
-        """Pairs of the decided predicted boxes with the true boxes; None without boxes."""
+        """Pairs of the evaluated predicted boxes with the true boxes; None without boxes."""
         return None if self._decided is None else self._decided.pairs
 
     @property
@@ -257,15 +265,15 @@ class Scorecard:
     def from_output(
         cls, output: SystemOutput, decision: Decision, evaluated: EvaluationSet
     ) -> Scorecard:
-        """Make the scorecard of a model from its output and its decision.
+        """Make the object from the predictions of a model and its thresholds and rules.
 
         Args:
-            output: Output of the model on the evaluated images.
+            output: Predictions of the model for the evaluated images.
             decision: Thresholds, calibration and rules that were chosen on the validation images.
-            evaluated: The evaluated images with their ground truth.
+            evaluated: The evaluated images with their labels, patients and true boxes.
 
         Returns:
-            The scorecard.
+            The object that computes the figures.
         """
         scores = output.scores(decision.reduction)
         boxes_by_rule = partial(output.boxes, scores, decision.map_scale)
@@ -288,26 +296,31 @@ class Scorecard:
 
     @property
     def localised(self) -> npt.NDArray[np.bool_] | None:
-        """True for images whose scored point is on a lesion, ``(N,)``; `None` without points."""
+        """True for images on which the model points at a lesion, shape ``(N,)``.
+
+        The point is the centre of the most confident box or the peak of the activation map. The
+        value is `None` if the model gives no points.
+        """
         return self._on_lesion.get("")
 
     @property
     def localised_tolerant(self) -> npt.NDArray[np.bool_] | None:
-        """True for images whose scored point is on a lesion or misses it by at most one map cell.
+        """True for images on which the model points at a lesion or misses it by little.
 
-        The shape is ``(N,)``. The value is `None` if no system has activation maps.
+        A miss by at most one cell of the activation map is permitted. The shape is ``(N,)``. The
+        value is `None` if no system has activation maps.
         """
         return self._on_lesion.get(_TOLERANT)
 
     def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
-        """Return True for the images that are called positive at a policy's threshold.
+        """Return True for the images that are called positive at a threshold.
 
         Args:
-            policy: Rule of the threshold, such as ``max_f1``.
+            policy: Name of the rule that chose the threshold, such as ``max_f1``.
 
         Returns:
             True for the images whose score is at least the threshold, shape ``(N,)``; None if the
-            policy has no threshold.
+            rule has no threshold.
         """
         choice = self.thresholds.get(policy)
         threshold = None if choice is None else choice.threshold
@@ -315,7 +328,10 @@ class Scorecard:
 
     @property
     def choices(self) -> list[ValidationScores | BoxChoice]:
-        """Validation choices that every resample of validation patients makes again."""
+        """Choices on validation images that every resample of validation patients makes again.
+
+        They are the choice of thresholds and that of the rule and the score cut for boxes.
+        """
         choices: list[ValidationScores | BoxChoice] = []
         policies = self.chosen_policies
         if self.validation is not None and policies:
@@ -328,11 +344,13 @@ class Scorecard:
         """Return the validation choices on which a figure depends.
 
         Args:
-            key: Metric, policy and subgroup of the figure.
+            key: Key of the figure: short name of its metric, such as ``recall``; rule that chose
+                its threshold, such as ``max_f1``, or empty; and name of the images that it is
+                computed on, such as ``all``.
 
         Returns:
-            For each choice by its name, True if the resamples make it again and False if it is
-            fixed.
+            For each choice by its name, such as ``thresholds``, True if the bootstrap resamples
+            make it again and False if it is fixed.
         """
         metric = METRICS[key.metric]
         choices = {
@@ -358,7 +376,7 @@ class Scorecard:
 
     @property
     def chosen_policies(self) -> list[str]:
-        """Policies whose threshold was chosen on validation images, and is chosen in resamples."""
+        """Rules, such as ``max_f1``, whose threshold every bootstrap resample chooses again."""
         if self.validation is None:
             return []
         return [
@@ -368,14 +386,15 @@ class Scorecard:
         ]
 
     def confusion(self, policy: str) -> dict[str, int] | None:
-        """Count true and false decisions at the threshold of a policy.
+        """Count correct and wrong decisions at a threshold, for both classes.
 
         Args:
-            policy: Rule of the threshold, such as ``max_f1``; one of `thresholds`.
+            policy: Name of the rule that chose the threshold, such as ``max_f1``; a key of
+                `thresholds`.
 
         Returns:
-            Numbers of images ``tp``, ``fp``, ``tn`` and ``fn``; None if the policy has no
-            threshold.
+            Numbers of images ``tp``, ``fp``, ``tn`` and ``fn`` (true and false positives and
+            negatives); None if the rule has no threshold.
         """
         threshold = self.thresholds[policy].threshold
         if threshold is None:
@@ -417,21 +436,25 @@ class Scorecard:
         """Compute all figures for each row of patient weights, with all choices fixed.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
 
         Returns:
-            Figures by metric, shape ``(R,)`` each; NaN where a figure is undefined.
+            Values of the figures by key (group of images, rule for the threshold, metric), shape
+            ``(R,)`` each; NaN where a figure is undefined.
         """
         return self.replicates(weights, {}).figures
 
     def replicates(self, weights: Integers, chosen: Mapping[str, Floats]) -> ScorecardReplicates:
-        """Compute all figures for each row of patient weights, with the choices of each row.
+        """Compute all figures for each row of patient weights, with the row's own thresholds.
 
         Args:
-            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
-            chosen: Choices that each row makes on its validation patients, shape ``(R,)`` each:
-                thresholds by policy, and the rule and the score cut of boxes by their names. NaN
-                where a row chooses none. All other choices are fixed.
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
+                how often each patient was drawn in each of R bootstrap resamples.
+            chosen: Choices that each row makes on its validation patients, by name, shape ``(R,)``
+                each: the threshold by the name of its rule (such as ``max_f1``), and the rule and
+                the score cut for boxes by the keys `BOX_RULE` and `BOX_CUT`. NaN where a row could
+                choose nothing. All other choices are fixed.
 
         Returns:
             All figures, and those that depend on `chosen` a second time with the choice fixed.
@@ -545,13 +568,18 @@ class Scorecard:
         Average precision of boxes is computed by pycocotools.
 
         Returns:
-            Figures by metric; `None` where a figure is undefined.
+            Value of every figure by key (group of images, rule for the threshold, metric); `None`
+            where a figure is undefined.
         """
         return dict(self._estimates)
 
     @cached_property
     def once(self) -> dict[MetricKey, Floats]:
-        """Figures on the evaluated images by metric, shape ``(1,)`` each, without pycocotools."""
+        """Figures on the evaluated images, without resampling and without pycocotools.
+
+        The dictionary has arrays of shape ``(1,)`` by key (group of images, rule for the threshold,
+        metric).
+        """
         return self(np.ones((1, self.evaluated.n_patients), dtype=np.int16))
 
     @cached_property
@@ -572,7 +600,7 @@ class Scorecard:
         return figures
 
     def froc(self) -> dict[str, FrocCurve]:
-        """Compute the FROC curves of the decided boxes.
+        """Compute the FROC curves of the evaluated boxes.
 
         Returns:
             Curves by name of the rule by which a box hits a lesion, ``iou`` and ``centre``; empty
@@ -586,7 +614,8 @@ class Scorecard:
         """List the figures that this model cannot have.
 
         Returns:
-            Reason for each such figure by metric, as a phrase for tables.
+            Reason for each such figure by key (group of images, rule for the threshold, metric), as
+            a phrase for tables.
         """
         missing: dict[MetricKey, str] = {}
         if self.boxes is None:
@@ -612,7 +641,8 @@ class Scorecard:
 
         Args:
             metric: Short name of the metric.
-            policy: Rule of the threshold; empty for a figure without a threshold.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
 
         Returns:
             The reason as a phrase; empty if the figure is defined.
@@ -666,7 +696,8 @@ def evaluation_set_of(scorecards: Scorecards) -> EvaluationSet:
     """Return the evaluated images, which are the same for all scorecards of a comparison.
 
     Args:
-        scorecards: Scorecards of at least one system, one for each training seed.
+        scorecards: Scorecards of at least one system by its display name, one for each training
+            seed; a scorecard computes all figures of one trained model.
 
     Returns:
         The evaluated images of the first scorecard.

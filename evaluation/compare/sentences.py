@@ -530,11 +530,12 @@ on validation {{ on_validation|percent }} %) and rules in {{ ruled_in|percent }}
 
 
 def sentence(kind: str, /, **values: Any) -> str:
-    """Return the sentence of a kind, filled in with its values.
+    """Return a sentence about a comparison, from a template of this module.
 
     Args:
-        kind: Name of the template (macro) in this module.
-        **values: Values of the arguments of the template.
+        kind: Name of the template, such as ``uses``.
+        **values: Values to fill into the template, by name of its arguments, such as
+            ``system="A"``.
 
     Returns:
         The text, on one line.
@@ -547,16 +548,17 @@ def sentence(kind: str, /, **values: Any) -> str:
 
 
 def note(kind: NoteKind, template: str = "", /, **values: Any) -> Note:
-    """Return a note with its sentence and its values.
+    """Return a note about a comparison for its report, with a sentence from a template.
 
     Args:
-        kind: Kind of the note, which decides where a report shows it.
-        template: Name of the template in this module without its beginning ``note_``; by default
-            the kind.
-        **values: Values of the arguments of the template.
+        kind: Kind of the note, such as ``seeds``, which decides where a report shows it.
+        template: Name of the template in this module, without its beginning ``note_``; if it is
+            empty, `kind` is taken.
+        **values: Values to fill into the template, by name of its arguments, such as
+            ``system="A"``.
 
     Returns:
-        The note.
+        The note: kind, sentence and values.
 
     Example:
         >>> note("seeds", system="A", n_seeds=3).values

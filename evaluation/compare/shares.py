@@ -66,10 +66,11 @@ class ShareName(NamedTuple):
     """Name of a share or AUROC in the table of the failure analysis.
 
     Attributes:
-        topic: Subject of the figure, such as ``sex`` or ``errors``; empty for a share from which
-            only other figures are computed.
-        group: Group of images within the topic, such as ``F``; empty for all images.
-        policy: Rule of the threshold; empty for a figure without a threshold.
+        topic: Name of the grouping or subject of the figure, such as ``sex`` or ``errors``; empty
+            for a share that is only used to compute other figures.
+        group: Group of images within `topic`, such as ``F`` for ``sex``; empty for all images.
+        policy: Rule that chose the threshold, such as ``max_f1``; empty for a figure without a
+            threshold.
         metric: Short name of the metric, such as ``recall``.
     """
 
@@ -208,11 +209,12 @@ class Shares:
     A share is a count over another count, such as the found lesions over all lesions.
 
     Attributes:
-        n_patients: Number of patients that are resampled.
-        calls: Images that are called positive at thresholds that the resamples choose again; `None`
-            fixes the thresholds.
-        gaps: Topics whose groups are also compared with the rest of the images. The rest of a group
-            is added under the name ``not GROUP`` of the same topic.
+        n_patients: Number of patients that the bootstrap resamples.
+        calls: For each system, the images that it calls positive, at thresholds that the bootstrap
+            resamples choose again; `None` fixes the thresholds.
+        gaps: Names of groupings (topics), such as ``sex``, whose groups are also compared with the
+            rest of the images. The rest of a group is added under the name ``not GROUP`` of the
+            same topic.
 
     Example:
         >>> shares = Shares(n_patients=40)
@@ -235,14 +237,17 @@ class Shares:
     def from_scorecards(
         cls, scorecards: Scorecards, policy: str, resamples: Resamples, gaps: set[str]
     ) -> Shares:
-        """Make an empty collection for the decisions of systems at a policy.
+        """Make an empty collection for the decisions of systems at one threshold each.
 
         Args:
-            scorecards: Scorecards of each system, one for each training seed.
-            policy: Policy of the threshold at which images are called positive.
-            resamples: Number and seed of the bootstrap resamples, in each of which the threshold
-                is chosen again.
-            gaps: Topics whose groups are also compared with the rest of the images.
+            scorecards: Scorecards by display name of the system, one for each training seed; a
+                scorecard computes all figures of one trained model on the evaluated images.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score
+                of at least this threshold are called positive.
+            resamples: Bootstrap samples of the patients: number of patients, number of resamples
+                and random seed. In each resample the threshold is chosen again.
+            gaps: Names of groupings, such as ``{"sex"}``, whose groups are also compared with the
+                rest of the images.
 
         Returns:
             The collection without any share.
@@ -260,16 +265,17 @@ class Shares:
         patients: npt.NDArray[np.integer[Any]],
         per_call: npt.ArrayLike | None = None,
     ) -> None:
-        """Add a share of images or lesions.
+        """Add a share of images or lesions, such as the share of lesions that are found.
 
         Args:
             system: Display name of the system.
-            name: Name of the share.
+            name: Name of the share: grouping, group, rule for the threshold and metric.
             counted: Amount that each image or lesion adds to the numerator, shape ``(N,)``.
             of: Amount that each image or lesion adds to the denominator, shape ``(N,)``.
             patients: Patient of each image or lesion as a whole number from 0, shape ``(N,)``.
             per_call: Amount that each image adds to the numerator if it is called positive, shape
-                ``(N,)``; `None` for a share that does not depend on decisions.
+                ``(N,)``, so that the share can be computed again for another threshold; `None` for
+                a share that does not depend on decisions.
         """
         if self.calls is None or system not in self.calls.fixed:
             per_call = None
@@ -284,13 +290,14 @@ class Shares:
         self._shares[system, name] = _Share(by_patient, total, added)
 
     def derive(self, key: _Key, of: Sequence[_Key], compute: Callable[..., Floats]) -> None:
-        """Add a figure that is computed from shares.
+        """Add a figure that is computed from shares which were added before.
 
         Args:
-            key: Display name of the system, and name of the figure.
-            of: Keys of the shares that are the arguments of the function.
-            compute: Function of these shares, as numbers or as arrays of replicates, that returns
-                the figure in the same shape.
+            key: Display name of the system, and name of the new figure.
+            of: Keys (display name of the system, and name of the share) of the shares that are the
+                arguments of `compute`, in this order.
+            compute: Function of the shares, each as a number or as an array of bootstrap
+                replicates, that returns the figure in the same shape.
         """
         self._derived.append(_Derived(key, of, compute))
 
@@ -301,8 +308,8 @@ class Shares:
 
         Args:
             system: Display name of the system.
-            name: Name of the figure.
-            estimate: The AUROC or the difference, with its interval.
+            name: Name of the figure: grouping, group, rule for the threshold (empty) and metric.
+            estimate: The AUROC or the difference, with its standard error and interval.
             parts: Contribution of each patient to the AUROC or the difference.
         """
         interval = estimate.as_interval
@@ -323,7 +330,8 @@ class Shares:
         Args:
             systems: Display names of the systems. The first one is compared with each of the
                 others.
-            resamples: Number of patients, and number and seed of the bootstrap resamples.
+            resamples: Bootstrap samples of the patients: number of patients, number of resamples
+                and random seed.
 
         Returns:
             Table with the columns of `FAILURE_COLUMNS`. A difference has the system ``A - B``, and

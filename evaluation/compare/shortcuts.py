@@ -62,11 +62,11 @@ _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "me
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact about each image, as predictors of a logistic model.
+    """One fact about each image, such as its view, as predictors of a logistic model.
 
     Attributes:
         name: Name of the fact as it is shown to people.
-        codes: Row of `table` that holds for each image, int, shape ``(N,)``.
+        codes: Row of `table` with the predictors of each image, int, shape ``(N,)``.
         table: Predictors for each distinct value of the fact, float64, shape
             ``(values, predictors)``.
         known: True for the images for which the fact is known, shape ``(N,)``.
@@ -110,12 +110,12 @@ class Fact:
 
 @dataclass(frozen=True)
 class TargetLabels:
-    """Labels of a target, with the fold and the patient of each image.
+    """Labels of one finding, with the cross-validation fold and the patient of each image.
 
     Attributes:
         positive: True for positive images, shape ``(N,)``.
-        fold: Fold of each image, from 0 to ``MOST_FOLDS - 1``, the same for all images of a
-            patient, shape ``(N,)``.
+        fold: Cross-validation fold of each image, from 0 to ``MOST_FOLDS - 1``, the same for all
+            images of a patient, shape ``(N,)``.
         patient: Patient of each image as a whole number from 0, shape ``(N,)``.
     """
 
@@ -135,11 +135,12 @@ class TargetLabels:
         return TargetLabels(self.positive[rows], self.fold[rows], self.patient[rows])
 
     def auroc(self, scores: np.ndarray, folds: Integers | None) -> AurocParts | None:
-        """Compute the AUROC of scores, over pairs of images that are in the same fold.
+        """Compute the AUROC of scores, comparing only images of the same fold.
 
         Args:
             scores: Score of each image, shape ``(N,)``.
-            folds: Fold of each image, shape ``(N,)``; None compares all pairs of images.
+            folds: Cross-validation fold of each image, shape ``(N,)``; None compares all pairs of
+                images.
 
         Returns:
             The AUROC with the contribution of each patient; None if no fold has both classes.
@@ -149,12 +150,13 @@ class TargetLabels:
 
 
 def auroc_of_fact(fact: Fact, truth: TargetLabels) -> AurocParts | None:
-    """Compute the AUROC with which one fact predicts the label.
+    """Compute the AUROC with which one fact about the images predicts their labels.
 
-    A logistic model that is fitted on the other folds predicts the labels of each fold.
+    A logistic model predicts the labels of each cross-validation fold; it is fitted on the other
+    folds.
 
     Args:
-        fact: The fact, for the N images.
+        fact: The fact, such as the view, for the N images.
         truth: Labels, folds and patients of the N images.
 
     Returns:
@@ -171,13 +173,13 @@ def auroc_of_fact(fact: Fact, truth: TargetLabels) -> AurocParts | None:
 
 
 def auroc_of_facts(facts: Sequence[Fact], truth: TargetLabels) -> AurocParts | None:
-    """Compute the AUROC with which several facts together predict the label.
+    """Compute the AUROC with which several facts about the images together predict the labels.
 
-    A logistic model that is fitted on the other folds predicts the labels of each fold. It is
-    fitted to a random sample of at most 30,000 images.
+    A logistic model predicts the labels of each cross-validation fold; it is fitted on the other
+    folds, on a random sample of at most 30,000 images.
 
     Args:
-        facts: The facts, at least one, each for the N images.
+        facts: The facts, such as view and sex, at least one, each for the N images.
         truth: Labels, folds and patients of the N images.
 
     Returns:
@@ -250,7 +252,7 @@ def measure_shortcuts(
     *,
     systems: Mapping[str, Sequence[Floats]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure how well single facts, and several facts together, predict each target.
+    """Measure how well facts about the images, such as view or sex, predict each finding.
 
     The logistic model of a fact is fitted on four fifths of the patients and evaluated on the
     others, in turn. The AUROC compares only pairs of images of the same fold. Sibling images, which
@@ -264,18 +266,19 @@ def measure_shortcuts(
         facts: Table of further facts, indexed by image id. A column replaces the column of `images`
             of the same name. Columns whose names begin with ``border_grey_`` are grey levels at the
             border of the image. The table may be empty.
-        labels: Table with one column for each target, indexed by image id: 1.0 for positive, 0.0
-            for negative, NaN for unknown.
+        labels: Table with one column for each finding, such as ``mass``, indexed by image id: 1.0
+            for positive, 0.0 for negative, NaN for unknown.
         systems: Scores of systems that are compared with the facts, by name of the system: one
             array of shape ``(images,)`` for each training seed. `None` compares no system.
 
     Returns:
-        One dictionary for each target and fact, the highest AUROC first, with the keys ``target``,
-        ``fact``, ``kind``, ``auroc``, ``ci_low``, ``ci_high``, ``n_images``, ``n_positive`` and
-        ``n_known``, the number of images for which the fact is known. Facts that are the same for
-        all images are left out, and so are targets with fewer than 20 images of a class. If systems
-        are given, most dictionaries also have ``beyond``: by system, the AUROC of the system minus
-        that of the fact on the same pairs of images.
+        One dictionary for each finding and fact, the highest AUROC first, with the keys ``target``
+        (finding), ``fact`` (name of the fact), ``kind`` (kind of the fact), ``auroc``, ``ci_low``
+        and ``ci_high`` (95 % interval), ``n_images``, ``n_positive`` and ``n_known``, the number of
+        images for which the fact is known. Facts that are the same for all images are left out, and
+        so are findings with fewer than 20 images of a class. If systems are given, most
+        dictionaries also have ``beyond``: by system, the AUROC of the system minus that of the fact
+        on the same pairs of images.
 
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],

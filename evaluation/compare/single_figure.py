@@ -42,20 +42,21 @@ class FigureEstimate:
     """One figure of one system with its 95 % interval.
 
     Attributes:
-        metric: Short name of the metric.
+        metric: Short name of the metric, such as ``auroc``.
         value: The figure; `None` if it is undefined.
         interval: Lower and upper end of the 95 % interval; `None` if there is none.
         method: Name of the method of the interval; empty if there is none.
         note: Reason why the figure or its interval is missing, or a limitation of the figure; empty
-            if there is nothing to say.
+            without such a reason.
         n_images: Number of images on which the figure is computed.
         n_patients: Number of patients of these images; `None` if no patients were given.
-        n_positive: Number of positive images among them.
+        n_positive: Number of positive images among the images that the figure is computed on.
         policy: ``threshold=T`` for a figure at the threshold T; empty for other figures.
-        system: Name of the system in the table of `to_frame`.
+        system: Name of the system in the table that `to_frame` returns.
 
     Example:
-        >>> FigureEstimate("auroc", 0.9, (0.85, 0.95), "", "", 200, 180, 50)
+        >>> from cxr_compare import metrics
+    >>> metrics.FigureEstimate("auroc", 0.9, (0.85, 0.95), "", "", 200, 180, 50)
         auroc 0.900 (95 % CI 0.850 to 0.950), 200 images of 180 patients
     """
 
@@ -92,7 +93,10 @@ class FigureEstimate:
         return html_table({name: text for name, text in rows.items() if text})
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the figure as a table of one row, in the form of the tables of a comparison.
+        """Return the figure as a table of one row.
+
+        The table has the same columns as the tables of a comparison of systems, so they can be
+        joined.
 
         Returns:
             Table with the columns of `TIDY_COLUMNS`; unknown values are NaN or missing.
@@ -150,7 +154,7 @@ def estimate(
     replicates: int = 2000,
     seed: int = 0,
 ) -> FigureEstimate:
-    """Estimate one figure of one system with its 95 % interval, as a comparison of systems does.
+    """Estimate one figure of one system, such as its AUROC, with a 95 % interval.
 
     Several images of one patient carry less information than images of as many patients. So if
     patients have several images, give `patients`; otherwise the interval is too narrow.

@@ -17,29 +17,34 @@ from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 
 @dataclass(frozen=True)
 class SystemResult:
-    """Output of one system on the test images, from its first training seed if it has several.
+    """Output of one system on the test images, as a report shows it.
+
+    If the system was trained with several random seeds, the output is that of the first.
 
     Attributes:
-        thresholds: Threshold of each policy; `None` where the validation images give none.
+        thresholds: Threshold by name of the rule that chose it, such as ``max_f1``; `None` where
+            the validation images give none.
         curve: Points of the ROC and precision-recall curves by name: ``threshold``, ``fpr`` (false
             positive rate), ``tpr`` (true positive rate), ``precision`` and ``recall``, shape
             ``(points,)`` each; empty where they are unknown.
-        confusion: Numbers of images ``tp``, ``fp``, ``tn`` and ``fn`` for each policy with a
-            threshold.
-        boxes: Table of the decided boxes on the test images, in original px. Those of a classifier
-            are cut out of its activation maps. `None` without boxes.
+        confusion: Numbers of images ``tp``, ``fp``, ``tn`` and ``fn`` (true and false positives and
+            negatives) by name of the rule that chose the threshold.
+        boxes: Table of the evaluated boxes on the test images, in original px. Those of a
+            classifier are cut out of its activation maps. `None` without boxes.
         maps: Table of activation maps, one row for each image; `None` without maps.
         map_scale: Lower and upper end of the scale on which all maps are drawn, in raw values;
             `None` without maps.
-        cost: Parameters, FLOPs and latency by name; values may be `None`.
-        froc: FROC curve by name of the rule of a hit, ``iou`` and ``centre``; empty without boxes.
-        seeds: Number of training runs behind the system; `None` where it is unknown, as for other
+        cost: Number of parameters, number of FLOPs and latency, by name; a value is `None` if it
+            was not measured.
+        froc: FROC curve by name of the rule by which a box hits a lesion, ``iou`` or ``centre``;
+            empty without boxes.
+        seeds: Number of training runs of the system; `None` where it is unknown, as for other
             software and readers.
         decisions: Thresholds, calibration and rules that were chosen on validation images, for each
             training seed.
-        training_id: Id of the training, which a run and its export share; `None` where it is
-            unknown.
-        exported: True if the system is an export of a run.
+        training_id: Id of the training, which a training run and the models exported from it share;
+            `None` where it is unknown.
+        exported: True if the system is a model that was exported from a training run.
 
     Example:
         >>> SystemResult(thresholds={"max_f1": 0.4}, seeds=3).boxes is None
@@ -97,5 +102,5 @@ class SystemResult:
 
     @property
     def points(self) -> bool:
-        """True if the system shows positions in the image, by boxes or activation maps."""
+        """True if the system points at a position in the image, by boxes or activation maps."""
         return self.boxes is not None or self.maps is not None

@@ -9,19 +9,19 @@ from cxr_compare.data_prep.contracts.errors import counted
 
 
 def unequal_conditions(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Find the conditions of training in which systems differ.
+    """Find the conditions of training, such as the input size, in which systems differ.
 
-    If a detector and a classifier were trained under unequal conditions, their difference may come
-    from the conditions, and not only from the two approaches.
+    If two systems were trained under unequal conditions, the difference in their figures may come
+    from the conditions, and not only from the kinds of the systems.
 
     Args:
-        records: Record of each system by its display name. The record of a system that cxr-compare
-            trained has the key ``recipe``, a dictionary with ``config``, ``preprocess`` and
-            ``run``. Systems without it are left out.
+        records: Record of each system by its display name: what is known about its training. The
+            record of a system that cxr-compare trained has the key ``recipe``, a dictionary with
+            ``config``, ``preprocess`` and ``run``. Systems without this key are left out.
 
     Returns:
-        The value of each system in words, by condition and display name. A condition is included if
-        it is known for at least two systems and not equal for all of them.
+        By condition, such as ``input size``, and display name, the value of each system in words. A
+        condition is included if it is known for at least two systems and not equal for all of them.
 
     Example:
         >>> def record(size):

@@ -12,13 +12,17 @@ from cxr_compare.evaluation.compare.sentences import sentence
 
 @dataclass(frozen=True)
 class TestSetUses:
-    """Logged uses of the test images of a split.
+    """Log of all comparisons that used the same test images.
+
+    The more often the same test images are used, the likelier it is that a result is due to chance.
 
     Attributes:
-        entries: All uses from the first to the present one, each with ``when``, ``split_id``,
-            ``target``, ``systems`` and ``protocol``.
+        entries: All uses from the first to the present one, each a dictionary with ``when`` (time),
+            ``split_id`` (id of the division into training, validation and test images), ``target``
+            (finding), ``systems`` (names) and ``protocol`` (SHA-256 of the protocol file).
         problem: Reason why the uses are unknown; empty if they are known.
-        protocol: SHA-256 of the protocol file of the present use; `None` without a protocol.
+        protocol: SHA-256 of the file that declared the question of the present comparison; `None`
+            without such a file.
 
     Example:
         >>> TestSetUses([{"systems": ["A"]}, {"systems": ["A", "B"]}]).text
@@ -33,7 +37,10 @@ class TestSetUses:
 
     @property
     def before_protocol(self) -> int | None:
-        """Number of uses before the present protocol was first used; `None` if it is unknown."""
+        """Number of uses of the test images before the present protocol file was first used.
+
+        `None` if the number is unknown.
+        """
         if self.problem:
             return None
         protocols = [entry.get("protocol") for entry in self.entries]
@@ -41,14 +48,14 @@ class TestSetUses:
 
     @property
     def text(self) -> str:
-        """Sentence with the number of uses, or with the reason why it is unknown."""
+        """Sentence with the number of uses, or with the reason why the number is unknown."""
         if self.problem:
             return self.problem
         systems = {json.dumps(entry.get("systems"), sort_keys=True) for entry in self.entries}
         return sentence("uses", count=len(self.entries), n_sets=len(systems))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers of uses as a dictionary for the provenance of a report."""
+        """Return the numbers of uses as a dictionary of JSON values, to be stored with a report."""
         return {
             "count": None if self.problem else len(self.entries),
             "before_protocol": self.before_protocol if self.protocol else None,

@@ -28,7 +28,7 @@ _EXPECTED = "expected: validation and test patients exchanged, threshold chosen 
 
 
 def validation_to_test(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
-    """Compare figures at a chosen threshold on validation with those on test images.
+    """Compare figures on the validation images, which chose the threshold, and on test images.
 
     A threshold does better on the images on which it was chosen than on others. To find out what is
     to be expected on test images, patients of validation and test are exchanged 1,000 times at
@@ -38,13 +38,15 @@ def validation_to_test(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
     seeds, the first one is taken.
 
     Args:
-        scorecards: Scorecards of each system, one for each training seed.
+        scorecards: Scorecards by display name of the system, one for each training seed; a
+            scorecard computes all figures of one trained model on the evaluated images.
         seed: Random seed of the exchanges.
 
     Returns:
-        Table with the columns of `FAILURE_COLUMNS`. There are two rows for each system, policy and
-        metric: one with the figure on validation, and one with the figure on test, whose
-        ``ci_low`` and ``ci_high`` are the ends of the expected range.
+        Table with the columns of `FAILURE_COLUMNS`. There are two rows for each system, rule for
+        the threshold (such as ``max_f1``) and metric: one with the figure on validation, and one
+        with the figure on test, whose ``ci_low`` and ``ci_high`` are the ends of the expected
+        range.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxes

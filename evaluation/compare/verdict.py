@@ -45,19 +45,23 @@ def state_verdict(
     Two systems are said to differ only if the interval of their paired difference excludes 0.
     Otherwise they are "not shown to differ", which does not mean that they are equal. The intervals
     are widened for the number of comparisons by `decide_together`: all pairs of systems in the
-    primary figure are corrected together, and all further conclusions are corrected together.
+    primary figure are corrected together, and all other figures that the verdict mentions are
+    corrected together.
 
     Args:
         figures: Figures of all systems and paired differences, with intervals.
         systems: Display names of the systems, the reference system first.
-        finding: Display name of the finding.
-        protocol: The question of the comparison.
-        tests: Tests of pairs of systems, from which follows how large a difference a next study of
-            this size would show.
-        context: Further facts that the verdict mentions, such as the number of training seeds.
+        finding: Name of the finding as reports show it, such as "lung opacity".
+        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
+            reference system and subgroups.
+        tests: Paired tests of the systems, from which the verdict takes how large a difference a
+            further study of this size would show; `None` leaves this out.
+        context: Further facts that the verdict mentions, such as the number of training seeds;
+            `None` without such facts.
 
     Returns:
-        The answer with its limits, the further conclusions and the cautions.
+        The verdict: which system is better if that is shown, its limits, further comparisons and
+        cautions.
 
     Example:
         >>> from cxr_compare.evaluation.compare.estimates import Estimate
@@ -520,12 +524,13 @@ def _n_bounded(claims: Sequence[Claim]) -> int:
 
 
 def protocol_statement(protocol: Protocol, uses_before: int | None) -> Statement:
-    """State that a protocol fixed the question, and how often the test set was used before.
+    """State that a file fixed the question beforehand, and how often the test set was used.
 
     Args:
-        protocol: A protocol that was declared in a file.
-        uses_before: Number of uses of the test set before the protocol was first used; `None` if
-            it is unknown.
+        protocol: Question of the comparison, as a file declared it before the test images were
+            used.
+        uses_before: Number of uses of the test images before this file was first used; `None` if it
+            is unknown.
 
     Returns:
         The statement with the values for its sentence.

@@ -31,11 +31,11 @@ specificity.
 
 @dataclass(frozen=True)
 class Statement:
-    """Sentence that is stored as its kind and its values.
+    """Sentence of a report, stored as the name of its template and the values in it.
 
     Attributes:
-        kind: Name of the template in `evaluation.compare.sentences`.
-        values: Values of the arguments of the template.
+        kind: Name of the template in `evaluation.compare.sentences`, such as ``chance``.
+        values: Values to fill into the template, by name of its arguments.
 
     Example:
         >>> Statement("chance", {"systems": ["A"]}).text
@@ -53,15 +53,17 @@ class Statement:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """Statement about one pair of systems, with the differences that it is about.
+    """Sentence of a report about one pair of systems, with the differences that it is about.
 
     Attributes:
-        statement: The statement.
-        kind: Subject of the statement, see `ConclusionKind`.
-        claims: Differences in the statement, each with the interval that decides it.
-        decided: True if the statement says that something was shown.
-        secondary: True if a protocol was declared and does not mention this comparison, so that the
-            statement confirms nothing.
+        statement: The sentence.
+        kind: Subject of the sentence: ``primary``, ``margin``, ``pair`` or ``operating_point``;
+            `ConclusionKind` describes them.
+        claims: Differences that the sentence is about, each with the interval that decides if it is
+            shown.
+        decided: True if the sentence says that something was shown.
+        secondary: True if the question was declared in a protocol file that does not mention this
+            comparison, so that the sentence confirms nothing.
     """
 
     statement: Statement
@@ -72,7 +74,7 @@ class Conclusion:
 
     @property
     def text(self) -> str:
-        """Sentence of the statement; if it is secondary, its beginning says so."""
+        """The sentence; if the comparison was not declared beforehand, its beginning says so."""
         if self.secondary:
             return f"{sentence('secondary_start')} {self.statement.text}"
         return self.statement.text
@@ -80,11 +82,11 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class ScopePart:
-    """One limit of the answer.
+    """One limit of what a comparison shows, such as that the analysis was exploratory.
 
     Attributes:
         brief: Short form of the limit, in a few words.
-        statements: Full statements about the limit.
+        statements: Sentences that describe the limit in full.
     """
 
     brief: Statement
@@ -93,19 +95,20 @@ class ScopePart:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Answer of a comparison with its limits, further conclusions and cautions.
+    """Result of a comparison in sentences: the main one, its limits, and further results.
 
     Attributes:
-        opening: Statement on the images that were evaluated, with which the headline begins.
-        main: Statement of the answer.
-        kind: Kind of the answer, see `HeadlineKind`.
-        scope_parts: Limits of the answer.
+        opening: Phrase on the evaluated images, with which the main sentence (headline) begins.
+        main: Main sentence without this phrase.
+        kind: Kind of the result: ``decided``, ``open``, ``single`` or ``unknown``; `HeadlineKind`
+            describes them.
+        scope_parts: Limits of what the comparison shows.
         conclusions: Further comparisons of pairs of systems.
         claims: Differences in the primary figure between all pairs of systems, with intervals that
             hold together.
-        cautions: Notes on what may make the answer wrong, the most harmful first.
-        better_than_chance: Statement that no system was shown to be better than chance; `None` if
-            one was, or if it is unknown.
+        cautions: Notes on what may make the result wrong, the most harmful first.
+        better_than_chance: Sentence that no system was shown to be better than chance; `None` if a
+            system was shown to be better, or if this is unknown.
 
     Example:
         >>> opening = {"n_images": 200, "unit": "images", "n_synthetic": 0, "all_synthetic": False,
@@ -127,28 +130,31 @@ class Verdict:
 
     @property
     def where(self) -> str:
-        """Phrase on the images that were evaluated, with which the headline begins."""
+        """Phrase on the evaluated images, with which the main sentence (headline) begins."""
         return self.opening.text
 
     @property
     def answer(self) -> str:
-        """Sentence of the answer without its opening."""
+        """Main sentence of the result without the phrase on the evaluated images."""
         return self.main.text
 
     @property
     def chance(self) -> str:
-        """Sentence that no system was shown to be better than chance; empty if it does not hold."""
+        """Sentence that no system was shown to be better than chance; empty otherwise."""
         return "" if self.better_than_chance is None else self.better_than_chance.text
 
     @property
     def headline(self) -> str:
-        """Answer in one sentence, which first says so if no system was shown to beat chance."""
+        """Main result in one sentence.
+
+        If no system was shown to be better than chance, the sentence begins with this.
+        """
         parts = [part for part in (self.chance, self.answer) if part]
         return f"{self.where}, {'; '.join(parts)}."
 
     @property
     def scope(self) -> dict[str, str]:
-        """Limits of the answer: the full sentences of each limit by its short form."""
+        """Limits of what the comparison shows: full sentences by the short form of each limit."""
         return {
             part.brief.text: " ".join(statement.text for statement in part.statements)
             for part in self.scope_parts
@@ -156,7 +162,10 @@ class Verdict:
 
     @property
     def further_claims(self) -> tuple[Claim, ...]:
-        """Differences in the sentences below the answer, whose intervals hold together."""
+        """Differences of systems in the sentences below the main one.
+
+        Their intervals are widened so that they hold together.
+        """
         claims: list[Claim] = []
         for conclusion in self.conclusions:
             if conclusion.kind in ("pair", "operating_point"):
@@ -170,11 +179,12 @@ class Verdict:
             first: Display name of the first system.
             second: Display name of the second system.
             metric: Short name of the metric.
-            policy: Rule of the threshold; empty for a figure without a threshold.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
 
         Returns:
-            True if the verdict shows a difference, False if it shows none; None if the verdict does
-            not mention the two systems in this order with this figure.
+            True if the verdict says that a difference is shown, False if it says that none is
+            shown; None if it does not mention the two systems in this order with this figure.
         """
         claims = list(self.claims)
         for conclusion in self.conclusions:
@@ -187,19 +197,20 @@ class Verdict:
 
 @dataclass(frozen=True)
 class AnswerContext:
-    """Facts about a comparison that the verdict mentions, apart from its figures.
+    """Facts about a comparison that its verdict mentions, apart from the figures.
 
     Attributes:
         seeds: Number of training runs of each system, for the systems of which it is known.
-        same_training: Systems that use the same training as an earlier one, such as a run and its
-            export: name of the earlier system by the name of the later one.
+        same_training: Systems that use the same training as an earlier one, such as a training run
+            and a model exported from it: name of the earlier system by the name of the later one.
         unequal: Training conditions that are not equal in all systems: for each condition, its
             value by system, as `unequal_conditions` finds them.
-        n_synthetic: Number of evaluated images that are synthetic.
-        cautions: Notes on what may make the answer wrong, the most harmful first.
-        uses_before: Number of uses of the test set before the protocol was first used; `None` if it
-            is unknown.
-        goals: Results of the protocol's goals.
+        n_synthetic: Number of evaluated images that were drawn by a program and are no radiographs.
+        cautions: Notes on what may make the result wrong, the most harmful first.
+        uses_before: Number of uses of the test images before the protocol file was first used;
+            `None` if it is unknown.
+        goals: Goals for sensitivity and specificity that the protocol states, each with its result;
+            empty without goals.
 
     Example:
         >>> AnswerContext(seeds={"A": 3}).seeds["A"]

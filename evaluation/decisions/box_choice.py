@@ -49,10 +49,11 @@ _FigureOfWeights = Callable[[Integers], Floats]
 
 
 class BoxCandidate(NamedTuple):
-    """One rule that selects or makes boxes, with the boxes that it gives on validation images.
+    """One rule that selects or makes a system's boxes, with its boxes on validation images.
 
     Attributes:
-        rule: Rule that turns the stored output into boxes.
+        rule: Rule that turns stored output into boxes: it removes boxes of a detector that overlap
+            too much, or cuts a classifier's activation maps into boxes.
         pairs: Predicted boxes paired with the true boxes, on the validation images whose lesions
             are all boxed.
 
@@ -72,18 +73,21 @@ class BoxCandidate(NamedTuple):
 
 @dataclass(frozen=True)
 class BoxChoice:
-    """Choice of the rule for boxes with the highest figure on validation images.
+    """Choice, on validation images, of the rule that selects or makes a system's boxes.
 
-    The class also chooses the score from which a box is called (the cut).
+    The rule with the highest value of a figure, such as the mean sensitivity of the FROC curve, is
+    chosen. The class also chooses the score from which a box counts as called (the cut), by the
+    RSNA 2018 score.
 
     Among rules with equal figures, the one with the highest AP50 (average precision at IoU 0.5) is
-    chosen, and among rules that are equal in this too, the earliest. Among cuts with equal RSNA
+    chosen, and among rules that are equal in AP50 too, the earliest. Among cuts with equal RSNA
     scores, the lowest is chosen. If no image has a lesion, the first rule is chosen, and no cut.
 
     Attributes:
         candidates: Rules to choose from, the simplest first.
         patients: Patient of each validation image whose lesions are all boxed, shape ``(N,)``.
-        metric: Name of the figure that chooses the rule, one of `choosing_figures`.
+        metric: Short name of the figure by which the rule is chosen, such as ``froc_mean``; one of
+            `choosing_figures`.
         cuts: Score cuts to choose from, rising, in (0, 1).
 
     Example:
@@ -109,7 +113,7 @@ class BoxChoice:
 
     @property
     def is_open(self) -> bool:
-        """True if validation images can choose: there are several rules, and a true lesion."""
+        """True if there is a choice: several rules, and a lesion on the validation images."""
         return len(self.candidates) > 1 and self.n_positive > 0
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
@@ -123,9 +127,10 @@ class BoxChoice:
             n_clusters: Number P of patients.
 
         Returns:
-            A function of whole-number patient weights, shape ``(R, P)``. It returns two arrays,
-            each of shape ``(R,)``: under `BOX_RULE` the index of the chosen candidate, and under
-            `BOX_CUT` the chosen cut (NaN if no image with a weight above 0 has a lesion).
+            A function of whole-number patient weights, shape ``(R, P)``, where each of the R rows
+            is one weighting. It returns two arrays, each of shape ``(R,)``: under the key
+            `BOX_RULE` the index of the chosen candidate, and under the key `BOX_CUT` the chosen cut
+            (NaN if no image with a weight above 0 has a lesion).
 
         Example:
             >>> import pandas as pd
@@ -197,25 +202,26 @@ class BoxChoice:
 
     @property
     def rule(self) -> BoxRule:
-        """Rule for boxes that has the highest figure on the validation images."""
+        """Chosen rule for boxes, which has the highest figure on the validation images."""
         return self.candidates[self.index].rule
 
     @property
     def cut(self) -> float | None:
-        """Score from which boxes are called, as the RSNA score on the validation images chooses it.
+        """Score from which a box counts as called: the one with the highest RSNA 2018 score.
 
-        None if no image has a lesion.
+        The score is computed on the validation images. None if no image has a lesion.
         """
         cut = float(self._chosen[BOX_CUT][0])
         return None if np.isnan(cut) else cut
 
     def figures(self) -> list[dict[str, str | float | None]]:
-        """Return the figures of each candidate on these images, as a record of what was tried.
+        """Return the figures of each candidate rule on the validation images, as a record.
 
         Returns:
-            One row for each candidate. ``boxes`` is the rule in words. The value of each figure has
-            the name of the figure as its key, and is None if it is undefined. The figures are the
-            one that chooses the rule, and AP50.
+            One dictionary for each candidate rule. The key ``boxes`` has the rule in words. The
+            other keys are the short names of the figure that chooses the rule, such as
+            ``froc_mean``, and of AP50 (``ap50``), with their values; a value is None if the figure
+            is undefined.
 
         Example:
             >>> import pandas as pd
@@ -240,11 +246,11 @@ class BoxChoice:
 
 
 def choosing_figures() -> tuple[str, ...]:
-    """Return the names of the figures that can choose the rule of boxes.
+    """Return the names of the figures that can choose the rule for a system's boxes.
 
     Returns:
-        Names of metrics that rank boxes by score: average precision, FROC, AFROC and the RSNA
-        score.
+        Short names of the metrics that rank boxes by score, such as ``froc_mean``: average
+        precision, FROC, AFROC and the RSNA 2018 score.
 
     Example:
         >>> "froc_mean" in choosing_figures(), "auroc" in choosing_figures()
@@ -254,10 +260,11 @@ def choosing_figures() -> tuple[str, ...]:
 
 
 def check_boxes_by(metric: str) -> None:
-    """Check that a figure can choose the rule of boxes.
+    """Check that a figure can choose the rule for a system's boxes.
 
     Args:
-        metric: Name of a figure, as the option ``--boxes-by`` gives it.
+        metric: Short name of a figure, such as ``froc_mean``, as the command-line option
+            ``--boxes-by`` gives it.
 
     Raises:
         InputError: The figure is not one of `choosing_figures`.
@@ -274,18 +281,19 @@ def check_boxes_by(metric: str) -> None:
 def box_figure(
     metric: str, pairs: BoxPairs, clusters: Integers, n_clusters: int
 ) -> _FigureOfWeights:
-    """Prepare a figure of ranked boxes for many weightings of the patients.
+    """Prepare the computation of one figure of ranked boxes for many weightings of patients.
 
     Args:
-        metric: Name of the figure, one of `choosing_figures`. The RSNA score is the highest over
-            all score cuts.
+        metric: Short name of the figure, such as ``ap50``; one of `choosing_figures`. The RSNA 2018
+            score is the highest over all score cuts.
         pairs: Predicted boxes paired with the true boxes.
         clusters: Patient of each image as an index from 0, shape ``(images,)``.
         n_clusters: Number P of patients.
 
     Returns:
-        A function of whole-number patient weights, shape ``(R, P)``. It returns the figure under
-        the weights of each row, shape ``(R,)``; NaN where the figure is undefined.
+        A function of whole-number patient weights, shape ``(R, P)``, where each of the R rows is
+        one weighting, such as a bootstrap resample. It returns the figure under the weights of each
+        row, shape ``(R,)``; NaN where the figure is undefined.
 
     Example:
         >>> import pandas as pd

@@ -33,22 +33,26 @@ NO_BOXES = pd.DataFrame(columns=["image_id", *EDGES, "score"])
 
 @dataclass(frozen=True)
 class DecidedOutput:
-    """Output of one system on all images, after its decision rule was applied.
+    """Predictions of one system on all images, after its thresholds and rules were applied.
 
     Attributes:
-        name: Name of the system for people.
+        name: Name of the system as reports show it.
         decisions: Table with one row for each image, indexed by image id. Column ``score`` is
-            always present. Columns ``probability``, ``decision``, ``triage``, ``localised``,
-            ``localised_tolerant``, ``point_x`` and ``point_y`` (original px) are present where
-            known.
-        boxes: Boxes that the decision rule gives: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2``
-            (original px), ``score``; for a detector also ``finding``.
+            always present. These columns are present where they are known: ``probability``;
+            ``decision``, True for positive; ``triage``, such as ``ruled_out``; ``localised``, True
+            if the system points at a lesion; ``localised_tolerant``, the same but with a miss by up
+            to one cell of the activation map permitted; ``point_x`` and ``point_y``, the point
+            (original px).
+        boxes: Boxes that are shown and evaluated, as a table: ``image_id``, ``x1``, ``y1``, ``x2``,
+            ``y2`` (original px), ``score``; for a detector also ``finding``.
         maps: Table of activation maps, one row for each image; `None` without maps.
-        levels: Levels of the contours: raw map value by probability, see `contour_levels`.
-        calibrated: True if the levels belong to calibrated probabilities, False if they belong to
+        levels: Raw value of the activation maps at which the contour of each probability is drawn,
+            by probability, see `map_levels`.
+        calibrated: True if the keys of `levels` are calibrated probabilities, False if they are
             scores.
         threshold: Threshold of the score, from which an image is positive; `None` without one.
-        above: Score from which triage rules images in; `None` if triage rules no image in.
+        above: Score from which triage rules images in (calls them positive without a reader);
+            `None` if triage rules no image in.
 
     Example:
         >>> table = pd.DataFrame({"score": [0.8], "decision": [True]}, index=["a"])
@@ -91,15 +95,15 @@ class DecidedOutput:
         return {str(image): row for row, image in enumerate(ids)}
 
     def prediction(self, image_id: str, colour: str) -> ImagePrediction:
-        """Return what this system says about one image, ready to be drawn.
+        """Return the prediction of this system for one image, ready to be drawn.
 
         Args:
             image_id: Id of the image.
             colour: Colour in which the system is drawn, such as ``#1f77b4``.
 
         Returns:
-            Score, decision, boxes, map and point of the image. Everything is empty if the system
-            gave nothing for this image.
+            Score, decision, boxes, map and point of the image. All are empty if the system has no
+            output for this image.
 
         Example:
             >>> table = pd.DataFrame({"score": [0.8], "decision": [True]}, index=["a"])
@@ -138,15 +142,15 @@ class DecidedOutput:
         return shown_box_cut(boxes[:, 4], decision, threshold)
 
     def findings_of(self, image_id: str) -> npt.NDArray[Any]:
-        """Return the finding of each box of an image.
+        """Return the finding, such as "opacity", of each predicted box of an image.
 
         Args:
             image_id: Id of the image.
 
         Returns:
             Names of findings, shape ``(boxes,)``, in the order of the image's boxes. Boxes that
-            were cut out of an activation map have the finding of this map; it is ``""`` if it is
-            unknown.
+            were cut out of an activation map have the finding of this map. A name is ``""`` if the
+            finding is unknown.
 
         Example:
             >>> table = pd.DataFrame({"score": [0.8]}, index=["a"])
@@ -178,15 +182,18 @@ def decide(
     *,
     levels: dict[float, float] | None = None,
 ) -> DecidedOutput:
-    """Apply a decision rule to the output of a system.
+    """Apply a system's thresholds and rules to its output, image by image.
 
     Args:
-        name: Name of the system for people.
+        name: Name of the system as reports show it.
         evidence: Output of the system on the images.
-        decision: Decision rule; `None` leaves all images undecided.
-        policy: Policy whose threshold decides. If it is one of the guarantees of triage, referred
-            images get no decision.
-        levels: Levels of the contours, see `map_levels`.
+        decision: Thresholds, calibration and rule for boxes, as chosen on validation images; `None`
+            leaves all images undecided.
+        policy: Name of the rule that chose the threshold, such as ``max_f1``; its threshold
+            decides. If it is one of the guarantees of triage, the images that triage refers to a
+            reader get no decision.
+        levels: Raw map value at which the contour of each probability is drawn, see `map_levels`;
+            None draws no contours.
 
     Returns:
         Scores, decisions, boxes, maps and points of all images.
@@ -238,15 +245,16 @@ def decide(
 
 
 def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
-    """Compute the levels of a system's contours from all images that the system ran on.
+    """Compute the values of activation maps at which a system's contours are drawn.
 
-    A level is the value of an activation map at which the contour of a probability is drawn.
-    The levels do not depend on which images are drawn, so the drawing of one image is always the
-    same.
+    A contour of a probability is drawn around the region where the activation map is at or above a
+    value. The values are computed from all images that the system ran on. They do not depend on
+    which images are drawn, so the drawing of one image is always the same.
 
     Args:
         system: System with activation maps.
-        decision: Decision rule of the system; `None` before tuning.
+        decision: Thresholds, calibration and rules of the system, as chosen on validation images;
+            `None` if they were not chosen yet.
 
     Returns:
         Raw map value by probability; empty for a system without maps. Without a calibration, scores
@@ -266,12 +274,14 @@ def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
 
 
 def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float, float]:
-    """Compute the levels of a system's contours from the probabilities of images with maps.
+    """Compute the map values of a system's contours from the images' probabilities.
 
-    A level is the value of an activation map at which the contour of a probability is drawn.
+    A contour of a probability is drawn around the region where the activation map is at or above a
+    value.
 
     Args:
-        maps: Activation maps, see `map_peaks`; None for a system without maps.
+        maps: Table of activation maps with one row for each image, see `map_peaks`; None for a
+            system without maps.
         probabilities: Probability of each image with a map, by image id.
 
     Returns:
@@ -291,9 +301,9 @@ def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None
     """Return the score from which the boxes of a detector are shown on one image.
 
     On a positive image the box with the highest score is shown, and every box at or above the
-    threshold. On a negative image no box is shown, whichever rule reduced the boxes to the image
-    score. On an undecided image, such as one that triage refers, the boxes at or above the
-    threshold are shown, or those at or above 0.5 if there is no threshold.
+    threshold. On a negative image no box is shown. On an undecided image, such as one that is
+    referred to a reader, the boxes at or above the threshold are shown, or those at or above 0.5 if
+    there is no threshold.
 
     Args:
         scores: Scores of the image's boxes, shape ``(boxes,)``.

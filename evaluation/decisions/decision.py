@@ -39,39 +39,51 @@ _OLD_COUNT_KEY = "patients_false_marks"
 
 @dataclass(frozen=True)
 class Decision:
-    """Rule that turns the raw output of a system into scores, decisions and boxes.
+    """Thresholds, calibration and rules for boxes of one system, as chosen on validation images.
 
-    Every part of the rule was chosen on validation images.
+    Together they turn the raw output of the system into scores, probabilities, decisions and boxes.
+    A policy is a rule that chooses a threshold, such as ``max_f1``.
 
     Attributes:
-        target: Name of the target.
-        chosen_on: Ids of the predictions, labels and split, and numbers of the validation images.
-        reduction: Rule that reduces the boxes of an image to its score; `None` for a system that
-            gives image scores.
+        target: Name of the finding, or group of findings, that the decision is for, such as
+            ``opacity``.
+        chosen_on: Ids of the predictions, the labels and the split (the division into training,
+            validation and test images) that the decision was chosen on, and numbers of the
+            validation images, such as ``n_images``.
+        reduction: Rule that combines the scores of an image's boxes to the score of the image;
+            `None` for a system that gives image scores.
         calibration: Map from scores to probabilities; `None` if validation has no positive or no
             negative image to fit it to.
-        map_scale: Raw low and high end of the activation maps; `None` without maps.
-        map_boxes: Rule that cuts maps into boxes; `None` without maps.
-        overlap: Largest IoU of two boxes of a detector that both stay; `None` keeps all boxes.
-        thresholds: Threshold of each policy, or the reason why there is none.
-        box_cut: Score from which boxes are called in the RSNA score; `None` if no validation image
-            has a lesion.
-        validation: Figures on the validation images, by policy. The figures that need no threshold
-            are under ``""``.
-        tried: Every rule for reducing boxes to an image score that was tried, with its figure.
-        boxes_tried: Every rule for boxes that was tried, with its figures.
-        options: Options with which the decision was chosen, such as the method of calibration.
+        map_scale: Low and high end of the raw values on which all activation maps are shown; `None`
+            without maps.
+        map_boxes: Rule that cuts activation maps into boxes; `None` without maps.
+        overlap: Largest IoU (intersection over union) of two boxes of a detector that both stay;
+            `None` keeps all boxes.
+        thresholds: Threshold by policy, or the reason why the policy has no threshold.
+        box_cut: Score from which a box counts as called in the RSNA 2018 score; `None` if no
+            validation image has a lesion.
+        validation: Figures on the validation images: for each policy, a dictionary from the short
+            name of a figure to its value. The figures that need no threshold are under the key
+            ``""``.
+        tried: Every rule for reducing the boxes of an image to one image score that was tried, with
+            its AUROC.
+        boxes_tried: Every rule for selecting or making boxes that was tried, with its figures.
+        options: Options with which thresholds and rules were chosen, such as the method of
+            calibration.
         losses: Log loss of each calibration method on held-out folds, by name of the method; empty
-            unless validation chose the method.
-        triage: Triage rule; `None` unless triage was requested.
-        chosen_scores: Validation scores that the thresholds were chosen on, by image, study or
-            patient; None after reading a file. This attribute and those below are not stored.
-        box_choice: Choice on validation images that gave `map_boxes` or `overlap`, and `box_cut`;
-            None without boxes.
+            unless the method was chosen on the validation images.
+        triage: Scores below which images are ruled out and from which they are ruled in, with the
+            others referred to a reader; `None` unless triage was requested.
+        chosen_scores: Validation scores, by image, study or patient, that the thresholds were
+            chosen on; None if the decision was read from a file. This attribute and those below are
+            not stored in the file.
+        box_choice: Object that chose `map_boxes` or `overlap`, and `box_cut`, on the validation
+            images; None for a system without boxes.
         system: Name of the system.
-        path: File that stores the decision.
-        notes: Sentences about the validation images that a reader of the decision should know.
-        next_steps: Commands that usually follow.
+        path: File that stores the decision; None if it is not stored.
+        notes: Sentences about the validation images for readers of the decision, such as that some
+            images were left out.
+        next_steps: Commands of the program ``cxr`` that usually follow, as a user would type them.
 
     Example:
         >>> import cxr_compare
@@ -121,10 +133,11 @@ class Decision:
 
     @property
     def fixed_choices(self) -> dict[Need, str]:
-        """Choices on validation images that are not made again on each resample of the bootstrap.
+        """Choices on validation images that bootstrap resamples do not make again.
 
-        A dictionary from what a metric needs (a key of `evaluation.metrics.metric.NEEDS`) to the
-        name of the choice.
+        A dictionary from the part of the system that a metric depends on (such as ``probability``,
+        a key of `evaluation.metrics.metric.NEEDS`) to the name of the choice (such as
+        ``calibration``).
         """
         choices: dict[Need, str] = {}
         if self.map_boxes and self.box_choice is None:
@@ -137,7 +150,7 @@ class Decision:
 
     @property
     def box_rule(self) -> BoxRule:
-        """Rule that turns the stored output into the boxes that are evaluated and drawn."""
+        """Rule that selects or makes the boxes that are evaluated and drawn."""
         return OverlapRule(self.overlap) if self.map_boxes is None else self.map_boxes
 
     @property
@@ -147,7 +160,7 @@ class Decision:
         return self.box_rule.description if has_boxes else None
 
     def probability(self, scores: npt.ArrayLike) -> Floats | None:
-        """Return the calibrated probability of image scores.
+        """Convert image scores to calibrated probabilities of the finding.
 
         Args:
             scores: Image scores, shape ``(N,)``.
@@ -156,25 +169,27 @@ class Decision:
             Probabilities in [0, 1], shape ``(N,)``; `None` if the decision has no calibration.
 
         Example:
+            >>> from cxr_compare import Decision
             >>> Decision("opacity", {"n_images": 0}).probability([0.5]) is None
             True
         """
         return None if self.calibration is None else self.calibration.probability(scores)
 
     def policy(self, requested: str | None, source: object) -> str:
-        """Return the policy whose threshold decides on images.
+        """Return the name of the rule for the threshold (policy) that decides on images.
 
         Args:
-            requested: Policy that the user asks for. If it is `None`, the policy of triage decides;
-                without triage ``max_f1`` decides, or else the first policy. The policy of triage is
-                the guarantee that rules out, or the one that rules in if no image can be ruled out.
-            source: Folder or file that an error message names.
+            requested: Policy that the user asks for, such as ``max_f1``. If it is `None` and the
+                decision has triage, the guarantee that rules images out decides, or the one that
+                rules them in if no image can be ruled out. If it is `None` and there is no triage,
+                ``max_f1`` decides, or else the first policy.
+            source: Folder or file of the predictions, to name in an error message.
 
         Returns:
-            Name of the policy.
+            Name of the policy, such as ``max_f1``.
 
         Raises:
-            InputError: The decision does not contain the requested policy.
+            InputError: The decision has no threshold for the requested policy.
         """
         if requested is None and self.triage is not None:
             only_rules_in = self.triage.below is None and self.triage.above is not None
@@ -189,15 +204,18 @@ class Decision:
         return requested
 
     def guaranteed_patients(self, policy: str) -> list[int]:
-        """Return the number of validation patients behind each figure of a guarantee.
+        """Return the number of validation patients that each figure of a guarantee rests on.
 
         Args:
-            policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``.
+            policy: Name of the rule that chose the threshold, such as ``max_f1`` or the guarantee
+                ``sensitivity>=0.90@0.90`` (sensitivity at least 0.90 with 90 % confidence).
 
         Returns:
-            One number for each figure of the guarantee; empty if the policy is no guarantee.
+            One number for each figure of the guarantee, such as the number of patients with a
+            positive image for a sensitivity; empty if `policy` is not a guarantee.
 
         Example:
+            >>> from cxr_compare import Decision
             >>> decision = Decision("opacity", {"n_patients": 40})
             >>> decision.guaranteed_patients("specificity>=0.80@0.90")
             [40]
@@ -212,10 +230,11 @@ class Decision:
     def guarantee_line(
         self, policy: str, observed: Mapping[str, ObservedRate] | None = None
     ) -> str:
-        """Return what is guaranteed, and what was observed on test images, in one line.
+        """Return a line of text on what is guaranteed, and what was observed on test images.
 
         Args:
-            policy: A guarantee, see `evaluation.decisions.guarantees.read_guarantee`.
+            policy: Guarantee as text, such as ``sensitivity>=0.90@0.90`` (sensitivity at least 0.90
+                with 90 % confidence), see `evaluation.decisions.guarantees.read_guarantee`.
             observed: Observed rate on test images, by figure. A figure that is undefined on the
                 test images is absent. `None` if the guarantee was not compared with test images.
 
@@ -223,9 +242,10 @@ class Decision:
             The line, such as "guaranteed: sensitivity at least 0.90 with 90 % confidence, ...".
 
         Raises:
-            InputError: The policy is no guarantee.
+            InputError: The policy is not a guarantee.
 
         Example:
+            >>> from cxr_compare import Decision
             >>> Decision("opacity", {"n_patients": 40}).guarantee_line("sensitivity>=0.90@0.90")
             'guaranteed: sensitivity at least 0.90 with 90 % confidence, on 40 validation patients'
         """
@@ -245,19 +265,21 @@ class Decision:
         )
 
     def guarantees(self, policy: str) -> tuple[str, ...]:
-        """Return one line for each guarantee that holds for the answers of a policy.
+        """Return one line of text for each guarantee that holds at the threshold of a policy.
 
-        A guarantee without a threshold has no line. The lines do not say what was observed on test
-        images; the report of ``cxr compare`` says this.
+        A guarantee says that a figure, such as the sensitivity, is at least a bound, with a stated
+        confidence. A guarantee for which no threshold was found has no line. The lines do not say
+        what was observed on test images; the report of ``cxr compare`` says this.
 
         Args:
-            policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``. A
-                guarantee of triage stands for all guarantees of triage.
+            policy: Name of the rule that chose the threshold, such as ``max_f1``. If it is a
+                guarantee of triage, the lines of all guarantees of triage are returned.
 
         Returns:
-            The lines; empty if the policy guarantees nothing.
+            The lines; empty if the policy is no guarantee.
 
         Example:
+            >>> from cxr_compare import Decision
             >>> Decision("opacity", {"n_patients": 40}).guarantees("max_f1")
             ()
         """
@@ -269,12 +291,16 @@ class Decision:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the decision as ``decisions/<target>.json`` stores it.
+        """Return the decision as a dictionary of JSON values, as its file stores it.
+
+        The file is ``decisions/TARGET.json`` in the folder of the predictions, where TARGET is the
+        name of the finding, or group of findings, that the decision is for.
 
         Returns:
             A dictionary of plain JSON values, which `from_dict` reads.
 
         Example:
+            >>> from cxr_compare import Decision
             >>> Decision("opacity", {"n_images": 40}, box_cut=0.3).to_dict()["box_cut"]
             0.3
         """
@@ -312,16 +338,19 @@ class Decision:
         Files of earlier versions can be read, too.
 
         Args:
-            payload: Content of ``decisions/<target>.json``.
+            payload: Content of the file ``decisions/TARGET.json``, in which the command ``cxr
+                tune`` stores a decision.
 
         Returns:
             The decision, without the attributes that are not stored.
 
         Raises:
-            InputError: The decision was made by a search over rules, which was removed from the
-                program, or before the overlap of a detector's boxes was chosen.
+            InputError: The file is of an early version: its decision has a rule that was found by a
+                search over rules, which the program no longer does, or it lacks the limit for the
+                overlap of a detector's boxes.
 
         Example:
+            >>> from cxr_compare import Decision
             >>> Decision.from_dict(Decision("opacity", {"n_images": 40}).to_dict()).target
             'opacity'
         """
@@ -363,18 +392,21 @@ class Decision:
         )
 
     def difference(self, derived: Decision) -> str | None:
-        """Find the first difference of this stored decision from one that was derived now.
+        """Find the first difference between this stored decision and one that was derived now.
 
-        Figures that an earlier version did not store count as no difference, and neither do
-        policies that the stored decision was not tuned for, because no result uses them.
+        Figures that an earlier version did not store count as no difference. The thresholds of
+        policies (rules for the threshold) that the stored decision lacks count as no difference
+        either, because no result uses them.
 
         Args:
             derived: Decision that was derived from the same validation images.
 
         Returns:
-            Position in the JSON file and both values; `None` if the decisions agree.
+            Position in the JSON file and both values, such as "overlap: 0.5 against 0.3"; `None` if
+            the decisions agree.
 
         Example:
+            >>> from cxr_compare import Decision
             >>> stored = Decision("opacity", {"n_images": 40}, overlap=0.5)
             >>> stored.difference(Decision("opacity", {"n_images": 40}, overlap=0.3))
             'overlap: 0.5 against 0.3'

@@ -22,11 +22,11 @@ from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 
 
 def no_boxes() -> pd.DataFrame:
-    """Return a table of true boxes without a row.
+    """Return an empty table of true boxes.
 
     Returns:
-        Columns ``image_id, x1, y1, x2, y2``. The four edges are float64, in px of the original
-        image.
+        Table of 0 rows with the columns ``image_id, x1, y1, x2, y2``. The four edges are float64,
+        in px of the original image.
 
     Example:
         >>> no_boxes().shape
@@ -37,7 +37,10 @@ def no_boxes() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Ground truth of images for one finding: labels, roles, patients and lesions.
+    """Labels, roles (such as validation and test), patients and true boxes of images.
+
+    The labels are of one finding, such as "opacity", which an image may show (positive) or not
+    (negative).
 
     Attributes:
         images: Table with one row for each image: ``image_id`` and ``patient_id``; where known also
@@ -48,7 +51,7 @@ class GroundTruth:
         roles: ``val``, ``test`` or another role, by image id. Decisions are chosen on the ``val``
             images, and figures are computed on the ``test`` images.
         finding: Name of the finding, as decisions and reports store it.
-        display_name: Name of the finding for people.
+        display_name: Name of the finding as reports show it, such as "lung opacity".
         findings: Findings that make an image positive if any of them is present; by default the
             finding itself.
         true_boxes: True lesions on the images of `boxes_trusted`: ``image_id``, ``x1``, ``y1``,
@@ -57,12 +60,14 @@ class GroundTruth:
             none. Localisation is evaluated on these images only.
         uncertain: Ids of the images that readers called uncertain. Their label is unknown for this
             reason.
-        facts: Facts from metadata and image borders of the test images, by image id. A classifier
-            that never sees the lungs guesses from these facts; see `evaluation.compare.shortcuts`.
-            May be empty.
-        synthetic: Ids of the images that `cxr synth` drew.
-        ids: Ids that a decision is bound to: ``content_id``, ``labels_id``, ``split``,
-            ``split_id``.
+        facts: Table of facts from metadata and image borders of the test images, indexed by image
+            id. They show how well the label can be predicted without the lungs; see
+            `evaluation.compare.shortcuts`. May be empty.
+        synthetic: Ids of the images that were drawn by the command ``cxr synth`` and are no
+            radiographs.
+        ids: Ids that decide whether a stored decision belongs to this ground truth: ``content_id``
+            (of the images), ``labels_id`` (of the labels), ``split`` and ``split_id`` (name and id
+            of the division into training, validation and test images). Empty if there are none.
         data_name: Name of the data set; empty if there is none.
         source: Folder or file that the ground truth was read from, for error messages.
 
@@ -91,11 +96,11 @@ class GroundTruth:
 
     @property
     def split(self) -> str:
-        """Name of the split that gave the images their roles."""
+        """Name of the split, the division into training, validation and test images."""
         return str(self.ids.get("split", "default"))
 
     def image_ids(self, role: str) -> pd.Index:
-        """Return the ids of the images of a role.
+        """Return the ids of the images with a role, such as the test images.
 
         Args:
             role: ``val``, ``test`` or another role.
@@ -114,7 +119,7 @@ class GroundTruth:
         return pd.Index(chosen.sort_values(), name="image_id")
 
     def labels_of(self, role: str) -> pd.Series:
-        """Return the labels of the images of a role.
+        """Return the labels of the images with a role, such as the test images.
 
         Args:
             role: ``val``, ``test`` or another role.
@@ -135,13 +140,13 @@ class GroundTruth:
     def knows_patients(self, image_ids: pd.Index) -> bool:
         """Return True if the patient of at least one of the images is known.
 
-        Where no patient is known, each image counts as its own patient.
+        An image of unknown patient counts as its own patient.
 
         Args:
             image_ids: Ids of the images, shape ``(N,)``.
 
         Returns:
-            False if the patients of all these images were assumed, else True.
+            False if the patients of all the images in `image_ids` are unknown, else True.
 
         Example:
             >>> images = pd.DataFrame({"image_id": ["a"], "patient_id": ["a"],
@@ -181,20 +186,21 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images that every system is evaluated on, with their ground truth.
+    """Images that every system of a comparison is evaluated on, with their ground truth.
 
     Attributes:
         image_ids: Ids of the images, sorted, shape ``(N,)``.
         y_true: True for positive images, shape ``(N,)``.
         patients: Patient of each image as an index from 0, shape ``(N,)``.
         n_patients: Number of patients.
-        boxes_trusted: True if the boxes of an image are complete, so that localisation can be
-            evaluated on it, shape ``(N,)``.
-        truth: True boxes of the target on these images, original px.
+        boxes_trusted: True for images on which all lesions are boxed, or which have none, so that
+            localisation can be evaluated on them, shape ``(N,)``.
+        truth: True boxes of the finding on these images: ``image_id``, ``x1``, ``y1``, ``x2``,
+            ``y2`` in original px.
         x_class: Kind of each image, such as ``normal``, shape ``(N,)``; `None` if unknown.
-        tolerance: Width and height of one map cell on each image, original px, shape ``(N, 2)``.
-            The cell is that of the system with the coarsest maps; a scored point may miss a lesion
-            by this much. `None` if no system has maps.
+        tolerance: Width and height, in original px, by which the point of a system may miss a
+            lesion on each image, shape ``(N, 2)``. It is the size of one cell of the activation
+            map, of the system with the coarsest maps. `None` if no system has maps.
 
     Example:
         >>> images = EvaluationSet(
@@ -220,14 +226,18 @@ class EvaluationSet:
 
     @property
     def boxed_images(self) -> pd.Index:
-        """Ids of the images whose boxes are complete, on which localisation can be evaluated."""
+        """Ids of the images on which localisation can be evaluated.
+
+        These are the images on which all lesions are boxed, or which have no lesion.
+        """
         return self.image_ids[self.boxes_trusted]
 
     @cached_property
     def versus_normal(self) -> npt.NDArray[np.bool_] | None:
-        """Flags of the positive and the normal images, without negatives that have another finding.
+        """Flags that select the positive and the normal images.
 
-        The flags are bool, shape ``(N,)``; None if no image is known to be normal.
+        Negative images that have another finding are not selected. The flags are bool, shape
+        ``(N,)``. The value is None if no image is known to be normal.
         """
         if self.x_class is None or not (self.x_class == "normal").any():
             return None
@@ -237,7 +247,9 @@ class EvaluationSet:
         """Select the images that a figure is computed on, such as those of a subgroup.
 
         Args:
-            figure: Metric, policy and subgroup of the figure.
+            figure: Key of the figure: name of its group of images, such as ``all``; rule for its
+                threshold, such as ``max_f1``, or empty; and short name of its metric, such as
+                ``auroc``.
 
         Returns:
             True for the images that the figure uses, shape ``(N,)``.
@@ -260,9 +272,10 @@ def describe_images(truth: GroundTruth, image_ids: pd.Index, labels: pd.Series) 
     """Collect the ground truth of the images under evaluation.
 
     Args:
-        truth: Ground truth of all images.
+        truth: Labels, roles, patients and true boxes of all images, of which the images under
+            evaluation are a part.
         image_ids: Ids of the images under evaluation, sorted, shape ``(N,)``.
-        labels: 1.0 (positive) or 0.0 (negative) of each of these images, by image id.
+        labels: Label of each image in `image_ids`: 1.0 (positive) or 0.0 (negative), by image id.
 
     Returns:
         Labels, patients and boxes of the images, in the order of `image_ids`.

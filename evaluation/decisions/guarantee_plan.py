@@ -42,12 +42,20 @@ _PPV_SETS = 200
 class GuaranteePlan(ShownAsText):
     """Number of validation patients that are needed to find a threshold with a guarantee.
 
+    A guarantee says that, at the threshold, a figure such as the sensitivity is at least a bound,
+    with a stated confidence. The more validation patients there are, the likelier it is that a
+    threshold can be shown to fulfil the guarantee.
+
     Attributes:
-        guarantee: Guarantee as text, such as ``sensitivity>=0.90@0.90``.
-        power: Share of validation sets on which a threshold shall be found, in (0, 1).
-        shares: Shares of images that validation must show to be high enough, each by a description
-            of the patients whose images count.
-        figures: Files of the figures that were drawn.
+        guarantee: Guarantee as text, such as ``sensitivity>=0.90@0.90``: a sensitivity of at least
+            0.90 with 90 % confidence.
+        power: Probability with which a threshold shall be found, in (0, 1): the share of validation
+            sets of the planned size on which one can be found.
+        shares: Cases that are planned, one for each guaranteed figure and number of images of a
+            patient. The key describes the patients to count, such as "patients with the finding, 1
+            image, if the sensitivity is 0.95". The value holds the guaranteed bound and the
+            expected true value of the figure, from which the number of patients is computed.
+        figures: Paths of the image files in which the plan was drawn; empty if it was not drawn.
 
     Example:
         >>> plan = GuaranteePlan.from_text("sensitivity>=0.90@0.90", [0.95])
@@ -71,27 +79,31 @@ class GuaranteePlan(ShownAsText):
         power: float | None = None,
         positive: float | None = None,
     ) -> GuaranteePlan:
-        """Plan a guarantee of one or two figures.
+        """Make the plan for a guarantee of one or two figures, such as a sensitivity.
 
         Args:
-            guarantee: Guarantee as text, see `evaluation.decisions.guarantees.read_guarantee`.
-            expected: Expected true value of each figure at the threshold, in the order of the
-                guarantee. A positive predictive value is followed by the expected sensitivity.
-            images: Numbers of images of one patient to plan for, or names of data sets whose
-                numbers are used; one image per patient if empty.
-            correlation: Correlation of the scores of one patient's images, in [0, 1); 0.5 if
+            guarantee: Guarantee as text, such as ``sensitivity>=0.90@0.90`` (sensitivity at least
+                0.90 with 90 % confidence); `evaluation.decisions.guarantees.read_guarantee` lists
+                all forms.
+            expected: True value that is expected of each guaranteed figure at the threshold, such
+                as ``[0.95]``, in the order of the guarantee. The value of a positive predictive
+                value is followed by the expected sensitivity.
+            images: Numbers of images of one patient for which to plan, such as ``[1, 3]``, or names
+                of data sets in `evaluation.statistics.patient_images.IMAGES_PER_PATIENT`, whose
+                numbers of images are used. If empty, one image per patient.
+            correlation: Correlation of the scores of two images of one patient, in [0, 1); 0.5 if
                 `None`.
-            power: Share of validation sets on which a threshold shall be found, in (0, 1); 0.8 if
-                `None`.
-            positive: Share of validation patients with the finding, in (0, 1), for a positive
-                predictive value.
+            power: Probability with which a threshold shall be found on the validation set, in (0,
+                1); 0.8 if `None`.
+            positive: Share of validation patients with the finding, in (0, 1). It is needed for a
+                positive predictive value; `None` for other figures.
 
         Returns:
-            The plan.
+            The plan with all its cases, whose numbers of patients `rows` computes.
 
         Raises:
-            InputError: The text is no guarantee, an expected value violates the guarantee, or an
-                assumption is missing.
+            InputError: The text is not a guarantee, an expected value does not fulfil the
+                guarantee, or an assumption that the guaranteed figure needs is missing.
 
         Example:
             >>> plan = GuaranteePlan.from_text("specificity>=0.80@0.90", [0.9], images=[1, 3])
@@ -141,10 +153,15 @@ class GuaranteePlan(ShownAsText):
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Answers of the plan, one row for each figure and number of images of a patient.
+        """Number of patients of each case: each guaranteed figure and number of images.
 
-        A guarantee of two figures needs both of them at once. Each figure is therefore planned with
-        the square root of the power.
+        Each row is a dictionary with ``plan`` (the case in words), ``patients`` (number of
+        patients, None if it is too large to be simulated), ``floor`` (guaranteed share),
+        ``expected`` (its expected true value), ``images`` (number of images of a patient, or name
+        of a data set) and ``within`` (correlation of the scores of a patient's images).
+
+        A guarantee of two figures must hold for both figures at once, so each figure is planned
+        with the square root of the power.
         """
         n_figures = 1 + self.guarantee.count("&")
         power_each = self.power ** (1 / n_figures)
@@ -164,10 +181,10 @@ class GuaranteePlan(ShownAsText):
         return "\n".join([*self.sentences(), *(f"Figure: {path}" for path in self.figures)])
 
     def sentences(self) -> list[str]:
-        """Return the question and each answer as text.
+        """Return the planned guarantee and the needed numbers of patients as text.
 
         Returns:
-            One line with the question, and one line for each row of `rows`.
+            One line with the guarantee and the power, and one line for each row of `rows`.
 
         Example:
             >>> GuaranteePlan.from_text("sensitivity>=0.90@0.90", [0.95]).sentences()[1]
@@ -184,10 +201,11 @@ class GuaranteePlan(ShownAsText):
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the question and the answers as ``plan.json`` holds them.
+        """Return the plan as the file ``plan.json`` of the command ``cxr plan`` holds it.
 
         Returns:
-            A dictionary of plain JSON values.
+            A dictionary of plain JSON values with the keys ``guarantee``, ``power``, ``answer``
+            (the lines of `sentences`) and ``studies`` (the dictionaries of `rows`).
 
         Example:
             >>> GuaranteePlan.from_text("sensitivity>=0.90@0.90", [0.95]).to_dict()["power"]

@@ -33,17 +33,20 @@ from cxr_compare.evaluation.statistics.clustered_share import exact_share
 
 @dataclass(frozen=True)
 class GuaranteeResult:
-    """A guarantee of a threshold, with the figures of test images at this threshold.
+    """A threshold with a guarantee, and the guaranteed figures at it on test images.
 
     Attributes:
-        system: Name of the system; for one of several training seeds with the number of the seed.
-        policy: Guarantee as the name of a policy, such as ``sensitivity>=0.90@0.90``.
+        system: Name of the system; if it was trained with several random seeds, with the number of
+            the seed.
+        policy: Guarantee as text, such as ``sensitivity>=0.90@0.90`` (sensitivity at least 0.90
+            with 90 % confidence).
         guarantee: The same guarantee as figures, bounds and confidence.
-        threshold: Threshold that was chosen on validation.
-        patients: Number of validation patients behind each figure of the guarantee.
-        observed: Observed rate on the test images, by figure. Figures that are undefined on these
-            images are absent.
-        text: Guarantee and observation in one line.
+        threshold: Threshold of the score, as chosen on validation images.
+        patients: Number of validation patients that each figure of the guarantee was computed on,
+            in the order of the guarantee's figures.
+        observed: Observed rate on the test images, by name of the figure, such as ``sensitivity``.
+            Figures that are undefined on these images are absent.
+        text: Guarantee and observed rates in one line for readers.
 
     Example:
         >>> guarantee = read_guarantee("sensitivity>=0.90@0.90")
@@ -76,17 +79,18 @@ def guarantee_results(
     truth: GroundTruth,
     evaluated: EvaluationSet,
 ) -> list[GuaranteeResult]:
-    """Compare every guarantee of a decision that has a threshold with test images.
+    """Compare the guarantees of a system's thresholds with the rates on test images.
 
     Args:
         system: Name of the system.
-        decision: Decision rule that was chosen on validation.
+        decision: Thresholds and rules of the system, as chosen on validation images.
         output: Output of the system on the test images.
-        truth: Ground truth of the images.
-        evaluated: Test images.
+        truth: Labels, patients and true boxes of all images, of which the test images are a part.
+        evaluated: Test images with their labels and patients.
 
     Returns:
-        One result for each guarantee that has a threshold, in the order of the policies.
+        One result for each guarantee for which a threshold was found, in the order of the
+        decision's thresholds.
 
     Example:
         >>> import pandas as pd
@@ -140,22 +144,24 @@ def guarantee_results(
 def locate_predictions(
     output: SystemOutput, scores: Floats, truth: GroundTruth, box_rule: BoxRule | None
 ) -> Localisation:
-    """Find where a system points on each image: centre of its top box, or peak of its map.
+    """Find where a system points on each image, and compare the point with the lesions.
 
-    Guarantees of localisation compare these points with the lesions.
+    The point is the centre of the most confident box, or the peak of the activation map. Guarantees
+    of the localised sensitivity (share of positive images that are called positive and whose point
+    lies on a lesion) and of false positives per image use the result.
 
-    A box of a detector is shown on a positive image if the box score is not below the threshold.
-    The box with the highest score of a positive image is always shown.
+    A box of a detector is shown on an image that is called positive if the box score is not below
+    the threshold. The box with the highest score of such an image is always shown.
 
     Args:
         output: Output of the system.
         scores: Score of each image, shape ``(N,)``.
-        truth: Ground truth of the images.
-        box_rule: Rule that selects or makes boxes; `None` keeps all stored boxes.
+        truth: Labels and true boxes of the images.
+        box_rule: Rule that selects or makes the system's boxes; `None` keeps all stored boxes.
 
     Returns:
-        For each image, whether all lesions are boxed and whether the scored point lies on a lesion;
-        for a detector also the boxes that overlap no lesion.
+        For each image, whether all lesions are boxed and whether the point lies on a lesion; for a
+        detector also the boxes that overlap no lesion.
 
     Example:
         >>> import pandas as pd
@@ -199,9 +205,9 @@ def observe_rate(
     """Compute a guaranteed figure at a threshold, with its exact 95 % interval by patient.
 
     Args:
-        images: Test images.
-        part: Guaranteed figure and its bound.
-        threshold: Threshold of the scores.
+        images: Labels, scores and patients of the test images.
+        part: Guaranteed figure, such as the sensitivity, and its bound.
+        threshold: Score from which an image is called positive.
 
     Returns:
         The figure and its interval; `None` if no image counts for this figure.

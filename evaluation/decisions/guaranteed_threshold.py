@@ -69,8 +69,8 @@ class FalseBoxes(NamedTuple):
 
     Attributes:
         image: Index of the image of each box, from 0, shape ``(B,)``.
-        shown_up_to: Highest threshold of the image score at which each box is still shown, shape
-            ``(B,)``.
+        shown_up_to: Highest threshold of the image score at which each box is still shown to a
+            reader, shape ``(B,)``.
 
     Example:
         >>> FalseBoxes(np.array([0]), np.array([0.7])).shown_up_to.tolist()
@@ -82,12 +82,16 @@ class FalseBoxes(NamedTuple):
 
 
 class Localisation(NamedTuple):
-    """Where a system points on each image (box or peak of a map), compared with the lesions.
+    """Points that a system gives on the images, compared with the lesions.
+
+    The point of an image is the centre of its most confident box, or the peak of its activation
+    map.
 
     Attributes:
-        boxed: True if all lesions of an image are boxed, shape ``(N,)``.
-        on_lesion: True if the scored point of an image lies on a lesion, shape ``(N,)``; `None` for
-            a system without points.
+        boxed: True if all lesions of an image have a true box, so that points can be compared with
+            them, shape ``(N,)``.
+        on_lesion: True if the point of an image lies on a lesion, shape ``(N,)``; `None` for a
+            system without points.
         false_boxes: Predicted boxes that overlap no lesion; `None` for a system that predicts no
             boxes.
 
@@ -118,13 +122,13 @@ class GuaranteedChoice(NamedTuple):
 
 
 class CountedImages(NamedTuple):
-    """Images that a guaranteed figure counts, and how many of them are good, by patient.
+    """For each patient, the number of images that a figure counts, and of the good ones.
 
     For a sensitivity, the positive images are counted, and those called positive are good.
 
     Attributes:
-        good: Number of good images of each patient, shape ``(P,)``. For false positives it is the
-            sum of the shares of possible false positives that did not occur.
+        good: Number of good images of each patient, shape ``(P,)``. For false positives per image,
+            each image adds the share of its possible false positives that did not occur, in [0, 1].
         counted: Number of counted images of each patient, at least 1, shape ``(P,)``.
 
     Example:
@@ -161,17 +165,19 @@ def share_p_values(
     *,
     whole: bool = True,
 ) -> Floats:
-    """Compute p-values of the hypothesis that a share, such as a sensitivity, is below a floor.
+    """Compute p-values of the hypothesis that a share of images is below a floor.
 
-    For a sensitivity, the positive images are counted, and those called positive are good. The
-    share is that of the good images among the counted ones. Images of one patient are not treated
-    as independent.
+    An example is a sensitivity, for which the positive images are counted, and those called
+    positive are good. The share is that of the good images among the counted ones. Images of one
+    patient are not treated as independent.
 
     Args:
-        good: Number of good images of each patient, shape ``(R, P)``, one sample in each row.
+        good: Number of good images of each patient, shape ``(R, P)``: R sets of counts, such as one
+            for each threshold, which are tested separately.
         images: Number of counted images of each patient, at least 1, shape ``(P,)``.
-        floor: Floor in (0, 1): one number for all rows, or one for each row, shape ``(R,)``.
-        error: Level that the p-values will be compared with, in (0, 1).
+        floor: Share in (0, 1) that is tested: one number for all rows, or one for each row, shape
+            ``(R,)``.
+        error: Significance level that the p-values will be compared with, in (0, 1).
         whole: True if an image is either good or not, so that a single image is a binomial trial.
             False if an image can be partly good, as with false positives per image.
 
@@ -198,7 +204,7 @@ def threshold_candidates(scores: Floats) -> Floats:
     """Return the thresholds to choose from: the midpoints between adjacent distinct scores.
 
     Args:
-        scores: Scores, shape ``(N,)``; infinite values are ignored.
+        scores: Image scores, shape ``(N,)``; infinite values are ignored.
 
     Returns:
         Midpoints, rising; one fewer than there are distinct finite scores.
@@ -212,11 +218,14 @@ def threshold_candidates(scores: Floats) -> Floats:
 
 
 def midpoints(lower: Floats, upper: Floats) -> Floats:
-    """Return thresholds between scores, such that ``score >= threshold`` selects exactly `upper`.
+    """Return thresholds between pairs of adjacent scores.
+
+    At each threshold, ``score >= threshold`` is true for the upper score and false for the lower
+    score of the pair.
 
     Args:
-        lower: Lower scores, shape ``(N,)``.
-        upper: Next higher scores, shape ``(N,)``.
+        lower: Lower score of each pair, shape ``(N,)``.
+        upper: Higher score of each pair, shape ``(N,)``.
 
     Returns:
         The midpoints, shape ``(N,)``. If no floating-point number lies between two scores, the
@@ -284,17 +293,21 @@ class _Share:
 
 @dataclass(frozen=True)
 class GuaranteeImages:
-    """Validation images of one system, on which a threshold with a guarantee is chosen.
+    """Labels, scores and patients of images, for thresholds with a guarantee.
 
-    The rows are images, or studies or patients if these are the units of evaluation.
+    A guarantee says that, at the threshold, a figure such as the sensitivity is at least a bound,
+    with a stated confidence. The rows are images, or studies or patients if these are evaluated
+    instead of images.
 
     Attributes:
         y_true: True for positive images, shape ``(N,)``.
         scores: Scores of the images, shape ``(N,)``.
         patients: Patient of each image, shape ``(N,)``.
-        localisation: Positions that the system points at; `None` for studies and patients.
-        error_share: Share of the guarantee's error that may be used, in (0, 1]. It is below 1 if
-            the same images also chose how boxes become scores.
+        localisation: Points that the system gives on the images, compared with the lesions; `None`
+            if this is unknown, as for studies and patients.
+        error_share: Share of the guarantee's error (1 minus its confidence) that may be used for
+            the choice of a threshold, in (0, 1]. It is below 1 if the same images also chose the
+            rule by which the boxes of an image become its score.
 
     Example:
         >>> truth, scores = np.array([False, True, True]), np.array([0.1, 0.4, 0.9])
@@ -310,14 +323,16 @@ class GuaranteeImages:
     error_share: float = 1.0
 
     def choose(self, guarantee: Guarantee) -> GuaranteedChoice:
-        """Choose the threshold that satisfies a guarantee.
+        """Choose a threshold that fulfils a guarantee, by tests on these images.
 
         Args:
-            guarantee: Guarantee of one or two figures.
+            guarantee: One or two figures, such as the sensitivity, with their bounds, and the
+                confidence.
 
         Returns:
-            The highest threshold that was shown to satisfy the guarantee, if a sensitivity is
-            guaranteed, else the lowest one; or the reason why there is none.
+            The highest threshold that was shown to fulfil the guarantee if a sensitivity is
+            guaranteed, else the lowest such threshold; or the reason why there is no such
+            threshold.
 
         Example:
             >>> from cxr_compare.evaluation.decisions.guarantees import read_guarantee
@@ -360,8 +375,8 @@ class GuaranteeImages:
         """Count the images that a figure is computed on, and the patients who have these images.
 
         Args:
-            figure: Name of the figure, as `GuaranteedRate.figure`. A positive predictive value
-                counts all images.
+            figure: Name of the figure, such as ``sensitivity``; `GuaranteedRate` lists all. A
+                positive predictive value (``ppv``) counts all images.
 
         Returns:
             Number of images and number of patients.
@@ -382,12 +397,13 @@ class GuaranteeImages:
         """Count the good images of each patient at a threshold.
 
         For a sensitivity, the positive images are counted, and those called positive are good. For
-        a specificity, these are the negative images, and those called negative.
+        a specificity, the negative images are counted, and those called negative are good.
 
         Args:
-            figure: Name of the figure, as `GuaranteedRate.figure`, but not ``ppv``, which is no
-                share of fixed images.
-            threshold: Threshold of the scores.
+            figure: Name of the figure, such as ``sensitivity``; `GuaranteedRate` lists all. A
+                positive predictive value (``ppv``) is not permitted, because the images that it
+                counts depend on the threshold.
+            threshold: Score from which an image is called positive.
 
         Returns:
             Counts of the patients who have images that the figure counts; `None` if no patient has
@@ -585,17 +601,19 @@ def _propose_thresholds(images: GuaranteeImages, ratio: float) -> tuple[Floats, 
 def patients_needed(
     good: Floats, images: Integers, floor: float, error: float, *, whole: bool = True
 ) -> float:
-    """Estimate how many patients like the given ones would show that a share reaches a floor.
+    """Estimate how many patients are needed to show that a share of images reaches a floor.
 
     The share is that of the good images among the counted ones. For a sensitivity, the positive
-    images are counted, and those called positive are good.
+    images are counted, and those called positive are good. The patients are assumed to be like
+    those at hand, with the same numbers of good and counted images.
 
     Args:
-        good: Number of good images of each patient, shape ``(P,)``.
-        images: Number of counted images of each patient, at least 1, shape ``(P,)``.
-        floor: Floor of the share, in (0, 1).
-        error: Error of the guarantee, in (0, 1).
-        whole: True if an image is either good or not.
+        good: Number of good images of each patient at hand, shape ``(P,)``.
+        images: Number of counted images of each patient at hand, at least 1, shape ``(P,)``.
+        floor: Share that shall be shown to be reached, in (0, 1).
+        error: Significance level of the test, in (0, 1).
+        whole: True if an image is either good or not; False if an image can be partly good, as with
+            false positives per image.
 
     Returns:
         Number of patients; infinity if more than about 5,000 are needed, NaN if the share of these

@@ -36,11 +36,12 @@ _MOST_PARTS = 2
 
 
 class GuaranteedRate(NamedTuple):
-    """One figure of a guarantee and its bound.
+    """One guaranteed figure, such as the sensitivity, and its bound.
 
     Attributes:
-        figure: ``sensitivity``, ``specificity``, ``localised_sensitivity``, ``ppv`` (positive
-            predictive value) or ``false_positives_per_image``.
+        figure: ``sensitivity``, ``specificity``, ``localised_sensitivity`` (share of positive
+            images that are called positive and on whose lesion the system points), ``ppv``
+            (positive predictive value) or ``false_positives_per_image``.
         bound: Smallest guaranteed value of a share, or largest guaranteed number of false positives
             per image.
         prevalence: Prevalence at which a positive predictive value holds; `None` for other figures.
@@ -56,11 +57,11 @@ class GuaranteedRate(NamedTuple):
 
     @property
     def floor(self) -> float:
-        """Smallest share of good images that satisfies the bound, in [0, 1].
+        """Smallest share of good images that fulfils the bound, in [0, 1].
 
-        For a sensitivity, good images are the positive ones that are called positive.
-        For false positives per image, the good share is the part of the `MAX_FALSE_POSITIVES`
-        possible false positives that does not occur.
+        For a sensitivity, good images are the positive images that are called positive. For false
+        positives per image, at most `MAX_FALSE_POSITIVES` (5) are counted on an image, and the
+        share is that of the possible false positives that do not occur.
         """
         if self.figure == FALSE_POSITIVES:
             return 1 - self.bound / MAX_FALSE_POSITIVES
@@ -73,7 +74,7 @@ class GuaranteedRate(NamedTuple):
 
     @property
     def count_key(self) -> str:
-        """Key under which a decision stores the number of validation patients of the figure."""
+        """Key of the number of validation patients of this figure, in a stored decision."""
         return f"patients_{self.figure}"
 
     @property
@@ -88,11 +89,11 @@ class GuaranteedRate(NamedTuple):
 
 @dataclass(frozen=True)
 class Guarantee:
-    """One or two guaranteed figures, with one confidence that all of them hold at once.
+    """One or two guaranteed figures, with one confidence that all their bounds hold at once.
 
     Attributes:
         parts: Guaranteed figures and their bounds.
-        confidence: Confidence, in (0, 1).
+        confidence: Probability, in (0, 1), with which the bounds hold at the chosen threshold.
 
     Example:
         >>> read_guarantee("sensitivity>=0.90@0.95").confidence
@@ -104,7 +105,7 @@ class Guarantee:
 
     @property
     def error(self) -> float:
-        """Largest probability with which one figure may violate its bound.
+        """Largest accepted probability that one guaranteed figure violates its bound.
 
         It is 1 minus the confidence, divided by the number of guaranteed figures.
         """
@@ -118,16 +119,19 @@ class Guarantee:
 
 
 def read_guarantee(text: str) -> Guarantee | None:
-    """Read a guarantee from the name of a policy; return None for any other policy.
+    """Read a guarantee for the choice of a threshold from its text.
 
     Args:
         text: ``sensitivity>=F@C``, ``specificity>=F@C``, ``localised_sensitivity>=F@C``,
-            ``ppv>=F,prevalence=P@C`` or ``false_positives_per_image<=F@C``, or two of them joined
-            by ``&`` before the ``@C``. F, the prevalence P and the confidence C lie between 0 and
-            1; the number F of false positives lies between 0 and 5.
+            ``ppv>=F,prevalence=P@C`` (positive predictive value) or
+            ``false_positives_per_image<=F@C``, or two of them joined by ``&`` before the ``@C``. F,
+            the prevalence P and the confidence C lie between 0 and 1; the number F of false
+            positives lies between 0 and 5. An example is ``sensitivity>=0.90@0.95``: a sensitivity
+            of at least 0.90 with 95 % confidence.
 
     Returns:
-        The guarantee; `None` for a policy without ``@`` and for a policy of cost.
+        The guarantee; `None` for the name of any other rule that chooses a threshold: one without
+        ``@``, such as ``max_f1``, or one of costs, such as ``cost:10/1@0.05``.
 
     Raises:
         InputError: The text before the ``@`` is no figure with a bound, a number lies outside its
@@ -182,14 +186,16 @@ def _read_number(text: str, name: str, value: str, upper: float = 1) -> float:
 
 
 class ObservedRate(NamedTuple):
-    """A guaranteed figure as observed on test images, at the threshold that validation chose.
+    """A guaranteed figure as observed on test images, at the threshold chosen on validation.
 
     Attributes:
-        figure: Name of the figure, as `GuaranteedRate.figure`.
+        figure: Name of the figure, such as ``sensitivity``; `GuaranteedRate` lists all.
         estimate: Observed value on the test images.
-        ci_low: Lower end of the 95 % interval, computed by patient.
-        ci_high: Upper end of this interval.
-        n_images: Number of images that the figure counts.
+        ci_low: Lower end of the exact 95 % interval, in which the images of one patient do not
+            count as independent.
+        ci_high: Upper end of the 95 % interval.
+        n_images: Number of test images that the figure counts, such as the positive images for a
+            sensitivity.
         n_patients: Number of patients who have these images.
 
     Example:
@@ -205,7 +211,7 @@ class ObservedRate(NamedTuple):
     n_patients: int
 
     def standing(self, part: GuaranteedRate) -> Literal["met", "missed", "open"]:
-        """Compare the interval with the guaranteed bound.
+        """Compare the 95 % interval of the observed figure with the guaranteed bound.
 
         Args:
             part: Guaranteed figure and its bound.

@@ -42,13 +42,14 @@ class Reduction:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Reduction | None:
-        """Read a reduction from ``decisions/<target>.json``.
+        """Read the rule from the dictionary that a stored decision holds.
 
         Args:
-            payload: Entry ``reduction`` of the file; None or empty for a system with image scores.
+            payload: Entry ``reduction`` of the file ``decisions/TARGET.json``, in which ``cxr
+                tune`` stores a decision; None or empty for a system that gives image scores.
 
         Returns:
-            The reduction; `None` if there is no entry.
+            The rule; `None` if there is no entry.
 
         Raises:
             InputError: The rule is unknown.
@@ -64,15 +65,16 @@ class Reduction:
         return cls(payload["rule"], payload["min_score"])
 
     def reduce_ranked(self, rows: Integers, scores: Floats, n_images: int) -> Floats:
-        """Reduce boxes that are sorted by image, the most confident first.
+        """Compute one score for each image from boxes that are sorted by falling score.
 
         Args:
-            rows: Index of the image of each box, shape ``(B,)``.
-            scores: Score of each box, shape ``(B,)``.
+            rows: Index of the image of each box, from 0, rising, shape ``(B,)``.
+            scores: Score of each box in [0, 1], shape ``(B,)``; the boxes of an image in falling
+                order.
             n_images: Number of images.
 
         Returns:
-            One score for each image, shape ``(n_images,)``; 0 without boxes.
+            One score for each image, shape ``(n_images,)``; 0 for an image without boxes.
 
         Example:
             >>> Reduction("max").reduce_ranked(np.array([1, 1]), np.array([0.75, 0.5]), 2).tolist()
@@ -112,7 +114,8 @@ def reduce_boxes(
     Args:
         boxes: Predicted boxes with ``image_id`` and ``score`` in [0, 1]; may be empty.
         image_ids: Ids of the images under evaluation, unique, shape ``(N,)``.
-        reduction: Rule; by default the score of the most confident box.
+        reduction: Rule that combines the scores of the boxes; by default the score of the most
+            confident box.
 
     Returns:
         One score for each image, shape ``(N,)``, in the order of `image_ids`.

@@ -22,16 +22,20 @@ _USUAL_SHARE = 0.9
 
 @dataclass(frozen=True)
 class ReductionChoice:
-    """Chosen rule that reduces the boxes of an image to its score, with the validation scores.
+    """Chosen rule that combines the box scores of an image to its score.
+
+    The rule was chosen on validation images.
 
     Attributes:
-        reduction: Rule from boxes to an image score; `None` for a system that gives image scores.
-        scores: Scores of the validation images, shape ``(N,)``.
-        tried: Every rule that was tried, with its AUROC.
-        error_share: Share of a guarantee's error that thresholds of these scores may use. The same
-            images chose the rule and test the guarantee, so the errors of all rules must add up to
-            the error of the guarantee. The usual rule has 0.9 of it, the other rules share the
-            rest.
+        reduction: The rule; `None` for a system that gives image scores and no boxes.
+        scores: Image scores of the validation images by this rule, shape ``(N,)``.
+        tried: Every rule that was tried, as a dictionary with ``rule`` (name), ``min_score`` (score
+            below which boxes are ignored) and ``auroc`` (AUROC on the validation images).
+        error_share: Share of the error (1 minus the confidence) of a guarantee that may be used
+            when a threshold of these scores is chosen. The same images chose the rule and test the
+            guarantee, so the errors of all rules must add up to the error of the guarantee. The
+            usual rule, the score of the most confident box, has 0.9 of it; the other rules share
+            the rest.
 
     Example:
         >>> ReductionChoice(None, pd.Series([0.2, 0.8]), []).error_share
@@ -50,7 +54,7 @@ def choose_reduction(
     patients: npt.NDArray[np.str_],
     rules: Sequence[str] = (),
 ) -> ReductionChoice:
-    """Choose the rule that reduces the boxes of an image to its score.
+    """Choose the rule that combines the box scores of an image to its score.
 
     The score of the most confident box is chosen, unless another rule has a significantly higher
     AUROC on validation. Another rule qualifies if the p-value of the paired difference, by patient,
@@ -59,14 +63,15 @@ def choose_reduction(
     validation is small: with 68 images in a fold it cost 0.010 of AUROC on test.
 
     Args:
-        output: Output of the system on the validation images.
-        y_true: Labels of the images, 0 or 1, shape ``(N,)``.
-        patients: Patient of each image, shape ``(N,)``.
-        rules: Names of the rules to choose from; empty for all. If ``max`` is not among them, the
-            first remaining candidate is used in its place.
+        output: Output of the system on the N validation images.
+        y_true: Labels of the validation images, 0 or 1, shape ``(N,)``.
+        patients: Patient of each validation image, shape ``(N,)``.
+        rules: Names of the rules to choose from (``max``, ``noisy_or``, ``top_k``, see
+            `Reduction`); empty for all. If ``max``, the most confident box, is not among them, the
+            first remaining rule takes its part.
 
     Returns:
-        The chosen rule with its scores.
+        The chosen rule with the image scores that it gives.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.system_output import System

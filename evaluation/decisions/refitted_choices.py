@@ -23,17 +23,17 @@ _STREAM = 1
 
 
 class ValidationChoice(Protocol):
-    """Interface of a choice on validation images, such as a threshold, that can be made again.
+    """Interface of anything chosen on validation images, such as a threshold.
 
-    Other validation patients might have led to another choice. The bootstrap therefore makes the
-    choice again on resampled patients.
+    Other validation patients might have led to another choice. The bootstrap therefore resamples
+    the validation patients and makes the choice again on each resample.
     """
 
     @property
     def patients(self) -> npt.NDArray[np.str_]:
-        """Patient of each of the M images that the choice is made on, shape ``(M,)``.
+        """Patient of each of the M validation images that the choice was made on, shape ``(M,)``.
 
-        If studies or patients are evaluated, these take the place of images.
+        If studies or patients are evaluated instead of images, there is one entry for each of them.
         """
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
@@ -42,13 +42,15 @@ class ValidationChoice(Protocol):
         The bootstrap weights each patient by the number of times that the patient was drawn.
 
         Args:
-            clusters: Patient of each row as an index from 0, shape ``(M,)``.
+            clusters: Patient of each of the M images (studies, patients) as an index from 0, shape
+                ``(M,)``.
             n_clusters: Number of patients.
 
         Returns:
-            A function of patient weights, shape ``(R, n_clusters)``. It returns, by name of the
-            choice, the value that is chosen under the weights of each row, shape ``(R,)``; NaN
-            where nothing is chosen.
+            A function of whole-number patient weights, shape ``(R, n_clusters)``, where each of the
+            R rows is one weighting. It returns a dictionary from the name of the choice, such as
+            ``max_f1``, to the value that is chosen under the weights of each row, shape ``(R,)``;
+            NaN where no value can be chosen.
         """
 
 
@@ -58,13 +60,13 @@ def choose_again(
     """Make the choices of all systems again on the same resamples of the validation patients.
 
     Args:
-        choices: For each system, what it chose on validation images, such as thresholds or a rule
-            for boxes.
+        choices: For each system, the choices that it made on validation images, such as thresholds
+            or a rule for boxes.
         resamples: Number R of resamples of the patients, and their random seed.
 
     Returns:
-        By system and name of the choice, the value that is chosen on every resample, shape
-        ``(R,)``; NaN where nothing is chosen.
+        For each system, a dictionary from the name of the choice, such as ``max_f1``, to the value
+        that is chosen on every resample, shape ``(R,)``; NaN where no value can be chosen.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.thresholds import ValidationScores

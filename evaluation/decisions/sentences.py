@@ -103,11 +103,12 @@ thresholds and its calibration may not fit new images.
 
 
 def sentence(kind: str, /, **values: Any) -> str:
-    """Return a sentence about a decision.
+    """Return a sentence about a decision, from a template of this module.
 
     Args:
-        kind: Name of the template.
-        **values: Values that the template names.
+        kind: Name of the template, such as ``triage_rule``.
+        **values: Values to fill into the template, by name of its arguments, such as
+            ``below=0.25``.
 
     Returns:
         The sentence, with single spaces and without a line break.
@@ -120,12 +121,14 @@ def sentence(kind: str, /, **values: Any) -> str:
 
 
 def note(kind: NoteKind, template: str, /, **values: Any) -> Note:
-    """Return a note about a decision, with its sentence.
+    """Return a note about a decision for a report, with a sentence from a template.
 
     Args:
-        kind: Kind of the note; reports use it to decide where the note is printed.
-        template: Name of the template, without ``note_``.
-        **values: Values that the template names; the note also stores them.
+        kind: Kind of the note, such as ``not_tuned``; reports decide by it where the note is
+            printed.
+        template: Name of the template in this module, without its beginning ``note_``.
+        **values: Values to fill into the template, by name of its arguments, such as
+            ``system="A"``. The note also stores them.
 
     Returns:
         The note: kind, sentence and values.

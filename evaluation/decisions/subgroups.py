@@ -20,15 +20,17 @@ MOST_GROUPS = 12
 
 
 def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
-    """Group images by columns of their table.
+    """Group images by columns of their table, such as sex, for figures by subgroup.
 
     Args:
-        images: Table of the images, one row for each image.
-        columns: Names of the columns to group by; ``a*b`` groups by two columns at once. By default
-            sex, age band, source and view are used, if they are known and have 2 to 12 groups.
+        images: Table of the images, one row for each of the N images.
+        columns: Names of the columns to group by, such as ``sex``; ``a*b`` groups by two columns at
+            once. By default sex, age band, source and view (projection) are used, if they are known
+            and have 2 to 12 groups.
 
     Returns:
-        Name of the group of each image, shape ``(N,)``, by column; "" where the group is unknown.
+        By name of the column, the name of the group of each image, shape ``(N,)``; "" where the
+        group is unknown.
 
     Raises:
         InputError: A requested column does not exist, or has more than 12 values.

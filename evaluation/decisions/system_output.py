@@ -34,22 +34,22 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SystemFacts:
-    """Facts about a system beside its output: how it was trained and how it predicts.
+    """Facts about a system apart from its output: how it was trained and how it predicts.
 
     Attributes:
         seed: Random seed of the training; None if unknown.
-        training_id: Id of the training. A run and the exports of this run have the same id. None if
-            unknown.
-        inference_id: Id of everything that decides a prediction: weights, back end and settings. A
-            run and its exports have different ids. None if unknown.
-        exported: True if the system is an export of a run.
-        cost: Number of parameters, FLOPs and latency by name. A value is None if it was not
-            measured.
+        training_id: Id of the training. A training run and the models that were exported from it
+            (for use elsewhere) have the same id. None if unknown.
+        inference_id: Id of all that affects a prediction: weights, back end (such as PyTorch or
+            ONNX) and settings. A training run and its exports have different ids. None if unknown.
+        exported: True if the system is a model that was exported from a training run.
+        cost: Number of parameters, number of FLOPs and latency, by name. A value is None if it was
+            not measured.
         trained_on: Data sets whose images the weights were learned from, as pairs of name and
             content id (a digest of the data set's images). Empty if unknown.
-        fitted_on: Ids of those validation images of the compared split that the system was also
-            trained on: the image, its patient or a copy of the image was in its training set. Empty
-            for a clean split.
+        fitted_on: Ids of those validation images that the system was also trained on: the image,
+            another image of its patient or a copy of the image was in its training set. Empty if
+            training and validation images are separate.
         notes: Notes for the report about test images and images that the system has seen in
             training.
 
@@ -75,13 +75,17 @@ class System:
     Attributes:
         name: Name of the system.
         kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader.
-        images: Every image that was tried: ``image_id``, ``status`` (``ok`` or ``failed``).
+        images: Every image that the system was run on: ``image_id``, ``status`` (``ok`` or
+            ``failed``).
         scores: Image scores: ``image_id``, ``finding``, ``score`` in [0, 1]; empty for a detector.
         boxes: Predicted boxes: ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in px of
             the original image, ``score`` in [0, 1]; empty for a classifier.
-        maps: Activation maps, with the columns of `MAP_COLUMNS`; empty if the system has none.
-        findings: Findings that the rows belong to.
-        decision: Decision that ``cxr tune`` stored for this finding; `None` before tuning.
+        maps: Activation maps of a classifier, with the columns of `MAP_COLUMNS`; empty if the
+            system has none.
+        findings: Findings that count: an image is positive if any of them is present.
+        decision: Thresholds, calibration and rules that ``cxr tune`` stored for the evaluated
+            finding, as a dictionary (`Decision.from_dict` reads it); `None` if they were not chosen
+            yet.
         facts: Facts about the training of the system.
         source: Folder or file that the output was read from, for error messages.
 
@@ -109,11 +113,11 @@ class System:
         return pd.Index(self.images.loc[ran, "image_id"], name="image_id")
 
     def output_on(self, image_ids: pd.Index) -> SystemOutput:
-        """Return the output of the system on chosen images.
+        """Return the output of the system on some of its images.
 
         Args:
-            image_ids: Ids of the images, unique, shape ``(N,)``; the system must have run on all of
-                them.
+            image_ids: Ids of these images, unique, shape ``(N,)``; the system must have run on all
+                of them.
 
         Returns:
             The output on these images.
@@ -130,7 +134,7 @@ class System:
 
 @dataclass(frozen=True)
 class SystemOutput:
-    """Output of a system on chosen images, for one target.
+    """Output of a system on N chosen images, for the evaluated finding or findings.
 
     Attributes:
         system: The system.
@@ -147,7 +151,7 @@ class SystemOutput:
 
     @property
     def gives_boxes(self) -> bool:
-        """True for a detector, whose boxes must be reduced to one score for each image."""
+        """True for a detector, whose boxes must be combined to one score for each image."""
         return self.system.kind == "boxes"
 
     def _rows(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -155,7 +159,7 @@ class SystemOutput:
 
     @cached_property
     def finding_boxes(self) -> pd.DataFrame:
-        """Table of a detector's boxes on these images, with the finding of each box.
+        """Table of a detector's boxes on the chosen images, with the finding of each box.
 
         Columns ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original
         image, and ``score``.
@@ -164,16 +168,16 @@ class SystemOutput:
 
     @cached_property
     def predicted_boxes(self) -> pd.DataFrame:
-        """Table of a detector's boxes on these images, for all findings of the target together.
+        """Table of a detector's boxes on the chosen images, without the finding of each box.
 
-        Columns ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original image, and
-        ``score``.
+        The boxes of all evaluated findings are in one table. Columns ``image_id``, ``x1``, ``y1``,
+        ``x2``, ``y2`` in px of the original image, and ``score``.
         """
         return self.finding_boxes.drop(columns="finding")
 
     @cached_property
     def overlapping(self) -> OverlappingBoxes:
-        """Boxes of a detector on these images, with the pairs of boxes that overlap."""
+        """Boxes of a detector on the chosen images, with the pairs of boxes that overlap."""
         return OverlappingBoxes.from_boxes(self.predicted_boxes)
 
     @cached_property
@@ -182,9 +186,10 @@ class SystemOutput:
 
     @cached_property
     def maps(self) -> pd.DataFrame | None:
-        """Activation map of each image for the finding of the target with the highest score.
+        """Activation map of each chosen image, as a table with one row for each image.
 
-        A table with one row for each image; None for a system without maps.
+        If there are several evaluated findings, the map is that of the finding with the highest
+        score on the image. None for a system without maps.
         """
         rows = self._rows(self.system.maps)
         if rows.empty:
@@ -196,13 +201,13 @@ class SystemOutput:
         return scored.drop_duplicates("image_id").drop(columns="score").reset_index(drop=True)
 
     def scores(self, reduction: Reduction | None) -> pd.Series:
-        """Return one score for each image.
+        """Return one score for each chosen image.
 
-        An image has the highest score of the findings of the target.
+        If there are several evaluated findings, the highest of their scores is returned.
 
         Args:
-            reduction: Rule that reduces boxes to an image score; `None` takes the most confident
-                box. Systems that give image scores ignore it.
+            reduction: Rule that combines the boxes of an image to its score; `None` takes the score
+                of the most confident box. Systems that give image scores ignore this rule.
 
         Returns:
             Scores in [0, 1], shape ``(N,)``, in the order of `image_ids`.
@@ -229,11 +234,13 @@ class SystemOutput:
         return combined
 
     def points(self) -> pd.DataFrame | None:
-        """Return the scored point of each image: the centre of the top box, or the peak of the map.
+        """Return the point that the system gives on each image.
+
+        It is the centre of the most confident box, or the peak of the activation map.
 
         Returns:
-            ``point_x`` and ``point_y`` in px of the original image, one row for each image; NaN
-            where an image has neither. `None` for a system without boxes and maps.
+            ``point_x`` and ``point_y`` in px of the original image, one row for each image; NaN for
+            an image without a box or map. `None` for a system without boxes and maps.
 
         Example:
             >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
@@ -247,7 +254,7 @@ class SystemOutput:
         return map_peaks(self.maps, self.image_ids)[["point_x", "point_y"]]
 
     def cells(self) -> Floats | None:
-        """Return the width and height of one cell of each image's map.
+        """Return the width and height of one cell of the activation map of each image.
 
         Returns:
             Width and height in px of the original image, shape ``(N, 2)``; 0 for an image without a
@@ -281,14 +288,16 @@ class SystemOutput:
         """Return the boxes of a detector, or the boxes that are cut out of a classifier's maps.
 
         Args:
-            scores: Image scores, shape ``(N,)``.
-            scale: Raw low and high end of the maps, as validation chose them; `None` without maps.
-            rule: Rule of the boxes, as validation chose it; for a detector `None` keeps all stored
-                boxes.
+            scores: Score of each image in [0, 1], by image id, shape ``(N,)``.
+            scale: Low and high end of the raw values on which all maps are shown, as computed on
+                validation images; `None` without maps.
+            rule: Rule that selects or makes the boxes, as chosen on validation images; for a
+                detector `None` keeps all stored boxes.
 
         Returns:
-            ``image_id``, corners in px of the original image and ``score``; `None` if the system
-            has neither boxes nor maps, or no rule to cut its maps.
+            Table with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original image and
+            ``score``; `None` if the system has neither boxes nor maps, or if it has maps and no
+            rule to cut them.
 
         Example:
             >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})

@@ -84,11 +84,11 @@ class Templates:
         return getattr(environment.from_string(source).module, kind)
 
     def text(self, kind: str, /, **values: Any) -> str:
-        """Return the sentence of a kind.
+        """Return the text of one template, filled in with values.
 
         Args:
-            kind: Name of the macro.
-            **values: Arguments of the macro.
+            kind: Name of the Jinja macro, such as ``size``.
+            **values: Arguments of the macro by name, such as ``n=2``.
 
         Returns:
             The sentence, with single spaces and without a line break.

@@ -47,16 +47,17 @@ bootstrap cannot say how far such an extreme varies, since most resamples contai
 
 
 class Policy(NamedTuple):
-    """Rule by which a threshold is chosen.
+    """Rule by which a threshold of the image score is chosen.
 
     Attributes:
-        kind: ``max_f1``, ``youden``, ``sensitivity``, ``specificity``, ``cost``, ``threshold`` or
-            ``guarantee``.
+        kind: ``max_f1`` (highest F1), ``youden`` (highest sensitivity + specificity),
+            ``sensitivity`` or ``specificity`` (at least a given value), ``cost`` (lowest expected
+            cost), ``threshold`` (a fixed threshold that the user states) or ``guarantee``.
         value: For ``sensitivity`` and ``specificity`` the smallest allowed value; for ``cost`` the
             cost of a missed positive in units of the cost of a false alarm; for ``threshold`` the
-            declared threshold; `None` for the other kinds.
-        prevalence: Prevalence at which costs are weighed. `None` takes that of the validation
-            images.
+            stated threshold; `None` for the other kinds.
+        prevalence: Share of positive images at which costs are weighed, in (0, 1). `None` takes
+            that of the validation images.
 
     Example:
         >>> Policy("sensitivity", 0.95).value
@@ -70,7 +71,7 @@ class Policy(NamedTuple):
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """Threshold of a policy, or the reason why validation gives none.
+    """Threshold that a rule (policy) chose, or the reason why it chose none.
 
     Attributes:
         policy: Name of the policy, the rule that chooses a threshold, such as ``max_f1``.
@@ -88,20 +89,20 @@ class ThresholdChoice:
 
 
 def check_policy(policy: str) -> Policy:
-    """Read the name of a policy.
+    """Read the name of a policy, the rule that chooses a threshold, and check it.
 
     Args:
         policy: ``max_f1``, ``youden``, ``sensitivity>=F``, ``specificity>=F`` (F in [0, 1]),
             ``cost:FN/FP`` (costs of a missed positive and of a false alarm, at the prevalence of
-            validation), ``cost:FN/FP@P`` (at prevalence P), ``threshold=T`` (declared by the
-            user, T in [0, 1]), or a guarantee, see
-            `evaluation.decisions.guarantees.read_guarantee`.
+            the validation images), ``cost:FN/FP@P`` (at prevalence P), ``threshold=T`` (a fixed
+            threshold that the user states, T in [0, 1]), or a guarantee such as
+            ``sensitivity>=0.90@0.90``, see `evaluation.decisions.guarantees.read_guarantee`.
 
     Returns:
-        The policy.
+        The kind of the rule, with the values that its name holds.
 
     Raises:
-        InputError: The name is none of these, or a guarantee with a number outside its limits.
+        InputError: The name has none of these forms, or a number in it lies outside its limits.
 
     Example:
         >>> check_policy("specificity>=0.90")
@@ -134,25 +135,27 @@ def check_policy(policy: str) -> Policy:
 def choose_threshold(
     y_true: npt.ArrayLike, y_score: npt.ArrayLike, policy: str = "max_f1"
 ) -> ThresholdChoice:
-    """Choose the threshold of a policy on validation images.
+    """Choose the threshold of a policy (a rule such as ``max_f1``) on validation images.
 
-    ``max_f1``, ``youden`` and ``cost`` take the best candidate; if several are equally good, they
-    take the highest. ``sensitivity>=F`` takes the highest candidate whose sensitivity is at least
-    F, and ``specificity>=F`` takes the lowest candidate whose specificity is at least F.
-    ``threshold=T`` takes T, whatever the images are.
+    The candidates are the midpoints between adjacent distinct scores. ``max_f1``, ``youden`` and
+    ``cost`` take the best candidate; if several are equally good, they take the highest.
+    ``sensitivity>=F`` takes the highest candidate whose sensitivity is at least F, and
+    ``specificity>=F`` takes the lowest candidate whose specificity is at least F. ``threshold=T``
+    takes T, whatever the images are.
 
     Args:
         y_true: Labels of the validation images, 0 or 1, shape ``(N,)``.
         y_score: Scores of these images, shape ``(N,)``.
-        policy: Name of a policy, see `check_policy`. A guarantee also needs the patients of the
-            images, so it is chosen by
+        policy: Name of the policy; `check_policy` lists all. A guarantee also needs the patients of
+            the images, so it is chosen by
             `evaluation.decisions.guaranteed_threshold.GuaranteeImages.choose` instead.
 
     Returns:
         The threshold, or the reason why there is none.
 
     Raises:
-        InputError: The policy is unknown or a guarantee, or labels and scores are not valid.
+        InputError: The policy is unknown or a guarantee, a label is not 0 or 1, a score is not a
+            finite number, or there are not as many labels as scores.
 
     Example:
         >>> choose_threshold([0, 1, 0, 1], [0.25, 0.5, 0.75, 1.0], "sensitivity>=0.9").threshold
@@ -192,17 +195,18 @@ def _why_no_threshold(cuts: _Cuts, rule: Policy) -> str:
 
 @dataclass(frozen=True)
 class ValidationScores:
-    """Validation scores of one system, on which thresholds are chosen.
+    """Labels, scores and patients of validation images, on which thresholds are chosen.
 
-    With `policies`, this is a `evaluation.decisions.refitted_choices.ValidationChoice` of the
-    thresholds of these policies. The rows are images, or studies or patients if these are the units
-    of evaluation.
+    The rows are images, or studies or patients if these are evaluated instead of images. If
+    `policies` is not empty, the bootstrap chooses their thresholds again on resampled patients, see
+    `evaluation.decisions.refitted_choices.ValidationChoice`.
 
     Attributes:
         y_true: True for positive rows, shape ``(M,)``.
         scores: Score of each row, float64, shape ``(M,)``.
         patients: Patient of each row, shape ``(M,)``.
-        policies: Names of the policies whose thresholds are chosen again.
+        policies: Names of the policies (rules such as ``max_f1``) whose thresholds are chosen
+            again.
 
     Example:
         >>> scores = ValidationScores([True, False], [0.8, 0.2], ["p1", "p2"])
@@ -234,14 +238,15 @@ class ValidationScores:
         The bootstrap weights each patient by the number of times that the patient was drawn.
 
         Args:
-            clusters: Patient of each row as an index from 0, shape ``(M,)``.
+            clusters: Patient of each of the M rows as an index from 0, shape ``(M,)``.
             n_clusters: Number of patients.
 
         Returns:
-            A function of patient weights, shape ``(R, n_clusters)``. It returns, by name of the
-            policy, the threshold that is chosen under the weights of each row, shape ``(R,)``; NaN
-            where there is none. If no candidate reaches a required sensitivity or specificity, the
-            candidate that comes closest is chosen.
+            A function of whole-number patient weights, shape ``(R, n_clusters)``, where each of the
+            R rows is one weighting. It returns a dictionary from the name of the policy, such as
+            ``max_f1``, to the threshold that is chosen under the weights of each row, shape
+            ``(R,)``; NaN where there is no threshold. If no candidate reaches a required
+            sensitivity or specificity, the candidate that comes closest is chosen.
 
         Example:
             >>> scores = ValidationScores([0, 1], [0.25, 0.75], ["p", "q"], ("max_f1",))
@@ -280,7 +285,7 @@ class ValidationScores:
         return choose
 
     def too_few_for(self, policy: str) -> str:
-        """Return the reason if a threshold depends on too few images to measure how far it varies.
+        """Return the reason if there are too few images to measure how far a threshold varies.
 
         Args:
             policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``.
@@ -314,11 +319,12 @@ class ValidationScores:
         )
 
     def effective_patients(self, policy: str) -> float:
-        """Return the effective number of patients who determine the threshold of a policy.
+        """Return the effective number of patients who determine a policy's threshold.
 
-        These are the patients with a positive image for a required sensitivity, and the patients
-        with a negative image for a required specificity. For costs, the smaller of these two
-        numbers is returned.
+        It is the number of patients with one image each who would give as much information. The
+        patients are those with a positive image for a required sensitivity, and those with a
+        negative image for a required specificity. For costs, the smaller of these two numbers is
+        returned.
 
         Args:
             policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``.

@@ -19,19 +19,22 @@ from cxr_compare.evaluation.statistics.clustered_share import exact_share
 
 @dataclass(frozen=True)
 class Triage:
-    """Scores below which images are ruled out, and from which images are ruled in.
+    """Two scores: images below the first are ruled out, from the second on they are ruled in.
 
-    A reader decides on the images between the two scores. If the thresholds of the two guarantees
-    cross, both guarantees hold at every threshold between them. The lower of the two scores then
-    becomes equal to the higher one, and no image is referred.
+    Ruled out means called negative, and ruled in means called positive, without a reader. The
+    images between the two scores are referred to a reader, who decides. Each score is a threshold
+    with a guarantee, such as a sensitivity of at least 0.95 for ruling out. If the thresholds of
+    the two guarantees cross, both guarantees hold at every threshold between them. The lower of the
+    two scores then becomes equal to the higher one, and no image is referred.
 
     Attributes:
         below: Images with a lower score are ruled out; `None` if no image is ruled out.
         above: Images with this score or a higher one are ruled in; `None` if no image is ruled in.
         referred: Share of the validation images that is referred, in [0, 1].
         ci_low: Lower end of the exact 95 % interval of this share, computed by patient.
-        ci_high: Upper end of this interval.
-        why: Reasons why no image is ruled out, ruled in or referred.
+        ci_high: Upper end of the 95 % interval of this share.
+        why: Sentences with the reasons why no image is ruled out, ruled in or referred; empty
+            without such a reason.
 
     Example:
         >>> Triage(0.25, 0.75).rule
@@ -55,16 +58,18 @@ class Triage:
         scores: npt.ArrayLike,
         patients: npt.ArrayLike,
     ) -> Triage | None:
-        """Make a triage from guarantees, with the share of validation images that it refers.
+        """Make a triage from thresholds with guarantees, and compute the share of images it refers.
 
         Args:
-            options: Options that name the guarantees.
-            thresholds: Threshold of each policy.
+            options: Options of which ``rule_out`` and ``rule_in`` name the two guarantees, such as
+                ``sensitivity>=0.95@0.90``.
+            thresholds: Threshold by name of the guarantee, as chosen on validation images.
             scores: Scores of the validation images, shape ``(N,)``.
             patients: Patient of each image, shape ``(N,)``.
 
         Returns:
-            The triage; `None` if the options name no guarantee.
+            The triage with its share of referred validation images; `None` if the options name no
+            guarantee.
 
         Example:
             >>> options = TuningOptions(rule_out="sensitivity>=0.95@0.90")
@@ -127,10 +132,11 @@ class Triage:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Triage | None:
-        """Read a triage from ``decisions/<target>.json``.
+        """Read a triage from the dictionary that a stored decision holds.
 
         Args:
-            payload: Entry ``triage`` of the file; None without triage.
+            payload: Entry ``triage`` of the file ``decisions/TARGET.json``, in which ``cxr tune``
+                stores a decision; None without triage.
 
         Returns:
             The triage; `None` if there is no entry.

@@ -65,30 +65,36 @@ def tune(
     options: TuningOptions | None = None,
     unit: Unit = "image",
 ) -> Decision:
-    """Choose the decision rule of a system on the validation images of a split.
+    """Choose a system's thresholds, calibration and rules for boxes on validation images.
 
-    The score of an image is that of its most confident stored box, unless another rule has a
-    significantly higher AUROC. The rule of the boxes that are evaluated and drawn is the one with
-    the highest mean FROC, or with the highest value of the figure that the options name. For a
-    detector, this rule leaves out stored boxes that overlap a more confident box too much; for a
-    classifier, it cuts boxes out of activation maps. The thresholds are then chosen on the image
-    scores.
+    The score of an image is that of its most confident stored box, unless another rule to combine
+    the boxes has a significantly higher AUROC. The boxes that are evaluated and drawn are selected
+    or made by the rule with the highest mean sensitivity of the FROC curve, or with the highest
+    value of the figure that `options` names. For a detector, this rule leaves out stored boxes that
+    overlap a more confident box too much; for a classifier, it cuts boxes out of activation maps.
+    The thresholds are then chosen on the image scores.
 
     Args:
         system: System with its output on the validation images.
-        truth: Ground truth; its ``val`` images are used.
-        policies: Names of policies, see `evaluation.decisions.thresholds.check_policy`.
-        options: Options of calibration, reduction of boxes, choice of boxes, and triage.
-        unit: Unit of calibration and thresholds: ``image``, ``study`` or ``patient``. The score of
-            a study or patient is the highest of its images. All else is chosen on images.
+        truth: Labels, patients and lesions of all images. The images with the role ``val``
+            (validation) are used.
+        policies: Rules by which thresholds are chosen, one threshold for each, such as ``["max_f1",
+            "sensitivity>=0.90"]``; `evaluation.decisions.thresholds.check_policy` lists all.
+        options: Options: the method of calibration, the rules to try for combining the boxes of an
+            image to its score, the figure that chooses the rule for boxes, and the two guarantees
+            of triage; see `TuningOptions`. `None` takes the usual choices.
+        unit: What calibration and thresholds are computed on: ``image``, ``study`` or ``patient``.
+            The score of a study or patient is the highest of its images. All else is chosen on
+            images.
 
     Returns:
-        The decision. If the system ran on no validation image of known label, only declared
-        thresholds are set, and the other policies state this reason.
+        The thresholds, calibration and rules, with their figures on the validation images. If the
+        system ran on no validation image of known label, only policies that state their threshold
+        (such as ``threshold=0.5``) have one, and the others have a reason instead.
 
     Raises:
-        InputError: A policy is unknown, the output is broken, or the options ask for a reduction
-            of boxes and the system gives none.
+        InputError: A policy is unknown, an image has no valid score, or the options name rules to
+            combine boxes although the system gives image scores and no boxes.
 
     Example:
         >>> ids = ["a", "b", "c", "d"]
@@ -174,22 +180,30 @@ def checked_decision(
     *,
     boxes_by: str = BOXES_BY,
 ) -> tuple[Decision, list[Note]]:
-    """Derive a system's decision from its validation rows, and compare it with the stored one.
+    """Choose a system's thresholds and rules again, and compare them with the stored ones.
+
+    The stored ones are those that ``cxr tune`` chose before, on the same validation images. If
+    nothing was stored, thresholds and rules are chosen and not compared.
 
     Args:
-        name: Name of the system for people.
-        system: System with its output and, if it was tuned, its stored decision.
-        truth: Ground truth; its ``val`` images are used.
-        policies: Policies of a system that was not tuned before.
-        extra_policies: Policies in addition to those that the system was tuned for.
-        boxes_by: Figure that chooses the boxes of a system that was not tuned before.
+        name: Name of the system as reports show it.
+        system: System with its output and, if ``cxr tune`` stored them, its thresholds and rules.
+        truth: Labels, patients and lesions of all images. The images with the role ``val``
+            (validation) are used.
+        policies: Rules by which thresholds are chosen for a system of which ``cxr tune`` stored no
+            thresholds, such as ``["max_f1"]``.
+        extra_policies: Rules for thresholds in addition to those whose thresholds ``cxr tune``
+            stored.
+        boxes_by: Short name of the figure that chooses the rule for boxes of a system of which
+            ``cxr tune`` stored no rule, such as ``froc_mean``.
 
     Returns:
-        The decision that was derived now, which also has values that an earlier version did not
-        store, and notes about its validation images.
+        The thresholds and rules that were chosen now, and notes for the report: that no thresholds
+        were stored before, or that there are no validation images.
 
     Raises:
-        InputError: The stored decision was chosen on other rows, or differs from the derived one.
+        InputError: The stored thresholds and rules were chosen on other images, labels or
+            predictions, or differ from those that are chosen now.
 
     Example:
         >>> ids = ["a", "b", "c", "d"]
@@ -232,16 +246,17 @@ def checked_decision(
 
 
 def validation_scores(system: System, decision: Decision, truth: GroundTruth) -> pd.DataFrame:
-    """Score the validation images as the test images are scored.
+    """Compute the image scores of the validation images as for test images.
 
     Args:
         system: System with its output on the validation images.
-        decision: Decision rule of the system: how boxes become image scores, calibration and
-            thresholds.
-        truth: Ground truth; its ``val`` images of known label are used.
+        decision: Thresholds and rules of the system; the rule by which boxes become image scores is
+            used.
+        truth: Labels, patients and lesions of all images. The images with the role ``val``
+            (validation) and a known label are used.
 
     Returns:
-        Columns ``label`` (0 or 1) and ``score``, by image id.
+        Table with the columns ``label`` (0 or 1) and ``score``, indexed by image id.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a"], "patient_id": ["a"], "status": ["ok"]})

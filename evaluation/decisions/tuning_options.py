@@ -13,22 +13,29 @@ from cxr_compare.evaluation.decisions.guarantees import read_guarantee
 
 @dataclass(frozen=True)
 class TuningOptions:
-    """Options for choosing a decision on validation images; by default the usual choices are made.
+    """Options for choosing a system's thresholds, calibration and rules on validation images.
+
+    By default the usual choices are made.
 
     Attributes:
-        calibration: One of `evaluation.statistics.calibration.METHODS`; ``choose`` takes the method
-            with the lowest log loss on held-out folds of patients. `None` takes Platt's method.
-        reductions: Names of the rules to choose from that reduce boxes to an image score; empty for
-            all rules.
-        rule_out: Guarantee of sensitivity. Images that score below its threshold are ruled out;
-            `None` rules out no image.
-        rule_in: Guarantee of specificity or predictive value. Images that score at or above its
-            threshold are ruled in; `None` rules in no image.
-        boxes_by: Figure by which the rule of the boxes is chosen, see `check_boxes_by`.
+        calibration: Method that turns scores into probabilities, one of
+            `evaluation.statistics.calibration.METHODS`, such as ``platt``; ``choose`` takes the
+            method with the lowest log loss on held-out folds of patients. `None` takes ``platt``.
+        reductions: Names of the rules to try for combining the box scores of an image to its score:
+            ``max``, ``noisy_or``, ``top_k`` (see `Reduction`); empty for all three.
+        rule_out: Guarantee of sensitivity for triage, such as ``sensitivity>=0.95@0.90`` (at least
+            0.95 with 90 % confidence). Images that score below its threshold are called negative
+            without a reader; `None` rules out no image.
+        rule_in: Guarantee of specificity or positive predictive value for triage, such as
+            ``specificity>=0.95@0.90``. Images that score at or above its threshold are called
+            positive without a reader; `None` rules in no image.
+        boxes_by: Short name of the figure with whose highest value the rule for boxes is chosen,
+            such as ``froc_mean``; `check_boxes_by` checks it.
 
     Raises:
-        InputError: `boxes_by` cannot choose boxes, `rule_out` is no guarantee of sensitivity, or
-            `rule_in` is no guarantee of specificity or positive predictive value.
+        InputError: `boxes_by` is not a figure of ranked boxes, `rule_out` is not a guarantee of
+            sensitivity, or `rule_in` is not a guarantee of specificity or positive predictive
+            value.
 
     Example:
         >>> TuningOptions(rule_out="sensitivity>=0.95@0.90").triage
@@ -50,11 +57,14 @@ class TuningOptions:
 
     @property
     def triage(self) -> tuple[str, ...]:
-        """Guarantees of triage, first the one that rules out; empty without triage."""
+        """Guarantees of triage: the one that rules images out, then the one that rules them in.
+
+        Empty without triage.
+        """
         return tuple(guarantee for guarantee in (self.rule_out, self.rule_in) if guarantee)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Return the options as ``decisions/<target>.json`` stores them.
+        """Return the options as a dictionary, as the file of a decision stores them.
 
         Returns:
             A dictionary of plain JSON values; None if all options have their default.
@@ -80,7 +90,8 @@ class TuningOptions:
         """Read the options from the dictionary that `to_dict` returned.
 
         Args:
-            payload: Entry ``options`` of the decision; None or empty for the default.
+            payload: Entry ``options`` of the file ``decisions/TARGET.json``, in which ``cxr tune``
+                stores a decision; None or empty for the default options.
 
         Returns:
             The options.

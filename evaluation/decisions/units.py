@@ -26,12 +26,12 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 @dataclass(frozen=True)
 class Units:
-    """Assignment of images to units of evaluation: images, studies or patients.
+    """Assignment of images to the units that are evaluated: images, studies or patients.
 
     Attributes:
         names: Names of the units that are evaluated, sorted, shape ``(U,)``.
-        of_image: Index of each image's unit, -1 for an image of a unit that is left out, shape
-            ``(N,)``.
+        of_image: Index in `names` of the unit of each image, -1 for an image of a unit that is left
+            out, shape ``(N,)``.
         n_left_out: Number of units that are left out because of an unknown label.
 
     Example:
@@ -44,7 +44,7 @@ class Units:
     n_left_out: int = 0
 
     def highest(self, values: npt.ArrayLike) -> Floats:
-        """Return, for each unit (study or patient), the highest value among its images.
+        """Return, for each unit (image, study or patient), the highest value among its images.
 
         Args:
             values: Value of each image, shape ``(N,)``.
@@ -62,7 +62,7 @@ class Units:
         return highest
 
     def first(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
-        """Return, for each unit (study or patient), the value of its first image.
+        """Return, for each unit (image, study or patient), the value of its first image.
 
         Args:
             values: Value of each image, shape ``(N,)``.
@@ -101,16 +101,18 @@ def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, uni
     """Assign images to the units of an evaluation.
 
     Args:
-        truth: Ground truth, which names studies and patients.
-        labels: Label of every image of the role, NaN where unknown, by image id.
+        truth: Labels, studies and patients of all images.
+        labels: Label of every image that has the same role (such as ``test``) as the images under
+            evaluation: 1.0, 0.0 or NaN (unknown), by image id.
         image_ids: Ids of the images under evaluation, shape ``(N,)``.
-        unit: ``image``, ``study`` or ``patient``.
+        unit: What is evaluated: ``image``, ``study`` or ``patient``.
 
     Returns:
-        The units. A unit that has an image of unknown label and no positive image is left out.
+        The units with the images that belong to each. A unit that has an image of unknown label and
+        no positive image is left out.
 
     Raises:
-        InputError: The unit is ``study``, and an image has no study.
+        InputError: `unit` is ``study``, and the study of an image is unknown.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "p"]})
@@ -134,19 +136,21 @@ def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, uni
 def evaluated_units(
     evaluated: EvaluationSet, truth: GroundTruth, labels: pd.Series, unit: Unit
 ) -> tuple[Units, EvaluationSet]:
-    """Turn an evaluation of images into an evaluation of studies or patients.
+    """Turn a set of evaluated images into a set of evaluated studies or patients.
 
     Args:
-        evaluated: Images under evaluation, with their ground truth.
-        truth: Ground truth, which names studies and patients.
-        labels: Label of every image of the role, NaN where unknown, by image id.
-        unit: ``image``, ``study`` or ``patient``.
+        evaluated: Images under evaluation, with their labels and patients.
+        truth: Labels, studies and patients of all images.
+        labels: Label of every image that has the same role (such as ``test``) as the images under
+            evaluation: 1.0, 0.0 or NaN (unknown), by image id.
+        unit: What is evaluated: ``image``, ``study`` or ``patient``.
 
     Returns:
-        The units, and an evaluation set with units in place of images and without boxes.
+        The assignment of images to units, and an evaluation set with units in place of images and
+        without boxes. A unit is positive if any of its images is positive.
 
     Raises:
-        InputError: The unit is ``study``, and an image has no study.
+        InputError: `unit` is ``study``, and the study of an image is unknown.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import describe_images
