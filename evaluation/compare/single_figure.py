@@ -56,7 +56,7 @@ class FigureEstimate:
 
     Example:
         >>> from cxr_compare import metrics
-    >>> metrics.FigureEstimate("auroc", 0.9, (0.85, 0.95), "", "", 200, 180, 50)
+        >>> metrics.FigureEstimate("auroc", 0.9, (0.85, 0.95), "", "", 200, 180, 50)
         auroc 0.900 (95 % CI 0.850 to 0.950), 200 images of 180 patients
     """
 
