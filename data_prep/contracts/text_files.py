@@ -51,7 +51,7 @@ def decode_text(content: bytes, source: str) -> str:
 
 
 def text_encoding(content: bytes) -> tuple[bytes, str]:
-    """Return the byte order mark at the beginning of a text, and the encoding.
+    """Return the byte order mark at the beginning of a text file, and the encoding of the file.
 
     Args:
         content: Bytes of a file, at least the first four.
