@@ -112,7 +112,7 @@ class Features:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """Table with one row for each stored image: id, checksum and the area that its grid covers."""
+        """Table with one row for each stored image: id, checksum and the area of its grid."""
         return read_table(self.folder / FEATURE_INDEX, "feature_index")
 
     @cached_property

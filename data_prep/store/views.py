@@ -40,7 +40,7 @@ class View:
 
     @property
     def name(self) -> str:
-        """Name of the view as users write it: ``flip``, ``scale0.8``, or ``plain`` for no change."""
+        """Name of the view as users write it: ``flip``, ``scale0.8``; ``plain`` for no change."""
         if self.flip:
             return "flip"
         return "plain" if self.scale == 1.0 else f"scale{self.scale:g}"
@@ -64,7 +64,7 @@ class View:
         return -(-self.content_size(size) // _GRID_PX) * _GRID_PX
 
     def offset(self, size: int) -> int:
-        """Return the number of black columns left of the scaled image; as many black rows are above.
+        """Return the number of black columns left of the scaled image, which equals that above it.
 
         Args:
             size: Side of the unscaled image, px.
