@@ -150,7 +150,7 @@ class Audit:
 
     @property
     def exit_status(self) -> int:
-        """Exit status of ``cxr check``: 1 after an error, and after a warning if `strict`; else 0."""
+        """Exit status of ``cxr check``: 1 after an error, or a warning if `strict`; else 0."""
         return int(not self.passed or (self.strict and bool(self.counts["warning"])))
 
     def to_dict(self) -> dict[str, Any]:

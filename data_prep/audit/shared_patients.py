@@ -121,7 +121,7 @@ class SplitCheck(ShownAsText):
 
     @property
     def exit_status(self) -> int:
-        """Exit status of ``cxr check``: 1 if a training patient is also in test or validation, else 0."""
+        """Exit status of ``cxr check``: 0 if `passed`, else 1."""
         return int(not self.passed)
 
     def to_dict(self) -> dict[str, Any]:
