@@ -66,6 +66,9 @@ def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
     Args:
         hashes: Fingerprints of N images as rows of bytes, uint8 ``(N, 32)``.
         max_distance: Largest number of bits by which a pair may differ.
+
+    Returns:
+        The pairs that differ in at most `max_distance` bits.
     """
     n = len(hashes)
     words = np.ascontiguousarray(hashes).view(np.uint64).reshape(n, WORDS)

@@ -41,7 +41,7 @@ class ImageReader:
 
     @property
     def source(self) -> str:
-        """Folder name of the resized images that are read, or "files" for the original image files."""
+        """Folder name of the resized images that are read, or "files" for the original files."""
         return "files" if self.store is None else self.store.folder.name
 
     def __call__(self, image_id: str) -> np.ndarray:

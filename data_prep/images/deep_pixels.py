@@ -13,13 +13,14 @@ _BLOCK_PIXELS = 1 << 15  # converted at a time
 
 @dataclass(frozen=True)
 class DeepPixels:
-    """An image at the depth of its file, before a window maps its values to 8 bits.
+    """An image at the bit depth of its file, before a window maps its values to 8 bits.
 
     Attributes:
         values: Grey values, uint16 (H, W); larger is brighter. Values of up to 8 bits stay as they
             are; of deeper ones the lowest is 0.
-        black: Value that the file's own window or range shows black. It may lie outside `values`.
-        white: Value that it shows white.
+        black: Value that the window of the file, or else its range, displays as black. It may lie
+            outside `values`.
+        white: Value that the window of the file, or else its range, displays as white.
 
     Example:
         >>> deep = DeepPixels.from_values(np.array([[100, 300]], np.int16), 100, 200)
