@@ -85,7 +85,7 @@ class DecodedImage:
 
     @cached_property
     def perceptual_hash(self) -> str | None:
-        """Perceptual hash of the image, which is similar for its copies.
+        """Perceptual hash of the image, by which its copies are recognised.
 
         64 hexadecimal digits; None if the image has a single grey level.
         """
