@@ -118,7 +118,8 @@ def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
     version, whose decode table lacks the columns.
 
     Args:
-        decode: Decode table of a data set, with one row for each image.
+        decode: Decode table of a data set: one row for each image, with how its file was decoded
+            and what was measured on its pixels.
 
     Returns:
         Columns ``text_x1, text_y1, text_x2, text_y2``: edges of the box in px of the original

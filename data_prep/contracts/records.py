@@ -35,7 +35,7 @@ class MadeOn(Record):
 
     Attributes:
         name: Name of the data set.
-        content_id: Digest of the ids, patients, files and pixels of its images.
+        content_id: Digest of the ids, patients, files and sizes of its images.
         split: Name of its assignment of images to train, validation and test, such as ``default``.
     """
 
@@ -821,7 +821,7 @@ class PhantomRecord(Record):
     """``synth.json``, which marks a folder of synthetic images as complete.
 
     Attributes:
-        arguments: Arguments with which the images were drawn.
+        arguments: Arguments of ``cxr synth`` with which the images were drawn.
         counts: Numbers of images, patients, lesions and others, by name.
     """
 

@@ -350,7 +350,7 @@ def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
         columns: Names of the columns.
 
     Returns:
-        16 hexadecimal digits.
+        16 hexadecimal digits, which are equal for tables with equal rows in these columns.
 
     Example:
         >>> frame = pd.DataFrame({"image_id": ["a", "b"]})

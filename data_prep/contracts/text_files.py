@@ -121,7 +121,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
 
     Args:
         text: The text.
-        source: Name of its file, for the message.
+        source: Name of the file or option that contains the text, for the message.
 
     Returns:
         The content as nested dictionaries.

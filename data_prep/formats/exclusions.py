@@ -65,6 +65,9 @@ class Exclusions:
         Args:
             frame: Table with one or several rows for each image.
             key: Name of the column with the image ids.
+
+        Returns:
+            The remaining rows, numbered from 0 if any image is left out.
         """
         if not self.reasons:
             return frame
