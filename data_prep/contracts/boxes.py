@@ -60,6 +60,9 @@ class Boxes:
             parts: Objects of this class with edges in the same pixels. An empty sequence gives no
                 boxes.
 
+        Returns:
+            One object with the boxes of all, in the same pixels.
+
         Example:
             >>> len(Boxes.joined([]))
             0

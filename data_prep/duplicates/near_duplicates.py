@@ -140,6 +140,9 @@ def near_duplicates_from_pairs(
         candidates: Number of pairs with similar fingerprints.
         undecided: Number of these pairs whose pixels were not compared.
         complete: True if all pairs of similar fingerprints were found.
+
+    Returns:
+        The pairs, with groups of copies that are formed from them.
     """
     pairs = pairs[list(PAIR_COLUMNS)].reset_index(drop=True)
     pairs = pairs.astype({"distance": "int64", "correlation": "float64"})

@@ -48,6 +48,9 @@ class SeenImages:
                 the columns `FINGERPRINTS` (digest of the pixels and perceptual hash). Without these
                 columns no copy is found.
             seen: Table of the training images with the same columns.
+
+        Returns:
+            Those of the first images that are among the training images, or copies of them.
         """
         named = images["image_id"].isin(seen["image_id"])
         by_id = images.loc[named | images["patient_id"].isin(seen["patient_id"]), "image_id"]

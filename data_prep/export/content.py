@@ -198,6 +198,9 @@ def select_content(
         predicted: Tables ``findings``, ``boxes`` and ``box_coverage`` of a system's predictions,
             which are exported in place of the labels; None exports the labels.
 
+    Returns:
+        The selected images, labels and boxes.
+
     Raises:
         InputError: The reader does not exist, or a finding has characters that files cannot hold.
     """

@@ -92,6 +92,9 @@ def findings_from_path(cell: str) -> list[str]:
     Args:
         cell: Published finding with slashes between general and special names.
 
+    Returns:
+        Names of the findings, the most general first.
+
     Example:
         >>> findings_from_path("Pneumonia/Viral/COVID-19")
         ['pneumonia', 'viral_pneumonia', 'covid_19']
@@ -366,7 +369,8 @@ def read_origins(path: Path) -> pd.DataFrame:
         path: Workbook ``*.metadata.xlsx`` of the database, whose first sheet is read.
 
     Returns:
-        Table with one row for each image that the sheet lists.
+        Table with columns ``name`` (of the image) and ``x_origin`` (website of the collection), one
+        row for each image that the sheet lists.
     """
     text = read_table_file(path, sheet_names(path)[0]).text
     text.columns = pd.Index([" ".join(str(name).split()).upper() for name in text.columns])

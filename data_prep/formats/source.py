@@ -228,6 +228,9 @@ class Format:
             options: Options that the user gave.
             show: Function that is called with each line that the user should see at once.
 
+        Returns:
+            The tables of the data set. No pixel is decoded.
+
         Raises:
             InputError: The folder cannot be read in this format, or its labels contradict each
                 other.
@@ -286,8 +289,9 @@ class SourceBuilder:
         """Check that the user's folder has this format.
 
         Raises:
-            WrongFormatError: It has another format. The message names a nearby folder that has the
-                format.
+            WrongFormatError: Neither the folder nor one near it has this format.
+            InputError: The folder has another format, but a folder beside or below it has this
+                format. The message names that folder.
         """
         if self.format.detect(self.root):
             return
@@ -452,6 +456,9 @@ class SourceBuilder:
                 which the table ``excluded`` takes the paths; None lists images there by their ids.
             **tables: Further tables of `SourceTables` by field name, such as ``boxes``. Images that
                 are left out are removed from ``split`` and ``official``.
+
+        Returns:
+            All tables of the data set, with the notes that were collected.
         """
         paths = {} if files is None else dict(zip(files["image_id"], files["path"], strict=True))
         excluded = self.exclusions.table(paths)

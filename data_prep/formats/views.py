@@ -26,6 +26,9 @@ def normal_views(text: pd.Series) -> pd.Series:
     Args:
         text: Names as a published table writes them.
 
+    Returns:
+        ``PA``, ``AP``, ``LL``, ``other`` or missing, one for each name.
+
     Example:
         >>> normal_views(pd.Series(["ap supine", "Lateral", "oblique"])).tolist()
         ['AP', 'LL', 'other']

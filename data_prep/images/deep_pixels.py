@@ -36,13 +36,16 @@ class DeepPixels:
     def from_values(
         cls, values: np.ndarray, black: float, white: float, *, negative: bool = False
     ) -> Self:
-        """Shift values so that the lowest becomes 0, and scale values that do not fit into 16 bits.
+        """Make an image of 16 bits from decoded values: shift them so that the lowest becomes 0.
+
+        Values that do not fit into 16 bits are scaled. Unsigned values of up to 8 bits stay as they
+        are.
 
         Args:
-            values: Stored values of any numeric type, shape ``(H, W)``.
+            values: Decoded values of any numeric type, shape ``(H, W)``.
             black: Value that is displayed black.
             white: Value that is displayed white.
-            negative: True if larger values are displayed darker.
+            negative: True if larger values are displayed darker; the values are then inverted.
         """
         scale = _Scale.from_values(values)
         levels = np.empty(values.shape, np.uint16)

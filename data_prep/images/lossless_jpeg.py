@@ -102,6 +102,9 @@ def count_lossless_bits(frame: bytes, values: np.ndarray) -> LosslessBits:
         frame: Bytes of the compressed image.
         values: Decoded values, shape ``(H, W)`` or ``(H, W, C)``.
 
+    Returns:
+        Both numbers of bits; the needed ones by row of the image.
+
     Raises:
         ValueError: The channels differ in size. Damaged data may raise other errors as well.
 

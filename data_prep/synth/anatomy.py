@@ -134,6 +134,9 @@ class Canvas:
         Args:
             field: Values of the pixels, float32 ``(H, W)``.
             sigma: Standard deviation of the Gaussian in thorax units (1 is the width of the image).
+
+        Returns:
+            Blurred values, of the same shape.
         """
         return blur(field, self.width_px(sigma))
 
@@ -153,6 +156,9 @@ def blur(field: Field, sigma: float) -> Field:
     Args:
         field: Values of the pixels, float32 ``(H, W)``.
         sigma: Standard deviation of the Gaussian, px.
+
+    Returns:
+        Blurred values, of the same shape.
     """
     if sigma < 0.3:
         return field

@@ -95,10 +95,10 @@ class Workers(Protocol[Row, Result]):
         """
 
     def cancel(self, tickets: list[Any]) -> None:
-        """Stop the work on chunks that are still in progress, and drop their results.
+        """Give up chunks that are still in progress, because their results are no longer needed.
 
         Args:
-            tickets: Values that `send` returned for the chunks.
+            tickets: Values that `send` returned for these chunks.
         """
 
 
