@@ -92,7 +92,7 @@ def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
         feature: Option or file that needs the packages, such as ``--engine local``, with which the
             message begins.
         extra: Name of the pip extra that installs the packages, such as ``train`` for ``pip install
-            cxr-compare[train]``.
+            '.[train]'``.
         modules: Import names of the required modules, such as ``torch``.
 
     Raises:

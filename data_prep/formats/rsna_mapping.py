@@ -58,8 +58,9 @@ def read_mapping_file(path: Path, space: str = "nih") -> pd.DataFrame:
     Args:
         path: CSV file with the columns ``patientId`` (image id in the RSNA challenge) and
             ``nih_image`` (file name at NIH). An optional column ``mse`` has the mean squared
-            difference of the two images' grey values; a large value marks the patient as uncertain.
-            Without this column, an NIH image that is named twice does so.
+            difference of the two images' grey values; the patient is recorded as uncertain if it is
+            above 20 or missing. Without the column, the patients of an NIH image that is named
+            twice are uncertain.
         space: Prefix of the patient ids, which names their origin, as in ``nih:00019124``.
 
     Returns:
