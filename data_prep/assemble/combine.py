@@ -49,22 +49,26 @@ def combine(
     exclude: Path | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
 ) -> Summary:
-    """Combine several data set folders into one. No image is copied or decoded again.
+    """Combine several prepared data sets into one. No image is copied or decoded again.
 
     An image keeps its id unless another set has the same id; then the name of its set is put before
     it. Patients with the same id (``nih:00019124``) count as one patient. A finding that a set does
-    not label is unknown on its images. The split is drawn again by patient. If patients of two sets
-    share an image, they get one role. Unused images stay unused.
+    not label is unknown on its images. Patients are assigned to train, validation and test again;
+    patients of two sets who share an image are not separated. Images that are unused in their set
+    stay unused.
 
     Args:
         folders: Data set folders, at least two.
         out: Folder of the combined data set.
-        name: Name of the combined data set. By default it is the name of the folder.
-        rule: Shares of the roles, number of folds, seed and method by which the split is drawn.
-        targets: Findings of further targets, by name.
-        exclude: CSV file of images to leave out.
-        measure_shortcuts: Function that measures, for the audit, how well metadata and image
-            borders predict each target. None omits this check.
+        name: Name of the combined data set. None takes the name of the folder.
+        rule: Shares of patients for validation and test, number of folds, seed and method of the
+            random draw; None takes the defaults of `SplitRule`.
+        targets: By name of a further target, the findings of which any makes an image positive;
+            None adds no target.
+        exclude: CSV file with the column ``image_id`` of images to leave out; None leaves out no
+            image.
+        measure_shortcuts: Function that measures, for the check of the data set, how well metadata
+            and image borders predict each label. None omits this check.
 
     Returns:
         The numbers of images, patients and labels of the combined data set.

@@ -23,7 +23,9 @@ def merge_targets(
     part_findings: Mapping[str, pd.DataFrame],
     user_targets: Mapping[str, Sequence[str]],
 ) -> SourceTables:
-    """Add targets to a combined data set: those of the joined data sets (parts) and of the user.
+    """Add targets to a combined data set: those of the joined data sets (parts) and the user's.
+
+    A target is one or several findings that together make an image positive.
 
     An image is negative for a target only if all its findings are absent. If one part labels only
     lung opacity and another part only pneumonia, a target of both findings would therefore have no
@@ -33,12 +35,14 @@ def merge_targets(
 
     Args:
         tables: Joined tables of the data sets.
-        part_targets: Targets of each joined data set, by its name.
-        part_findings: Findings table of each joined data set, by its name.
+        part_targets: By name of a joined data set, its targets by name, as its ``dataset.json``
+            stores them.
+        part_findings: By name of a joined data set, its findings table (state of each finding by
+            image and reader).
         user_targets: Names of the findings of each target that the user defined, by its name.
 
     Returns:
-        The tables with targets, added findings and notes.
+        The tables with the targets, the findings that were made for them, and notes for the user.
 
     Raises:
         InputError: Parts define a target differently, or a target names an unknown finding.
@@ -87,7 +91,9 @@ def merge_targets(
 
 
 def reference_only(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the reader ``reference``, whose labels join those of all readers.
+    """Return the rows of a label table that count: those of the reader ``reference``.
+
+    The labels of this reader join those of all people who labelled.
 
     Args:
         table: Table with the column ``reader``, such as the findings table.

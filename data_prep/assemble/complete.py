@@ -24,7 +24,7 @@ from cxr_compare.data_prep.work.image_files import open_image
 
 
 def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
-    """Return the facts that the labels state about the size of each image.
+    """Return what label files say about the size of each image, to check it against the file.
 
     Args:
         images: Images table, with ``width`` and ``height`` if the labels state them.
@@ -46,15 +46,16 @@ def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
 
 
 def journal_row(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, Any]:
-    """Return the row in which an unfinished data set records the result for a decoded image.
+    """Return a dictionary of what was found when an image was decoded.
 
-    The rows (the journal) let an interrupted call continue without decoding an image twice.
+    An unfinished data set stores these rows (its journal), so that an interrupted call continues
+    without decoding an image twice.
 
     Args:
-        row: Result of decoding.
-        path: Path of the image file, which is removed from error messages because it may contain a
+        row: Facts of the decoded image, or the error.
+        path: Path of the image file. It is removed from error messages because it may contain a
             name.
-        labelled: Row of `labelled_sizes` for this image.
+        labelled: Row of `labelled_sizes` for this image, shape (4,).
     """
     if row.error:
         reason = row.error.removeprefix(f"{path}: ")  # a path may contain a name
@@ -81,16 +82,16 @@ _FROM_HEADER = ("view", "sex", "age_years")
 def complete_tables(
     tables: SourceTables, outcomes: pd.DataFrame | None
 ) -> tuple[SourceTables, pd.DataFrame]:
-    """Complete the tables of a data set with the results of decoding.
+    """Add facts of the decoded image files, such as sizes, to the tables of a data set.
 
     Args:
-        tables: Tables that were read from the source: images, findings, boxes and others.
-        outcomes: Results of decoding, one row for each image (see `journal_row`); None for a source
-            without image files.
+        tables: Tables that were read from the user's files: images, findings, boxes and others.
+        outcomes: Table from rows of `journal_row`, one for each decoded image; None if there are no
+            image files.
 
     Returns:
-        The completed tables, in which unusable images are excluded, and the decode table, which
-        says for each image what was done to its pixels.
+        The tables without images that cannot be used, which are listed in ``excluded``, and the
+        decode table, which says for each image how its file was decoded.
     """
     if outcomes is None:
         measured = pd.Index(["spacing_row_mm", "spacing_col_mm", "height", "width"])

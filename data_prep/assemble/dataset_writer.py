@@ -35,14 +35,15 @@ SplitAndRecord = tuple[pd.DataFrame, dict[str, Any]]
 
 @dataclass(frozen=True)
 class SetPlan:
-    """Choices of the user that define a data set. Different choices make another data set.
+    """Choices of the user that define a prepared data set. Other choices make another data set.
 
     Attributes:
         name: Name of the data set in reports.
-        rule: Shares, folds and seed by which splits are drawn.
+        rule: Shares of patients for validation and test, folds, seed and method of the random draw.
         settings: All options of the user by name, ready for JSON.
-        split: Default split: ``"official"`` for that of the publisher, a split of the user with its
-            record, or None for a split that is drawn by `rule`.
+        split: Assignment to train, validation and test that is stored as ``default``:
+            ``"official"`` for that of the publisher, the user's own table with a record of its
+            origin, or None to draw it by `rule`.
     """
 
     name: str
@@ -109,15 +110,18 @@ _SETTINGS = "settings.json"
 
 
 def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
-    """Return True if a folder holds this data set and the data set is complete.
+    """Return True if a folder holds the complete data set that the user's options describe.
 
     Args:
         out: Folder of the data set.
-        settings: Options of the user by name. A folder that was made with other options is refused.
-        add: True if new images of the source are to be added; a changed source is then no error.
+        settings: Options of the user by name, as the folder records them. A folder with other
+            options raises an error.
+        add: True if new images of the user's files are to be added; files that changed since are
+            then no error.
 
     Returns:
-        False if the folder is empty, incomplete, or complete with an earlier state of the source.
+        False if the folder is empty or incomplete, or if it is complete and images are to be added
+        to it.
 
     Raises:
         InputError: The folder holds something else, or a data set with other settings.
@@ -154,14 +158,15 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
 
 
 def begin_set(out: Path, settings: dict[str, Any]) -> Path:
-    """Mark a folder as an incomplete data set, so that the same call can continue it.
+    """Mark a folder as an unfinished data set, so that a repeated call can continue it.
 
     Args:
         out: Folder of the data set.
-        settings: Options of the user by name, by which a later call recognises that it is the same.
+        settings: Options of the user by name, by which a later call recognises that it has the same
+            options.
 
     Returns:
-        Folder for temporary files.
+        Folder for temporary files inside `out`.
     """
     work = make_folder(out / _WORK)
     write_json(work / _SETTINGS, "settings", {"settings": settings})
@@ -177,19 +182,21 @@ def write_set(
     measure_shortcuts: MeasureShortcuts | None = None,
     engine: Engine | None = None,
 ) -> None:
-    """Write every file of a data set except its pixels; ``dataset.json`` is written last.
+    """Write all files of a data set folder except the resized images.
 
-    Existing splits are kept and extended to new images.
+    ``dataset.json`` is written last. Existing splits (assignments to train, validation and test)
+    are kept and extended to new images.
 
     Args:
         out: Folder of the data set.
         tables: Complete tables: images, findings, boxes and others.
-        decode: Decode table: one row for each image, with what was done to its pixels and what was
-            measured on them.
-        plan: Name, options and split rule of the user.
-        measure_shortcuts: Function that measures, for the audit, how well metadata and image
-            borders predict each target. None omits this check.
-        engine: Processes or machines that decode images which may be copies of each other.
+        decode: Decode table: one row for each image, with how its file was decoded and what was
+            measured on its pixels.
+        plan: Name, options and rule for the split, as the user chose them.
+        measure_shortcuts: Function that measures, for the check of the data set, how well metadata
+            and image borders predict each label. None omits this check.
+        engine: Worker processes or machines that decode images which may be copies of each other;
+            None decodes in this process.
     """
     ids: dict[str, Any] = {
         **DataSet.digests(tables.images, tables.findings, tables.boxes, tables.box_coverage)

@@ -17,10 +17,10 @@ from cxr_compare.data_prep.formats.source import SourceTables
 
 
 def read_exclusions(path: Path) -> pd.DataFrame:
-    """Read the user's list of images to leave out.
+    """Read the user's list of images to leave out of a data set.
 
     Args:
-        path: CSV file with the column ``image_id`` and, if wanted, ``reason``.
+        path: CSV file with the column ``image_id`` and optionally ``reason``.
 
     Returns:
         A table with columns ``image_id`` and ``reason``. A missing reason becomes the name of the
@@ -32,12 +32,17 @@ def read_exclusions(path: Path) -> pd.DataFrame:
 
 
 def exclude_listed(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceTables:
-    """Remove the images that the user lists from all tables, and enter them into ``excluded``.
+    """Remove images that the user listed from all tables of a data set.
+
+    They are entered into the table ``excluded`` with their reasons.
 
     Args:
-        tables: Tables that were read from the source: images, findings, boxes and others.
-        listed: Table with columns ``image_id`` and ``reason``.
+        tables: Tables that were read from the user's files: images, findings, boxes and others.
+        listed: Table with columns ``image_id`` and ``reason``, one row for each image to leave out.
         path: File of the list, for messages.
+
+    Returns:
+        The tables without these images.
 
     Raises:
         InputError: The list names an unknown image, or all images.

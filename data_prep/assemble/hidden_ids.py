@@ -20,11 +20,11 @@ def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[s
     tables are written.
 
     Args:
-        tables: Tables that were read from the source: images, findings, boxes and others.
-        key: Secret key of the hash.
+        tables: Tables that were read from the user's files: images, findings, boxes and others.
+        key: Secret key of the hash, 16 to 4,096 bytes.
 
     Returns:
-        The tables with new ids, and a mapping from old to new image ids.
+        The tables with new ids, and the new image id by the old one.
     """
     images = tables.images.copy()
     frames = (images, tables.findings, tables.boxes, tables.box_coverage, tables.split)

@@ -38,9 +38,10 @@ _OUTCOME_TYPES: dict[str, Any] = {
 
 
 class Journal:
-    """Results of decoded images of an unfinished data set, by which an interrupted call continues.
+    """Files with the facts of images that were decoded so far, for an unfinished data set.
 
-    The results are in part files. Each part file appears only when it is complete.
+    An interrupted call reads them and continues without decoding an image twice. Each file holds
+    many images and appears only when it is complete.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,22 +50,22 @@ class Journal:
         self._parts = len(list(self.folder.glob("part-*.parquet")))
 
     def add(self, outcome: dict[str, Any], stores: Iterable[PixelStoreWriter]) -> None:
-        """Add the result of one image. When enough results are collected, a part file is written.
+        """Add the facts of one decoded image; a file is written when there are enough.
 
         Args:
-            outcome: Result of the image, from `complete.journal_row`.
-            stores: Pixel stores to which the image was added. Their pixels are written to the disk
-                before the part file.
+            outcome: Dictionary from `complete.journal_row`.
+            stores: Writers of resized images (pixel stores) to which the image was added. Their
+                images are written to the disk before the file.
         """
         self._rows.append(outcome)
         if len(self._rows) >= ROWS_PER_PART:
             self.flush(stores)
 
     def flush(self, stores: Iterable[PixelStoreWriter]) -> None:
-        """Write results that are still in memory to a part file, after the pixels of all stores.
+        """Write facts that are still in memory to a file, after the resized images of all stores.
 
         Args:
-            stores: Pixel stores, whose pixels are written first.
+            stores: Writers of resized images (pixel stores), whose images are written first.
         """
         if not self._rows:
             return
@@ -79,9 +80,9 @@ class Journal:
         self._rows = []
 
     def read(self) -> pd.DataFrame:
-        """Return the results of all images that were decoded so far, one row for each image.
+        """Return a table of the facts of all images that were decoded so far, a row for each.
 
-        If an image was decoded more than once, its latest result counts.
+        If an image was decoded more than once, its latest facts count.
         """
         parts = []
         for path in sorted(self.folder.glob("part-*.parquet")):
@@ -94,11 +95,14 @@ class Journal:
 
 
 def typed_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Convert rows of the journal to the types of its columns.
+    """Convert a table of facts of decoded images to the types of its columns.
 
     The rows must have the dtype object. Through float64, a time in nanoseconds would lose digits.
 
     Args:
         frame: Rows from `complete.journal_row`, all of dtype object.
+
+    Returns:
+        A table of the same rows.
     """
     return frame.reindex(columns=list(_OUTCOME_TYPES)).astype(_OUTCOME_TYPES)

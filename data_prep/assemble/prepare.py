@@ -88,21 +88,22 @@ def _user_choices(options: PrepareOptions, key: bytes | None) -> dict[str, Any]:
 
 
 def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Summary:
-    """Make a data set folder from a source folder.
+    """Make a data set folder (tables, splits, images, checks) from a user's folder of images.
 
     Every image is decoded once. An interrupted call can be repeated, and then continues. A complete
-    folder is not changed, except that missing pixel stores are added.
+    data set is not changed, except that resized images of further sizes are added.
 
     Args:
-        source: Source folder, or for some formats a label table.
-        out: Folder of the data set.
+        source: Folder of images and labels, or for some formats the path of a label table.
+        out: Data set folder to make.
         options: Options of the user, such as the format and the split.
 
     Returns:
-        The numbers of images, patients and labels, and the excluded files.
+        The numbers of images, patients and labels, and the files that were left out.
 
     Raises:
-        InputError: The source cannot be read, or the folder holds something else.
+        InputError: The images or labels cannot be read, or `out` contains other files or a data set
+            with other options.
     """
     source = Path(source)
     out = Path(out)

@@ -24,28 +24,34 @@ class PrepareOptions:
     """Options of the function `prepare`, which the command `cxr prepare` explains.
 
     Attributes:
-        format: Name of the source's format, such as ``nih``; None lets the program recognise it.
-        read: Options for reading the source, such as how several readers become one reference.
+        format: Name of the format of the user's files, such as ``nih``; None raises an error that
+            suggests a likely format.
+        read: Options for reading the labels, such as how labels of several people are joined.
         name: Name of the data set in reports; None takes the name of the folder.
-        sizes: Sides of the square images that are stored now, px; empty if pixels are stored later.
-        targets: Names of the findings that make an image positive, by name of the target.
-        rule: Shares, folds and seed by which splits are drawn.
-        split: Default split: ``official``, or a CSV file with the role of each image or patient;
-            None draws it by `rule`.
-        exclude: CSV file with images to leave out (``image_id, reason``); None leaves out none.
+        sizes: Sides of the resized square images that are stored now, px; empty if they are stored
+            later.
+        targets: By name of a target, the findings of which any makes an image positive.
+        rule: Shares of patients for validation and test, folds, seed and method of the random draw.
+        split: Assignment to train, validation and test: ``official`` for that of the publisher, or
+            a CSV file with the role (train, val, test, unused) of each image or patient; None draws
+            it by `rule`.
+        exclude: CSV file with images to leave out (``image_id`` and optionally ``reason``); None
+            leaves out no image.
         window: Name of the DICOM window by which grey values are shown; None takes the first of
             each file.
         id_key: File with the secret key by which ids are replaced by hashes; None keeps the ids.
-        keep_ids: True to keep the ids of DICOM files, which then must identify nobody.
-        add: True to add new images of the source to a complete data set.
-        strict: True to stop at the first file or label that cannot be used, instead of leaving it
+        keep_ids: True keeps the ids of DICOM files without hashing, which then must identify
+            nobody.
+        add: True adds new images of the user's folder to a complete data set.
+        strict: True stops at the first file or label that cannot be used, instead of leaving it
             out.
-        engine: Processes or machines that decode the images.
-        progress: Function that shows the progress of a step, from its description and number of
-            items.
-        show: Function that is called with each line for the user.
-        measure_shortcuts: Function that measures how well metadata predict the label, for the
-            audit; None omits this check.
+        engine: Worker processes or machines that decode the images.
+        progress: Function that gets the description of a step and its number of images, and returns
+            a context manager, whose value is called with the number of images done since its last
+            call.
+        show: Function that is called with each line of text for the user.
+        measure_shortcuts: Function that measures, for the check of the data set, how well metadata
+            and image borders predict each label; None omits this check.
 
     Example:
         >>> PrepareOptions(format="nih", sizes=(512,)).rule.test

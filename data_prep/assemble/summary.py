@@ -21,24 +21,26 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of images, patients and labels of a data set, its excluded files and its audit.
+    """Result of ``cxr prepare``: numbers of images, patients and labels, and faults.
 
     Attributes:
         folder: Folder of the data set.
         name: Name of the data set.
         n_images: Number of images.
         n_patients: Number of patients.
-        n_boxes: Number of lesion boxes of the reference reader.
-        targets: Number of positive, negative and unknown images of each target, by its name.
-        roles: Number of images, patients and positives of each target, by split (``default`` and
-            ``official``) and role.
-        excluded: Files that were left out: ``path, stage, reason``.
-        notes: Notes on the source, one sentence each.
-        audit: Result of the audit of the data set.
-        already_complete: True if the folder was complete before the call.
+        n_boxes: Number of lesion boxes that are used for training and evaluation.
+        targets: By name of a target (findings that together make an image positive), its numbers of
+            positive, negative and unknown images.
+        roles: By split (``default`` and ``official``) and role (train, val, test, unused): numbers
+            of images, patients and, for each target, positive images.
+        excluded: Table of files that were left out, with columns ``path``, ``stage`` and
+            ``reason``.
+        notes: Notes on the user's files, one sentence each.
+        audit: Faults that the check of the data set found.
+        already_complete: True if the data set was complete before the call.
         changes: Sentences on the images that were added to a complete data set.
-        shown_before: Notes that this call has shown before it decoded the images; the lines do not
-            repeat them.
+        shown_before: Those of `notes` that this call has shown before it decoded the images;
+            `lines` does not repeat them.
     """
 
     folder: Path
@@ -56,7 +58,7 @@ class Summary:
     shown_before: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary as values for JSON."""
+        """Return the numbers, notes and faults as values for JSON."""
         return {
             **{
                 field.name: getattr(self, field.name)
@@ -72,7 +74,7 @@ class Summary:
 
     @property
     def lines(self) -> list[str]:
-        """Return the summary as lines of text. The most important line comes last."""
+        """Return the numbers, notes and faults as lines of text; the most important comes last."""
         images = counted(self.n_images, "image")
         patients = counted(self.n_patients, "patient")
         lines = [f"{images} of {patients}, {counted(self.n_boxes, 'box')}"]
@@ -110,13 +112,16 @@ def summarise(
     before: pd.Series | None = None,
     n_replaced: int = 0,
 ) -> Summary:
-    """Count the images, patients, boxes and labels of a data set.
+    """Count the images, patients, boxes and labels of a data set, for display.
 
     Args:
         dataset: A prepared data set.
-        already_complete: True if the folder was complete before the call.
-        before: Ids of the images before others were added; None if none were added.
+        already_complete: True if the data set was complete before the call.
+        before: Ids of the images before new ones were added; None if no images were added.
         n_replaced: Number of images whose file was replaced.
+
+    Returns:
+        The counts, with the excluded files and the faults of the data set.
     """
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
     shown = [name for name in _SPLITS if name in dataset.ids["split_ids"]]

@@ -63,17 +63,20 @@ _SMALLEST_LEAK = 0.01  # share of leaking test images from which a split by imag
 
 @dataclass(frozen=True)
 class Audit:
-    """Problems that an audit found, the most serious first, and figures of the data set.
+    """Problems that ``cxr check`` found in a data set, the most serious first, and its figures.
 
     Attributes:
         problems: Problems, one for each kind of problem.
-        checked: Number of checked images, patients, boxes and splits, by name.
-        facts: Figures to compare results with, ready for JSON: ``prevalence``, ``shortcuts``,
-            ``split_by_image``, ``images`` and ``copies``. The digests of what was checked are among
-            them: ``content_id`` (images), ``labels_id`` (labels) and ``split_ids``.
-        folder: Data set folder with the page of the audit; None if no page was written.
-        strict: True if a warning counts as a failure, too.
-        next_steps: Commands that usually follow.
+        checked: Number of checked ``images``, ``patients``, ``boxes``, ``splits`` and others, by
+            name.
+        facts: Figures to compare results with, by name, ready for JSON: ``prevalence`` (positive
+            images by group), ``shortcuts`` (how well metadata and image borders predict the label),
+            ``split_by_image`` (test images that would leak if images were drawn instead of
+            patients), ``images`` and ``copies``. The digests of what was checked are among them:
+            ``content_id`` (images), ``labels_id`` (labels) and ``split_ids``.
+        folder: Data set folder with the HTML page of the problems; None if no page was written.
+        strict: True if `exit_status` is 1 after a warning, too.
+        next_steps: Commands that usually follow, for display.
 
     Example:
         >>> import cxr_compare
@@ -121,7 +124,7 @@ class Audit:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table of the problems, one row each, the most serious first."""
+        """Table of the problems with a row for each, the most serious first."""
         names = ["severity", "message", "split", "count", "unit", "examples", "advice"]
         rows = [{name: getattr(problem, name) for name in names} for problem in self.problems]
         table = pd.DataFrame(rows, columns=names)
@@ -129,7 +132,7 @@ class Audit:
 
     @property
     def scope(self) -> str:
-        """Numbers of checked items as text, such as "10 images, 8 patients"."""
+        """Numbers of checked things as text, such as "10 images, 8 patients"."""
         # "pictures" is the name of decoded images in audits of earlier versions.
         names = {"decoded_images": "decoded image", "pictures": "decoded image", "boxes": "box"}
         nouns = {thing: names.get(thing, thing.removesuffix("s")) for thing in self.checked}
@@ -137,21 +140,21 @@ class Audit:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of problems by severity."""
+        """Number of problems by severity (``error``, ``warning``, ``info``)."""
         return {s: sum(p.severity == s for p in self.problems) for s in SEVERITIES}
 
     @property
     def passed(self) -> bool:
-        """True if no error was found."""
+        """True if there is no problem of severity ``error``."""
         return not self.counts["error"]
 
     @property
     def exit_status(self) -> int:
-        """Exit status of `cxr check`: 1 after an error, and after a warning if strict, else 0."""
+        """Exit status of ``cxr check``: 1 after an error, or a warning if `strict`; else 0."""
         return int(not self.passed or (self.strict and bool(self.counts["warning"])))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the audit as values for JSON, without the cases of each problem."""
+        """Return problems and figures as values for JSON, without the tables of affected images."""
         problems = [asdict(replace(problem, cases=pd.DataFrame())) for problem in self.problems]
         for row in problems:
             del row["cases"]
@@ -160,7 +163,7 @@ class Audit:
 
     @property
     def exclusions(self) -> pd.DataFrame:
-        """Images that the advice of the problems suggests to leave out: ``image_id, reason``."""
+        """Images that users are advised to leave out, with columns ``image_id`` and ``reason``."""
         reasons: dict[str, str] = {}
         for problem in self.problems:
             n_kept = _N_KEPT.get(problem.check)
@@ -174,27 +177,27 @@ class Audit:
         return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype=TEXT)
 
     def for_split(self, name: str) -> Self:
-        """Return the part of the audit that concerns one split.
+        """Return a copy with the problems of one split and those of the whole data set.
 
-        It has the problems of this split and those of the whole data set.
+        A split assigns each image to train, validation or test.
 
         Args:
-            name: Name of the split.
+            name: Name of the split, such as ``default``.
         """
         kept = tuple(problem for problem in self.problems if problem.split in ("", name))
         return replace(self, problems=kept, checked={**self.checked, "splits": 1})
 
     def write(self, path: Path) -> None:
-        """Write the problems and figures of the audit as ``audit.json``.
+        """Write the problems and figures as ``audit.json``.
 
         Args:
-            path: File to write.
+            path: Path of the file to write.
         """
         write_json(path, "audit", self.to_dict())
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read the problems and figures of an audit from ``audit.json``.
+        """Read the problems and figures from ``audit.json``.
 
         Args:
             path: File ``audit.json`` of a data set.
@@ -219,16 +222,18 @@ def audit(
     measure_shortcuts: MeasureShortcuts | None = None,
     engine: Engine | None = None,
 ) -> Audit:
-    """Search for faults that would make results on a data set wrong.
+    """Search a data set for faults that would make results wrong, such as patients in two sets.
 
     Args:
         dataset: A prepared data set.
-        pixels: True also compares the pixels of images that may be copies.
-        near: Near duplicates, if they were searched before.
+        pixels: True also compares the pixels of images that may be copies of each other; False
+            compares only fingerprints.
+        near: Pairs of images that look alike, if they were searched before; None searches for them.
         measure_shortcuts: Function that measures how well metadata and image borders predict each
-            target, from images, decode table and labels (one column for each target). Without it
-            shortcuts are not checked.
-        engine: Processes or machines that decode images which may be copies of each other.
+            label. Its arguments are the tables of images, of decoded files and of labels (one
+            column for each target). None omits this check.
+        engine: Worker processes or machines that decode images which may be copies; None uses this
+            process.
 
     Returns:
         The problems, the most serious first, and figures of the data set.
@@ -285,7 +290,10 @@ def _with_redraw(problem: Problem, folder: Path) -> Problem:
 
 
 def redraw_command(folder: Path, name: str) -> str:
-    """Return the command that draws a split again so that no patient or image has two roles.
+    """Return the command that draws a split again, so that no patient is in two of its parts.
+
+    A split assigns each image to train, validation or test. Copies of an image get into the same
+    part, too.
 
     Args:
         folder: Folder of the data set.
@@ -312,18 +320,19 @@ def redraw_command(folder: Path, name: str) -> str:
 
 
 def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
-    """Audit a data set again after its splits have changed.
+    """Search a data set for faults again after its splits have changed.
 
-    The measured shortcuts (how well metadata predict the label) are taken from the stored audit,
-    unless images or labels have changed.
+    A split assigns each image to train, validation or test. How well metadata predict the label is
+    taken from the stored ``audit.json``, unless images or labels have changed.
 
     Args:
         dataset: A prepared data set.
         measure_shortcuts: Function that measures how well metadata and image borders predict each
-            target. It is called only if images or labels have changed since the stored audit.
+            label. It is called only if images or labels have changed since ``audit.json`` was
+            written.
 
     Returns:
-        The new audit.
+        The problems and figures, as from `audit`.
     """
     path = dataset.folder / AUDIT
     before = Audit.read(path).facts if path.is_file() else {}
@@ -334,15 +343,17 @@ def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
 
 
 def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
-    """Return the errors of a split in the stored audit.
+    """Return the errors of one split that ``cxr check`` has stored in ``audit.json``.
+
+    A split assigns each image to train, validation or test.
 
     Args:
         dataset: A prepared data set.
         split: Name of the split.
 
     Returns:
-        Problems of severity ``error`` that concern the split; None if no stored audit covers the
-        split as it is now.
+        Problems of severity ``error`` that concern the split; None if the split has changed since
+        the check, or if there was no check.
     """
     path = dataset.folder / AUDIT
     if not path.is_file():
@@ -358,21 +369,23 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
 def require_no_errors(
     dataset: DataSet, split: str, *, despite_errors: bool = False
 ) -> tuple[bool, tuple[str, ...]]:
-    """Check that the stored audit of a data set found no error in a split.
+    """Check that ``cxr check`` found no error in a split before it is used for training.
 
-    If no stored audit covers the split, the function only checks that no patient and no copy of an
-    image has two roles.
+    A split assigns each image to train, validation or test. If there is no stored result of ``cxr
+    check`` for the split, the function only checks that no patient and no copy of an image is in
+    two of these parts.
 
     Args:
         dataset: Data set that has the split.
         split: Name of the split.
-        despite_errors: True returns the errors instead of raising one.
+        despite_errors: True returns errors instead of raising an exception.
 
     Returns:
-        True if a stored audit covers the split, and the messages of its errors.
+        True if there is a stored result of ``cxr check`` for the split, and the messages of its
+        errors.
 
     Raises:
-        InputError: The audit found an error and `despite_errors` is False.
+        InputError: An error was found, and `despite_errors` is False.
     """
     errors = split_errors(dataset, split)
     audited = errors is not None

@@ -22,12 +22,12 @@ _KEY = ["image_id", "finding", "reader"]
 def check_boxes(
     boxes: pd.DataFrame, images: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
 ) -> list[Problem]:
-    """Check the boxes of all readers against their images and labels.
+    """Check the boxes of all readers (people who labelled) against image sizes and labels.
 
     Args:
         boxes: Boxes table: the edges of each lesion in px of the original image, by image, finding
             and reader.
-        images: The images table, with the size of each image.
+        images: Images table: one row for each image, with ``width`` and ``height`` in px.
         findings: Findings table: the state (present, absent, uncertain) of each finding, by image
             and reader.
         coverage: Box_coverage table: whether all or only some lesions of an image have a box, by

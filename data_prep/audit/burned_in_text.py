@@ -13,12 +13,13 @@ _TEXT_SHOWN = 24
 
 
 def text_suspects(decode: pd.DataFrame) -> pd.Series:
-    """Return the ids of images that may contain burned-in text, the clearest first.
+    """Return the ids of images that may contain burned-in text, the most likely first.
 
-    The header of a file may state such text, or a line of characters was found in the pixels.
+    The header of the file states such text, or a line of characters was found in the pixels.
 
     Args:
-        decode: Decode table: one row for each image, with what was measured on its pixels.
+        decode: Decode table: one row for each image, with what was measured on its pixels, such as
+            ``text_score``, the number of characters of the longest line.
     """
     stated = pd.Series(False, index=decode.index)
     score = pd.Series(0.0, index=decode.index)
@@ -38,7 +39,7 @@ def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
             measured on them.
 
     Returns:
-        A list with one problem; empty if there is none.
+        A list with one problem; an empty list if no image may contain text.
     """
     suspects = text_suspects(decode)
     return [

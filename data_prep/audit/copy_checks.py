@@ -30,10 +30,11 @@ def check_duplicates(
 
     Args:
         images: Images table: one row for each image, with patient, path and size.
-        decode: The decode table, with the digest of the pixels of each image.
-        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
-            0 negative, NaN unknown.
-        splits: Tables with the role (train, val, test, unused) of each image, by name of the split.
+        decode: Decode table with the digest ``pixel_sha256`` of the pixels of each image.
+        labels: Label of each image (row, indexed by ``image_id``) for each target (column; findings
+            that together make an image positive): 1 positive, 0 negative, NaN unknown.
+        splits: By name of a split, the table that gives each image the role train, val, test or
+            unused.
 
     Returns:
         Problems: images that occur more than once, and more serious ones if copies have different
@@ -49,14 +50,19 @@ def check_near_duplicates(
     labels: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
 ) -> list[Problem]:
-    """Report images that are copies of each other, but not equal pixel for pixel.
+    """Report copies of images that are not equal pixel for pixel, such as a compressed copy.
 
     Args:
-        near: Near duplicates of the data set.
+        near: Pairs of such copies in the data set.
         images: Images table: one row for each image, with patient, path and size.
-        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
-            0 negative, NaN unknown.
-        splits: Tables with the role (train, val, test, unused) of each image, by name of the split.
+        labels: Label of each image (row, indexed by ``image_id``) for each target (column; findings
+            that together make an image positive): 1 positive, 0 negative, NaN unknown.
+        splits: By name of a split, the table that gives each image the role train, val, test or
+            unused.
+
+    Returns:
+        Problems: such copies, and more serious ones if copies have different labels, patients or
+        roles.
     """
     notes = []
     turned = int((near.pairs["turn"] != "as it is").sum())

@@ -34,18 +34,19 @@ def count_prevalence(
     splits: dict[str, pd.DataFrame],
     suspects: Iterable[str] = (),
 ) -> list[dict[str, Any]]:
-    """Count images, patients and positives of each target by role, view, sex, age and other groups.
+    """Count images, patients and positive images by view, sex, age and other groups.
 
     Args:
         images: Images table: one row for each image, with patient, path and size.
-        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
-            0 negative, NaN unknown.
-        splits: Tables with the role (train, val, test, unused) of each image, by name of the split.
-        suspects: Ids of the images that may contain text.
+        labels: Label of each image (row, indexed by ``image_id``) for each target (column; findings
+            that together make an image positive): 1 positive, 0 negative, NaN unknown.
+        splits: By name of a split, the table that gives each image the role train, val, test or
+            unused.
+        suspects: Ids of the images that may contain burned-in text, which form a group.
 
     Returns:
-        One row for each target, grouping (``by``) and value, as values for JSON, with the
-        prevalence and its 95 % interval.
+        One row for each target, grouping (key ``by``, such as ``sex``) and group, as values for
+        JSON, with the prevalence and its 95 % interval.
     """
     groups = {
         "all": pd.Series("all images", index=images.index),
@@ -97,10 +98,11 @@ def expected_image_leak(images: pd.DataFrame) -> dict[str, Any]:
     probability over all images. The result is exact.
 
     Args:
-        images: Images table: one row for each image, with patient, path and size.
+        images: Images table with the column ``patient_id``, one row for each image.
 
     Returns:
-        Share and number of leaking test images, and the numbers from which they are computed.
+        Share (``expected_share``) and number of leaking test images, and the numbers from which
+        they are computed, by name.
 
     Example:
         >>> images = pd.DataFrame({"patient_id": ["p", "p", "q", "r", "s"]})
@@ -130,8 +132,8 @@ def describe_images(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any
     """Return statistics of image sizes, of the width in mm and of the file formats, for JSON.
 
     Args:
-        images: Images table.
-        decode: Table of what was done to the pixels of each image; may be empty.
+        images: Images table: one row for each image, with size in px and spacing in mm.
+        decode: Decode table: one row for each image, with how its file was decoded; may be empty.
 
     Returns:
         Dictionary with ``sizes`` and ``field_width_mm`` (None if unknown), ``files`` (numbers by

@@ -15,7 +15,8 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
     """Report the files that were left out when the data set was prepared, by reason.
 
     Args:
-        excluded: Table ``path, stage, reason`` of the files that were left out.
+        excluded: Table of these files with columns ``path``, ``stage`` (step that left the file
+            out) and ``reason``.
 
     Returns:
         One problem for each reason.

@@ -20,7 +20,11 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
 
     Args:
         images: Images table: one row for each image, with patient, path and size.
-        splits: Tables with the role (train, val, test, unused) of each image, by name of the split.
+        splits: By name of a split, the table that gives each image the role train, val, test or
+            unused.
+
+    Returns:
+        The problems that were found.
     """
     ages = images["age_years"]
     impossible = (ages < 0) | (ages > OLDEST_YEARS)
@@ -61,12 +65,15 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
 
 
 def check_images(images: pd.DataFrame, decode: pd.DataFrame) -> list[Problem]:
-    """Report lateral views among frontal ones, other views, turned images, and small images.
+    """Report images with lateral or unusual views, turned images, and small images.
 
     Args:
         images: Images table: one row for each image, with patient, path and size.
         decode: Decode table: one row for each image, with what was done to its pixels and what was
             measured on them.
+
+    Returns:
+        The problems that were found.
     """
     ids = images["image_id"]
     lateral, unknown = (is_member(images["view"], [view]) for view in ("LL", "other"))

@@ -11,10 +11,14 @@ EVALUATED_ROLES = ("train", "val", "test")
 
 
 def evaluated_images(split: pd.DataFrame) -> pd.DataFrame:
-    """Return the images of a split that have the role train, val or test, as ``image_id, role``.
+    """Return the images of a split that are used: those for train, validation and test.
 
     Args:
-        split: Table with the role of each image.
+        split: Table with columns ``image_id`` and ``role``: ``train``, ``val``, ``test`` or
+            ``unused``.
+
+    Returns:
+        Rows of these images with columns ``image_id`` and ``role``.
     """
     return split.loc[is_member(split["role"], EVALUATED_ROLES), ["image_id", "role"]]
 
@@ -23,10 +27,11 @@ def find_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     """Group the images that are equal pixel for pixel.
 
     Args:
-        images: Table with columns ``image_id`` and ``pixel_sha256``.
+        images: Table with columns ``image_id`` and ``pixel_sha256``, the digest of the pixels.
 
     Returns:
-        A table with columns ``group, image_id``, which contains only images with an equal one.
+        A table with columns ``group`` (number of the group) and ``image_id``, with only those
+        images that have an equal one.
     """
     present = images.dropna(subset="pixel_sha256")
     repeated = present[present["pixel_sha256"].duplicated(keep=False)].sort_values("image_id")
@@ -35,7 +40,7 @@ def find_duplicates(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_that_differ(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
-    """Return the rows of those groups in which a column has more than one value.
+    """Return the rows of groups in which a column has more than one value.
 
     Missing values are ignored.
 
@@ -53,11 +58,11 @@ def rows_that_differ(rows: pd.DataFrame, group: str, column: str) -> pd.DataFram
 
 
 def labels_of_images(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
-    """Return the labels of some images.
+    """Return the labels of some images as an array.
 
     Args:
-        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
-            0 negative, NaN unknown.
+        labels: Label of each image (row, indexed by ``image_id``) for each target (column; findings
+            that together make an image positive): 1 positive, 0 negative, NaN unknown.
         image_ids: Ids of N images, which may repeat.
 
     Returns:

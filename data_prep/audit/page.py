@@ -53,10 +53,10 @@ _LIMITS = {
 
 
 def verdict(counts: dict[str, int]) -> str:
-    """Return the verdict of an audit as one sentence.
+    """Return one sentence on whether a data set can be used, from its numbers of problems.
 
     Args:
-        counts: Number of problems by severity.
+        counts: Number of problems by severity (``error``, ``warning``, ``info``).
     """
     errors = counts["error"]
     warnings = counted(counts["warning"], "warning")
@@ -70,10 +70,10 @@ def verdict(counts: dict[str, int]) -> str:
 
 
 def first_step(problems: Iterable[Problem]) -> str:
-    """Return a sentence that says what to do first.
+    """Return a sentence that says what the owner of the data set should do first.
 
     Args:
-        problems: Problems of an audit, the most serious first.
+        problems: Problems that ``cxr check`` found, the most serious first.
     """
     worst = next(iter(problems), None)
     if worst is None or worst.severity == "info":
@@ -83,7 +83,7 @@ def first_step(problems: Iterable[Problem]) -> str:
 
 
 def severity_counts(counts: dict[str, int]) -> list[tuple[str, str]]:
-    """Return each severity that occurs, with a text of its count and its meaning.
+    """Return each severity that occurs, with its number of problems and its meaning as a text.
 
     Args:
         counts: Number of problems by severity (``error``, ``warning``, ``info``).
@@ -137,18 +137,19 @@ _CONTENTS = (
 
 
 def write_audit(dataset: DataSet, audit: Audit, folder: Path, *, pixels: bool = True) -> Path:
-    """Write ``audit.json``, ``audit_cases.csv``, ``exclude.csv`` and ``audit.html``.
+    """Write the result of ``cxr check``: a JSON file, two CSV files and an HTML page.
 
-    An existing ``exclude.csv`` is not changed.
+    They are ``audit.json``, ``audit_cases.csv`` (images with a problem), ``exclude.csv`` (images to
+    leave out) and ``audit.html``. An existing ``exclude.csv`` is not changed.
 
     Args:
         dataset: A prepared data set.
-        audit: Audit of the data set.
+        audit: Problems and figures of the data set.
         folder: Folder to write into.
         pixels: True shows images on the page.
 
     Returns:
-        Path of the page.
+        Path of the HTML page.
     """
     audit.write(folder / AUDIT)
     write_csv(_all_cases(dataset, audit), folder / _CASES_NAME)
@@ -201,11 +202,11 @@ def _all_cases(dataset: DataSet, audit: Audit) -> pd.DataFrame:
 
 
 def render_audit(dataset: DataSet, audit: Audit, *, pixels: bool = True) -> str:
-    """Return the page of an audit as HTML.
+    """Return the HTML page about the problems of a data set.
 
     Args:
         dataset: A prepared data set.
-        audit: Audit of the data set.
+        audit: Problems and figures of the data set.
         pixels: True shows images on the page.
     """
     titles = {name: target.display_name for name, target in dataset.targets.items()}

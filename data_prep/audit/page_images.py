@@ -34,17 +34,19 @@ _LEAST_MARGIN = 12  # px
 
 @dataclass(frozen=True)
 class PageImage:
-    """An image on the HTML page of an audit. Sizes and boxes are in px of the original image.
+    """An image on the HTML page about problems of a data set.
+
+    Boxes are in px of the original image.
 
     Attributes:
-        image_id: Id below the image, or "" if the image beside it has the caption.
-        label: Text for screen readers.
-        source: Encoded thumbnail as a ``data:`` address, for the attribute ``src``.
+        image_id: Image id to show below the image; "" if the image beside it has the caption.
+        label: Text that describes the image, for screen readers.
+        source: Encoded thumbnail as a ``data:`` URL, for the attribute ``src``.
         longest: Longer side of the thumbnail on the page, px.
         width: Width of the original image, px.
         height: Height of the original image, px.
         boxes: Boxes to draw, each as x and y of the upper left corner, width and height.
-        lines: Lines of the caption below the id: patient, role and labels, path.
+        lines: Lines of the caption below the id: patient, role (train, val, test) and labels, path.
     """
 
     image_id: str
@@ -64,9 +66,10 @@ class PageImage:
 
 
 def label_texts(dataset: DataSet) -> pd.Series:
-    """Return a text with the positive targets of each image, by image id.
+    """Return for each image a text with the targets for which it is positive, by image id.
 
-    The text is "negative" or "unlabelled" for an image without positive targets.
+    A target is one or several findings under one name. The text is "negative" or "unlabelled" for
+    an image that is positive for none of them.
 
     Args:
         dataset: A prepared data set.
@@ -82,11 +85,12 @@ def label_texts(dataset: DataSet) -> pd.Series:
 
 
 def roles_by_image(dataset: DataSet, split: str) -> pd.Series:
-    """Return the role of each image in a split.
+    """Return the role (train, val, test or unused) of each image, indexed by image id.
 
     Args:
         dataset: A prepared data set.
-        split: Name of the split; "" takes the default split.
+        split: Name of the split, that is, of the assignment of images to these roles; "" takes the
+            split ``default``.
     """
     with suppress(InputError):  # a set may have other splits only
         return dataset.split(split or "default").set_index("image_id")["role"]
@@ -114,7 +118,8 @@ def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
     version, whose decode table lacks the columns.
 
     Args:
-        decode: Decode table of a data set, with one row for each image.
+        decode: Decode table of a data set: one row for each image, with how its file was decoded
+            and what was measured on its pixels.
 
     Returns:
         Columns ``text_x1, text_y1, text_x2, text_y2``: edges of the box in px of the original
@@ -129,9 +134,9 @@ def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
 
 
 class PageImages:
-    """Small images of the cases of an audit's problems, for its HTML page.
+    """Thumbnails of images with problems, for the HTML page about a data set.
 
-    At most a fixed number of images is shown.
+    At most a fixed number of images is shown on the page.
     """
 
     def __init__(self, dataset: DataSet, pixels: bool) -> None:
@@ -152,13 +157,14 @@ class PageImages:
         self.roles_of = cache(partial(roles_by_image, dataset))
 
     def cases(self, problem: Problem) -> list[list[PageImage]]:
-        """Return the images that the page shows for a problem.
+        """Return the thumbnails that the page shows for one problem.
 
         Args:
-            problem: Problem of the audit.
+            problem: Problem that was found in the data set.
 
         Returns:
-            One list of images for each case; empty if no image can be shown.
+            One list of thumbnails for each case (an image, or images that belong together); empty
+            if no image can be shown.
         """
         if self.read is None:
             return []

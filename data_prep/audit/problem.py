@@ -18,22 +18,23 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem that an audit found.
+    """A problem that ``cxr check`` found in a data set, with the images or patients that have it.
 
     Attributes:
-        check: Short name of the check that found the problem.
+        check: Short name of the check that found the problem, such as ``burned_in_text``.
         severity: ``error`` if the problem makes results wrong, ``warning`` if it may, ``info`` if
             it is only worth knowing.
         message: One sentence for the owner of the data.
-        count: Number of concerned images, or of other units that `unit` names.
-        examples: Ids of at most five concerned units.
+        count: Number of images with the problem, or of other things that `unit` names.
+        examples: Ids of at most five of the counted things.
         advice: What to do, as a clause for the message; empty if there is none.
-        unit: Thing that is counted: ``image``, ``patient``, ``file`` and others.
+        unit: Noun for the things that are counted: ``image``, ``patient``, ``file`` and others.
         images: First cases to look at. Each case has the id of one image or of a pair, or the path
             of a file.
-        split: Name of the split that is concerned, or "" for the whole data set.
-        cases: All cases: ``image_id``, or ``path`` of files, and ``group`` if images belong
-            together. They are not stored in ``audit.json``.
+        split: Name of the split (assignment of images to train, validation and test) that has the
+            problem; "" for the whole data set.
+        cases: Table of all cases: ``image_id``, or ``path`` of files, and ``group`` (number) if
+            images belong together. It is not stored in ``audit.json``.
     """
 
     check: str
@@ -60,7 +61,9 @@ class Problem:
         contrast: tuple[pd.DataFrame, str, str] | None = None,
         shown: Sequence[str] | None = None,
     ) -> Problem:
-        """Build a problem from its cases, which are counted; the first few become examples.
+        """Build a problem from the ids of the images or patients that have it.
+
+        The ids are counted, and the first ones become the examples.
 
         Args:
             check: Short name of the check.
@@ -68,11 +71,12 @@ class Problem:
                 ``info`` is worth knowing.
             message: A sentence for the owner of the data, without a full stop.
             cases: Ids of the images or patients with the problem, or paths of files.
-            advice: Sentence on what to do.
+            advice: Sentence part on what to do; empty for no advice.
             unit: Noun for a case, such as ``image`` or ``patient``.
-            contrast: Images of the cases, the column that groups them, and the column in which they
-                differ. Two differing images of a group are then shown side by side.
-            shown: Images to show; without it the examples are shown.
+            contrast: Table of the images, name of the column that groups them, and name of the
+                column in which they differ, such as ``label``. Two differing images of a group are
+                then shown side by side. None shows single images.
+            shown: Ids of the images to show; None shows the examples.
         """
         unique = pd.Series(cases, dtype=TEXT).dropna().drop_duplicates()
         examples = tuple(unique.sort_values().head(_SHOWN))
@@ -92,7 +96,7 @@ class Problem:
 
     @property
     def sizes(self) -> list[int]:
-        """Number of images in each group of cases, such as a group of copies.
+        """Number of images in each group of images that belong together, such as copies.
 
         Empty if the cases are not grouped.
         """
@@ -102,7 +106,7 @@ class Problem:
 
     @property
     def counted_message(self) -> str:
-        """Message that begins with the number of cases, as part of a sentence."""
+        """Message that begins with the number of images or patients, as part of a sentence."""
         return f"{self.message} ({self.count:,} {self.unit}{'' if self.count == 1 else 's'})"
 
     @property

@@ -17,18 +17,21 @@ _NOUNS = {"test": "test", "val": "validation"}
 
 @dataclass(frozen=True)
 class SharedPatients:
-    """Images of one role whose patient is in training.
+    """Numbers of test or validation images whose patient is also in training.
+
+    They concern a published list of images that somebody else drew. If the list names patients
+    instead of images, `listed`, `known` and `shared` count patients.
 
     Attributes:
-        role: ``test`` or ``val``.
-        unit: What the split lists: ``image`` or ``patient``.
-        listed: Number of images of the role. If the split lists patients, they are counted.
-        known: Number of these whose patient is known.
-        shared: Number of these whose patient is in training.
-        patients: Number of patients of the role that are known.
-        patients_shared: Number of these who are in training.
-        identical: Number of images of the role that training lists, too.
-        doubtful: Number of shared images that rest on a doubtful patient.
+        role: ``test`` or ``val``: the images that are compared with training.
+        unit: What the list names: ``image`` or ``patient``.
+        listed: Number of images of this role.
+        known: Number of images of this role whose patient is known.
+        shared: Number of images of this role whose patient is also in training.
+        patients: Number of known patients of this role.
+        patients_shared: Number of patients of this role who are also in training.
+        identical: Number of images that are both in this role and in training.
+        doubtful: Number of images in `shared` whose patient is uncertain.
         training: Number of images of training.
         training_known: Number of images of training whose patient is known.
     """
@@ -47,12 +50,12 @@ class SharedPatients:
 
     @property
     def share(self) -> float | None:
-        """Share of the images with a known patient whose patient is in training; None if none."""
+        """`shared` divided by `known`; None if no patient is known."""
         return self.shared / self.known if self.known else None
 
     @property
     def line(self) -> str:
-        """Result in one sentence."""
+        """Result in one sentence, for display."""
         noun = f"{_NOUNS.get(self.role, self.role)} {self.unit}"
         if self.unit == "patient":
             share = "" if self.share is None else f" ({100 * self.share:.1f} %)"
@@ -75,12 +78,15 @@ class SharedPatients:
 
 @dataclass(frozen=True, repr=False)
 class SplitCheck(ShownAsText):
-    """Result of `cxr check` on the split of others: how many images share a patient with training.
+    """Result of ``cxr check`` on a published split that somebody else drew.
+
+    It says how many test and validation images show a patient of the training images.
 
     Attributes:
-        source: Name of the list or table of the split.
-        mapping: Name of the mapping that gave the patients; empty if the split names patients.
-        roles: Result for the test images and, if there are any, the validation images.
+        source: Name of the file with the split, that is, of the assignment to train and test.
+        mapping: Name of the file from which the patient of each image was read; empty if the split
+            itself names patients.
+        roles: Result for the test images and, if there are any, for the validation images.
 
     Example:
         >>> patients = pd.Series({"a": "p", "b": "p", "c": "q"})
@@ -110,12 +116,12 @@ class SplitCheck(ShownAsText):
 
     @property
     def passed(self) -> bool:
-        """True if no patient is in training and in another role."""
+        """True if no patient of training is also in test or validation."""
         return not any(role.shared or role.identical for role in self.roles)
 
     @property
     def exit_status(self) -> int:
-        """Exit status of `cxr check`: 1 if a patient is in training and in another role, else 0."""
+        """Exit status of ``cxr check``: 0 if `passed`, else 1."""
         return int(not self.passed)
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,17 +142,18 @@ def shared_patients(
     patients: pd.Series,
     doubtful: Sequence[str] | frozenset[str] = (),
 ) -> SharedPatients:
-    """Count the images of a role whose patient is in training.
+    """Count the test or validation images whose patient is also in training.
 
     Args:
-        role: ``test`` or ``val``.
-        listed: Ids of the images of the role; repeated ids count once.
-        training: Ids of the images of training.
-        patients: Patient by image id; the index is unique. Images that it lacks are unknown.
-        doubtful: Ids of images whose patient is doubtful.
+        role: ``test`` or ``val``: name of the images in `listed`.
+        listed: Ids of the test or validation images; repeated ids count once.
+        training: Ids of the training images.
+        patients: Patient id, indexed by image id; the index is unique. Patients of other images are
+            unknown.
+        doubtful: Ids of images whose patient is uncertain.
 
     Returns:
-        The counts.
+        The numbers of images and patients.
 
     Example:
         >>> patients = pd.Series({"a": "p", "b": "p", "c": "q"})
@@ -177,15 +184,17 @@ def shared_patients(
 
 
 def shared_names(role: str, listed: pd.Series, training: pd.Series) -> SharedPatients:
-    """Count the patients of a role who are in training, of a split that lists patients.
+    """Count the test or validation patients who are also in training.
+
+    Use it for a published list that names patients instead of images.
 
     Args:
-        role: ``test`` or ``val``.
-        listed: Ids of the patients of the role; repeated ids count once.
-        training: Ids of the patients of training.
+        role: ``test`` or ``val``: name of the patients in `listed`.
+        listed: Ids of the test or validation patients; repeated ids count once.
+        training: Ids of the training patients.
 
     Returns:
-        The counts, of patients.
+        The numbers of patients.
 
     Example:
         >>> shared_names("test", pd.Series(["p", "q"]), pd.Series(["p"])).share
@@ -201,14 +210,14 @@ def shared_names(role: str, listed: pd.Series, training: pd.Series) -> SharedPat
 
 
 def require_roles(source: str, rows: dict[str, pd.Series]) -> None:
-    """Refuse a split without training images, or without any test or validation image.
+    """Check that a split has training images, and test or validation images.
 
     Args:
-        source: Name of the split, for the message.
-        rows: Ids by role.
+        source: Name of the file with the split, for the message.
+        rows: Ids of images or patients, by ``train``, ``val`` and ``test``.
 
     Raises:
-        InputError: A role is missing.
+        InputError: There are no training images, or neither test nor validation images.
 
     Example:
         >>> require_roles("split.csv", {"train": pd.Series(["a"]), "test": pd.Series(["b"])})

@@ -21,10 +21,16 @@ _ADVICE = {
 
 
 def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
-    """Report metadata that predict a target without the image, the strongest fact of each kind.
+    """Report metadata and image borders that predict the label without the lungs (shortcuts).
+
+    Of each kind of metadata only the strongest is reported.
 
     Args:
-        measured: One entry for each fact and target, with the AUROC of the fact and its interval.
+        measured: One dictionary for each kind of metadata (such as the view) and each label, with
+            its AUROC and 95 % interval.
+
+    Returns:
+        The problems that were found.
     """
     strong = [
         row

@@ -17,11 +17,12 @@ from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 
 
 def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
-    """Find the images of patients who have images in more than one role.
+    """Find the images of patients who are in more than one of train, validation and test.
 
     Args:
         images: Table with columns ``image_id`` and ``patient_id``.
-        split: Table with columns ``image_id`` and ``role``.
+        split: Table with columns ``image_id`` and ``role``: ``train``, ``val``, ``test`` or
+            ``unused``.
 
     Returns:
         A sorted table with columns ``patient_id, image_id, role``.
@@ -34,12 +35,17 @@ def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
-    """Report patients in two roles, images without a role, and roles of unknown images.
+    """Report patients in two of train, validation and test, and images without such a role.
+
+    Roles of images that are not in the data set are reported, too.
 
     Args:
         images: Images table: one row for each image, with patient, path and size.
-        split: Split table: the role (train, val, test, unused) of each image.
-        name: Name of the split, for messages.
+        split: Table that gives each image a role: train, val, test or unused.
+        name: Name of the split, such as ``default``, for messages.
+
+    Returns:
+        The problems that were found.
     """
     leaks = find_leaks(images, split)
     missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
@@ -68,13 +74,16 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
 
 
 def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:
-    """Report roles in which a target has only one class, so that nothing can be evaluated.
+    """Report sets (train, validation, test) without positive or without negative images.
 
     Args:
-        split: Split table: the role (train, val, test, unused) of each image.
-        labels: Label of each image for each target (a column), indexed by ``image_id``: 1 positive,
-            0 negative, NaN unknown.
-        name: Name of the split, for messages.
+        split: Table that gives each image a role: train, val, test or unused.
+        labels: Label of each image (row, indexed by ``image_id``) for each target (column; findings
+            that together make an image positive): 1 positive, 0 negative, NaN unknown.
+        name: Name of the split, such as ``default``, for messages.
+
+    Returns:
+        The problems that were found.
     """
     lacking = []
     for role in EVALUATED_ROLES:

@@ -18,13 +18,14 @@ _QUALITY = 72
 
 
 def open_images(dataset: DataSet) -> tuple[ImageReader | None, Problem | None]:
-    """Open the images of a data set for reading.
+    """Open the images of a data set for making thumbnails.
 
     Args:
         dataset: A prepared data set.
 
     Returns:
-        The reader (None if nothing can be read), and a problem if the files cannot be read.
+        The reader (None if no image can be read), and a problem if files cannot be read (else
+        None).
     """
     n_paths = int(dataset.images["path"].notna().sum())
     if not n_paths:
@@ -41,7 +42,7 @@ def open_images(dataset: DataSet) -> tuple[ImageReader | None, Problem | None]:
 
 
 def thumbnail(pixels: np.ndarray, longest: int = THUMBNAIL_PX) -> str:
-    """Shrink an image, and return it as a ``data:`` address for a page.
+    """Shrink an image, and return it as a ``data:`` URL for an HTML page.
 
     Args:
         pixels: Image, uint8 ``(H, W)``.

@@ -29,13 +29,13 @@ _CONTRAST = albumentations.RandomBrightnessContrast(p=1.0)
 
 
 class AugmentedImage(NamedTuple):
-    """An augmented image with its boxes.
+    """An image after random changes for training, with its boxes.
 
     Attributes:
         pixels: Grey values, uint8 (H, W).
         boxes: Remaining boxes, float32 (M, 4) xyxy in px of `pixels`, clipped to the image.
         kept: Row in the input of each remaining box, int64 (M,), ascending.
-        dropped: Numbers of boxes that were dropped, by reason.
+        dropped: Numbers of boxes that were removed, by reason.
     """
 
     pixels: np.ndarray
@@ -45,13 +45,15 @@ class AugmentedImage(NamedTuple):
 
 
 class Move(NamedTuple):
-    """Movement of an image about its centre: it is mirrored, then scaled, turned and shifted.
+    """A random movement of an image: it is mirrored, then scaled, turned and shifted.
+
+    The centre of the image is the fixed point of mirroring, scaling and turning.
 
     Attributes:
-        mirrored: True if left and right are exchanged.
-        scale_x: Factor of the width.
-        scale_y: Factor of the height.
-        degrees: Rotation, counter-clockwise.
+        mirrored: True if the image is mirrored left to right.
+        scale_x: Factor of the width, such as 1.1.
+        scale_y: Factor of the height, such as 1.1.
+        degrees: Rotation in degrees, counter-clockwise.
         shift_x: Shift to the right, px.
         shift_y: Shift downwards, px.
     """
@@ -83,7 +85,7 @@ class Move(NamedTuple):
         return np.array([[xx, xy, to_x - xx * x - xy * y], [yx, yy, to_y - yx * x - yy * y]])
 
     def pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Move an image. Areas that come from outside the image become black.
+        """Apply this movement to an image. Areas from outside the image become black.
 
         Args:
             pixels: Grey values, uint8 (H, W).
@@ -97,7 +99,7 @@ class Move(NamedTuple):
         return cv2.warpAffine(pixels.copy(), matrix, (width, height), flags=cv2.INTER_LINEAR)
 
     def boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Move boxes.
+        """Apply this movement to boxes.
 
         A lesion fills an ellipse rather than the corners of its box. The new box therefore encloses
         the moved ellipse, not the moved corners.
@@ -106,6 +108,9 @@ class Move(NamedTuple):
             boxes: Boxes ``xyxy``, px, shape ``(N, 4)``.
             width: Width of the image, px.
             height: Height of the image, px.
+
+        Returns:
+            Moved boxes ``xyxy`` in px, shape ``(N, 4)``, which may reach outside the image.
         """
         matrix = self.matrix(width / 2, height / 2)
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -117,18 +122,21 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of an image; `build_augmentation` makes it. Threads may share an object.
+    """Random changes of training images and their boxes; `build_augmentation` makes it.
+
+    Several threads may use one object.
 
     Attributes:
-        rotate_degrees: Largest rotation to either side, degrees.
-        scale: Largest relative change of size.
-        shift: Largest shift, as a share of the image's side.
-        horizontal_flip: Probability of exchanging left and right, in [0, 1].
-        stretch: True if width and height are scaled independently.
-        brightness: Largest change of brightness.
-        contrast: Largest relative change of contrast.
-        others: Further changes of the grey values, applied in this order.
-        holes: Cutout, which covers parts of the image with grey rectangles; None without cutout.
+        rotate_degrees: Largest rotation to either side, in degrees.
+        scale: Largest relative change of size, such as 0.25 for factors from 0.75 to 1.25.
+        shift: Largest shift to each side, as a share of the image's side.
+        horizontal_flip: Probability that an image is mirrored left to right, in [0, 1].
+        stretch: True if the factors of width and height are drawn independently.
+        brightness: Largest change of brightness to either side, as a share of the grey range.
+        contrast: Largest relative change of contrast to either side.
+        others: Further changes of the grey values, such as blur and noise, applied in this order.
+        holes: Cutout: a change that covers parts of the image with grey rectangles; None without
+            cutout.
 
     Example:
         >>> augmentation = build_augmentation(horizontal_flip=1.0)
@@ -148,15 +156,18 @@ class Augmentation:
     holes: albumentations.CoarseDropout | None
 
     def apply(self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int) -> AugmentedImage:
-        """Change an image and its boxes.
+        """Change an image and its boxes at random.
 
-        A box is dropped if less than 30 % of its area stays in the image and uncovered, or if less
+        A box is removed if less than 30 % of its area stays in the image and uncovered, or if less
         than 2 px of a side stay.
 
         Args:
             pixels: Image, uint8 ``(H, W)``.
             boxes: Boxes ``xyxy``, px, ``(N, 4)``; None for no boxes.
             seed: Random seed; the same seed gives the same result.
+
+        Returns:
+            The changed image with its remaining boxes.
 
         Raises:
             ValueError: The boxes have another shape.
@@ -215,7 +226,7 @@ class Augmentation:
         )
 
     def draw_greys(self, rng: random.Random) -> tuple[float, float]:
-        """Draw the random change of the grey values of an image.
+        """Draw the random change of brightness and contrast of an image.
 
         Args:
             rng: Random generator.

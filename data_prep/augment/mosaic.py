@@ -16,14 +16,15 @@ _NEAREST_EDGE = 0.3  # smallest distance from the edges to the point where parts
 
 
 class DroppedBoxes(NamedTuple):
-    """Number of lesion boxes before an augmentation, and numbers of dropped boxes by reason.
+    """Number of lesion boxes before a random change of images, and numbers of removed boxes.
 
     Attributes:
-        n_boxes: Number of boxes before the augmentation.
-        outside: Dropped because too little of the box remained in the image or its part of a
-            mosaic.
-        small: Dropped because a side became shorter than 2 px.
-        covered: Dropped because a cutout hid most of the box.
+        n_boxes: Number of boxes before the change.
+        outside: Number of boxes that were removed because too little of them remained in the image,
+            or in the part of a mosaic that shows the image.
+        small: Number of boxes that were removed because a side became shorter than 2 px.
+        covered: Number of boxes that were removed because a grey rectangle (cutout) hid most of
+            them.
 
     Example:
         >>> DroppedBoxes(n_boxes=5, outside=1, small=2).total
@@ -53,7 +54,7 @@ class DroppedBoxes(NamedTuple):
         return sum(self[1:])
 
     def to_dict(self) -> dict[str, int]:
-        """Return the counts as ``run.json`` stores them. The key ``given`` is the number of boxes.
+        """Return the counts by name. The key ``given`` is the number of boxes before the change.
 
         Example:
             >>> DroppedBoxes(3, outside=1).to_dict()
@@ -63,7 +64,7 @@ class DroppedBoxes(NamedTuple):
         return {"given": counts.pop("n_boxes"), **counts}
 
     def sentence(self) -> str:
-        """Return a clause that says how many boxes were dropped and why, for a message.
+        """Return a clause that says how many boxes were removed and why, for a message.
 
         Example:
             >>> DroppedBoxes(10, 1, 2).sentence()
@@ -81,13 +82,15 @@ NONE_DROPPED = DroppedBoxes()
 
 
 class Mosaic(NamedTuple):
-    """A square image that joins parts of four images, with the boxes of the four parts.
+    """A square training image that joins parts of four images, with their boxes.
 
     Attributes:
         pixels: Grey values, uint8 (S, S).
-        boxes: Remaining boxes of all parts, part by part, float32 (M, 4) xyxy in px of `pixels`.
-        kept: For each part, the rows in its input of the remaining boxes, int64, ascending.
-        dropped: Numbers of boxes that were dropped, by reason.
+        boxes: Remaining boxes of the four images, one image after the other, float32 (M, 4) xyxy in
+            px of `pixels`.
+        kept: For each of the four images, the row numbers of its remaining boxes in the input,
+            int64, ascending.
+        dropped: Numbers of boxes that were removed, by reason.
     """
 
     pixels: np.ndarray
@@ -107,11 +110,11 @@ def join_mosaic(
 
     Args:
         images: Upper left, upper right, lower left and lower right image, uint8 ``(S, S)``.
-        boxes: Boxes of each image, ``xyxy`` in px, ``(N, 4)``.
+        boxes: Boxes of each of the four images, ``xyxy`` in px, shape ``(N, 4)``.
         seed: Random seed of the point.
 
     Returns:
-        The mosaic, its boxes, and the numbers of dropped boxes.
+        The mosaic with its remaining boxes and the numbers of removed boxes.
 
     Raises:
         InputError: There are not four square images of one size.
@@ -154,12 +157,12 @@ def join_mosaic(
 
 
 class CutBoxes(NamedTuple):
-    """Boxes that were clipped to a part of an image, with the numbers of dropped boxes.
+    """Boxes that were clipped to a part of an image, with the numbers of removed boxes.
 
     Attributes:
-        boxes: Remaining boxes, (M, 4) xyxy in px.
-        rows: Row in the input of each remaining box, int64 (M,).
-        dropped: Numbers of boxes that were dropped, by reason.
+        boxes: Remaining boxes, (M, 4) xyxy in px of the image.
+        rows: Row number in the input of each remaining box, int64 (M,).
+        dropped: Numbers of boxes that were removed, by reason.
     """
 
     boxes: np.ndarray
@@ -168,14 +171,14 @@ class CutBoxes(NamedTuple):
 
 
 def cut_boxes(boxes: np.ndarray, tile: tuple[int, int, int, int]) -> CutBoxes:
-    """Clip boxes to a part of an image.
+    """Clip boxes to a part of an image, and remove those of which too little is left.
 
     Args:
         boxes: Boxes ``xyxy``, px, ``(N, 4)``.
         tile: Edges x1, y1, x2, y2 of the part, px.
 
     Returns:
-        The remaining boxes, their rows in the input, and the numbers of dropped boxes.
+        The remaining boxes, their row numbers in the input, and the numbers of removed boxes.
     """
     cut = np.minimum(np.maximum(boxes, [*tile[:2]] * 2), [*tile[2:]] * 2)
     sides = cut[:, 2:] - cut[:, :2]

@@ -29,7 +29,7 @@ def atomic_path(path: Path, *, with_checksum: bool = False) -> Iterator[Path]:
     removed and an old file stays unchanged.
 
     Args:
-        path: The final path.
+        path: Path that the complete file gets. An old file at this path is replaced.
         with_checksum: True stores the SHA-256 of the file inside the file. The block must write
             ``checksums.CHECKSUM_PLACEHOLDER`` into the file's metadata, which is then replaced.
 
@@ -103,12 +103,15 @@ def write_text(path: Path, text: str, *, with_checksum: bool = False) -> Path:
 
 
 def remove_temporary_files_of_ended_processes(folder: Path, *, lock_name: str) -> None:
-    """Remove the half-written files of killed processes from a locked folder and its subfolders.
+    """Remove the half-written temporary files (``.tmp``) of killed processes from a locked folder.
+
+    Temporary files in its subfolders are removed, too.
 
     Args:
-        folder: Folder that this process has locked.
-        lock_name: Name of the lock file of a folder. A subfolder with a lock file of its own
-            belongs to another writer and is not touched.
+        folder: Folder for which this process holds the lock, so that no other process is writing
+            there.
+        lock_name: File name of lock files, such as ``.lock``. A subfolder that contains a lock file
+            belongs to another process that writes, and is not touched.
     """
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not Path(parent, name, lock_name).exists()]
@@ -126,7 +129,7 @@ def remove_old_temporary_files(folder: Path) -> None:
     No process locks such a folder, so every temporary file that is older than an hour is removed.
 
     Args:
-        folder: The folder. It need not exist.
+        folder: Folder in which half-written ``.tmp`` files may lie. It need not exist.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

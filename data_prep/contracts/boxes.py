@@ -24,14 +24,16 @@ If the width is outside, the pixel spacing belongs to another file, and boxes ha
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Boxes with their scores and labels, row by row.
+    """N boxes on images, with a score and a whole-number label for each, as NumPy arrays.
 
     Attributes:
-        corners: Edges of the boxes, (N, 4) xyxy, in px of the original image or of the image as the
-            pixel store resized it. The caller knows which of them it is.
+        corners: Edges ``x1, y1, x2, y2`` of the boxes, shape (N, 4), in px of the original image or
+            of the image as resized to a square for a model. The caller knows which of these two it
+            is.
         scores: Confidence of each box in [0, 1], (N,).
-        labels: Whole number for each box, (N,): the number of its finding, or a number for the pair
-            of its image and finding.
+        labels: Whole number for each box, shape (N,): the number of its finding (disease), or a
+            number for the pair of its image and its finding, so that boxes of several images can be
+            handled at once.
 
     Example:
         >>> corners = np.array([[0.0, 0, 4, 4], [2, 2, 4, 4]])
@@ -55,7 +57,11 @@ class Boxes:
         """Join several sets of boxes into one, in their order, as float64.
 
         Args:
-            parts: Sets of boxes in the same pixels.
+            parts: Objects of this class with edges in the same pixels. An empty sequence gives no
+                boxes.
+
+        Returns:
+            One object with the boxes of all, in the same pixels.
 
         Example:
             >>> len(Boxes.joined([]))
@@ -75,20 +81,24 @@ class Boxes:
 
         Args:
             table: Columns ``x1, y1, x2, y2`` in px of the original image, and ``score``; N rows.
-            labels: Whole number of each box, such as the number of its finding, shape ``(N,)``.
+            labels: Whole number of each row's box, such as the number of its finding (disease),
+                shape ``(N,)``.
         """
         corners = table[EDGES].to_numpy(np.float64)
         return cls(corners, table["score"].to_numpy(np.float64), np.asarray(labels))
 
     def to_table(self, image_ids: Any, findings: Any) -> pd.DataFrame:
-        """Return the boxes as a table.
+        """Return the boxes as a table with one row for each box.
 
         Args:
-            image_ids: Image id of each box, or one id for all.
-            findings: Finding of each box, or one finding for all.
+            image_ids: Id of the image of each box, shape ``(N,)``, or one id as a text for all
+                boxes.
+            findings: Name of the finding (disease) of each box, such as ``mass``, shape ``(N,)``,
+                or one name for all boxes.
 
         Returns:
-            A table with columns ``image_id, finding, x1, y1, x2, y2, score``.
+            A table with columns ``image_id, finding, x1, y1, x2, y2, score``, edges in the pixels
+            of `corners`.
         """
         table = pd.DataFrame({"image_id": image_ids, "finding": findings})
         return table.assign(**dict(zip(EDGES, self.corners.T, strict=True)), score=self.scores)
@@ -98,8 +108,8 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Compute the intersection over union of pairs of boxes; shapes are broadcast as in NumPy.
 
     Args:
-        boxes: Boxes xyxy, shape ``(..., 4)``.
-        others: Other boxes xyxy in the same pixels, shape ``(..., 4)``.
+        boxes: Edges ``x1, y1, x2, y2`` of boxes, shape ``(..., 4)``.
+        others: Edges of the other boxes in the same pixels, shape ``(..., 4)``.
 
     Returns:
         IoU of each pair in [0, 1], shape ``(...)``; 0 for two boxes without area.

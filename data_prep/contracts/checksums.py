@@ -26,10 +26,11 @@ _SEARCHED_BYTES = 1 << 18  # at either end of a file; the checksum stands in one
 
 
 def write_checksum(path: Path) -> None:
-    """Replace the placeholder inside a file by the SHA-256 of the file.
+    """Replace the placeholder for a checksum inside a file by the SHA-256 of the file.
 
     Args:
-        path: A file that contains ``CHECKSUM_PLACEHOLDER``. It is changed in place.
+        path: A file that contains `CHECKSUM_PLACEHOLDER` (64 zeros under a fixed key), such as a
+            JSON or Parquet file. It is changed in place.
 
     Example:
         >>> import json, tempfile
@@ -129,10 +130,11 @@ def file_digest(path: Path, algorithm: str) -> str:
 
 
 def remake_instruction(kind: str) -> str:
-    """Return an instruction on how to make a file of a kind again, for messages.
+    """Return an instruction on how to make a file of a given kind again, for error messages.
 
     Args:
-        kind: Kind of a JSON file or a table, such as "guard" or "images".
+        kind: Name of the kind of a JSON file or a table that the program writes, such as "guard" (a
+            file of a training run) or "images" (a table of a data set).
 
     Example:
         >>> remake_instruction("guard"), remake_instruction("bench")

@@ -11,13 +11,13 @@ _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 
 
 def names_by_role() -> dict[str, list[str]]:
-    """Return the recognised names of the columns of label tables, by the role of the column.
+    """Return the recognised names of columns in users' label tables, by what the column contains.
 
-    A role is what a column contains, such as ``file``, ``patient`` or ``score``.
+    Upper and lower case, spaces and punctuation of a user's column name are ignored.
 
     Returns:
-        For each role a list of names, the most exact first. A name has only lower-case letters and
-        digits.
+        A list of names for each role, the most exact first. A role is what a column contains, such
+        as ``file``, ``patient`` or ``score``. A name has only lower-case letters and digits.
 
     Example:
         >>> "patient" in names_by_role()
@@ -27,11 +27,11 @@ def names_by_role() -> dict[str, list[str]]:
 
 
 def column_names(role: str) -> tuple[str, ...]:
-    """Return the names by which a column with a given role is recognised in a label table.
+    """Return the names by which a column with a given content is recognised in a user's table.
 
     Args:
-        role: What the column contains: a key of ``column_names.toml``, such as ``file`` or
-            ``score``.
+        role: What the column contains: ``file`` (path of an image), ``patient``, ``score`` or
+            another key of the package's file ``column_names.toml``.
 
     Returns:
         The names, the most exact first. A name has only lower-case letters and digits.
@@ -44,12 +44,12 @@ def column_names(role: str) -> tuple[str, ...]:
 
 
 def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the column of a table that has one of some names.
+    """Return the column of a table whose name is one of some possible names.
 
     Upper and lower case and punctuation are ignored.
 
     Args:
-        columns: Columns of the table.
+        columns: Names of the table's columns.
         names: Possible names, the most exact first.
 
     Returns:

@@ -63,6 +63,9 @@ def plain_cells(column: pd.Series) -> pd.Series:
     Args:
         column: Cells that were read from a CSV file.
 
+    Returns:
+        The texts without these apostrophes and spaces, in the same order.
+
     Example:
         >>> plain_cells(pd.Series(["'=1", " a "], dtype=TEXT)).tolist()
         ['=1', 'a']

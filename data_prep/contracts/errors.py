@@ -89,9 +89,11 @@ def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
     """Check that the packages which a feature needs are installed.
 
     Args:
-        feature: Option or file that needs the packages, for the message.
-        extra: Name of the pip extra that installs them.
-        modules: Names of the modules.
+        feature: Option or file that needs the packages, such as ``--engine local``, with which the
+            message begins.
+        extra: Name of the pip extra that installs the packages, such as ``train`` for ``pip install
+            '.[train]'``.
+        modules: Import names of the required modules, such as ``torch``.
 
     Raises:
         InputError: A module is not installed.
@@ -114,7 +116,7 @@ def counted(count: int, noun: str, verb: str = "") -> str:
     Args:
         count: The number.
         noun: The noun in the singular.
-        verb: A verb in the plural that follows; empty for none.
+        verb: Verb in the plural that follows the noun, such as "have"; empty if no verb follows.
 
     Returns:
         The number with a comma for each thousand, the noun, and the verb in the right number.
@@ -136,7 +138,8 @@ def counted_phrase(count: int, phrase: str) -> str:
 
     Args:
         count: The number.
-        phrase: The noun, which a verb may follow.
+        phrase: A noun in the plural, which a verb and other words may follow, such as "images have
+            no box".
 
     Returns:
         The number with a comma for each thousand, and the phrase in the right number.

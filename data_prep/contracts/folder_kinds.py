@@ -28,17 +28,21 @@ KindName = Literal[
 
 @dataclass(frozen=True)
 class FolderKind:
-    """A kind of folder, or a part of a folder that has its own command.
+    """A kind of folder that a command of ``cxr`` writes, such as a data set, a run or a report.
+
+    A part of such a folder that another command writes, such as the audit in a data set folder, has
+    an object of this class, too.
 
     Attributes:
-        name: Name of the kind in messages.
-        command: Command of `cxr` that makes such a folder.
-        marker: File that is written last and marks the folder as complete; empty for a part of
-            another folder.
-        first_files: Files of which an unfinished folder contains at least one.
-        files: Kinds of the files in the folder: JSON records (`data_prep.contracts.records`),
-            tables (`data_prep.contracts.schemas`), and others by the names under which they are
-            checked (`data_prep.contracts.checksums`).
+        name: Name of the kind in messages, such as ``data set``.
+        command: Subcommand of `cxr` that makes the folder, such as ``prepare``.
+        marker: Name of the file that is written last and marks the folder as complete, such as
+            ``dataset.json``; empty for a part of another folder.
+        first_files: Names of files by which an unfinished folder is recognised: it contains at
+            least one of them.
+        files: Kinds of the files in the folder: JSON files (`data_prep.contracts.records`), tables
+            (`data_prep.contracts.schemas`), and other files by the names under which their
+            checksums are verified (`data_prep.contracts.checksums`).
     """
 
     name: KindName
@@ -49,12 +53,12 @@ class FolderKind:
 
     @property
     def is_part(self) -> bool:
-        """True for a part of a folder of another kind, such as the decision of predictions."""
+        """True for a part of a folder of another kind, such as the audit of a data set."""
         return not self.marker
 
     @property
     def command_line(self) -> str:
-        """Command that makes the folder, as users type it."""
+        """Command that makes the folder, as users type it, such as ``cxr prepare``."""
         return f"cxr {self.command}"
 
     @property
@@ -160,10 +164,11 @@ FOLDER_KINDS = (
 
 
 def kind_of_file(file_kind: str) -> FolderKind | None:
-    """Return the kind of folder that contains a kind of file, such as ``run`` for a guard.
+    """Return the kind of folder that contains files of a given kind.
 
     Args:
-        file_kind: Kind of a JSON record, a table or another file.
+        file_kind: Name of the kind of a JSON file, a table or another file, such as ``guard``, the
+            out-of-distribution check of a training run.
 
     Returns:
         The kind of folder; None if the file belongs to no kind of folder.

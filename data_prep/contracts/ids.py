@@ -20,7 +20,7 @@ def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarra
 
     Args:
         values: N texts, such as image ids.
-        members: Texts to look for. Missing values match nothing.
+        members: Texts to compare with. A missing value equals no member.
 
     Returns:
         Flags, bool, shape ``(N,)``.
@@ -38,17 +38,17 @@ def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarra
 
 
 def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np.ndarray:
-    """Return the row of each value among the members.
+    """Return the row number that each value has among unique texts.
 
     The function gives the same as ``pd.Index(members).get_indexer(values)``, without a Python
     object for each text.
 
     Args:
         values: N texts, such as image ids.
-        members: Unique texts.
+        members: Unique texts, such as the image ids of another table.
 
     Returns:
-        Rows in `members`, int64, shape ``(N,)``; -1 for a value that is not among them.
+        Positions in `members` from 0, int64, shape ``(N,)``; -1 for a value that is not among them.
 
     Example:
         >>> positions(pd.Series(["b", "x"]), pd.Index(["a", "b"])).tolist()

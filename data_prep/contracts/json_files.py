@@ -33,7 +33,7 @@ def write_json(path: Path, kind: str, payload: dict[str, Any]) -> None:
     Args:
         path: Path of the file. An old file is replaced.
         kind: Kind of the file, such as "run" or "dataset", which `read_json` checks.
-        payload: The content. Paths, and numbers and arrays of NumPy, are converted.
+        payload: Content of the file by key. Paths, and numbers and arrays of NumPy, are converted.
 
     Raises:
         ValueError: A number is not finite. Write None for an undefined figure, and its reason under

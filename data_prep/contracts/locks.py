@@ -93,15 +93,17 @@ class LockFile:
 
 @contextmanager
 def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -> Iterator[None]:
-    """Lock a folder for one writer during a ``with`` block; the lock ends with the process.
+    """Lock a folder in a ``with`` block, so that no other process writes to it.
+
+    The lock ends with the block, or with the process if it is killed.
 
     Half-written files that killed processes left in the folder are removed.
 
     Args:
         folder: The folder. It is made if it does not exist, and removed if the block leaves it
             empty.
-        before_wait: Function that is called once if another process has the lock; the call then
-            waits for the lock. None raises an error instead of waiting.
+        before_wait: Function without arguments that is called once if another process has the lock;
+            the call then waits for the lock. None raises an error instead of waiting.
 
     Raises:
         InputError: Another process writes to the folder, or the folder cannot be made.
@@ -125,7 +127,9 @@ def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Lock one file for one writer during a ``with`` block; the lock ends with the process.
+    """Lock one file in a ``with`` block, so that no other process writes it.
+
+    The lock ends with the block, or with the process if it is killed.
 
     Use it for a file in a folder that other programs use as well: `folder_lock` would lock the
     whole folder.
@@ -148,7 +152,7 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove from a finished folder what killed processes left: lock file and half-written files.
+    """Remove the lock file and half-written files that killed processes left in a finished folder.
 
     Args:
         folder: The folder. Nothing happens if it has no lock file, or if a process has the lock.
@@ -171,7 +175,8 @@ def remove_abandoned_folders(parent: Path, pattern: str) -> None:
 
     Args:
         parent: Folder that contains the temporary folders.
-        pattern: Pattern of their names, as in ``Path.glob``.
+        pattern: Pattern of the names of the temporary folders, as in ``Path.glob``, such as
+            ``.tmp-*``.
     """
     for folder in parent.glob(pattern):
         with suppress(InputError, OSError):  # a running process has it, or it has just gone

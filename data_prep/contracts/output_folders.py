@@ -27,7 +27,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     On any error the temporary folder is removed, and nothing is left at the final path.
 
     Args:
-        out: The final path. It must not exist, or be an empty folder.
+        out: Path that the complete folder gets. It must not exist, or be an empty folder.
 
     Yields:
         A new folder in the same parent folder, to which the block writes.
@@ -72,13 +72,15 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 def require_only_files(
     out: Path, names: Collection[str], folder_kind: str, pattern: str | None = None
 ) -> None:
-    """Check that an output folder contains no foreign files, which would mix with new ones.
+    """Check that an output folder contains only files that the command itself writes.
 
     Args:
         out: The folder. It need not exist.
         names: Names of the files and folders that it may contain. A lock file is allowed as well.
-        folder_kind: Kind of folder that is to be written, for the message.
-        pattern: Pattern of further allowed names, as in ``Path.match``.
+        folder_kind: Name of the kind of folder that is to be written, such as "report", for the
+            message.
+        pattern: Pattern of further allowed file names, as in ``Path.match``, such as ``*.png``;
+            None allows no others.
 
     Raises:
         InputError: The folder contains another file, or is a file itself.
@@ -106,19 +108,22 @@ def read_matching_record(
     stored_settings: Callable[[dict[str, Any]], Mapping[str, Any]],
     refusal: Callable[[str, Any, Any], str],
 ) -> dict[str, Any] | None:
-    """Return the record of a folder that was begun or made with the same settings.
+    """Read the JSON file with a folder's settings, and check that they equal those of this call.
+
+    A command calls this function before it continues or reuses the folder.
 
     Args:
-        out: The folder. It need not exist.
-        record_kinds: Kind of each JSON file that may contain the record, by file name. The first
-            file that exists is read.
-        settings: Settings of the present call, by key. All must agree with the stored ones.
-        stored_settings: Function that returns the settings of a record.
+        out: The output folder. It need not exist.
+        record_kinds: By file name, such as ``run.json``, the kind of that JSON file, such as "run".
+            The first of these files that exists in `out` is read.
+        settings: Settings of the present call, by key. Each must equal the stored setting.
+        stored_settings: Function that takes the content of the JSON file and returns the settings
+            in it, by key.
         refusal: Function that returns the message about the first setting that differs. Its
             arguments are the key, the stored value and the new value; a missing value is None.
 
     Returns:
-        The record, or None if the folder has none.
+        Content of the JSON file; None if the folder has none of the files.
 
     Raises:
         InputError: The folder was begun or made with other settings.

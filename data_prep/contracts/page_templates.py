@@ -16,8 +16,8 @@ def template_environment(*folders: Path, autoescape: bool = True) -> Environment
     """Return the Jinja environment for the templates in some folders.
 
     Args:
-        *folders: Folders of the templates. The folder with the frame that all HTML pages share is
-            added.
+        *folders: Folders with Jinja templates. The folder of the template that all HTML pages
+            extend is added.
         autoescape: True escapes HTML in values. Use False only for plain text.
 
     Returns:

@@ -40,7 +40,7 @@ def cpu_count(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def processor_name() -> str:
-    """Return the processor's model, such as ``AMD EPYC 9654``, or its kind if none is stated.
+    """Return the model of the processor, such as ``AMD EPYC 9654``, or else its architecture.
 
     Returns:
         The name, which is never empty on Linux, macOS and Windows.

@@ -75,7 +75,8 @@ def recorded_command(command: str) -> Iterator[None]:
     Use it when a Python program calls a command: the record then names the equivalent command line.
 
     Args:
-        command: The command as a user types it, such as ``cxr compare A=a --data set``.
+        command: The command as a user types it, such as ``cxr compare A=a --data set``. Folders in
+            its paths are left out.
 
     Example:
         >>> with recorded_command("cxr check --data /home/ann/set"):

@@ -36,17 +36,20 @@ _HIDDEN = re.compile(rf"hidden/[0-9a-f]{{{_HEX_DIGITS}}}")
 
 
 def read_id_key(path: Path, *folders: Path) -> bytes:
-    """Read the secret key by which ids are replaced by hashes; make one if there is none.
+    """Read the secret key with which ids are hashed; make the file of the key if it is missing.
 
     Args:
-        path: File of the key. Only its owner may be able to read it.
-        *folders: Folders that must not contain the key, because they may be shared with others.
+        path: File of the key. It is made with random bytes if it does not exist. Only its owner may
+            be able to read it.
+        *folders: Folders in which the file of the key must not lie, because they may be passed on
+            to other people.
 
     Returns:
         The key, 16 to 4,096 bytes.
 
     Raises:
-        InputError: The file is no key, other users may read it, or it lies in one of the folders.
+        InputError: The file is no key, other users may read the file, or it lies in one of the
+            folders.
 
     Example:
         >>> import tempfile
@@ -102,8 +105,8 @@ def key_from_environment(key_id: str, folder: Path) -> bytes:
     The environment variable ``CXR_ID_KEY`` names the file of the key.
 
     Args:
-        key_id: Keyed hash of `KEY_ID_TEXT` that the data set stores, by which the key is
-            recognised.
+        key_id: Keyed hash of the constant `KEY_ID_TEXT`, as the data set stores it. The right key
+            gives the same hash.
         folder: Folder of the data set, for messages.
 
     Returns:
@@ -151,7 +154,7 @@ def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
     Args:
         frame: Table with the column ``path``. Missing paths, and paths that are hashes already,
             stay unchanged.
-        key: Key of the hashes.
+        key: Secret key of the hashes, 16 to 4,096 bytes.
 
     Returns:
         A copy of the table with hashed paths.
@@ -173,8 +176,8 @@ def find_hidden(root: Path, key: bytes, hashed_paths: Iterable[str]) -> dict[str
     """Find the files whose paths were replaced by keyed hashes.
 
     Args:
-        root: Folder that contains the files.
-        key: Key of the hashes.
+        root: Folder that contains the files, at any depth.
+        key: Secret key of the hashes, 16 to 4,096 bytes.
         hashed_paths: Hashed paths, as `hide_paths` writes them.
 
     Returns:

@@ -31,12 +31,12 @@ NumbersByName = dict[str, float | None]
 
 
 class MadeOn(Record):
-    """The data set that a run, predictions or a report were made on.
+    """The data set from which a run, predictions or a report were made.
 
     Attributes:
         name: Name of the data set.
-        content_id: Digest of the ids and pixels of its images.
-        split: Name of the split that was used.
+        content_id: Digest of the ids, patients, files and sizes of its images.
+        split: Name of its assignment of images to train, validation and test, such as ``default``.
     """
 
     name: str = ABSENT
@@ -45,11 +45,11 @@ class MadeOn(Record):
 
 
 class Target(Record):
-    """The findings that make an image positive, under one name.
+    """One or several findings (diseases) that a system is to detect, under one name.
 
     Attributes:
-        any_of: Findings; an image is positive if any of them is present.
-        display_name: Name for readers.
+        any_of: Names of findings. An image is positive if any of them is present.
+        display_name: Name of the target on pages and in sentences, such as "Lung opacity".
     """
 
     any_of: list[str]
@@ -57,12 +57,13 @@ class Target(Record):
 
 
 class DataSetIds(Record):
-    """Digests of a data set's content, labels and splits.
+    """Digests by which a program recognises that two data sets have the same images or labels.
 
     Attributes:
         content_id: Digest of the table of images.
         labels_id: Digest of the labels and boxes.
-        split_ids: Digest of each split, by its name.
+        split_ids: By name of a split (assignment of images to train, validation and test), its
+            digest.
     """
 
     content_id: str
@@ -71,12 +72,12 @@ class DataSetIds(Record):
 
 
 class PrepareSettings(Record):
-    """Settings with which a data set was prepared.
+    """Settings with which ``cxr prepare`` made a data set.
 
     Attributes:
-        source_id: Digest of the tables that were read from the source.
-        window: Name of the DICOM window by which grey values are shown; None takes the first of
-            each file.
+        source_id: Digest of the tables that were read from the source, that is, the user's files.
+        window: Name of the DICOM window (VOI transform) by which grey values are shown, such as
+            ``WIDE``; None takes the first window of each file.
     """
 
     source_id: str = ABSENT
@@ -88,11 +89,14 @@ class DataSetRecord(Record):
 
     Attributes:
         name: Name of the data set.
-        source_root: Folder of the source, to which the paths of the images are relative.
-        targets: Targets that can be evaluated, by name.
+        source_root: Folder of the user's image files, to which the paths of the images are
+            relative.
+        targets: By name: findings (diseases) that together make an image positive, and that can be
+            evaluated under this name.
         ids: Digests by which two data sets are compared.
-        settings: Options with which the data set was prepared.
-        id_key: Fingerprint of the secret key that hid the ids; absent if ids are kept.
+        settings: Options of ``cxr prepare`` with which the data set was made.
+        id_key: Keyed hash by which the secret key is recognised that replaced ids by hashes; absent
+            if the original ids are kept.
     """
 
     name: str
@@ -114,14 +118,16 @@ class SettingsRecord(Record):
 
 
 class DrawnBy(Record):
-    """Options with which a split was drawn.
+    """Options with which patients were drawn at random for training, validation and test.
 
     Attributes:
-        val: Share of patients for validation, in [0, 1).
-        test: Share of patients for test, in [0, 1].
-        folds: Number of folds of the train and validation patients.
+        val: Share of all patients that are drawn for validation, in [0, 1).
+        test: Share of all patients that are drawn for test, in [0, 1].
+        folds: Number of cross-validation folds into which the patients of train and validation are
+            divided; None without folds.
         seed: Random seed of the draw.
-        method: ``balanced`` or ``hash``, as in `data_prep.splits.split.SplitRule`.
+        method: ``balanced`` (patients are balanced by class and view) or ``hash`` (by a hash of the
+            patient id), as in `data_prep.splits.split.SplitRule`.
     """
 
     val: float | None = None
@@ -132,12 +138,12 @@ class DrawnBy(Record):
 
 
 class SplitOrigin(Record):
-    """Method by which the images of a split got their roles.
+    """Method by which each image of a split was assigned to train, validation or test.
 
     Attributes:
         method: Phrase that names the method, such as ``by patient, StratifiedGroupKFold``.
         folds: Phrase on how the folds were made; absent if there are none.
-        rule: Options of the draw; absent if the split was not drawn.
+        rule: Options of the random draw; absent if the assignment was read from the user's files.
         n_images_added: Number of images that were added after the split was made.
     """
 
@@ -148,29 +154,32 @@ class SplitOrigin(Record):
 
 
 class SplitRecord(Record):
-    """``splits/NAME.json``, which says how a split was made.
+    """``splits/NAME.json``, which says how images were assigned to train, validation and test.
 
     Attributes:
-        how: Method by which the images got their roles.
+        how: Method of the assignment, and its options.
     """
 
     how: SplitOrigin
 
 
 class AuditProblem(Record):
-    """A problem that an audit found, as `data_prep.audit.problem.Problem` explains its fields.
+    """A problem that ``cxr check`` found in a data set.
+
+    `data_prep.audit.problem.Problem` explains the fields in detail.
 
     Attributes:
-        check: Short name of the check.
-        severity: ``error``, ``warning`` or ``info``.
-        message: One sentence for the owner of the data.
-        count: Number of concerned units.
-        examples: Ids of at most five of them.
-        advice: What to do.
-        unit: Thing that is counted, such as ``image``.
-        images: First cases to look at, as ids or paths.
-        pictures: Name of the key `images` in files of earlier versions.
-        split: Name of the concerned split; empty for the whole data set.
+        check: Short name of the check that found the problem, such as ``burned_in_text``.
+        severity: ``error`` (results would be wrong), ``warning`` or ``info``.
+        message: One sentence about the problem for the owner of the data.
+        count: Number of units (see `unit`) that have the problem.
+        examples: Ids of at most five of these units.
+        advice: What the owner of the data should do, in one phrase.
+        unit: Kind of thing that `count` counts, such as ``image`` or ``patient``.
+        images: First cases to look at, one list each: the ids or paths of the images of the case.
+        pictures: Former name of the key `images`; absent in new files.
+        split: Name of the split (assignment of images to train, validation and test) with the
+            problem; empty if it concerns the whole data set.
     """
 
     check: str
@@ -186,22 +195,24 @@ class AuditProblem(Record):
 
 
 class AuditFacts(Record):
-    """Figures that an audit measured.
+    """Figures that ``cxr check`` measured on a data set.
 
     Attributes:
-        shortcuts: One entry for each fact about images that predicts a target, with its AUROC.
+        shortcuts: One entry for each property of images other than the lungs, such as the outer
+            border or the view, that predicts the label, with its AUROC.
     """
 
     shortcuts: list[dict[str, Any]] = ABSENT
 
 
 class AuditRecord(Record):
-    """``audit.json``, which holds the problems that an audit found.
+    """``audit.json``, which holds the problems that ``cxr check`` found in a data set.
 
     Attributes:
         problems: Problems that were found.
-        checked: Number of checked images, patients, boxes and splits, by name.
-        facts: Figures that the audit measured.
+        checked: Number of things that were checked, by ``images``, ``patients``, ``boxes``,
+            ``splits`` and others.
+        facts: Figures that were measured.
     """
 
     problems: list[AuditProblem]
@@ -210,17 +221,18 @@ class AuditRecord(Record):
 
 
 class NearDuplicatesRecord(Record):
-    """``near_duplicates.json``, which holds pairs of images that look alike.
+    """``near_duplicates.json``, which holds pairs of images of a data set that look alike.
 
     Attributes:
         key: Digest of the images and settings of the search; another key makes the stored pairs
             invalid.
-        pixels: Name of the pixel store whose pixels were compared, such as ``letterbox-160``; None
-            if only fingerprints were compared.
+        pixels: Name of the folder with resized images whose pixels were compared, such as
+            ``letterbox-160``; None if only fingerprints (64-bit perceptual hashes) were compared.
         candidates: Number of pairs with similar fingerprints.
-        undecided: Number of candidates for which the fingerprints do not decide and no pixels were
-            compared.
-        complete: True if all similar fingerprints were compared.
+        undecided: Number of candidate pairs for which the fingerprints are not enough to decide,
+            and whose pixels were not compared.
+        complete: True if all pairs of similar fingerprints were compared; False if the search was
+            cut short.
         pairs: For each pair: both image ids, number of differing bits of the fingerprints, how the
             second image is turned, and correlation of the pixels (None if they were not compared).
     """
@@ -234,12 +246,13 @@ class NearDuplicatesRecord(Record):
 
 
 class PixelsRecord(Record):
-    """``pixels.json``, which marks a pixel store as complete.
+    """``pixels.json``, which marks a folder of resized images (a pixel store) as complete.
 
     Attributes:
-        size: Side of the square images, px.
+        size: Side of the resized square images, px.
         n_images: Number of images.
-        pixels_id: Digest of the ids of the images and of their positions in the squares.
+        pixels_id: Digest of the ids of the images and of the positions of the originals in the
+            squares.
         sha256: SHA-256 digest of each file of pixels, by file name.
     """
 
@@ -250,12 +263,12 @@ class PixelsRecord(Record):
 
 
 class EncoderRecord(Record):
-    """The network with which another program computed the features of a data set's images.
+    """The pretrained network with which another program computed features of images.
 
     Attributes:
         name: Name of the network.
-        revision: Revision of its published weights.
-        licence: Licence of these weights.
+        revision: Version or commit of its published weights.
+        licence: Licence of the weights, such as ``MIT``.
     """
 
     name: str
@@ -264,15 +277,16 @@ class EncoderRecord(Record):
 
 
 class FeaturesRecord(Record):
-    """``features.json``, which marks a features folder as complete.
+    """``features.json``, which marks a folder of image features as complete.
 
     Attributes:
         encoder: Network that computed the features.
         n_images: Number of images with features.
-        channels: Number of features of an image, or of each cell of an image.
-        grid: Number of rows and of columns of the cells; 1 and 1 for features of whole images.
+        channels: Number of features of a whole image, or of each cell if the image is divided into
+            a grid.
+        grid: Number of rows and of columns of cells; 1 and 1 for features of whole images.
         features_id: Digest of the stored features.
-        data_set: Data set of the images.
+        data_set: Data set that the images belong to.
     """
 
     encoder: EncoderRecord
@@ -287,9 +301,9 @@ class PreprocessRecord(Record):
     """``preprocess.json``, which says how an image becomes the input of a model.
 
     Attributes:
-        size: Side of the square input, px.
-        mean: Mean that is subtracted from the pixels, on a scale of 0 to 1.
-        std: Standard deviation by which they are divided, on the same scale.
+        size: Side of the square input image, px.
+        mean: Mean that is subtracted from the pixels, which are scaled to 0 to 1.
+        std: Standard deviation by which the pixels are then divided, on the same scale.
     """
 
     size: int
@@ -298,15 +312,16 @@ class PreprocessRecord(Record):
 
 
 class RunRecord(Record):
-    """``run.json``, which marks a run as complete, and ``started.json`` of a run that has begun.
+    """``run.json``, which marks a training run as complete, or ``started.json`` of one in progress.
 
     Attributes:
-        name: Name of the trained system.
-        model_kind: Kind of the model.
-        target: Name of the target that it learned.
-        findings: Findings in the order of its outputs.
-        data_set: Data set and split that it was trained on.
-        synthetic: True if all training images are synthetic.
+        name: Name of the trained system, such as ``RetinaNet``.
+        model_kind: ``detector`` (predicts boxes) or ``classifier`` (predicts a score for each
+            image).
+        target: Name of the target that it learned: the findings that make an image positive.
+        findings: Names of the findings (diseases) in the order of the network's outputs.
+        data_set: Data set and its split into train, validation and test.
+        synthetic: True if the program drew all training images itself.
     """
 
     name: str = ABSENT
@@ -318,11 +333,11 @@ class RunRecord(Record):
 
 
 class Architecture(Record):
-    """The network to which the weights of a run belong.
+    """The network of a training run, to which the stored weights belong.
 
     Attributes:
         name: Name of the network's family, such as ``retinanet`` or ``classifier``.
-        arguments: Arguments with which the network is built again, by name.
+        arguments: Keyword arguments with which the network is built again, by name.
     """
 
     name: str = ABSENT
@@ -330,7 +345,7 @@ class Architecture(Record):
 
 
 class ModelRecord(Record):
-    """``model.json``, which says how the network of a run is built.
+    """``model.json``, which says how the network of a training run is built.
 
     Attributes:
         architecture: Name and arguments of the network.
@@ -352,17 +367,19 @@ class PackedArray(Record):
 
 
 class GuardRecord(Record):
-    """``guard.json``, which holds the out-of-distribution check of a run.
+    """``guard.json``: parameters of the check whether an image looks like a frontal chest X-ray.
+
+    A training run fits the check on its training images.
 
     Attributes:
-        statistics: Version of the image statistics that the check computes.
-        size: Side of the square images that the check was learned from, px.
-        limit: Guard distance from which an image gets a warning.
-        images: Number of training images that the check was learned from.
-        false_alarms: Share of these images at or above the limit, each measured by a fit without
-            it.
+        statistics: Version number of the image statistics that the check computes.
+        size: Side of the square images from which the check was learned, px.
+        limit: Log odds that an image is no frontal chest X-ray, from which it gets a warning.
+        images: Number of training images from which the check was learned.
+        false_alarms: Share of these images at or above the limit, in [0, 1]; the log odds of each
+            image come from a fit without its patient.
         ages: Number of training images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or
-            more years; None if few ages are known.
+            more years; None if too few ages are known.
         arrays: Fitted parameters by name, see `serving.guard.GuardFit`.
     """
 
@@ -376,11 +393,11 @@ class GuardRecord(Record):
 
 
 class PredictedTarget(Record):
-    """The target for which the validation images of a run were predicted.
+    """The target (findings that make an image positive) of a run's validation predictions.
 
     Attributes:
-        name: Name of the target.
-        display_name: Name for readers.
+        name: Name of the target in options and tables, such as ``opacity``.
+        display_name: Name of the target on pages, such as "Lung opacity".
     """
 
     name: str
@@ -400,15 +417,17 @@ class TrainingSet(Record):
 
 
 class PredictionsRecord(Record):
-    """``predictions.json``, which marks a predictions folder as complete.
+    """``predictions.json``, which marks a folder with the predictions of one system as complete.
 
     Attributes:
-        system: Name of the system.
-        kind: ``boxes`` of a detector, or ``scores`` of a classifier or reader.
-        data_set: Data set and split of the predicted images; None if unknown.
-        target: Target that was predicted; None if the predictions belong to no single target.
-        cost: Parameters, FLOPs and latency by name; None if unknown.
-        trained_on: Data sets of the training, or a text such as ``unknown``.
+        system: Name of the system (a model or a human reader), such as ``RetinaNet``.
+        kind: ``boxes`` of a detector, or ``scores`` of a classifier or a human reader.
+        data_set: Data set of the predicted images, and its split into train, validation and test;
+            None if unknown.
+        target: Findings that the system predicted, as one target; None if the predictions belong to
+            no single target.
+        cost: Number of parameters, FLOPs, latency in ms and others, by name; None if unknown.
+        trained_on: Data sets on which the system was trained, or a text such as ``unknown``.
     """
 
     system: str = ABSENT
@@ -429,18 +448,19 @@ class UnfinishedPredictionsRecord(Record):
     """``unfinished.json`` of a predictions folder that is not complete yet.
 
     Attributes:
-        identity: Facts that must be unchanged when another call continues the folder, by name.
+        identity: Facts by name (system kind, digest of model and settings, data set) that must be
+            equal when a later call continues the folder.
     """
 
     identity: dict[str, Any]
 
 
 class ReductionRecord(Record):
-    """Rule that reduces the boxes of an image to its score.
+    """Rule by which the scores of a detector's boxes on an image become one score of the image.
 
     Attributes:
         rule: Name of the rule, such as ``max`` for the highest box score.
-        min_score: Score below which boxes are ignored, in [0, 1].
+        min_score: Box score below which boxes are ignored, in [0, 1].
     """
 
     rule: str
@@ -448,7 +468,7 @@ class ReductionRecord(Record):
 
 
 class NoCalibration(Record):
-    """Calibration that leaves the scores unchanged.
+    """Calibration that takes the scores unchanged as probabilities.
 
     Attributes:
         method: Always ``none``.
@@ -472,14 +492,16 @@ class IsotonicCalibration(Record):
 
 
 class LogisticCalibration(Record):
-    """Logistic calibration: Platt's method, or a temperature (slope without intercept).
+    """Logistic calibration: Platt's method, or a temperature (a slope without intercept).
+
+    The probability is ``sigmoid(slope * logit(score) + intercept)``.
 
     Attributes:
         method: ``platt`` or ``temperature``.
         slope: Factor of the score's log odds.
-        intercept: Constant that is added to them.
-        no_box: Probability of a score of 0, which other scores never go below; None if scores of 0
-            are not treated separately.
+        intercept: Constant that is added to the scaled log odds.
+        no_box: Probability of an image with a score of 0 (without a box); images with other scores
+            get at least this probability. None if scores of 0 are not treated separately.
     """
 
     method: str
@@ -502,14 +524,19 @@ AnyCalibration = Annotated[
 
 
 class TuningRecord(Record):
-    """Options with which ``cxr tune`` chose a decision.
+    """Options with which ``cxr tune`` chose thresholds and calibration on validation images.
 
     Attributes:
-        calibration: Requested method of calibration; None if the default was taken.
-        reductions: Rules for reducing boxes to a score that were tried.
-        rule_out: Policy for calling images negative without a reader; None without triage.
-        rule_in: Policy for calling images positive without a reader; None without it.
-        boxes_by: Requested rule for choosing boxes; None if the default was taken.
+        calibration: Requested method of calibration, such as ``platt``; None if the user requested
+            no particular method.
+        reductions: Rules that were tried for turning the box scores of an image into one score,
+            such as ``max``.
+        rule_out: Operating point, such as ``sensitivity>=0.95``, below whose threshold images are
+            called negative without a human reader; None if no image is.
+        rule_in: Operating point, such as ``specificity>=0.90``, from whose threshold images are
+            called positive without a human reader; None if no image is.
+        boxes_by: Requested metric, such as ``ap50_decided``, by which the settings of a detector's
+            boxes are chosen; None if the user requested no particular metric.
     """
 
     calibration: str | None
@@ -520,15 +547,17 @@ class TuningRecord(Record):
 
 
 class TriageRecord(Record):
-    """Thresholds of triage: the scores below and above which no reader needs to decide.
+    """The scores below and above which an image is decided without a human reader.
 
     Attributes:
         below: Score below which an image is called negative; None if no image is.
         above: Score from which an image is called positive; None if no image is.
-        referred: Share of the validation images that a reader must decide, in [0, 1].
+        referred: Share of the validation images between these two scores, which a reader must
+            decide, in [0, 1].
         ci_low: Lower end of the 95 % interval of `referred`.
-        ci_high: Upper end of this interval.
-        why: Reasons why no image is called negative, called positive or referred to a reader.
+        ci_high: Upper end of the 95 % interval of `referred`.
+        why: Reasons, one sentence each, why no image is called negative, called positive or
+            referred to a reader.
     """
 
     below: float | None
@@ -540,13 +569,13 @@ class TriageRecord(Record):
 
 
 class PolicyRecord(Record):
-    """Threshold of a policy with its figures on validation, or the reason why it has none.
+    """Threshold of one operating point, such as ``max_f1``, with its figures on validation images.
 
     Attributes:
-        threshold: Score from which an image is called positive; None if the policy has no
-            threshold.
-        reason: Reason why there is none; None if there is a threshold.
-        validation: Figures on validation images at this threshold, by metric.
+        threshold: Image score from which an image is called positive; None if no threshold fulfils
+            the operating point.
+        reason: Reason why there is no threshold; None if there is a threshold.
+        validation: Figures on validation images at this threshold, by metric, such as ``recall``.
     """
 
     threshold: float | None
@@ -555,12 +584,13 @@ class PolicyRecord(Record):
 
 
 class MapBoxesRecord(Record):
-    """Rule by which maps are cut into boxes.
+    """Rule by which a classifier's activation maps are cut into boxes.
 
     Attributes:
-        level: Value from which a cell of an activation map belongs to a box.
-        relative: True if the level is a share of the range of each single map, from its lowest to
-            its highest value.
+        level: Value from which a cell of an activation map belongs to a box; its unit depends on
+            `relative`.
+        relative: True if `level` is a share, in [0, 1], of the range of each single map from its
+            lowest to its highest value; False if it is a raw value of the map.
         most: Largest number of boxes of an image; None sets no limit.
     """
 
@@ -570,30 +600,37 @@ class MapBoxesRecord(Record):
 
 
 class DecisionRecord(Record):
-    """``decisions/TARGET.json``, which holds the choices that were made on validation images.
+    """``decisions/TARGET.json``: thresholds, calibration and box rules chosen on validation images.
+
+    ``cxr tune`` writes it for one system and one target.
 
     Attributes:
-        target: Name of the target.
-        chosen_on: Ids and numbers of the validation images, and the id of the system's way of
-            predicting.
+        target: Name of the target: the findings that make an image positive.
+        chosen_on: Digests and numbers of the validation images, and ``inference_id``, the digest of
+            the model and its prediction settings.
         choices: Under ``calibration``, the loss of each calibration that was compared; None in
             files of earlier versions.
-        box_cut: Score from which a box is called in the RSNA score; None if it was not chosen.
-        tried: Settings that were tried, each with its figure on validation images.
-        box_rule: Phrase on the rule that decides which boxes stay; None without boxes.
-        boxes_tried: Rules for boxes that were tried, each with its figure; None if none were
-            compared.
-        reduction: Rule that reduces the boxes of an image to its score; None for a classifier.
+        box_cut: Box score from which a predicted box counts in the competition metric of RSNA 2018;
+            None if no such score was chosen.
+        tried: Rules that were tried for turning box scores into an image score, each with its
+            figure on validation images, such as the AUROC.
+        box_rule: Sentence part on the rule that decides which boxes of a detector are kept; None
+            without boxes.
+        boxes_tried: Settings of that rule that were tried, each with its figure on validation
+            images; None if no settings were compared.
+        reduction: Rule by which box scores become the score of an image; None for a classifier.
         calibration: Function that turns a score into a probability; None without calibration.
-        options: Options of the call of ``cxr tune``; None for its defaults.
+        options: Options of the call of ``cxr tune``; None if all were left at their defaults.
         asked: Former name of the key `options`.
-        triage: Scores at which no reader needs to decide; None without triage.
+        triage: Scores at which no human reader needs to decide; None if triage was not requested.
         map_scale: Raw values of activation maps that are drawn as 0 and as 1; None without maps.
-        map_boxes: Rule by which maps are cut into boxes; None without maps.
-        map_box_level: The level of that rule in files of earlier versions.
-        overlap: Largest IoU of two boxes of a detector that both stay; None keeps all boxes.
-        policies: Threshold and figures of each policy, by name.
-        validation: Figures on validation images that need no threshold, by metric.
+        map_boxes: Rule by which activation maps are cut into boxes; None without maps.
+        map_box_level: Raw map value from which a cell belongs to a box, in files of earlier
+            versions; None in new files.
+        overlap: Largest IoU that two kept boxes of a detector may have; of boxes that overlap more,
+            only the one with the highest score is kept. None keeps all boxes.
+        policies: Threshold and figures of each operating point, by its name, such as ``max_f1``.
+        validation: Figures on validation images that need no threshold, such as AUROC, by metric.
     """
 
     target: str
@@ -617,11 +654,11 @@ class DecisionRecord(Record):
 
 
 class ResultSummary(Record):
-    """Table 1 of a report as texts: a row has its section, its name and a text a column.
+    """The main table of a report as texts.
 
     Attributes:
         columns: Headings of the columns.
-        rows: For each row: its section, its name, and the text of each column.
+        rows: One list for each row: heading of its section, its name, and the text of each column.
     """
 
     columns: list[str]
@@ -629,16 +666,17 @@ class ResultSummary(Record):
 
 
 class ResultRecord(Record):
-    """``result.json``, which holds those parts of a report that are in no table.
+    """``result.json``, which holds those parts of a comparison report that are in no table.
 
     Attributes:
-        policy: Policy whose threshold is used for everything that is shown at one threshold.
-        policies: Policies by which at least one system has a threshold.
-        seed: Random seed of the resampling.
-        overlays: File of each overlay image, by image id.
-        columns: For each table, the type of each column, by name.
-        summary: Table 1 of the report.
-        charts: Content of each chart.
+        policy: Operating point, such as ``max_f1``, whose threshold is used for everything that is
+            shown at a single threshold.
+        policies: Operating points for which at least one system has a threshold.
+        seed: Random seed of the bootstrap resampling.
+        overlays: By image id, the file name of the image with boxes and contours drawn on it.
+        columns: For each table by name, the type of each column by its name.
+        summary: The main table of the report.
+        charts: Data and axis titles of each chart.
     """
 
     policy: str
@@ -651,23 +689,23 @@ class ResultRecord(Record):
 
 
 class ExportTarget(PredictedTarget):
-    """The target that an export answers for.
+    """The target (one or several findings) that an exported model predicts.
 
     Attributes:
-        any_of: Findings; an image is positive if any of them is present.
+        any_of: Names of findings. An image is positive if any of them is present.
     """
 
     any_of: list[str]
 
 
 class StoredAuroc(Record):
-    """AUROC of a run on images that it did not learn from, with its 95 % interval.
+    """AUROC of a training run on images that it was not trained on, with a 95 % interval.
 
     Attributes:
         estimate: AUROC, in [0, 1].
         ci_low: Lower end of the interval; None without an interval.
         ci_high: Upper end of the interval; None without an interval.
-        images: Kind of the images: ``test``, or ``validation``.
+        images: Images of the AUROC: ``test`` or ``validation``.
         n_images: Number of images; None if unknown.
     """
 
@@ -679,22 +717,25 @@ class StoredAuroc(Record):
 
 
 class ExportRecord(Record):
-    """``export.json``, which marks an export as complete.
+    """``export.json``, which marks the folder of an exported model as complete.
 
     Attributes:
-        format: Format of the network's file.
-        precision: Number format of the computation.
-        kind: ``boxes`` of a detector, or ``scores`` of a classifier.
-        findings: Findings in the order of the outputs.
+        format: File format of the network.
+        precision: Number format in which the network computes.
+        kind: ``boxes`` for a detector, or ``scores`` for a classifier.
+        findings: Names of the findings (diseases) in the order of the network's outputs.
         size: Side of the square input images, px.
-        level_sizes: Number of anchors on each level of a detector; empty for a classifier.
-        target: Target that was learned.
-        run: Content of ``run.json`` of the run that was exported.
-        map_frame: Outer edges of a classifier's activation map, xyxy in px of the input; None for a
-            detector.
-        map_levels: Probability and raw map value of each contour that overlays draw.
+        level_sizes: Number of anchors on each level of a detector's feature pyramid; empty for a
+            classifier.
+        target: Findings that the model predicts, as one target.
+        run: Content of ``run.json`` of the training run that was exported.
+        map_frame: Outer edges of a classifier's activation map, xyxy in px of the input image; None
+            for a detector.
+        map_levels: For each contour that is drawn over an image: a probability, and the raw value
+            of the activation map that corresponds to it.
         files: SHA-256 digest of each file of the network, by file name.
-        validation_auroc: AUROC of the run on its validation images; absent if it is unknown.
+        validation_auroc: AUROC of the training run on its validation images; absent if it is
+            unknown.
     """
 
     format: Literal["onnx", "openvino"]
@@ -712,15 +753,17 @@ class ExportRecord(Record):
 
 
 class ProofMeasure(Record):
-    """One difference between the answers of an export and those of its run.
+    """One measured difference between the outputs of an exported model and its training run.
 
     Attributes:
-        case: Phrase on the images that were compared.
-        name: Name of the difference.
-        value: The difference.
-        limit: Largest difference with which the export is kept; None if there is no limit.
-        original: Figure of the run if two figures are compared, else None.
-        exported: Figure of the export if two figures are compared, else None.
+        case: Phrase that names the images on which the outputs were compared.
+        name: Name of the difference, such as the largest difference of scores.
+        value: The measured difference.
+        limit: Largest difference with which the exported model is accepted; None if there is no
+            limit.
+        original: If two figures such as AUROCs are compared, the figure of the training run; else
+            None.
+        exported: If two figures are compared, the figure of the exported model; else None.
     """
 
     case: str
@@ -732,10 +775,10 @@ class ProofMeasure(Record):
 
 
 class ExportProof(Record):
-    """Comparison of an export with its run.
+    """Comparison of the outputs of an exported model with those of its training run.
 
     Attributes:
-        verdict: ``kept`` if every difference is within its limit, ``refused`` otherwise.
+        verdict: ``kept`` if every difference is within its limit; ``refused`` otherwise.
         images: Phrase on the images that were compared, such as their number.
         measures: Differences that were measured.
     """
@@ -746,14 +789,15 @@ class ExportProof(Record):
 
 
 class CardRecord(Record):
-    """``card.json``, which holds the facts about an export.
+    """``card.json``, which holds the facts about an exported model for its users.
 
     Attributes:
-        kind: One sentence that says what the export is; the key in the file is ``is``.
-        run: Name of the run that was exported.
+        kind: One sentence that says what the exported model is; the key in the file is ``is``.
+        run: Name of the training run that was exported.
         learned_from: Phrase on the images of the training.
-        calibrated_on: Phrase on the images of the int8 calibration; None for other precisions.
-        proof: Comparison of the export with its run.
+        calibrated_on: Phrase on the images from which int8 value ranges were estimated; None for
+            other precisions.
+        proof: Comparison of the exported model with the training run.
     """
 
     kind: str = Field(alias="is")
@@ -764,7 +808,7 @@ class CardRecord(Record):
 
 
 class PhantomArguments(Record):
-    """Arguments with which synthetic images were drawn.
+    """Arguments with which ``cxr synth`` drew synthetic images.
 
     Attributes:
         seed: Random seed of the images.
@@ -777,7 +821,7 @@ class PhantomRecord(Record):
     """``synth.json``, which marks a folder of synthetic images as complete.
 
     Attributes:
-        arguments: Arguments with which the images were drawn.
+        arguments: Arguments of ``cxr synth`` with which the images were drawn.
         counts: Numbers of images, patients, lesions and others, by name.
     """
 
@@ -786,7 +830,7 @@ class PhantomRecord(Record):
 
 
 class EvaluatedOn(MadeOn):
-    """The data set on which a report was made.
+    """The data set on which a comparison report was made.
 
     Attributes:
         labels_id: Digest of the labels and boxes.
@@ -796,11 +840,11 @@ class EvaluatedOn(MadeOn):
 
 
 class ReportOrigin(Record):
-    """Data set and systems of a report.
+    """Data set and systems from which a comparison report was made.
 
     Attributes:
-        data_set: Data set and split that were evaluated.
-        systems: Facts about each system, by its name.
+        data_set: Data set that was evaluated, and its split into train, validation and test.
+        systems: For each system by its name, facts such as its kind and training data.
     """
 
     data_set: EvaluatedOn
@@ -808,14 +852,16 @@ class ReportOrigin(Record):
 
 
 class MetricsRecord(Record):
-    """``metrics.json``, which marks a report as complete.
+    """``metrics.json``, which holds all figures of a comparison report and marks it as complete.
 
     Attributes:
-        target: Name of the target that was evaluated.
-        systems: Names of the systems.
-        thresholds: Threshold by policy, for each system by its name; None if a policy has none.
+        target: Name of the target (findings that make an image positive) that was evaluated.
+        systems: Names of the compared systems.
+        thresholds: For each system by name, the score threshold by operating point, such as
+            ``max_f1``; null if the operating point has no threshold.
         metrics: One entry for each figure, as docs/metrics.schema.json describes it.
-        question: Settings that the comparison was made with; None in files of earlier versions.
+        question: Systems, data and options with which the comparison was made, by key; None in
+            files of earlier versions.
         provenance: Data set and systems of the report.
     """
 
@@ -828,15 +874,15 @@ class MetricsRecord(Record):
 
 
 class BestTrial(Record):
-    """The best trial of a sweep.
+    """The trial of a hyperparameter sweep with the best figure on validation images.
 
     Attributes:
         number: Number of the trial, from 0.
-        value: Value of the figure by which trials are compared.
+        value: Validation figure by which trials are compared.
         best_epoch: Epoch whose weights were kept, from 1.
-        settings: Values that were tried, as texts by key of the configuration.
-        folder: Folder with a copy of the trial's run, relative to the sweep.
-        run: The trial's own run folder, relative to the sweep.
+        settings: Value of each varied hyperparameter as text, by its key in the configuration.
+        folder: Folder with a copy of the trained model, relative to the folder of the sweep.
+        run: Folder in which the trial itself was trained, relative to the folder of the sweep.
     """
 
     number: int
@@ -848,7 +894,7 @@ class BestTrial(Record):
 
 
 class TrialSpread(Record):
-    """Smallest, median and largest value of the figure by which a sweep compares its trials.
+    """Smallest, median and largest validation figure of the trials of a hyperparameter sweep.
 
     Attributes:
         n: Number of complete trials.
@@ -864,13 +910,13 @@ class TrialSpread(Record):
 
 
 class Trial(Record):
-    """A trial of a sweep: one training with its own values of some keys.
+    """A trial of a hyperparameter sweep: one training with its own values of some keys.
 
     Attributes:
         number: Number of the trial, from 0.
         state: ``complete``, ``failed``, ``pruned`` (stopped early), ``repeated`` (its values were
             tried before) or another state of Optuna.
-        value: Value of the figure by which trials are compared; None if the trial is not complete.
+        value: Validation figure by which trials are compared; None if the trial is not complete.
         epochs: Number of epochs that were trained; None if unknown.
     """
 
@@ -881,16 +927,16 @@ class Trial(Record):
 
 
 class SweepRecord(Record):
-    """``sweep.json``, which marks a sweep as complete.
+    """``sweep.json``, which marks a hyperparameter sweep as complete.
 
     Attributes:
-        objective: Name of the figure on validation by which trials are compared.
-        space: Tried range of each key of the configuration, as text by key.
-        as_it_stands: Number of the trial with the unchanged configuration; None if there is no such
-            trial.
-        data_set: Data set and split of the trainings.
-        best: Trial with the best value.
-        spread: Distribution of the values of complete trials.
+        objective: Name of the figure on validation images by which trials are compared.
+        space: Range of values of each varied key of the configuration, as text by key.
+        as_it_stands: Number of the trial with the configuration as the user wrote it; None if there
+            is no such trial.
+        data_set: Data set of the trainings, and its split into train, validation and test.
+        best: Trial with the best validation figure.
+        spread: Distribution of the validation figures of complete trials.
         trials: All trials, in their order.
     """
 
@@ -904,14 +950,14 @@ class SweepRecord(Record):
 
 
 class StartedSweepRecord(Record):
-    """``sweep.started.json`` of a sweep that is not complete yet.
+    """``sweep.started.json`` of a hyperparameter sweep that is not complete yet.
 
     Attributes:
-        config: Configuration that the trials share, as text.
-        space: Tried range of each key of the configuration, as text by key.
-        data_set: Data set and split of the trainings.
-        sweep_seed: Random seed of the proposed values.
-        pruning: True if trials that fall behind are stopped.
+        config: Training configuration that all trials share, as TOML text.
+        space: Range of values of each varied key of the configuration, as text by key.
+        data_set: Data set of the trainings, and its split into train, validation and test.
+        sweep_seed: Random seed with which values are proposed.
+        pruning: True if trials that are worse than others at the same epoch are stopped early.
     """
 
     config: str
@@ -922,7 +968,7 @@ class StartedSweepRecord(Record):
 
 
 class CurveStatement(Record):
-    """A sentence about a learning curve.
+    """A sentence about a learning curve (figures against the number of training patients).
 
     Attributes:
         text: The sentence.
@@ -932,21 +978,21 @@ class CurveStatement(Record):
 
 
 class CurveOrigin(Record):
-    """Data set of a learning curve.
+    """Data set with which a learning curve was measured.
 
     Attributes:
-        data_set: Data set and split of the trainings.
+        data_set: Data set of the trainings, and its split into train, validation and test.
     """
 
     data_set: MadeOn
 
 
 class CurveRecord(Record):
-    """``curve.json``, which holds the statements about a learning curve.
+    """``curve.json``, which holds sentences about a learning curve.
 
     Attributes:
-        findings: Sentences on the curve, in lists by subject.
-        provenance: Data set of the curve.
+        findings: Lists of sentences, by subject.
+        provenance: Data set with which the curve was measured.
     """
 
     findings: dict[str, list[CurveStatement]]
@@ -954,15 +1000,19 @@ class CurveRecord(Record):
 
 
 class VarianceComponents(Record):
-    """Variance of the readers' figures in a reader study, divided by its causes.
+    """Variance of the readers' figures in a multi-reader, multi-case study, by its causes.
+
+    A figure is, for example, the AUROC of one reader with one system. The components are those of
+    the Obuchowski-Rockette model.
 
     Attributes:
         reader: Variance between readers.
-        interaction: Variance between readers in the effect of a system.
-        cov1: Covariance over cases of two systems with the same reader.
-        cov2: Covariance over cases of two readers with the same system.
-        cov3: Covariance over cases of two readers with different systems.
-        error: Variance over cases of one reader's figure with one system.
+        interaction: Variance between readers in the effect of using a system.
+        cov1: Covariance, over repeated samples of cases, of the figures with two systems of the
+            same reader.
+        cov2: Covariance over samples of cases of the figures of two readers with the same system.
+        cov3: Covariance over samples of cases of the figures of two readers with different systems.
+        error: Variance over samples of cases of the figure of one reader with one system.
     """
 
     reader: float
@@ -977,7 +1027,7 @@ class CrossedAnalysis(Record):
     """Analysis of a reader study in which every reader read every case.
 
     Attributes:
-        components: Variance by its causes; None if it was not estimated.
+        components: Variance of the readers' figures by its causes; None if it was not estimated.
     """
 
     components: VarianceComponents | None = None
@@ -987,10 +1037,10 @@ class ReadersRecord(Record):
     """``readers.json``, which marks the analysis of a reader study as complete.
 
     Attributes:
-        primary: Name of the figure that answers the question of the study.
+        primary: Name of the figure, declared before the study, that decides its main question.
         n_positive: Number of positive cases.
         n_cases: Number of cases.
-        crossed: Analysis of each figure, by its name; None if not every reader read every case.
+        crossed: Analysis of each figure by its name; None if not every reader read every case.
     """
 
     primary: str
@@ -1032,7 +1082,8 @@ def record_error(kind: str, content: Any) -> str | None:
     """Return the first problem of a JSON file, as key, rule and value.
 
     Args:
-        kind: Kind of the file. A kind without a model may have any keys.
+        kind: Kind of the file, such as "preprocess". For a kind without a model, every content is
+            accepted.
         content: Content of the file, as `json.loads` returns it.
 
     Returns:

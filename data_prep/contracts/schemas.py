@@ -30,12 +30,13 @@ FINGERPRINTS = ("pixel_sha256", "perceptual_hash")
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule about the values of a column, or about several columns of a table.
+    """A rule that the values of a table's column, or several of its columns, must obey.
 
     Attributes:
-        text: End of the message "NAME must be ..."; for a rule over several columns, the whole
-            rule.
-        holds: Function that returns one flag for each row, from the column or from the table.
+        text: Text of the rule: for one column the end of the message "NAME must be ...", such as
+            "at least 0"; for several columns the whole rule, such as "x2 must exceed x1".
+        holds: Function that gets the column (a Series) or the table, and returns True for each row
+            that obeys the rule.
     """
 
     text: str
@@ -66,8 +67,8 @@ class Schema:
     """Requirements on a table: columns, unique key, and rules over several columns.
 
     Attributes:
-        columns: Requirements on each column, by its name.
-        unique: Columns that together identify a row; empty if rows may repeat.
+        columns: Requirements on each column, by the column's name.
+        unique: Names of columns that together identify a row; empty if rows may repeat.
         rules: Rules over several columns.
         free: True if the table may have other columns, too.
     """

@@ -54,7 +54,7 @@ def sheet_names(path: Path) -> list[str]:
     """Return the names of the sheets of a workbook, in the order of the workbook.
 
     Args:
-        path: Path of the workbook.
+        path: Path of the workbook (.xlsx or .xlsm).
 
     Returns:
         The names, as a spreadsheet program shows them.
@@ -67,15 +67,15 @@ def sheet_names(path: Path) -> list[str]:
 
 
 def read_sheet(path: Path, sheet: str | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """Read a sheet whose first row with content names the columns.
+    """Read a sheet of a workbook, whose first row with content must hold the names of the columns.
 
     Args:
-        path: Path of the workbook.
+        path: Path of the workbook (.xlsx or .xlsm).
         sheet: Name of the sheet. None takes the only visible sheet with content.
 
     Returns:
-        The cells as text, and notes on how they were read. The index of a row is its row number in
-        the sheet minus 2.
+        The cells as text, and one sentence for each assumption that was made in reading. The index
+        of a row is its row number in the sheet minus 2.
 
     Raises:
         InputError: The file cannot be read as a workbook, its unpacked size exceeds the limit, the

@@ -65,11 +65,12 @@ _MAYBE_THOUSANDS = r"[-+]?[1-9]\d{0,2}(?:,\d{3})+"
 
 @dataclass(frozen=True)
 class TableFile:
-    """The content of a table file, such as a CSV file or a spreadsheet.
+    """The content of a user's table file, such as a CSV file or a spreadsheet.
 
     Attributes:
         text: Cells as text without spaces around; an empty cell is the empty text.
-        notes: Assumptions that were made in reading the file, one sentence each.
+        notes: Sentences, each on an assumption that was made in reading the file, such as its
+            separator.
     """
 
     text: pd.DataFrame
@@ -121,11 +122,12 @@ def read_text_table(
     Args:
         path: A file of any kind that `TABLE_SUFFIXES` lists.
         required: Columns that the table must have.
-        optional: Columns that are added with empty cells if they are missing.
+        optional: Names of columns that are added with empty cells if the file lacks them.
         rename_column: Function that returns the new name of a column for its name in the file.
 
     Returns:
-        One row for each line that is not blank. Its index is the line number minus 2.
+        A table of text with one row for each line of the file that is not blank. Its index is the
+        line number minus 2.
 
     Raises:
         InputError: There is no such file, it is no table, or a column is missing or repeated.

@@ -30,12 +30,13 @@ _VERSION_KEY = b"cxr_schema_version"
 
 
 def validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
-    """Convert a frame to the types of a table, and check every rule of the table.
+    """Convert a frame to the column types of a table kind, and check every rule of that kind.
 
     Args:
         frame: The rows, with at least the required columns.
-        name: Name of the table, a key of ``SCHEMAS``.
-        where: File or name with which messages begin. By default it is the name of the table.
+        name: Name of the table kind, such as ``images`` or ``scores``; a key of
+            `data_prep.contracts.schemas.SCHEMAS`.
+        where: File or other name with which error messages begin. The empty text takes `name`.
 
     Returns:
         The same rows with the types of the table's columns.
@@ -126,12 +127,13 @@ def _position(frame: pd.DataFrame, row: int) -> str:
 
 
 def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame:
-    """Convert a frame to the column types of a table, without checking other rules of the table.
+    """Convert a frame to the column types of a table kind, without checking the rows.
 
     Args:
-        frame: The rows. Columns that the table does not have stay unchanged.
-        name: Name of the table, a key of `data_prep.contracts.schemas.SCHEMAS`.
-        label: Name of the table in messages; by default `name`.
+        frame: The rows. Columns that the table kind does not have stay unchanged.
+        name: Name of the table kind, such as ``scores``; a key of
+            `data_prep.contracts.schemas.SCHEMAS`.
+        label: Name of the table in error messages. The empty text takes `name`.
 
     Returns:
         A copy of the rows in the types of the schema, numbered from 0.
@@ -157,7 +159,7 @@ def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame
 
 
 def column_dtype(column: Column) -> Any:
-    """Return the pandas dtype of a column of a table; None for a column of lists.
+    """Return the pandas dtype of a column; None for a column of lists.
 
     Args:
         column: Column of a table in `data_prep.contracts.schemas.SCHEMAS`.
@@ -173,10 +175,11 @@ def column_dtype(column: Column) -> Any:
 
 
 def empty_table(name: str) -> pd.DataFrame:
-    """Return an empty table with all required columns.
+    """Return an empty table of a given kind, with all required columns.
 
     Args:
-        name: Name of the table in `data_prep.contracts.schemas.SCHEMAS`.
+        name: Name of the table kind, such as ``scores``; a key of
+            `data_prep.contracts.schemas.SCHEMAS`.
 
     Returns:
         The table without rows, its columns in the types of the schema.
@@ -195,10 +198,11 @@ def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
     Args:
         frame: The rows.
         path: Path of the file. An old file is replaced.
-        name: Name of the table, a key of `data_prep.contracts.schemas.SCHEMAS`.
+        name: Name of the table kind, such as ``scores``; a key of
+            `data_prep.contracts.schemas.SCHEMAS`.
 
     Raises:
-        InputError: A rule is broken, or the disk is full.
+        InputError: A row breaks a rule of the table kind, or the disk is full.
 
     Example:
         >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["mass"], "score": [1.5]})
@@ -223,12 +227,13 @@ def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
 
 
 def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read and check a table.
+    """Read a table from Parquet, and check its rows.
 
     Args:
         path: A Parquet file, or a folder of ``part-*.parquet`` files, which are read in order.
-        name: Name of the table, a key of `data_prep.contracts.schemas.SCHEMAS`.
-        columns: Columns to read; the rules of the rows are then not checked. None reads all
+        name: Name of the table kind, such as ``scores``; a key of
+            `data_prep.contracts.schemas.SCHEMAS`.
+        columns: Names of the columns to read; the rows are then not checked. None reads all
             columns.
 
     Returns:
@@ -280,14 +285,17 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
 def stored_table(
     file: str, schema: str, reader: str | None = None
 ) -> cached_property[pd.DataFrame]:
-    """Make a property that reads a table of ``self.folder`` at its first use.
+    """Make a cached property that reads a table of the folder of its object at the first use.
 
-    If ``self.tables`` has a table under the name of the file, the property returns that one.
+    If the object's dictionary ``tables`` has a table under the name of the file without its suffix,
+    the property returns that table.
 
     Args:
-        file: Name of the file.
-        schema: Name of the table, a key of `data_prep.contracts.schemas.SCHEMAS`.
-        reader: Reader whose rows are returned; None returns all rows.
+        file: Name of the file or folder in the object's folder.
+        schema: Name of the table kind, such as ``findings``; a key of
+            `data_prep.contracts.schemas.SCHEMAS`.
+        reader: Name of the human reader whose rows are returned (column ``reader``); None returns
+            all rows.
 
     Returns:
         A cached property for a class with the attributes ``folder`` and ``tables``.
@@ -309,9 +317,9 @@ def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
     """Check that every image id of a table is also in the images table of the same folder.
 
     Args:
-        ids: Image ids of the table.
-        images: Images table: one row for each image, with patient, path and size.
-        path: File of the table, for the message.
+        ids: Image ids of the table to check.
+        images: Table of the images of the folder, with column ``image_id``.
+        path: File of the table to check, for the message.
 
     Raises:
         InputError: An id belongs to no image of the folder.
@@ -342,7 +350,7 @@ def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
         columns: Names of the columns.
 
     Returns:
-        16 hexadecimal digits.
+        16 hexadecimal digits, which are equal for tables with equal rows in these columns.
 
     Example:
         >>> frame = pd.DataFrame({"image_id": ["a", "b"]})

@@ -38,7 +38,7 @@ def from_arrow(table: pa.Table) -> pd.DataFrame:
     """Return an Arrow table as a frame whose text columns have the dtype `TEXT`.
 
     Args:
-        table: Arrow table.
+        table: Arrow table with columns of any type.
 
     Example:
         >>> from_arrow(pa.table({"image_id": ["a", None]}))["image_id"].dtype == TEXT

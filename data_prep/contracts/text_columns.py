@@ -17,7 +17,8 @@ def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
     """Convert a column of text to numbers.
 
     Args:
-        text: The column, with the index of `data_prep.contracts.table_files.read_text_table`.
+        text: Texts of the column, with the index of
+            `data_prep.contracts.table_files.read_text_table`: the line number minus 2.
         path: File of the table, for the message.
         column: Name of the column, for the message.
 
@@ -47,7 +48,8 @@ def first_line(flags: pd.Series) -> int:
     """Return the line number in a table file of the first row for which a flag is True.
 
     Args:
-        flags: Flags, bool, with the index of `data_prep.contracts.table_files.read_text_table`.
+        flags: Flags, bool, indexed by the line number minus 2, as
+            `data_prep.contracts.table_files.read_text_table` numbers rows.
 
     Returns:
         Line number, where the header is line 1.
@@ -65,10 +67,11 @@ def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | No
     Nothing happens if all flags are False.
 
     Args:
-        flags: Flags, bool, with the index of `data_prep.contracts.table_files.read_text_table`.
+        flags: Flags, bool, indexed by the line number minus 2, as
+            `data_prep.contracts.table_files.read_text_table` numbers rows. True marks a wrong line.
         path: File of the table, for the message.
-        reason: End of the message, after the cell.
-        cells: Column whose cell is quoted; None quotes none.
+        reason: End of the message after the quoted cell, such as " is not a number".
+        cells: Column of the table whose cell in that line is quoted; None quotes no cell.
 
     Raises:
         InputError: A flag is True.

@@ -51,7 +51,7 @@ def decode_text(content: bytes, source: str) -> str:
 
 
 def text_encoding(content: bytes) -> tuple[bytes, str]:
-    """Return the byte order mark at the beginning of a text, and the encoding.
+    """Return the byte order mark at the beginning of a text file, and the encoding of the file.
 
     Args:
         content: Bytes of a file, at least the first four.
@@ -121,7 +121,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
 
     Args:
         text: The text.
-        source: Name of its file, for the message.
+        source: Name of the file or option that contains the text, for the message.
 
     Returns:
         The content as nested dictionaries.

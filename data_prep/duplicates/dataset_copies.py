@@ -42,17 +42,18 @@ def find_dataset_copies(
 ) -> NearDuplicates:
     """Find images of a data set that are nearly equal copies of each other.
 
-    The result is stored in the folder, and used again as long as the images stay the same.
+    The result is stored in the data set folder, and used again as long as the images stay the same.
 
     Args:
         dataset: A prepared data set.
-        decode: Decode table of the data set, which contains the fingerprints; None reads it from
-            the folder.
-        pixels: True also compares pixels if the fingerprints alone do not decide.
-        engine: Processes or machines that decode image files.
+        decode: Decode table: one row for each image, with its fingerprint (256-bit perceptual
+            hash); None reads it from the folder of the data set.
+        pixels: True also compares the pixels of two images if their fingerprints are too different
+            to be sure that they are copies.
+        engine: Worker processes or machines that decode image files; None decodes in this process.
 
     Returns:
-        The pairs of near duplicates, and the number of pairs that stay undecided.
+        The pairs of nearly equal images, and the number of pairs that stay undecided.
     """
     if decode is None:
         decode = dataset.optional_table("decode")

@@ -29,15 +29,17 @@ _PAIRS_AT_LEAST = 2_000_000
 class ClosePairs:
     """Pairs of images with similar fingerprints, by the row numbers of the images.
 
-    A fingerprint is a bit pattern that describes an image. P is the number of pairs.
+    A fingerprint is a 256-bit perceptual hash of an image. The second image may be mirrored, upside
+    down or a negative, which is called its turn. P is the number of pairs.
 
     Attributes:
         first: Row of the first image, int64 (P,).
         second: Row of the second image, int64 (P,), larger than that of the first.
-        distance: Number of differing bits, (P,).
-        turn: How the second image is turned against the first, as an index into `TURNS`, (P,).
-        complete: True if every pair within `CERTAIN_DISTANCE` was found. The search stops early if
-            very many fingerprints are alike.
+        distance: Number of differing bits in the best of the eight turns, shape (P,).
+        turn: Turn of the second image against the first with the fewest differing bits, as an index
+            into `TURNS`, shape (P,).
+        complete: True if every pair that differs in at most `CERTAIN_DISTANCE` bits was found. The
+            search stops early if very many fingerprints are alike.
     """
 
     first: np.ndarray
@@ -56,14 +58,17 @@ class ClosePairs:
 # turn inverts whole words, and a key is brought to the one of its eight turns in which its first
 # bits are 0.
 def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
-    """Find the pairs of image fingerprints that differ in few bits.
+    """Find the pairs of images whose 256-bit fingerprints (perceptual hashes) differ in few bits.
 
-    A copy may be mirrored, upside down or a negative. Each pair is therefore compared in eight
-    turns, and the turn with the fewest differing bits counts.
+    A copy may be mirrored, upside down or a negative. Each pair is therefore compared in the eight
+    combinations of these changes (turns), and the turn with the fewest differing bits counts.
 
     Args:
         hashes: Fingerprints of N images as rows of bytes, uint8 ``(N, 32)``.
         max_distance: Largest number of bits by which a pair may differ.
+
+    Returns:
+        The pairs that differ in at most `max_distance` bits.
     """
     n = len(hashes)
     words = np.ascontiguousarray(hashes).view(np.uint64).reshape(n, WORDS)
@@ -153,12 +158,16 @@ def _pairs_of_table(
 def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compute, for each pair of fingerprints, the fewest differing bits over the eight turns.
 
+    A turn is a combination of mirroring, turning upside down and inverting grey values. It inverts
+    some words (64 bits) of a fingerprint.
+
     Args:
         differences: Bits in which the two fingerprints of each of the P pairs differ, uint64 ``(P,
             words)``.
 
     Returns:
-        The smallest number of bits and the index of its turn, each of shape ``(P,)``.
+        The smallest number of bits, and the index of the turn with this number in `TURNS`, each of
+        shape ``(P,)``.
     """
     counts = np.bitwise_count(differences).astype(np.int16)
     flips = inverted_words().astype(np.int16)
@@ -171,7 +180,8 @@ def inverted_words() -> np.ndarray:
     """Return which words (groups of 64 bits) of a fingerprint each of the eight turns inverts.
 
     Returns:
-        Flags, bool ``(8, words)``. A turn is a way to mirror, flip or invert an image.
+        Flags, bool ``(8, words)``. A turn is a combination of mirroring, turning upside down and
+        inverting grey values.
     """
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
     odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)

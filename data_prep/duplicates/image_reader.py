@@ -28,7 +28,8 @@ class _Unreadable(NamedTuple):
 class ImageReader:
     """Reader of small images of a data set, for the search for copies and for thumbnails.
 
-    The images come from a pixel store, whose black borders are cut off, or from the image files.
+    The images come from a pixel store (images resized to squares of one side), whose black borders
+    are cut off, or from the original image files.
     """
 
     def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
@@ -40,7 +41,7 @@ class ImageReader:
 
     @property
     def source(self) -> str:
-        """Name of the pixel store from which images are read, or "files" for the image files."""
+        """Folder name of the resized images that are read, or "files" for the original files."""
         return "files" if self.store is None else self.store.folder.name
 
     def __call__(self, image_id: str) -> np.ndarray:
@@ -61,13 +62,13 @@ class ImageReader:
 
 
 def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | None]:
-    """Open the images of a data set for reading: its smallest pixel store, or else the image files.
+    """Open the smallest resized images of a data set for reading, or else its image files.
 
     Args:
         dataset: A prepared data set.
 
     Returns:
-        The reader (None if nothing can be read), and the reason why the image files cannot be read
+        The reader (None if no image can be read), and the reason why the image files cannot be read
         (None if they can).
     """
     store = _smallest_store(dataset)

@@ -49,18 +49,23 @@ _ReadMany = Callable[[Sequence[str]], Iterable[np.ndarray | None]]
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Copies of images that are not equal pixel for pixel.
+    """Pairs and groups of images that are copies of each other, but differ in pixels.
+
+    Copies are recognised by fingerprints (256-bit perceptual hashes) and by the correlation of
+    pixels.
 
     Attributes:
         pairs: Columns ``image_id, other_id``, ``distance`` (number of differing bits of the
-            fingerprints), ``turn`` (how the second image is turned, a key of `fingerprint.TURNS`)
-            and ``correlation`` of the pixels (missing if they were not compared).
-        groups: Columns ``group, image_id``: images that the pairs connect, with the images that are
-            equal to them pixel for pixel.
+            fingerprints), ``turn`` (how the second image is mirrored or inverted, a key of
+            `fingerprint.TURNS`) and ``correlation`` of the pixels (missing if they were not
+            compared).
+        groups: Columns ``group`` (number) and ``image_id``: images that the pairs connect, with the
+            images that are equal to them pixel for pixel.
         candidates: Number of pairs with similar fingerprints.
-        undecided: Number of candidates for which the fingerprints do not decide and no pixels were
-            compared.
-        complete: True if all similar fingerprints were compared.
+        undecided: Number of these pairs for which the fingerprints are not enough to decide, and
+            whose pixels were not compared.
+        complete: True if all pairs of similar fingerprints were found; False if the search stopped
+            early.
     """
 
     pairs: pd.DataFrame
@@ -76,7 +81,8 @@ class NearDuplicates:
             decode: Decode table with ``image_id`` and ``pixel_sha256``, the digest of the pixels.
 
         Returns:
-            Keys indexed by ``image_id``. A split gives all images of one key the same role.
+            Keys indexed by ``image_id``. All images with one key must be in the same of train,
+            validation and test.
         """
         keys = decode.set_index("image_id")["pixel_sha256"]
         near = "near-" + self.groups.set_index("image_id")["group"].astype(TEXT)
@@ -90,19 +96,19 @@ def find_near_duplicates(
     max_images: int = _MAX_IMAGES,
     read_many: _ReadMany | None = None,
 ) -> NearDuplicates:
-    """Find copies that were brightened, compressed, resized, stretched, turned or inverted.
+    """Find copies of images that were brightened, compressed, resized, turned or inverted.
 
     Args:
-        decode: Decode table with the fingerprint ``perceptual_hash`` of each image. Without this
-            column nothing is found.
-        read: Function that returns an image by its id, uint8 ``(H, W)``. If it is None, the
-            fingerprints alone decide.
-        max_images: Largest number of images to read. Those of undecided pairs are read first.
-        read_many: Function that returns several small images (see `small_image`) by their ids, in
-            order. It is used in place of `read`.
+        decode: Decode table: one row for each image, with its id, ``pixel_sha256`` and
+            ``perceptual_hash`` (64 hexadecimal digits). Without this last column nothing is found.
+        read: Function that returns an image by its id, uint8 ``(H, W)``, to compare pixels. None
+            decides by the hashes alone.
+        max_images: Largest number of images to read; the rest stays undecided.
+        read_many: Function that returns several small images (see `small_image`) for a list of ids,
+            in order. It is used in place of `read`. None uses `read`.
 
     Returns:
-        The pairs of near duplicates, and the number of pairs that stay undecided.
+        The pairs of copies, and the number of pairs that stay undecided.
 
     Example:
         >>> decode = pd.DataFrame({"image_id": ["a", "b"], "pixel_sha256": ["1", "2"],
@@ -126,14 +132,17 @@ def find_near_duplicates(
 def near_duplicates_from_pairs(
     decode: pd.DataFrame, pairs: pd.DataFrame, candidates: int, undecided: int, complete: bool
 ) -> NearDuplicates:
-    """Restore the result of a search from its stored pairs and counts.
+    """Restore the result of a search for copies from its stored pairs and counts.
 
     Args:
-        decode: Decode table, with the digest of each image's pixels.
-        pairs: Table of the pairs that the search found.
+        decode: Decode table: one row for each image, with the digest of its pixels.
+        pairs: Table of the pairs, as in `NearDuplicates.pairs`.
         candidates: Number of pairs with similar fingerprints.
         undecided: Number of these pairs whose pixels were not compared.
-        complete: True if all similar fingerprints were compared.
+        complete: True if all pairs of similar fingerprints were found.
+
+    Returns:
+        The pairs, with groups of copies that are formed from them.
     """
     pairs = pairs[list(PAIR_COLUMNS)].reset_index(drop=True)
     pairs = pairs.astype({"distance": "int64", "correlation": "float64"})
@@ -202,7 +211,7 @@ def hashes_to_bytes(texts: pd.Index) -> np.ndarray:
     """Convert perceptual hashes to rows of bytes.
 
     Args:
-        texts: N hashes of ``HASH_BITS`` bits in hexadecimal digits.
+        texts: N hashes as texts of hexadecimal digits, 256 bits (``HASH_BITS``) each.
 
     Returns:
         Bytes, uint8, shape ``(N, HASH_BITS // 8)``.
@@ -272,11 +281,14 @@ def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def turn_image(pixels: np.ndarray, turn: str) -> np.ndarray:
-    """Mirror an image, turn it upside down, or invert its grey values.
+    """Mirror an image, turn it upside down, invert its grey values, or a combination of these.
 
     Args:
         pixels: Image, uint8 ``(H, W)``.
-        turn: Name of the turn, a key of `fingerprint.TURNS`.
+        turn: Name of the change, a key of `fingerprint.TURNS`, such as ``mirrored``.
+
+    Returns:
+        The changed image, of the same shape.
 
     Example:
         >>> turn_image(np.array([[0, 255]], np.uint8), "mirrored").tolist()

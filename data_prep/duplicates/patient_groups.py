@@ -31,15 +31,16 @@ Links = pd.Series | pd.DataFrame | None
 
 
 def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
-    """Return a group of patients for each image, which a split must not divide.
+    """Return the group of patients of each image, which must not be divided by a split.
 
-    Patients who share a key, for example because both have a copy of the same image, form one
-    group. The group has the name of its first patient.
+    A split assigns images to train, validation and test. Patients who share a key, for example
+    because both have a copy of the same image, form one group. The group has the name of its first
+    patient.
 
     Args:
         images: Table with columns ``image_id`` and ``patient_id``.
-        links: Keys that images of one patient share, such as those of copies; None if there are
-            none. See `key_columns`.
+        links: Keys indexed by ``image_id``; images with the same key are copies or belong together
+            for another reason. None if there are no keys. See `key_columns`.
 
     Returns:
         Name of the group, indexed by ``image_id`` in sorted order.
@@ -71,7 +72,7 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
 def key_columns(links: Links) -> list[pd.Series]:
     """Return the keys that tie images together, as one Series for each kind of key.
 
-    Images with the same key must get the same role in a split.
+    Images with the same key must be in the same of train, validation and test.
 
     Args:
         links: Keys indexed by ``image_id``: a Series, a frame with one column for each kind of key,

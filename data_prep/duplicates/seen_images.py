@@ -15,17 +15,18 @@ _EXAMPLES = 2
 
 @dataclass(frozen=True)
 class SeenImages:
-    """Images that a training has seen, under their own ids or as copies under other ids.
+    """Those images of a data set that a model was trained on, or copies of them.
 
-    The pixels of the training images are not available here, so near copies are found by
-    fingerprint alone.
+    The pixels of the training images are not available here, so copies that are not equal are found
+    by fingerprint (256-bit perceptual hash) alone.
 
     Attributes:
-        n_images: Number of images that were looked up.
-        by_id: Ids of the images whose id or patient the training has seen.
-        equal: Id of the training image that is equal pixel for pixel, by image id.
-        near: Id of the training image whose fingerprint differs by at most `TRUSTED_DISTANCE` bits,
-            by image id.
+        n_images: Number of images that were compared with the training images.
+        by_id: Ids of the images whose image id or patient id is among those of training.
+        equal: For images with equal pixels under another id: id of the training image, indexed by
+            image id.
+        near: For images with a similar fingerprint (at most `TRUSTED_DISTANCE` differing bits): id
+            of the training image, indexed by image id.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p1", "p2"]})
@@ -40,12 +41,16 @@ class SeenImages:
 
     @classmethod
     def from_tables(cls, images: pd.DataFrame, seen: pd.DataFrame) -> SeenImages:
-        """Look up images among those that a training has seen.
+        """Compare images with those on which a model was trained.
 
         Args:
-            images: Table of the images to look up, with ``image_id``, ``patient_id`` and, if known,
-                the columns `FINGERPRINTS`. Without fingerprints no copy is found.
+            images: Table of the images to compare, with ``image_id``, ``patient_id`` and, if known,
+                the columns `FINGERPRINTS` (digest of the pixels and perceptual hash). Without these
+                columns no copy is found.
             seen: Table of the training images with the same columns.
+
+        Returns:
+            Those of the first images that are among the training images, or copies of them.
         """
         named = images["image_id"].isin(seen["image_id"])
         by_id = images.loc[named | images["patient_id"].isin(seen["patient_id"]), "image_id"]
@@ -61,18 +66,18 @@ class SeenImages:
 
     @property
     def all_ids(self) -> pd.Index:
-        """Ids of images that the training has seen, or that are copies of images it has seen."""
+        """Ids of all images that the model was trained on, or that are copies of such images."""
         return self.by_id.union(self.equal.index).union(self.near.index)
 
     def describe_copies(self, system: str) -> list[str]:
-        """Return lines that say how many test images are copies of training images, with examples.
+        """Return sentences on how many test images are copies of training images, with examples.
 
         Args:
-            system: Name of the system that was trained.
+            system: Name of the trained system, for the sentences.
 
         Returns:
-            One line on equal copies and one on near copies. A line is missing if there are no such
-            copies.
+            One line on equal copies and one on similar copies. A line is left out if there are no
+            such copies.
         """
         where = f"of {counted(self.n_images, 'test image')} in training under other ids"
         kinds = (("has seen", self.equal), ("may have seen near copies of", self.near))

@@ -18,12 +18,13 @@ _ROLES: tuple[SeenRole, ...] = ("train", "val")  # the first one counts if copie
 
 
 class SeenImage(NamedTuple):
-    """The use that a training made of an image.
+    """The use that the training of a model made of an image.
 
     Attributes:
         role: ``train`` if the network learned from the image, ``val`` if the image served to select
             the weights and the threshold.
-        is_near: False if the pixels are equal, True if the image is a near copy of the seen one.
+        is_near: False if the pixels equal those of the training image, True if it is a changed
+            copy.
     """
 
     role: SeenRole
@@ -32,11 +33,12 @@ class SeenImage(NamedTuple):
 
 @dataclass(frozen=True)
 class SeenLookup:
-    """Images that a training has seen, which are looked up one at a time.
+    """Lookup of single images among those that a model was trained or selected on.
 
-    Files are not compared, because equal files have equal pixels. A near copy is an image that was
-    brightened, compressed, resized, mirrored, turned by 180 degrees or inverted; it is recognised
-    if its fingerprint differs from that of a seen image by at most `TRUSTED_DISTANCE` bits.
+    An image is found by its pixels: if they are equal, or if the image is a changed copy, that is,
+    it was brightened, compressed, resized, mirrored, turned by 180 degrees or inverted. A changed
+    copy is recognised if its fingerprint (256-bit perceptual hash) differs by at most
+    `TRUSTED_DISTANCE` bits. Files are not compared, because equal files have equal pixels.
 
     Example:
         >>> row = {"image_id": "a", "role": "train", "pixel_sha256": "1", "perceptual_hash": None}
@@ -53,11 +55,11 @@ class SeenLookup:
 
     @classmethod
     def from_table(cls, seen: pd.DataFrame) -> SeenLookup | None:
-        """Make the lookup of a training.
+        """Make the lookup from the table of images that a training run has stored.
 
         Args:
-            seen: Table of the images that the training has seen, with ``role`` and, in runs of
-                newer versions, the columns `FINGERPRINTS`.
+            seen: Table of the images, with ``role`` (``train`` or ``val``) and, in runs of newer
+                versions, the columns `FINGERPRINTS` (digest of the pixels and perceptual hash).
 
         Returns:
             The lookup; None if the table has no fingerprints, so that no image can be recognised.
@@ -78,11 +80,12 @@ class SeenLookup:
         return cls(role_of_pixels, words_of_role)
 
     def find(self, pixel_sha256: str, perceptual_hash: str | None) -> SeenImage | None:
-        """Return the use that the training made of an image; None if it has not seen the image.
+        """Return the use that the training made of an image; None if it did not use the image.
 
         Args:
             pixel_sha256: Digest of the decoded pixels, from `pixel_digest`.
-            perceptual_hash: Fingerprint of the pixels; None if there is none.
+            perceptual_hash: Fingerprint from `perceptual_hash`, 64 hexadecimal digits; None if the
+                image has a single grey level.
         """
         role = self._role_of_pixels.get(pixel_sha256)
         if role is not None:

@@ -18,15 +18,15 @@ from cxr_compare.data_prep.work.store_addresses import store_address
 
 @dataclass
 class AnnotationFolder:
-    """Folder into which an export writes label files and images.
+    """New folder into which an export writes label files and images for other programs.
 
     Attributes:
-        path: The folder.
-        mode: How images are written: ``none`` (not at all), as rendered ``png`` or ``jpeg``, as
-            symbolic ``link``, or as ``copy``.
+        path: Path of the folder.
+        mode: How images are written: ``none`` (not at all), as decoded ``png`` or ``jpeg`` of 8
+            bits, as symbolic ``link`` to the original file, or as ``copy`` of it.
         dataset: Data set that is exported.
         advance: Function that is called with the number of images finished since its last call.
-        not_exported: Labels that the format cannot hold, one line for each kind.
+        not_exported: One line for each kind of label or fact that the file format cannot hold.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class AnnotationFolder:
 
     @property
     def renders(self) -> bool:
-        """True if images are rendered as PNG or JPEG, not linked, copied or left out."""
+        """True if images are written as decoded PNG or JPEG, not linked, copied or left out."""
         return self.mode in SUFFIXES
 
     def write(self, name: str, text: str) -> None:
@@ -53,10 +53,10 @@ class AnnotationFolder:
         path.write_text(text, encoding="utf-8")
 
     def file_name_of(self, image: ImageEntry) -> str:
-        """Return the file name of an image: its id with the suffix of its file or rendering.
+        """Return the file name of an image in this folder: its id with a suffix such as ``.png``.
 
         Args:
-            image: The image.
+            image: Facts about the image.
         """
         if self.renders:
             return image.stem + SUFFIXES[self.mode]
@@ -66,16 +66,17 @@ class AnnotationFolder:
         return image.stem + (path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".dcm")
 
     def put_image(self, image: ImageEntry, name: str) -> None:
-        """Write the file of an image below the folder, unless the mode is ``none``.
+        """Write the file of an image into this folder, unless `mode` is ``none``.
 
-        If images are rendered, this method only collects them, and `render` writes them.
+        If images are decoded to PNG or JPEG, this method only collects them, and `render` writes
+        them.
 
         Args:
-            image: The image.
-            name: Path of its file relative to the folder.
+            image: Facts about the image.
+            name: Path of the new file relative to this folder.
 
         Raises:
-            InputError: The image file no longer exists.
+            InputError: The original image file no longer exists.
         """
         if self.mode == "none" or image.file is None:
             self.advance(1)
@@ -98,20 +99,21 @@ class AnnotationFolder:
         self.advance(1)
 
     def render(self, workers: int) -> None:
-        """Render the collected images, and write their files.
+        """Decode the images that `put_image` collected, and write their PNG or JPEG files.
 
         Args:
-            workers: Number of processes.
+            workers: Number of worker processes.
         """
         for _ in render_all(self._tasks, workers=workers):
             self.advance(1)
 
     def note_loss(self, number: int, text: str) -> None:
-        """Record labels that the format cannot hold, as a sentence with the number of cases.
+        """Record how many labels or facts the file format cannot hold, as a sentence.
 
         Args:
-            number: Number of cases; 0 records nothing.
-            text: Text after the number, which begins with a noun in the plural and a verb.
+            number: Number of labels, images or other things; 0 records nothing.
+            text: Words after the number, which begin with a noun in the plural and a verb, such as
+                "ids were changed".
         """
         if number:
             self.not_exported.append(counted_phrase(number, text))

@@ -14,14 +14,16 @@ from cxr_compare.data_prep.formats.annotation_tools import PATIENTS
 
 
 def write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``annotations.xml``, and ``labels.json``, which CVAT needs to make a task.
+    """Write files with which the annotation tool CVAT shows images with their labels and boxes.
+
+    They are ``annotations.xml`` and ``labels.json``, which CVAT needs to make a task.
 
     Args:
         content: Images, labels and boxes to export.
-        folder: Folder of the export.
+        folder: Folder to write into.
 
     Raises:
-        InputError: An image has no size.
+        InputError: The width and height of an image are unknown.
     """
     images, classes = _marked_images(content, folder)
     system = content.how.get("system")
@@ -35,14 +37,16 @@ def write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
 
 
 def write_label_studio(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``tasks.json``, and ``labels.xml``, the labelling interface of a project.
+    """Write files with which the annotation tool Label Studio shows images with labels and boxes.
+
+    They are ``tasks.json`` and ``labels.xml``, the labelling interface of a project.
 
     Args:
         content: Images, labels and boxes to export.
-        folder: Folder of the export.
+        folder: Folder to write into.
 
     Raises:
-        InputError: An image has no size.
+        InputError: The width and height of an image are unknown.
     """
     images, classes = _marked_images(content, folder)
     values = {"images": images, "system": content.how.get("system")}

@@ -11,14 +11,15 @@ from cxr_compare.data_prep.formats.cxr_extension import KEY, image_objects, set_
 
 
 def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``annotations/instances.json``, or with a split one such file for each role.
+    """Write labels and boxes as COCO JSON, for object detection programs.
 
-    ``file_name`` is the path of the image in the source and below ``images/``. If images are
-    rendered, it is the name of the rendered file.
+    The file is ``annotations/instances.json``. If train, validation and test are exported, there is
+    one such file for each of them. ``file_name`` is the path of the original image, and of its file
+    below ``images/``. If images are decoded to PNG or JPEG, it is the name of that file.
 
     Args:
         content: Images, labels and boxes to export.
-        folder: Folder of the export.
+        folder: Folder to write into.
     """
     category_ids = {name: number for number, name in enumerate(content.classes, start=1)}
     categories = [

@@ -27,16 +27,16 @@ MISREAD = (
 
 
 class ImageEntry(NamedTuple):
-    """Facts about an image that every label file states.
+    """Facts about an image of an export, which every label file states.
 
     Attributes:
         image_id: Id of the image.
-        stem: The id as the name of a file, without an ending.
-        file: Path of the image file as the tables have it; None for an image without pixels.
+        stem: The id, changed so that it can be a file name, without a suffix.
+        file: Path of the original file relative to the folder of the images; None for an image
+            without a file.
         width: Width of the original image, px; None if unknown.
         height: Height of the original image, px; None if unknown.
-        role: Role in the exported split (``train``, ``val``, ``test``); None if no split is
-            exported.
+        role: ``train``, ``val``, ``test`` or ``unused``; None if the export does not state them.
     """
 
     image_id: str
@@ -54,18 +54,22 @@ class ImageEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class AnnotationContent:
-    """The part of a data set that is exported.
+    """Images, labels and boxes that are exported for another program.
+
+    A reader is a person who labelled images. The user chooses one reader, whose labels are exported
+    under the name ``reference``.
 
     Attributes:
-        dataset: Data set in which the labels of the chosen reader and target replace those of the
-            reference.
-        images: Table of images by ``image_id``, with ``role`` (missing if no split is exported),
-            ``file`` (path of the image) and ``stem`` (the id as the name of a file).
-        labels: Tables ``findings``, ``boxes`` and ``box_coverage`` of all readers, by name. The
-            chosen reader is called ``reference``.
-        classes: Findings, in alphabetical order.
-        targets: Targets as in ``dataset.json``, by name.
-        how: Origin of the labels, ready for JSON and YAML.
+        dataset: Data set in which the labels of the chosen reader are those of ``reference``.
+        images: Table of images by ``image_id``, with ``role`` (train, val, test or unused; missing
+            if the export does not state them), ``file`` (path of the original file) and ``stem``
+            (the id as a file name without suffix).
+        labels: By name, the tables ``findings``, ``boxes`` and ``box_coverage`` (whether all
+            lesions have a box) of all readers.
+        classes: Names of the exported findings, in alphabetical order.
+        targets: By name: findings that together make an image positive, as ``dataset.json`` stores
+            them.
+        how: Facts about the origin of the labels by name, ready for JSON and YAML.
     """
 
     dataset: DataSet
@@ -77,14 +81,14 @@ class AnnotationContent:
 
     @property
     def has_roles(self) -> bool:
-        """True if the roles of a split are exported."""
+        """True if the export states which images are for train, validation and test."""
         return bool(self.images["role"].notna().all())
 
     def entries(self, images: pd.DataFrame | None = None) -> Iterator[ImageEntry]:
         """Yield the facts about each image in order.
 
         Args:
-            images: Images to yield; None yields all.
+            images: Rows of the images table to yield; None yields all.
         """
         images = self.images if images is None else images
         columns = images[list(ImageEntry._fields)].astype(object)
@@ -99,7 +103,10 @@ class AnnotationContent:
         return [*several, *known]
 
     def by_role(self) -> Iterator[tuple[str | None, pd.DataFrame]]:
-        """Yield each role with its images, train first; without a split, None with all images."""
+        """Yield each role (train, val, test, unused) with the table of its images, train first.
+
+        If the export does not state roles, it yields None with the table of all images.
+        """
         if not self.has_roles:
             yield None, self.images
             return
@@ -111,7 +118,7 @@ class AnnotationContent:
     def boxes_by_image(self) -> dict[str, list[tuple[str, float, float, float, float]]]:
         """Return the boxes of the reader ``reference``, by image id.
 
-        The labels of this reader are the ones that are exported.
+        The labels of this reader are the ones that are exported. An image without a box is missing.
 
         Returns:
             Tuples ``finding, x1, y1, x2, y2`` for each image, in px of the original image.
@@ -122,15 +129,15 @@ class AnnotationContent:
         return boxes
 
     def marks(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Return the exported findings and boxes of each image, by image id.
+        """Return the exported labels and boxes of each image, by image id, for annotation tools.
 
-        They are the labels of the reader ``reference``. An image that this reader has not read is
-        missing.
+        They are the labels of the reader ``reference``. An image that this reader has not labelled
+        is missing.
 
         Returns:
-            Tuples ``finding, x1, y1, x2, y2, score``. The edges are NaN for a finding without a
-            box, and the score is NaN for a label of a person. The name of an uncertain finding
-            begins with "uncertain".
+            Tuples ``finding, x1, y1, x2, y2, score``, edges in px of the original image. The edges
+            are NaN for a finding without a box, and the score, the confidence of a model, is NaN
+            for a label of a person. The name of an uncertain finding begins with "uncertain".
         """
         findings = self.dataset.findings
         stated = findings[findings["state"] != "absent"]
@@ -148,13 +155,13 @@ class AnnotationContent:
         return marks
 
     def inexpressible_labels(self) -> pd.DataFrame:
-        """Return the labels that boxes, and the absence of boxes, cannot express.
+        """Return labels that a file of boxes cannot express, because no box would mean "absent".
 
         They are labels of the reader ``reference``, which are the ones that are exported.
 
         Returns:
-            A table with columns ``image_id, finding, why``. The reason is that a finding is unknown
-            or uncertain, or that not all its lesions have a box.
+            A table with columns ``image_id, finding, why``. The reason ``why`` is that a finding is
+            unknown or uncertain, or that not all its lesions have a box.
         """
         findings = self.dataset.findings
         coverage = self.dataset.box_coverage
@@ -180,15 +187,19 @@ def select_content(
     target: str | None,
     predicted: Mapping[str, pd.DataFrame] | None = None,
 ) -> AnnotationContent:
-    """Select the part of a data set that is exported.
+    """Select the images, labels and boxes of a data set that are exported.
 
     Args:
         dataset: A prepared data set.
-        split: Name of the split whose roles are exported; None exports no roles.
-        reader: Reader whose labels are exported as those of the reference standard.
-        target: Target whose findings are exported; None exports all findings.
+        split: Name of the split, that is, of the assignment to train, validation and test, which
+            the export states; None exports no assignment.
+        reader: Name of the person whose labels are exported; ``reference`` for the joined labels.
+        target: Name of the target whose findings are exported; None exports all findings.
         predicted: Tables ``findings``, ``boxes`` and ``box_coverage`` of a system's predictions,
             which are exported in place of the labels; None exports the labels.
+
+    Returns:
+        The selected images, labels and boxes.
 
     Raises:
         InputError: The reader does not exist, or a finding has characters that files cannot hold.

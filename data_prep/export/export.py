@@ -35,14 +35,14 @@ _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # approximate upper limits
 
 @dataclass(frozen=True, repr=False)
 class ExportSummary(ShownAsText):
-    """Counts of an export, and the labels that its format could not hold.
+    """Counts of a folder of exported labels, and the labels that its format could not hold.
 
     Attributes:
-        format: Name of the format.
+        format: Name of the file format, such as ``coco``.
         folder: Folder that was written.
         n_images: Number of images of the data set.
-        n_boxes: Number of boxes of the reader whose labels were written.
-        not_exported: Labels that the format cannot hold, one sentence for each kind.
+        n_boxes: Number of boxes that were written.
+        not_exported: One sentence for each kind of label or fact that the format cannot hold.
     """
 
     format: str
@@ -52,7 +52,7 @@ class ExportSummary(ShownAsText):
     not_exported: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary as values for JSON."""
+        """Return the counts and sentences as values for JSON."""
         return {
             "format": self.format,
             "folder": str(self.folder),
@@ -68,7 +68,7 @@ class ExportSummary(ShownAsText):
 
     @property
     def next_steps(self) -> tuple[str, ...]:
-        """Commands that usually follow."""
+        """Commands that usually follow the export, for display."""
         if self.format in _ANNOTATION_TOOLS:
             return ("cxr prepare FILE IMAGES OUT, for the file that the tool exports",)
         return (
@@ -101,22 +101,25 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
     workers: int | None = 1,
     advance: Callable[[int], None] = lambda n: None,
 ) -> ExportSummary:
-    """Write the labels of a data set for another program.
+    """Write the labels and boxes of a data set in the file format of another program.
 
     The folder appears only when it is complete. docs/formats.md explains the formats.
 
     Args:
         dataset: A prepared data set.
         out: Folder to make. It must not exist.
-        format: Name of the format, such as ``coco``.
-        split: Name of the split whose roles are written; None writes no roles.
-        reader: Reader whose labels are written.
-        target: Target whose findings are written; None writes all (``kaggle`` holds one target).
+        format: Name of the format, such as ``coco``, ``voc`` or ``yolo``.
+        split: Name of the split, that is, of the assignment to train, validation and test, which is
+            written, too; None writes none.
+        reader: Name of the person whose labels are written; the default is the joined labels of
+            all.
+        target: Name of the target whose findings are written; None writes all findings (``kaggle``
+            holds only one target).
         images: How images are written: none, png, jpeg, link or copy; None takes the default of the
             format.
         predicted: Tables ``findings``, ``boxes`` and ``box_coverage``, with ``score``, of a
             system's predictions, for annotators to correct in ``cvat`` or ``label-studio``.
-        system: Name of the system whose predictions are written.
+        system: Name of the system whose predictions are in `predicted`; empty without predictions.
         workers: Number of processes that render images; None takes all processors.
         advance: Function that is called with the number of images finished since its last call.
 

@@ -14,11 +14,11 @@ _NIH = "nih:"
 
 
 def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write the labels of the only target in the layout of the RSNA challenge on Kaggle.
+    """Write labels and boxes as the CSV files of the RSNA pneumonia challenge on Kaggle.
 
     Args:
-        content: Labels to export, of one target.
-        folder: Folder of the export.
+        content: Images, labels and boxes to export, of exactly one target.
+        folder: Folder to write into.
 
     Raises:
         InputError: No image is labelled for the target.

@@ -24,14 +24,16 @@ _ROWS_A_WORKER = 16  # fewer images are finished before another process has star
 
 @dataclass(frozen=True)
 class RenderTask:
-    """An image to decode and to write as a PNG or JPEG file.
+    """A request to decode an image file and to write it as an 8-bit PNG or JPEG file.
 
     Attributes:
         origin: File to decode.
         target: File to write; its suffix decides the format.
-        window: Name of the DICOM window; None for the first.
-        sha256: SHA-256 digest that the file had when the data set was prepared; None if unknown.
-        size: Width and height in the tables, px; None if unknown.
+        window: Name of the DICOM window (VOI transform) by which grey values are shown; None for
+            the first.
+        sha256: SHA-256 digest that the file must have, from when the data set was prepared; None
+            accepts any.
+        size: Width and height that the image must have, px; None accepts any.
     """
 
     origin: Path
@@ -42,17 +44,17 @@ class RenderTask:
 
 
 def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
-    """Render images at their original size, so that boxes need no scaling.
+    """Decode image files and write them as PNG or JPEG in their original size.
 
     Args:
-        tasks: Images to render.
-        workers: Largest number of processes.
+        tasks: Requests, one for each image.
+        workers: Largest number of worker processes.
 
     Yields:
         None after each image.
 
     Raises:
-        InputError: An image cannot be read, or has another size than when it was prepared.
+        InputError: An image cannot be read, or its checksum or size has changed.
     """
     workers = min(workers, 1 + len(tasks) // _ROWS_A_WORKER)
     for error in LocalEngine(workers).map_rows(_render, tasks, on_crash=_crashed):

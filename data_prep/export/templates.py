@@ -9,13 +9,13 @@ from cxr_compare.data_prep.contracts.page_templates import template_environment
 
 
 def render_template(template: str, **values: Any) -> str:
-    """Render a template of this package.
+    """Fill in a template of a label file, such as the XML of Pascal VOC.
 
     Args:
-        template: File name of the template, such as ``voc.xml.jinja``.
-        **values: Values that the template names.
+        template: File name of the template in the folder ``export``, such as ``voc.xml.jinja``.
+        **values: Values by the names that the template uses.
 
     Returns:
-        The text.
+        Text of the label file.
     """
     return template_environment(Path(__file__).parent).get_template(template).render(values)

@@ -18,11 +18,14 @@ _IMAGES_FOLDER = "JPEGImages"
 
 
 def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write an XML file for each image, named by its id, and a list of images for each role.
+    """Write labels and boxes as Pascal VOC XML, one file for each image.
+
+    The name of a file is the image id. Text files list the images of train, validation and test, if
+    these are exported, and ``trainval`` all images that are not for testing.
 
     Args:
         content: Images, labels and boxes to export.
-        folder: Folder of the export.
+        folder: Folder to write into.
     """
     boxes = content.boxes_by_image()
     objects = image_objects(content.images, **content.labels)

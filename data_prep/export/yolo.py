@@ -17,14 +17,23 @@ _UNLABELLED = "unlabelled/images"
 
 
 def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write a label file for each image, named by its id, with edges as shares of the image.
+    """Write labels and boxes in the format of YOLO: one text file for each image.
+
+    The file ``labels/IMAGE.txt`` (``labels/train/IMAGE.txt`` and so on, if train, validation and
+    test are exported) has one line for each box: the number of its class (from 0), the x and y of
+    the centre, the width and the height of the box. These four numbers are divided by the width or
+    height of the image, so they are in [0, 1]. ``data.yaml`` has the names of the classes. An image
+    on which all findings are absent gets an empty file. An image gets no file if a finding is
+    unknown, uncertain or not fully outlined by boxes on it, because a missing box would mean that
+    the finding is absent.
 
     Args:
         content: Images, labels and boxes to export.
-        folder: Folder of the export.
+        folder: Folder to write into.
 
     Raises:
-        InputError: No image has labels that these files can express.
+        InputError: On every image some finding is unknown, uncertain or not outlined by boxes, or
+            an image with boxes has no known width and height.
     """
     boxes = content.boxes_by_image()
     inexpressible_labels = content.inexpressible_labels()

@@ -40,18 +40,18 @@ LabelRow = dict[str, str]
 
 @dataclass
 class MarkNotes:
-    """Notes about what could not be read in the files of an annotation tool.
+    """Notes about shapes (boxes, polygons and others) of an annotation tool that cannot be read.
 
     Attributes:
-        counts: Number of cases by note.
-        unread: Ids of images with marks that the reader does not know.
+        counts: Number of cases of each note; the keys are texts of notes.
+        unread: Ids of images with shapes of an unknown kind.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     unread: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
-        """Return one sentence for each kind of mark that could not be read."""
+        """Return one sentence for each kind of shape that could not be read, with its number."""
         notes = [counted_phrase(n, text) for text, n in self.counts.items() if n]
         images = list(dict.fromkeys(self.unread))
         if images:
@@ -78,14 +78,18 @@ def box_cells(
     *,
     turns: str = "middle",
 ) -> LabelRow:
-    """Return the table cells of a box, or of the upright box around another shape.
+    """Return the box of a shape as cells of a row of a label table.
+
+    A shape that is no box is replaced by the upright box around it.
 
     Args:
-        shape: Numbers of the shape, under the names that CVAT gives them.
+        shape: Numbers of the shape, under the names that CVAT gives them, such as ``xtl`` for the
+            left edge.
         size: Width and height of the image, px.
-        notes: Notes, in which shapes without an upright box are counted.
-        scale: Factor from the unit of the shape to px, for x and y.
-        turns: Centre of a rotation: the "middle" of the shape or its upper left "corner".
+        notes: Object that counts the shapes without an upright box.
+        scale: Factor from the unit of the shape to px of the image, one number or one each for x
+            and y.
+        turns: Centre of the shape's rotation: its "middle" or its upper left "corner".
 
     Returns:
         Cells of one row of a label table, by column.
@@ -133,16 +137,17 @@ def _degrees(value: Any) -> float:
 def label_tables_of_tool(
     builder: SourceBuilder, suffix: str, read: ReadMarks
 ) -> dict[Path, pd.DataFrame]:
-    """Read the label tables of an annotation tool.
+    """Read the files that an annotation tool exported into label tables.
 
     Args:
-        builder: Builder of the source. Its options may name the files; by default all files of the
-            folder with this suffix are read.
-        suffix: Suffix of the files.
-        read: Function that reads the rows of one file.
+        builder: Object that knows the source folder (the user's files) and the user's options. Its
+            options may name the files; if they name none, all files of the folder with this suffix
+            are read.
+        suffix: Suffix of the files, such as ``.xml``.
+        read: Function that returns the rows of one file, one row for each label of an image.
 
     Returns:
-        One label table for each file, by path.
+        One label table by the path of each file.
 
     Raises:
         InputError: A file labels no image, or several files label the same image.

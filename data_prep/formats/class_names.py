@@ -21,11 +21,14 @@ NO_FINDING_CLASSES = frozenset({"no_finding", "no_findings", "normal", "healthy"
 
 
 def class_finding(name: str, where: str) -> str:
-    """Convert a class name of a label file, in any script, to the name of a finding.
+    """Convert a class name of a label file, in any script, to the name of a finding (disease).
 
     Args:
         name: Class name in the file.
-        where: Position of the name, for the error message.
+        where: File or position of the name, for the error message.
+
+    Returns:
+        Name in lower case, with words joined by ``_``.
 
     Raises:
         InputError: The name has no letter.

@@ -43,9 +43,9 @@ COLUMN_ROLES = (
 
 @cache
 def column_dictionary() -> dict[str, Any]:
-    """Return the descriptions of known label tables, and the names of columns by role.
+    """Return descriptions of label tables of known data sets, and column names by their content.
 
-    The descriptions are the content of ``columns.toml``.
+    They are the content of the package's files ``columns.toml`` and ``column_names.toml``.
     """
     return {
         **read_column_names(Path(__file__).with_name("columns.toml")),
@@ -76,10 +76,14 @@ class _Names(BaseModel):
 
 
 def read_column_names(path: Path) -> dict[str, Any]:
-    """Read names of columns, and descriptions of whole tables, from a TOML file.
+    """Read a TOML file that says what the columns of label tables contain.
 
     Args:
-        path: TOML file of the user.
+        path: TOML file of the user, in the form of the package's ``columns.toml``: names of columns
+            by role (what a column contains, such as ``patient``), and descriptions of whole tables.
+
+    Returns:
+        Content of the file.
 
     Raises:
         InputError: A key is unknown, or names a role that does not exist.
@@ -103,14 +107,15 @@ def read_column_names(path: Path) -> dict[str, Any]:
 
 
 def require_role(role: str, where: str) -> None:
-    """Check that a role, which says what a column contains, exists.
+    """Check that the name of a column's content, called its role, is known.
 
     Args:
-        role: The role, possibly with a finding, as in ``finding:NAME``.
+        role: The name, such as ``patient``, or ``finding:NAME`` for a column with the labels of one
+            finding.
         where: Option or file that names the role, for the message.
 
     Raises:
-        InputError: There is no such role.
+        InputError: The name is unknown.
     """
     kind = role.partition(":")[0]
     if kind not in COLUMN_ROLES and not kind.startswith("x_"):
@@ -119,10 +124,10 @@ def require_role(role: str, where: str) -> None:
 
 
 def nearest_name(name: str, names: Sequence[str], otherwise: str) -> str:
-    """Return the question "did you mean NAME?" with the most similar name, for an error message.
+    """Return the question "did you mean NAME?" with the most similar known name.
 
     Args:
-        name: Unknown name.
+        name: Name that the user wrote and that is unknown.
         names: Known names.
         otherwise: Text that is returned if no name is similar.
     """

@@ -59,10 +59,13 @@ def _covid_targets(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def origin_from_url(address: str) -> str:
-    """Return the host from which an image was taken; on a platform also owner and data set.
+    """Return the website from which an image was taken, to tell image collections apart.
+
+    For an image on a platform such as GitHub or Kaggle, owner and name of the repository or data
+    set follow the host.
 
     Args:
-        address: Address of the image.
+        address: Web address of the image, as a published table states it.
 
     Example:
         >>> origin_from_url("https://www.github.com/a/b/c.png"), origin_from_url("no address")
@@ -87,7 +90,10 @@ def findings_from_path(cell: str) -> list[str]:
     """Divide a published finding such as ``Pneumonia/Viral/COVID-19`` into single findings.
 
     Args:
-        cell: Published finding with slashes.
+        cell: Published finding with slashes between general and special names.
+
+    Returns:
+        Names of the findings, the most general first.
 
     Example:
         >>> findings_from_path("Pneumonia/Viral/COVID-19")
@@ -357,10 +363,14 @@ def _plain(names: pd.Series) -> pd.Series:
 
 
 def read_origins(path: Path) -> pd.DataFrame:
-    """Read where each image of the COVID-19 Radiography Database was taken from.
+    """Read the collection from which each image of the COVID-19 Radiography Database was taken.
 
     Args:
-        path: Workbook ``*.metadata.xlsx``, whose first sheet is read.
+        path: Workbook ``*.metadata.xlsx`` of the database, whose first sheet is read.
+
+    Returns:
+        Table with columns ``name`` (of the image) and ``x_origin`` (website of the collection), one
+        row for each image that the sheet lists.
     """
     text = read_table_file(path, sheet_names(path)[0]).text
     text.columns = pd.Index([" ".join(str(name).split()).upper() for name in text.columns])

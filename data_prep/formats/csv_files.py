@@ -59,16 +59,23 @@ def tables_from_image_rows(
     path: Path,
     **options: Any,
 ) -> SourceTables:
-    """Build the tables of a source from rows like those of an ``images.csv``.
+    """Build the tables of a data set from a table of images, labels and boxes.
 
     Args:
-        builder: Object that knows the source folder and the user's options, and collects notes and
-            excluded images.
-        text: Cells of the images table as text, with ``image_id``, ``patient_id`` and ``path``.
-        labels: Table with columns ``image_id, finding, reader, state, origin``.
-        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``.
+        builder: Object that knows the source folder (the user's files) and the user's options, and
+            collects notes and excluded images.
+        text: Table of the images, with all cells as text, and with ``image_id``, ``patient_id`` and
+            ``path``.
+        labels: Table with columns ``image_id, finding, reader`` (person who labelled), ``state``
+            (present, absent or uncertain) and ``origin`` (kind of label, such as ``radiologists``).
+        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, edges in px of the
+            original image.
         path: File of the images table, for messages.
-        **options: Further arguments of `tables_from_labels`.
+        **options: Further keyword arguments of `data_prep.formats.labels.tables_from_labels`:
+            ``lacking``, ``if_widths`` and tables.
+
+    Returns:
+        All tables of the data set, before pixels are decoded.
 
     Raises:
         InputError: A cell cannot be understood, or every image is excluded.

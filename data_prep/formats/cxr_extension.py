@@ -43,12 +43,14 @@ _LABELS = {"state": STATES, "origin": ORIGINS, "coverage": ("all", "some")}
 
 @dataclass
 class LabelRows:
-    """Rows of the findings, box_coverage and boxes tables; the first item is the image.
+    """Rows of three label tables (findings, completeness of boxes, boxes) as tuples.
 
     Attributes:
-        states: Rows of the findings table: ``image, finding, reader, state, origin``.
-        coverage: Rows of the box_coverage table: ``image, finding, reader, coverage``.
-        boxes: Rows of the boxes table: ``image, finding, reader, x1, y1, x2, y2``, px.
+        states: Tuples ``image, finding, reader, state, origin``: the person (reader) says that the
+            finding is present, absent or uncertain.
+        coverage: Tuples ``image, finding, reader, coverage``: ``all`` or ``some`` lesions of the
+            image have a box.
+        boxes: Tuples ``image, finding, reader, x1, y1, x2, y2``, edges in px of the original image.
     """
 
     states: list[tuple[str, ...]] = field(default_factory=list)
@@ -56,10 +58,10 @@ class LabelRows:
     boxes: list[tuple[Any, ...]] = field(default_factory=list)
 
     def add(self, other: LabelRows) -> None:
-        """Append the rows of another object.
+        """Append the rows of another object to the three lists.
 
         Args:
-            other: Rows to append.
+            other: Object with the rows to append.
         """
         self.states += other.states
         self.coverage += other.coverage
@@ -69,17 +71,22 @@ class LabelRows:
 def image_objects(
     images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, box_coverage: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
-    """Yield an object ``cxr`` for each image: facts and labels that a standard format cannot hold.
+    """Yield for each image the facts and labels that standard formats such as COCO cannot hold.
+
+    An exported file contains them as a JSON object under the key ``cxr``, so that this program
+    reads them back.
 
     Args:
         images: Images table. The objects come in the order of its rows.
-        findings: Findings of all readers.
-        boxes: Boxes of all readers. Those of the reader ``reference`` are not part of the objects.
-        box_coverage: Whether all or only some lesions of an image have a box, by finding and
-            reader.
+        findings: Findings table: the state of each finding, by image and reader (person who
+            labelled).
+        boxes: Boxes table of all readers. Boxes of the reader ``reference``, which the standard
+            format itself holds, are not part of the objects.
+        box_coverage: Table that says whether all or only some lesions of an image have a box, by
+            finding and reader.
 
     Yields:
-        Facts, labels and boxes of one image, as values for JSON.
+        A dictionary of facts, labels and boxes of one image, with values for JSON.
     """
     labels: dict[str, dict[str, dict[str, dict[str, str]]]] = {}
     for frame in (findings, box_coverage):
@@ -112,15 +119,15 @@ def image_objects(
 
 
 def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any], LabelRows]:
-    """Read the object ``cxr`` of one image, which a file that this program exported contains.
+    """Read the object under the key ``cxr`` of one image in a file that this program exported.
 
     Args:
-        value: The object.
+        value: The object, as `json.loads` returns it.
         image: Path of the image, which becomes the first item of each row.
-        where: Position of the object, for messages.
+        where: Position of the object in the file, for messages.
 
     Returns:
-        Values of columns of the images table, and rows of the label tables.
+        Values of the image by column of the images table, and rows of the label tables.
 
     Raises:
         InputError: The object does not have the form that `image_objects` writes.
@@ -154,11 +161,12 @@ def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any
 
 
 def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, Any]:
-    """Build the object ``cxr`` of a whole data set, which an exported file contains.
+    """Build the object under the key ``cxr`` of an exported file, about the whole data set.
 
     Args:
-        targets: Targets by name, as ``dataset.json`` stores them.
-        **facts: Facts about the labels of the whole data set.
+        targets: By name of a target (findings that together make an image positive), its findings
+            and display name, as ``dataset.json`` stores them.
+        **facts: Facts about the labels by name, such as ``labels="radiologists"``.
 
     Returns:
         The object with version, facts and targets, as values for JSON.
@@ -171,15 +179,15 @@ def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, An
 
 
 def read_set_object(value: Any, where: str) -> dict[str, Any]:
-    """Read the object ``cxr`` of a whole data set, which an exported file contains.
+    """Read the object under the key ``cxr`` of an exported file about the whole data set.
 
     Args:
-        value: The object, as JSON gives it.
+        value: The object, as `json.loads` returns it.
         where: Position of the object, for messages.
 
     Returns:
-        A dictionary with ``targets``, and with ``pixels``, which is False for a data set without
-        image files.
+        A dictionary with ``targets`` (by name: findings that together make an image positive), and
+        with ``pixels``, which is False for a data set without image files.
 
     Raises:
         InputError: The object does not have the form that `set_object` writes.

@@ -95,15 +95,19 @@ _FEW_FILES = 5000  # a header takes 0.6 ms, starting worker processes some secon
 
 
 def read_headers(root: Path, skip: Container[str] = ()) -> Iterator[DicomFile]:
-    """Read the header of every file below a folder. Hidden files are skipped.
+    """Read the DICOM header of every file below a folder. Hidden files are skipped.
 
     Args:
-        root: The folder.
-        skip: Relative paths of files that are not read.
+        root: Folder with the files, at any depth.
+        skip: Paths relative to `root` of files that are not read.
 
     Returns:
         A record of each file in the order of the paths. If a file cannot be used, the record has
         the reason.
+
+    Yields:
+        Facts of the header of each file, in the order of the paths. If a file is no frontal chest
+        radiograph, its field ``reason`` says why.
     """
     paths = [path for path in sorted(files_below(root)) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1

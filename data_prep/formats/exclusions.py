@@ -15,11 +15,15 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 
 @dataclass
 class Exclusions:
-    """Excluded images with their reasons. An image keeps the first reason.
+    """Images that are left out of a data set, with the reason for each.
+
+    An image that is left out for a second reason keeps the first reason.
 
     Attributes:
-        reasons: Reason by image id, or by path for a file without an id.
-        boxes: Invalid box that excluded the image, four numbers xyxy in px, by the same key.
+        reasons: Reason as text for users, by image id or, for a file without an image id, by its
+            path.
+        boxes: For images that are left out because of an invalid box: its edges ``x1, y1, x2, y2``
+            in px, by image id.
 
     Example:
         >>> exclusions = Exclusions()
@@ -33,13 +37,13 @@ class Exclusions:
     boxes: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(self, image_ids: Iterable[str], reason: str, boxes: np.ndarray | None = None) -> None:
-        """Exclude images for one reason.
+        """Leave out some images for one reason.
 
         Args:
             image_ids: Ids of the images. Images that were excluded before keep their reason.
             reason: The reason, as users read it.
-            boxes: The wrong box of each image, shape ``(N, 4)``, ``xyxy`` in px, if a box is the
-                reason.
+            boxes: If a wrong box of each image is the reason: the boxes, shape ``(N, 4)``, ``xyxy``
+                in px, in the order of the ids. None if there is another reason.
         """
         for row, image_id in enumerate(image_ids):
             if image_id not in self.reasons:
@@ -48,30 +52,38 @@ class Exclusions:
                     self.boxes[image_id] = boxes[row]
 
     def first(self, otherwise: str = "") -> str:
-        """Return the reason of the first excluded image, for a message; else a given text.
+        """Return the reason why the first image was left out, for a message.
 
         Args:
-            otherwise: Text that is returned if no image is excluded.
+            otherwise: Text that is returned if no image was left out.
         """
         return next(iter(self.reasons.values()), otherwise)
 
     def keep(self, frame: pd.DataFrame, key: str = "image_id") -> pd.DataFrame:
-        """Return the rows of a table that belong to images that are not excluded.
+        """Return the rows of a table without those of images that were left out.
 
         Args:
-            frame: The table.
-            key: Column with the image ids.
+            frame: Table with one or several rows for each image.
+            key: Name of the column with the image ids.
+
+        Returns:
+            The remaining rows, numbered from 0 if any image is left out.
         """
         if not self.reasons:
             return frame
         return frame[~is_member(frame[key], list(self.reasons))].reset_index(drop=True)
 
     def table(self, paths: Mapping[str, str], stage: str = "labels") -> pd.DataFrame:
-        """Return the table of excluded images as a data set stores it: ``path, stage, reason``.
+        """Return a table of the images that were left out, as a data set stores it.
 
         Args:
             paths: Path of each image, by its id. An image without a path is listed by its id.
-            stage: Step of `prepare` that excluded the images.
+            stage: Step of ``cxr prepare`` that left out the images, such as ``labels`` or
+                ``decode``.
+
+        Returns:
+            Columns ``path``, ``stage``, ``reason`` and, of an invalid box, its edges ``x1, y1, x2,
+            y2``.
         """
         if not self.reasons:
             return empty_table("excluded")

@@ -9,7 +9,7 @@ def finding_name(text: str) -> str:
     """Convert a published label to the name of a finding: lower case, words joined by ``_``.
 
     Args:
-        text: Label as a source writes it.
+        text: Label as a public data set writes it.
 
     Returns:
         The name of the finding.

@@ -14,10 +14,13 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def has_match(*patterns: str) -> Callable[[Path], bool]:
-    """Return a function that is True for a folder in which a path matches one of some patterns.
+    """Return a test function for folders, by the files in them.
 
     Args:
-        patterns: Glob patterns relative to the folder.
+        patterns: Glob patterns relative to the folder, such as ``*/data.yaml``.
+
+    Returns:
+        Function that is True for a folder in which a path matches at least one of the patterns.
     """
 
     def holds_match(folder: Path) -> bool:
@@ -52,7 +55,10 @@ def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = 
     Args:
         root: Folder to which the returned paths are relative.
         suffixes: End of the file names in lower case, or several ends; "" takes every file.
-        folder: Folder below `root` that is searched.
+        folder: Folder to search, relative to `root`; "." searches `root` itself.
+
+    Returns:
+        Paths relative to `root`, with ``/``.
     """
     paths = []
     for below, folders, names in os.walk(root / folder):
@@ -71,7 +77,7 @@ def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
 
     Args:
         root: Folder to which the paths are relative.
-        folder: Folder below `root` that is searched.
+        folder: Folder to search, relative to `root`; "." searches `root` itself.
 
     Returns:
         A table with the columns ``path`` (relative to `root`) and ``image_id`` (name without
@@ -93,7 +99,7 @@ def require_unique_ids(images: pd.DataFrame, root: Path) -> None:
 
     Args:
         images: Table with columns ``path`` and ``image_id``.
-        root: Source folder, for the message.
+        root: Folder of the image files, for the message.
 
     Raises:
         InputError: Two images have the same id; the message names their files.

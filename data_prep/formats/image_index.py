@@ -21,12 +21,15 @@ _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 
 
 def role_from_path(text: str) -> str | None:
-    """Return the role (train, val or test) that a name or path states; None if it states none.
+    """Return train, val or test if a file name or path states one of them.
 
-    The last folder or file name that states a role decides.
+    The last folder or file name that states one of them decides.
 
     Args:
         text: File name or path.
+
+    Returns:
+        ``train``, ``val`` or ``test``; None if the path states none of them.
 
     Example:
         >>> role_from_path("labels/train2017"), role_from_path("valid/images")
@@ -42,10 +45,10 @@ def role_from_path(text: str) -> str | None:
 
 
 class ImageIndex:
-    """Paths of the images below a folder, searched by the names that label files give to images.
+    """Search for image files below a folder by the names that label files give them.
 
     Attributes:
-        paths: Paths of the image files relative to the folder, sorted.
+        paths: Paths of all image files, relative to the folder, sorted.
     """
 
     def __init__(self, root: Path) -> None:
@@ -63,15 +66,19 @@ class ImageIndex:
             self._by_folder_and_stem.setdefault((folder, stem), []).append(path)
 
     def by_name(self, name: str, folders: Iterable[str], role: str | None = None) -> list[str]:
-        """Find an image by the name or path in a label file.
+        """Find the files of an image by the name or path that a label file gives it.
 
         Args:
-            name: Name or path in the label file, perhaps a path of another machine.
-            folders: Folders in which the image may be, relative to the root, the likeliest first.
-            role: Role of the label file. If several images match, those of this role come first.
+            name: Name or path in the label file, such as ``train/a.png``; it may be a path of
+                another machine.
+            folders: Folders in which the image may be, relative to the searched folder, the
+                likeliest first.
+            role: ``train``, ``val`` or ``test`` if the label file belongs to one of them, else
+                None. If several images match, those in a folder of the same name come first.
 
         Returns:
-            The matching paths: one if it is clear which image is meant, else none or several.
+            The matching paths: exactly one if it is clear which image is meant, otherwise no path
+            or several.
         """
         parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
         folders = list(folders)
@@ -102,11 +109,15 @@ class ImageIndex:
             return False
 
     def by_stem(self, stem: str, folders: Iterable[str]) -> list[str]:
-        """Find the images that have the same name as a label file.
+        """Find the image files that have the same name as a label file, apart from the suffix.
 
         Args:
             stem: Name of the label file without its suffix.
-            folders: Folders in which the image may be, the likeliest first.
+            folders: Folders in which the image may be, relative to the searched folder, the
+                likeliest first.
+
+        Returns:
+            The matching paths.
         """
         for folder in folders:
             matches = self._by_folder_and_stem.get((folder, stem))

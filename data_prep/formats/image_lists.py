@@ -50,7 +50,9 @@ def image_name(cell: str) -> str:
 
 
 def read_image_list(path: Path) -> pd.Series:
-    r"""Read a list of images: one image a line, and perhaps its label or other cells behind it.
+    r"""Read a text file that lists images, such as the published test images of a paper.
+
+    Each line has one image, which may be followed by its label or other cells.
 
     Args:
         path: Text file. The first cell of each line is the id, file name or path of an image;
@@ -82,7 +84,10 @@ def read_image_list(path: Path) -> pd.Series:
 
 
 def read_role_table(path: Path) -> pd.DataFrame:
-    r"""Read the split of anybody: a table with a column of images or patients and one of roles.
+    r"""Read a table that assigns images or patients to train, validation and test.
+
+    Anybody may have published it. A column ``patientId`` whose cells are the image names of the
+    RSNA challenge is read as images.
 
     A column ``patientId`` whose cells are RSNA's names of images is read as images.
 
@@ -91,11 +96,12 @@ def read_role_table(path: Path) -> pd.DataFrame:
             as ``role``, ``split`` or ``subset`` with the values train, val, test or unused.
 
     Returns:
-        Table with the column ``image_id`` or ``patient_id``, and ``role``.
+        Table with the column ``image_id`` or ``patient_id``, and ``role`` (``train``, ``val``,
+        ``test`` or ``unused``).
 
     Raises:
-        InputError: A column is missing, a cell of the roles has another value, or an id has two
-            roles.
+        InputError: A column is missing, a cell of the second column has another value, or an id is
+            listed with two of these values.
 
     Example:
         >>> import tempfile

@@ -24,6 +24,9 @@ def image_size(path: Path) -> tuple[int, int]:
     Args:
         path: Path of the image.
 
+    Returns:
+        Width and height in px.
+
     Raises:
         InputError: The file is no image, is damaged, or is larger than the limit.
     """

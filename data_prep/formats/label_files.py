@@ -104,37 +104,47 @@ def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> 
 
 
 def add_name_space(patients: pd.Series, space: str) -> pd.Series:
-    """Put a prefix before patient ids that have none: ``space:patient``.
+    """Put a prefix before patient ids that have none, as in ``nih:00019124``.
 
-    Patients of different sources then keep different ids.
+    The prefix names the origin of the ids, so that equal ids of different hospitals stay different
+    patients.
 
     Args:
-        patients: Patient ids.
-        space: The prefix without its colon.
+        patients: Patient ids as text, missing if unknown.
+        space: Prefix without its colon, such as ``nih``.
+
+    Returns:
+        The ids; those that had a prefix, and missing ones, are unchanged.
     """
     return patients.where(patients.str.contains(":"), f"{space}:" + patients)
 
 
 @dataclass
 class LabelFiles:
-    """Content of the label files of a source, collected image by image.
+    """Labels and boxes from label files (COCO, VOC, YOLO), collected image by image.
 
-    Images are identified by their paths until the tables are built.
+    `build_tables` turns them into the tables of a data set. Until then an image is identified by
+    its path.
 
     Attributes:
-        builder: Notes and exclusions of the source.
-        images: Columns of the images table for each image, by its path.
-        classes: Findings that the file of each labelled image was labelled for, by the path of the
+        builder: Object that knows the source folder (the user's files) and the user's options, and
+            collects notes and excluded images.
+        images: By path of an image, its values of columns of the images table.
+        classes: By path of a labelled image, the findings that its label file could have named: its
+            classes. A class without a box on the image is absent.
+        rows: Boxes of the reader ``reference`` (the labels that count), and all labels in JSON
+            objects ``cxr`` that this program exported.
+        partial: Pairs of image path and finding for which some lesions share a box or have none.
+        roles: Pairs of image path and ``train``, ``val`` or ``test``, as the publisher assigned the
             image.
-        rows: Boxes of the reader ``reference``, and all labels of ``cxr`` objects.
-        partial: Pairs of image and finding for which some lesions share a box or have none.
-        roles: Pairs of image and published role.
-        counts: Number of cases by note. The note follows the number, as in "3 boxes appear more
-            than once".
-        targets: Targets that the source defines, by name.
-        read_by: Readers of each labelled image, by its path. An image that is not listed was read
-            by the reference.
-        without_pixels: Keys of `images` for which there is no image file, as the label files state.
+        counts: Number of cases by text of the note. The text follows the number, as in "3 boxes
+            appear more than once".
+        targets: By name: findings that together make an image positive, as the label files define
+            them.
+        read_by: By path of a labelled image, the names of the people (readers) who labelled it. An
+            image that is not listed was labelled by the reader ``reference``.
+        without_pixels: Paths in `images` for which there is no image file, as the label files
+            state.
     """
 
     builder: SourceBuilder
@@ -151,28 +161,28 @@ class LabelFiles:
     def add_box(
         self, image: str, finding: str, edges: Iterable[float], reader: str = REFERENCE_READER
     ) -> None:
-        """Add a box of a reader.
+        """Add a box that a person (reader) drew on an image.
 
         Args:
             image: Path of the image.
-            finding: Finding that the box outlines.
-            edges: x1, y1, x2, y2 in px of the original image.
-            reader: Reader who drew the box.
+            finding: Name of the finding (disease) that the box outlines.
+            edges: Edges ``x1, y1, x2, y2`` in px of the original image.
+            reader: Name of the person; by default ``reference``, the labels that count.
         """
         self.rows.boxes.append((image, finding, reader, *edges))
 
     @property
     def exclusions(self) -> Exclusions:
-        """Excluded images and files of the source, with their reasons."""
+        """Images and files that are left out of the data set, with their reasons."""
         return self.builder.exclusions
 
     def build_tables(self) -> SourceTables:
-        """Build the tables of the source from the labels of all images.
+        """Build the tables of the data set from the labels of all images.
 
         Images whose labels contradict each other are excluded.
 
         Raises:
-            InputError: No image can be used.
+            InputError: Every image is left out.
         """
         builder = self.builder
         exclusions = builder.exclusions

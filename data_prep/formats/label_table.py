@@ -43,17 +43,20 @@ _MOST_LABELS = 8
 
 @dataclass
 class LabelTable:
-    """Label table of the user, with what each column contains (the role of the column).
+    """Label table of the user, with the content (role) of each column as it was recognised.
 
     Attributes:
         path: Path of the table.
-        text: Cells as text.
-        known: Entry of ``columns.toml`` if the table belongs to a known data set, else empty.
-        columns: Names of the columns by role, such as ``image`` or ``label``.
-        names: Finding that each column stands for, by the name of the column.
-        images: Columns ``image_id, path`` of the rows.
-        assigned_roles: Roles of columns that the user assigned.
-        labels: Distinct cells of the label column, of all rows.
+        text: Table of all cells as text.
+        known: Description from ``columns.toml`` if the table is one of a known public data set,
+            else empty.
+        columns: Names of the table's columns by role (what a column contains), such as ``file`` or
+            ``label``.
+        names: By name of a column that holds the labels of one finding, the name of that finding.
+        images: Columns ``image_id, path`` of the image of each row.
+        assigned_roles: Those roles that the user assigned by an option, in contrast to recognised
+            ones.
+        labels: Distinct cells of the label column, over all rows of the file.
     """
 
     path: Path
@@ -66,7 +69,7 @@ class LabelTable:
     labels: Sequence[str] = ()
 
     def keep_matches(self, matches: pd.DataFrame) -> None:
-        """Keep the rows whose images were found.
+        """Keep only the rows whose image files were found.
 
         Args:
             matches: Table with columns ``row`` (position in the label table), ``image_id`` and
@@ -77,11 +80,12 @@ class LabelTable:
         self.images = matches[["image_id", "path"]].set_index(self.text.index)
 
     def assign_role(self, role: str, columns: Iterable[str]) -> None:
-        """Say what columns contain: give them a role, and take away their former one.
+        """Record what columns of the table contain, in place of what was recognised before.
 
         Args:
-            role: The role, or ``finding:NAME``, which also names the finding.
-            columns: Names of columns. Columns that the table does not have are ignored.
+            role: What the columns contain, such as ``patient``, or ``finding:NAME`` for the labels
+                of one finding.
+            columns: Names of the columns. Names that the table does not have are ignored.
         """
         role, _, finding = role.partition(":")
         assigned = [column for column in columns if column in self.text.columns]
@@ -93,20 +97,23 @@ class LabelTable:
             self.names |= dict.fromkeys(assigned, finding)
 
     def has(self, role: str) -> bool:
-        """Return True if a column has the role.
+        """Return True if a column with a given content was recognised.
 
         Args:
-            role: Role of a column, such as ``label``.
+            role: What the column contains, such as ``label``.
         """
         return bool(self.columns.get(role))
 
     def cells(self, role: str) -> pd.Series:
-        """Return the cells of the column with a role, translated into standard terms.
+        """Return the cells of the column with a given content, translated into standard terms.
 
-        If several columns have the role, the first one with content counts in each row.
+        If several columns have this content, the first one that is not empty counts in each row.
 
         Args:
-            role: Role of a column, such as ``view``.
+            role: What the column contains, such as ``view``.
+
+        Returns:
+            Cells as text, one for each row of the table.
         """
         cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
         for column in self.columns.get(role, ()):
@@ -118,13 +125,13 @@ class LabelTable:
         return cells.where(~is_member(lower, list(meanings)), renamed(lower, meanings))
 
     def describe_labels(self, *, quoted: bool = True) -> list[str]:
-        """Return lines that explain how labels are understood that are no names of findings.
+        """Return lines that explain labels with a meaning other than the name of a finding.
 
         An example is a label that means "no finding".
 
         Args:
-            quoted: True quotes cells of the table. False shows only labels that ``columns.toml``
-                contains.
+            quoted: True quotes cells of the table. False shows only labels that the package's file
+                ``columns.toml`` contains, which cannot identify a patient.
         """
         columns = self.columns.get("label", ()) if not self.has("state") else ()
         if not columns:
@@ -155,28 +162,28 @@ class LabelTable:
 
     @property
     def box_roles(self) -> set[str]:
-        """Roles of the columns that describe boxes, such as ``xmin`` (left edge) or ``width``."""
+        """Recognised contents of columns that describe boxes, such as ``xmin`` or ``width``."""
         return {role for role in BOX_ROLES if self.has(role)}
 
     @property
     def unused(self) -> list[str]:
-        """Columns whose content was not recognised (they have no role), so they are not used."""
+        """Names of columns whose content was not recognised, and which are therefore not used."""
         used = {column for columns in self.columns.values() for column in columns}
         return [column for column in self.text.columns if column not in used]
 
     def finding(self, column: str) -> str:
-        """Return the name of the finding that a column states.
+        """Return the name of the finding whose labels a column holds.
 
         Args:
-            column: Name of the column.
+            column: Name of the column in the table.
         """
         return self.names.get(column) or class_finding(column, str(self.path))
 
     def lines(self, *, quoted: bool = True) -> list[str]:
-        """Return lines of text that show which columns were recognised, and with which role.
+        """Return lines of text that show users what each column was recognised to contain.
 
         Args:
-            quoted: True also shows the first three rows.
+            quoted: True also shows the cells of the first three rows.
         """
         rows = [(role, column) for role, columns in self.columns.items() for column in columns]
         rows = [(f"finding {self.finding(c)}" if r == "finding" else r, c) for r, c in rows]
@@ -212,11 +219,11 @@ def absent_finding(name: str, classes: Collection[str]) -> str:
     """Return the finding whose absence a class name such as ``no_mass`` states.
 
     Args:
-        name: Class name.
-        classes: All class names of the labels.
+        name: Class name in lower case, with words joined by ``_``.
+        classes: All class names of the labels. Only a finding among them can be stated as absent.
 
     Returns:
-        Name of the finding; "" if the class states no absence.
+        Name of the finding; "" if the class name states no absence.
 
     Example:
         >>> absent_finding("no_mass", ["mass"]), absent_finding("non_mass", ["nodule"])
@@ -308,7 +315,7 @@ def _find_findings(table: LabelTable, class_names: Sequence[str], every: bool) -
 
 
 def holds_states(cells: pd.Series) -> bool:
-    """Return True if every cell with content is a state such as 1, 0, present or absent.
+    """Return True if every cell with content says present or absent, as 1, 0, "yes" or "no" do.
 
     Args:
         cells: Cells of a column as text.
@@ -320,16 +327,17 @@ def holds_states(cells: pd.Series) -> bool:
 def read_label_tables(
     builder: SourceBuilder, keys: Sequence[str] = ("file",), *, quoted: bool = True
 ) -> list[LabelTable]:
-    """Read the label tables of the user, recognise their columns, and show the result.
+    """Read the user's label tables, recognise the content of their columns, and show the result.
 
     Args:
-        builder: Builder of the source, whose options name the tables.
-        keys: Roles by which a table may name its images. The first one that the table has is used.
-        quoted: True may show cells to the user. If it is False, every column of states counts as a
-            finding, because the user cannot see which columns are none.
+        builder: Object that knows the source folder and the user's options, which name the tables.
+        keys: Column contents (roles) by which a table may name its images, such as ``file`` or
+            ``patient``. The first one that the table has is used.
+        quoted: True may show cells to the user. If it is False, every column of yes-or-no labels
+            counts as a finding, because the user cannot check which columns are not findings.
 
     Returns:
-        The tables with the roles of their columns.
+        The tables with the recognised content of their columns.
 
     Raises:
         InputError: A table names no image or no finding, or tables contradict each other.

@@ -42,6 +42,9 @@ def finite_or_nan(values: Iterable[Any]) -> list[float]:
     Args:
         values: Values from a JSON file.
 
+    Returns:
+        One float for each value.
+
     Example:
         >>> finite_or_nan(["2.5", "wide", 3])
         [2.5, nan, 3.0]
@@ -51,10 +54,12 @@ def finite_or_nan(values: Iterable[Any]) -> list[float]:
 
 
 def read_plain_facts(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return patient, study, view, sex and age of an entry. Values of a wrong type are left out.
+    """Return patient, study, view, sex and age from an image's entry in a label file.
+
+    Values of a wrong type are left out.
 
     Args:
-        entry: Object of a label file that describes one image.
+        entry: JSON object of a label file that describes one image.
 
     Returns:
         Values by name of the column in the images table.
@@ -73,7 +78,7 @@ def read_plain_facts(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_side(value: Any) -> int | None:
-    """Return a height or width that a label file states, px; None if it states none.
+    """Return a height or width in px that a label file states; None if it is missing or 0.
 
     Args:
         value: Value from a label file.

@@ -24,24 +24,32 @@ def tables_from_labels(
     if_widths: str = "Write corners: x2 = x1 + width, y2 = y1 + height",
     **tables: Any,
 ) -> SourceTables:
-    """Build the tables of a source from the labels and boxes of one or more readers.
+    """Build the tables of a data set from labels and boxes of one or more readers.
 
-    Images whose labels contradict each other are excluded. Labels of the reader ``reference``,
-    which join those of all readers, are added.
+    A reader is a person who labelled images. Images whose labels contradict each other are left
+    out. Labels of a reader ``reference`` are added, which join those of all readers and are used
+    for training and evaluation.
 
     Args:
-        builder: Object that knows the source folder and the user's options, and collects notes and
-            excluded images.
+        builder: Object that knows the source folder (the user's files) and the user's options, and
+            collects notes and excluded images.
         images: Images table: one row for each image, with patient, path and size.
-        labels: Table with columns ``image_id, finding, reader, state, origin``.
-        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``.
+        labels: Table with columns ``image_id, finding, reader``, ``state`` (present, absent or
+            uncertain) and ``origin`` (kind of label, such as ``radiologists``).
+        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, edges in px of the
+            original image.
         path: File with the labels, for messages.
-        lacking: Noun for what an image without labels lacks, for a note.
-        if_widths: Advice for the case that x2 and y2 seem to be widths and heights.
-        **tables: Further tables for `SourceBuilder.build`.
+        lacking: Noun for what an image without labels lacks, such as "label" or "report", for a
+            note.
+        if_widths: Sentence for the error message if most x2 and y2 seem to be widths and heights.
+        **tables: Further tables by name for `data_prep.formats.source.SourceBuilder.build`, such as
+            ``split``.
+
+    Returns:
+        All tables of the data set, before pixels are decoded.
 
     Raises:
-        InputError: Every image is excluded.
+        InputError: Every image is left out.
     """
     exclude_contradictions(builder, labels, boxes, if_widths)
     images, labels, boxes = (builder.exclusions.keep(frame) for frame in (images, labels, boxes))
@@ -60,13 +68,15 @@ def tables_from_labels(
 def exclude_contradictions(
     builder: SourceBuilder, labels: pd.DataFrame, boxes: pd.DataFrame, if_widths: str = ""
 ) -> None:
-    """Exclude the images whose labels and boxes contradict each other.
+    """Leave out the images whose labels and boxes contradict each other.
 
     Args:
-        builder: Object that collects the notes and excluded images of the source.
-        labels: Labels of all readers.
-        boxes: Boxes of all readers.
-        if_widths: Advice for the case that x2 and y2 seem to be widths and heights.
+        builder: Object that collects notes and excluded images.
+        labels: Table with columns ``image_id, finding, reader`` (person who labelled) and
+            ``state``.
+        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, px of the original
+            image.
+        if_widths: Sentence for the error message if most x2 and y2 seem to be widths and heights.
     """
     exclusions = builder.exclusions
     exclusions.add(
@@ -80,14 +90,15 @@ def exclude_contradictions(
 
 
 def add_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
-    """Add a present finding for each box whose finding has no label.
+    """Add the label "present" for each box whose finding has no label on its image.
 
     Args:
-        labels: Labels with ``image_id``, ``finding``, ``reader``, ``state`` and ``origin``.
-        boxes: Boxes with ``image_id``, ``finding`` and ``reader``.
+        labels: Table with ``image_id``, ``finding``, ``reader`` (person who labelled), ``state``
+            and ``origin`` (kind of label).
+        boxes: Table with ``image_id``, ``finding`` and ``reader``.
 
     Returns:
-        The labels with the added rows, whose origin is ``boxes``.
+        The labels with the added rows, whose ``origin`` is ``boxes``.
     """
     merged = boxes[LABEL_KEY].drop_duplicates().merge(labels[LABEL_KEY], how="left", indicator=True)
     implied = merged.loc[merged["_merge"] == "left_only", LABEL_KEY]

@@ -19,14 +19,14 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class MisspeltLabel:
-    """A label that is probably a frequent label with a wrong letter.
+    """A rare label that is probably a frequent label with a spelling mistake.
 
     Attributes:
-        name: The label, as the name of a finding.
-        image_ids: Images with the label.
-        meant: The frequent label.
+        name: The rare label, converted to the name of a finding.
+        image_ids: Ids of the images with the rare label.
+        meant: The frequent label, which was probably meant.
         n_meant: Number of images with the frequent label.
-        is_finding: False if the frequent label says that an image shows nothing.
+        is_finding: False if the frequent label says that an image shows no finding.
     """
 
     name: str
@@ -37,7 +37,7 @@ class MisspeltLabel:
 
     @property
     def question(self) -> str:
-        """The question whether the frequent label was meant, with what to do.
+        """Message that asks whether the frequent label was meant, and says what to do.
 
         Example:
             >>> print(MisspeltLabel("opacitiy", ("a.png",), "opacity", 70, True).question)
@@ -64,7 +64,8 @@ def misspelt_labels(
 
     Args:
         findings: Table with columns ``image_id``, ``finding`` and ``state``.
-        targets: Findings of each target. Two findings of one target are meant to be joined.
+        targets: For each target (findings that together make an image positive), its findings. Two
+            findings of one target are not reported, because the user joins them on purpose.
 
     Returns:
         One entry for each such label, in alphabetical order.

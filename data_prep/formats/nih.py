@@ -104,26 +104,26 @@ def _read_nih(builder: SourceBuilder) -> SourceTables:
 
 
 def find_entries(folder: Path) -> Path | None:
-    """Return the path of the ``Data_Entry_2017`` table in a folder.
+    """Return the path of NIH's table of images, ``Data_Entry_2017``, in a folder.
 
     Args:
-        folder: Folder of the NIH data set.
+        folder: Folder of the data set NIH ChestX-ray14.
 
     Returns:
-        The corrected table of 2020 if there is one, else that of 2017, else None.
+        The corrected table of 2020 if the folder has one, else that of 2017, else None.
     """
     paths = [p for p in folder.glob("Data_Entry_2017*") if p.name.endswith((".csv", ".csv.gz"))]
     return min(paths, key=lambda p: ("v2020" not in p.name, p.name), default=None)
 
 
 def read_entries(path: Path) -> pd.DataFrame:
-    """Read patient, view, sex, age and labels of each image from the table of the NIH data set.
+    """Read patient, view, sex, age and labels of each image from NIH's table of images.
 
     Args:
         path: File ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``.
 
     Returns:
-        One row for each image.
+        Table with one row for each image.
     """
     text = read_text_table(path, ("Image Index", "Finding Labels", "Patient ID"))
     entries = pd.DataFrame(

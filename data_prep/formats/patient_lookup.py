@@ -29,12 +29,13 @@ _NIH_NAME = r"\d{8}_\d{3}"
 
 @dataclass(frozen=True)
 class PatientLookup:
-    """Patient of each image that a mapping names.
+    """Patient of each image, from a user's table of images and patients.
 
     Attributes:
-        patients: Patient by image id; the index is unique.
-        doubtful: Ids of the images whose patient is doubtful.
-        source: Name of the mapping, for messages.
+        patients: Patient id, such as ``nih:00000013``, indexed by image id; the index is unique.
+        doubtful: Ids of the images whose patient is uncertain, because the table may match them
+            with a wrong image.
+        source: Name of the table's file, for messages.
     """
 
     patients: pd.Series
@@ -42,13 +43,16 @@ class PatientLookup:
     source: str
 
     def with_nih_names(self, image_ids: pd.Series) -> PatientLookup:
-        """Add the patients that the names of NIH's images state, if the mapping is to NIH.
+        """Add patients of images whose ids are NIH's file names, which contain the patient number.
+
+        They are added only if the patients in this object are those of NIH ChestX-ray14.
 
         Args:
-            image_ids: Ids of images, some of which may be names of NIH's images.
+            image_ids: Ids of images, some of which may be file names of NIH, such as
+                ``00000013_005``.
 
         Returns:
-            The lookup; unchanged if its patients are not those of NIH.
+            A new object; this object if its patients are not those of NIH.
         """
         if not self.patients.str.startswith("nih:").any():
             return self
@@ -58,10 +62,10 @@ class PatientLookup:
 
 
 def nih_patients(image_ids: pd.Series) -> PatientLookup:
-    """Take the patients from the names of NIH's images, such as ``00000013_005``.
+    """Read patients from file names of NIH ChestX-ray14, such as ``00000013_005``.
 
     Args:
-        image_ids: Ids of images. Other names than NIH's have no patient.
+        image_ids: Ids of images. An id of another form gives no patient.
 
     Returns:
         The patients of the images that have such a name.
@@ -76,16 +80,16 @@ def nih_patients(image_ids: pd.Series) -> PatientLookup:
 
 
 def find_rsna_mapping(folders: Sequence[Path]) -> Path:
-    """Find the mapping from RSNA's images to NIH's in some folders.
+    """Find the table that names, for each image of the RSNA challenge, its original image at NIH.
 
     Args:
         folders: Folders to search, the most likely first; folders below them are not searched.
 
     Returns:
-        The path of ``rsna_to_nih.csv`` or of the mapping that RSNA publishes as JSON.
+        Path of ``rsna_to_nih.csv``, or of the JSON file with the same content that RSNA publishes.
 
     Raises:
-        InputError: No folder holds one.
+        InputError: No folder holds one of these files.
     """
     for folder in folders:
         for name in (MAPPING, MAPPINGS_JSON):
@@ -99,18 +103,19 @@ def find_rsna_mapping(folders: Sequence[Path]) -> Path:
 
 
 def read_patient_lookup(path: Path) -> PatientLookup:
-    r"""Read the patient of each image from a mapping.
+    r"""Read the patient of each image from a file.
 
     Args:
-        path: ``rsna_to_nih.csv`` (columns patientId, nih_image and perhaps mse), the JSON mapping
-            that RSNA publishes, any CSV with a column of images and one of patients, or a folder
-            that holds one of the first two.
+        path: ``rsna_to_nih.csv`` (columns ``patientId``, the image id of the RSNA challenge,
+            ``nih_image``, the name of the same image at NIH, and optionally ``mse``, their mean
+            squared difference), the JSON file with these pairs that RSNA publishes, any CSV with a
+            column of images and one of patients, or a folder that holds one of the first two.
 
     Returns:
-        The patients. NIH's images of a mapping from RSNA to NIH are in it, too.
+        Patient by image id. For pairs of RSNA and NIH, both ids of an image are in it.
 
     Raises:
-        InputError: There is no such file, or it is no mapping.
+        InputError: There is no such file, or it has no such content.
 
     Example:
         >>> import tempfile
@@ -131,16 +136,17 @@ def read_patient_lookup(path: Path) -> PatientLookup:
 
 
 def read_nih_names(path: Path) -> dict[str, str]:
-    r"""Read the name at NIH of each image of the RSNA challenge.
+    r"""Read for each image of the RSNA challenge the name of its original image at NIH.
 
     Args:
-        path: ``rsna_to_nih.csv``, RSNA's own JSON mapping, or a folder that holds one of them.
+        path: ``rsna_to_nih.csv``, the JSON file with the same content that RSNA publishes, or a
+            folder that holds one of them.
 
     Returns:
-        Names of NIH's images without their ending, by image id.
+        Names of NIH's images without their suffix, by image id of the RSNA challenge.
 
     Raises:
-        InputError: There is no such file, or it is no mapping to NIH's images.
+        InputError: There is no such file, or it does not name images of NIH.
 
     Example:
         >>> import tempfile

@@ -15,13 +15,15 @@ def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) 
 
     Args:
         names: File names.
-        pattern: Regular expression whose first group is the patient. If the group has a name, that
-            is the prefix of the patient ids. None finds no patient.
-        name_space: Prefix of the patient ids if the pattern names none.
+        pattern: Regular expression whose first group is the patient number. If the group has a
+            name, as in ``(?P<nih>...)``, that name is the prefix of the patient ids. None finds no
+            patient.
+        name_space: Prefix of the patient ids if the pattern names no prefix. It names the origin,
+            so that equal numbers of different hospitals stay different patients.
 
     Returns:
-        ``prefix:patient`` for each file name, in the same order; missing if the pattern does not
-        match.
+        Ids ``prefix:patient``, one for each file name, in the same order; missing if the pattern
+        does not match.
 
     Raises:
         InputError: The pattern is no regular expression, or has no group.

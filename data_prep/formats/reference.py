@@ -27,14 +27,17 @@ _SAME_LESION_IOU = 0.4
 
 
 class ReferenceTables(NamedTuple):
-    """Tables of labels with the rows of each reader and those of the reference.
+    """Label tables with the rows of each reader and of the reader ``reference``.
 
-    The reference is the reader named ``reference``, whose labels join those of several readers.
+    A reader is a person who labelled images. The labels of ``reference`` join those of several
+    readers and are used for training and evaluation.
 
     Attributes:
-        findings: State of each finding, by image and reader.
-        boxes: Boxes of the lesions.
-        box_coverage: Whether all or some lesions of an image have a box.
+        findings: Table with the state (present, absent, uncertain) of each finding, by image and
+            reader.
+        boxes: Table of the boxes of lesions, in px of the original image.
+        box_coverage: Table that says whether all or only some lesions of an image have a box, by
+            finding and reader.
     """
 
     findings: pd.DataFrame
@@ -48,19 +51,22 @@ def add_reference(
     boxes: pd.DataFrame,
     boxed_findings: Iterable[str] = (),
 ) -> ReferenceTables:
-    """Add labels and boxes of the reader ``reference``, which join those of all readers.
+    """Join labels and boxes of several people to those of one reader, called ``reference``.
+
+    A reader is a person who labelled images. Training and evaluation use the reader ``reference``.
 
     Args:
-        builder: Builder of the source, whose options name the rule.
+        builder: Object with the user's options, of which ``reference`` names the rule:
+            ``majority``, ``any``, ``all`` or ``reader:NAME``.
         findings: Table with columns ``image_id, finding, reader, state, origin``. Rows of the
             reader ``reference`` stay unchanged.
         boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, px of the original
             image.
-        boxed_findings: Findings that the readers box wherever they see them. Findings in `boxes`
-            always count as such.
+        boxed_findings: Names of findings that the readers box wherever they see them. Findings that
+            occur in `boxes` always count as such.
 
     Returns:
-        The findings, the boxes and the box coverage of readers and reference.
+        The findings, the boxes and the completeness of boxes, of all readers and of ``reference``.
 
     Raises:
         InputError: The rule does not exist, or names a reader who labelled nothing.
@@ -101,12 +107,17 @@ def _require_rule(rule: str, readers: pd.Series) -> None:
 
 
 def vote_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """Return the findings of the reference reader, by a vote of the readers of each image.
+    """Join the labels of several readers (people) by a vote on each image and finding.
 
     Args:
-        findings: Table of the readers with columns ``image_id, finding, reader, state, origin``.
-        rule: ``majority``, ``any``, ``all`` or ``reader:NAME``. A finding without the necessary
-            votes is uncertain.
+        findings: Table of the readers' labels with columns ``image_id, finding, reader, state,
+            origin``.
+        rule: Vote by which a finding is present: ``majority``, ``any`` or ``all`` of the readers of
+            the image, or ``reader:NAME`` to take the labels of one person. A finding without the
+            necessary votes is uncertain.
+
+    Returns:
+        Table of the same columns, with ``reference`` as the reader.
     """
     if rule not in _RULES:
         chosen = findings[findings["reader"] == rule.partition(":")[2]]
@@ -129,17 +140,22 @@ def vote_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
 def fuse_boxes(
     findings: pd.DataFrame, boxes: pd.DataFrame, reference: pd.DataFrame, rule: str
 ) -> pd.DataFrame:
-    """Return the boxes of the reference reader, by overlap and vote of the readers' boxes.
+    """Join the boxes of several readers (people) by overlap and vote.
 
     Overlapping boxes of one finding are fused to the mean of their edges (see `same_lesions`). A
     fused box is kept if enough of the readers of the finding drew it: more than half for
     ``majority``, one for ``any``, all for ``all``. ``reader:NAME`` takes the boxes of that reader.
 
     Args:
-        findings: Findings of the readers.
-        boxes: Boxes of the readers.
-        reference: Findings of the reference.
+        findings: Table of the readers' labels with columns ``image_id, finding, reader, state,
+            origin``.
+        boxes: Table of the readers' boxes with columns ``image_id, finding, reader, x1, y1, x2,
+            y2``.
+        reference: Labels from `vote_findings`, which join those of the readers.
         rule: ``majority``, ``any``, ``all`` or ``reader:NAME``.
+
+    Returns:
+        Table of the fused boxes, with ``reference`` as the reader.
     """
     if rule not in _RULES:
         fused = boxes[boxes["reader"] == rule.partition(":")[2]]
@@ -170,7 +186,8 @@ def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarr
 
     Args:
         boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``.
-        iou: Two boxes with an IoU above this value outline the same lesion.
+        iou: Two boxes of different readers with an IoU above this value, in [0, 1], are taken to
+            outline the same lesion.
 
     Returns:
         Number of the lesion of each box, int64, shape ``(N,)``.
@@ -212,15 +229,18 @@ def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarr
 def box_coverage_of_readers(
     findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series
 ) -> pd.DataFrame:
-    """Return for which images and findings a reader has drawn a box around every lesion.
+    """Return for which images and findings a reader (person) has drawn a box around every lesion.
 
     Args:
-        findings: Findings of the readers.
-        boxes: Boxes of the readers.
-        localised: Findings that the readers mark by boxes.
+        findings: Table of the readers' labels with columns ``image_id, finding, reader, state,
+            origin``.
+        boxes: Table of the readers' boxes with columns ``image_id, finding, reader, x1, y1, x2,
+            y2``.
+        localised: Names of the findings that readers outline by boxes.
 
     Returns:
-        The box_coverage table.
+        Table with columns ``image_id, finding, reader, coverage`` (``all`` or ``some`` lesions have
+        a box).
     """
     rows = findings[is_member(findings["finding"], localised)]
     boxed = rows.merge(boxes[LABEL_KEY].drop_duplicates(), on=LABEL_KEY)

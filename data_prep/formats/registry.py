@@ -59,21 +59,22 @@ def read_source(
     *,
     out: str = "OUT",
 ) -> SourceTables:
-    """Read a source folder in the format that the user named.
+    """Read a user's folder of images and labels in the format that the user named.
 
     Args:
-        source: The source folder.
-        format: Name of the format. If it is None, the error suggests a likely one.
-        options: Options that the user gave.
+        source: The folder.
+        format: Name of the format, such as ``coco``. None raises an error that suggests a likely
+            one.
+        options: Options that the user gave, such as the files with labels.
         show: Function that is called with each line about what was recognised.
-        out: Folder to make, which the advice in an error names.
+        out: Folder of the data set to make, which the advice in an error names.
 
     Returns:
-        The tables of the source. No pixel is decoded.
+        The tables of the data set. No pixel is decoded.
 
     Raises:
-        InputError: The folder is not in this format, an option does not apply to it, or the source
-            contradicts itself.
+        InputError: The folder is not in this format, an option does not apply to the format, or the
+            labels contradict each other.
     """
     if all((source / name).exists() for name in ("dataset.json", "images.parquet")):
         raise InputError(
@@ -119,7 +120,10 @@ def likely_format(folder: Path) -> str | None:
     """Return the name of the first format that fits a folder; None if no format fits.
 
     Args:
-        folder: Source folder.
+        folder: User's folder of images and labels.
+
+    Returns:
+        Name as in ``--format``, such as ``coco``.
     """
     return next((name for name, record in FORMATS.items() if record.detect(folder)), None)
 
@@ -151,11 +155,11 @@ def _format_advice(folder: Path, out: str = "OUT") -> str | None:
 
 
 def prepare_command(folder: Path, out: str) -> str:
-    """Return the command that prepares a folder, in the format that it looks like.
+    """Return the command ``cxr prepare`` for a user's folder, in the format that it looks like.
 
     Args:
         folder: Folder of a download, or of images.
-        out: Folder to make, as the command names it.
+        out: Folder of the data set to make, as the command names it.
 
     Returns:
         The command line. For a folder in no known format it takes a table of labels.
@@ -172,13 +176,13 @@ def _table_command(table: str, folder: Path, out: str) -> str:
 
 
 def describe_raw_download(folder: Path) -> str | None:
-    """Return advice for a folder that holds a download which has not been prepared.
+    """Return advice if a user gave a downloaded folder where a prepared data set is needed.
 
     Args:
-        folder: Folder that was given as a data set. Its subfolders are checked, too.
+        folder: Folder that the user gave as a data set. Its subfolders are checked, too.
 
     Returns:
-        A clause with the command to run; None if the folder fits no format.
+        Part of a sentence with the command to run; None if the folder fits no known format.
     """
     name = likely_format(folder)
     where = folder

@@ -122,7 +122,7 @@ def read_classes(path: Path) -> pd.DataFrame:
         path: File ``stage_2_detailed_class_info.csv`` of the RSNA challenge.
 
     Returns:
-        Columns ``image_id, x_class``.
+        Table with columns ``image_id`` and ``x_class``, one row for each image.
     """
     text = read_text_table(path, ("patientId", "class"))
     classes = text["class"].map(CLASSES)
@@ -142,7 +142,10 @@ def read_header_table(path: Path) -> pd.DataFrame:
     PixelSpacing is ignored: it is that of NIH's original file and not of the image with 1024 px.
 
     Args:
-        path: Path of the public table.
+        path: Path of the table, a CSV file that users published on Kaggle.
+
+    Returns:
+        Table with one row for each image.
     """
     text = read_text_table(path, ("PatientID",), ("ViewPosition", "PatientSex", "PatientAge"))
     people = pd.DataFrame(

@@ -33,9 +33,15 @@ _IN_JSON = ("subset_img_id", "img_id", "SOPInstanceUID")
 
 
 def read_mapping(source: Path) -> pd.DataFrame | None:
-    """Read ``rsna_to_nih.csv`` of a source folder; return None if there is no such file.
+    """Read from a folder which image of NIH ChestX-ray14 each image of the RSNA challenge was.
 
-    The patient ids are those of NIH, or for synthetic images those of the synthetic patients.
+    The images at NIH name the patients. For synthetic images the patients are the synthetic ones.
+
+    Args:
+        source: Folder of the RSNA challenge, which may contain ``rsna_to_nih.csv``.
+
+    Returns:
+        Table as from `read_mapping_file`; None if there is no such file.
     """
     path = source / MAPPING
     space = "nih"
@@ -45,17 +51,24 @@ def read_mapping(source: Path) -> pd.DataFrame | None:
 
 
 def read_mapping_file(path: Path, space: str = "nih") -> pd.DataFrame:
-    """Read the mapping from a table with the columns patientId, nih_image and perhaps mse.
+    """Read which image of NIH ChestX-ray14 each image of the RSNA challenge was made from.
+
+    The file name at NIH contains the number of the patient.
 
     Args:
-        path: The table.
-        space: Name space of the patient ids.
+        path: CSV file with the columns ``patientId`` (image id in the RSNA challenge) and
+            ``nih_image`` (file name at NIH). An optional column ``mse`` has the mean squared
+            difference of the two images' grey values; the patient is recorded as uncertain if it is
+            above 20 or missing. Without the column, the patients of an NIH image that is named
+            twice are uncertain.
+        space: Prefix of the patient ids, which names their origin, as in ``nih:00019124``.
 
     Returns:
-        Table with the columns ``image_id, nih_image, patient_id, patient_id_source``.
+        Table with one row for each image, and columns ``image_id``, ``nih_image``, ``patient_id``
+        (with the prefix) and ``patient_id_source`` (how certain the patient is).
 
     Raises:
-        InputError: A column is missing, or an image is mapped twice.
+        InputError: A column is missing, or an image of the challenge has two rows.
     """
     text = read_text_table(path, ("patientId", "nih_image"))
     ids = text["patientId"]
@@ -69,14 +82,15 @@ def read_mapping_file(path: Path, space: str = "nih") -> pd.DataFrame:
 
 
 def read_release_mapping(path: Path) -> pd.DataFrame:
-    r"""Read the mapping that RSNA publishes as JSON beside its annotations.
+    r"""Read the JSON file in which RSNA names the NIH image behind each image of its challenge.
 
     Args:
-        path: The file: a list of records with ``subset_img_id`` (the name of the image on Kaggle),
-            ``img_id`` (that at NIH) and ``SOPInstanceUID``.
+        path: The file: a list of records with ``subset_img_id`` (image id in the challenge on
+            Kaggle), ``img_id`` (file name of the image at NIH) and ``SOPInstanceUID``.
 
     Returns:
-        Table with the columns ``image_id, nih_image, patient_id, patient_id_source, sop_uid``.
+        Table with one row for each image, and columns ``image_id``, ``nih_image``, ``patient_id``
+        (such as ``nih:00000013``), ``patient_id_source`` and ``sop_uid``.
 
     Raises:
         InputError: The file is no such list, or names an image twice.
@@ -110,7 +124,13 @@ def read_release_mapping(path: Path) -> pd.DataFrame:
 
 
 def read_foreign_json(path: Path) -> Any:
-    """Read JSON of another program.
+    """Read a JSON file of another program.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The content: a list, dictionary, text, number, boolean or None.
 
     Raises:
         InputError: There is no such file, or it is no JSON.
@@ -142,17 +162,18 @@ def with_patients(
     builder: SourceBuilder,
     remedy: str,
 ) -> pd.DataFrame:
-    """Add ``patient_id`` and its source; note the labelled images of unknown patients.
+    """Add the patient of each image of the RSNA challenge, and note how many are unknown.
 
     Args:
         images: Images with the column ``image_id``.
-        mapping: Table of one of the readers above; None if the source has none.
-        unlabelled: Ids of the images without a label, which no note counts.
-        builder: Builder that collects the notes.
-        remedy: Sentence that says which file names the patients.
+        mapping: Table of images and patients, from `read_mapping` or `read_release_mapping`; None
+            if the user has no such file, so that each image counts as a patient of its own.
+        unlabelled: Ids of the images without a label. The note does not count them.
+        builder: Object that collects notes for the user.
+        remedy: Sentence for the note that says which file names the patients.
 
     Returns:
-        The images with ``patient_id`` and ``patient_id_source``.
+        The images with ``patient_id`` and ``patient_id_source`` (how the patient is known).
     """
     columns = ["image_id", "patient_id", "patient_id_source"]
     if mapping is None:

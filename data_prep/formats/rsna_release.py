@@ -45,13 +45,13 @@ _BOX = ("x", "y", "width", "height")
 
 @dataclass(frozen=True)
 class Adjudicated:
-    """The adjudicated labels of RSNA's annotations.
+    """Final labels and boxes of the RSNA challenge, after readers' disagreements were settled.
 
     Attributes:
-        labels: Table with the columns ``image`` (SOP or, where none is stated, study UID) and
-            ``name`` of the class, one row for each annotation.
-        boxes: Table with the columns ``image, x, y, width, height`` in px; not a number where a
-            value is no number.
+        labels: Table with the columns ``image`` (SOP instance UID or, where it is missing, the
+            study UID) and ``name`` of the class, one row for each annotation.
+        boxes: Table with the columns ``image`` (as in `labels`), ``x``, ``y`` (upper left corner),
+            ``width`` and ``height`` in px; NaN where a value is no number.
     """
 
     labels: pd.DataFrame
@@ -59,21 +59,26 @@ class Adjudicated:
 
 
 def is_release(folder: Path) -> bool:
-    """Return True if a folder holds RSNA's adjudicated annotations."""
+    """Return True if a folder holds the adjudicated annotations that RSNA itself publishes.
+
+    Args:
+        folder: Folder to check.
+    """
     return next(folder.glob(ANNOTATIONS), None) is not None
 
 
 def read_release(builder: SourceBuilder) -> SourceTables:
-    """Read the release; no pixel is decoded.
+    """Read RSNA's own release of its challenge; no pixel is decoded.
 
-    The id of an image is its name on Kaggle if RSNA's mapping is there, and its SOP instance UID
-    otherwise. Images without an adjudicated label are ``unused``.
+    The id of an image is its name on Kaggle if the folder has RSNA's file of these names, and its
+    SOP instance UID otherwise. Images without a final (adjudicated) label get the role ``unused``,
+    that is, neither train, validation nor test.
 
     Args:
-        builder: New builder, which knows the folder.
+        builder: New object that knows the folder and the user's options, and collects notes.
 
     Returns:
-        The tables of the source.
+        All tables of the data set.
 
     Raises:
         InputError: A file is not in the layout of the release.
@@ -132,7 +137,7 @@ def _only_annotations(source: Path) -> Path:
 
 
 def read_adjudicated(path: Path) -> Adjudicated:
-    """Read the adjudicated labels from an export of an MD.ai project.
+    """Read the final (adjudicated) labels from an export of a project at MD.ai.
 
     Args:
         path: The JSON file, with ``labelGroups`` and ``datasets``.
@@ -141,7 +146,8 @@ def read_adjudicated(path: Path) -> Adjudicated:
         Labels and boxes.
 
     Raises:
-        InputError: The file has another layout, or the adjudicated group has another class.
+        InputError: The file has another layout, or the group of adjudicated labels has an unknown
+            class.
     """
     content = read_foreign_json(path)
     names = _label_names(content, path)

@@ -41,19 +41,21 @@ def empty_roles() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    r"""Options of the user for reading a source. Each format uses some of them.
+    r"""Options of the user for reading images and labels. Each format uses some of them.
 
     Attributes:
-        reference: How the labels of several readers of one image become the reference:
-            ``majority``, ``any``, ``all`` or ``reader:NAME``.
-        labels: Label tables outside the source folder.
-        sheet: Name of the sheet to read of each spreadsheet; None if there is only one.
-        columns: Roles of columns as ROLE=COLUMN, and TOML files that describe whole tables.
-        class_names: Names of the classes in their order, if the format only numbers them.
+        reference: Rule by which labels of several readers (people) of one image become those of the
+            reader ``reference``, which are used: ``majority``, ``any``, ``all`` or ``reader:NAME``.
+        labels: Paths of label tables outside the folder.
+        sheet: Name of the sheet to read in each spreadsheet; None takes the only sheet.
+        columns: Contents of columns as CONTENT=COLUMN, such as ``patient=Subject``, and paths of
+            TOML files that describe whole tables.
+        class_names: Names of the classes in the order of their numbers, if the label files contain
+            only numbers.
         patient_pattern: Regular expression that finds the patient in the name of an image file. Its
-            first group is the patient. The name of that group, if it has one, is the name space:
-            ``(?P<nih>\d{8})_`` turns ``00019124_092.png`` into ``nih:00019124``. None if names
-            contain no patient.
+            first group is the patient number. The name of the group, if it has one, becomes the
+            prefix of the patient id: ``(?P<nih>\d{8})_`` turns ``00019124_092.png`` into
+            ``nih:00019124``. None if names contain no patient.
 
     Example:
         >>> ReadOptions(columns=("file=Image Index",)).reference
@@ -70,25 +72,30 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class SourceTables:
-    """Tables of one data set as its publisher provides it, before any pixel is decoded.
+    """Tables of one data set as its publisher or owner provides it, before pixels are decoded.
 
     Attributes:
         format: Name of the format, as in ``--format``.
         root: Folder to which the paths of the images are relative.
         images: Columns ``image_id, patient_id, patient_id_source, source, path`` and all others of
-            the images table that the source knows. ``path`` is missing for an image without pixels.
+            the images table that are known. ``path`` is missing for an image without a file.
             ``field_width_mm`` and ``field_height_mm`` are the true size of what the image shows;
             they become the pixel spacing when the size of the image is known.
-        findings: State of each finding, by image and reader.
-        targets: Targets by name, each as ``{"any_of": [...], "display_name": ...}``.
-        boxes: Boxes that are not yet checked against the size of the images.
-        box_coverage: Whether all or some lesions of an image have a box, by finding and reader.
-        excluded: Columns ``path, stage, reason`` of the files and images that the labels rule out.
-        split: Columns ``image_id, role`` of the images whose role the source fixes; the other roles
-            are drawn.
-        official: Columns ``image_id, role`` of the publisher's own split, which is stored as
-            ``official`` beside the drawn one.
-        notes: Facts about the source that a user must know, one sentence each.
+        findings: State (present, absent, uncertain) of each finding, by image and reader (person
+            who labelled).
+        targets: By name: findings that together make an image positive, each as ``{"any_of": [...],
+            "display_name": ...}``.
+        boxes: Boxes of lesions in px of the original image, which are not yet checked against its
+            size.
+        box_coverage: Table that says whether all or only some lesions of an image have a box, by
+            finding and reader.
+        excluded: Columns ``path, stage, reason`` of files and images that are left out because of
+            their labels.
+        split: Columns ``image_id, role`` of images whose role (train, val, test or unused) is
+            fixed; the roles of the other images are drawn at random.
+        official: Columns ``image_id, role`` of the publisher's own assignment to train, validation
+            and test, which is stored as the split ``official`` beside the drawn one.
+        notes: Facts about the data that a user must know, one sentence each.
     """
 
     format: str
@@ -104,16 +111,17 @@ class SourceTables:
     notes: tuple[str, ...] = ()
 
     def with_targets(self, targets: Mapping[str, Sequence[str]]) -> SourceTables:
-        """Return the tables with targets of the user. A target replaces one with the same name.
+        """Return a copy with targets that the user defined, which replace those of the same name.
 
         Args:
-            targets: Findings of each target, by its name. An image is positive if any is present.
+            targets: By name of a target, the findings of which any makes an image positive.
 
         Returns:
             The same tables with the added targets.
 
         Raises:
-            InputError: A target names a finding that the source does not have, or none at all.
+            InputError: A target names a finding that the data set does not have, or names no
+                finding.
         """
         findings = set(self.findings["finding"])
         for target in self.targets.values():
@@ -130,10 +138,11 @@ class SourceTables:
         return replace(self, targets={**self.targets, **added})
 
     def reader_notes(self, rule: str) -> list[str]:
-        """Return notes on how often readers disagree, and on labels that the reference lacks.
+        """Return notes on how often the people who labelled disagree, and on undecided labels.
 
         Args:
-            rule: Rule that joined the readers to the reference, as in ``--reference``.
+            rule: Rule by which their labels were joined: ``majority``, ``any``, ``all`` or
+                ``reader:NAME``.
         """
         is_reference = self.findings["reader"] == REFERENCE_READER
         readers = self.findings[~is_reference]
@@ -180,21 +189,23 @@ class WrongFormatError(InputError):
 
 @dataclass(frozen=True)
 class Format:
-    """A format that `cxr prepare` reads; help, documents and detection are made from it.
+    """A format of images and labels that ``cxr prepare`` reads, such as COCO.
+
+    Help, documents and the recognition of formats are made from these objects.
 
     Attributes:
-        name: Name as in ``--format``.
-        title: Name for readers of documents.
-        folder: One sentence that says what the source folder must contain.
+        name: Name as in ``--format``, such as ``coco``.
+        title: Name of the format in documents.
+        folder: One sentence that says what the user's folder must contain.
         detect: Function that returns True if a folder looks like this format. It reads names and
             first lines only.
-        read: Function that returns the tables of the source. It gets a new `SourceBuilder`, which
+        read: Function that returns the tables of the data set. It gets a new `SourceBuilder`, which
             knows the folder and the user's options, and decodes no pixel.
         options: Names of the fields of `ReadOptions` that the format uses.
-        sources: Addresses at which data sets of this format are published.
+        sources: Web addresses at which data sets of this format are published.
         is_deep: True if the format reads files in deeper folders than `detect` looks into.
-        make_label_tables: Function that turns files of the format's own kind into label tables, by
-            path; see `label_table`.
+        make_label_tables: Function that turns files of the format into label tables, by path of the
+            file; the default returns no tables.
     """
 
     name: str
@@ -210,15 +221,19 @@ class Format:
     def read_source(
         self, source: Path, options: ReadOptions, show: Callable[[str], None]
     ) -> SourceTables:
-        """Read the tables of a folder or, if the format allows it, of one file.
+        """Read the tables of a user's folder or, if the format allows it, of one file.
 
         Args:
-            source: Source folder or file.
+            source: The folder or file.
             options: Options that the user gave.
             show: Function that is called with each line that the user should see at once.
 
+        Returns:
+            The tables of the data set. No pixel is decoded.
+
         Raises:
-            InputError: The source cannot be read, or contradicts itself.
+            InputError: The folder cannot be read in this format, or its labels contradict each
+                other.
         """
         builder = SourceBuilder(self, source, options, show)
         try:
@@ -232,15 +247,17 @@ class Format:
 
 @dataclass
 class SourceBuilder:
-    """Notes and exclusions that a format collects, and the steps that all formats share.
+    """Helper with which the reader of a format builds the tables of a data set.
+
+    It collects notes and excluded images, and has the steps that all formats share.
 
     Attributes:
-        format: Format that reads the source.
-        root: Source folder.
+        format: Format that is being read.
+        root: User's folder of images and labels.
         options: Options that the user gave.
         show: Function that is called with each line that the user sees at once.
         notes: Notes for the user that were collected so far.
-        exclusions: Excluded images with their reasons.
+        exclusions: Images that are left out, with their reasons.
     """
 
     format: Format
@@ -251,9 +268,9 @@ class SourceBuilder:
     exclusions: Exclusions = field(default_factory=Exclusions)
 
     def label_tables(self) -> dict[Path, pd.DataFrame]:
-        """Return all label tables of the source by path, with cells as text.
+        """Return all label tables by path, with cells as text.
 
-        They are the tables of the format and those that the user named.
+        They are those that the format makes of its files, and those that the user named.
         """
         tables = dict(self.format.make_label_tables(self))
         sheet = self.options.sheet
@@ -269,7 +286,13 @@ class SourceBuilder:
         return tables
 
     def require_format(self) -> None:
-        """Check that the folder has this format. The error names a nearby folder that has it."""
+        """Check that the user's folder has this format.
+
+        Raises:
+            WrongFormatError: Neither the folder nor one near it has this format.
+            InputError: The folder has another format, but a folder beside or below it has this
+                format. The message names that folder.
+        """
         if self.format.detect(self.root):
             return
         below = sorted(path for path in self.root.iterdir() if path.is_dir())
@@ -288,17 +311,18 @@ class SourceBuilder:
         warning: Callable[[int], str] | None = None,
         remedy: str = "",
     ) -> pd.DataFrame:
-        """Give every image a patient id, and record where the id comes from.
+        """Give every image a patient id, and record how the patient is known.
 
         Args:
-            stated: Patient of each image; missing if the source names none.
+            stated: Patient id of each image; missing if the labels name no patient.
             fallback: Patient id for an image without a patient, unique to the image.
-            warning: Function that returns the beginning of a warning, from the number of images
-                without a patient.
+            warning: Function that gets the number of images without a patient, and returns the
+                beginning of a warning; None gives no warning.
             remedy: Sentence that ends the warning.
 
         Returns:
-            A table with columns ``patient_id`` and ``patient_id_source``, one row for each image.
+            A table with columns ``patient_id`` and ``patient_id_source`` (how the patient is
+            known), one row for each image.
         """
         is_known = stated.notna()
         n_unknown = int((~is_known).sum())
@@ -337,13 +361,13 @@ class SourceBuilder:
         return unique
 
     def usable_files(self, files: pd.DataFrame, published: pd.Series, empty: str) -> pd.DataFrame:
-        """Return the image files that are not excluded, each with its image id.
+        """Return the image files that are not left out, each with its image id.
 
         Args:
-            files: Table with columns ``path``, ``name`` and ``inside`` (the path inside the data
-                set).
-            published: True if ``name`` is a published name, which then becomes the id. Otherwise
-                the path inside the data set becomes the id.
+            files: Table with columns ``path``, ``name`` and ``inside`` (path inside the data set),
+                one row for each file.
+            published: For each file, True if ``name`` is the published name of an image, which then
+                becomes the id. Otherwise the path inside the data set becomes the id.
             empty: Message of the error if no file is left.
         """
         bare = files["inside"].str.replace(r"\.\w+$", "", regex=True)
@@ -357,17 +381,17 @@ class SourceBuilder:
     def match_files(
         self, rows: pd.DataFrame, files: pd.DataFrame, key: str, table: str, advice: str = ""
     ) -> bool:
-        """Match the rows of a label table with image files, and exclude what has no partner.
+        """Match rows of a label table with image files, and leave out what has no match.
 
         Args:
-            rows: Rows of a label table, with ``image_id``.
-            files: Image files of the source.
-            key: Column that both tables have.
+            rows: Rows of the label table, with ``image_id``.
+            files: Table of the image files.
+            key: Name of the column by which rows and files are matched, which both tables have.
             table: File name of the label table, for messages.
             advice: End of the error message if the label table lists no file.
 
         Returns:
-            True if the source has image files at all.
+            True if there are image files at all.
         """
         if files.empty:
             return False
@@ -384,12 +408,12 @@ class SourceBuilder:
     def exclude_invalid_boxes(
         self, boxes: pd.DataFrame, hint: str = "", if_widths: str = ""
     ) -> None:
-        """Exclude the images that have an impossible box, because a wrong box is a wrong label.
+        """Leave out the images that have an impossible box, because a wrong box is a wrong label.
 
         Args:
             boxes: Table with columns ``image_id, x1, y1, x2, y2`` (px of the original image).
-            hint: End of the reason for a box without area.
-            if_widths: Advice for the case that most boxes end before they begin, because x2 and y2
+            hint: Words at the end of the reason for a box without area.
+            if_widths: Sentence for the error if most boxes end before they begin, because x2 and y2
                 are widths and heights. "" does not check this case.
 
         Raises:
@@ -420,16 +444,21 @@ class SourceBuilder:
         files: pd.DataFrame | None = None,
         **tables: pd.DataFrame | None,
     ) -> SourceTables:
-        """Build the tables of the source from those of its images that are not excluded.
+        """Build the tables of the data set, without the images that are left out.
 
         Args:
-            images: Images that are not excluded.
-            findings: Findings of these images.
-            targets: Targets by name. None makes a target of each finding.
-            files: Table with columns ``image_id, path`` of all images that may be excluded, from
-                which the ``excluded`` table takes the paths.
-            **tables: Further tables of `SourceTables`. Excluded images are removed from ``split``
-                and ``official``.
+            images: Table of the images that are not left out.
+            findings: Table of their labels, with columns ``image_id, finding, reader, state,
+                origin``.
+            targets: By name: findings that together make an image positive, as ``dataset.json``
+                stores them. None makes a target of each finding.
+            files: Table with columns ``image_id, path`` of all images that may be left out, from
+                which the table ``excluded`` takes the paths; None lists images there by their ids.
+            **tables: Further tables of `SourceTables` by field name, such as ``boxes``. Images that
+                are left out are removed from ``split`` and ``official``.
+
+        Returns:
+            All tables of the data set, with the notes that were collected.
         """
         paths = {} if files is None else dict(zip(files["image_id"], files["path"], strict=True))
         excluded = self.exclusions.table(paths)
@@ -455,12 +484,13 @@ class SourceBuilder:
 
 
 def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame:
-    """Build rows of the reader ``reference``, whose labels count, for findings or boxes.
+    """Build rows of a findings or boxes table for the reader ``reference``, whose labels count.
 
     Args:
         image_ids: Ids of N images.
-        finding: Name of one finding for all rows, or a name for each row.
-        **columns: Further columns, each with one value for all rows or one for each row.
+        finding: Name of the finding (disease) of all rows, or a name for each row.
+        **columns: Further columns by name, such as ``state``, each with one value for all rows or
+            one for each row.
 
     Returns:
         The rows, numbered from 0.
@@ -476,11 +506,13 @@ def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame
 def boxes_from_sizes(
     image_ids: Any, finding: Any, x: pd.Series, y: pd.Series, width: pd.Series, height: pd.Series
 ) -> pd.DataFrame:
-    """Build boxes of the reader ``reference`` from their position and size, px of the original.
+    """Build boxes of the reader ``reference`` from their corners and sizes.
+
+    All lengths are in px of the original image. The labels of ``reference`` are those that count.
 
     Args:
         image_ids: Image id of each box.
-        finding: Name of one finding for all boxes, or a name for each box.
+        finding: Name of the finding (disease) of all boxes, or a name for each box.
         x: Left edge of each box.
         y: Upper edge of each box.
         width: Width of each box.

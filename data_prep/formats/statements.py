@@ -257,18 +257,20 @@ def _only_finding(tables: Sequence[LabelTable], class_names: Sequence[str]) -> s
 def read_labels_and_boxes(
     builder: SourceBuilder, tables: Sequence[LabelTable]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the labels and boxes of each reader from label tables.
+    """Read the labels and boxes of each reader (person) from label tables.
 
     A finding is absent on an image if the rows of the image name only other findings, or state that
     nothing is found.
 
     Args:
-        builder: Object that collects the notes and excluded images of the source. Images with
-            contradictory labels are excluded.
-        tables: Label tables, each with the image of every row.
+        builder: Object that collects notes and excluded images. Images with contradictory labels
+            are left out.
+        tables: Label tables, each with the image of every row and the recognised content of its
+            columns.
 
     Returns:
-        The labels (``image_id, finding, reader, state, origin``) and the boxes.
+        The labels (``image_id, finding, reader, state, origin``) and the boxes (``image_id,
+        finding, reader, x1, y1, x2, y2``, px of the original image).
 
     Raises:
         InputError: A cell cannot be understood, or no row states a finding.

@@ -122,10 +122,10 @@ def _holds_table(folder: Path) -> bool:
 
 
 def first_table(folder: Path) -> Path | None:
-    """Return the path of a label table in a folder.
+    """Return the path of a label table in a user's folder.
 
     Args:
-        folder: Source folder.
+        folder: Folder to search.
 
     Returns:
         The first file with a column that names images, else the first spreadsheet, else None.

@@ -11,14 +11,15 @@ from cxr_compare.data_prep.formats.finding_names import display_name
 def targets_from_findings(
     findings: Collection[str], *, any_finding: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Make a target of each finding.
+    """Make a target of each finding: its images with the finding are positive.
 
     Args:
         findings: Names of the findings.
         any_finding: True adds the target ``any_finding``, which contains all findings.
 
     Returns:
-        Targets by name, as in ``dataset.json``.
+        By name of a target, its findings ``any_of`` and its ``display_name``, as in
+        ``dataset.json``.
 
     Example:
         >>> list(targets_from_findings(["mass", "edema"], any_finding=True))
@@ -31,11 +32,11 @@ def targets_from_findings(
 
 
 def target_from_findings(name: str, findings: Iterable[str]) -> dict[str, Any]:
-    """Make a target of some findings. An image is positive if any of them is present.
+    """Join findings to a target: an image is positive if any of them is present.
 
     Args:
-        name: Name of the target.
-        findings: Names of its findings. Repeated names count once.
+        name: Name of the target, such as ``opacity``.
+        findings: Names of the findings. Repeated names count once.
 
     Returns:
         The target as ``dataset.json`` stores it: ``any_of`` and ``display_name``.

@@ -19,10 +19,15 @@ VIEW_NAMES = {
 
 
 def normal_views(text: pd.Series) -> pd.Series:
-    """Translate view names to PA, AP, LL or other; an empty name becomes missing.
+    """Translate names of the projection to PA, AP, LL (lateral) or other.
+
+    An empty name becomes missing.
 
     Args:
-        text: Names of views as a source writes them.
+        text: Names as a published table writes them.
+
+    Returns:
+        ``PA``, ``AP``, ``LL``, ``other`` or missing, one for each name.
 
     Example:
         >>> normal_views(pd.Series(["ap supine", "Lateral", "oblique"])).tolist()

@@ -85,11 +85,11 @@ class _NoDocumentType(ElementTree.TreeBuilder):
 
 
 def parse_xml(path: Path, kind: str, most_bytes: int) -> ElementTree.Element:
-    """Read an XML file safely, and return its root element.
+    """Read an XML file without following external references, and return its root element.
 
     Args:
         path: Path of the file.
-        kind: Tag that the root element must have.
+        kind: Tag that the root element must have, such as ``annotation``.
         most_bytes: Largest size of the file, in bytes.
 
     Raises:

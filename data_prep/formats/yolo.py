@@ -143,18 +143,19 @@ def _published_paths(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple
 
 
 class PredictionLineError(Exception):
-    """A line of a YOLO file has a confidence, so the file contains predictions and no labels."""
+    """A line of a YOLO file has a confidence, so the file contains predictions, not labels."""
 
 
 def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
-    """Read the boxes of a YOLO label file.
+    """Read the boxes and polygons of a YOLO label file.
 
     Args:
-        lines: Lines of the file, each with a class number and a box or polygon.
+        lines: Lines of the file, each with a class number and the centre, width and height of a
+            box, or the corners of a polygon, as shares of the image's sides.
 
     Returns:
-        For each box its class number, its edges x1, y1, x2, y2 as shares of the image's sides, and
-        True if it was a polygon.
+        For each box or polygon: its class number, the edges x1, y1, x2, y2 of the box or of the box
+        around the polygon, as shares of the image's width and height, and True for a polygon.
     """
     gathered = []
     for number, line in enumerate(lines, start=1):

@@ -18,7 +18,7 @@ N_PIECES = 4 * _PIECES_PER_SIDE
 
 
 def border_greys(pixels: np.ndarray) -> str:
-    """Return the mean grey levels of 16 pieces along the border of an image.
+    """Return the mean grey levels of 16 pieces along the border of an image as a text.
 
     The border shows little of the lung. If its grey levels alone predict the label of chest X-rays,
     a model may use them as a shortcut.
@@ -67,7 +67,7 @@ def _pieces(length: int) -> list[tuple[int, int]]:
 
 
 def read_border_greys(column: pd.Series) -> np.ndarray:
-    """Convert a column of `border_greys` to numbers.
+    """Convert a column of texts from `border_greys` to numbers.
 
     Args:
         column: N texts, missing if unknown.

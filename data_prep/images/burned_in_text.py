@@ -44,7 +44,8 @@ def find_text_line(pixels: np.ndarray) -> TextLine:
         pixels: Grey levels, uint8, shape ``(H, W)``.
 
     Returns:
-        The line. It has 0 characters and no box if there is none.
+        The longest line: its number of characters and its box. Without text it has 0 characters and
+        no box.
 
     Example:
         >>> find_text_line(np.zeros((100, 100), np.uint8))

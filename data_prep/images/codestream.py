@@ -130,7 +130,7 @@ def segments(frame: bytes) -> Iterator[Segment]:
     """Yield the segments (marker, parameters and data) of a JPEG up to its end marker.
 
     Args:
-        frame: Bytes of the JPEG.
+        frame: Bytes of the JPEG file.
     """
     match = _MARKER.search(frame, 2)
     while match and frame[match.end() - 1] != _END_OF_IMAGE:

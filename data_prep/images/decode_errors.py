@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 
 
 def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
-    """Return the error to raise about a file that a library could not decode.
+    """Return an ``InputError`` about an image file that a library could not decode.
 
     Args:
         path: Path of the file.
@@ -29,7 +29,7 @@ def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
 
 
 def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
-    """Return the message of an exception or warning without values from the file.
+    """Return the message of an exception or warning without quoted values from the file.
 
     Decoding libraries quote values that they cannot read, and in a DICOM header such a value can be
     the name of a patient.

@@ -36,25 +36,27 @@ DECODE_COLUMNS = (
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image as a viewer displays it, with a record of how it was decoded.
+    """An image as a viewer displays it, with facts about its file and its decoding.
 
     Attributes:
         pixels: Grey values, uint8 (H, W). 0 is black, and air is dark.
-        record: Columns of the decode table except ``image_id``, by name: what was done to the
-            values.
-        spacing_row_mm: Distance between rows as the header states it; None if it states none.
-        spacing_col_mm: Distance between columns, likewise.
+        record: How the file was decoded (bits, window, warnings and others): by name, the columns
+            of a data set's decode table except ``image_id``.
+        spacing_row_mm: Distance between rows in mm as the header states it; None if it states none.
+        spacing_col_mm: Distance between columns in mm as the header states it; None if it states
+            none.
         header: Facts of a DICOM header: ``view`` (``PA``, ``AP``, ``LL``, ``other`` or None),
             ``sex`` (``M``, ``F``, ``O`` or None), ``age_years`` (a number or None), ``modality`` (a
             text or None) and ``maker`` (a class or None). For any file ``synthetic``: True if the
             file says that a program drew it. There are no identifiers.
         colour: Mean difference of red, green and blue in a plain image file, 0 to 255.
-        patient: PatientID after its issuer, from which a pseudonym is made; empty if unknown. It is
-            never written.
-        instance: SOPInstanceUID, likewise.
-        deep: The image at the full depth of its file; None if it was not requested.
-        doubts: Reasons why the pixels may differ from the stored ones, as sentences without a full
-            stop. They are also among the warnings of `record`.
+        patient: PatientID of a DICOM file with its issuer, from which a pseudonym is made; empty if
+            unknown. It is not written to any file.
+        instance: SOPInstanceUID of a DICOM file; empty if unknown. It is not written to any file.
+        deep: The image at the full bit depth of its file; None if it was not requested.
+        doubts: Reasons why the decoded pixels may differ from those that were stored in the file,
+            for example because it is damaged: sentences without a full stop. They are also among
+            the warnings of `record`.
 
     Example:
         >>> DecodedImage(np.zeros((4, 6), np.uint8), {}).pixels.shape
@@ -78,12 +80,15 @@ class DecodedImage:
 
     @property
     def pixel_sha256(self) -> str:
-        """Digest of the pixels, which equal images share."""
+        """SHA-256 of the pixels, 64 hexadecimal digits, which is the same for equal images."""
         return str(self.record.get("pixel_sha256") or pixel_digest(self.pixels))
 
     @cached_property
     def perceptual_hash(self) -> str | None:
-        """Fingerprint of the image, which its copies share; None if it has a single grey level."""
+        """Perceptual hash of the image, by which its copies are recognised.
+
+        64 hexadecimal digits; None if the image has a single grey level.
+        """
         return perceptual_hash(self.pixels)
 
     def _repr_png_(self) -> bytes:
@@ -92,15 +97,15 @@ class DecodedImage:
 
 
 def decode_record(pixels: np.ndarray, notes: Iterable[str], **facts: Any) -> dict[str, Any]:
-    """Return the row of the decode table for an image.
+    """Return how an image was decoded, as a row of a data set's decode table.
 
     Args:
         pixels: The displayed image, uint8, shape ``(H, W)``.
         notes: Notes and warnings about the decoding, which are stored without repetition.
-        **facts: Values of further columns of the table.
+        **facts: Values of further columns of the table by name, such as ``bits``.
 
     Returns:
-        The values of all columns except ``image_id``; None for a column without a value.
+        The values by column, except ``image_id``; None for a column without a value.
 
     Example:
         >>> decode_record(np.zeros((2, 2), np.uint8), ["turned"], bits=8)["warnings"]
@@ -129,16 +134,17 @@ def pixel_digest(pixels: np.ndarray) -> str:
 
 
 def noise_doubts(pixels: np.ndarray) -> list[str]:
-    """Return a doubt about an image whose neighbouring pixels are not alike, as in noise.
+    """Return a warning if an image looks like noise, as a damaged file may.
 
-    The correlation of neighbouring pixels in radiographs is above 0.9. Among 5,220 public images a
-    test pattern has the lowest correlation, 0.73; the lowest of a radiograph is 0.92.
+    An image is noise if neighbouring pixels are not alike. The correlation of neighbouring pixels
+    in radiographs is above 0.9. Among 5,220 public images a test pattern has the lowest
+    correlation, 0.73; the lowest of a radiograph is 0.92.
 
     Args:
         pixels: Grey levels, uint8, shape ``(H, W)``.
 
     Returns:
-        A list with one sentence; empty if there is no doubt.
+        A list with one sentence; an empty list if the image does not look like noise.
 
     Example:
         >>> noise_doubts(np.random.default_rng(0).integers(0, 256, (99, 99)).astype(np.uint8))

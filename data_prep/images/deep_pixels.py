@@ -13,13 +13,14 @@ _BLOCK_PIXELS = 1 << 15  # converted at a time
 
 @dataclass(frozen=True)
 class DeepPixels:
-    """An image at the depth of its file, before a window maps its values to 8 bits.
+    """An image at the bit depth of its file, before a window maps its values to 8 bits.
 
     Attributes:
         values: Grey values, uint16 (H, W); larger is brighter. Values of up to 8 bits stay as they
             are; of deeper ones the lowest is 0.
-        black: Value that the file's own window or range shows black. It may lie outside `values`.
-        white: Value that it shows white.
+        black: Value that the window of the file, or else its range, displays as black. It may lie
+            outside `values`.
+        white: Value that the window of the file, or else its range, displays as white.
 
     Example:
         >>> deep = DeepPixels.from_values(np.array([[100, 300]], np.int16), 100, 200)
@@ -35,13 +36,16 @@ class DeepPixels:
     def from_values(
         cls, values: np.ndarray, black: float, white: float, *, negative: bool = False
     ) -> Self:
-        """Shift values so that the lowest becomes 0, and scale values that do not fit into 16 bits.
+        """Make an image of 16 bits from decoded values: shift them so that the lowest becomes 0.
+
+        Values that do not fit into 16 bits are scaled. Unsigned values of up to 8 bits stay as they
+        are.
 
         Args:
-            values: Stored values of any numeric type, shape ``(H, W)``.
+            values: Decoded values of any numeric type, shape ``(H, W)``.
             black: Value that is displayed black.
             white: Value that is displayed white.
-            negative: True if larger values are displayed darker.
+            negative: True if larger values are displayed darker; the values are then inverted.
         """
         scale = _Scale.from_values(values)
         levels = np.empty(values.shape, np.uint16)

@@ -74,13 +74,13 @@ def read_dicom(path: Path | str, *, window: str | None = None, deep: bool = Fals
     Args:
         path: Path of the file.
         window: Explanation of the VOI LUT or window to use instead of the first, such as "LUNG".
-            Upper and lower case do not matter. If the file has none of this name, the first is
-            used.
+            Upper and lower case do not matter. If the file has no window of this name, the first is
+            used. None uses the first.
         deep: True also returns the pixels before the window, after the modality LUT or rescale. For
             a colour image these are the 8-bit grey levels.
 
     Returns:
-        The image with its record.
+        The image, and facts about its decoding.
 
     Raises:
         InputError: The file is missing, no DICOM image, damaged or cut short.

@@ -250,8 +250,8 @@ def show_colour(
 
     Args:
         values: Decoded values, shape ``(H, W, 3)``, or ``(H, W)`` for a palette image.
-        photometric: Photometric interpretation of the values.
-        header: Header of the file.
+        photometric: Photometric interpretation of the values, such as ``RGB`` or ``YBR_FULL``.
+        header: Header of the DICOM file.
         notes: List to which notes about the conversion are appended.
 
     Returns:
@@ -288,16 +288,17 @@ def _to_8_bits(values: np.ndarray, depth: int) -> np.ndarray:
 def show_grey(
     values: np.ndarray, header: Dataset, notes: list[str], window: str | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Convert a grey frame to 8 bits with its LUTs, window, inversion and black padding.
+    """Convert a grey DICOM frame to 8 bits with its LUTs, window, inversion and black padding.
 
     Args:
-        values: Stored values, shape ``(H, W)``.
-        header: Header of the file.
+        values: Values as stored in the file, shape ``(H, W)``.
+        header: Header of the DICOM file.
         notes: List to which notes about the conversion are appended.
-        window: Name of the window to show; None takes the first.
+        window: Name of the window to show, such as "LUNG"; None takes the first.
 
     Returns:
-        Grey levels, uint8, shape ``(H, W)``, and values of columns of the decode table.
+        Grey levels, uint8, shape ``(H, W)``, and facts about the conversion by column of a data
+        set's decode table.
     """
     stored = _StoredValues(values, header)
     greys, facts = _grey_table(stored.values, stored.count_pixels, header, notes, window)
@@ -320,12 +321,18 @@ def _is_inverted(header: Dataset, notes: list[str]) -> bool:
 
 
 def deep_grey(values: np.ndarray, header: Dataset, window: str | None = None) -> DeepPixels:
-    """Convert a grey frame at full depth with its modality LUT, inversion and black padding.
+    """Convert a grey DICOM frame at full bit depth, before any window.
+
+    The modality LUT, the inversion and black padding are applied.
 
     Args:
-        values: Stored values, shape ``(H, W)``.
-        header: Header of the file.
-        window: Name of the window whose ends are returned; None takes the first.
+        values: Values as stored in the file, shape ``(H, W)``.
+        header: Header of the DICOM file.
+        window: Name of the window whose ends are returned as the values of black and white; None
+            takes the first.
+
+    Returns:
+        The image, with the values that the window displays as black and white.
     """
     stored = _StoredValues(values, header)
     table, _ = _modality(stored.values, header, [])

@@ -161,7 +161,7 @@ _YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 
 
 
 def header_facts(header: Dataset) -> dict[str, Any]:
-    """Read facts about patient and exposure that identify nobody.
+    """Read facts about patient and exposure from a DICOM header that identify nobody.
 
     Args:
         header: Header of a DICOM file.
@@ -210,6 +210,9 @@ def age_in_years(text: str) -> float | None:
     Args:
         text: Age such as ``045Y`` or ``018M``.
 
+    Returns:
+        Age in years; None if the text cannot be understood.
+
     Example:
         >>> age_in_years("045Y"), age_in_years("006M"), age_in_years("51"), age_in_years("unknown")
         (45.0, 0.5, 51.0, None)
@@ -239,7 +242,7 @@ def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
 
 
 def burned_in_annotation(header: Dataset) -> str | None:
-    """Return "yes" or "no" if the header says whether text is burned in, else None.
+    """Return "yes" or "no" if a DICOM header says whether text is burned in, else None.
 
     Args:
         header: Header of a DICOM file.
@@ -249,13 +252,14 @@ def burned_in_annotation(header: Dataset) -> str | None:
 
 
 def orientation(header: Dataset) -> str | None:
-    r"""Return the directions of rows and columns in the patient, such as ``L\F``.
+    r"""Return the directions of rows and columns relative to the patient, such as ``L\F``.
 
     Args:
         header: Header of a DICOM file.
 
     Returns:
-        Two directions with a backslash between them; None if they are missing or malformed.
+        Two directions of DICOM (such as L for left and F for feet) with a backslash between them;
+        None if they are missing or malformed.
 
     Example:
         >>> header = Dataset()
@@ -341,7 +345,7 @@ def deflated_start(path: Path) -> int | None:
 
 
 def ids_of(header: Dataset) -> tuple[str, str]:
-    """Return the ids of the patient and of the image.
+    """Return the ids of the patient and of the image in a DICOM header.
 
     Args:
         header: Header of a DICOM file.

@@ -31,7 +31,7 @@ _MIN_GREY_RANGE = 2  # grey levels: an image with fewer shows nothing but noise
 
 
 def perceptual_hash(pixels: np.ndarray) -> str | None:
-    """Return the fingerprint of an image, which its copies share.
+    """Return a perceptual hash of an image, by which copies of the image are recognised.
 
     A copy is the same image stored again: brighter, darker or with another window (any increasing
     grey curve), with lossy compression, at another size or aspect ratio, mirrored, turned by 180

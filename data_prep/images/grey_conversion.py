@@ -38,10 +38,10 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
 
 
 def colour_note(rgb: np.ndarray) -> str:
-    """Return a note that says whether a three-channel image is really coloured.
+    """Return a note that says whether an image with three channels is really coloured.
 
     Args:
-        rgb: Red, green and blue, shape ``(H, W, 3)``.
+        rgb: Red, green and blue, uint8, shape ``(H, W, 3)``.
 
     Example:
         >>> colour_note(np.zeros((2, 2, 3), np.uint8))

@@ -71,11 +71,12 @@ def read_image(path: Path | str, *, window: str | None = None, deep: bool = Fals
 
     Args:
         path: Path of the file; its extension does not matter.
-        window: Name of the window of a DICOM file; see `data_prep.images.dicom.read_dicom`.
-        deep: True also returns the pixels at full depth.
+        window: Name of the DICOM window to show, such as "LUNG"; None takes the first. See
+            `data_prep.images.dicom.read_dicom`.
+        deep: True also returns the pixels at the full bit depth of the file, before any window.
 
     Returns:
-        The image and its record. Width and height are those after rotation.
+        The image, and facts about its decoding. Width and height are those after rotation.
 
     Raises:
         InputError: The file is missing, empty, cut short, or in no known image format.

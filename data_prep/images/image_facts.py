@@ -16,15 +16,15 @@ from cxr_compare.data_prep.images.fingerprint import perceptual_hash
 
 
 def image_facts(pixels: np.ndarray) -> dict[str, Any]:
-    """Measure facts of a decoded image.
+    """Measure facts of a decoded image, which a data set stores in its decode table.
 
     Args:
         pixels: Grey levels, uint8, shape ``(H, W)``.
 
     Returns:
-        ``mean_grey``, ``perceptual_hash``, ``text_score`` (number of characters of the longest line
-        of text), the box of this line (None unless the line is long enough to matter) and
-        ``border_greys``.
+        By name: ``mean_grey``, ``perceptual_hash``, ``text_score`` (number of characters of the
+        longest line of burned-in text), the edges ``text_x1`` to ``text_y2`` of this line in px
+        (None unless the line is long enough to matter) and ``border_greys``.
 
     Example:
         >>> image_facts(np.zeros((64, 64), np.uint8))["mean_grey"]

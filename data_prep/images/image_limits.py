@@ -13,14 +13,16 @@ MAX_PIXELS = 100_000_000
 
 
 class TooLargeError(InputError):
-    """A file or an image exceeds the limits, or does not fit into memory."""
+    """A file or an image is larger than the limits of the program, or does not fit into memory."""
 
 
 def lower_pixel_limit(pixels: int) -> None:
-    """Lower the limit on the pixels of an image in this process, for images from strangers.
+    """Lower the largest allowed number of pixels of an image, in this process.
+
+    A server calls it, because images from strangers may be made to use up the memory.
 
     Args:
-        pixels: New limit. A value above the present limit changes nothing.
+        pixels: New largest number of pixels. A value above the present one changes nothing.
     """
     global MAX_PIXELS
     MAX_PIXELS = min(MAX_PIXELS, pixels)

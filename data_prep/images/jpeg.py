@@ -51,7 +51,7 @@ def decode_jpeg(
     Args:
         path: Path of the file, for messages.
         frame: Bytes of the compressed image.
-        colours: ``GRAY``, ``RGB`` or ``CMYK``.
+        colours: Colour space of the result: ``GRAY``, ``RGB`` or ``CMYK``.
         notes: List to which warnings of libjpeg-turbo are appended.
         doubts: List to which reasons are appended why some data may be missing.
 

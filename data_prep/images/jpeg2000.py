@@ -16,7 +16,7 @@ _START_OF_TILE = b"\xff\x90"
 
 
 def require_whole_jpeg2000(path: Path, frame: bytes, tiles: int) -> list[str]:
-    """Refuse a JPEG 2000 image that lacks a tile, a part of a tile, or bytes of a part.
+    """Check that no tile or byte of a JPEG 2000 image is missing.
 
     Args:
         path: Path of the file, for the message.
@@ -24,10 +24,11 @@ def require_whole_jpeg2000(path: Path, frame: bytes, tiles: int) -> list[str]:
         tiles: Number of tiles that the header states.
 
     Returns:
-        Doubts as sentences without a full stop: an image without an end marker may lack data.
+        Warnings as sentences without a full stop, if the image has no end marker and may lack data;
+        an empty list otherwise.
 
     Raises:
-        InputError: A tile, a part of one or some bytes are missing.
+        InputError: A tile, a part of a tile, or some of its bytes are missing.
 
     Source:
         ITU-T T.800 A.4.2 (SOT) and B.3.

@@ -42,7 +42,7 @@ _DIFFERENCE_SIZES = np.frexp(np.minimum(_DIFFERENCES, (1 << 16) - _DIFFERENCES))
 
 
 def lossless_doubts(path: Path, frame: bytes, values: np.ndarray) -> list[str]:
-    """Compare the decoded values of a lossless JPEG with the size of its data.
+    """Check by the number of its bytes whether a lossless JPEG is cut short.
 
     Args:
         path: Path of the file, for the message.
@@ -50,7 +50,7 @@ def lossless_doubts(path: Path, frame: bytes, values: np.ndarray) -> list[str]:
         values: Decoded values, shape ``(H, W)`` or ``(H, W, C)``.
 
     Returns:
-        Doubts as sentences without a full stop; empty if there are none.
+        Warnings as sentences without a full stop; an empty list if the image seems complete.
 
     Raises:
         InputError: The image is cut short: the decoder made up its last rows, which repeat the row
@@ -85,9 +85,9 @@ class LosslessBits(NamedTuple):
     Data with fewer bits than the values need are cut off, so the image is damaged.
 
     Attributes:
-        needed_by_row: Bits that the values of each row need, int64 (H,).
-        present: Bits in the data.
-        parts: Number of parts of the data; each ends with a whole byte.
+        needed_by_row: Bits that the decoded values of each row need, int64 (H,).
+        present: Number of bits in the compressed data.
+        parts: Number of parts of the compressed data; each ends with a whole byte.
     """
 
     needed_by_row: np.ndarray
@@ -96,11 +96,14 @@ class LosslessBits(NamedTuple):
 
 
 def count_lossless_bits(frame: bytes, values: np.ndarray) -> LosslessBits:
-    """Count the bits that decoded values need in a lossless JPEG, and the bits of its data.
+    """Count the bits that decoded values need in a lossless JPEG, and the bits that it has.
 
     Args:
         frame: Bytes of the compressed image.
         values: Decoded values, shape ``(H, W)`` or ``(H, W, C)``.
+
+    Returns:
+        Both numbers of bits; the needed ones by row of the image.
 
     Raises:
         ValueError: The channels differ in size. Damaged data may raise other errors as well.

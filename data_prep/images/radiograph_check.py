@@ -86,14 +86,14 @@ class DicomFile:
     """Facts in the header of a DICOM file, or the reason why it is no frontal chest radiograph.
 
     Attributes:
-        path: Path relative to the folder, with ``/``.
+        path: Path relative to the folder that is read, with ``/``.
         reason: Reason why the file is no frontal chest radiograph; None if it may be one.
         image_id: SOPInstanceUID, or a digest of the path if that is missing.
-        patient: PatientID after its issuer, if the issuer is stated; empty if missing.
+        patient: PatientID with its issuer, if the issuer is stated; empty if missing.
         study: StudyInstanceUID; empty if missing.
-        patient_id: PatientID alone, as a label table may have it.
-        accession_number: AccessionNumber, as a label table may have it. It never gets into a data
-            set.
+        patient_id: PatientID alone, by which a label table may name the patient.
+        accession_number: AccessionNumber, by which a label table may name the study. It is not
+            written to a data set.
         view: ``PA``, ``AP``, ``LL``, ``other``, or None if unknown.
         sex: ``M``, ``F``, ``O``, or None if unknown.
         age_years: Age of the patient in years; None if unknown.
@@ -114,7 +114,7 @@ class DicomFile:
 
 
 def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
-    """Return the reason why the header of a file is not that of a frontal chest radiograph.
+    """Return the reason why a DICOM file is no frontal chest radiograph, by its header.
 
     The rules are those of ``cxr prepare --format dicom``.
 
@@ -132,12 +132,14 @@ def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
 
 
 def check_dicom_file(root: Path, name: str, copy: Path | None = None) -> DicomFile:
-    """Read the header of a file, without its pixels.
+    """Read the header of a DICOM file, and check whether it is a frontal chest radiograph.
+
+    Pixels are not read.
 
     Args:
         root: Folder of the files.
         name: Path of the file relative to this folder.
-        copy: Local copy of the file, which is read instead; None reads the file itself.
+        copy: Path of a local copy of the file, which is read instead; None reads the file itself.
 
     Returns:
         Facts of the header, and the reason if the file is no frontal chest radiograph.

@@ -33,22 +33,29 @@ def add_splits(
     strict: bool = False,
     replaces: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Add a split to a prepared data set, or one split for each fold.
+    """Add a split (assignment of images to train, validation and test) to a data set.
+
+    With `each_fold` or `test_folds`, a split is added for each cross-validation fold.
 
     Args:
         dataset: A prepared data set.
         name: Name of the split. The splits of folds are called ``NAME-0`` and so on.
-        rule: Shares of the roles, number of folds, seed and method by which the split is drawn.
-        each_fold: True adds a split for each fold, which is its validation set. All have the same
-            test set.
-        test_folds: True adds a split for each fold, which is its test set; the next fold validates.
-        file: Table with the user's own split, which is used in place of a drawn one.
-        keep_test_of: Name of a split whose test images are kept; the rest is drawn.
-        strict: True refuses a `file` that names unknown ids or leaves out images.
-        replaces: True replaces splits of the same name.
+        rule: Shares of patients for validation and test, number of folds, seed and method of the
+            random draw.
+        each_fold: True adds a split for each fold, in which that fold is the validation set. All
+            these splits have the same test set.
+        test_folds: True adds a split for each fold, in which that fold is the test set and the next
+            fold the validation set.
+        file: Path of the user's own table with ``image_id`` or ``patient_id`` and ``role`` (train,
+            val, test or unused), which is used instead of a random draw; None draws.
+        keep_test_of: Name of an existing split whose test images are kept; train and validation are
+            drawn. None draws the test images, too.
+        strict: True raises an error if `file` names unknown ids or leaves out images.
+        replaces: True replaces existing splits of the same name; False makes new ones.
 
     Returns:
-        For each split, by name, the counts of its ``roles`` and the record ``how`` it was made.
+        By name of each added split: its numbers of images and patients under ``roles``, and its
+        method and options under ``how``.
 
     Raises:
         InputError: The name is not allowed, or the folds or the file do not fit.
@@ -93,14 +100,14 @@ def _make_split(
 
 
 def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
-    """Return the stored options of a split, or of the splits of folds with this name.
+    """Return the stored options of the random draw of a split, or of its cross-validation folds.
 
     Args:
         dataset: A prepared data set.
-        name: Name of the split, or the common name of its folds.
+        name: Name of the split, or the common name of splits ``NAME-0``, ``NAME-1`` and so on.
 
     Returns:
-        Fields of `SplitRule` that were set, by name; empty if there is no such split.
+        Fields of `SplitRule` that were recorded, by name; empty if there is no such split.
 
     Raises:
         InputError: The record of the split is damaged.

@@ -28,24 +28,25 @@ def balanced_parts(
     rng: np.random.Generator,
     fixed: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Assign groups to parts so that each part gets its share of groups, images and every stratum.
+    """Assign groups of images to parts so that each part gets its share of every kind of image.
 
-    Groups are first assigned to equal folds, as by scikit-learn's `StratifiedGroupKFold`. That
-    method accepts one class for each sample, so an image is entered once for each of its strata.
-    The folds are then joined to parts. Of 200 random ways to join them, the one that comes closest
-    to the shares is taken.
+    A group has the images of a patient, or of patients who share an image. A part is, for example,
+    the training set. Groups are first assigned to equal folds, as by scikit-learn's
+    `StratifiedGroupKFold`. That method accepts one class for each sample, so an image is entered
+    once for each of its strata (kinds). The folds are then joined to parts. Of 200 random ways to
+    join them, the one that comes closest to the shares is taken.
 
     Args:
-        group: Patient, or group of patients, of each image, indexed by ``image_id``. A group is
-            never divided.
-        strata: Classes and other groups of each image. Every part gets its share of each group
-            (stratum).
-        shares: Share of each part, shape ``(P,)``; their sum is 1.
+        group: Name of the group of each image, indexed by ``image_id``. A group is never divided.
+        strata: Kinds of each image, such as its class and view: a Series or a table with one column
+            for each property, indexed by ``image_id``. Every part gets its share of each kind.
+        shares: Share of the groups in each of the P parts, shape ``(P,)``; their sum is 1.
         rng: Random generator.
-        fixed: Part of each group in sorted order; -1 if it is to be drawn.
+        fixed: Number of the part of each group, in sorted order of the groups; -1 for a group that
+            is to be assigned. None assigns all groups.
 
     Returns:
-        Part of each group, in sorted order of the groups.
+        Number of the part of each group, from 0, in sorted order of the groups.
     """
     code, names = pd.factorize(group, sort=True)
     part = np.full(len(names), -1) if fixed is None else fixed.copy()
@@ -83,7 +84,7 @@ def balanced_parts(
 
 
 def equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
-    """Assign patients to folds so that every kind of sample is spread equally over the folds.
+    """Assign patients to folds so that every kind of image is spread equally over the folds.
 
     The result equals that of scikit-learn's `StratifiedGroupKFold`, group by group, as a test
     checks. Scikit-learn computes a variance from scratch for each group and fold, and takes 12.6 s

@@ -23,20 +23,25 @@ def draw_split(
     rule: SplitRule,
     linked: Labels = None,
 ) -> tuple[pd.DataFrame, SplitRecord]:
-    """Split a data set by patient, or adopt the roles that its source states.
+    """Assign the patients of a data set to train, validation and test.
+
+    The assignment is adopted if the publisher or user states it, and drawn at random otherwise.
 
     Args:
         images: Images table: one row for each image, with patient, path and size.
         findings: Findings table: the state (present, absent, uncertain) of each finding, by image
             and reader.
-        stated: Table with columns ``image_id, role`` of images whose role is fixed. If all these
-            roles are ``unused``, the roles of the other images are drawn.
-        rule: Shares of the roles, number of folds, seed and method by which the split is drawn.
+        stated: Table with columns ``image_id, role`` of images whose role (train, val, test or
+            unused) is fixed. If all these roles are ``unused``, the roles of the other images are
+            drawn.
+        rule: Shares of patients for validation and test, number of folds, seed and method of the
+            draw.
         linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
-            and so get the same role.
+            and so get the same role. None if no copies are known.
 
     Returns:
-        The split table (``image_id, role, fold``), and a record of how it was made.
+        A table with ``image_id``, ``role`` and ``fold`` (number of the cross-validation fold), and
+        a record of method and options.
     """
     strata = image_strata(images, findings)
     if (stated["role"] != "unused").any():
@@ -60,11 +65,12 @@ def draw_split(
 
 
 def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
-    """Return a key for each image that is the same for all its equal and nearly equal copies.
+    """Return a key for each image that is the same for all copies of the image.
 
     Args:
-        decode: Decode table, with the digest of the pixels of each image. It may be empty.
-        near: Near duplicates of the same images.
+        decode: Decode table: one row for each image, with the digest of its pixels. It may be
+            empty.
+        near: Pairs of nearly equal images of the same data set.
 
     Returns:
         Keys, indexed by ``image_id``; None if no image was decoded.
@@ -77,6 +83,9 @@ def dataset_links(dataset: DataSet) -> pd.Series | None:
 
     Args:
         dataset: A prepared data set.
+
+    Returns:
+        Keys, indexed by ``image_id``; None if no image was decoded.
     """
     decode = dataset.optional_table("decode")
     return image_links(decode, find_dataset_copies(dataset, decode))

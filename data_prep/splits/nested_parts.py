@@ -21,24 +21,26 @@ _ANNOTATED = ("train", "val")
 def nested_parts(
     split: pd.DataFrame, group: pd.Series, strata: pd.Series, shares: Sequence[float], seed: int = 0
 ) -> dict[float, pd.DataFrame]:
-    """Return smaller splits, whose training and validation sets have a share of the patients.
+    """Return smaller splits for a learning curve, which use a share of the training patients.
 
-    Test images keep their role. The patients of each stratum are put into a random order, and the
-    orders of all strata are merged so that the first patients always contain every stratum in
-    proportion. A part has the first patients of this order, so a smaller part lies within each
-    larger one. A patient is in a part with all images or with none.
+    A split assigns images to train, validation and test. Training and validation set keep a share
+    of their patients; test images stay. The patients of each stratum are put into a random order,
+    and the orders of all strata are merged so that the first patients always contain every stratum
+    in proportion. A smaller split keeps the first patients of this order, so its images are also in
+    each larger one. A patient is kept with all images or with none.
 
     Args:
-        split: The whole split.
+        split: The whole split: table with ``image_id``, ``role`` and ``fold``.
         group: Patient group of each image, indexed by ``image_id``. A group has one patient, or
             patients with copies of the same image.
-        strata: Stratum (class or other group of like images) of each image, indexed by
+        strata: Stratum of each image, that is, its class or another kind of like images, indexed by
             ``image_id``.
-        shares: Shares of the patients to keep, each in (0, 1].
+        shares: Shares of the training and validation patients to keep, each in (0, 1].
         seed: Random seed of the orders.
 
     Returns:
-        Split table by share. Images of patients who are not in the part are ``unused``.
+        By share, a table of the same columns as `split`. Images of patients who are not kept have
+        the role ``unused``.
 
     Raises:
         InputError: A share is outside (0, 1].
@@ -87,17 +89,18 @@ def draw_nested_parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[str, dict[tuple[float, int], pd.DataFrame]]:
-    """Draw smaller splits with shares of the patients (see `nested_parts`), without writing them.
+    """Draw smaller splits for a learning curve (see `nested_parts`), without writing them.
 
     Args:
         dataset: A prepared data set.
-        target: Target whose labels are balanced.
-        splits: Names of the whole splits.
-        shares: Shares of the training and validation patients.
-        seeds: Random seeds of the parts.
+        target: Findings that make an image positive. Each smaller split keeps the proportion of
+            positive images.
+        splits: Names of the whole splits, that is, assignments to train, validation and test.
+        shares: Shares of the training and validation patients to keep, each in (0, 1].
+        seeds: Random seeds; for each of them all shares are drawn.
 
     Returns:
-        Split tables, by name of the whole split, and then by share and seed.
+        Tables of the smaller splits, by name of the whole split, and then by share and seed.
     """
     group = patient_groups(dataset.images, dataset_links(dataset))
     label = dataset.labels(target).map({0.0: "negative", 1.0: "positive"}).fillna("")
@@ -116,18 +119,18 @@ def draw_nested_parts(
 def add_nested_parts(
     dataset: DataSet, split: str, parts: Mapping[tuple[float, int], pd.DataFrame]
 ) -> dict[tuple[float, int], str]:
-    """Write smaller splits, which have a share of the patients of a split, into its data set.
+    """Write the smaller splits of a learning curve into the folder of a data set.
 
     Args:
         dataset: A prepared data set.
-        split: Name of the whole split.
-        parts: Split tables by share and seed.
+        split: Name of the whole split, from which the names of the smaller ones are made.
+        parts: Tables from `draw_nested_parts` for this split, by share of the patients and seed.
 
     Returns:
-        Name of the split of each part, by share and seed.
+        Name of each smaller split, by share and seed.
 
     Raises:
-        InputError: A split with the name of a part exists and differs from it.
+        InputError: A split of that name exists already and differs.
     """
     names = {}
     new = {}

@@ -14,15 +14,15 @@ _TARGETS_IN_LINE = 3
 
 
 def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Count images, patients and positive images of each target in each role of a split.
+    """Count images, patients and positive images in each of train, validation and test.
 
     Args:
         dataset: A prepared data set.
-        split: Table with columns ``image_id`` and ``role``.
+        split: Table with columns ``image_id`` and ``role``: train, val, test or unused.
 
     Returns:
-        Counts by role and noun, such as ``{"train": {"images": 3, "patients": 2}}``. Empty roles
-        are left out.
+        Counts by role and noun, such as ``{"train": {"images": 3, "patients": 2}}``; positive
+        images are counted for each target (findings under one name). Empty roles are left out.
     """
     rows = dataset.images[["image_id", "patient_id"]].merge(split, on="image_id")
     labels = {
@@ -40,10 +40,10 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
 
 
 def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return the counts of `count_roles` as lines of text; many targets get a line each.
+    """Return the counts of `count_roles` as lines of text for display.
 
     Args:
-        roles: Counts of `count_roles`, by role and noun.
+        roles: Counts by role (train, val, test, unused) and noun.
 
     Returns:
         The lines without line breaks.

@@ -28,6 +28,9 @@ def hash_to_unit_interval(names: Iterable[str], seed: int, purpose: str) -> np.n
         seed: Seed of the hash.
         purpose: Text that makes the numbers of one use independent of those of another use.
 
+    Returns:
+        Numbers, float64, in the order of the names. Equal arguments give equal numbers.
+
     Example:
         >>> hash_to_unit_interval(["nih:00000001"], 0, "role").round(4).tolist()
         [0.5362]
@@ -56,16 +59,18 @@ _FEW_SHARE = 0.01
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Options by which a split is drawn.
+    """Options by which patients are drawn at random for training, validation and test.
 
     Attributes:
-        val: Share of patients for validation, in [0, 1).
-        test: Share of patients for test, in [0, 1].
-        folds: Number of folds to which train and validation patients are assigned, at least 2.
+        val: Share of all patients for validation, in [0, 1).
+        test: Share of all patients for test, in [0, 1].
+        folds: Number of cross-validation folds to which train and validation patients are assigned,
+            at least 2.
         seed: Random seed of the draw.
-        method: ``balanced`` gives each role its share of every group of patients with the same
-            label and other facts. With ``hash`` the role follows from the patient's id and the seed
-            alone, so it stays when images are added, but such groups are balanced only by chance.
+        method: With ``balanced``, each of train, validation and test gets its share of every group
+            of patients with the same label and other facts. With ``hash`` the assignment follows
+            from the patient's id and the seed alone, so it stays when images are added, but such
+            groups are balanced only by chance.
 
     Example:
         >>> SplitRule(val=0.1, test=0.2, folds=5).method
@@ -98,24 +103,25 @@ def split_by_patient(
     rule: SplitRule | None = None,
     linked: Labels = None,
 ) -> pd.DataFrame:
-    """Give every image a role such that no patient has two roles.
+    """Assign images to train, validation and test so that no patient is in two of them.
 
     With the method ``balanced``, patients are assigned to equal folds as by scikit-learn's
-    `StratifiedGroupKFold`, and the folds are joined to roles. Each role then gets its share of
-    patients, of images and of every stratum. The result depends on ids and seed, not on the order
-    of rows.
+    `StratifiedGroupKFold`, and the folds are joined to the three sets (roles). Each set then gets
+    its share of patients, of images and of every stratum. The result depends on ids and seed, not
+    on the order of rows.
 
     Args:
-        images: Table with columns ``image_id`` and ``patient_id``. The column ``patient_id_source``
-            marks doubtful patients.
-        strata: Classes and other groups of each image, indexed by ``image_id``. Every role gets its
-            share of each group (stratum).
-        rule: Shares of the roles, number of folds, seed and method by which the split is drawn.
+        images: Table with columns ``image_id`` and ``patient_id``. An optional column
+            ``patient_id_source`` says which patients are uncertain.
+        strata: Kinds (strata) of each image, such as class and view: a Series or a table, indexed
+            by ``image_id``. Each set gets its share of every stratum. None balances none.
+        rule: Shares of patients, number of folds, seed and method of the draw; None takes the
+            defaults of `SplitRule`.
         linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
-            and so get the same role.
+            and so get into the same set. None if no copies are known.
 
     Returns:
-        A table with columns ``image_id, role, fold``.
+        A table with columns ``image_id``, ``role`` (train, val, test or unused) and ``fold``.
     """
     nothing = pd.DataFrame({"image_id": [], "role": [], "fold": []})
     return extend_split(nothing, images, strata, rule, linked)
@@ -128,23 +134,24 @@ def extend_split(
     rule: SplitRule | None = None,
     linked: Labels = None,
 ) -> pd.DataFrame:
-    """Give roles to images that were added to a data set. Old images keep their roles.
+    """Assign images that were added to a data set to train, validation and test.
 
-    New images of an old patient get that patient's role and fold. So do new patients who share an
-    image with an old patient. Other new patients are drawn by the rule; with the method
-    ``balanced``, old and new patients together approach the shares. An image becomes ``unused`` if
-    it would otherwise put an image or a patient into two roles, for example because it shows that
-    two old patients are one. A doubtful image of a patient who does not train becomes ``unused``,
-    too.
+    Old images keep their role (train, val, test or unused). New images of an old patient get the
+    role and fold of the patient. So do new patients who share an image with an old patient. Other
+    new patients are drawn by the rule; with the method ``balanced``, old and new patients together
+    approach the shares. An image becomes ``unused`` if it would otherwise put an image or a patient
+    into two roles, for example because it shows that two old patients are one. An image becomes
+    ``unused``, too, if its patient is uncertain and not in training.
 
     Args:
-        old: Split of the old images, with columns ``image_id, role, fold``.
-        images: The images table with old and new images.
-        strata: Classes and other groups of each image, indexed by ``image_id``. Every role gets its
-            share of each group (stratum).
-        rule: Rule by which the new patients are drawn.
+        old: Table of the old images, with columns ``image_id, role, fold``.
+        images: Images table with old and new images.
+        strata: Kinds (strata) of each image, such as class and view: a Series or a table, indexed
+            by ``image_id``. Each role gets its share of every stratum. None balances none.
+        rule: Shares, number of folds, seed and method of the draw of new patients; None takes the
+            defaults of `SplitRule`.
         linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
-            and so get the same role.
+            and so get the same role. None if no copies are known.
 
     Returns:
         A table with columns ``image_id, role, fold`` for all images.
@@ -256,23 +263,24 @@ def official_split(
     *,
     strata: Labels = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Adopt published roles, but keep every patient in one role.
+    """Adopt a published assignment to train, validation and test, but keep patients in one set.
 
-    If a patient has several roles, the test images are kept, or else the validation images, and the
-    other images become ``unused``. If there are no validation images, validation patients are drawn
-    from the training patients.
+    If a patient has images in several sets (roles), the test images are kept, or else the
+    validation images, and the other images become ``unused``. If there are no validation images,
+    validation patients are drawn from the training patients.
 
     Args:
-        official: Table with columns ``image_id, role`` as published.
+        official: Table with columns ``image_id, role`` (train, val or test) as published.
         images: Images table: one row for each image, with patient, path and size.
         linked: Key of each image, indexed by ``image_id``. Copies of an image have the same key,
-            and so get the same role.
-        rule: Rule by which validation patients and folds are drawn.
-        strata: Classes and other groups of each image, indexed by ``image_id``. Every role gets its
-            share of each group (stratum).
+            and so get the same role. None if no copies are known.
+        rule: Shares, number of folds, seed and method by which validation patients and folds are
+            drawn; None takes the defaults of `SplitRule`.
+        strata: Kinds (strata) of each image, such as class and view: a Series or a table, indexed
+            by ``image_id``. Each role gets its share of every stratum. None balances none.
 
     Returns:
-        The split table (``image_id, role, fold``), and a record of how it was made, with notes.
+        The table with ``image_id, role, fold``, and a record of the method with notes.
     """
     rule = rule or SplitRule()
     group = patient_groups(images, linked)

@@ -26,16 +26,18 @@ _ROLE_NAMES = {
 def read_split_file(
     path: Path, images: pd.DataFrame, linked: Labels = None, *, strict: bool = False
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read the user's own split: ``image_id,role[,fold]`` or ``patient_id,role[,fold]``.
+    """Read the user's own assignment of images or patients to train, validation and test.
 
     Args:
-        path: Table of the split.
+        path: Table with the columns ``image_id`` or ``patient_id``, ``role`` (train, val, test or
+            unused) and optionally ``fold`` (number of the cross-validation fold, from 0).
         images: The images table of the data set.
-        linked: Key of each image, the same for all its copies. Copies must have the same role.
-        strict: True refuses unknown ids and images without a role.
+        linked: Key of each image, indexed by ``image_id``, the same for all copies of an image.
+            Copies must have the same role. None if no copies are known.
+        strict: True raises an error for unknown ids and images without a role.
 
     Returns:
-        The split table, and a record of how it was made.
+        The table with ``image_id, role, fold``, and a record of the method with notes.
 
     Raises:
         InputError: A cell is wrong, an id repeats, or a patient or image has two roles or folds.

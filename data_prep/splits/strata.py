@@ -11,10 +11,10 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
-    """Return the class of each image, such as its rarest finding, which a split balances.
+    """Return the class of each image, of which train, validation and test get equal shares.
 
-    The class is ``x_class`` if the source states one. Otherwise it is the rarest present finding of
-    the image, or ``absent`` if it has none.
+    The class is the column ``x_class`` if the data set states one. Otherwise it is the rarest
+    finding that is present on the image, or ``absent`` if no finding is present.
 
     Args:
         images: Images table: one row for each image, with patient, path and size.
@@ -22,7 +22,7 @@ def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
             and reader.
 
     Returns:
-        Classes indexed by ``image_id``; missing if nothing is known.
+        Class names indexed by ``image_id``; missing if nothing is known about the image.
     """
     ids = pd.Index(images["image_id"])
     reference = findings[findings["reader"] == REFERENCE_READER]
@@ -41,7 +41,7 @@ def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
 
 
 def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
-    """Return the groups of like images (strata) of which every role should get its share.
+    """Return kinds of images (strata) of which train, validation and test should get equal shares.
 
     Args:
         images: Images table: one row for each image, with patient, path and size.
@@ -49,8 +49,9 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
             and reader.
 
     Returns:
-        A table indexed by ``image_id``. It has the column ``class``, columns for source, set and
-        view if their values differ, and a flag for each present finding.
+        A table indexed by ``image_id``. It has the column ``class``, columns for source,
+        publisher's set and view if their values differ, and a flag for each finding that is
+        present.
     """
     strata = image_classes(images, findings).rename("class").to_frame()
     for column in ("source", "x_set", "view"):

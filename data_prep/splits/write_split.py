@@ -20,13 +20,16 @@ SplitRecord = dict[str, Any]
 def write_splits(
     folder: Path, splits: dict[str, pd.DataFrame], how: SplitRecord, *, replaces: bool
 ) -> None:
-    """Write splits, and enter their ids into ``dataset.json``.
+    """Write splits into a data set folder, and their digests into its ``dataset.json``.
+
+    A split assigns each image to train, validation or test.
 
     Args:
         folder: Data set folder.
-        splits: Tables with the role (train, val, test, unused) of each image, by name of the split.
-        how: Record of how the splits were made.
-        replaces: True replaces splits of these names. Otherwise the names must be new.
+        splits: By name of a split, the table with ``image_id``, ``role`` (train, val, test, unused)
+            and ``fold``.
+        how: Record of the method and options with which the splits were made, by key.
+        replaces: True replaces existing splits of these names. False requires new names.
 
     Raises:
         InputError: A split of this name exists already, or `replaces` is True and none exists.
@@ -48,19 +51,19 @@ def write_splits(
 
 
 def write_split(folder: Path, name: str, split: pd.DataFrame, how: SplitRecord) -> str:
-    """Write the table of a split and the record of how it was made.
+    """Write one split (assignment of images to train, validation and test) and its record.
 
     Args:
         folder: Folder of the data set.
         name: Name of the split.
-        split: Table with columns ``image_id``, ``role`` and ``fold``.
-        how: Record of how the split was made.
+        split: Table with columns ``image_id``, ``role`` (train, val, test, unused) and ``fold``.
+        how: Record of the method and options with which the split was made, by key.
 
     Returns:
-        Id of the split: a digest of ids and roles, which is the same for equal splits.
+        Digest of ids and roles, 16 hexadecimal digits, which is the same for equal splits.
 
     Raises:
-        InputError: A rule of the split table is broken, or the disk is full.
+        InputError: A cell of the table has a value that is not allowed, or the disk is full.
     """
     split_folder = make_folder(folder / "splits")
     split_id = frame_digest(split, ["image_id", "role"])

@@ -69,8 +69,11 @@ def log_pseudonym(key: bytes, text: str) -> str:
     """Return the pseudonym of an image or a patient in a log.
 
     Args:
-        key: Key of the log.
-        text: ``image:`` or ``patient:``, followed by the id.
+        key: Secret key of the log, 16 to 4,096 bytes.
+        text: ``image:`` or ``patient:``, followed by the id, such as ``patient:JANE-1``.
+
+    Returns:
+        16 hexadecimal digits, which are equal for equal ids.
     """
     return keyed_hash(key, text)[:_HASH_DIGITS]
 
@@ -88,7 +91,10 @@ def _age_band(years: float | None) -> str | None:
 
 
 class AnswerLog:
-    """A writer that appends rows to a log of the answers that systems gave to images.
+    """A writer that logs scores and decisions that systems gave for new images.
+
+    A system is a deployed model. Each line of the log is the output (here called answer) of one
+    system for one image; ``cxr monitor`` reads the log.
 
     Several threads and processes may share a log.
 
@@ -150,13 +156,15 @@ class AnswerLog:
         answers: Sequence[Mapping[str, Any]],
         seconds: float | None,
     ) -> None:
-        """Add the answers of all systems for an image file.
+        """Log the scores and decisions of all systems for one image file.
 
         Args:
-            file: Path of the file.
-            image: The decoded image; None if the file could not be read.
-            answers: One row for each system; see `add`.
-            seconds: Time that the answers took; see `add`.
+            file: Path of the image file.
+            image: The decoded image, whose header names the patient; None if the file could not be
+                read.
+            answers: One mapping for each system, with its score and decision; see `add` for the
+                keys.
+            seconds: Time in seconds in which all systems computed their output; None if unknown.
         """
         name = Path(file).name
         if image is None:
@@ -174,16 +182,19 @@ class AnswerLog:
         answers: Sequence[Mapping[str, Any]],
         seconds: float | None,
     ) -> None:
-        """Add the answers of all systems for an image. Ids are hashed before they are written.
+        """Log the scores and decisions of all systems for one image. Ids are replaced by hashes.
 
         Args:
             name: Id of the image: the SOPInstanceUID of a DICOM file, else the name of the file.
             patient: Id of the patient; None if unknown, so that the image counts as its own
                 patient.
-            header: Any of ``view, sex, age_years, maker``, as the decoder returned them.
-            answers: For each system the columns from ``system`` to ``threshold`` and from
-                ``status`` to ``guard_distance``. The decision is a bool. Missing values are null.
-            seconds: Time that the answers took, in seconds; None if unknown.
+            header: Facts about the image by any of the keys ``view``, ``sex``, ``age_years`` and
+                ``maker`` (of the X-ray device), as the decoder read them from the file.
+            answers: One mapping for each system, with the keys ``system``, ``target``, ``policy``
+                (name of the operating point), ``threshold``, ``status`` (``ok``, ``refused`` or
+                ``failed``), ``score``, ``decision`` (True for positive) and ``guard_distance`` (log
+                odds that the image is no frontal chest X-ray). Unknown values are None or left out.
+            seconds: Time in seconds in which all systems computed their output; None if unknown.
         """
         now = datetime.now(UTC)
         patient_text = f"image:{name}" if patient is None else f"patient:{patient}"

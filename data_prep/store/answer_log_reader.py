@@ -53,14 +53,16 @@ _LABELS = {
 def read_log(
     path: Path, say: Callable[[str], object] = print, *, now: datetime | None = None
 ) -> pd.DataFrame:
-    """Read a log of answers, or a CSV file with the same columns.
+    """Read a log of the scores and decisions that deployed systems gave for new images.
 
     Args:
-        path: Folder that ``--log`` wrote, or a CSV file with the same columns. The CSV needs
-            ``time``, ``patient`` and ``score``, and its ids are taken unchanged.
+        path: Folder that ``cxr predict``, ``serve`` or ``pacs`` wrote with the option ``--log``, or
+            a CSV file with the same columns. The CSV needs ``time``, ``patient`` and ``score``; its
+            ids are taken unchanged.
         say: Function that shows what was skipped: incomplete lines, as a full disk leaves them, and
             files whose names only begin like those of a log.
-        now: Present time. A row may be at most a day later. By default it is the machine's clock.
+        now: Present time, to refuse rows that are more than a day later. None takes the machine's
+            clock.
 
     Returns:
         One row for each image and system, sorted by time. ``time`` is in UTC; ``threshold``,
@@ -244,17 +246,18 @@ def _typed(text: pd.DataFrame, path: Path, latest: datetime) -> pd.DataFrame:
 
 
 def read_audit(path: Path, key: Path | None = None) -> pd.DataFrame:
-    """Read labels that people assigned to logged images later.
+    """Read true labels that people assigned to some images of a log later.
 
     Args:
-        path: CSV file with ``label`` and either ``image_id`` (the id of the image) or ``image``
-            (its pseudonym in the log). A label is 1 or 0, or one of positive, present, negative,
-            absent.
-        key: File of the log's key, which turns ``image_id`` into pseudonyms; None if the log itself
-            has ids instead of pseudonyms.
+        path: CSV file with ``label`` and either ``image_id`` (the original id of the image) or
+            ``image`` (the pseudonym of the image in the log). A label is 1 or 0, or one of
+            positive, present, negative, absent.
+        key: File of the log's secret key, with which ``image_id`` is turned into pseudonyms; None
+            if the log contains original ids.
 
     Returns:
-        A table with ``image`` as in the log, unique, and ``label``, bool.
+        A table with ``image`` (the text by which the log names the image, unique) and ``label``,
+        bool.
 
     Raises:
         InputError: A column is missing, a label has another value, or an image has two labels.

@@ -32,23 +32,27 @@ def build_pixel_store(
     on_decoded: Callable[[int], object] | None = None,
     before_wait: Callable[[], object] | None = None,
 ) -> PixelStore:
-    """Make sure that the pixels of a data set are stored at a size.
+    """Decode and resize those images of a data set that are not yet stored at a given size.
 
-    Only images that the store lacks are decoded.
+    The result is the pixel store: files with all images of the data set as squares of one size,
+    with black borders.
 
     Args:
         dataset_folder: Folder of the data set.
-        images: Table with ``image_id``, ``path`` (below `source_root`) and ``file_sha256``.
+        images: Table with ``image_id``, ``path`` (relative to `source_root`) and ``file_sha256``,
+            one row for each image of the data set.
         source_root: Folder of the image files.
         size: Side of the square images, px.
-        window: Name of the DICOM window to show; None takes the first.
-        engine: Processes or machines that decode; None uses processes of this machine.
+        window: Name of the DICOM window (VOI transform) by which grey values are shown; None takes
+            the first of each file.
+        engine: Worker processes or machines that decode; None uses processes of this machine.
         on_decoded: Function that is called with 1 after each image.
-        before_wait: Function that is called once if another process is building the store; the call
-            then waits. None raises an error instead of waiting.
+        before_wait: Function without arguments that is called once if another process is building
+            this store; the call then waits for that process. None raises an error instead of
+            waiting.
 
     Returns:
-        The complete store.
+        The complete pixel store.
 
     Raises:
         InputError: An image has no file or cannot be decoded, or the disk is full.

@@ -52,13 +52,15 @@ _COVERAGE_COLUMNS = ("image_id", "finding", "reader", "coverage")
 class Target:
     """A name for one or several findings that a system is to detect.
 
+    A finding is a disease or abnormality such as ``consolidation``.
+
     An image is positive if any of the findings is present, and negative if all are absent.
     Otherwise its label is unknown, and the image is left out of evaluations and counted.
 
     Attributes:
-        name: Name in options and tables.
-        any_of: Findings, in the order in which a model outputs them.
-        display_name: Name for readers.
+        name: Name of the target in options and tables.
+        any_of: Names of the findings, in the order in which a model outputs them.
+        display_name: Name of the target on pages and in sentences.
 
     Example:
         >>> Target("opacity", ("consolidation", "infiltration"), "Opacity").any_of
@@ -76,9 +78,10 @@ class ImageFile:
 
     Attributes:
         path: Path of the file.
-        window: Name of the DICOM window to show; None for the first.
-        sha256: SHA-256 digest that the file had when the data set was prepared; None for labels in
-            memory, whose files were not prepared.
+        window: Name of the DICOM window (VOI transform) by which grey values are shown; None takes
+            the first of the file.
+        sha256: SHA-256 digest that the file had when the data set was prepared; None for a data set
+            in memory, whose files were not hashed.
     """
 
     path: Path
@@ -86,13 +89,14 @@ class ImageFile:
     sha256: str | None
 
     def read(self) -> np.ndarray:
-        """Decode the file as a viewer displays it.
+        """Decode the file into the grey levels that a viewer displays.
 
         Returns:
             Grey levels, uint8, shape ``(H, W)``.
 
         Raises:
-            InputError: The file is missing, cannot be read as an image, or was changed.
+            InputError: The file is missing, cannot be read as an image, or has another digest than
+                `sha256`.
         """
         # Imported here: evaluating without pixels needs no decoder.
         from cxr_compare.data_prep.images.image import read_image
@@ -114,20 +118,25 @@ def _refuse_links_out_of(folder: Path) -> None:
 
 @dataclass
 class DataSet:
-    """A complete data set. Each table is read from the folder when it is first used.
+    """A prepared data set of chest X-rays: its tables, labels, boxes, splits and images.
 
-    Training and evaluation use only the findings and boxes of the reference reader, which may join
-    several readers.
+    Each table is read from the folder when it is first used. Several people (readers) may have
+    labelled an image. Training and evaluation use only the findings and boxes of the reader
+    ``reference``, whose labels may join those of several readers.
 
     Attributes:
-        folder: Folder of the data set; for a data set in memory, its source.
-        info: Content of ``dataset.json``.
-        targets: Targets that can be evaluated, by name.
-        summary: The `data_prep.assemble.summary.Summary` of a data set that this call made, else
+        folder: Folder of the data set; for a data set in memory, the path of the labels that it was
+            made of.
+        info: Content of the file ``dataset.json`` in the folder.
+        targets: By name: findings (diseases) that together make an image positive, and that can be
+            evaluated under this name.
+        summary: Counts for display, if this Python process has just prepared the data set, else
             None.
-        next_steps: Commands that usually follow; None if there is nothing to say.
-        tables: Tables in memory by name, which replace those of the folder.
-        splits: Splits in memory by name, for a data set without a folder.
+        next_steps: Commands that usually follow the preparation, for display; None if there are
+            none to show.
+        tables: Tables in memory by name, such as ``findings``, which replace those of the folder.
+        splits: For a data set in memory: by name of a split, the table that assigns each image to
+            train, validation or test. Empty for a data set in a folder.
 
     Example:
         >>> import cxr_compare
@@ -147,10 +156,11 @@ class DataSet:
 
     @classmethod
     def open(cls, folder: str | Path) -> DataSet:
-        """Open a folder that ``cxr prepare`` made.
+        """Open the folder of a data set that ``cxr prepare`` made.
 
         Args:
-            folder: A path, or the address of a folder in an object store.
+            folder: Path of the folder, or its address in an object store, such as
+                ``s3://bucket/set``.
 
         Raises:
             InputError: The folder is no complete data set.
@@ -172,10 +182,13 @@ class DataSet:
         """Make a data set from the content of its ``dataset.json``.
 
         Args:
-            folder: Folder of the tables. For a data set in memory it is the path of the source.
+            folder: Folder of the tables. For a data set in memory, the path of the labels that it
+                was made of.
             info: Content of ``dataset.json``.
-            tables: Tables in memory by name, which replace those of the folder.
-            splits: Splits in memory by name, for a data set without a folder.
+            tables: Tables in memory by name, such as ``findings``, which replace those of the
+                folder; None for no tables.
+            splits: For a data set in memory: by name of a split, the table that assigns each image
+                to train, validation or test; None for a data set in a folder.
 
         Example:
             >>> from cxr_compare import DataSet
@@ -203,14 +216,19 @@ class DataSet:
         return f"<pre>{html.escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts of a data set that was just prepared, else its ``dataset.json``."""
+        """Return the counts of images and labels, or the content of ``dataset.json``.
+
+        It returns the counts if this Python process has just prepared the data set.
+        """
         return self.info if self.summary is None else self.summary.to_dict()
 
     @staticmethod
     def digests(
         images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, coverage: pd.DataFrame
     ) -> dict[str, str]:
-        """Return digests of the content and of the labels. The order of the rows does not matter.
+        """Return digests by which a program recognises equal images and equal labels.
+
+        The order of the rows does not matter.
 
         Args:
             images: Images table: one row for each image, with patient, path and size.
@@ -222,7 +240,8 @@ class DataSet:
                 by finding and reader.
 
         Returns:
-            A dictionary with ``content_id`` and ``labels_id``.
+            A dictionary with ``content_id`` (digest of the images) and ``labels_id`` (digest of
+            findings, boxes and coverage).
         """
         labels = [
             frame_digest(findings, LABEL_COLUMNS),
@@ -236,7 +255,7 @@ class DataSet:
 
     @property
     def is_in_memory(self) -> bool:
-        """True if no folder holds the data set: it was made of labels for one evaluation."""
+        """True if the data set has no folder: it was made of labels for a single evaluation."""
         return bool(self.splits)
 
     @property
@@ -260,18 +279,19 @@ class DataSet:
 
     @cached_property
     def readers(self) -> list[str]:
-        """Sorted names of the readers whose own labels are stored.
+        """Sorted names of the people (readers) whose own labels are stored.
 
-        The reader ``reference``, whose labels join them, is not in the list.
+        The reader ``reference``, whose labels join those of the others, is not in the list.
         """
         return sorted(set(self.optional_table("findings")["reader"]) - {REFERENCE_READER})
 
     def with_labels_of(self, reader: str, image_ids: pd.Index | None = None) -> DataSet:
-        """Return a copy of the data set in which one reader's labels and boxes are the reference.
+        """Return a copy of the data set in which one reader's labels and boxes are the true ones.
 
         Args:
-            reader: Name of the reader.
-            image_ids: Images whose labels are replaced; None replaces all.
+            reader: Name of the person whose labels replace those of the reader ``reference``.
+            image_ids: Ids of the images whose labels are replaced; None replaces those of all
+                images.
         """
         tables = {}
         for name in ("findings", "boxes", "box_coverage"):
@@ -283,10 +303,12 @@ class DataSet:
         return self.with_tables(tables)
 
     def with_tables(self, tables: Mapping[str, pd.DataFrame]) -> DataSet:
-        """Return a copy of the data set with other tables of the reference reader.
+        """Return a copy of the data set with other labels and boxes.
 
         Args:
-            tables: New tables by name; any of ``findings``, ``boxes`` and ``box_coverage``.
+            tables: New tables by name, any of ``findings``, ``boxes`` and ``box_coverage``. Their
+                rows are those of the reader ``reference``, whose labels training and evaluation
+                use.
         """
         replaced = {name: table.reset_index(drop=True) for name, table in tables.items()}
         return DataSet(
@@ -303,10 +325,10 @@ class DataSet:
         Folders of older versions lack tables that were introduced later.
 
         Args:
-            name: Name of the table, such as ``decode``.
+            name: Name of the table, such as ``decode`` (facts about the decoded files).
 
         Raises:
-            InputError: The table is damaged, or has rows of an image that is not in the data set.
+            InputError: The table is damaged, or has a row of an image that is not in the data set.
         """
         if self.is_in_memory:
             return self.tables.get(name, empty_table(name))
@@ -340,14 +362,16 @@ class DataSet:
         return images["source"].eq(SYNTHETIC) | has_synthetic_id
 
     def target(self, name: str | None = None, *, option: str = "--target NAME") -> Target:
-        """Return a target by its name.
+        """Return a target (findings that together make an image positive) by its name.
 
         Args:
-            name: Name of the target. None takes the only target.
-            option: Option of the command that names the target, for the message.
+            name: Name of the target, such as ``opacity``. None takes the only target of the data
+                set.
+            option: Command-line option with which users name the target, for the error message.
 
         Raises:
-            InputError: There is no such target, or there are several and `name` is None.
+            InputError: There is no such target, or the data set has several targets and `name` is
+                None.
         """
         names = ", ".join(self.targets)
         if name is None and len(self.targets) != 1:
@@ -359,14 +383,15 @@ class DataSet:
         return self.targets[name]
 
     def require_labelled(self, learnt: Mapping[str, str], folder: Path) -> None:
-        """Check that this data set labels every finding that a model predicts.
+        """Check that this data set has labels of every finding that a model predicts.
 
         Args:
-            learnt: Name of each finding in the model, by its name in this data set.
-            folder: Folder of the model, for the message.
+            learnt: By the name of a finding in this data set, its name in the model.
+            folder: Folder of the model, for the error message.
 
         Raises:
-            InputError: A finding is not labelled. The message says how to leave it out.
+            InputError: The data set has no labels of a finding. The message says how to leave the
+                finding out.
         """
         labelled = sorted(set(self.findings["finding"]))
         unlabelled = [name for name in learnt if name not in labelled]
@@ -391,13 +416,15 @@ class DataSet:
         raise InputError(f"{message}has {', '.join(labelled)}; {advice}")
 
     def split(self, name: str = "default") -> pd.DataFrame:
-        """Return a split by its name.
+        """Return the table that assigns each image to train, validation or test.
 
         Args:
-            name: Name of the split.
+            name: Name of the split, that is, of the assignment. A data set may have several.
 
         Returns:
-            One row for each image, with ``image_id``, ``role`` and ``fold``.
+            One row for each image, with ``image_id``, ``role`` (``train``, ``val``, ``test`` or
+            ``unused``) and ``fold`` (number of the cross-validation fold, from 0; missing if there
+            is none).
 
         Raises:
             InputError: There is no such split, or its table is damaged.
@@ -413,20 +440,23 @@ class DataSet:
         return table
 
     def split_rule(self, name: str) -> dict[str, Any]:
-        """Return the record of how a split was made; empty if it was not recorded.
+        """Return the record of how images were assigned to train, validation and test.
 
         Args:
-            name: Name of the split.
+            name: Name of the split, that is, of the assignment.
+
+        Returns:
+            Method, options and notes by key; empty if they were not recorded.
         """
         path = self.folder / "splits" / f"{name}.json"
         return dict(read_json(path, "split").get("how") or {}) if path.is_file() else {}
 
     def image_ids(self, role: str, split: str = "default") -> pd.Index:
-        """Return the sorted ids of the images that have a role in a split.
+        """Return the sorted ids of the images of a part such as train, validation or test.
 
         Args:
-            role: ``train``, ``val``, ``test`` or ``unused``.
-            split: Name of the split.
+            role: Name of the part: ``train``, ``val``, ``test`` or ``unused``.
+            split: Name of the split, that is, of the assignment of images to these parts.
         """
         table = self.split(split)
         return pd.Index(table.loc[table["role"] == role, "image_id"].sort_values(), name="image_id")
@@ -435,7 +465,7 @@ class DataSet:
         """Return the label of each image for a target.
 
         Args:
-            target: Target of the data set.
+            target: Findings of this data set that together make an image positive.
 
         Returns:
             1.0 for positive, 0.0 for negative and NaN for unknown, indexed by ``image_id`` in the
@@ -455,15 +485,15 @@ class DataSet:
         return pd.Series(values, index=pd.Index(images["image_id"]), name="label")
 
     def boxes_trusted(self, target: Target) -> pd.Index:
-        """Return the images with complete boxes: every lesion has a box, or there is no lesion.
+        """Return the ids of images on which each lesion of a target has a box, or with no lesion.
 
         Detectors learn, and localisation is evaluated, only on these images.
 
         Args:
-            target: Target of the data set.
+            target: Findings of this data set that together make an image positive.
 
         Returns:
-            Ids of images with a known label.
+            Ids of such images. Images whose label is unknown are not among them.
         """
         labels = self.labels(target)
         findings = self.findings
@@ -479,13 +509,14 @@ class DataSet:
         return labelled[~is_member(labelled, incomplete)]
 
     def target_boxes(self, target: Target) -> pd.DataFrame:
-        """Return the boxes of a target on images on which every lesion has a box.
+        """Return the boxes of a target, only of images on which every lesion has a box.
 
         Args:
-            target: Target of the data set.
+            target: Findings of this data set whose boxes are returned.
 
         Returns:
-            A table with columns ``image_id, finding, x1, y1, x2, y2``, px of the original image.
+            A table with columns ``image_id, finding, x1, y1, x2, y2``, edges in px of the original
+            image.
         """
         boxes = self.boxes
         is_of_target = boxes["finding"].isin(target.any_of)
@@ -495,9 +526,10 @@ class DataSet:
 
     @property
     def has_pixels(self) -> bool:
-        """True if every image has a file. Predictions can be evaluated without pixels, too.
+        """True if every image of the data set has a file, so that models can be run on it.
 
-        For labels in memory it is enough if some image has a file, because they only serve to draw.
+        For a data set in memory, which is never used for training, it is enough that some image has
+        a file.
         """
         has_file = self.images["path"].notna()
         return bool(has_file.any() if self.is_in_memory else has_file.all())
@@ -507,8 +539,8 @@ class DataSet:
         """Table of the image files: ``image_id``, ``path`` below `source_root`, ``file_sha256``.
 
         Raises:
-            InputError: The paths are keyed hashes and the key is missing, or a path leads into an
-                object store that no user of this machine has named.
+            InputError: The paths were replaced by keyed hashes and the secret key is missing, or a
+                path leads into an object store that no user of this machine has named.
         """
         files = self.images[["image_id", "path", "file_sha256"]]
         paths = files["path"].dropna()
@@ -555,7 +587,7 @@ class DataSet:
 
     @property
     def window(self) -> str | None:
-        """Name of the DICOM window in which images are shown; None for the first of each file."""
+        """Name of the DICOM window by which grey values are shown; None for each file's first."""
         return self.info["settings"].get("window")
 
     def image_path(self, image_id: str) -> Path:
@@ -573,7 +605,7 @@ class DataSet:
         return self.source_root / str(path)
 
     def image_file(self, image_id: str) -> ImageFile:
-        """Return the file of an image, with the facts that reading it needs.
+        """Return the file of an image, with the DICOM window and the checksum for reading it.
 
         Args:
             image_id: Id of the image.
@@ -602,7 +634,7 @@ class DataSet:
         return self.image_file(image_id).read()
 
     def store(self, size: int) -> PixelStore:
-        """Open the stored square images of a size (the pixel store).
+        """Open the pixel store: all images of the data set, resized to squares of one side.
 
         Args:
             size: Side of the square images, px.
@@ -615,14 +647,14 @@ class DataSet:
         return PixelStore.open(store_folder(self.folder, size))
 
     def make_store(self, size: int, progress: Progress, engine: Engine | None = None) -> PixelStore:
-        """Open the stored square images of a size, after decoding those that are missing.
+        """Open the pixel store (all images as squares of one side), and add images that it lacks.
 
         If another command is decoding the same images, the call waits for it.
 
         Args:
             size: Side of the square images, px.
-            progress: Shows the progress.
-            engine: Processes or machines that decode; None uses processes of this machine.
+            progress: Object that shows the progress of decoding.
+            engine: Worker processes or machines that decode; None uses processes of this machine.
 
         Raises:
             InputError: An image has no file or cannot be decoded.

@@ -30,14 +30,15 @@ DECODER_CRASHED = "the decoder crashed or ran out of memory on this file"
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """An image file to decode, with the sizes that are needed.
+    """A request to decode one image file and to resize it to squares of given sizes.
 
     Attributes:
         image_id: Id of the image.
         path: Path of the file.
-        sizes: Sides of the square images to make, px; may be empty.
-        window: Name of the DICOM window to show; None for the first.
-        measure: True to hash the file and measure the image.
+        sizes: Sides of the resized squares that are made, px; empty if only facts are needed.
+        window: Name of the DICOM window (VOI transform) by which grey values are shown; None for
+            the first of the file.
+        measure: True to compute the file's SHA-256 and measure its grey values, too.
         sha256: SHA-256 digest that the file must have; None accepts any content.
 
     Example:
@@ -60,11 +61,11 @@ class DecodedRow:
     Attributes:
         image_id: Id of the image.
         error: Reason why decoding failed, in one line; None if the file was decoded.
-        facts: Columns of the decode table except ``image_id``, and columns of the images table:
-            ``height`` and ``width`` of the original in px, ``spacing_row_mm``, ``spacing_col_mm``,
-            and ``view``, ``sex`` and ``age_years`` as the header states them. If the image was
-            measured, ``file_sha256`` as well.
-        squares: By side in px: the square image, uint8 (side, side), and the position of the
+        facts: By name: columns of the decode table (how the file was decoded) except ``image_id``,
+            and columns of the images table: ``height`` and ``width`` of the original in px,
+            ``spacing_row_mm``, ``spacing_col_mm``, and ``view``, ``sex`` and ``age_years`` as the
+            header states them. If the image was measured, ``file_sha256`` as well.
+        squares: By side in px: the resized square, uint8 (side, side), and the position of the
             original in it.
 
     Example:
@@ -81,12 +82,12 @@ class DecodedRow:
 def decode_all(
     tasks: Iterable[DecodeTask], *, engine: Engine, reads: Sequence[Path] = ()
 ) -> Iterator[DecodedRow]:
-    """Decode image files with an engine.
+    """Decode and resize image files on several processes or machines.
 
     Args:
-        tasks: Files to decode.
-        engine: Processes or machines that decode; see `data_prep.work.engine`.
-        reads: Folders of the files, which every machine must be able to read.
+        tasks: Requests, one for each image file.
+        engine: Worker processes or machines that decode; see `data_prep.work.engine`.
+        reads: Folders that contain the files, which every machine must be able to read.
 
     Yields:
         One result for each task, in the order of the tasks. A file on which the decoding process
@@ -101,13 +102,13 @@ def decode_all(
 
 
 def decode_row(task: DecodeTask) -> DecodedRow:
-    """Decode one image file, measure the image, and scale it to the requested sizes.
+    """Decode one image file, measure it, and resize it to the requested sizes.
 
     Args:
-        task: File to decode.
+        task: The request: the file and what to compute from it.
 
     Returns:
-        The image, or an error of one line if the file cannot be decoded.
+        Facts and resized squares, or an error of one line if the file cannot be decoded.
 
     Raises:
         StoreError: The object store with the file refuses the request or does not answer.

@@ -32,15 +32,17 @@ FEATURES_RECORD = "features.json"
 
 @dataclass(eq=False, repr=False)
 class Features:
-    """Features of the images of a data set; `Features.open` opens the folder.
+    """Features that a pretrained encoder computed of the images of a data set.
 
-    It has the interface of a pixel store, so that a model reads it in place of pixels: `image`
-    gives the features of an image.
+    The encoder ran in another program; `Features.open` opens the folder with its output. The class
+    has the methods of a pixel store (stored resized images), so that a model reads features in
+    place of pixels: `image` gives the features of an image.
 
     Attributes:
-        folder: Features folder.
-        info: Content of ``features.json``.
-        size: Side of the square that the cells of an image fill, always 1.
+        folder: Folder of the features.
+        info: Content of the file ``features.json`` in the folder.
+        size: Side of the square that the grid of features of an image fills, always 1. Positions
+            are therefore shares of this side.
     """
 
     folder: Path
@@ -49,10 +51,10 @@ class Features:
 
     @classmethod
     def open(cls, folder: str | Path) -> Features:
-        """Open a complete features folder.
+        """Open a complete folder of image features.
 
         Args:
-            folder: Path of the features folder.
+            folder: Path of the folder.
 
         Raises:
             InputError: The folder is of another kind, or is damaged.
@@ -89,17 +91,17 @@ class Features:
 
     @property
     def features_id(self) -> str:
-        """Digest of the features and the ids of their images."""
+        """Digest of the stored features and of the ids of their images."""
         return str(self.info["features_id"])
 
     @property
     def channels(self) -> int:
-        """Number of features of an image or of a cell."""
+        """Number of features of a whole image, or of each cell of an image's grid."""
         return int(self.info["channels"])
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the grid of cells; (1, 1) for features of the whole image."""
+        """Rows and columns of the grid of features; (1, 1) for features of the whole image."""
         rows, columns = self.info["grid"]
         return int(rows), int(columns)
 
@@ -110,7 +112,7 @@ class Features:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """Table of the image, checksum and position of each row."""
+        """Table with one row for each stored image: id, checksum and the area of its grid."""
         return read_table(self.folder / FEATURE_INDEX, "feature_index")
 
     @cached_property
@@ -123,6 +125,9 @@ class Features:
 
         Args:
             image_id: Id of the image.
+
+        Returns:
+            Array of the C features in each of h x w cells.
 
         Raises:
             InputError: There is no such image, or its features are damaged.
@@ -153,14 +158,14 @@ class Features:
         return Placement(scale_x, scale_y, -x1 * scale_x, -y1 * scale_y)
 
     def require(self, content_id: str, image_ids: pd.Index) -> None:
-        """Check that the features are of a data set, and of some of its images.
+        """Check that the features belong to a given data set and include some of its images.
 
         Args:
-            content_id: Id of the content of the data set.
-            image_ids: Ids of the images that are needed.
+            content_id: Digest of the images of the data set (``DataSet.ids["content_id"]``).
+            image_ids: Ids of the images whose features are needed.
 
         Raises:
-            InputError: The features are of another data set, or an image is missing.
+            InputError: The features belong to another data set, or those of an image are missing.
         """
         own = self.info["data_set"]
         if own["content_id"] != content_id:

@@ -26,7 +26,11 @@ _MAX_NAMED = 3  # folders in a message
 
 
 class WrongFolderError(InputError):
-    """A folder is not of the required kind.
+    """A folder is not of the kind (such as data set, run or predictions) that a command requires.
+
+    Attributes:
+        folder: Path of the folder.
+        foreign: True if ``cxr`` wrote neither the folder nor a folder in it, such as a download.
 
     Example:
         >>> WrongFolderError(Path("a"), "a: no such folder", foreign=False).folder.name
@@ -40,13 +44,14 @@ class WrongFolderError(InputError):
 
 
 def folder_kind(folder: Path) -> FolderKind | None:
-    """Return the kind of a complete folder that cxr made; None for any other folder.
+    """Return the kind (such as run or report) of a complete folder that a ``cxr`` command made.
 
     Args:
         folder: Path of the folder, which need not exist.
 
     Returns:
-        The kind, which is recognised by the file that marks such a folder as complete.
+        The kind, recognised by the file that marks such a folder as complete; None for any other
+        folder.
 
     Example:
         >>> folder_kind(Path("no-such-folder"))
@@ -55,13 +60,13 @@ def folder_kind(folder: Path) -> FolderKind | None:
 
 
 def unfinished_kind(folder: Path) -> FolderKind | None:
-    """Return the kind of a folder that was begun and not completed; None for any other folder.
+    """Return the kind of a folder that a ``cxr`` command began and did not complete.
 
     Args:
         folder: Path of the folder, which need not exist.
 
     Returns:
-        The kind, which is recognised by files that an interrupted command left.
+        The kind, recognised by files that an interrupted command left; None for any other folder.
 
     Example:
         >>> unfinished_kind(Path("no-such-folder"))
@@ -75,13 +80,13 @@ def unfinished_kind(folder: Path) -> FolderKind | None:
 
 
 def find_folders(parent: Path) -> dict[KindName, list[Path]]:
-    """Return the complete folders of cxr directly inside a folder, by kind.
+    """Return the complete folders of ``cxr`` commands directly inside a folder, by their kind.
 
     Args:
         parent: Path of the folder, which need not exist.
 
     Returns:
-        Sorted paths by the name of the kind. Hidden folders are left out.
+        Sorted paths by the name of the kind, such as "run". Hidden folders are left out.
 
     Example:
         >>> find_folders(Path("no-such-folder"))
@@ -100,11 +105,11 @@ def find_folders(parent: Path) -> dict[KindName, list[Path]]:
 
 
 def require_kind(folder: Path, kind_name: KindName) -> None:
-    """Check that a folder is a complete one of a kind.
+    """Check that a folder is complete and of a given kind.
 
     Args:
-        folder: Path of the folder.
-        kind_name: Name of the kind, such as "run".
+        folder: Path of the folder to check.
+        kind_name: Name of the required kind, such as "run".
 
     Raises:
         WrongFolderError: The folder is of another kind, unfinished or missing. The message says
@@ -247,13 +252,14 @@ def _advice_for_predictions(folder: Path, actual: FolderKind) -> str | None:
 
 
 def find_data_set(folder: Path) -> Path | None:
-    """Find the data set from which a run, predictions or a report were made.
+    """Find the folder of the data set that a run, predictions or a report were made from.
 
     Args:
-        folder: A complete run, export, predictions, report or sweep.
+        folder: A complete folder of a run, export, predictions, report or sweep.
 
     Returns:
-        Path of the data set; None if it is neither beside the folder nor up to two levels above.
+        Path of the data set's folder; None if it lies neither beside `folder` nor up to two levels
+        above.
     """
     kind = folder_kind(folder)
     if kind is None or kind.name not in (

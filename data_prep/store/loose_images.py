@@ -22,9 +22,10 @@ class LooseImage:
     """An image file that belongs to no data set: its image, or the reason why it cannot be read.
 
     Attributes:
-        path: Path as it was given, or below the folder that was given.
-        image: The image; None if the file cannot be read.
-        problem: Reason in one line that names the file; None if the file can be read.
+        path: Path that the user gave, or path of a file below a folder that the user gave.
+        image: The decoded image; None if the file cannot be read.
+        problem: Reason why the file cannot be read, in one line that names the file; None if it can
+            be read.
 
     Example:
         >>> LooseImage(Path("a.txt"), problem="a.txt: no known image").image is None
@@ -37,10 +38,10 @@ class LooseImage:
 
 
 def find_image_files(sources: Sequence[Path]) -> list[Path]:
-    """Return the named files, and all files below the named folders.
+    """Return the given files, and all files below the given folders.
 
     Args:
-        sources: Files and folders.
+        sources: Paths of files and folders.
 
     Returns:
         Each file once. Hidden files are left out.
@@ -64,7 +65,7 @@ def find_image_files(sources: Sequence[Path]) -> list[Path]:
 
 
 def read_loose_images(paths: Iterable[Path], *, workers: int = 0) -> Iterator[LooseImage]:
-    """Read image files.
+    """Decode image files that belong to no data set.
 
     Args:
         paths: Paths of the files.

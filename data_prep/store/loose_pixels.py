@@ -15,14 +15,16 @@ from cxr_compare.data_prep.store.preprocess import letterbox
 
 @dataclass
 class LoosePixels:
-    """Square images in memory, with the interface `data_prep.store.pixel_store.PixelSource`.
+    """Images resized to squares of one side, in memory, for images without a data set.
+
+    The class has the interface `data_prep.store.pixel_store.PixelSource`, from which models read.
 
     Attributes:
         size: Side S of the square images, px.
         ids: Ids of the images.
         images: Square images by id, uint8 (S, S).
-        placements: Position of each original in its square, by id.
-        sizes: Columns ``image_id, width, height`` of the originals, px.
+        placements: By id, the position of the original image in its square.
+        sizes: Table with columns ``image_id, width, height`` of the original images, px.
 
     Example:
         >>> loose = LoosePixels.from_arrays({"a": np.zeros((8, 4), np.uint8)}, size=16)
@@ -38,7 +40,7 @@ class LoosePixels:
 
     @classmethod
     def from_arrays(cls, originals: Mapping[str, np.ndarray], size: int) -> LoosePixels:
-        """Scale images to squares of one size, with black borders.
+        """Resize images to squares of one side, with black borders.
 
         Args:
             originals: Grey levels as displayed, uint8 of shape ``(H, W)``, by image id.
@@ -60,7 +62,7 @@ class LoosePixels:
         )
 
     def image(self, image_id: str) -> np.ndarray:
-        """Return a square image, uint8, shape ``(S, S)``.
+        """Return the resized square of an image, uint8, shape ``(S, S)``.
 
         Args:
             image_id: Id of the image.
@@ -68,7 +70,7 @@ class LoosePixels:
         return self.images[image_id]
 
     def placement(self, image_id: str) -> Placement:
-        """Return the position of the original image in its square.
+        """Return the position of the original image in its resized square.
 
         Args:
             image_id: Id of the image.

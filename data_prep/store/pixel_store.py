@@ -33,10 +33,12 @@ NO_CHECKSUM = 0
 
 
 class PixelSource(Protocol):
-    """Interface of square images by image id: a pixel store, images in memory, or features.
+    """Interface from which models read the resized square images of a data set by image id.
+
+    The pixel store of a data set, images in memory, and precomputed features implement it.
 
     Attributes:
-        size: Side S of the square images, px.
+        size: Side S of the resized square images, px.
     """
 
     size: int
@@ -46,14 +48,14 @@ class PixelSource(Protocol):
         """Ids of the images, unique."""
 
     def image(self, image_id: str) -> np.ndarray:
-        """Return a square image, uint8, shape ``(S, S)``.
+        """Return the resized square of an image, uint8, shape ``(S, S)``.
 
         Args:
             image_id: Id of the image.
         """
 
     def placement(self, image_id: str) -> Placement:
-        """Return the position of the original image in its square.
+        """Return the position of the original image in its resized square.
 
         Args:
             image_id: Id of the image.
@@ -61,11 +63,11 @@ class PixelSource(Protocol):
 
 
 def require_images(source: PixelSource, image_ids: pd.Index) -> None:
-    """Check that a source has all of some images.
+    """Check that a source of resized images contains all images that are needed.
 
     Args:
-        source: Source of square images.
-        image_ids: Ids of the images.
+        source: Pixel store, images in memory, or features.
+        image_ids: Ids of the images that are needed.
 
     Raises:
         InputError: The source lacks an image.
@@ -79,14 +81,14 @@ def require_images(source: PixelSource, image_ids: pd.Index) -> None:
 
 
 def store_folder(dataset_folder: Path, size: int) -> Path:
-    """Return the folder of the pixel store of a data set.
+    """Return the folder of a data set's resized images of one side (its pixel store).
 
     Args:
         dataset_folder: Folder of the data set.
-        size: Side of the square images, px.
+        size: Side of the resized square images, px.
 
     Returns:
-        Path of the store, which need not exist.
+        Path of the folder, which need not exist.
 
     Example:
         >>> store_folder(Path("out/data"), 512).as_posix()
@@ -96,7 +98,7 @@ def store_folder(dataset_folder: Path, size: int) -> Path:
 
 
 def shard_name(shard: int) -> str:
-    """Return the name of a shard, which is a file with the pixels of many images.
+    """Return the file name of a shard, which is a file with the resized pixels of many images.
 
     Args:
         shard: Number of the shard, from 0.
@@ -109,19 +111,19 @@ def shard_name(shard: int) -> str:
 
 
 def pixels_checksum(pixels: np.ndarray) -> int:
-    """Return the first 8 bytes of the SHA-256 of an image, as a signed number.
+    """Return the first 8 bytes of the SHA-256 of an image's pixels, as a signed number.
 
     Args:
-        pixels: Grey values, uint8.
+        pixels: Grey values, uint8, of any shape.
     """
     digest = hashlib.sha256(pixels.tobytes()).digest()
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
 class PixelStore:
-    """Stored square images of one size for all images of a data set; `PixelStore.open` opens it.
+    """All images of a data set, resized to squares of one side and stored in memory-mapped files.
 
-    Images are views of memory-mapped files. Their pixels are read when they are used, and worker
+    `PixelStore.open` opens a store. The pixels of an image are read when they are used, and worker
     processes share the memory. A store may be pickled; each process then maps the files again.
     """
 
@@ -136,7 +138,7 @@ class PixelStore:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open a complete store.
+        """Open a complete pixel store.
 
         Args:
             folder: Folder of the store; see `store_folder`.
@@ -159,7 +161,7 @@ class PixelStore:
         return store
 
     def image(self, image_id: str) -> np.ndarray:
-        """Return a square image, uint8, shape ``(S, S)``; it must not be changed.
+        """Return the resized square of an image, uint8, shape ``(S, S)``; it must not be changed.
 
         Args:
             image_id: Id of the image.
@@ -180,7 +182,7 @@ class PixelStore:
         return pixels
 
     def placement(self, image_id: str) -> Placement:
-        """Return the position of the original image in its square.
+        """Return the position of the original image in its resized square.
 
         Args:
             image_id: Id of the image.

@@ -64,7 +64,7 @@ class _IndexRow(NamedTuple):
 
 
 class PixelStoreWriter:
-    """A context manager that adds square images to a pixel store, the stored images of a data set.
+    """A context manager that adds resized square images to the pixel store of a data set.
 
     A normal end of the ``with`` block completes the store. An exception, including Ctrl-C, keeps
     the images that were added and leaves the store incomplete, so that the next writer continues.
@@ -104,15 +104,15 @@ class PixelStoreWriter:
 
     @property
     def done(self) -> set[str]:
-        """Ids of the images that the pixel store already has."""
+        """Ids of the images that the pixel store already contains."""
         return set(self._rows)
 
     def add(self, image_id: str, pixels: np.ndarray, placement: Placement) -> None:
-        """Append an image, or replace the image with the same id.
+        """Append an image, or replace the stored image with the same id.
 
         Args:
             image_id: Id of the image.
-            pixels: The square image, uint8, shape ``(size, size)``.
+            pixels: The image as a resized square, uint8, shape ``(size, size)``.
             placement: Position of the original image in the square.
 
         Raises:
@@ -149,7 +149,7 @@ class PixelStoreWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Write everything that was added to the disk, so that a kill cannot lose it.
+        """Write all images that were added to the disk, so that they survive a kill of the process.
 
         Raises:
             InputError: The disk is full.
@@ -166,7 +166,7 @@ class PixelStoreWriter:
         self._uncommitted = []
 
     def close(self) -> None:
-        """Write everything to the disk, and mark the pixel store as complete.
+        """Write all images that were added to the disk, and mark the pixel store as complete.
 
         Raises:
             InputError: The disk is full.

@@ -15,15 +15,15 @@ Frame = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Placement:
-    """Position of an original image in its resized square of the pixel store.
+    """Position of an original image in its resized square, for the conversion of boxes.
 
-    A position in the square ("pixel-store coordinates") is the original position times the scale
-    plus the offset.
+    The image is scaled and put into a black square. A position in the square is the original
+    position times the scale plus the offset, for x and y each.
 
     Attributes:
         scale_x: Pixels of the square for each pixel of the original, along x.
-        scale_y: The same along y. It differs from `scale_x` only because sides are rounded to whole
-            px.
+        scale_y: Pixels of the square for each pixel of the original, along y. It differs from
+            `scale_x` only because sides are rounded to whole px.
         offset_x: Number of black columns to the left of the image, px of the square.
         offset_y: Number of black rows above the image, px of the square.
 
@@ -45,7 +45,7 @@ class Placement:
             boxes: Boxes xyxy in px of the original image, shape ``(N, 4)``.
 
         Returns:
-            Boxes xyxy in px of the square (pixel-store coordinates), float64, shape ``(N, 4)``.
+            Boxes xyxy in px of the square, float64, shape ``(N, 4)``.
         """
         return _as_boxes(boxes) * self._scales() + self._offsets()
 
@@ -55,7 +55,7 @@ class Placement:
         A box in the black border gets a width or height of 0, and the caller must drop it.
 
         Args:
-            boxes: Boxes xyxy in px of the square (pixel-store coordinates), shape ``(N, 4)``.
+            boxes: Boxes xyxy in px of the square, shape ``(N, 4)``.
             width: Width of the original image, px.
             height: Height of the original image, px.
 

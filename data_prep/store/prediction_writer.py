@@ -38,12 +38,15 @@ _NOT_FINITE = "the network's output is not finite"
 
 @dataclass(frozen=True)
 class Part:
-    """Predictions for some images, which `PredictionWriter.add` writes.
+    """Predictions of a system for some of the images of a data set.
+
+    A `PredictionWriter` writes one such object after another.
 
     Attributes:
-        images: Columns ``image_id, status, reason`` of the images of this part. The status is
-            ``ok`` or ``failed``.
-        tables: Any of the tables ``scores``, ``boxes`` and ``maps``, by name.
+        images: Table with columns ``image_id``, ``status`` (``ok`` or ``failed``) and ``reason``
+            (why it failed, else missing), one row for each of these images.
+        tables: By name, any of the tables ``scores`` (of images), ``boxes`` and ``maps``
+            (activation maps).
 
     Example:
         >>> part = Part(image_status(["a"], [True]), {"scores": pd.DataFrame({"score": [0.5]})})
@@ -55,11 +58,11 @@ class Part:
     tables: Mapping[str, pd.DataFrame]
 
     def with_findings(self, names: Mapping[str, str] | None) -> Part:
-        """Return the part with the predictions of some findings only, under new names.
+        """Return a copy with the predictions of some findings only, under new names.
 
         Args:
-            names: New name by the name in this part. Findings that are not among the keys are
-                dropped. None keeps all findings.
+            names: New name of a finding by its name in this object. Findings that are not among the
+                keys are dropped. None keeps all findings and their names.
         """
         if names is None:
             return self
@@ -70,23 +73,23 @@ class Part:
         return Part(self.images, tables)
 
     def without(self, table: str) -> Part:
-        """Return the part without one of its tables.
+        """Return a copy without one of its tables.
 
         Args:
-            table: Name of the table.
+            table: Name of the table: ``scores``, ``boxes`` or ``maps``.
         """
         tables = {name: rows for name, rows in self.tables.items() if name != table}
         return Part(self.images, tables)
 
 
 def concat_parts(parts: Sequence[Part]) -> Part:
-    """Join parts that have the same tables.
+    """Join the predictions for several groups of images.
 
     Args:
-        parts: One part or more.
+        parts: One object or more, which have the same tables.
 
     Returns:
-        One part with the rows of all parts, in their order.
+        One object with the rows of all, in their order.
 
     Example:
         >>> part = Part(image_status(["a"], [True]), {"scores": pd.DataFrame({"score": [0.5]})})
@@ -101,14 +104,16 @@ def concat_parts(parts: Sequence[Part]) -> Part:
 
 
 def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
-    """Return the status table of some images: an image whose output is not finite has failed.
+    """Return a table that says for which images a network gave a finite output.
 
     Args:
         image_ids: Ids of the images.
-        finite: For each image, True if the output of the network is finite.
+        finite: For each image, True if all outputs of the network are finite; an image with False
+            has failed.
 
     Returns:
-        A table with columns ``image_id, status, reason``.
+        A table with columns ``image_id``, ``status`` (``ok`` or ``failed``) and ``reason`` (missing
+        if ok).
 
     Example:
         >>> image_status(["a", "b"], [True, False])["status"].tolist()
@@ -124,11 +129,12 @@ def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) 
 
 
 class PredictionWriter:
-    """A context manager that writes predictions part by part.
+    """A context manager that writes the predictions of one system in groups of images.
 
-    A normal end of the ``with`` block marks the folder as complete. After an interruption the parts
-    stay, and a writer with the same ``inference_id`` and data set continues: `done` names the
-    images that are finished.
+    A normal end of the ``with`` block marks the folder as complete. After an interruption the
+    written groups stay, and a writer with the same data set and the same ``inference_id`` (digest
+    of the model and its settings in `info`) continues: `done` holds the ids of the images that are
+    finished.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any]) -> None:
@@ -181,11 +187,13 @@ class PredictionWriter:
         self._next_part = 1 + max(_part_numbers(images_folder), default=-1)
 
     def add(self, images: pd.DataFrame, **tables: pd.DataFrame | None) -> None:
-        """Write one part.
+        """Write the predictions for one group of images.
 
         Args:
-            images: Table with columns ``image_id, status, reason``.
-            **tables: Any of the tables ``scores``, ``boxes`` and ``maps`` for these images.
+            images: Table with columns ``image_id``, ``status`` (``ok`` or ``failed``) and
+                ``reason`` (why it failed, else missing).
+            **tables: By keyword, any of the tables ``scores``, ``boxes`` and ``maps`` (activation
+                maps) for these images; None is a table that the system does not predict.
 
         Raises:
             InputError: A table breaks a rule of its schema, or the disk is full.
@@ -220,9 +228,10 @@ def _part_numbers(folder: Path) -> list[int]:
 
 
 def remove_prediction_leftovers(folder: Path) -> None:
-    """Remove the files that a process left which was killed just after its predictions were made.
+    """Remove temporary files from a folder of complete predictions.
 
-    Call it for a folder of complete predictions that is used without a `PredictionWriter`.
+    A process leaves them if it is killed just after its predictions were made. Call the function
+    for a folder that is used without a `PredictionWriter`.
 
     Args:
         folder: Predictions folder. Nothing happens while another process writes there, or if the

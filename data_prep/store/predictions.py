@@ -31,12 +31,15 @@ SEEN_FILE = "seen.parquet"
 
 @dataclass
 class Predictions:
-    """Complete predictions of one system. Each table is read from the folder when it is first used.
+    """Complete predictions of one system (a model or a human reader) for the images of a data set.
+
+    Each table is read from the folder when it is first used.
 
     Attributes:
-        folder: Folder of the predictions; for predictions in memory, their source.
-        info: Content of ``predictions.json``.
-        tables: Tables in memory by name, for predictions without a folder.
+        folder: Folder of the predictions; for predictions in memory, the path of the file that they
+            were read from.
+        info: Content of the file ``predictions.json`` in the folder.
+        tables: For predictions without a folder: tables in memory by name, such as ``scores``.
 
     Example:
         >>> import cxr_compare
@@ -52,10 +55,11 @@ class Predictions:
 
     @classmethod
     def open(cls, folder: str | Path) -> Predictions:
-        """Open a folder that ``cxr predict`` or ``cxr import`` made.
+        """Open a folder of predictions that ``cxr predict`` or ``cxr import`` made.
 
         Args:
-            folder: A path, or the address of a folder in an object store.
+            folder: Path of the folder, or its address in an object store, such as
+                ``s3://bucket/predictions``.
 
         Raises:
             InputError: The folder holds no complete predictions.
@@ -66,12 +70,12 @@ class Predictions:
 
     @classmethod
     def from_part(cls, info: dict[str, Any], part: Part) -> Predictions:
-        """Make predictions in memory, without a folder.
+        """Make an object for predictions in memory, without a folder.
 
         Args:
-            info: Content that ``predictions.json`` would have. ``system`` is the name of the
-                system.
-            part: Predictions for all images.
+            info: Content that ``predictions.json`` would have. Its key ``system`` is the name of
+                the system.
+            part: Predictions for all images of the data set.
         """
         known_tables = {"predicted_images": part.images, **part.tables}
         tables = {}
@@ -113,7 +117,7 @@ class Predictions:
 
     @property
     def kind(self) -> str:
-        """``boxes`` for a detector, ``scores`` for a classifier or a reader."""
+        """``boxes`` for a detector, ``scores`` for a classifier or a human reader."""
         return str(self.info["kind"])
 
     images = stored_table("predicted_images.parquet", "predicted_images")
@@ -127,9 +131,9 @@ class Predictions:
 
     @property
     def seen(self) -> pd.DataFrame | None:
-        """Table of the images that the system learned from or was selected with.
+        """Table of the images that the system was trained or selected on, with their patients.
 
-        None if the predictions do not record them, as after an import.
+        None if the predictions do not record these images, as after an import from another program.
         """
         if self.tables:
             return None
@@ -137,12 +141,14 @@ class Predictions:
         return read_table(path, "seen") if path.is_file() else None
 
     def rows(self, name: str, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:
-        """Read the rows of some findings and images, one file after another.
+        """Return the rows of a table of predictions for some findings and images.
+
+        The files of the table are read one after another, which saves memory.
 
         Args:
-            name: Table to read: ``scores``, ``boxes`` or ``maps``.
-            findings: Findings to read.
-            image_ids: Images to read.
+            name: Name of the table: ``scores``, ``boxes`` or ``maps`` (activation maps).
+            findings: Names of the findings (diseases) to read.
+            image_ids: Ids of the images to read.
 
         Raises:
             InputError: The table is damaged.
@@ -170,26 +176,30 @@ class Predictions:
         return self.folder / "decisions" / f"{target}.json"
 
     def decision(self, target: str) -> dict[str, Any] | None:
-        """Return the decision that ``cxr tune`` chose for a target; None if there is none yet.
+        """Return the thresholds and rules that ``cxr tune`` chose for a target on validation data.
 
         Args:
-            target: Name of the target.
+            target: Name of the target (findings that together make an image positive).
+
+        Returns:
+            Content of the stored JSON file; None if ``cxr tune`` has not run for this target.
 
         Raises:
-            InputError: The stored decision is damaged.
+            InputError: The stored file is damaged.
         """
         path = self._decision_path(target)
         return read_json(path, "decision") if not self.tables and path.is_file() else None
 
     def write_decision(self, target: str, payload: dict[str, Any]) -> Path:
-        """Store the decision for a target.
+        """Store the thresholds and rules that ``cxr tune`` chose for a target.
 
         Args:
-            target: Name of the target.
-            payload: Content of the JSON file.
+            target: Name of the target (findings that together make an image positive).
+            payload: Content of the JSON file, as `data_prep.contracts.records.DecisionRecord`
+                describes it.
 
         Returns:
-            Path of the file.
+            Path of the JSON file.
         """
         path = self._decision_path(target)
         make_folder(path.parent)

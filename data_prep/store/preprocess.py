@@ -78,12 +78,14 @@ def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Size and normalisation of a model's input; ``preprocess.json`` stores them.
+    """Side and normalisation of the square image that a model takes as input.
+
+    The file ``preprocess.json`` of a trained model stores them.
 
     Attributes:
         size: Side of the square input, px, 16 to 4,096.
-        mean: Mean that is subtracted from the pixels, on a scale of 0 to 1.
-        std: Standard deviation by which the pixels are divided, on the same scale, above 0.
+        mean: Mean that is subtracted from the pixels, which are scaled to 0 to 1.
+        std: Standard deviation by which the pixels are then divided, on the same scale, above 0.
 
     Example:
         >>> preprocess = Preprocess(size=256, mean=0.5, std=0.25)
@@ -104,7 +106,7 @@ class Preprocess:
 
     @property
     def spec(self) -> str:
-        """Name of the folder with the square images of this size, such as ``letterbox-512``."""
+        """Name of the folder with resized square images of this side, such as ``letterbox-512``."""
         return store_spec(self.size)
 
     def normalise(self, images: Pixels) -> Pixels:
@@ -124,19 +126,19 @@ class Preprocess:
         return (images - 255.0 * self.mean) / (255.0 * self.std)
 
     def to_json(self, path: Path) -> None:
-        """Write size and normalisation as ``preprocess.json``.
+        """Write these settings as ``preprocess.json``.
 
         Args:
-            path: File to write.
+            path: Path of the file to write.
         """
         write_json(path, "preprocess", {"resize": "letterbox", **asdict(self)})
 
     @classmethod
     def from_json(cls, path: Path) -> Self:
-        """Read size and normalisation from ``preprocess.json``.
+        """Read settings from the file ``preprocess.json`` of a trained model.
 
         Args:
-            path: File ``preprocess.json`` of a run.
+            path: Path of the file.
 
         Raises:
             InputError: The file is missing or broken.
@@ -149,13 +151,13 @@ class Preprocess:
 
 
 def store_spec(size: int) -> str:
-    """Return the name of the folder with the stored square images of a size.
+    """Return the name of the folder with a data set's resized square images of one side.
 
     Args:
-        size: Side of the square images, px.
+        size: Side of the resized square images, px, 16 to 4,096.
 
     Raises:
-        InputError: The size is outside the allowed range.
+        InputError: The side is outside the allowed range.
 
     Example:
         >>> store_spec(512)

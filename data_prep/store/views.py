@@ -16,7 +16,7 @@ _MAX_SCALE = 2.0
 
 @dataclass(frozen=True)
 class View:
-    """One view of a square image of side S.
+    """A changed copy of a square image of side S, for test-time augmentation.
 
     The image is scaled to a whole number of px, mirrored if `flip` is True, and put into the middle
     of the smallest black square whose side is a multiple of 32 px. The whole image is therefore
@@ -24,7 +24,8 @@ class View:
 
     Attributes:
         flip: True if the image is mirrored left to right.
-        scale: Requested scale; `content_size` rounds the scaled side to whole px.
+        scale: Factor by which the side of the image is scaled, such as 0.8; `content_size` rounds
+            the scaled side to whole px.
 
     Example:
         >>> view = View(scale=0.8)
@@ -39,7 +40,7 @@ class View:
 
     @property
     def name(self) -> str:
-        """Name of the view as a user writes it, such as ``flip``; ``plain`` for no change."""
+        """Name of the view as users write it: ``flip``, ``scale0.8``; ``plain`` for no change."""
         if self.flip:
             return "flip"
         return "plain" if self.scale == 1.0 else f"scale{self.scale:g}"
@@ -63,7 +64,7 @@ class View:
         return -(-self.content_size(size) // _GRID_PX) * _GRID_PX
 
     def offset(self, size: int) -> int:
-        """Return the number of black columns on the left, which equals that of black rows above.
+        """Return the number of black columns left of the scaled image, which equals that above it.
 
         Args:
             size: Side of the unscaled image, px.
@@ -71,14 +72,14 @@ class View:
         return (self.canvas_size(size) - self.content_size(size)) // 2
 
     def boxes_to_image(self, boxes: np.ndarray, size: int) -> np.ndarray:
-        """Convert boxes from px of the view to px of the image, and clip them to the image.
+        """Convert boxes from px of the view to px of the unscaled image, and clip them to it.
 
         Args:
             boxes: Boxes xyxy in px of the view, shape ``(N, 4)``.
-            size: Side of the image, px.
+            size: Side of the unscaled image, px.
 
         Returns:
-            Boxes xyxy in px of the image, float64, shape ``(N, 4)``.
+            Boxes xyxy in px of the unscaled image, float64, shape ``(N, 4)``.
         """
         scale = size / self.content_size(size)
         moved = (np.asarray(boxes, np.float64) - self.offset(size)) * scale
@@ -89,13 +90,13 @@ class View:
 
 
 def parse_views(text: str) -> tuple[View, ...]:
-    """Read the option ``--tta``, which lists changed copies of an image that are predicted, too.
+    """Read the option ``--tta``, which lists changed copies (views) of an image to predict, too.
 
     Args:
         text: Names of views with commas, such as ``flip,scale0.8``.
 
     Returns:
-        The views. The plain image comes first.
+        The views. The unchanged image comes first.
 
     Raises:
         InputError: A name is not that of a view, a scale is out of range, or a view is repeated.

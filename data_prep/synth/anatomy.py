@@ -24,14 +24,14 @@ _SMALLEST_SIGMA = 2.5  # px; a wider blur is computed on a smaller image
 
 @dataclass(frozen=True)
 class Canvas:
-    """Square image of `size` px, on which one pose of the patient is drawn.
+    """Position, size and rotation of a synthetic patient on a square image, for drawing.
 
-    In thorax units, x grows from the midline to the right of the image (the patient's left), and y
-    grows down from the upper edge of the image; 1 is the width of the image.
+    Shapes are given in thorax units: x grows from the midline to the right of the image (the
+    patient's left), and y grows down from the upper edge of the image; 1 is the width of the image.
 
     Attributes:
         size: Side of the image, px.
-        scale: Magnification of the patient.
+        scale: Magnification of the patient; 1 is the usual size.
         angle: Rotation of the patient in radians, clockwise on the screen.
         shift_x: Position of the midline on the horizontal centre line, in image widths from the
             centre.
@@ -51,10 +51,13 @@ class Canvas:
         return np.array([[cosine, sine], [-sine, cosine]])
 
     def to_px(self, points: Points) -> Points:
-        """Convert points from thorax units, shape `(..., 2)`, to continuous pixel coordinates.
+        """Convert points from thorax units to pixel coordinates of the image.
 
         Args:
-            points: Points x, y in thorax units (1 is the width of the image), shape `(..., 2)`.
+            points: Points x, y in thorax units (1 is the width of the image), shape ``(..., 2)``.
+
+        Returns:
+            Points x, y in px, not rounded, of the same shape.
         """
         centred = np.asarray(points, dtype=np.float64) - np.array([0.0, 0.5])
         turned = centred @ self._turn
@@ -70,7 +73,7 @@ class Canvas:
         return np.zeros((self.size, self.size), np.uint8)
 
     def width_px(self, width: float) -> float:
-        """Convert a length in thorax units to px.
+        """Convert a length in thorax units to px of the image.
 
         Args:
             width: Length in thorax units; 1 is the width of the image.
@@ -78,7 +81,15 @@ class Canvas:
         return width * self.scale * self.size
 
     def fill(self, *outlines: Points) -> Field:
-        """Draw filled outlines, each of shape `(N, 2)`, as a mask in [0, 1]."""
+        """Draw closed outlines, filled, as a mask with values in [0, 1].
+
+        Args:
+            *outlines: Corners of each outline in thorax units (1 is the width of the image), shape
+                ``(N, 2)``.
+
+        Returns:
+            Mask, float32 ``(H, W)``; the edges are smooth.
+        """
         mask = self.blank()
         for outline in outlines:
             cv2.fillPoly(mask, [self._fixed_point(outline)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
@@ -87,12 +98,12 @@ class Canvas:
     def stroke(
         self, mask: NDArray[np.uint8], lines: Sequence[Points], width: float, strength: float = 1.0
     ) -> None:
-        """Draw open curves on a mask.
+        """Draw open curves on an existing mask.
 
         A curve thinner than a pixel is drawn one pixel wide, but fainter.
 
         Args:
-            mask: Mask to draw on.
+            mask: Mask to draw on, uint8 (H, W). It is changed in place.
             lines: Curves in thorax units, each of shape `(N, 2)` with the same N.
             width: Width of the curves, thorax units.
             strength: Brightness of the curves, in [0, 1].
@@ -118,11 +129,14 @@ class Canvas:
         return to_field(mask)
 
     def soften(self, field: Field, sigma: float) -> Field:
-        """Blur a field by a Gaussian.
+        """Blur an image by a Gaussian whose width is given in thorax units.
 
         Args:
             field: Values of the pixels, float32 ``(H, W)``.
-            sigma: Standard deviation of the Gaussian, thorax units.
+            sigma: Standard deviation of the Gaussian in thorax units (1 is the width of the image).
+
+        Returns:
+            Blurred values, of the same shape.
         """
         return blur(field, self.width_px(sigma))
 
@@ -137,11 +151,14 @@ def to_field(mask: NDArray[np.uint8]) -> Field:
 
 
 def blur(field: Field, sigma: float) -> Field:
-    """Blur a field by a Gaussian. A wide blur works on a smaller copy for speed.
+    """Blur an image by a Gaussian. A wide blur works on a smaller copy for speed.
 
     Args:
         field: Values of the pixels, float32 ``(H, W)``.
         sigma: Standard deviation of the Gaussian, px.
+
+    Returns:
+        Blurred values, of the same shape.
     """
     if sigma < 0.3:
         return field
@@ -169,7 +186,10 @@ def _smooth_outline(corners: Points, rounds: int = 3) -> Points:
 def ellipse(
     x: float, y: float, radius_x: float, radius_y: float, angle: float = 0.0, corners: int = 36
 ) -> Points:
-    """Return the outline of an ellipse, shape `(corners, 2)`.
+    """Return the outline of an ellipse as points, shape ``(corners, 2)``, in thorax units.
+
+    In thorax units, x is the distance from the midline, y that from the upper edge of the image,
+    and 1 is the width of the image.
 
     Args:
         x: Centre along x, thorax units.
@@ -188,14 +208,14 @@ def ellipse(
 
 
 def curve(*corners: tuple[float, float], steps: int = 24) -> Points:
-    """Return a Bezier curve from the first to the last corner.
+    """Return points of a Bezier curve between its first and last control point.
 
     Args:
-        *corners: Corners x, y of the curve, at least 1.
-        steps: Number of points.
+        *corners: Control points x, y of the curve, at least 1.
+        steps: Number of points to return.
 
     Returns:
-        Points of the curve, shape `(steps, 2)`.
+        Points of the curve, shape ``(steps, 2)``, in the unit of the control points.
 
     Example:
         >>> curve((0.0, 0.0), (1.0, 2.0), steps=3).tolist()
@@ -222,7 +242,11 @@ def power_law_texture(size: int, rng: np.random.Generator, slope: float = 0.0) -
     Args:
         size: Side of the texture, px.
         rng: Random generator.
-        slope: A positive slope makes the texture coarser, a negative one finer.
+        slope: Change of the exponent of the spectrum from its usual value. A positive one makes the
+            texture coarser, a negative one finer.
+
+    Returns:
+        Texture, float32 ``(size, size)``.
 
     Source:
         Burgess, Jacobson and Judy 2001.
@@ -300,13 +324,15 @@ class _Skeleton:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Shape of one chest. Lengths are in image widths, see `Canvas`.
+    """Shape of one synthetic chest, which all images of a patient show.
 
-    Lengths and positions are in image widths, see `Canvas`.
+    Lengths and positions are in image widths, see `Canvas`. A size of 1 is that of an average
+    chest.
 
     Attributes:
         half_width: Inner half width of the rib cage at its widest.
-        skew: Share by which the left half is wider than the mean and the right half narrower.
+        skew: Share by which the left half of the rib cage is wider than the mean of both halves,
+            and the right half narrower.
         taper: How pointed the rib cage is; 1 is usual, smaller is barrel-shaped.
         top: Height of the lung apices.
         base: Height of the dome of the right diaphragm.
@@ -323,18 +349,20 @@ class Anatomy:
         body: Outer half width of the trunk.
         shoulder: How much lower than usual the shoulders lie.
         neck: Half width of the neck.
-        breast: Size of the breast shadows; 0 is none.
+        breast: Size of the breast shadows; 0 draws no breasts.
         breast_drop: How much lower than usual the breasts lie.
         skeleton: Bones.
-        gas: Size of the gas bubble in the stomach; 0 is none.
+        gas: Size of the gas bubble in the stomach; 0 draws no bubble.
         bowel: Further gas bubbles in the belly, (N, 3): position across, distance below the
             diaphragm, radius.
-        borders: Differences of the outlines of the right and the left lung from the usual ones, (2,
-            19, 2).
-        flanks: Differences of the outlines of the trunk from the usual ones, (2, 10, 2).
+        borders: Differences of the outlines of the right and the left lung from the usual ones: 19
+            points x, y each, (2, 19, 2).
+        flanks: Differences of the outlines of the trunk from the usual ones on both sides: 10
+            points x, y each, (2, 10, 2).
         hila: Size of the right and of the left lung root, (2,); 1 is usual.
         vessel: Density of the vessels; 1 is usual.
-        vessels: Branches of both vascular trees, one array (N, 3, 2) for each generation.
+        vessels: Branches of both vascular trees, one array (N, 3, 2) for each generation: three
+            points x, y of each branch.
     """
 
     half_width: float
@@ -372,11 +400,14 @@ class Anatomy:
         return self.top + self.hilum * (self.base - self.top)
 
     def wall(self, y: np.ndarray | float, side: int = 0) -> np.ndarray:
-        """Return the inner half width of the rib cage.
+        """Return the distance of the rib cage's inner side from the midline, at some height.
 
         Args:
-            y: Height at which the width is wanted, thorax units.
+            y: Heights below the upper edge of the image, in image widths; a number or an array.
             side: -1 for the patient's right, 1 for the left, 0 for the mean of both.
+
+        Returns:
+            Distances in image widths, of the same shape.
         """
         length = (self.base - self.top) / 0.55
         heights = self.top + np.array([-0.02, 0.02, 0.08, 0.18, 0.32, 0.46, 0.70]) * length
@@ -384,7 +415,7 @@ class Anatomy:
         return np.asarray(np.interp(y, heights, shares * self.half_width * (1 + side * self.skew)))
 
     def lung(self, side: int) -> Points:
-        """Return the outline of a lung.
+        """Return the outline of a lung as points x, y, shape ``(N, 2)``, in thorax units.
 
         Args:
             side: -1 for the patient's right, 1 for the left.
@@ -416,7 +447,7 @@ class Anatomy:
         return outline * (side, 1.0)
 
     def heart_outline(self) -> Points:
-        """Return the outline of the heart and of the great vessels above it."""
+        """Return the outline of the heart and its great vessels as points x, y in thorax units."""
         size = self.heart
         bottom = self.base + 0.055
         tall = self.heart_height
@@ -442,12 +473,12 @@ class Anatomy:
         return _smooth_outline(corners) + np.array([self.heart_shift, 0.0])
 
     def aortic_knob(self) -> Points:
-        """Return the outline of the aortic arch where it meets the left lung."""
+        """Return the outline of the aortic arch beside the left lung, as points in thorax units."""
         size = self.aorta
         return ellipse(0.040 + self.turn, self.hilum_y - 0.095, 0.036 * size, 0.040 * size)
 
     def posterior_rib(self, index: int, side: int) -> Points:
-        """Return the centre line of the back part of a rib, from the spine outwards.
+        """Return the centre line of the back part of a rib as points, from the spine outwards.
 
         Args:
             index: Number of the rib; 0 is the uppermost.
@@ -467,7 +498,7 @@ class Anatomy:
         return line * (side, 1.0)
 
     def anterior_rib(self, index: int, side: int) -> Points:
-        """Return the centre line of the front part of a rib, from the side inwards.
+        """Return the centre line of the front part of a rib as points, from the side inwards.
 
         Args:
             index: Number of the rib; 0 is the uppermost.
@@ -487,11 +518,11 @@ class Anatomy:
         return line * (side, 1.0)
 
     def clavicle(self, side: int, lift: float) -> Points:
-        """Return the centre line of a collar bone from its inner end.
+        """Return the centre line of a collar bone as points, from its inner end.
 
         Args:
             side: -1 for the patient's right, 1 for the left.
-            lift: Height by which the bone is raised, as in AP images, thorax units.
+            lift: Height by which the bone is raised, as in AP images, in image widths.
         """
         bones = self.skeleton
         reach = self.half_width / 0.32
@@ -507,7 +538,7 @@ class Anatomy:
         return line * (side, 1.0) - np.array([0.6 * self.turn, 0.0])
 
     def trunk(self) -> Points:
-        """Return the outline of neck, shoulders and trunk."""
+        """Return the outline of neck, shoulders and trunk as points x, y in thorax units."""
         side = self.body
         top = self.top + self.shoulder
         half = np.array(
@@ -530,7 +561,7 @@ class Anatomy:
 
 
 def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
-    """Draw the shape of a random chest.
+    """Draw the shape of a synthetic patient's chest at random.
 
     Args:
         rng: Random generator.

@@ -49,12 +49,12 @@ def _uid(*parts: str) -> str:
 
 
 def write_image(path: Path, patient: Patient, image: SynthImage) -> None:
-    """Write an image as a DICOM file like those of the challenge.
+    """Write a synthetic image as a DICOM file like those of the RSNA pneumonia challenge.
 
     Args:
         path: File to write, named ``<image id>.dcm``.
-        patient: Patient of the image.
-        image: The drawn image.
+        patient: Synthetic patient, whose sex and age the header states.
+        image: The drawn image, with its view and pixel spacing.
     """
     item = _header(path.stem, image)
     item.PatientSex = patient.sex

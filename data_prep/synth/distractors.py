@@ -16,12 +16,15 @@ _METAL = 0.55
 
 
 def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) -> tuple[str, ...]:
-    """Draw the names of the distractors (objects or changes that are no lesion) of an image.
+    """Draw at random which distractors (visible things that are no lesion) an image has.
 
     Args:
         rng: Random generator.
-        names: Names to draw from.
-        rate: Probability that there is any distractor.
+        names: Names of the possible distractors, such as ``pacemaker``.
+        rate: Probability, in [0, 1], that the image has any distractor.
+
+    Returns:
+        The drawn names; empty if there are none.
     """
     if rng.random() >= rate:
         return ()
@@ -32,13 +35,14 @@ def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) ->
 def alter_anatomy(
     anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Anatomy:
-    """Change the shape of the chest by distractors: a big heart or a raised diaphragm.
+    """Change the shape of a synthetic chest if it shall have a big heart or a raised diaphragm.
 
-    A distractor is a visible object or change that is no lesion.
+    These changes are distractors, that is, visible things that are no lesion.
 
     Args:
         anatomy: Anatomy of the chest.
-        distractors: Names of the distractors of this image.
+        distractors: Names of all distractors of the image. Names that do not concern the shape are
+            ignored.
         rng: Random generator.
 
     Returns:
@@ -56,16 +60,17 @@ def alter_anatomy(
 def draw_distractors(
     canvas: Canvas, anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Field:
-    """Draw the distractors, such as a pacemaker, that lie in front of the chest.
+    """Draw devices and other things that are no lesion in front of a synthetic chest.
 
     Args:
         canvas: Size of the image, and position, rotation and scale of the patient on it.
         anatomy: Anatomy of the chest.
-        distractors: Names of the distractors of this image.
+        distractors: Names of the things, such as ``pacemaker``. Names of changes that are not drawn
+            here are ignored.
         rng: Random generator.
 
     Returns:
-        Attenuation, float32 ``(H, W)``.
+        Attenuation of the X-rays by these things in each pixel, float32 ``(H, W)``.
     """
     field = np.zeros((canvas.size, canvas.size), np.float32)
     for name in distractors:

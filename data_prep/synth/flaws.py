@@ -74,17 +74,18 @@ class _FlawedSet:
 def add_flaws(
     folder: Path, records: list[dict[str, Any]], arguments: PhantomArguments
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Add faults of real data sets to synthetic images and to their tables, for an audit to find.
+    """Add faults of real data sets to synthetic images, so that a check of data can be tested.
 
     No existing file is changed, so a repeated call gives the same result.
 
     Args:
-        folder: Folder of the synthetic images.
-        records: Records of the images, from `image_record`.
-        arguments: Arguments of the synthetic images.
+        folder: Folder of the synthetic images, to which faulty files are added.
+        records: Facts about each image, from `image_record`.
+        arguments: Arguments with which the synthetic images were drawn.
 
     Returns:
-        The tables by file name, and the list of flaws that an audit must find.
+        The tables of labels by file name, with the faults, and the list of faults that ``cxr
+        check`` must find.
     """
     rng = np.random.default_rng(np.random.SeedSequence([arguments.seed, 0, _FLAW_STREAM]))
     ordered = sorted(records, key=lambda record: record["patientId"])

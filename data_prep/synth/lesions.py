@@ -36,16 +36,16 @@ _REACH = 3.0  # half size of the window of a lesion, in radii
 
 @dataclass(frozen=True)
 class Site:
-    """A position in the chest at which a patient may have a lesion.
+    """A position in the chest of a synthetic patient at which lesions may appear.
 
     Attributes:
         kind: ``focal`` for a compact opacity, ``veil`` for a large faint one.
         side: -1 for the patient's right lung, which is at the left of the image; 1 for the left
             lung.
-        across: 0 at the midline, 1 at the chest wall.
-        down: 0 at the apex of the lung, 1 at the diaphragm.
-        radius: Mean radius, image widths.
-        aspect: Height divided by width.
+        across: Position from the midline (0) to the chest wall (1).
+        down: Position from the apex of the lung (0) to the diaphragm (1).
+        radius: Mean radius of the lesion, in image widths.
+        aspect: Height of the lesion divided by its width.
         seed: Random seed of the outline, and of the texture of a veil.
     """
 
@@ -60,12 +60,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A lesion that was drawn on an image, with its box in px of the image (continuous edges).
+    """A lesion that was drawn on a synthetic image, with its box in px of the image.
 
     Attributes:
         kind: ``focal`` for a compact opacity, ``veil`` for a large faint one.
-        contrast_to_noise: Peak of the lesion divided by the standard deviation of the structures
-            around it.
+        contrast_to_noise: Peak attenuation of the lesion divided by the standard deviation of the
+            structures around it.
         x1: Left edge, px.
         y1: Upper edge, px.
         x2: Right edge, px.
@@ -81,7 +81,7 @@ class Lesion:
 
 
 def draw_sites(rng: np.random.Generator) -> tuple[Site, ...]:
-    """Draw the positions at which a patient may have lesions, in the order of appearance.
+    """Draw at random where a synthetic patient may have lesions, in the order of appearance.
 
     Args:
         rng: Random generator.
@@ -112,20 +112,22 @@ def add_lesions(
     rng: np.random.Generator,
     contrast: Contrast,
 ) -> list[Lesion]:
-    """Add one to three lesions to an image.
+    """Add one to three lesions to a synthetic image.
 
     The contrast of a lesion is a multiple of the local noise. The local noise is the standard
     deviation, in the area of the lesion, of all structures of its size or smaller (ribs, vessels,
     texture, quantum noise).
 
     Args:
-        attenuation: Attenuation of the image, float32 ``(H, W)``. It is changed in place.
-        visible: Visible share of lung in each pixel, ``(H, W)``.
+        attenuation: Attenuation of the X-rays in each pixel, float32 ``(H, W)``. It is changed in
+            place.
+        visible: Share of each pixel, in [0, 1], in which the lung is visible, ``(H, W)``.
         canvas: Size of the image, and position, rotation and scale of the patient on it.
         anatomy: Shape of the patient's chest.
         sites: Positions of possible lesions, in the order in which lesions appear.
         rng: Random generator.
-        contrast: Name of the range from which the contrast is drawn.
+        contrast: Name of the range from which the contrast of a lesion is drawn: ``mixed`` (faint
+            to dense) or ``high``.
 
     Returns:
         The lesions that were added.

@@ -34,16 +34,16 @@ _STARTED = "synth.started.json"
 
 @dataclass(frozen=True, repr=False)
 class PhantomSummary(ShownAsText):
-    """Counts of a folder of synthetic images.
+    """Counts of a folder of synthetic chest X-rays that ``cxr synth`` wrote.
 
     Attributes:
         folder: Folder that was written.
-        n_images: Number of images.
+        n_images: Number of labelled images.
         n_patients: Number of patients.
         n_positive: Number of images with a lesion.
         n_boxes: Number of lesion boxes.
-        n_test_images: Number of images of test patients.
-        n_flaws: Number of faults that were put into the data on purpose, for `cxr check` to find.
+        n_test_images: Number of unlabelled images, those of test patients.
+        n_flaws: Number of faults that were put into the data on purpose, for ``cxr check`` to find.
         already_complete: True if an earlier call had written the folder.
     """
 
@@ -93,15 +93,17 @@ def write_phantom(
         out: Folder to write.
         n_images: Number of labelled images.
         seed: Random seed.
-        size: Side of the images, px.
-        contrast: Contrast of the lesions: "mixed" or "high".
+        size: Side of the square images, px.
+        contrast: Contrast of the lesions: ``mixed`` (faint to dense) or ``high``.
         prevalence: Expected share of positive images, in (0, 1).
-        flaws: True adds flaws of real data sets, and a list of them.
-        workers: Number of processes.
-        progress: Function that is called with the number of finished images.
+        flaws: True adds faults of real data sets for ``cxr check`` to find, and a list of these
+            faults.
+        workers: Number of worker processes.
+        progress: Function that is called with the number of images finished since its last call;
+            None shows nothing.
 
     Returns:
-        Counts of the images, patients, lesions and flaws.
+        Counts of the images, patients, lesions and faults.
 
     Raises:
         InputError: An argument is outside its range, or the folder holds something else.
@@ -214,7 +216,7 @@ def count_test_images(n_images: int) -> int:
         n_images: Number of labelled images.
 
     Returns:
-        A fiftieth of them, but at least 2.
+        A fiftieth of the labelled images, but at least 2.
 
     Example:
         >>> count_test_images(1000)

@@ -11,7 +11,7 @@ class PhantomArguments:
     """Arguments from which synthetic images are drawn. The same arguments give the same bytes.
 
     Attributes:
-        n_images: Number of images, at least 1; at least 20 with flaws.
+        n_images: Number of labelled images, at least 1; at least 20 if `flaws` is True.
         seed: Random seed, at least 0.
         size: Side of the square images, 64 to 4,096 px.
         contrast: Contrast of the lesions: ``mixed`` (faint to dense) or ``high``.

@@ -54,7 +54,7 @@ _PURPOSES = ("count", "body", "illness", "chronic", "image", "acute", "noise", "
 
 @dataclass(frozen=True)
 class Patient:
-    """A synthetic patient: facts that are the same on all images of the patient.
+    """A synthetic patient: everything that is the same on all images of the patient.
 
     Attributes:
         seed: Random seed of the whole set of images.
@@ -63,12 +63,13 @@ class Patient:
         age: Age in years.
         n_images: Number of images of the patient, 1 to 3.
         anatomy: Shape of the chest.
-        chronic: Names of the distractors on each image of the patient: objects such as a pacemaker
-            or changes that are no lesion.
-        sites: Positions at which lesions appear, the first ones first.
-        illness: Probability that an image shows lesions.
-        bedridden: Probability that an image is an AP view, taken at the bedside, instead of a PA
-            view.
+        chronic: Names of things that are no lesion and that each image of the patient shows, such
+            as a pacemaker (distractors).
+        sites: Positions at which lesions may appear; an image with two lesions shows them at the
+            first two.
+        illness: Probability that an image shows lesions, in [0, 1].
+        bedridden: Probability, in [0, 1], that an image is an AP view, taken at the bedside,
+            instead of a PA view.
     """
 
     seed: int
@@ -85,15 +86,15 @@ class Patient:
 
 @dataclass(frozen=True)
 class SynthImage:
-    """A synthetic image with its true lesions.
+    """A synthetic chest X-ray with its true lesions.
 
     Attributes:
         pixels: Grey values, uint8 (size, size).
         view: ``PA``, or ``AP`` for an image taken at the bedside.
         lesions: Lesions with their boxes; empty for a negative image.
-        distractors: Sorted names of visible objects and changes that are no lesion.
+        distractors: Sorted names of visible things that are no lesion, such as ``pacemaker``.
         spacing_mm: Side of a pixel, mm.
-        jpeg: True if the file is to be compressed as JPEG.
+        jpeg: True if the DICOM file is to be compressed as JPEG.
     """
 
     pixels: NDArray[np.uint8]
@@ -105,7 +106,7 @@ class SynthImage:
 
 
 def count_images(seed: int, index: int) -> int:
-    """Return the number of images of a patient, without drawing the patient.
+    """Return how many images a synthetic patient has, without drawing the patient.
 
     Args:
         seed: Random seed of the whole set of synthetic images.
@@ -122,12 +123,12 @@ def _generator(seed: int, index: int, purpose: str, number: int = 0) -> np.rando
 
 
 def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
-    """Draw one patient. The result depends only on the arguments.
+    """Draw one synthetic patient. The result depends only on the arguments.
 
     Args:
         seed: Random seed of the whole set of synthetic images.
-        index: Number of the patient.
-        prevalence: Expected share of positive images.
+        index: Number of the patient in the set, from 0.
+        prevalence: Expected share of images with a lesion in the whole set, in (0, 1).
 
     Returns:
         The patient: sex, age, anatomy and illness.
@@ -161,17 +162,17 @@ def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
 def draw_image(
     patient: Patient, number: int, size: int, contrast: Contrast = "mixed"
 ) -> SynthImage:
-    """Draw one image of a patient.
+    """Draw one image of a synthetic patient. The result depends only on the arguments.
 
     Args:
         patient: The patient.
-        number: Number of the image, from 0.
+        number: Number of the image among the patient's images, from 0.
         size: Side of the image, px.
-        contrast: Contrast of the lesions: "mixed" or "high".
+        contrast: Contrast of the lesions: ``mixed`` (faint to dense) or ``high``.
 
     Returns:
         The pixels, uint8 of shape ``(size, size)``, with the boxes of the lesions, the view and the
-        names of the distractors.
+        names of visible things that are no lesion.
 
     Example:
         >>> image = draw_image(draw_patient(seed=0, index=0, prevalence=0.3), 0, size=64)
@@ -247,7 +248,7 @@ def _breathe(anatomy: Anatomy, rng: np.random.Generator, view: View) -> Anatomy:
 
 
 def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Field, Field]:
-    """Draw a chest without lesions.
+    """Draw a synthetic chest without lesions.
 
     Args:
         canvas: Size of the image, and position, rotation and scale of the patient on it.
@@ -255,7 +256,8 @@ def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Fie
         portable: True for an image at the bedside (AP).
 
     Returns:
-        The attenuation and the visible share of lung in each pixel, both of shape ``(H, W)``.
+        The attenuation of the X-rays and the share in which the lung is visible, for each pixel,
+        both float32 of shape ``(H, W)``.
     """
     lungs = canvas.fill(anatomy.lung(-1), anatomy.lung(1))
     heart = canvas.soften(canvas.fill(anatomy.heart_outline()), 0.008 if portable else 0.006)

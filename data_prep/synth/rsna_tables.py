@@ -18,25 +18,31 @@ _MAPPING_COLUMNS = ["patientId", "nih_image", "nih_patient"]
 
 
 def make_image_id(seed: int, patient: int | str, number: int) -> str:
-    """Return the id of an image, in the form of the challenge's ``patientId``.
+    """Return the id of a synthetic image, in the form of image ids of the RSNA challenge.
 
     Args:
         seed: Random seed of the whole set of synthetic images.
-        patient: Number of the patient.
+        patient: Number of the patient in the set, from 0, or another name.
         number: Number of the image among the patient's images, from 0.
+
+    Returns:
+        Id that depends only on the arguments.
     """
     digest = hashlib.blake2b(f"{seed}/{patient}/{number}".encode(), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest, version=4))
 
 
 def image_record(seed: int, patient: Patient, number: int, image: SynthImage) -> dict[str, Any]:
-    """Return the record of an image, from which the tables are made, as values for JSON.
+    """Return facts about a synthetic image, from which its rows in label tables are made.
 
     Args:
         seed: Random seed of the whole set of synthetic images.
         patient: Patient of the image.
         number: Number of the image among the patient's images, from 0.
         image: The drawn image.
+
+    Returns:
+        Facts by name, as values for JSON.
     """
     nih_patient = f"{patient.index + 1:08d}"
     return {
@@ -64,10 +70,12 @@ def image_record(seed: int, patient: Patient, number: int, image: SynthImage) ->
 
 
 def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Return the tables of the challenge, and a table of the true lesions, from image records.
+    """Return the label tables of synthetic images in the layout of the RSNA challenge.
+
+    A table of the true lesions is added.
 
     Args:
-        records: Records from `image_record`.
+        records: Facts about each image, from `image_record`.
 
     Returns:
         Tables by file name.

@@ -13,10 +13,11 @@ _END = object()
 
 
 def read_ahead(rows: Iterable[Row], *, most: int = 2) -> Iterator[Row]:
-    """Read rows in a thread while the caller works on earlier rows.
+    """Take rows from an iterable in a background thread while the caller works on earlier rows.
 
     Args:
-        rows: The rows. If reading a row raises an error, it is raised here at the same position.
+        rows: The rows, objects of any type. If reading a row raises an error, it is raised here at
+            the same position.
         most: Largest number of rows that are read before the caller requests them.
 
     Yields:
@@ -43,14 +44,14 @@ def read_ahead(rows: Iterable[Row], *, most: int = 2) -> Iterator[Row]:
 
 
 def write_behind(write: Callable[[Row], object], rows: Iterable[Row]) -> None:
-    """Write each row in a thread while the next row is computed.
+    """Write each row in a background thread while the caller's next row is computed.
 
     At most one row waits to be written. Even after an error, a row whose writing has begun is
     written completely before the function returns or raises.
 
     Args:
         write: Function that writes one row.
-        rows: The rows, which are computed when they are requested.
+        rows: The rows, objects of any type, which are computed when they are requested.
 
     Example:
         >>> written = []

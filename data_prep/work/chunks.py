@@ -17,15 +17,15 @@ Result = TypeVar("Result")
 
 
 class CrashError(Exception):
-    """A worker process or its machine ended, so the results of its chunk of rows are lost."""
+    """A worker process or its machine ended, so the results of its rows are lost."""
 
 
 class TimedResults(NamedTuple, Generic[Result]):
-    """Results of a chunk of rows, with the time that they took.
+    """Results of a function for several rows (a chunk), with the time that they took.
 
     Attributes:
         results: One result for each row, in the order of the rows.
-        seconds: Time that the worker needed for them.
+        seconds: Time in seconds that the worker process needed for all rows.
     """
 
     results: list[Result]
@@ -33,11 +33,11 @@ class TimedResults(NamedTuple, Generic[Result]):
 
 
 class SoloTrial(NamedTuple, Generic[Result]):
-    """Result of a row that was tried in a process of its own, which may have crashed.
+    """Result of a function for one row, in a process of its own, which may have crashed.
 
     Attributes:
         survived: False if the process ended before it returned a result.
-        result: The result; None if the process ended.
+        result: Value that the function returned; None if the process ended before.
     """
 
     survived: bool
@@ -45,12 +45,14 @@ class SoloTrial(NamedTuple, Generic[Result]):
 
 
 class Workers(Protocol[Row, Result]):
-    """Interface of worker processes that apply one function to chunks of rows.
+    """Interface of worker processes that apply one function to many rows, several at a time.
+
+    Rows are sent in groups, called chunks. A row is one argument of the function.
 
     Attributes:
-        chunk_seconds: Work that a chunk should contain, seconds; many times the time for sending
-            it.
-        max_rows: Largest number of rows of a chunk.
+        chunk_seconds: Time in seconds that the work on a chunk should take; many times the time for
+            sending it.
+        max_rows: Largest number of rows in a chunk.
     """
 
     chunk_seconds: float
@@ -63,49 +65,53 @@ class Workers(Protocol[Row, Result]):
         """
 
     def send(self, rows: list[Row]) -> Any:
-        """Start the work on a chunk, and return a ticket for `receive`.
+        """Start the work on a chunk of rows, without waiting for it.
 
         Args:
             rows: Rows of the chunk.
 
         Returns:
-            Object that stands for the work in progress.
+            Ticket with which `receive` waits for the results.
         """
 
     def receive(self, ticket: Any) -> TimedResults[Result]:
-        """Wait for the results of a chunk.
+        """Wait for the results of a chunk of rows.
 
         Args:
-            ticket: Object from `send`.
+            ticket: Value that `send` returned for the chunk.
 
         Raises:
-            CrashError: The worker ended.
+            CrashError: The worker process or its machine ended.
         """
 
     def try_alone(self, row: Row) -> SoloTrial[Result]:
-        """Apply the function to one row in a process of its own.
+        """Apply the function to one row in a process of its own, which may crash.
 
         Args:
-            row: The row.
+            row: Argument of the function.
+
+        Returns:
+            The result, and whether the process survived.
         """
 
     def cancel(self, tickets: list[Any]) -> None:
-        """Drop the chunks that are still in progress.
+        """Give up chunks that are still in progress, because their results are no longer needed.
 
         Args:
-            tickets: Objects from `send`.
+            tickets: Values that `send` returned for these chunks.
         """
 
 
 def map_in_chunks(
     workers: Workers[Row, Result], rows: Iterable[Row], on_crash: Callable[[Row], Result]
 ) -> Iterator[Result]:
-    """Apply the function of the workers to rows, and yield the results in the order of the rows.
+    """Apply the function of worker processes to rows, and yield the results in order.
 
     Args:
-        workers: Worker processes.
-        rows: The rows, which are read when they are needed.
-        on_crash: Function that returns the result for a row on which every process crashes.
+        workers: Worker processes, which know the function.
+        rows: Arguments of the function, which are read when they are needed.
+        on_crash: Function that returns a replacement result for a row on which every process
+            crashes.
 
     Yields:
         The results in the order of the rows.
@@ -150,10 +156,10 @@ def _map_one_by_one(
 
 
 def apply_timed(function: Callable[[Row], Result], rows: Iterable[Row]) -> TimedResults[Result]:
-    """Apply a function to some rows, and measure the time.
+    """Apply a function to several rows, and measure the time.
 
     Args:
-        function: Function of one row.
+        function: Function of one argument.
         rows: Arguments of the function.
 
     Returns:

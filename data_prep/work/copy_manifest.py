@@ -26,13 +26,13 @@ _TEMPORARY_NAME = re.compile(r"\..*\.tmp")
 
 
 class ManifestEntry(NamedTuple):
-    """State of a file when its local copy and the file in the object store were last equal.
+    """State of a file when its local copy last equalled the file in the object store.
 
     Attributes:
         size: Size in bytes.
         mtime_ns: Time of the last change of the local file, ns since 1970.
-        version: Text by which the object store names this version of the file.
-        lazy: True for an image or a shard of pixels, which may be in the object store only.
+        version: Text by which the object store names this version of the file, such as its ETag.
+        lazy: True for an image or a file of resized pixels, which may be in the object store only.
     """
 
     size: int
@@ -46,10 +46,15 @@ Manifest = dict[Path, ManifestEntry]
 
 
 def read_manifest(copy: Path) -> Manifest:
-    """Read the list of the files of a local copy, with their state at the last transfer.
+    """Read the list of files of a local copy of a folder in an object store.
+
+    Each file has its state at the last transfer.
 
     Args:
-        copy: Local path of a folder or of one file.
+        copy: Local path of the copied folder, or of one file in it.
+
+    Returns:
+        State by path of the file.
     """
     manifest = {}
     manifest_files = (
@@ -67,11 +72,13 @@ def read_manifest(copy: Path) -> Manifest:
 
 
 def write_manifest_changes(before: Manifest, after: Manifest) -> None:
-    """Write the entries that differ between two lists of files, and remove those that are gone.
+    """Store the changes between two lists of files of a local copy.
+
+    Entries that differ are written, and those that are missing in the second list are removed.
 
     Args:
-        before: Manifest as it was read.
-        after: Manifest as it is to be stored.
+        before: List of files with their states, as `read_manifest` returned it.
+        after: List of files with their states that is to be stored.
     """
     changes = defaultdict[Path, dict[str, ManifestEntry | None]](dict)
     for path in before.keys() | after.keys():
@@ -94,17 +101,22 @@ def file_state(path: Path) -> tuple[int, int]:
     """Return the size in bytes and the time of the last change in ns of a local file.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, which must exist.
     """
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
 def local_file_states(copy: Path) -> dict[Path, tuple[int, int]]:
-    """Return the size and the time of the last change of each complete file of a local copy.
+    """Return size (bytes) and time of the last change (ns) of each file of a local copy.
+
+    Files that are only partly written are left out.
 
     Args:
         copy: Path of the local copy of a folder in an object store.
+
+    Returns:
+        Size and time by path of the file.
     """
     if copy.is_file():
         return {copy: file_state(copy)}
@@ -118,24 +130,26 @@ def local_file_states(copy: Path) -> dict[Path, tuple[int, int]]:
 
 
 def copies_lock_file(name: str) -> Path:
-    """Return the path of a lock file for processes that use the local copies of this machine.
+    """Return the path of a lock file for the local copies of folders in object stores.
 
     Args:
-        name: Name of the lock.
+        name: Name of the lock, which says what part of the copies it protects.
     """
     return copies_folder() / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
 
 
 def wait_silently() -> None:
-    """Show no message before the program waits for the lock of local copies."""
+    """Do nothing: show no message before the program waits for another process."""
 
 
 @contextmanager
 def copies_lock(name: str) -> Iterator[None]:
-    """Lock a part of the local copies during a ``with`` block; other processes wait.
+    """Lock a part of the local copies of object stores during a ``with`` block.
+
+    Other processes that lock the same part wait.
 
     Args:
-        name: Name of the part.
+        name: Name of the part, such as that of a copied folder.
     """
     with closing(LockFile(copies_lock_file(name), wait_silently)):
         yield

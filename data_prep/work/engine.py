@@ -18,7 +18,10 @@ EngineName = Literal["local", "ray"]
 
 
 class Engine(Protocol):
-    """Interface of an engine, which applies a function to many rows."""
+    """Interface of an engine: it applies a function to many rows on several processes or machines.
+
+    A row is one argument of the function, such as the path of an image.
+    """
 
     def map_rows(
         self,
@@ -28,14 +31,15 @@ class Engine(Protocol):
         on_crash: Callable[[Row], Result],
         reads: Sequence[Path] = (),
     ) -> Iterator[Result]:
-        """Apply a function to each row.
+        """Apply a function to each row, and yield the results in order.
 
         Args:
             function: A function without side effects that can be imported by its name.
             rows: Arguments of the function, which are read when they are needed.
-            on_crash: Function that returns the result for a row on which every process crashes.
-            reads: Files or folders that the function reads. If a machine lacks one, the work ends
-                with an `InputError`.
+            on_crash: Function that returns a replacement result for a row on which every process
+                crashes.
+            reads: Files or folders that the function reads. If a machine cannot read one of them,
+                an `InputError` is raised.
 
         Yields:
             The results in the order of the rows.
@@ -46,16 +50,19 @@ class Engine(Protocol):
 def open_engine(
     name: EngineName = "local", *, address: str | None = None, workers: int | None = None
 ) -> Iterator[Engine]:
-    """Yield an engine for a ``with`` block, and end at its end what was started for it.
+    """Yield an object that applies a function to many rows in processes or on a Ray cluster.
+
+    At the end of the ``with`` block, the processes and the cluster that were started for it end.
 
     Args:
         name: ``local`` for processes of this machine, ``ray`` for a Ray cluster.
         address: Address of a running Ray cluster, which stays running. None starts a cluster on
             this machine at the first row, and ends it with the block.
-        workers: Number of processes, or of processors of a cluster; None uses all.
+        workers: Number of processes, or of processors of a cluster that is started here; None uses
+            all.
 
     Yields:
-        The engine.
+        The engine; see `Engine`.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.

@@ -18,7 +18,10 @@ _MIB = 2**20
 
 
 def file_exists(path: Path) -> bool:
-    """Return True if a file exists on the disk, or in the object store of which the path is a copy.
+    """Return True if an image file exists on the disk or in its object store.
+
+    A path below the folder of local copies stands for a file in an object store, which need not
+    have been fetched.
 
     Args:
         path: Path of the file, or its path in the local copy of an object store.
@@ -45,14 +48,14 @@ def file_exists(path: Path) -> bool:
 
 @contextmanager
 def open_image(path: Path, sha256: str | None = None) -> Iterator[Path]:
-    """Yield the path of an image file that can be read: the file, or a temporary copy from a store.
+    """Yield the path of an image file on the local disk, which is fetched if necessary.
 
-    The function works on any machine that may read the store, with or without a local copy of the
-    folder.
+    A file in an object store is fetched as a temporary copy. The function works on any machine that
+    may read the store, with or without a local copy of the folder.
 
     Args:
-        path: Path of the file.
-        sha256: Checksum that the file must have. It prevents that the paths and links in a
+        path: Path of the file, or its path in the local copy of an object store.
+        sha256: SHA-256 that the file must have. It prevents that the paths and links in a
             stranger's data set give access to other files of this machine. None accepts any file.
 
     Yields:

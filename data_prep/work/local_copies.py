@@ -72,15 +72,16 @@ def local_folders(
     """Fetch the folders in object stores that a command names, and send back what it changes.
 
     Args:
-        arguments: Arguments of the command, by name. Addresses of stores may be in texts, paths and
-            lists of them.
+        arguments: Arguments of the command, by name. Addresses such as ``s3://bucket/data`` may be
+            in texts, paths and lists of them.
         say: Function that shows a message, such as the number of files that were sent.
 
     Yields:
         The arguments, with local paths in place of addresses.
 
     Raises:
-        InputError: An address is wrong, or the limit of the cache is.
+        InputError: An address is wrong, or the environment variable ``CXR_CACHE_GIB``, which limits
+            the size of the local copies, is no number above 0.
         StoreError: The object store refuses the request or does not answer.
 
     Example:
@@ -115,7 +116,7 @@ def local_folder(folder: str | Path) -> Path:
     """Return the local path of a folder. A folder in an object store is fetched first.
 
     Args:
-        folder: A path, or the address of a folder in an object store.
+        folder: A path, or the address of a folder in an object store, such as ``s3://bucket/data``.
 
     Returns:
         The path itself, or the path of the local copy.

@@ -26,11 +26,14 @@ _CHUNKS_PER_WORKER = 4
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Worker processes of this machine, with the interface `data_prep.work.engine.Engine`.
+    """Worker processes of this machine that apply a function to many rows.
+
+    A row is one argument of the function. The class implements the interface
+    `data_prep.work.engine.Engine`.
 
     Attributes:
-        workers: Number of processes. With 0 and 1 the rows are worked on in this process, which a
-            crash then ends.
+        workers: Number of processes. With 0 and 1 the function runs in this process, which a crash
+            then ends.
 
     Example:
         >>> list(LocalEngine(workers=1).map_rows(abs, [-1, 2], on_crash=lambda row: 0))
@@ -52,7 +55,8 @@ class LocalEngine:
         Args:
             function: A function without side effects that can be imported by its name.
             rows: Arguments of the function, which are read when they are needed.
-            on_crash: Function that returns the result for a row on which every process crashes.
+            on_crash: Function that returns a replacement result for a row on which every process
+                crashes.
             reads: Files or folders that the function reads; this machine has them.
 
         Yields:

@@ -26,11 +26,11 @@ _CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
 
 @dataclass(frozen=True)
 class MachineRequirements:
-    """Code, packages and files that each machine of a cluster must have.
+    """Code, packages and files that each machine of a Ray cluster must have.
 
     Attributes:
-        code: Digest of the modules of the program on the machine that starts the work.
-        packages: Names and versions of the packages that must be installed.
+        code: SHA-256 of the modules of this program on the machine that starts the work.
+        packages: Pairs of the name and version of packages that must be installed.
         folder: Working folder of the program, from which relative paths start.
         reads: Files and folders that every machine must be able to read.
     """
@@ -42,7 +42,7 @@ class MachineRequirements:
 
     @classmethod
     def from_this_machine(cls, reads: Sequence[Path]) -> MachineRequirements:
-        """Return requirements that this machine (the driver, which started the work) fulfils.
+        """Return the code, packages and files of this machine, which starts the work.
 
         Args:
             reads: Files and folders that the work reads. Those in an object store are not checked,
@@ -60,7 +60,7 @@ class MachineRequirements:
 
 @lru_cache(maxsize=8)
 def prepare_machine(requirements: MachineRequirements) -> None:
-    """Check once in a worker process that its machine meets the requirements.
+    """Check, once in each worker process, that its machine has the required code and files.
 
     The process then changes to the folder in which the work was started.
 

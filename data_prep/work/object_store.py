@@ -55,7 +55,7 @@ _buckets_without_md5: set[str] = set()
 
 
 class StoreError(InputError):
-    """An object store refuses a request or does not answer, whatever file is requested."""
+    """An object store (such as S3) refuses a request or does not answer."""
 
 
 class _DamagedError(OSError):
@@ -63,11 +63,11 @@ class _DamagedError(OSError):
 
 
 class StoredFile(NamedTuple):
-    """Facts about a file that its object store states.
+    """Facts about a file that its object store (such as S3) states.
 
     Attributes:
         size: Size in bytes.
-        version: Text that differs between any two contents that the name ever has.
+        version: Text that changes whenever the content of the file changes, such as an ETag.
         md5: MD5 digest, 32 hexadecimal digits; None if the store does not state it.
         changed_ns: Time of the last change, ns since 1970; 0 if the store does not state it.
     """
@@ -79,16 +79,17 @@ class StoredFile(NamedTuple):
 
 
 def list_files(url: str) -> dict[str, StoredFile]:
-    """List all files below an address.
+    """List all files below an address in an object store.
 
     Args:
-        url: Address of a folder, a bucket or a file.
+        url: Address of a folder, a bucket or a file, such as ``s3://bucket/data``.
 
     Returns:
-        The files by their names relative to the address. If the address is a file, its name is "".
+        Facts of the files by their names relative to the address. If the address is a file, its
+        name is "".
 
     Raises:
-        StoreError: There is no such bucket, or the store refuses or does not answer.
+        StoreError: There is no such bucket, or the store refuses the request or does not answer.
         InputError: A name in the store cannot be the name of a local file.
     """
     store, root = _file_system(url)
@@ -124,30 +125,32 @@ def describe(url: str) -> StoredFile:
     """Return the facts that the object store states about one file.
 
     Args:
-        url: Address of the file.
+        url: Address of the file, such as ``s3://bucket/data/a.png``.
 
     Raises:
         FileNotFoundError: There is no such file.
-        StoreError: The store refuses or does not answer.
+        StoreError: The store refuses the request or does not answer.
     """
     store, name = _file_system(url)
     return _stored_file(_with_retries(url, lambda: store.info(name), may_be_missing=True))
 
 
 def fetch(url: str, path: Path, stored: StoredFile | None = None) -> StoredFile:
-    """Fetch one file, which appears at its path only when it is complete.
+    """Fetch one file from an object store; it appears at its path only when it is complete.
 
     Args:
-        url: Address of the file.
+        url: Address of the file, such as ``s3://bucket/data/a.png``.
         path: Local path, whose folder must exist.
-        stored: Facts that the store has just stated about the file, which saves a request.
+        stored: Facts that the store has just stated about the file, which saves a request; None
+            asks the store.
 
     Returns:
         Facts that the store stated about the fetched content.
 
     Raises:
         FileNotFoundError: There is no such file.
-        StoreError: The store refuses, does not answer, or sends damaged bytes again and again.
+        StoreError: The store refuses the request, does not answer, or sends damaged bytes again and
+            again.
     """
     store, name = _file_system(url)
     bucket = name.strip("/").partition("/")[0]
@@ -188,13 +191,13 @@ def send(path: Path, url: str) -> StoredFile:
 
     Args:
         path: Path of the local file.
-        url: Address of the file in the store.
+        url: Address that the file gets, such as ``s3://bucket/data/a.png``.
 
     Returns:
         Facts that the store states about the new file.
 
     Raises:
-        StoreError: The store refuses or does not answer.
+        StoreError: The store refuses the request or does not answer.
     """
     store, name = _file_system(url)
     is_s3 = "s3" in store.protocol
@@ -218,10 +221,10 @@ def remove(url: str) -> None:
     """Remove one file from an object store. A missing file is no error.
 
     Args:
-        url: Address of the file.
+        url: Address of the file, such as ``s3://bucket/data/a.png``.
 
     Raises:
-        StoreError: The store refuses or does not answer.
+        StoreError: The store refuses the request or does not answer.
     """
     store, name = _file_system(url)
     with suppress(FileNotFoundError):
@@ -229,18 +232,18 @@ def remove(url: str) -> None:
 
 
 def abort_uploads(url: str) -> int:
-    """Remove the parts of large files below an S3 address that killed programs have sent.
+    """Remove the sent parts of large files whose upload to S3 was never completed.
 
-    A store keeps, and charges for, the parts of an upload that was never completed.
+    A store keeps such parts, for example of a killed program, and charges for them.
 
     Args:
-        url: Address of a folder in an S3 store.
+        url: Address of a folder in an S3 store; uploads to all files below it are removed.
 
     Returns:
         Number of uploads that were aborted; 0 for other stores.
 
     Raises:
-        StoreError: The store refuses or does not answer.
+        StoreError: The store refuses the request or does not answer.
     """
     store, name = _file_system(url)
     if "s3" not in store.protocol:

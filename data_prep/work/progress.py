@@ -8,7 +8,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Interface for messages and progress, which the module `scripts.console` implements."""
+    """Interface by which long work shows messages and progress to the user.
+
+    The module `scripts.console` implements it for the command line.
+    """
 
     def say(self, text: str = "") -> None:
         """Show a message of one line.
@@ -20,10 +23,10 @@ class Progress(Protocol):
     def track(
         self, description: str, total: int | None
     ) -> AbstractContextManager[Callable[..., None]]:
-        """Show the progress of a ``with`` block.
+        """Show the progress of the work in a ``with`` block.
 
         Args:
-            description: Name of the work.
+            description: Name of the work, as the user sees it.
             total: Number of items of the work; None if it is unknown.
 
         Returns:
@@ -49,5 +52,13 @@ class Silence:
 
     @contextmanager
     def track(self, description: str, total: int | None) -> Iterator[Callable[..., None]]:
-        """Show no progress of a ``with`` block."""
+        """Show no progress of the work in a ``with`` block.
+
+        Args:
+            description: Name of the work, which is not shown.
+            total: Number of items of the work, which is not shown.
+
+        Yields:
+            A function that does nothing.
+        """
         yield lambda *count: None

@@ -36,11 +36,12 @@ _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False
 
 @contextlib.contextmanager
 def connected_ray(address: str | None, workers: int | None) -> Iterator[ModuleType]:
-    """Yield the module ``ray``, connected to a cluster, for a ``with`` block.
+    """Yield the module ``ray``, connected to a Ray cluster, for a ``with`` block.
 
     Args:
-        address: Address of a running cluster, which stays running; ``auto`` finds one on this
-            machine. None starts a cluster on this machine, which ends with the block.
+        address: Address of a running cluster, such as ``10.0.0.1:6379``, which stays running;
+            ``auto`` finds one on this machine. None starts a cluster on this machine, which ends
+            with the block.
         workers: Number of processors of a cluster that is started here; None takes all.
 
     Raises:
@@ -77,7 +78,7 @@ def connected_ray(address: str | None, workers: int | None) -> Iterator[ModuleTy
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[str]:
-    """Yield a new folder below which Ray can make its sockets, and remove it afterwards.
+    """Yield a new folder in which Ray can make its sockets, and remove it after the block.
 
     The folder lies in the folder for temporary files, or in ``/tmp`` if the path of that folder is
     too long. The folders that killed processes left there are removed first.
@@ -104,15 +105,15 @@ def scratch_folder() -> Iterator[str]:
 
 
 def require_head(ray: ModuleType) -> None:
-    """Check that the main machine (head) of a Ray cluster answers.
+    """Check that the main machine (head node) of a Ray cluster answers.
 
-    It may be unreachable for some seconds.
+    The function waits some seconds, in which the machine may be unreachable.
 
     Args:
         ray: The module ``ray``, connected to the cluster.
 
     Raises:
-        InputError: The head does not answer.
+        InputError: The main machine does not answer.
     """
     address = ray.get_runtime_context().gcs_address
     deadline = time.monotonic() + _HEAD_TIMEOUT_S

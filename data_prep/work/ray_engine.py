@@ -40,7 +40,10 @@ _MACHINE_ATTEMPTS = 20
 
 
 class RayEngine:
-    """An engine that works in a Ray cluster; `data_prep.work.engine.open_engine` opens it."""
+    """Applies a function to many rows on the machines of a Ray cluster.
+
+    A row is one argument of the function. `data_prep.work.engine.open_engine` makes the object.
+    """
 
     def __init__(
         self, cluster: contextlib.ExitStack, address: str | None, workers: int | None
@@ -77,8 +80,10 @@ class RayEngine:
         Args:
             function: A function without side effects that can be imported by its name.
             rows: Arguments of the function, which are read when they are needed.
-            on_crash: Function that returns the result for a row on which every process crashes.
-            reads: Files or folders that the function reads, which every machine needs.
+            on_crash: Function that returns a replacement result for a row on which every process
+                crashes.
+            reads: Files or folders that the function reads, which every machine must be able to
+                read.
 
         Yields:
             The results in the order of the rows.
@@ -96,13 +101,14 @@ class RayEngine:
     def start(
         self, function: Callable[[Row], Result], row: Row, reads: Sequence[Path], **options: Any
     ) -> Any:
-        """Start one task in the cluster.
+        """Start the function for a single row in the cluster, without waiting for its result.
 
         Args:
             function: A function that can be imported by its name.
             row: Argument of the function.
-            reads: Files and folders that the function reads.
-            **options: Options of ``ray.remote``, such as ``num_gpus``.
+            reads: Files and folders that the function reads, which the machine must be able to
+                read.
+            **options: Options of ``ray.remote`` by name, such as ``num_gpus=1``.
 
         Returns:
             Ray's reference to the result, for `ray_result`.
@@ -164,11 +170,11 @@ class _RayTasks(Generic[Row, Result]):
 
 
 def ray_result(ray: ModuleType, reference: Any, *, timeout: float) -> Any:
-    """Wait for the result of a Ray task; raise the error that the task raised.
+    """Wait for the result of a task in a Ray cluster; raise the error that the task raised.
 
     Args:
-        ray: The module ``ray``.
-        reference: Ray's reference to the result.
+        ray: The module ``ray``, connected to the cluster.
+        reference: Ray's reference to the result, as `RayEngine.start` returns it.
         timeout: Longest waiting time, in seconds.
 
     Returns:
@@ -176,8 +182,8 @@ def ray_result(ray: ModuleType, reference: Any, *, timeout: float) -> Any:
 
     Raises:
         CrashError: The process or the machine of the task ended.
-        InputError: The task raised it, a machine cannot import cxr-compare, or Ray on this machine
-            has ended.
+        InputError: The task raised an ``InputError``, a machine cannot import cxr-compare, or Ray
+            on this machine has ended.
         ray.exceptions.GetTimeoutError: There is no result yet.
     """
     errors = ray.exceptions

@@ -27,7 +27,7 @@ _FETCH_ATTEMPTS = 2
 
 
 def is_shard(path: Path) -> bool:
-    """Return True if a file name is that of a shard, a file with the pixels of many images.
+    """Return True if a file name is that of a shard: a file with resized pixels of many images.
 
     Args:
         path: Path of the file.
@@ -40,11 +40,11 @@ def is_shard(path: Path) -> bool:
 
 
 def fetch_shard(path: Path, sha256: str | None) -> Path:
-    """Make sure that a shard, a file with the pixels of many images, is on the local disk.
+    """Make sure that a shard (a file with resized pixels of many images) is on the local disk.
 
     Args:
-        path: Path of the shard. A path outside the local copies is left alone.
-        sha256: Checksum that the shard must have; None accepts any.
+        path: Path of the shard. Nothing happens if it is not in a local copy of an object store.
+        sha256: SHA-256 that the shard must have; None accepts any.
 
     Returns:
         The same path.
@@ -67,7 +67,9 @@ def fetch_shard(path: Path, sha256: str | None) -> Path:
 
 
 def cache_limit_bytes() -> int:
-    """Return how many bytes of fetched shards (files of pixels) may be on the local disk.
+    """Return how many bytes of files that were fetched from object stores may stay on the disk.
+
+    Only shards, which are files with resized pixels of many images, are counted.
 
     Raises:
         InputError: The environment variable ``CXR_CACHE_GIB`` is no number above 0.

@@ -57,10 +57,11 @@ def is_store_address(text: object) -> bool:
 
 
 def find_store_addresses(value: Any) -> list[str]:
-    """Return the addresses of object stores in the value of an argument.
+    """Return all addresses in object stores that a command's argument contains.
 
     Args:
-        value: A text, a path, or a list, tuple or dictionary of them. Other values contain none.
+        value: Value of the argument: a text, a path, or a list, tuple or dictionary of them. Other
+            values contain no addresses.
 
     Returns:
         The addresses in their order, without a slash at the end.
@@ -81,10 +82,12 @@ def find_store_addresses(value: Any) -> list[str]:
 
 
 def with_local_paths(value: Any) -> Any:
-    """Return the value of an argument with paths of local copies in place of addresses.
+    """Return an argument with each address in an object store replaced by a local path.
+
+    The path is that of the local copy, which need not exist yet.
 
     Args:
-        value: A value as in `find_store_addresses`.
+        value: Value of the argument: a text, a path, or a list, tuple or dictionary of them.
 
     Raises:
         InputError: An address is not that of a folder, or contains a password.
@@ -100,7 +103,9 @@ def with_local_paths(value: Any) -> Any:
 
 
 def copies_folder() -> Path:
-    """Return the folder of all local copies: below ``CXR_CACHE``, or in the user's cache.
+    """Return the folder of all local copies of folders in object stores.
+
+    It is below the folder in the environment variable ``CXR_CACHE``, or else in the user's cache.
 
     Raises:
         InputError: The user has no home folder, and ``CXR_CACHE`` is not set.
@@ -121,10 +126,10 @@ def copies_folder() -> Path:
 
 
 def local_path(address: str) -> Path:
-    """Return the path of the local copy of an address. Nothing is fetched.
+    """Return the path of the local copy of a folder in an object store. Nothing is fetched.
 
     Args:
-        address: Address such as ``s3://bucket/data``.
+        address: Address of the folder, such as ``s3://bucket/data``.
 
     Raises:
         InputError: The address is not that of a folder, or contains a user or password, which the
@@ -148,13 +153,13 @@ def local_path(address: str) -> Path:
 
 
 def store_address(path: Path) -> str | None:
-    """Return the address of a path in a local copy; None for any other path.
+    """Return the object store's address of a file or folder in a local copy.
 
     Args:
-        path: A path of this machine or of another one.
+        path: A path, which may be one of another machine.
 
     Returns:
-        The address, such as ``s3://bucket/data``.
+        The address, such as ``s3://bucket/data``; None for a path that is in no local copy.
 
     Example:
         >>> store_address(Path("/home/me/.cache/cxr-compare/cxr-remote/s3/bucket/data"))
@@ -170,7 +175,9 @@ def store_address(path: Path) -> str | None:
 
 
 def path_to_record(path: Path) -> str:
-    """Return the text by which a JSON file records a path: an address or an absolute path.
+    """Return the text by which a JSON file names a path: an address or an absolute path.
+
+    It is an address if the path is in the local copy of an object store.
 
     Args:
         path: The path, absolute or relative to the working folder.
@@ -184,13 +191,14 @@ def path_to_record(path: Path) -> str:
 
 
 def path_from_record(recorded: str, folder: Path | None = None) -> Path:
-    """Return the path that `path_to_record` recorded. Nothing is fetched.
+    """Return the path that `path_to_record` wrote to a JSON file. Nothing is fetched.
 
     Args:
         recorded: Text in the JSON file.
-        folder: Folder of the JSON file, if a stranger may have made it. An object store is then
-            refused unless a user of this machine has named it: in an earlier command, which made a
-            local copy, or in the environment variable ``CXR_SOURCES`` (addresses with commas).
+        folder: Folder of the JSON file, if another person may have made it. An object store in the
+            text is then refused unless a user of this machine has named it: in an earlier command,
+            which made a local copy, or in the environment variable ``CXR_SOURCES`` (addresses with
+            commas). None accepts any object store.
 
     Returns:
         The path. For an address it is the path of the local copy.
@@ -221,7 +229,7 @@ def _bucket_address(address: str) -> str:
 
 
 def with_store_addresses(text: str) -> str:
-    """Return a text in which paths of local copies are replaced by addresses.
+    """Return a text in which paths of local copies are replaced by object store addresses.
 
     Args:
         text: A message or a line of a report, for people or programs.

@@ -55,11 +55,11 @@ class _WorkerContext(_Context):
 
 
 def worker_context(*modules: str) -> BaseContext:
-    """Return a `multiprocessing` context for worker processes of this program.
+    """Return a `multiprocessing` context whose processes do not run the caller's script again.
 
     Args:
-        *modules: Full names of modules that a worker needs. The server that forks the workers
-            imports them once.
+        *modules: Full names of modules that a worker needs, such as ``numpy``. The server that
+            forks the workers imports them once.
 
     Returns:
         The context. It uses "forkserver" if the system supports it, else "spawn".
@@ -100,7 +100,7 @@ def _start_server() -> None:
 
 
 def begin_worker() -> None:
-    """Prepare a worker process: it ignores Ctrl-C, uses one thread, and ends with its parent."""
+    """Prepare this worker process: ignore Ctrl-C, use one thread, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
