@@ -32,16 +32,16 @@ LONG_TEXT = 1024  # characters
 
 @dataclass(frozen=True)
 class Algorithm:
-    """Name and settings of a system, as DICOM results state them.
+    """Name and settings of a system (trained network with its threshold), for DICOM results.
 
     Results of different systems differ in at least one of these fields.
 
     Attributes:
-        name: Name of the system.
+        name: Name of the system for people.
         model_id: Digest of all that decides a prediction, such as the weights.
-        engine: Back end and number format, such as ``torch fp32``.
-        policy: Name of the policy that chose the threshold, such as ``max_f1``.
-        threshold: Score from which an image is positive; None if the system does not decide.
+        engine: Program and number format that compute the network, such as ``torch fp32``.
+        policy: Name of the rule that chose the threshold on validation images, such as ``max_f1``.
+        threshold: Lowest score at which an image is positive; None if the system does not decide.
     """
 
     name: str
@@ -52,10 +52,12 @@ class Algorithm:
 
     @classmethod
     def from_run(cls, run: Run) -> Algorithm:
-        """Describe the system of a run or an export. The weights are read once for their digest.
+        """Describe the system of a run (folder of a training) or of an export of its network.
+
+        The weights are read once for their digest.
 
         Args:
-            run: Run or export with a decision, or without one.
+            run: Opened run or export, with or without a stored threshold.
         """
         chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
         engine = f"{run.model.backend} {run.model.precision}"
@@ -81,8 +83,8 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
 
     Args:
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
-        source: Header facts of the image that was answered, such as patient, study and UIDs.
-        algorithms: Name and settings of each system that answered.
+        source: Header facts of the image that was predicted, such as patient, study and UIDs.
+        algorithms: Name and settings of each system that predicted the image.
     """
     header = source.header
     names = ", ".join(algorithm.name for algorithm in algorithms)

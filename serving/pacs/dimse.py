@@ -126,7 +126,7 @@ class _Listening(ssl.SSLContext):
 
 @dataclass(frozen=True)
 class Tls:
-    """Files for TLS 1.2 or later, where both sides show a certificate and check the other's.
+    """Files for TLS 1.2 or later, where each side shows a certificate and checks the other side's.
 
     Attributes:
         own: PEM file with the private key and the certificate of this program.
@@ -200,7 +200,7 @@ class StorePeer:
         """Send DICOM results to the peer. A result that it already has counts as stored.
 
         Args:
-            results: DICOM objects.
+            results: DICOM objects, such as structured reports.
         """
         self._patience.run(lambda: self._store(results), self.shown)
 
@@ -257,7 +257,7 @@ class StorePeer:
 class Inbox:
     """A folder of received images, which only this user can read.
 
-    An image appears in it complete, and stays until it is answered.
+    An image appears in it complete, and stays until it has been predicted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -304,7 +304,7 @@ class Inbox:
         return path
 
     def waiting(self) -> list[Path]:
-        """Return the files of the received images that wait for an answer, the oldest first."""
+        """Return the files of the received images that are not predicted yet, the oldest first."""
         return sorted(self.folder.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
 
 
@@ -314,12 +314,12 @@ def listening(
 ) -> Iterator[Address]:
     """Receive radiographs during a ``with`` block.
 
-    Objects of other kinds are refused when a sender connects, so that the sender learns it. An
-    image is acknowledged once it is on the disk. Senders must call this station by the AE title of
-    the address.
+    Objects of other kinds are refused when a sender connects, so that the sender knows that they
+    were not stored. An image is acknowledged once it is on the disk. Senders must call this station
+    by the AE title of `address`.
 
     Args:
-        address: Address to listen on.
+        address: AE title, host and port to listen on.
         inbox: Folder for the images.
         callers: AE titles that may send; empty allows every sender.
         tls: Files for TLS; None listens without encryption.

@@ -47,8 +47,8 @@ class Patience:
     The waiting time doubles from half a second to 16 seconds.
 
     Attributes:
-        seconds: Longest time for which the archive may not answer, seconds.
-        say: Function that shows a line to the user, once in each outage.
+        seconds: Longest time, in seconds, during which the archive may fail to answer.
+        say: Function that shows a line to the user; it is called once in each outage.
         sleep: Function that waits for a number of seconds.
         clock: Function that returns the time in seconds.
     """
@@ -59,17 +59,17 @@ class Patience:
     clock: Callable[[], float] = time.monotonic
 
     def run(self, attempt: Callable[[], Result], archive: str) -> Result:
-        """Call a function again and again until it raises no `OutageError`.
+        """Call a function until it raises no `OutageError` (a failure that may pass), or time is over.
 
         Args:
             attempt: Function that sends the request.
             archive: Name of the archive, for messages.
 
         Returns:
-            The value of the function.
+            The value that the function returned.
 
         Raises:
-            UnreachableError: The allowed time is over.
+            UnreachableError: The function has failed for longer than `seconds`.
         """
         end = self.clock() + self.seconds
         wait = _FIRST_WAIT
