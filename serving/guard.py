@@ -269,7 +269,8 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
 
     Args:
         path: File of the image; None if the image was given as an array.
-        image: The decoded image; None reads it from `path`.
+        image: The decoded image. None reads it from `path`, except for a DICOM file, of which then
+            only the header is checked.
     """
     reason = None
     is_dicom = False

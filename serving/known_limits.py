@@ -65,8 +65,7 @@ class MeasuredAuroc:
 
     @property
     def better_than_chance(self) -> bool:
-        """True if the whole interval lies above 0.5, the AUROC of guesses; False without an interval.
-        """
+        """True if the whole interval lies above 0.5, the AUROC of guesses; False if unknown."""
         return self.ci_low is not None and self.ci_low > CHANCE
 
     def caution(self, system: str) -> str | None:

@@ -231,7 +231,7 @@ def freeze_decision(
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> None:
-    """Choose and store a run's decision rule: threshold, calibration and rules for triage and boxes.
+    """Choose and store a run's decision rule: threshold, calibration, and rules for boxes.
 
     This is the last step of training. The rule is the one that `cxr tune` chooses by default on the
     run's validation images. It is stored in the run folder with the predictions of these images. An

@@ -50,13 +50,13 @@ Metrics = Callable[[list[Any]], dict[str, float]]
 
 
 def best_row(history: Sequence[Row], monitor: str, mode: Mode) -> Row:
-    """Return the row of the epoch with the best value of the monitored figure.
+    """Return the row of the epoch with the best value of the metric that selects the weights.
 
     Among equally good epochs the first one counts.
 
     Args:
-        history: One row of figures for each epoch.
-        monitor: Name of the monitored figure.
+        history: One row of metrics for each epoch, as in ``metrics.csv``.
+        monitor: Name of this metric, a key of the rows, such as ``auroc``.
         mode: ``max`` if a large value is good, ``min`` if a small one is.
 
     Example:
@@ -75,10 +75,11 @@ def _has_stalled(history: Sequence[Row], monitor: str, mode: Mode, patience: int
 
 
 class EpochRecord(Callback):
-    """Callback that computes the figures of each epoch, and writes best weights and checkpoint.
+    """Lightning callback that computes metrics after each epoch, and writes weights and checkpoint.
 
-    The history of all epochs is stored in the checkpoint, and every other file is written from it.
-    The files of a resumed training therefore always agree with its checkpoint.
+    The rows of all epochs (the history) are stored in the checkpoint, and every other file is
+    written from it. The files of a resumed training therefore always agree with its checkpoint. The
+    weights of the best epoch are kept.
     """
 
     def __init__(
@@ -109,15 +110,15 @@ class EpochRecord(Callback):
         self._waited = 0.0  # s waited for images, of the process that waited most
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for the checkpoint: the history of all epochs, and the usual loss.
+        """Return the state for the checkpoint: the rows of all epochs, and a typical early loss.
 
-        The usual loss is the typical loss of a batch in the first epoch. Later losses are compared
-        with it, so that divergence is noticed.
+        The typical loss is that of a batch in the first epoch. Later losses are compared with it,
+        so that divergence is noticed.
         """
         return {"history": self.history, "usual_loss": self._usual}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the history of the training that is resumed.
+        """Restore the rows of earlier epochs when a training is resumed.
 
         Args:
             state_dict: Result of `state_dict` in an earlier process.
@@ -197,9 +198,9 @@ class EpochRecord(Callback):
         self._progress(1)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the figures of the epoch, and write its weights if they are the best so far.
+        """Compute the metrics of the epoch, and write its weights if they are the best so far.
 
-        If several processes train together, the figures are computed from the batches of all
+        If several processes train together, the metrics are computed from the batches of all
         processes. If the training averages weights, the averaged weights are written.
 
         Args:
@@ -294,7 +295,7 @@ class EpochRecord(Callback):
         )
 
     def advice(self) -> str:
-        """Return advice on settings for a training whose loss is no longer finite."""
+        """Return advice for the user on settings of a training whose loss is no longer finite."""
         lower = "lower training.learning_rate, or set training.clip"
         if not self.history:
             return f"{lower}, and choose another --out (no epoch was good)"

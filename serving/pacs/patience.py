@@ -59,7 +59,7 @@ class Patience:
     clock: Callable[[], float] = time.monotonic
 
     def run(self, attempt: Callable[[], Result], archive: str) -> Result:
-        """Call a function until it raises no `OutageError` (a failure that may pass), or time is over.
+        """Call a function until it raises no `OutageError` (failure that may pass) or time is over.
 
         Args:
             attempt: Function that sends the request.

@@ -68,6 +68,5 @@ class StationSettings:
 
     @property
     def images_folder(self) -> Path:
-        """Folder of the images that are being predicted. Their headers contain names of patients.
-        """
+        """Folder of the images that are being predicted; headers in it contain patients' names."""
         return self.journal.with_name(f"{self.journal.name}-images")

@@ -60,7 +60,7 @@ class Tally:
         return "; ".join(parts)
 
     def mentions(self, image: str) -> bool:
-        """Return True if this run of the program has predicted or skipped an image, or failed on it.
+        """Return True if this run of the program predicted or skipped an image, or failed on it.
 
         Args:
             image: Digest of the image's UID, from `serving.pacs.journal.digest`.

@@ -386,7 +386,7 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def not_now(server: Server) -> Refused:
-    """Return the refusal of a request that comes while the server starts or stops.
+    """Return the error for a request that comes while the server starts or stops.
 
     Args:
         server: State of the server.

@@ -136,10 +136,11 @@ class _Progress:
 
 
 class ReportCookie:
-    """Cookie that opens the files of the report, because a link cannot send the token.
+    """Cookie that gives a browser access to the files of the report, because links send no token.
 
     The cookie is not the token: cookies do not distinguish ports, so other servers of the same host
-    see it as well. It opens only the report, only for reading, and only until this server ends.
+    see it as well. It gives access only to the report, only for reading, and only until this server
+    ends.
     """
 
     def __init__(self) -> None:
@@ -168,7 +169,7 @@ class ReportCookie:
 
 
 class Gate:
-    """ASGI middleware that accepts a request, or refuses it with a reason.
+    """ASGI middleware that passes an HTTP request on, or refuses it with a reason.
 
     Refusals have the status 400, 401, 403, 405, 408, 413, 429 or 504. A body that grows too large
     or arrives too slowly is cut off, whatever the application does. If other machines can reach the
