@@ -143,7 +143,7 @@ class CurvePlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """Return what the curve's folder stores about the settings of an earlier call; None if nothing.
+        """Return what the curve's folder stores about an earlier call; None if it stores nothing.
 
         A later call may add seeds and the mixed model, but must not change other settings.
 
@@ -175,14 +175,12 @@ class CurvePlan:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the whole splits, such as folds, on whose test images the models are evaluated.
-        """
+        """Names of the whole splits, such as folds, whose test images evaluate the models."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
     @property
     def models(self) -> list[ModelKind]:
-        """Kinds of the models that are trained: detector, classifier and, if `mixed`, the mixed model.
-        """
+        """Kinds of the models that are trained: detector, classifier and perhaps mixed."""
         return [model for model in MODELS if self.runs(model)]
 
     def runs(self, model: ModelKind) -> list[CurveRun]:

@@ -162,7 +162,7 @@ class DetectorTask(TrainingTask):
         return captions, boxes
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Return how many training boxes augmentation dropped in all epochs; None without augmentation.
+        """Return how many training boxes augmentation dropped in all epochs; None if it is off.
 
         Args:
             history: One row of figures for each epoch.
