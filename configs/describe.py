@@ -20,7 +20,12 @@ _FOR = "# For: "  # begins the line of a packaged file that names its machine an
 
 
 class ConfigSummary(NamedTuple):
-    """A short description of a configuration that comes with the program."""
+    """A short description of a configuration that comes with the program.
+
+    The field ``image_size`` is in px, ``epochs`` is the largest number of epochs or a dash for a
+    probe (a linear layer on frozen features), ``weights`` are the initial weights, and ``suits``
+    names the machine and the purpose for which the configuration was made.
+    """
 
     name: str  # as ``cxr train`` takes it
     kind: str  # detector or classifier

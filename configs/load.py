@@ -168,12 +168,12 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
     """Replace values of a configuration in place.
 
     If the architecture is replaced, the configuration gets its name, and keys that the new
-    architecture does not have are removed first. If a classifier becomes a probe
-    (``model.trainable=none`` or ``model.features=FOLDER``), the keys that a probe does not have are
-    removed first.
+    architecture does not have are removed first. If a classifier becomes a probe (a linear layer on
+    frozen features: ``model.trainable=none`` or ``model.features=FOLDER``), the keys that a probe
+    does not have are removed first.
 
     Args:
-        content: The configuration as nested dictionaries.
+        content: The configuration as nested dictionaries: keys by section.
         values: New values by ``section.key``.
         source: Name of the option or file that gave the values, for messages. ``{}`` stands for the
             key.
@@ -284,7 +284,11 @@ def _config_class(kind: str, architecture: str, position: str, trainable: str = 
 
 
 class KeyProblem(NamedTuple):
-    """Problem of one key of a settings file."""
+    """Problem of one key of a settings file.
+
+    The field ``key`` is ``section.key``, or empty for a rule over the whole file. ``is_rule`` is
+    True if a rule of this program is violated, False for a wrong type or a value out of range.
+    """
 
     key: str  # ``section.key``; empty for a rule over the whole file
     message: str
@@ -292,7 +296,7 @@ class KeyProblem(NamedTuple):
 
 
 def first_problem(error: ValidationError, settings: type[BaseModel]) -> KeyProblem:
-    """Return the problem that is to be reported.
+    """Return the problem of a settings file that is reported to the user, out of several.
 
     An unknown key comes first, because it is often a misspelt key that is also missing.
 

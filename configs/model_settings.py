@@ -253,6 +253,10 @@ def foreign_detector(name: str) -> Any:
 def detector_settings(architecture: str) -> type[DetectorModelSettings]:
     """Return the class of the model settings of a detector architecture.
 
+    Args:
+        architecture: Name of the architecture, such as ``retinanet``, or of another package's entry
+            point.
+
     Raises:
         ValueError: There is no such architecture.
 
@@ -282,7 +286,10 @@ class ClassifierModelSettings(ModelSettings):
 
 
 class ProbeModelSettings(Section):
-    """Keys of the encoder of a probe: a network with its weights, or the features of a table."""
+    """Keys of a probe's encoder: a network with its weights, or features of another program.
+
+    A probe is a linear layer that is fitted to the features of a frozen encoder.
+    """
 
     backbone: Annotated[str, _network("classifier"), _NAME] | None = Field(
         default=None, description="a network of docs/weights.md, or timm:NAME"

@@ -21,14 +21,17 @@ _Names = Annotated[list[Name], BeforeValidator(lambda x: [x] if isinstance(x, st
 
 
 class GoalFile(Section):
-    """Keys of a goal in a protocol: a figure and the value that every system must exceed."""
+    """Keys of a goal in a protocol: a metric and the value that every system must exceed.
+
+    A protocol fixes the question of a comparison before the test images are used.
+    """
 
     metric: Literal["sensitivity", "specificity"] = Field(description="What must reach it.")
     at_least: float = Field(gt=0, lt=1, description="What its exact interval must lie above.")
 
 
 class ProtocolFile(Section):
-    """Keys of a protocol file."""
+    """Keys of a protocol, the file that fixes the question of a comparison beforehand."""
 
     target: Name = Field(description="What is evaluated.")
     metric: _Names = Field(
@@ -52,14 +55,14 @@ class ProtocolFile(Section):
 
 
 class ReadProtocol(NamedTuple):
-    """Content of a protocol file, and the SHA-256 digest of the file."""
+    """Content of a protocol file (``keys``), and the SHA-256 digest of the file (``sha256``)."""
 
     keys: ProtocolFile
     sha256: str
 
 
 def read_protocol(path: Path) -> ReadProtocol:
-    """Read and check a protocol file.
+    """Read and check a protocol, the file that fixes the question of a comparison beforehand.
 
     Args:
         path: A TOML file.

@@ -48,7 +48,11 @@ _Workers = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=0, maximum=6
 
 
 class DataSettings(Section):
-    """Keys of the section ``[data]``: target, split and image size."""
+    """Keys of the section ``[data]``: target (what is learned), split and image size.
+
+    A target is a finding, or a group of findings. A split says which images are for training,
+    validation and test.
+    """
 
     target: str | None = Field(
         default=None,
@@ -68,7 +72,10 @@ class DetectorDataSettings(DataSettings):
 
 
 class ProbeDataSettings(DataSettings):
-    """Keys of ``[data]`` for a probe, which reads no pixels if its features are given."""
+    """Keys of ``[data]`` for a probe: a linear layer that is fitted to frozen features.
+
+    A probe reads no pixels if another program has computed the features.
+    """
 
     image_size: int | None = Field(  # type: ignore[assignment]
         default=None,
@@ -200,7 +207,8 @@ _PENALTIES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0
 
 
 class ProbeTrainingSettings(Section):
-    """Keys of ``[training]`` for a probe, whose last layer scikit-learn fits."""
+    """Keys of ``[training]`` for a probe: a linear layer on frozen features, fitted by scikit-learn.
+    """
 
     # What other trainings choose, and a probe does not.
     monitor: ClassVar[str] = "val_loss"
@@ -258,7 +266,7 @@ class ClassifierConfig(_Config):
 
 
 class ProbeConfig(_AnyConfig):
-    """Configuration of a classifier whose encoder is frozen and whose last layer is fitted.
+    """Configuration of a probe: a classifier with a frozen encoder and a fitted last layer.
 
     There is no augmentation, because the features of each image are computed once.
     """

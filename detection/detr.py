@@ -67,7 +67,7 @@ class _MaskedMaps(nn.Module):
 
 
 class LesionDetr(Detector):
-    """A DETR that reads the pixel store: RT-DETR, D-FINE or Deformable DETR.
+    """A DETR that reads images of the pixel store: RT-DETR, D-FINE or Deformable DETR.
 
     The class differs from the package transformers in three points:
 
@@ -166,17 +166,18 @@ class LesionDetr(Detector):
         return {"class_labels": target["labels"] - 1, "boxes": boxes}
 
     def losses(self, passed: _Pass, targets: Targets) -> dict[str, Tensor]:
-        """Compute the losses of the package transformers.
+        """Compute the losses of a DETR with the package transformers, per image of the batch.
 
         Args:
-            passed: Output of `run` with targets.
+            passed: Output of the method `run` for the same images, which was called with targets.
             targets: True boxes and labels of each image.
 
         Returns:
-            Scalar losses by name, added up over all decoder layers and kinds of queries.
+            Scalar losses by name, summed over all decoder layers and over matched and denoising
+            queries, and divided by the number of images.
 
         Raises:
-            ValueError: The pass had no targets.
+            ValueError: `run` was called without targets.
         """
         if passed.loss is None:
             raise ValueError("Expected a pass with targets, but got one without")
@@ -200,7 +201,7 @@ class LesionDetr(Detector):
         return losses
 
     def detections(self, passed: _Pass) -> Detections:
-        """Return the best queries of each finding.
+        """Return the boxes of the highest-scoring queries of each finding, for each image.
 
         Queries do not repeat a box, so no suppression of overlaps is needed.
 

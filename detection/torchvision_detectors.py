@@ -77,10 +77,12 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         super().__init__(pyramid, n_classes, head=head)
 
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits of the geometric mean of class and centredness, and offsets of the boxes.
+        """Return logits of the boxes' scores, and offsets of the boxes from the cells.
 
-        FCOS predicts the distances from the middle of a cell to the edges of its box. They are
-        converted to the offset of the centre and the logarithm of the sides.
+        FCOS multiplies the probability of a finding by a predicted centredness; the logit of the
+        square root of this product is returned. FCOS predicts the distances from the middle of a
+        cell to the edges of its box. They are converted to the offset of the centre and the
+        logarithm of the sides.
 
         Args:
             outputs: Outputs of the heads by name, each (B, A, ...).
@@ -95,7 +97,9 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         return _logits((centredness + classes) / 2, both), offsets
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses.
+        """Compute torchvision's losses for each image, and their means over the images.
+
+        torchvision divides by the boxes of the whole batch instead.
 
         Args:
             passed: Output of the method `run` for the same images.
@@ -153,8 +157,8 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
     """torchvision's SSDLite: a light detector with default boxes on six maps of falling size.
 
     The default boxes of the finest map have a fifth of the image's side. torchvision learns nothing
-    from an image without boxes. Here the three largest losses of such an image count, which are as
-    many as count for one anchor with a box.
+    from an image without boxes. Here the three largest background losses of such an image count,
+    which are as many as count for one default box that is matched to a true box.
 
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
@@ -186,7 +190,7 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         return logits, torch.cat([offsets[..., :2] / centres, offsets[..., 2:] / sides], dim=2)
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses.
+        """Compute torchvision's losses for each image, and their means over the images.
 
         For an image without boxes, torchvision defines no classification loss. The background
         losses of the anchors with the largest losses are used instead, as many as torchvision
@@ -229,9 +233,10 @@ class _ProposalPass(NamedTuple):
 class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward is Detector's
     """torchvision's Faster R-CNN with a feature pyramid, P2 to P6.
 
-    Losses are means over the images. Anchors, and the rule that assigns a proposal to a level, are
-    torchvision's at 512 px, scaled to the image size. Each level has the single size that
-    `anchor_sizes` names (`configs.model_settings.FasterRCNNSettings`).
+    Losses are means over the images of torchvision's loss of one image. Anchors, and the rule that
+    assigns a proposal to a pyramid level, are torchvision's at 512 px, scaled to the image size.
+    Each level has the single size that `anchor_sizes` names
+    (`configs.model_settings.FasterRCNNSettings`).
 
     Attributes:
         rpn: Region proposal network of torchvision.
@@ -275,7 +280,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
-            targets: True boxes of each image, which this pass does not use.
+            targets: True boxes of each image; not used by this method.
 
         Returns:
             Feature maps, outputs of the proposal network and proposals. Proposals have no gradient,

@@ -62,7 +62,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         self._epoch = epoch
 
     def ends_with_spare(self) -> bool:
-        """True if this process must ignore the last row that it draws.
+        """Return True if this process must ignore the last row that it draws.
 
         All processes take part in each step. A process without a row for the last batch draws one
         that another process has as well. The loss must leave this row out.

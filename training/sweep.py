@@ -82,7 +82,7 @@ class SweepPlan:
     def from_config(
         cls, config: Config, over: Sequence[str], folder: Path, *, seed: int, pruning: bool
     ) -> SweepPlan:
-        """Plan a sweep that compares trials by the metric that selects the best epoch of a training.
+        """Plan a sweep that compares trials by the metric that selects a training's best epoch.
 
         If the configuration keeps the last epoch whatever its metrics are, the default metric is
         taken.
@@ -238,7 +238,7 @@ class Sweep:
         }
 
     def keep_best(self, run: str) -> None:
-        """Copy the best training to the folder ``best``, without files that only serve to resume it.
+        """Copy the best training to the folder ``best``, without files that only serve to resume.
 
         Args:
             run: Folder of the best training, relative to the folder of the sweep.
@@ -369,6 +369,8 @@ class Sweep:
 
     def falls_behind(self, number: int) -> bool:
         """Return True if a trial is to be stopped, because its metric is behind the others' median.
+
+        The comparison is that of Optuna's pruner, at each epoch that has ended since the last call.
 
         Args:
             number: Number of the trial, from 0.
