@@ -203,7 +203,7 @@ class TimmTrunk(nn.Module):
         return output.permute(0, 3, 1, 2) if channels_last else output
 
     def resize_position_embedding(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights whose position embedding is interpolated to the token grid of this network.
+        """Return weights whose position embedding is interpolated to this network's token grid.
 
         Args:
             state: Weights by name, from a network for images of another size.

@@ -51,8 +51,7 @@ class FeatureClassifier(ImageClassifier):
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """An empty list, because the network that computed the features is not part of this model.
-        """
+        """An empty list, because the network that computed the features is not in this model."""
         return []
 
     def map_method(self, requested: str) -> str:
@@ -67,7 +66,9 @@ class FeatureClassifier(ImageClassifier):
         return requested if self._has_maps else NO_MAPS
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer edges of a map: a square of side 1, because the size of the image is unknown.
+        """Return the outer edges of a map: always a square of side 1, which the map fills.
+
+        The size of the image from which the features were computed is unknown.
 
         Args:
             height: Height of the map, in cells; not used.

@@ -69,7 +69,7 @@ class ImageClassifier(StoreModel):
         self.n_findings = n_findings
 
     def features(self, images: Tensor) -> Tensor:
-        """Compute the last feature maps of the network, from which logits and activation maps are made.
+        """Compute the last feature maps, from which logits and activation maps are made.
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
@@ -170,7 +170,7 @@ class ImageClassifier(StoreModel):
             return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer edges of an activation map, in px of the square image that the model reads.
+        """Return the outer edges of an activation map, in px of the square input image.
 
         The middle of a cell is the middle of its receptive field, the area of the image that the
         cell depends on (Araujo et al. 2019). Strided layers shift the receptive fields up and to

@@ -207,7 +207,9 @@ _PENALTIES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0
 
 
 class ProbeTrainingSettings(Section):
-    """Keys of ``[training]`` for a probe: a linear layer on frozen features, fitted by scikit-learn.
+    """Keys of ``[training]`` for a probe: a linear layer on frozen features.
+
+    scikit-learn fits the layer as a logistic regression.
     """
 
     # What other trainings choose, and a probe does not.
