@@ -216,12 +216,15 @@ def build_classifier(
         backbone: Name of the network, see `configs.model_settings.ClassifierModelSettings`.
         n_findings: Number of findings K.
         image_size: Side of the pixel store's images, px.
-        last_stride: 16 leaves out the last halving, which gives more cells with the same
-            parameters.
+        last_stride: Stride of the last feature maps, px a cell. 16 leaves out the last halving,
+            which gives more cells with the same parameters. None keeps the network's own stride,
+            usually 32.
         dropout: Share of the pooled features that is set to zero in training, in [0, 1).
         weights: ``imagenet``, or None for random weights. `start_from` loads weights of a file.
-        mean: Mean of the pixels, in [0, 1]. None takes that of the network's published weights.
-        std: Standard deviation of the pixels. None takes that of the published weights.
+        mean: Mean of the pixels in [0, 1] that is subtracted. None takes that of the network's
+            published weights.
+        std: Standard deviation by which the pixels are divided. None takes that of the published
+            weights.
         channels: Content of the network's three input channels. ``same`` repeats the grey image
             three times. ``imagenet`` normalises the grey image by ImageNet's mean and standard
             deviation of each colour, as public CheXNets were trained.

@@ -79,7 +79,7 @@ def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -
 
 
 def parse_config(text: str, source: str) -> Config:
-    """Check a configuration in TOML that a run folder stores, and add the defaults of missing keys.
+    """Check a configuration in TOML that a training has stored, and add defaults of missing keys.
 
     Keys of earlier versions of the program are renamed.
 
@@ -91,7 +91,7 @@ def parse_config(text: str, source: str) -> Config:
         The complete configuration of a detector or a classifier.
 
     Raises:
-        InputError: The text is no valid configuration; see `read_config`.
+        InputError: The text is no TOML, a key is missing or unknown, or a value is not allowed.
     """
     content = parse_toml(text, source)
     _rename_old_keys(content)
@@ -115,7 +115,7 @@ def _rename_old_keys(content: dict[str, Any]) -> None:
 
 
 def dump_config(config: BaseModel) -> str:
-    """Return a configuration as TOML, including the defaults, as a record of all values.
+    """Return a configuration as TOML text with all values, including the defaults.
 
     Args:
         config: A configuration, or one of its sections.

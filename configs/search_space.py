@@ -201,10 +201,10 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
 
 
 def combinations(space: Space) -> int | None:
-    """Return the number of different trials in a search space.
+    """Return the number of different configurations that a sweep of trainings can try.
 
     Args:
-        space: Distribution of each varied key.
+        space: Optuna's distribution of each varied key, by ``section.key``.
 
     Returns:
         The product of the numbers of listed values, or None if a range makes it infinite.

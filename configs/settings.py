@@ -302,7 +302,8 @@ def config_class(
     Args:
         kind: ``detector`` or ``classifier``.
         architecture: Architecture of a detector. It has no effect for a classifier.
-        trainable: Value of ``model.trainable``. For a classifier ``none`` means a probe.
+        trainable: Value of ``model.trainable``. For a classifier ``none`` means a probe: a linear
+            layer that is fitted to frozen features.
 
     Raises:
         ValueError: There is no such architecture.

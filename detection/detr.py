@@ -141,7 +141,7 @@ class LesionDetr(Detector):
         self.network.loss_function = _defer_loss
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _Pass:
-        """Run the network.
+        """Run the network on a batch of images.
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
@@ -203,7 +203,8 @@ class LesionDetr(Detector):
     def detections(self, passed: _Pass) -> Detections:
         """Return the boxes of the highest-scoring queries of each finding, for each image.
 
-        Queries do not repeat a box, so no suppression of overlaps is needed.
+        A DETR predicts a box for each of a fixed number of queries. They are trained not to repeat
+        a box, so no suppression of overlaps is needed.
 
         Args:
             passed: Output of the method `run` for the same images.

@@ -75,7 +75,8 @@ def fcos_losses(
         outputs: ``cls_logits`` ``(B, A, K + 1)``, ``bbox_regression`` ``(B, A, 4)`` and
             ``bbox_ctrness`` ``(B, A, 1)``, float32.
         cells: Cells of all levels, xyxy px, shape ``(A, 4)``.
-        matched: Row of the box that each cell learns, -1 for none, shape ``(B, A)``.
+        matched: Row of the true box that each cell learns, -1 for a cell that learns no box, shape
+            ``(B, A)``.
         targets: True boxes and labels of each image.
 
     Returns:

@@ -313,7 +313,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         return tuple(output.float().split(counts) for output in outputs)
 
     def losses(self, passed: _ProposalPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses of each image.
+        """Compute torchvision's losses for each image, and their means over the images.
 
         Anchors and proposals are sampled at random in training. In evaluation mode the random seed
         is fixed, so that the losses of two epochs can be compared.
@@ -323,7 +323,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
             targets: True boxes and labels of each image.
 
         Returns:
-            Losses by name, each averaged over the images.
+            The means, by name of the loss.
         """
         device = passed.objectness.device
         devices = [] if device.type == "cpu" else [device]

@@ -51,7 +51,8 @@ class StoreModel(nn.Module, ABC):
             Normalised pixels, float32 (B, 3, S, S).
 
         Raises:
-            InputError: The images have another type, or are not of the model's size.
+            InputError: The images are not uint8, or their sides differ from those that the model
+                reads.
         """
         size = self.preprocess.size
         if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):

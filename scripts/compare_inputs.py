@@ -45,12 +45,12 @@ Table = Annotated[Any, Argument(read=_read_table, write=_table_texts, metavar="F
 
 
 class ImageOptions(NamedTuple):
-    """What the option ``--images`` of `cxr compare` says about the images.
+    """Values of the option ``--images`` of `cxr compare`.
 
     Attributes:
-        rule: ``all`` refuses systems that were run on different images, ``common`` evaluates the
-            images that every system was run on.
-        folder: Folder of the image files, for labels without image files; None if there is none.
+        rule: ``all`` refuses systems that have predicted different images, ``common`` evaluates
+            only the images that every system has predicted.
+        folder: Folder of the image files that belong to labels in a table; None if there is none.
     """
 
     rule: Literal["all", "common"] = "all"

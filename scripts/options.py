@@ -196,11 +196,12 @@ class EngineChoice(NamedTuple):
 
 
 def chosen_engine() -> EngineChoice:
-    """Read from environment variables where decoding, prediction and training run.
+    """Read from environment variables on which machines images are decoded and predicted.
 
-    ``CXR_ENGINE`` is ``local`` (the default: processes of this machine) or ``ray``. ``CXR_ADDRESS``
-    names the Ray cluster to join: ``auto`` or HOST:PORT. Without an address the command starts a
-    cluster on this machine, and ends it afterwards.
+    Sweeps and learning curves train there as well. ``CXR_ENGINE`` is ``local`` (the default:
+    processes of this machine) or ``ray``. ``CXR_ADDRESS`` names the Ray cluster to join: ``auto``
+    or HOST:PORT. Without an address the command starts a cluster on this machine, and ends it
+    afterwards.
 
     Raises:
         InputError: The engine is unknown, or an address is set without the engine ``ray``.

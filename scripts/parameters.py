@@ -36,7 +36,7 @@ _COLLECTIONS = (list, Sequence, Mapping, dict, tuple)
 
 
 class HasFolder(Protocol):
-    """Object that was read from a folder or written into one, such as a data set or a run."""
+    """Object that was read from a folder or written into one, such as a data set."""
 
     @property
     def folder(self) -> Path | None:

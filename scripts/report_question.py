@@ -111,10 +111,11 @@ def finished_report(out: Path, question: dict[str, Any]) -> Finished:
 
     Returns:
         ``absent`` if the folder holds no finished report, ``same`` if its question is the same, and
-        ``shown otherwise`` if only the rows of the table or the shown images differ.
+        ``shown otherwise`` if the question is the same, but the rows of the table or the shown
+        images differ.
 
     Raises:
-        InputError: The folder holds a report on another question.
+        InputError: The folder holds a report on another question; the message names what differs.
     """
     if not (out / files.METRICS).is_file():
         return "absent"

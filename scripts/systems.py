@@ -365,10 +365,10 @@ def predicts(path: Path) -> bool:
 
 
 def system_folder(path: Path) -> str:
-    """Return the name of the folder for the predictions of a run or an export, within a report.
+    """Return the name of the folder, within a report, for the predictions of a run or an export.
 
     Args:
-        path: Folder of the run or export.
+        path: Folder of a training (run), or of an export of its network.
 
     Example:
         >>> system_folder(Path("out/chexnet")), system_folder(Path("out/chexnet/exports/onnx-fp32"))

@@ -343,7 +343,7 @@ class Answer:
 
     @property
     def map(self) -> ActivationGrid | None:
-        """Activation map of a classifier with its position in the original; None for a detector."""
+        """Activation map of a classifier with its position in the image; None for a detector."""
         return self.prediction.grid
 
     def figure(self) -> Figure:

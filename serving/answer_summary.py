@@ -84,7 +84,7 @@ class SystemTally:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Sentences on what limits the answers, and how many of the images trained the system."""
+        """Sentences on what limits the predictions, and on how many images the training used."""
         seen = seen_summary(
             self.system, self.images, self.trained_equal, self.trained_near, self.selected
         )

@@ -43,13 +43,13 @@ def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # n
 
 
 def require_torch(run: Path) -> None:
-    """Check that the packages with which a run predicts are installed.
+    """Check that the packages are installed with which the network of a training predicts.
 
     Args:
-        run: Folder of a run.
+        run: Folder of the training (run).
 
     Raises:
-        InputError: A package is missing, or the folder is no run.
+        InputError: A package is missing, or the folder is not that of a training.
     """
     try:
         require_packages(f"{run} (a run)", "train", TRAIN_PACKAGES)
@@ -82,9 +82,10 @@ class ChosenBackend(NamedTuple):
     """The program (back end), folder and number format that `choose_backend` chose for predicting.
 
     Attributes:
-        folder: Folder of the run (for torch) or the export that predicts.
-        backend: Program that computes.
-        precision: Number format of the computation.
+        folder: Folder of the training (run) for torch, or of the export of its network for other
+            programs.
+        backend: Program that computes the network.
+        precision: Number format of the computation: ``fp32``, ``bf16`` or ``int8``.
         words: Sentence that says what was chosen; empty if there was no choice.
     """
 

@@ -105,7 +105,9 @@ def export_run(
 
 
 def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
-    """Write ``requirements.txt``: installed versions of the packages that an export needs.
+    """Write ``requirements.txt`` with the installed versions of packages that an export needs.
+
+    An export is a network in ONNX or OpenVINO format.
 
     Args:
         folder: Folder of the export.

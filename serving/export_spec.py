@@ -145,11 +145,11 @@ class ExportSpec:
         write_json(folder / EXPORT_FILE, "export", content)
 
     def file(self, folder: Path, name: str) -> Path:
-        """Return the path of a file of the network, after a check of its content.
+        """Return the path of a file of the exported network, after a check of its content.
 
         Args:
             folder: Folder of the export.
-            name: Name of the file.
+            name: Name of the file, a key of `files`.
 
         Returns:
             The path.

@@ -317,7 +317,7 @@ class ExportedModel:
 
     @classmethod
     def open(cls, folder: str | Path) -> ExportedModel:
-        """Open a complete export; the network itself is loaded at the first prediction.
+        """Open a complete exported network; its weights are read at the first prediction.
 
         Args:
             folder: Folder of the export.
@@ -383,7 +383,7 @@ class ExportedModel:
         return digest.hexdigest()[:16]
 
     def training_id(self) -> str:
-        """Return the digest that identifies the training of the exported run."""
+        """Return the digest that identifies the training from which the network was exported."""
         return str(self.info["inference_id"])
 
     @cached_property
@@ -392,7 +392,7 @@ class ExportedModel:
         return open_session(self.folder, self.spec, shares=True)
 
     def streaming(self, batch_size: int) -> Session:
-        """Return the loaded network for batches of one size, several of which run at a time.
+        """Return the loaded network for batches of equal size; it computes several at a time.
 
         Args:
             batch_size: Number of images in every batch.

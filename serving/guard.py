@@ -218,7 +218,7 @@ class Guard:
         return [Warned(message, "age")]
 
     def write(self, path: Path) -> None:
-        """Write the out-of-distribution check as the file ``guard.json`` of a run.
+        """Write the check as the file ``guard.json`` of a training's folder.
 
         Args:
             path: File to write.
@@ -236,10 +236,10 @@ class Guard:
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Read the out-of-distribution check of a run from its file ``guard.json``.
+        """Read the check from the file ``guard.json`` of a training's folder.
 
         Args:
-            path: File ``guard.json`` of a run.
+            path: Path of the file.
 
         Raises:
             InputError: The file is missing or damaged, or an earlier version made it.
@@ -413,8 +413,8 @@ def count_ages(years: np.ndarray) -> tuple[int, ...] | None:
         years: Ages in years, NaN where unknown, shape ``(N,)``.
 
     Returns:
-        The number of images in each age group, youngest first; None if too few ages are known
-        to call a group rare.
+        The number of images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or more years;
+        None if too few ages are known.
 
     Example:
         >>> count_ages(np.repeat([1.0, 60.0], [10, 90]))

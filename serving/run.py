@@ -143,7 +143,7 @@ class Run:
 
     @property
     def decision_file(self) -> Path:
-        """Path of the file that stores the decision: threshold, calibration and other rules.
+        """Path of the file that stores the decision rule: threshold, calibration and more.
 
         The file need not exist.
         """
@@ -199,7 +199,7 @@ class Run:
 
     @property
     def decision(self) -> Decision | None:
-        """Rules that validation images chose, such as thresholds; None if the run cannot decide."""
+        """Rules that were chosen on validation images, such as thresholds; None if unusable."""
         return self.operating_point.decision
 
     @property
@@ -227,7 +227,7 @@ class Run:
         """Contours of a classifier's activation maps: raw map value by probability.
 
         A contour is drawn where a map has the raw value that belongs to a probability. The
-        dictionary is empty for a detector, and for a run without a decision.
+        dictionary is empty for a detector, and for a run without a decision rule.
         """
         if isinstance(self.model, ExportedModel):
             return dict(self.model.spec.map_levels)
@@ -304,7 +304,7 @@ class Run:
     def predict(self, image: Iterable[GivenImage]) -> list[Answer]: ...
 
     def predict(self, image: Any) -> Answer | list[Answer] | Answers:
-        """Answer for one image, for several, or for all images of a folder.
+        """Predict one image, several images, or all images of a folder.
 
         Args:
             image: An image, or a list or another iterable of images. An image is a file (DICOM,
@@ -314,13 +314,14 @@ class Run:
                 image files below it.
 
         Returns:
-            One answer, or a list of answers in the order of the images. For a folder these are
-            `Answers`, which also list the files that could not be read.
+            One `Answer` (prediction with its decision), or a list of them in the order of the
+            images. For a folder these are `Answers`, which also list the files that could not be
+            read.
 
         Raises:
             InputError: An image cannot be read, or needs a conversion that the message names, or
                 the network's output is not finite. For several images the message names the first
-                such image, and no answer is given. A folder holds no image that can be read.
+                such image, and nothing is returned. A folder holds no image that can be read.
         """
         if isinstance(image, str | Path) and Path(image).is_dir():
             return self._predict_folder(Path(image))

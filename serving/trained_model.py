@@ -153,7 +153,7 @@ class TrainedModel:
 
     @property
     def folder(self) -> Path:
-        """Folder of the run."""
+        """Folder of the training (run)."""
         return self.run.folder
 
     @property
@@ -163,10 +163,7 @@ class TrainedModel:
 
     @property
     def given_features(self) -> dict[str, Any] | None:
-        """Facts about features that another program computed, which the run reads.
-
-        None for a run that reads pixels.
-        """
+        """Facts about features of another program that the network reads; None for pixels."""
         return self.run.info.get("features")
 
     @property
@@ -357,9 +354,10 @@ class MultiViewDetector(nn.Module):
         self.n_findings = model.n_findings
 
     def forward(self, images: Tensor) -> Detections:
-        """Return the detections of each image, as `Detector` does in evaluation mode.
+        """Return the boxes of each image, as `Detector` does in evaluation mode.
 
-        An image has None if the output of a view is not finite.
+        The entry of an image is None if the network's output for any view (version of the image) is
+        not finite.
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).

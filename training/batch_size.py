@@ -205,7 +205,7 @@ def choose_batch_size(
 
     Args:
         settings: Configuration of the training, from its TOML file.
-        task: Network, images, losses and figures of the training.
+        task: Network, images, losses and metrics of the training.
         hardware: Devices, number format and number of processes that load images.
         progress: Shows messages.
 
@@ -277,7 +277,7 @@ def largest_batch(
 
     Args:
         settings: Configuration of the training, from its TOML file.
-        task: Network, images, losses and figures of the training.
+        task: Network, images, losses and metrics of the training.
         hardware: Devices, number format and number of processes that load images.
         most: Largest number that is tried.
     """
@@ -294,10 +294,10 @@ def largest_batch(
 
 
 def first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -> Any:
-    """Read a training batch of a given size, as training reads it.
+    """Read the first batch of a training, as the training itself would read it.
 
     Args:
-        task: Network, images, losses and figures of the training.
+        task: Network, images, losses and metrics of the training.
         size: Number of images.
         seed: Random seed of the order of the images.
         weights: Weights of the images in random draws with replacement; None draws each image once.

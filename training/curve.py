@@ -184,13 +184,13 @@ class CurvePlan:
         return [model for model in MODELS if self.runs(model)]
 
     def runs(self, model: ModelKind) -> list[CurveRun]:
-        """Return the trainings of one kind of model: one for each split, share and seed.
+        """Return the trainings of one kind of model: one for each whole split, share and seed.
 
         There is no training of the mixed model (a detector that starts from the classifier's
         weights) for the largest share.
 
         Args:
-            model: Kind of the model.
+            model: Kind of the model: detector, classifier or mixed.
         """
         runs = []
         for split, share, seed in self.parts:

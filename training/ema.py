@@ -25,7 +25,7 @@ class WeightAverage(WeightAveraging):
         return "_Averaging"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Create the average on the device of the model.
+        """Create the moving average of the weights on the device of the model.
 
         Args:
             trainer: Lightning's trainer, which runs the training.

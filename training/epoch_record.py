@@ -127,7 +127,7 @@ class EpochRecord(Callback):
         self._usual = state_dict["usual_loss"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log earlier epochs, and stop at once if the resumed training had stopped early.
+        """Log the metrics of earlier epochs; stop at once if the training had stopped early.
 
         Args:
             trainer: Lightning's trainer, which runs the training.
@@ -158,7 +158,7 @@ class EpochRecord(Callback):
         Args:
             trainer: Lightning's trainer, which runs the training.
             pl_module: Lightning's module, which holds the model and the task.
-            outputs: Output of `Loop.training_step`.
+            outputs: Losses and number of images that `Loop.training_step` returned.
             batch: Training batch.
             batch_idx: Number of the batch in the epoch, from 0.
         """
@@ -188,7 +188,7 @@ class EpochRecord(Callback):
         Args:
             trainer: Lightning's trainer, which runs the training.
             pl_module: Lightning's module, which holds the model and the task.
-            outputs: Output of `Loop.validation_step`.
+            outputs: Losses, predictions and number of images that `Loop.validation_step` returned.
             batch: Validation batch.
             batch_idx: Number of the batch in the epoch, from 0.
             dataloader_idx: Number of the loader; there is one only.
@@ -238,8 +238,8 @@ class EpochRecord(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoint of the epoch, then all other files.
 
-        A resumed training can write the other files again from the checkpoint. The time in the
-        checkpoint does not include the writing itself; the time in the history does.
+        A resumed training can write the other files again from the checkpoint. The duration in the
+        checkpoint does not include the writing itself; that in the rows of the epochs does.
 
         Args:
             trainer: Lightning's trainer, which runs the training.

@@ -48,17 +48,17 @@ _RUN_TAG = "cxr_run"
 
 
 def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
-    """Build the chosen Lightning loggers of a run. `metrics.csv` is always written.
+    """Build the Lightning loggers that a user chose; ``metrics.csv`` is written without them.
 
-    ``tensorboard`` writes to ``events/`` in the run folder. ``mlflow`` writes to the server or file
-    of ``MLFLOW_TRACKING_URI``, or by default to ``mlflow.db`` in the folder. ``wandb`` writes to
-    ``wandb/`` in the folder, and with ``WANDB_MODE=online`` to its server. No data leave the
-    machine unless the user's environment says so. A resumed training continues the same run in each
-    logger.
+    ``tensorboard`` writes to ``events/`` in the folder of the training. ``mlflow`` writes to the
+    server or file of ``MLFLOW_TRACKING_URI``, or by default to ``mlflow.db`` in the folder.
+    ``wandb`` writes to ``wandb/`` in the folder, and with ``WANDB_MODE=online`` to its server. No
+    data leave the machine unless the user's environment says so. A resumed training continues the
+    same run in each logger.
 
     Args:
-        names: Names of the loggers.
-        run: The run folder.
+        names: Names of the loggers, such as ``["tensorboard"]``.
+        run: Folder of the training.
     """
     builders = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
     return [build(run) for name, build in builders.items() if name in names]

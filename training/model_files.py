@@ -92,11 +92,12 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_architecture(model: nn.Module, folder: Path) -> None:
-    """Write how a network is built (its architecture) into the folder of a run, without weights.
+    """Write how a network is built (its architecture) into the folder of a training.
 
     Args:
-        model: Model with an attribute ``architecture``.
-        folder: Folder of the run.
+        model: Model with an attribute ``architecture``: a dictionary with ``kind``, ``name`` and
+            ``arguments``.
+        folder: Folder of the training.
     """
     write_json(folder / ARCHITECTURE_FILE, "model", {"architecture": model.architecture})
 

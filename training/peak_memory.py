@@ -55,7 +55,7 @@ class PeakMemory:
             self._mapped_before = _kib("RssFile")
 
     def read(self) -> int | None:
-        """Return the peak in bytes, including the weights; None if it cannot be measured here."""
+        """Return the peak in bytes, including the weights; None if it cannot be measured."""
         before = self._resident_before
         if before is None:
             return None

@@ -225,7 +225,7 @@ class RunFolder:
 
     @property
     def synthetic(self) -> bool:
-        """True if the run and its initial weights learned from synthetic images only.
+        """True if the network and its initial weights learned from synthetic images only.
 
         Runs of older versions did not record this; for them it is guessed from the patients' ids.
         """

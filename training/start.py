@@ -39,7 +39,7 @@ class PreparedTraining(NamedTuple):
 
     Attributes:
         settings: Configuration, whose batch size is a number.
-        task: Network, images, losses and figures of the training.
+        task: Network, images, losses and metrics of the training.
         run: Folder of the training (run folder).
     """
 

@@ -111,7 +111,7 @@ class StartWeights(Checkpoint):
         return ["; ".join(phrases)]
 
     def record(self) -> dict[str, Any]:
-        """Return facts about the initial weights for `run.json`: their name, data and origin."""
+        """Return facts about the initial weights for ``run.json``: file, data sets and findings."""
         if self.run is None:
             return {"weights": self.source, "trained_on": "unknown"}
         started = self.run.started

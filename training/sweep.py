@@ -168,7 +168,7 @@ class SweepPlan:
 
     @property
     def most(self) -> int | None:
-        """Number of different trials that the varied keys allow; None if it is infinite."""
+        """Number of different trainings that the varied keys allow; None if it is infinite."""
         return combinations(self.space)
 
 
@@ -256,7 +256,7 @@ class Sweep:
             shutil.copytree(folder / run, copy, ignore=without, dirs_exist_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return a record of every started trial in order, as ``sweep.json`` stores it."""
+        """Return settings and outcome of each started trial, as ``sweep.json`` stores them."""
         return [self._record(trial) for trial in self._started()]
 
     def _started(self, *states: TrialState) -> list[FrozenTrial]:
@@ -279,7 +279,7 @@ class Sweep:
         }
 
     def propose(self, trials: int, *, several: bool) -> Iterator[tuple[int, Path | None]]:
-        """Yield trials until there are enough; those that an earlier call began come first.
+        """Yield trials (trainings) until there are enough; those of an earlier call come first.
 
         Args:
             trials: Number of trials of the whole sweep.

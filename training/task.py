@@ -181,7 +181,7 @@ class GradualUnfreezing(Callback):
         self._freeze = freeze  # takes the epoch, from 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the stages of a resumed epoch, which has no call of `on_train_epoch_start`.
+        """Choose which stages learn in a resumed epoch, for which Lightning calls no epoch start.
 
         Args:
             trainer: Lightning's trainer, which runs the training.

@@ -79,12 +79,15 @@ def to_bytes(instance: Dataset) -> bytes:
 
 
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
-    """Return the series, instance and equipment of a DICOM result, as arguments of highdicom.
+    """Return the description of series, instance and equipment of a DICOM object with predictions.
 
     Args:
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
         source: Header facts of the image that was predicted, such as patient, study and UIDs.
         algorithms: Name and settings of each system that predicted the image.
+
+    Returns:
+        Arguments of highdicom's classes, by name.
     """
     header = source.header
     names = ", ".join(algorithm.name for algorithm in algorithms)
@@ -103,10 +106,10 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
 
 
 def stamp(instance: Dataset, made: datetime) -> None:
-    """Write the time at which a DICOM result was made into the result.
+    """Write the time at which a DICOM object with predictions was made into the object.
 
     Args:
-        instance: DICOM object with a result.
+        instance: The DICOM object.
         made: Time at which it was made.
     """
     instance.InstanceCreationDate = DA(made.date())
@@ -116,15 +119,15 @@ def stamp(instance: Dataset, made: datetime) -> None:
 
 
 def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> UID:
-    """Return the SOP Instance UID of a result.
+    """Return the SOP Instance UID of a DICOM object with predictions (a result).
 
     The same image, systems and version of the program give the same UID. A result that is sent
     twice is therefore the same instance, which an archive stores once.
 
     Args:
         source_uid: SOP Instance UID of the source image.
-        kind: ``sr`` or ``sc``.
-        algorithms: Name and settings of each system that answered.
+        kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
+        algorithms: Name and settings of each system that predicted the image.
     """
     return derived_uid("instance", kind, str(source_uid), _as_json(algorithms))
 
@@ -164,7 +167,7 @@ def plain_text(text: str, most: int) -> str:
 
 @contextmanager
 def single_names_allowed() -> Iterator[None]:
-    """Suppress highdicom's warning about names of one part within a ``with`` block.
+    """Suppress highdicom's warning about patients' names of one part within a ``with`` block.
 
     Anonymised images have such names.
     """

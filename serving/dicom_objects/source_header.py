@@ -180,7 +180,7 @@ class Source:
 
     @property
     def frame_numbers(self) -> list[int] | None:
-        """Number of the frame that was read, in a list, if there are several frames; else None."""
+        """Number of the frame that was read, in a list; None if the image has one frame only."""
         several = self.frames > 1 and self.header.SOPClassUID not in _SINGLE_FRAME
         return [1] if several else None
 

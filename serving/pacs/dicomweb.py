@@ -65,7 +65,7 @@ class Credentials:
             prefix: Beginning of their names, such as ``CXR_PACS``.
 
         Raises:
-            InputError: Only one of user and password is set, or both kinds of credentials are.
+            InputError: Only one of user and password is set, or a token and a user are both set.
         """
         token, user, password = (
             environment.get(f"{prefix}_{name}") or None for name in ("TOKEN", "USER", "PASSWORD")

@@ -69,7 +69,7 @@ class Address:
             host: Default host; None requires a host in the text.
 
         Raises:
-            InputError: The text has another form, or the title or the port is not valid.
+            InputError: The text has neither form, or the AE title or the port is not valid.
         """
         form = "AE@HOST:PORT" if host is None else "AE:PORT or AE@HOST:PORT"
         before, colon, port = text.rpartition(":")
@@ -173,7 +173,7 @@ class Tls:
 
 
 class StorePeer:
-    """Sender of results to an application entity by C-STORE, with or without TLS."""
+    """Sender of DICOM results to an application entity by C-STORE, with or without TLS."""
 
     def __init__(
         self, address: Address, title: str, patience: Patience, tls: Tls | None = None

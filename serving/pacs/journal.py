@@ -41,7 +41,7 @@ CREATE TABLE results (result TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWI
 def writing(path: Path) -> Iterator[None]:
     """Report an error of the disk or of the journal's file in a ``with`` block as a one-line error.
 
-    The journal is an SQLite file that records which images of an archive were answered, see
+    The journal is an SQLite file that records which images of an archive were predicted, see
     `Journal`. The block reads or writes it.
 
     Args:
@@ -127,10 +127,10 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, job: str, *, dry_run: bool = False) -> Self:
-        """Open the journal, which records which images of an archive are answered, or make one.
+        """Open the journal, the record of which images are predicted, or make a new one.
 
         Args:
-            path: SQLite file.
+            path: Path of its SQLite file.
             job: Id of the set of systems and the destination of their results, from `job_id`.
             dry_run: True records nothing in the file: it works on a copy in memory.
 
@@ -168,8 +168,8 @@ class Journal:
             image: Digest of the image's UID, from `digest`.
 
         Returns:
-            ``fetched``, ``answered``, ``sent``, ``skipped`` or ``failed``; None if the journal has
-            not seen the image for these systems and this destination.
+            ``fetched``, ``answered`` (predicted), ``sent``, ``skipped`` or ``failed``; None if no
+            state is recorded for the image with these systems and this destination.
         """
         rows = self._rows("SELECT state FROM images WHERE job = ? AND image = ?", self._job, image)
         return rows[0][0] if rows else None

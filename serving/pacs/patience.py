@@ -18,7 +18,7 @@ _FEW = 3  # times that a request is sent which breaks the archive rather than me
 
 
 class UnreachableError(InputError):
-    """The archive did not answer within the allowed time, or a disk is full."""
+    """The archive did not respond within the allowed time, or a disk is full."""
 
 
 class RefusedError(InputError):

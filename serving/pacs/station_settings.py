@@ -54,7 +54,7 @@ class StationSettings:
 
     @property
     def listening_address(self) -> Address | None:
-        """Address at which images are received; None if they are fetched."""
+        """Address at which images are received; None if they are fetched from `url`."""
         if self.listen is None:
             return None
         return Address.parse(self.listen, "--listen", host="127.0.0.1")

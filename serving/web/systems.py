@@ -186,7 +186,8 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
         folder: Report folder, for test images; None takes validation images.
 
     Returns:
-        The share as the only figure; None if not all systems have decided the same images.
+        The share, as the only value in `figures`; None if not all systems have decided the same
+        images.
     """
     if folder is not None:
         content = read_json(folder / REPORT_MARKER, "metrics")
