@@ -39,6 +39,9 @@ class PooledNorm(nn.Module):
     The layer computes its mean and variance from the pooled maps. Therefore pooling its output
     gives the same values as normalising the pooled maps, and class activation maps stay exact.
 
+    Args:
+        norm: Layer norm that the network applies after pooling.
+
     Example:
         >>> norm = nn.LayerNorm(8)
         >>> maps = torch.rand(1, 8, 4, 4)
@@ -136,6 +139,10 @@ class TimmTrunk(nn.Module):
     The tokens of a transformer become cells of the grid. If the removed head has a norm after the
     pooling, its published weights are kept. If the head reads a class token, the map has a single
     cell with this token.
+
+    Args:
+        name: Name of the network, ``timm:NAME``.
+        image_size: Side of the images, px.
 
     Attributes:
         size_arguments: Arguments of timm for a network that is built for a single image size; else

@@ -22,6 +22,11 @@ class FeatureClassifier(ImageClassifier):
     The function `build_feature_classifier` builds it. In place of pixels it reads features, float32
     (B, 1, C, h, w), as `data_prep.store.features` gives them. It can make activation maps if the
     features form a grid of more than one cell.
+
+    Args:
+        channels: Number C of features of each cell.
+        n_findings: Number of findings.
+        has_maps: True if the features form a grid of more than one cell.
     """
 
     def __init__(self, channels: int, n_findings: int, has_maps: bool) -> None:

@@ -34,6 +34,14 @@ _POOLED_NORM = re.compile(r"^(?:classifier\.0|head\.norm|fc_norm)\.")
 class ImageClassifier(StoreModel):
     """A network that computes one logit for each finding; `build_classifier` builds it.
 
+    Args:
+        trunk: Network without its last layer.
+        n_findings: Number K of findings.
+        preprocess: Size and normalisation of the pixels that the network reads.
+        dropout: Share of the pooled features that is set to zero in training, in [0, 1).
+        channels: ``same`` repeats the grey image in three channels; ``imagenet`` normalises each
+            channel as a colour of ImageNet.
+
     Attributes:
         by_colour: True if the three channels that the network reads differ, because each is
             normalised as a colour. False if the same grey channel is repeated.

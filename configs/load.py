@@ -286,8 +286,11 @@ def _config_class(kind: str, architecture: str, position: str, trainable: str = 
 class KeyProblem(NamedTuple):
     """Problem of one key of a settings file.
 
-    The field ``key`` is ``section.key``, or empty for a rule over the whole file. ``is_rule`` is
-    True if a rule of this program is violated, False for a wrong type or a value out of range.
+    Attributes:
+        key: Key as ``section.key``; empty for a rule over the whole file.
+        message: Description of the problem.
+        is_rule: True if a rule of this program is violated, False for a wrong type or a value out
+            of range.
     """
 
     key: str  # ``section.key``; empty for a rule over the whole file

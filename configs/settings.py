@@ -50,8 +50,13 @@ _Workers = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=0, maximum=6
 class DataSettings(Section):
     """Keys of the section ``[data]``: target (what is learned), split and image size.
 
-    A target is a finding, or a group of findings. A split says which images are for training,
-    validation and test.
+    A split says which images are for training, validation and test.
+
+    Attributes:
+        target: Name of the target (finding, or group of findings) that is learned; None takes the
+            only target of the data set.
+        split: Name of a split of the data set.
+        image_size: Side of the square images, px.
     """
 
     target: str | None = Field(
@@ -64,7 +69,11 @@ class DataSettings(Section):
 
 
 class DetectorDataSettings(DataSettings):
-    """Keys of ``[data]`` for a detector, whose images must be large enough for the pyramid."""
+    """Keys of ``[data]`` for a detector, whose images must be large enough for the pyramid.
+
+    Attributes:
+        image_size: Side of the square images, px, at least 96.
+    """
 
     # At 64 px P6 is a single pixel, and oneDNN's bf16 gradient of the convolution from it to P7
     # is not initialised (torch 2.15 on AVX512-BF16): training would end in noise or NaN.
@@ -75,6 +84,10 @@ class ProbeDataSettings(DataSettings):
     """Keys of ``[data]`` for a probe: a linear layer that is fitted to frozen features.
 
     A probe reads no pixels if another program has computed the features.
+
+    Attributes:
+        image_size: Side of the square images, px; None if another program has computed the
+            features.
     """
 
     image_size: int | None = Field(  # type: ignore[assignment]
@@ -182,7 +195,12 @@ class TrainingSettings(Section):
 
 
 class DetectorTrainingSettings(TrainingSettings):
-    """Keys of ``[training]`` for a detector."""
+    """Keys of ``[training]`` for a detector.
+
+    Attributes:
+        monitor: Metric on validation images that selects the best epoch; ``epoch`` keeps the last
+            epoch.
+    """
 
     monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = Field(
         default="ap50", description="picks the best epoch on validation; epoch: the last"
@@ -190,7 +208,15 @@ class DetectorTrainingSettings(TrainingSettings):
 
 
 class ClassifierTrainingSettings(TrainingSettings):
-    """Keys of ``[training]`` for a classifier, including its loss."""
+    """Keys of ``[training]`` for a classifier, including its loss.
+
+    Attributes:
+        monitor: Metric on validation images that selects the best epoch; ``epoch`` keeps the last
+            epoch.
+        positive_weight: Factor of the loss of positive labels; ``balanced`` takes negatives per
+            positive.
+        label_smoothing: Share of each label that is moved to one half; 0.1 turns 1 into 0.95.
+    """
 
     monitor: Literal["auroc", "average_precision", "val_loss", "epoch"] = Field(
         default="auroc", description="picks the best epoch on validation; epoch: the last"
@@ -242,7 +268,14 @@ class _Config(_AnyConfig):
 
 
 class DetectorConfig(_Config):
-    """Configuration of a detector; `config_class` adds the keys of its architecture."""
+    """Configuration of a detector; `config_class` adds the keys of its architecture.
+
+    Attributes:
+        kind: Always ``detector``.
+        data: Target (finding that is learned), split and image size.
+        model: Architecture and backbone, with their settings.
+        training: Optimiser, learning rate, number of epochs and further settings.
+    """
 
     kind: Literal["detector"]
     data: DetectorDataSettings
@@ -251,7 +284,13 @@ class DetectorConfig(_Config):
 
 
 class ClassifierConfig(_Config):
-    """Configuration of a classifier."""
+    """Configuration of a classifier.
+
+    Attributes:
+        kind: Always ``classifier``.
+        model: Backbone with its settings.
+        training: Optimiser, learning rate, loss, number of epochs and further settings.
+    """
 
     kind: Literal["classifier"]
     model: ClassifierModelSettings
@@ -271,6 +310,12 @@ class ProbeConfig(_AnyConfig):
     """Configuration of a probe: a classifier with a frozen encoder and a fitted last layer.
 
     There is no augmentation, because the features of each image are computed once.
+
+    Attributes:
+        kind: Always ``classifier``.
+        data: Target (finding that is learned), split and image size.
+        model: Frozen encoder: a network, or features of another program.
+        training: Penalties to choose from, and settings of the computation.
     """
 
     kind: Literal["classifier"]

@@ -79,6 +79,15 @@ class LesionDetr(Detector):
     `configs.model_settings.RtDetrSettings` explains the settings. Deformable DETR makes no
     denoising queries. RT-DETR and D-FINE have at most as many queries as their maps have cells.
 
+    Args:
+        architecture: ``rt_detr``, ``d_fine`` or ``deformable_detr``.
+        start: Backbone, its preprocessing, and the number of findings.
+        queries: Number of boxes that the network looks for in an image.
+        channels: Width of the transformer.
+        encoder_layers: Number of encoder layers.
+        decoder_layers: Number of decoder layers, each with its own losses.
+        denoising: Number of queries that are made of true boxes in training; 0 makes none.
+
     Source:
         Zhao et al. 2024, DETRs Beat YOLOs on Real-time Object Detection (RT-DETR); Peng et al.
         2025, D-FINE; Zhu et al. 2021, Deformable DETR.

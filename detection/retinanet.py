@@ -249,6 +249,17 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
     generalised IoU loss, P6 from C5. `configs.model_settings.RetinaNetSettings` explains the
     settings. Each of the `anchor_sizes` is used in three scales: 2^0, 2^(1/3) and 2^(2/3).
 
+    Args:
+        start: Backbone, its preprocessing, and the number of findings.
+        head: ``v1`` or ``v2``, the version of the head.
+        fpn_channels: Number of channels of the feature pyramid.
+        head_convs: Number of convolutions of each head, 1 to 4.
+        anchor_sizes: Side of the smallest anchor of each of the five levels, px; None chooses them
+            by the image size.
+        anchor_ratios: Height divided by width of the anchors.
+        box_loss: ``l1``, ``smooth_l1``, ``giou``, ``diou``, ``ciou``, or ``auto`` for that of the
+            head's version.
+
     Source:
         Lin et al. 2017, Focal Loss for Dense Object Detection.
     """

@@ -58,6 +58,11 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
     `configs.model_settings.FCOSSettings` explains the settings. The heads use the group norm of
     `detection.backbone.group_norm`.
 
+    Args:
+        start: Backbone, its preprocessing, and the number of findings.
+        fpn_channels: Number of channels of the feature pyramid.
+        head_convs: Number of convolutions of each head.
+
     Source:
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
     """
@@ -160,6 +165,9 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
     from an image without boxes. Here the three largest background losses of such an image count,
     which are as many as count for one default box that is matched to a true box.
 
+    Args:
+        start: Backbone, its preprocessing, and the number of findings.
+
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
     """
@@ -237,6 +245,14 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
     assigns a proposal to a pyramid level, are torchvision's at 512 px, scaled to the image size.
     Each level has the single size that `anchor_sizes` names
     (`configs.model_settings.FasterRCNNSettings`).
+
+    Args:
+        start: Backbone, its preprocessing, and the number of findings.
+        fpn_channels: Number of channels of the feature pyramid.
+        box_channels: Width of the layers that classify a proposal.
+        anchor_sizes: Side of the anchors of each of the five levels, px; None chooses them by the
+            image size.
+        anchor_ratios: Height divided by width of the anchors.
 
     Attributes:
         rpn: Region proposal network of torchvision.

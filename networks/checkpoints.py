@@ -76,8 +76,8 @@ def fit_layers(
         files and frozen layers lack them, so load the tensors with ``strict=False``.
 
     Raises:
-        InputError: A tensor is missing or has another shape, two tensors have the same name after
-            translation, or a value is not finite.
+        InputError: A tensor of the layers is missing, is unexpected or has another shape, two
+            tensors have the same name after translation, or a value is not finite.
     """
     own_state = layers.state_dict()
     source = checkpoint.source

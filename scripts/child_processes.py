@@ -154,7 +154,12 @@ class _Process:
 
 
 class Running:
-    """A `cxr` command that was started, and may have ended."""
+    """A `cxr` command that was started, and may have ended.
+
+    Args:
+        command: Command with its log file.
+        child: Process of the command.
+    """
 
     def __init__(self, command: Command, child: Child) -> None:
         self.command = command

@@ -137,7 +137,8 @@ def is_run(path: Path) -> bool:
         path: Path of a folder or file.
 
     Returns:
-        False for a path that `cxr` did not make, such as a folder of images.
+        True for such a folder; False for a path that `cxr` did not make, such as a folder of
+        images.
 
     Raises:
         InputError: The training in the folder has not ended, or the folder is another one that

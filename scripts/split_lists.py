@@ -47,9 +47,9 @@ def check_split_file(
         path: Table with the role of each image or patient; or, if `training` is given, list of the
             test images.
         training: Lists of the training images; empty if `path` gives all roles.
-        mapping: Table with the patient of each image, or the word ``rsna``, which takes RSNA's
-            mapping to images of NIH. None if the lists name patients, or images of NIH, whose names
-            contain the patient.
+        mapping: Table, or prepared data set, with the patient of each image; or the word ``rsna``,
+            which takes RSNA's mapping to images of NIH. None if the lists name patients, or images
+            of NIH, whose names contain the patient.
         other_options: Names of options that the user gave and that only apply to data sets; any is
             an error.
 

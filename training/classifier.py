@@ -41,6 +41,13 @@ class ClassifierTask(TrainingTask):
     """All that the training of a classifier needs: network, images, labels, loss and metrics.
 
     Images without a known label are not used.
+
+    Args:
+        config: Configuration of the classifier.
+        dataset: Data set with images, labels and splits.
+        target: Finding, or group of findings, that is learned.
+        store: Pixel store: the images of the data set, resized to squares.
+        augmentation: Random change of each training image; None changes nothing.
     """
 
     def __init__(

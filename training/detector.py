@@ -54,6 +54,13 @@ class DetectorTask(TrainingTask):
     """All that the training of a detector needs: network, images, boxes, losses and metrics.
 
     It uses the images whose lesions all have a box, and the images without a lesion.
+
+    Args:
+        config: Configuration of the detector.
+        dataset: Data set with images, boxes and splits.
+        target: Finding, or group of findings, that is learned.
+        store: Pixel store: the images of the data set, resized to squares.
+        augmentation: Random change of each training image with its boxes; None changes nothing.
     """
 
     def __init__(

@@ -80,6 +80,17 @@ class EpochRecord(Callback):
     The rows of all epochs (the history) are stored in the checkpoint, and every other file is
     written from it. The files of a resumed training therefore always agree with its checkpoint. The
     weights of the best epoch are kept.
+
+    Args:
+        run: Folder of the training, to which files are written.
+        validation_metrics: Function that computes metrics by name from the outputs of all
+            validation batches.
+        settings: Settings of the training, of which ``monitor`` names the metric that selects the
+            best epoch.
+        progress: Function that is called with the number of batches that have been finished; None
+            calls none.
+        on_epoch: Function that is called with the losses, metrics and times of each epoch; None
+            calls none.
     """
 
     def __init__(

@@ -28,6 +28,16 @@ class Loop(LightningModule):
 
     The gradient of a step is that of the mean over all images of the step, even if the images are
     divided among several processes and batches: each part is weighted by its number of images.
+
+    Args:
+        task: Network, images, losses and metrics of the training.
+        settings: Optimiser, learning rate, gradient clipping and accumulated batches.
+        advice: Function that returns a sentence for the user about a training whose loss is not
+            finite.
+        step_images: Number of images of an optimiser step: those of a batch of all processes, times
+            the accumulated batches.
+        ends_with_spare: Function that returns True if the last image of this process's epoch does
+            not count, see `SeededSampler`.
     """
 
     def __init__(

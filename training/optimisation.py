@@ -109,6 +109,12 @@ class Plateau(LRScheduler):
     It differs from torch's ``ReduceLROnPlateau`` with a threshold of 0 in one point: as in early
     stopping, the rate falls in the epoch in which `patience` is reached, not in the epoch after it.
 
+    Args:
+        optimiser: Optimiser whose learning rate is set.
+        warmup: Number of optimiser steps in which the rate rises.
+        patience: Number of epochs without improvement after which the rate falls.
+        factor: Factor of the rate at each fall, such as 0.1.
+
     Example:
         >>> optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         >>> schedule = Plateau(optimiser, 0, patience=2, factor=0.5)

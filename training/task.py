@@ -22,6 +22,10 @@ from cxr_compare.training.start_weights import PUBLISHED_WEIGHTS, StartWeights
 class ModelTask:
     """A model to fit, with its images and the weights that it starts from.
 
+    Args:
+        config: Configuration of the training, which names the initial weights.
+        target: Finding, or group of findings, that is learned.
+
     Attributes:
         model: Initialised network, whose weights are trained in place.
         train: Training images, which are requested by row, or by row and random seed of the
@@ -175,6 +179,10 @@ class GradualUnfreezing(Callback):
 
     The optimiser has all parameters from the start, so that a training can be resumed in any epoch.
     Parameters without a gradient stay unchanged.
+
+    Args:
+        freeze: Function that freezes all stages but those that learn, given the number of the
+            epoch, from 0.
     """
 
     def __init__(self, freeze: Callable[[int], None]) -> None:

@@ -123,6 +123,11 @@ class LeftOutImage:
 class DicomWebArchive:
     """An archive that is reached by DICOMweb (DICOM over HTTP) at a URL.
 
+    Args:
+        url: URL of the DICOMweb service, such as ``https://pacs.example/dicom-web``.
+        credentials: Token, or user and password, that are sent with each request.
+        patience: Rule for repeating a request that the archive does not answer.
+
     Raises:
         InputError: The URL contains credentials, or is not that of a DICOMweb service.
     """

@@ -173,7 +173,14 @@ class Tls:
 
 
 class StorePeer:
-    """Sender of DICOM results to an application entity by C-STORE, with or without TLS."""
+    """Sender of DICOM results to an application entity by C-STORE, with or without TLS.
+
+    Args:
+        address: AE title, host and port of the receiving application entity (the peer).
+        title: AE title of this program as the sender.
+        patience: Rule for repeating a request that the peer does not answer.
+        tls: Certificates for TLS; None sends without encryption.
+    """
 
     def __init__(
         self, address: Address, title: str, patience: Patience, tls: Tls | None = None
@@ -258,6 +265,9 @@ class Inbox:
     """A folder of received images, which only this user can read.
 
     An image appears in it complete, and stays until it has been predicted.
+
+    Args:
+        folder: Path of the folder, which is made if necessary.
     """
 
     def __init__(self, folder: Path) -> None:

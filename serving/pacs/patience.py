@@ -29,6 +29,12 @@ class OutageError(Exception):
     """A request to an archive that failed for now, and may succeed if it is repeated later.
 
     The archive may say how many seconds to wait. Requests about other images may fail as well.
+
+    Args:
+        reason: Reason of the failure in one line.
+        retry_after: Seconds after which the archive wants the request to be repeated; None if it
+            does not say.
+        is_down: True if requests about other images fail as well, False if only this one does.
     """
 
     def __init__(

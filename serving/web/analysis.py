@@ -64,6 +64,9 @@ class RequestPlaces:
 
     A request is counted once its body has arrived; `serving.web.gate` limits those whose body still
     arrives.
+
+    Args:
+        most: Largest number of requests that are worked on at the same time.
     """
 
     def __init__(self, most: int) -> None:
@@ -112,6 +115,12 @@ class Batcher:
 
     Images that wait at the same time are predicted together. After each batch the function
     `on_batch` is called with its number of images and its duration in seconds.
+
+    Args:
+        systems: Loaded runs or exports that predict each image.
+        settings: Settings of the server, of which the size of the queue and of a batch are used.
+        on_batch: Function that is called after each batch with its number of images and its
+            duration in seconds.
 
     Attributes:
         seconds_per_image: Moving average of the time for one image, in seconds.
@@ -256,7 +265,14 @@ class _Metrics:
 
 
 class Server:
-    """State of the web server: its systems, its queue of images, its limits and its metrics."""
+    """State of the web server: its systems, its queue of images, its limits and its metrics.
+
+    Args:
+        systems: Runs or exports with which the server predicts.
+        settings: Settings of the server.
+        missed_together: Share of positive images that every system decides as negative; None if
+            unknown.
+    """
 
     def __init__(
         self,

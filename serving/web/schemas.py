@@ -18,7 +18,15 @@ _File = Annotated[str, Field(max_length=1 << 29)]  # base64
 
 
 class Refused(Exception):  # noqa: N818 - an answer
-    """An HTTP request that the server refuses, with status, short code and message."""
+    """An HTTP request that the server refuses, with status, short code and message.
+
+    Args:
+        status: HTTP status, such as 429.
+        code: Short name of the reason for programs, such as ``unreadable``.
+        message: Reason in one line, with what to do.
+        headers: HTTP headers of the response, by name; None for none.
+        kind: Kind of the warning if an image is refused for a warning; else None.
+    """
 
     def __init__(
         self,

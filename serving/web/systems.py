@@ -50,7 +50,13 @@ _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
 class ServedSystem:
-    """A run or export that the server predicts with, and facts about it that do not change."""
+    """A run or export that the server predicts with, and facts about it that do not change.
+
+    Args:
+        run: Loaded run (trained network with its threshold) or export.
+        report: Metrics of the system; None if none are known.
+        report_url: Address of the report on this server; None without a report.
+    """
 
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
         self.run = run

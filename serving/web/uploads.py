@@ -259,6 +259,9 @@ class _Worker:
 class Decoder:
     """Processes that decode uploads. A process that takes too long or ends is replaced.
 
+    Args:
+        settings: Settings of the server: number of processes, largest image and time limit.
+
     Attributes:
         seconds: Time limit for one file, in seconds.
     """
