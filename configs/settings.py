@@ -100,7 +100,22 @@ class ProbeDataSettings(DataSettings):
 
 
 class AugmentationSettings(Section):
-    """Keys of ``[augmentation]``: how far a training image may be changed. 0 means not at all."""
+    """Keys of ``[augmentation]``: largest random changes of a training image. 0 means no change.
+
+    Attributes:
+        rotate_degrees: Largest rotation in either direction, degrees.
+        scale: Largest relative change of the size; 0.1 scales by 0.9 to 1.1.
+        stretch: True draws separate scales for width and height.
+        shift: Largest shift along x and y, as a share of the image's side.
+        brightness: Largest change of all grey values, as a share of the grey range.
+        contrast: Largest relative change of the contrast; 0.1 multiplies it by 0.9 to 1.1.
+        gamma: Range of the exponent of the grey values; 0.5 draws it between 1/1.5 and 1.5.
+        blur: Largest sigma of the Gaussian blur, px.
+        noise: Largest standard deviation of the noise, as a share of the grey range.
+        cutout: Largest side of a rectangle that is hidden, as a share of the image's side.
+        horizontal_flip: Probability of a mirrored image, in [0, 1].
+        mosaic: Probability, in [0, 1], that four images are joined into one; for detectors only.
+    """
 
     rotate_degrees: float = Field(default=0.0, ge=0, le=45.0, description="degrees either way")
     scale: float = Field(default=0.0, ge=0, le=0.9, description="0.1: between 90 and 110 %")
@@ -130,7 +145,35 @@ class AugmentationSettings(Section):
 
 
 class TrainingSettings(Section):
-    """Keys of ``[training]`` that detectors and classifiers share."""
+    """Keys of ``[training]`` that detectors and classifiers share.
+
+    Attributes:
+        seed: Random seed of initial weights, order of the images and augmentation.
+        epochs: Largest number of epochs.
+        batch_size: Number of images of a batch, of all devices together; ``auto`` takes the most
+            that fit in memory.
+        accumulate: Number of batches whose gradients are added up for one optimiser step.
+        optimiser: Name of the optimiser; ``sgd`` has Nesterov momentum, and ``adam`` adds the
+            weight decay to the gradient.
+        learning_rate: Highest learning rate of the schedule.
+        weight_decay: Weight decay of all weights but those of norms and biases.
+        momentum: Momentum of ``sgd`` and ``rmsprop``.
+        schedule: Course of the learning rate after the warm-up, see
+            `training.optimisation.build_schedule`.
+        warmup_epochs: Number of epochs, which may be a fraction, in which the learning rate rises.
+        clip: Largest norm of the gradient; 0 does not limit it.
+        ema_decay: Decay of a moving average of the weights, in [0, 1); 0 does not average.
+        positive_share: Share of images with a finding among the drawn images; 0 draws them as often
+            as they are in the data.
+        patience: Number of epochs without improvement of `monitor` after which the training stops;
+            0 never stops it early.
+        monitor: Metric on validation images that selects the best epoch.
+        precision: Number format of the computation; ``auto`` takes the format that suits the
+            device.
+        workers: Number of processes that load images for each device; 0 loads them in the training
+            process, and ``auto`` chooses the number.
+        loggers: Names of programs that also log the metrics, such as ``tensorboard``.
+    """
 
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="seed of weights, draws and augmentation"
@@ -236,6 +279,13 @@ class ProbeTrainingSettings(Section):
     """Keys of ``[training]`` for a probe: a linear layer on frozen features.
 
     scikit-learn fits the layer as a logistic regression.
+
+    Attributes:
+        seed: Number of the training, which changes nothing because the fit draws nothing at random.
+        batch_size: Number of images whose features are computed together.
+        penalties: Factors of the penalty on large coefficients. The loss of the validation patients
+            chooses one for each finding.
+        precision: Number format of the encoder's computation.
     """
 
     # What other trainings choose, and a probe does not.
