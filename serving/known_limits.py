@@ -242,8 +242,7 @@ def seen_summary(
     Example:
         >>> seen_summary("CheXNet", 140, 85, 6, 20)
         '91 of 140 images trained CheXNet (6 of them as near copies), and 20 served to choose its \
-
-    weights and its threshold: these answers say nothing about new images'
+weights and its threshold: these answers say nothing about new images'
     """
     n_train = n_equal + n_near
     parts = []
