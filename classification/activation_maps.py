@@ -21,8 +21,8 @@ class ScoredMaps(NamedTuple):
     B is the number of images, K the number of findings. A map has h x w cells.
 
     Attributes:
-        logits: Logit of each image and finding, float32 (B, K); the same for every method of making
-            maps.
+        logits: Logit of each image and finding, float32 (B, K). It does not depend on the method by
+            which the maps are made.
         maps: Activation maps without rescaling, float32 (B, K, h, w). Maps of different images have
             the same scale.
         frame: Outer edges of the maps, xyxy in px of the square images that the network reads.
@@ -58,7 +58,7 @@ def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam")
         images.
 
     Raises:
-        InputError: The method is unknown, or the network has no such maps.
+        InputError: There is no such method, or the network has no maps for this method.
 
     Source:
         Zhou et al. 2016 (CAM), Selvaraju et al. 2017 (Grad-CAM), Jiang et al. 2021 (LayerCAM).

@@ -39,6 +39,9 @@ class PooledNorm(nn.Module):
     The layer computes its mean and variance from the pooled maps. Therefore pooling its output
     gives the same values as normalising the pooled maps, and class activation maps stay exact.
 
+    Args:
+        norm: Layer norm that the network applies after pooling.
+
     Example:
         >>> norm = nn.LayerNorm(8)
         >>> maps = torch.rand(1, 8, 4, 4)
@@ -131,10 +134,15 @@ def _remove_last_halving(layers: nn.Module) -> None:
 
 
 class TimmTrunk(nn.Module):
-    """A network of timm without its head, whose output is a map. Tokens become cells of a grid.
+    """A network of timm without its last layers, whose output is a grid of feature maps.
 
-    If the head has a norm after the pooling, its published weights are kept. If the head reads a
-    class token, the map has a single cell with this token.
+    The tokens of a transformer become cells of the grid. If the removed head has a norm after the
+    pooling, its published weights are kept. If the head reads a class token, the map has a single
+    cell with this token.
+
+    Args:
+        name: Name of the network, ``timm:NAME``.
+        image_size: Side of the images, px.
 
     Attributes:
         size_arguments: Arguments of timm for a network that is built for a single image size; else
@@ -173,10 +181,11 @@ class TimmTrunk(nn.Module):
         self._side = image_size // self.stride
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Compute maps (B, C, h, w) of pixels, float (B, 3, S, S), normalised as in the head.
+        """Compute feature maps from pixels, including the norm of the removed head.
 
         Args:
-            pixels: Normalised pixels, float (B, 3, S, S).
+            pixels: Pixels of three channels after subtraction of the mean and division by the
+                standard deviation, float (B, 3, S, S).
 
         Returns:
             Maps, float (B, C, h, w), with the published norm of the head applied.
@@ -191,8 +200,8 @@ class TimmTrunk(nn.Module):
         """Convert timm's output to maps of shape (B, C, h, w).
 
         Args:
-            output: Tokens (B, N, C), of which those before the grid are left out; or maps with the
-                channels first or last.
+            output: Tokens (B, N, C), of which class tokens before those of the grid are left out;
+                or maps with the channels first or last.
         """
         if output.ndim == 3:
             cells = output[:, -(self._side**2) :].transpose(1, 2)  # (B, C, h * w)
@@ -201,10 +210,10 @@ class TimmTrunk(nn.Module):
         return output.permute(0, 3, 1, 2) if channels_last else output
 
     def resize_position_embedding(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return weights whose position embedding is interpolated to the grid of this network.
+        """Return weights whose position embedding is interpolated to this network's token grid.
 
         Args:
-            state: Weights by name.
+            state: Weights by name, from a network for images of another size.
         """
         resized = dict(state)
         own_embedding = getattr(self.network, "pos_embed", None)
@@ -228,7 +237,7 @@ class TimmTrunk(nn.Module):
 
 @dataclass(frozen=True)
 class Trunk:
-    """A convolutional network without its classification layer, and the geometry of its maps.
+    """A network without its last (classification) layer, and the geometry of its feature maps.
 
     Attributes:
         layers: Module that computes maps, float (B, channels, h, w), from images, float (B, 3, S,
@@ -246,12 +255,14 @@ def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE_SIZ
     """Build a network without its classification layer, with random weights.
 
     Args:
-        name: A name of the registry, or ``timm:NAME``.
-        last_stride: 16 removes the last halving of the maps. None keeps the stride of the network.
+        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
+            ``timm:NAME``.
+        last_stride: Stride of the last maps, px a cell. 16 removes the last halving of the maps;
+            None keeps the stride of the network.
         image_size: Side of the images, px.
 
     Returns:
-        The network with the number of channels and the grid of its last maps.
+        The network, the number of channels of its last maps, and the positions of their cells.
 
     Raises:
         InputError: There is no such network, the images are too small for it, or it has no maps of
@@ -317,7 +328,7 @@ def trunk_stages(name: str) -> list[list[str]]:
     A child without weights belongs to the stage before it.
 
     Args:
-        name: A name of the registry.
+        name: Name of a network in `networks.registry.NETWORKS`.
 
     Returns:
         A list of names for each stage, from the input on.

@@ -21,7 +21,7 @@ class _LabelSample(ImageSample):
 
 @dataclass(frozen=True)
 class LabelBatch(ImageBatch):
-    """A batch from which the classifier learns.
+    """A batch of images with labels, from which a classifier learns.
 
     Attributes:
         targets: Labels, float32 (B, K): 1 present, 0 absent, NaN unknown.
@@ -31,13 +31,14 @@ class LabelBatch(ImageBatch):
 
 
 class ImageLabelDataset(ImageDataset[_LabelSample]):
-    """Images with their labels.
+    """Images with the label of each finding.
 
     The table `annotations` has the index ``image_id`` and a column for each finding, with 1 for
     present, 0 for absent and NaN for unknown. The labels of an image without a row are unknown.
 
     Raises:
-        InputError: The store lacks an image, a finding has no column, or a label has another value.
+        InputError: The pixel store lacks an image, a finding has no column, or a label is not 1, 0
+            or NaN.
     """
 
     def __post_init__(self, annotations: pd.DataFrame) -> None:

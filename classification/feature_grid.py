@@ -43,7 +43,7 @@ class Grid:
     centre: float = 0.5
 
     def tiling(self) -> Grid:
-        """Return a grid with the same distance of cells, which cover the image from its edge on."""
+        """Return a grid with the same stride whose first cell begins at the edge of the image."""
         return Grid(self.stride, self.stride / 2)
 
     def frame(self, height: int, width: int) -> tuple[float, float, float, float]:
@@ -58,7 +58,7 @@ class Grid:
 
 
 class TracedMaps(NamedTuple):
-    """Positions of the cells of a network's last maps, and the number of channels.
+    """Positions of the cells of a network's last feature maps, and their number of channels.
 
     Attributes:
         grid: Positions of the cells.

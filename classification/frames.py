@@ -21,21 +21,22 @@ def scores_frames(
     findings: Sequence[str],
     frames: Sequence[Frame],
 ) -> Part:
-    """Return the tables ``scores`` and ``maps`` of a batch, with a row for each image and finding.
+    """Return the scores and activation maps of a batch as the tables ``scores`` and ``maps``.
 
-    An image with a score or a map value that is not finite is ``failed`` and has no rows.
+    Each table has a row for each image and finding. An image with a score or a map value that is
+    not finite is ``failed`` and has no rows.
 
     Args:
         image_ids: Ids of the B images.
         scores: Scores before calibration, in [0, 1], shape (B, K).
         maps: Raw activation maps, shape (B, K, h, w).
-        method: Method of the maps.
+        method: Name of the method of the maps, such as ``cam``.
         findings: Names of the K findings.
         frames: Outer edges of each image's map in px of its original, from
             `Placement.frame_to_original`.
 
     Returns:
-        The status of each image, and both tables.
+        The status of each image (``ok`` or ``failed``), and both tables.
 
     Example:
         >>> maps = np.zeros((1, 1, 2, 2))

@@ -17,12 +17,16 @@ GIVEN_FEATURES = "given_features"
 
 
 class FeatureClassifier(ImageClassifier):
-    """A linear layer on the mean of features that another program computed.
+    """A linear layer on the mean of features that another program computed for each image.
 
-    The function `build_feature_classifier` builds it.
+    The function `build_feature_classifier` builds it. In place of pixels it reads features, float32
+    (B, 1, C, h, w), as `data_prep.store.features` gives them. It can make activation maps if the
+    features form a grid of more than one cell.
 
-    In place of pixels it reads features, float32 (B, 1, C, h, w), as `data_prep.store.features`
-    gives them. A map exists if the features form a grid of more than one cell.
+    Args:
+        channels: Number C of features of each cell.
+        n_findings: Number of findings.
+        has_maps: True if the features form a grid of more than one cell.
     """
 
     def __init__(self, channels: int, n_findings: int, has_maps: bool) -> None:
@@ -52,15 +56,29 @@ class FeatureClassifier(ImageClassifier):
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """No stages, because the encoder is elsewhere."""
+        """An empty list, because the network that computed the features is not in this model."""
         return []
 
     def map_method(self, requested: str) -> str:
-        """Return the method by which maps are made; ``none`` if the features form no grid."""
+        """Return the method by which activation maps are made.
+
+        Args:
+            requested: Name of the requested method, such as ``cam``.
+
+        Returns:
+            The name of the method, or ``none`` if the features form no grid and there are no maps.
+        """
         return requested if self._has_maps else NO_MAPS
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer frame of a map: a square of side 1, which the grid fills."""
+        """Return the outer edges of a map: always a square of side 1, which the map fills.
+
+        The size of the image from which the features were computed is unknown.
+
+        Args:
+            height: Height of the map, in cells; not used.
+            width: Width of the map, in cells; not used.
+        """
         return (0.0, 0.0, 1.0, 1.0)
 
 
@@ -70,7 +88,7 @@ def build_feature_classifier(
     """Build a classifier of features that another program computed.
 
     Args:
-        channels: Number C of features of a cell.
+        channels: Number C of features of each cell.
         grid: Rows and columns of cells; (1, 1) for features of the whole image.
         n_findings: Number K of findings.
 

@@ -27,7 +27,7 @@ def predict_scores(
     precision: Literal["fp32", "bf16"] = "fp32",
     maps: str = "cam",
 ) -> Iterator[Part]:
-    """Compute the scores and maps of images, batch by batch.
+    """Compute the scores and activation maps of images, batch by batch.
 
     Memory does not grow with the number of images.
 
@@ -41,11 +41,12 @@ def predict_scores(
         device: Device that computes.
         precision: ``bf16`` computes the backbone in bfloat16 (autocast). Logits and maps are always
             float32.
-        maps: Method of the maps, a `MapMethod`. The scores are the same for all methods.
+        maps: Method of the activation maps, such as ``cam``; see `activation_maps`. The scores are
+            the same for all methods.
 
     Yields:
-        The tables ``scores`` and ``maps`` of each batch, in px of the original image; only
-        ``scores`` if the classifier reads features of whole images.
+        For each batch a `Part` with the tables ``scores`` and ``maps``, in px of the original
+        image; only ``scores`` if the classifier reads features of whole images.
 
     Raises:
         InputError: The model has another number of findings, or the method is unknown.
@@ -83,8 +84,8 @@ def compute_features(
 
     Args:
         model: The classifier. It is moved to ``device``, and its mode does not change.
-        batches: Ids and pixels of some images at a time; pixels of the store, uint8 (B, 1, S, S),
-            or given features.
+        batches: Ids and pixels of some images at a time. Pixels are those of the pixel store, uint8
+            (B, 1, S, S), or features of another program.
         device: Device that computes.
         precision: ``bf16`` computes the backbone in bfloat16 (autocast).
 

@@ -19,16 +19,17 @@ Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> scalar
 def masked_cross_entropy(
     logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None
 ) -> Tensor:
-    """Compute the mean binary cross entropy over the known targets.
+    """Compute the mean binary cross entropy over the known labels of a batch.
 
     Args:
         logits: Outputs of the model, shape (B, K).
-        targets: Labels, shape (B, K): 1 present, 0 absent, a value between them, or NaN unknown.
+        targets: Labels, shape (B, K): 1 present, 0 absent, a value between them after label
+            smoothing, or NaN unknown.
         pos_weight: Weight of the positives of each finding, shape (K,), on the device of the
             logits.
 
     Returns:
-        A float32 scalar; 0, without gradient, if no target is known.
+        A float32 scalar; 0, without gradient, if no label is known.
 
     Example:
         >>> masked_cross_entropy(torch.tensor([[0.0, 9.0]]), torch.tensor([[1.0, torch.nan]]))
@@ -43,16 +44,16 @@ def masked_cross_entropy(
 
 
 def build_criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray) -> Criterion:
-    """Build the loss function of a classifier: binary cross entropy with weighted positives.
+    """Build the loss function of a classifier: binary cross entropy with a weight of the positives.
 
     Args:
-        positive_weight: Weight of each positive. ``balanced`` takes the number of negatives per
-            positive of each finding, limited to 0.01 to 100; it is 1 for a finding without
-            positives or without negatives.
+        positive_weight: Factor of the loss of each positive label. ``balanced`` takes the number of
+            negatives per positive of each finding, limited to 0.01 to 100; it is 1 for a finding
+            without positives or without negatives.
         targets: Labels of the training images, shape (N, K), as in `masked_cross_entropy`.
 
     Returns:
-        A function of logits and targets, both (B, K), that returns a scalar.
+        A function of logits and labels, both (B, K), that returns a scalar.
     """
     if positive_weight == 1:
         return masked_cross_entropy
@@ -105,15 +106,16 @@ def training_losses(
 
     Args:
         model: The classifier in training mode.
-        batch: Images and targets. All targets may be unknown.
-        criterion: Function that computes the loss from logits and targets.
-        smoothing: Label smoothing: share of each target that is moved to one half (Szegedy et al.
-            2016, with two classes for each finding).
-        pooled_features: Cache of features by image id, for a frozen backbone and images without
-            augmentation. Missing features are added.
+        batch: Images and labels. All labels may be unknown.
+        criterion: Function that computes the loss from logits and labels.
+        smoothing: Label smoothing: share of each label that is moved to one half (Szegedy et al.
+            2016, with two classes for each finding), so that 0.1 turns 1 into 0.95.
+        pooled_features: Cache of the features before the last layer by image id, for a frozen
+            backbone and images without augmentation. Missing features are computed and added. None
+            keeps no cache.
 
     Returns:
-        The scalar loss by its name.
+        The scalar loss, under the name ``classification``.
     """
     targets = batch.targets * (1 - smoothing) + smoothing / 2
     return {"classification": criterion(_logits(model, batch, pooled_features), targets)}
@@ -132,12 +134,13 @@ def validation_losses(
 
     Args:
         model: The classifier.
-        batch: Images and targets. All targets may be unknown.
-        criterion: Function that computes the loss from logits and targets.
-        pooled_features: Cache of the features before the last layer, by image id. None keeps none.
+        batch: Images and labels. All labels may be unknown.
+        criterion: Function that computes the loss from logits and labels.
+        pooled_features: Cache of the features before the last layer by image id. Missing features
+            are computed and added. None keeps no cache.
 
     Returns:
-        The loss by its name, and the scores, float64 (B, K) in [0, 1].
+        The loss under the name ``classification``, and the scores, float64 (B, K) in [0, 1].
     """
     with evaluation_mode(model), torch.no_grad():
         logits = _logits(model, batch, pooled_features)

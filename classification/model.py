@@ -34,6 +34,14 @@ _POOLED_NORM = re.compile(r"^(?:classifier\.0|head\.norm|fc_norm)\.")
 class ImageClassifier(StoreModel):
     """A network that computes one logit for each finding; `build_classifier` builds it.
 
+    Args:
+        trunk: Network without its last layer.
+        n_findings: Number K of findings.
+        preprocess: Size and normalisation of the pixels that the network reads.
+        dropout: Share of the pooled features that is set to zero in training, in [0, 1).
+        channels: ``same`` repeats the grey image in three channels; ``imagenet`` normalises each
+            channel as a colour of ImageNet.
+
     Attributes:
         by_colour: True if the three channels that the network reads differ, because each is
             normalised as a colour. False if the same grey channel is repeated.
@@ -69,7 +77,7 @@ class ImageClassifier(StoreModel):
         self.n_findings = n_findings
 
     def features(self, images: Tensor) -> Tensor:
-        """Compute the last maps of the network, from which scores and activation maps are made.
+        """Compute the last feature maps, from which logits and activation maps are made.
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
@@ -96,7 +104,7 @@ class ImageClassifier(StoreModel):
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """Layers of the backbone in stages. At each new stage the maps are smaller."""
+        """Layers of the backbone in stages; at each new stage the feature maps are smaller."""
         if isinstance(self.trunk, TimmTrunk):
             return self.trunk.stages
         names = trunk_stages(self.architecture["arguments"]["backbone"])
@@ -141,13 +149,14 @@ class ImageClassifier(StoreModel):
         return logits
 
     def map_method(self, requested: str) -> str:
-        """Return the method by which maps are made when a method is requested.
-
-        It is the requested one, except for a head that reads a class token: such a head has only
-        the maps of ``token_gradcam``.
+        """Return the method by which activation maps are made when a method is requested.
 
         Args:
             requested: Name of the requested method: ``cam``, ``gradcam`` or ``layercam``.
+
+        Returns:
+            The requested method, except for a network whose last layer reads a class token: it has
+            only maps by ``token_gradcam``.
         """
         if not isinstance(self.trunk, TimmTrunk) or not self.trunk.reads_token:
             return requested
@@ -169,7 +178,7 @@ class ImageClassifier(StoreModel):
             return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer edges of an activation map, in px of the square image that is read.
+        """Return the outer edges of an activation map, in px of the square input image.
 
         The middle of a cell is the middle of its receptive field, the area of the image that the
         cell depends on (Araujo et al. 2019). Strided layers shift the receptive fields up and to
@@ -215,12 +224,15 @@ def build_classifier(
         backbone: Name of the network, see `configs.model_settings.ClassifierModelSettings`.
         n_findings: Number of findings K.
         image_size: Side of the pixel store's images, px.
-        last_stride: 16 leaves out the last halving, which gives more cells with the same
-            parameters.
+        last_stride: Stride of the last feature maps, px a cell. 16 leaves out the last halving,
+            which gives more cells with the same parameters. None keeps the network's own stride,
+            usually 32.
         dropout: Share of the pooled features that is set to zero in training, in [0, 1).
         weights: ``imagenet``, or None for random weights. `start_from` loads weights of a file.
-        mean: Mean of the pixels, in [0, 1]. None takes that of the network's published weights.
-        std: Standard deviation of the pixels. None takes that of the published weights.
+        mean: Mean of the pixels in [0, 1] that is subtracted. None takes that of the network's
+            published weights.
+        std: Standard deviation by which the pixels are divided. None takes that of the published
+            weights.
         channels: Content of the network's three input channels. ``same`` repeats the grey image
             three times. ``imagenet`` normalises the grey image by ImageNet's mean and standard
             deviation of each colour, as public CheXNets were trained.
@@ -282,16 +294,18 @@ def _load_features(layers: nn.Module, checkpoint: Checkpoint, name: str) -> None
 
 
 def start_from(model: ImageClassifier, checkpoint: Checkpoint, findings: Sequence[str] = ()) -> str:
-    """Load the part of a checkpoint that fits a classifier.
+    """Load into a classifier those weights of a checkpoint that fit it.
 
-    The features may come from any network with the same backbone: a classifier with any number of
-    findings, or a detector. If the findings of the checkpoint are known (it belongs to a run of cxr
-    train or to a public model), the rows of the last layer for shared findings are loaded as well.
+    The backbone's weights may come from any network with the same backbone: a classifier with any
+    number of findings, or a detector. If the findings of the checkpoint are known (it belongs to a
+    training by `cxr train` or to a public model), the rows of the last layer for shared findings
+    are loaded as well.
 
     Args:
         model: Classifier from `build_classifier`. It stays unchanged if the weights do not fit.
         checkpoint: The weights, with their findings and network if these are known.
-        findings: Findings that the model is to learn, in the order of its outputs.
+        findings: Findings that the model is to learn, in the order of its outputs. If it is empty,
+            no row of the last layer is loaded.
 
     Returns:
         A sentence that says which part was loaded and which was not.

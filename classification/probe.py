@@ -15,12 +15,12 @@ _TOLERANCE = 1e-5  # largest component of the gradient of the mean loss at which
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Features of some images with their labels and patients.
+    """Features of N images, with the images' labels and patients.
 
     Attributes:
-        features: Pooled features before standardising, float32 (N, C), finite.
+        features: Features after pooling over the image, not standardised, float32 (N, C), finite.
         targets: Labels, float32 (N, K): 1 present, 0 absent, NaN unknown.
-        patients: Patient of each image, N texts.
+        patients: Id of the patient of each image, N texts.
     """
 
     features: np.ndarray  # float32 (N, C)
@@ -30,15 +30,15 @@ class LabelledFeatures:
 
 @dataclass(frozen=True)
 class PenaltyTrial:
-    """A fit with one penalty, and how well it predicts the validation images.
+    """One fit of a logistic regression with one penalty, and its losses.
 
     Attributes:
-        finding: Number of the finding, from 0.
-        penalty: Weight of the penalty on large coefficients.
+        finding: Position of the finding among the labels, from 0.
+        penalty: Factor of the penalty on large coefficients, see `fit_layer`.
         train_loss: Mean cross entropy of the training images, without the penalty.
         val_loss: Cross entropy of the validation images: the mean over patients of the mean of
             their images.
-        kept: True for the penalty that was chosen.
+        kept: True for the penalty that was chosen for this finding.
     """
 
     finding: int
@@ -50,14 +50,16 @@ class PenaltyTrial:
 
 @dataclass(frozen=True)
 class FittedLayer:
-    """A linear layer on features before standardising, and how its penalties were chosen.
+    """A fitted linear layer, and how its penalties were chosen.
+
+    It takes features as they are, because the weights include the standardising.
 
     Attributes:
         weight: Weights, float64 (K, C).
         bias: Biases, float64 (K,).
         trials: One fit for each finding and penalty, in this order.
-        constant: Findings, by number, whose known training labels are all equal. Their weights are
-            0.
+        constant: Positions of findings, from 0, whose known training labels are all equal. Their
+            weights are 0.
     """
 
     weight: np.ndarray  # (K, C)
@@ -83,18 +85,18 @@ def fit_layer(
     """Fit a logistic regression for each finding, and choose its penalty on validation patients.
 
     Features are standardised by the mean and the standard deviation of all training images. The
-    penalty is half the squared norm of the weights of standardised features, times a factor, and is
-    added to the mean cross entropy of the training images. The factor with the lowest loss on the
+    loss is the mean cross entropy of the training images plus a penalty: half the squared norm of
+    the weights of standardised features, times a factor. The factor with the lowest loss on the
     validation images is kept, where each patient counts once, however many images there are. The
     returned layer includes the standardising, so that it takes features as they are.
 
     Args:
         train: Training images.
         validation: Validation images, of other patients.
-        penalties: Factors to choose from, all above 0.
+        penalties: Factors to choose from, all above 0, such as ``[0.01, 100.0]``.
 
     Returns:
-        The layer. If a finding has no known validation label, its largest penalty is kept.
+        The layer. For a finding without a known validation label, the largest factor is kept.
 
     Example:
         >>> features = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)

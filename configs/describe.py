@@ -20,7 +20,17 @@ _FOR = "# For: "  # begins the line of a packaged file that names its machine an
 
 
 class ConfigSummary(NamedTuple):
-    """A short description of a configuration that comes with the program."""
+    """A short description of a configuration that comes with the program.
+
+    Attributes:
+        name: Name, such as ``chexnet``.
+        kind: ``detector`` or ``classifier``.
+        network: Name of the backbone's network.
+        image_size: Side of the square images, px.
+        epochs: Largest number of epochs; a dash for a probe (a linear layer on frozen features).
+        weights: Initial weights, such as ``imagenet``.
+        suits: Machine and purpose for which the configuration was made, as a phrase.
+    """
 
     name: str  # as ``cxr train`` takes it
     kind: str  # detector or classifier

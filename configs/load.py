@@ -79,7 +79,7 @@ def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -
 
 
 def parse_config(text: str, source: str) -> Config:
-    """Check a configuration in TOML that a run folder stores, and add the defaults of missing keys.
+    """Check a configuration in TOML that a training has stored, and add defaults of missing keys.
 
     Keys of earlier versions of the program are renamed.
 
@@ -91,7 +91,7 @@ def parse_config(text: str, source: str) -> Config:
         The complete configuration of a detector or a classifier.
 
     Raises:
-        InputError: The text is no valid configuration; see `read_config`.
+        InputError: The text is no TOML, a key is missing or unknown, or a value is not allowed.
     """
     content = parse_toml(text, source)
     _rename_old_keys(content)
@@ -115,7 +115,7 @@ def _rename_old_keys(content: dict[str, Any]) -> None:
 
 
 def dump_config(config: BaseModel) -> str:
-    """Return a configuration as TOML, including the defaults, as a record of all values.
+    """Return a configuration as TOML text with all values, including the defaults.
 
     Args:
         config: A configuration, or one of its sections.
@@ -168,12 +168,12 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
     """Replace values of a configuration in place.
 
     If the architecture is replaced, the configuration gets its name, and keys that the new
-    architecture does not have are removed first. If a classifier becomes a probe
-    (``model.trainable=none`` or ``model.features=FOLDER``), the keys that a probe does not have are
-    removed first.
+    architecture does not have are removed first. If a classifier becomes a probe (a linear layer on
+    frozen features: ``model.trainable=none`` or ``model.features=FOLDER``), the keys that a probe
+    does not have are removed first.
 
     Args:
-        content: The configuration as nested dictionaries.
+        content: The configuration as nested dictionaries: keys by section.
         values: New values by ``section.key``.
         source: Name of the option or file that gave the values, for messages. ``{}`` stands for the
             key.
@@ -284,7 +284,14 @@ def _config_class(kind: str, architecture: str, position: str, trainable: str = 
 
 
 class KeyProblem(NamedTuple):
-    """Problem of one key of a settings file."""
+    """Problem of one key of a settings file.
+
+    Attributes:
+        key: Key as ``section.key``; empty for a rule over the whole file.
+        message: Description of the problem.
+        is_rule: True if a rule of this program is violated, False for a wrong type or a value out
+            of range.
+    """
 
     key: str  # ``section.key``; empty for a rule over the whole file
     message: str
@@ -292,7 +299,7 @@ class KeyProblem(NamedTuple):
 
 
 def first_problem(error: ValidationError, settings: type[BaseModel]) -> KeyProblem:
-    """Return the problem that is to be reported.
+    """Return the problem of a settings file that is reported to the user, out of several.
 
     An unknown key comes first, because it is often a misspelt key that is also missing.
 

@@ -86,7 +86,16 @@ Trainable = Annotated[
 
 
 class ModelSettings(Section):
-    """Keys that detectors and classifiers share."""
+    """Keys of ``[model]`` that detectors and classifiers share.
+
+    Attributes:
+        backbone: Name of the network on which the model is built, such as ``resnet50``.
+        weights: Initial weights: ``none`` (random), ``imagenet``, a file, or the folder of a
+            training.
+        trainable: Parts of the backbone that learn, see
+            `networks.store_model.StoreModel.freeze_for_epoch`; None takes the three deepest stages
+            with published weights, else all.
+    """
 
     backbone: str = Field(min_length=1, description="the network that the model is built on")
     weights: str = Field(
@@ -109,13 +118,23 @@ class ModelSettings(Section):
 
 
 class DetectorModelSettings(ModelSettings):
-    """Keys of every detector; see `detector_settings` for those of each architecture."""
+    """Keys of ``[model]`` of every detector; `detector_settings` gives those of an architecture.
+
+    Attributes:
+        architecture: Name of the architecture, such as ``retinanet``.
+    """
 
     architecture: str = Field(default="retinanet", description="see docs/architectures.md")
 
 
 class BackboneDetectorSettings(DetectorModelSettings):
-    """Keys of the detectors of this program, whose backbones docs/weights.md lists."""
+    """Keys of the detectors of this program, in addition to those of every detector.
+
+    Attributes:
+        backbone: Name of the backbone's network, such as ``resnet50``, or ``timm:NAME``.
+        norm: Normalisation of the backbone: ``frozen`` batch norm, live ``batch`` norm, or
+            ``group`` norm.
+    """
 
     backbone: DetectorBackbone = Field(
         default="resnet50", description="a network of docs/weights.md, or timm:NAME"
@@ -135,7 +154,14 @@ class BackboneDetectorSettings(DetectorModelSettings):
 
 
 class AnchorDetectorSettings(BackboneDetectorSettings):
-    """Keys of the detectors with anchors on five levels of a pyramid."""
+    """Keys of the detectors with anchors on five levels of a feature pyramid.
+
+    Attributes:
+        fpn_channels: Number of channels of the pyramid.
+        anchor_sizes: Side of the smallest anchor of each level, px; None chooses them by the image
+            size.
+        anchor_ratios: Height divided by width of the anchors.
+    """
 
     fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
     anchor_sizes: list[Side] | None = Field(
@@ -150,7 +176,16 @@ class AnchorDetectorSettings(BackboneDetectorSettings):
 
 
 class RetinaNetSettings(AnchorDetectorSettings):
-    """Keys of RetinaNet; `detection.retinanet.LesionRetinaNet` takes them as arguments."""
+    """Keys of RetinaNet; `detection.retinanet.LesionRetinaNet` takes them as arguments.
+
+    Attributes:
+        head: Version of the head: ``v2`` has group norm and the GIoU loss, ``v1`` neither.
+        head_convs: Number of convolutions of each head.
+        weights: Initial weights: ``none`` (random), ``imagenet``, ``coco``, a file, or the folder
+            of a training.
+        box_loss: Loss of the boxes; ``auto`` takes ``l1`` with head ``v1`` and ``giou`` with
+            ``v2``.
+    """
 
     head: Literal["v1", "v2"] = Field(
         default="v2", description="v2: group norm and GIoU, as torchvision's second version"
@@ -165,7 +200,14 @@ class RetinaNetSettings(AnchorDetectorSettings):
 
 
 class DeformableDetrSettings(BackboneDetectorSettings):
-    """Keys of Deformable DETR; `detection.detr.LesionDetr` takes them as arguments."""
+    """Keys of Deformable DETR; `detection.detr.LesionDetr` takes them as arguments.
+
+    Attributes:
+        queries: Number of boxes that the network looks for in an image.
+        channels: Width of the transformer.
+        encoder_layers: Number of encoder layers.
+        decoder_layers: Number of decoder layers, each with its own losses.
+    """
 
     queries: int = Field(default=300, ge=1, le=1000, description="boxes looked for in an image")
     channels: int = Field(
@@ -176,7 +218,12 @@ class DeformableDetrSettings(BackboneDetectorSettings):
 
 
 class RtDetrSettings(DeformableDetrSettings):
-    """Keys of RT-DETR and D-FINE; `detection.detr.LesionDetr` takes them as arguments."""
+    """Keys of RT-DETR and D-FINE; `detection.detr.LesionDetr` takes them as arguments.
+
+    Attributes:
+        encoder_layers: Number of encoder layers, on the coarsest maps.
+        denoising: Number of queries that are made of true boxes in training; 0 makes none.
+    """
 
     encoder_layers: int = Field(default=1, ge=1, le=12, description="on the deepest maps")
     denoising: int = Field(
@@ -185,7 +232,12 @@ class RtDetrSettings(DeformableDetrSettings):
 
 
 class FCOSSettings(BackboneDetectorSettings):
-    """Keys of FCOS; `detection.torchvision_detectors.LesionFCOS` takes them as arguments."""
+    """Keys of FCOS; `detection.torchvision_detectors.LesionFCOS` takes them as arguments.
+
+    Attributes:
+        fpn_channels: Number of channels of the feature pyramid.
+        head_convs: Number of convolutions of each head.
+    """
 
     fpn_channels: int = Field(
         default=256, ge=8, le=1024, multiple_of=8, description="width of the pyramid"
@@ -194,7 +246,11 @@ class FCOSSettings(BackboneDetectorSettings):
 
 
 class FasterRCNNSettings(AnchorDetectorSettings):
-    """Keys of Faster R-CNN, the arguments of `detection.torchvision_detectors.LesionFasterRCNN`."""
+    """Keys of Faster R-CNN, the arguments of `detection.torchvision_detectors.LesionFasterRCNN`.
+
+    Attributes:
+        box_channels: Width of the layers that classify a proposal.
+    """
 
     box_channels: int = Field(
         default=1024, ge=8, le=4096, description="width of the layers that classify a proposal"
@@ -253,6 +309,10 @@ def foreign_detector(name: str) -> Any:
 def detector_settings(architecture: str) -> type[DetectorModelSettings]:
     """Return the class of the model settings of a detector architecture.
 
+    Args:
+        architecture: Name of the architecture, such as ``retinanet``, or of another package's entry
+            point.
+
     Raises:
         ValueError: There is no such architecture.
 
@@ -265,7 +325,17 @@ def detector_settings(architecture: str) -> type[DetectorModelSettings]:
 
 
 class ClassifierModelSettings(ModelSettings):
-    """Keys of an image classifier, the arguments of `classification.model.build_classifier`."""
+    """Keys of an image classifier, the arguments of `classification.model.build_classifier`.
+
+    Attributes:
+        backbone: Name of the network, such as ``densenet121``, or ``timm:NAME``.
+        last_stride: Stride of the last feature maps, px a cell, 16 or 32; None takes the network's
+            own.
+        dropout: Share of the pooled features that is set to zero in training, in [0, 1).
+        trainable: Parts of the backbone that learn, see
+            `networks.store_model.StoreModel.freeze_for_epoch`; ``none`` makes the model a probe (a
+            fitted linear layer on frozen features).
+    """
 
     backbone: ClassifierBackbone = Field(
         default="densenet121", description="a network of docs/weights.md, or timm:NAME"
@@ -282,7 +352,20 @@ class ClassifierModelSettings(ModelSettings):
 
 
 class ProbeModelSettings(Section):
-    """Keys of the encoder of a probe: a network with its weights, or the features of a table."""
+    """Keys of a probe's encoder: a network with its weights, or features of another program.
+
+    A probe is a linear layer that is fitted to the features of a frozen encoder.
+
+    Attributes:
+        backbone: Name of the encoder's network, or ``timm:NAME``; None with `features`.
+        weights: Weights of the encoder: ``imagenet``, a file, or the folder of a training; None
+            with `features`.
+        last_stride: Stride of the last feature maps, px a cell, 16 or 32; None takes the network's
+            own.
+        features: Folder with features that `cxr import` made; None if the network computes the
+            features.
+        trainable: Always ``none``: the encoder stays as it is.
+    """
 
     backbone: Annotated[str, _network("classifier"), _NAME] | None = Field(
         default=None, description="a network of docs/weights.md, or timm:NAME"

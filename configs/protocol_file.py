@@ -21,14 +21,35 @@ _Names = Annotated[list[Name], BeforeValidator(lambda x: [x] if isinstance(x, st
 
 
 class GoalFile(Section):
-    """Keys of a goal in a protocol: a figure and the value that every system must exceed."""
+    """Keys of a goal in a protocol: a metric and the value that every system must exceed.
+
+    A protocol fixes the question of a comparison before the test images are used.
+
+    Attributes:
+        metric: Metric that must exceed the value: ``sensitivity`` or ``specificity``.
+        at_least: Value in (0, 1) above which the metric's exact interval must lie.
+    """
 
     metric: Literal["sensitivity", "specificity"] = Field(description="What must reach it.")
     at_least: float = Field(gt=0, lt=1, description="What its exact interval must lie above.")
 
 
 class ProtocolFile(Section):
-    """Keys of a protocol file."""
+    """Keys of a protocol, the file that fixes the question of a comparison beforehand.
+
+    Attributes:
+        target: Name of the target (finding, or group of findings) that is evaluated.
+        metric: Short name of the primary metric, such as ``auroc``, in a list; or ``sensitivity``
+            and ``specificity``.
+        policy: Name of the rule that chooses the threshold for the metric, such as ``max_f1``;
+            empty for a metric without a threshold.
+        margin: Margin of non-inferiority and equivalence, in the unit of the metric; None for none.
+        subgroups: Names of columns whose groups of patients are reported.
+        reference: Name of the system with which the others are compared; None takes the first
+            system.
+        unit: What a decision is made for: ``image``, ``study`` or ``patient``; None takes images.
+        goal: Values that every system must exceed, all of them together; empty for none.
+    """
 
     target: Name = Field(description="What is evaluated.")
     metric: _Names = Field(
@@ -52,14 +73,19 @@ class ProtocolFile(Section):
 
 
 class ReadProtocol(NamedTuple):
-    """Content of a protocol file, and the SHA-256 digest of the file."""
+    """Content of a protocol, the file that fixes the question of a comparison beforehand.
+
+    Attributes:
+        keys: The checked content.
+        sha256: SHA-256 digest of the file.
+    """
 
     keys: ProtocolFile
     sha256: str
 
 
 def read_protocol(path: Path) -> ReadProtocol:
-    """Read and check a protocol file.
+    """Read and check a protocol, the file that fixes the question of a comparison beforehand.
 
     Args:
         path: A TOML file.

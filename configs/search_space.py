@@ -40,10 +40,12 @@ _LOSS_KEYS = ("model.architecture", "model.box_loss", "model.head", "training.po
 
 
 def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistribution]:
-    """Read the keys that a sweep varies, and check them against a configuration.
+    """Read which keys a sweep (a series of trainings) varies, and check them.
+
+    They are checked against a configuration, whose types and limits hold for all values.
 
     Args:
-        config: Configuration that the sweep starts from.
+        config: Configuration of the first training of the sweep.
         over: One text for each key. ``section.key=LOW..HIGH`` is a range; it is searched on a log
             scale if its ends differ tenfold or more, and ``log:`` or ``linear:`` before the ends
             chooses the scale. ``section.key=VALUE,VALUE`` lists the values. Values are written as
@@ -75,13 +77,13 @@ def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistributio
 
 
 def describe_distribution(distribution: BaseDistribution) -> str:
-    """Return a short phrase that describes a distribution.
+    """Return a short phrase that describes the distribution of a key's values in a sweep.
 
     Args:
         distribution: The distribution of one key.
 
     Returns:
-        A phrase without a full stop, for the page of a sweep.
+        A phrase without a full stop, for the HTML page of a sweep.
 
     Example:
         >>> describe_distribution(IntDistribution(32, 256, step=32))
@@ -98,7 +100,7 @@ def describe_distribution(distribution: BaseDistribution) -> str:
 
 
 def scale_of(distribution: BaseDistribution) -> str | list[str]:
-    """Return the scale of the axis on which the values of a distribution are drawn.
+    """Return the scale of the plot axis on which the values of a distribution are drawn.
 
     Args:
         distribution: The distribution of one key.
@@ -116,7 +118,7 @@ def scale_of(distribution: BaseDistribution) -> str | list[str]:
 
 
 def values_of(proposed: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a proposal of Optuna into values of the configuration.
+    """Convert values that Optuna proposes for a training into values of the configuration.
 
     Optuna proposes a listed value as a TOML line ``x = ...``, and a number as it is.
 
@@ -137,11 +139,11 @@ def values_of(proposed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
-    """Convert the values of a configuration into the form in which Optuna proposes them.
+    """Convert the values of a configuration's varied keys into the form in which Optuna has them.
 
     Args:
         config: The configuration.
-        space: Distribution of each varied key.
+        space: Optuna's distribution of each varied key, by ``section.key``.
 
     Returns:
         Values by ``section.key``, or None if the search space does not contain one of them.
@@ -199,10 +201,10 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
 
 
 def combinations(space: Space) -> int | None:
-    """Return the number of different trials in a search space.
+    """Return the number of different configurations that a sweep of trainings can try.
 
     Args:
-        space: Distribution of each varied key.
+        space: Optuna's distribution of each varied key, by ``section.key``.
 
     Returns:
         The product of the numbers of listed values, or None if a range makes it infinite.

@@ -48,7 +48,16 @@ _Workers = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=0, maximum=6
 
 
 class DataSettings(Section):
-    """Keys of the section ``[data]``: target, split and image size."""
+    """Keys of the section ``[data]``: target (what is learned), split and image size.
+
+    A split says which images are for training, validation and test.
+
+    Attributes:
+        target: Name of the target (finding, or group of findings) that is learned; None takes the
+            only target of the data set.
+        split: Name of a split of the data set.
+        image_size: Side of the square images, px.
+    """
 
     target: str | None = Field(
         default=None,
@@ -60,7 +69,11 @@ class DataSettings(Section):
 
 
 class DetectorDataSettings(DataSettings):
-    """Keys of ``[data]`` for a detector, whose images must be large enough for the pyramid."""
+    """Keys of ``[data]`` for a detector, whose images must be large enough for the pyramid.
+
+    Attributes:
+        image_size: Side of the square images, px, at least 96.
+    """
 
     # At 64 px P6 is a single pixel, and oneDNN's bf16 gradient of the convolution from it to P7
     # is not initialised (torch 2.15 on AVX512-BF16): training would end in noise or NaN.
@@ -68,7 +81,14 @@ class DetectorDataSettings(DataSettings):
 
 
 class ProbeDataSettings(DataSettings):
-    """Keys of ``[data]`` for a probe, which reads no pixels if its features are given."""
+    """Keys of ``[data]`` for a probe: a linear layer that is fitted to frozen features.
+
+    A probe reads no pixels if another program has computed the features.
+
+    Attributes:
+        image_size: Side of the square images, px; None if another program has computed the
+            features.
+    """
 
     image_size: int | None = Field(  # type: ignore[assignment]
         default=None,
@@ -80,7 +100,22 @@ class ProbeDataSettings(DataSettings):
 
 
 class AugmentationSettings(Section):
-    """Keys of ``[augmentation]``: how far a training image may be changed. 0 means not at all."""
+    """Keys of ``[augmentation]``: largest random changes of a training image. 0 means no change.
+
+    Attributes:
+        rotate_degrees: Largest rotation in either direction, degrees.
+        scale: Largest relative change of the size; 0.1 scales by 0.9 to 1.1.
+        stretch: True draws separate scales for width and height.
+        shift: Largest shift along x and y, as a share of the image's side.
+        brightness: Largest change of all grey values, as a share of the grey range.
+        contrast: Largest relative change of the contrast; 0.1 multiplies it by 0.9 to 1.1.
+        gamma: Range of the exponent of the grey values; 0.5 draws it between 1/1.5 and 1.5.
+        blur: Largest sigma of the Gaussian blur, px.
+        noise: Largest standard deviation of the noise, as a share of the grey range.
+        cutout: Largest side of a rectangle that is hidden, as a share of the image's side.
+        horizontal_flip: Probability of a mirrored image, in [0, 1].
+        mosaic: Probability, in [0, 1], that four images are joined into one; for detectors only.
+    """
 
     rotate_degrees: float = Field(default=0.0, ge=0, le=45.0, description="degrees either way")
     scale: float = Field(default=0.0, ge=0, le=0.9, description="0.1: between 90 and 110 %")
@@ -110,7 +145,35 @@ class AugmentationSettings(Section):
 
 
 class TrainingSettings(Section):
-    """Keys of ``[training]`` that detectors and classifiers share."""
+    """Keys of ``[training]`` that detectors and classifiers share.
+
+    Attributes:
+        seed: Random seed of initial weights, order of the images and augmentation.
+        epochs: Largest number of epochs.
+        batch_size: Number of images of a batch, of all devices together; ``auto`` takes the most
+            that fit in memory.
+        accumulate: Number of batches whose gradients are added up for one optimiser step.
+        optimiser: Name of the optimiser; ``sgd`` has Nesterov momentum, and ``adam`` adds the
+            weight decay to the gradient.
+        learning_rate: Highest learning rate of the schedule.
+        weight_decay: Weight decay of all weights but those of norms and biases.
+        momentum: Momentum of ``sgd`` and ``rmsprop``.
+        schedule: Course of the learning rate after the warm-up, see
+            `training.optimisation.build_schedule`.
+        warmup_epochs: Number of epochs, which may be a fraction, in which the learning rate rises.
+        clip: Largest norm of the gradient; 0 does not limit it.
+        ema_decay: Decay of a moving average of the weights, in [0, 1); 0 does not average.
+        positive_share: Share of images with a finding among the drawn images; 0 draws them as often
+            as they are in the data.
+        patience: Number of epochs without improvement of `monitor` after which the training stops;
+            0 never stops it early.
+        monitor: Metric on validation images that selects the best epoch.
+        precision: Number format of the computation; ``auto`` takes the format that suits the
+            device.
+        workers: Number of processes that load images for each device; 0 loads them in the training
+            process, and ``auto`` chooses the number.
+        loggers: Names of programs that also log the metrics, such as ``tensorboard``.
+    """
 
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="seed of weights, draws and augmentation"
@@ -175,7 +238,12 @@ class TrainingSettings(Section):
 
 
 class DetectorTrainingSettings(TrainingSettings):
-    """Keys of ``[training]`` for a detector."""
+    """Keys of ``[training]`` for a detector.
+
+    Attributes:
+        monitor: Metric on validation images that selects the best epoch; ``epoch`` keeps the last
+            epoch.
+    """
 
     monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = Field(
         default="ap50", description="picks the best epoch on validation; epoch: the last"
@@ -183,7 +251,15 @@ class DetectorTrainingSettings(TrainingSettings):
 
 
 class ClassifierTrainingSettings(TrainingSettings):
-    """Keys of ``[training]`` for a classifier, including its loss."""
+    """Keys of ``[training]`` for a classifier, including its loss.
+
+    Attributes:
+        monitor: Metric on validation images that selects the best epoch; ``epoch`` keeps the last
+            epoch.
+        positive_weight: Factor of the loss of positive labels; ``balanced`` takes negatives per
+            positive.
+        label_smoothing: Share of each label that is moved to one half; 0.1 turns 1 into 0.95.
+    """
 
     monitor: Literal["auroc", "average_precision", "val_loss", "epoch"] = Field(
         default="auroc", description="picks the best epoch on validation; epoch: the last"
@@ -200,7 +276,17 @@ _PENALTIES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0
 
 
 class ProbeTrainingSettings(Section):
-    """Keys of ``[training]`` for a probe, whose last layer scikit-learn fits."""
+    """Keys of ``[training]`` for a probe: a linear layer on frozen features.
+
+    scikit-learn fits the layer as a logistic regression.
+
+    Attributes:
+        seed: Number of the training, which changes nothing because the fit draws nothing at random.
+        batch_size: Number of images whose features are computed together.
+        penalties: Factors of the penalty on large coefficients. The loss of the validation patients
+            chooses one for each finding.
+        precision: Number format of the encoder's computation.
+    """
 
     # What other trainings choose, and a probe does not.
     monitor: ClassVar[str] = "val_loss"
@@ -232,7 +318,14 @@ class _Config(_AnyConfig):
 
 
 class DetectorConfig(_Config):
-    """Configuration of a detector; `config_class` adds the keys of its architecture."""
+    """Configuration of a detector; `config_class` adds the keys of its architecture.
+
+    Attributes:
+        kind: Always ``detector``.
+        data: Target (finding that is learned), split and image size.
+        model: Architecture and backbone, with their settings.
+        training: Optimiser, learning rate, number of epochs and further settings.
+    """
 
     kind: Literal["detector"]
     data: DetectorDataSettings
@@ -241,7 +334,13 @@ class DetectorConfig(_Config):
 
 
 class ClassifierConfig(_Config):
-    """Configuration of a classifier."""
+    """Configuration of a classifier.
+
+    Attributes:
+        kind: Always ``classifier``.
+        model: Backbone with its settings.
+        training: Optimiser, learning rate, loss, number of epochs and further settings.
+    """
 
     kind: Literal["classifier"]
     model: ClassifierModelSettings
@@ -258,9 +357,15 @@ class ClassifierConfig(_Config):
 
 
 class ProbeConfig(_AnyConfig):
-    """Configuration of a classifier whose encoder is frozen and whose last layer is fitted.
+    """Configuration of a probe: a classifier with a frozen encoder and a fitted last layer.
 
     There is no augmentation, because the features of each image are computed once.
+
+    Attributes:
+        kind: Always ``classifier``.
+        data: Target (finding that is learned), split and image size.
+        model: Frozen encoder: a network, or features of another program.
+        training: Penalties to choose from, and settings of the computation.
     """
 
     kind: Literal["classifier"]
@@ -292,7 +397,8 @@ def config_class(
     Args:
         kind: ``detector`` or ``classifier``.
         architecture: Architecture of a detector. It has no effect for a classifier.
-        trainable: Value of ``model.trainable``. For a classifier ``none`` means a probe.
+        trainable: Value of ``model.trainable``. For a classifier ``none`` means a probe: a linear
+            layer that is fitted to frozen features.
 
     Raises:
         ValueError: There is no such architecture.

@@ -28,8 +28,8 @@ _PROBE_SIZE = 64  # px: the smallest side that gives more than one cell at the l
 def group_norm(channels: int) -> nn.GroupNorm:
     """Build a group normalisation with 8 channels in each group and at most 32 groups.
 
-    With a fixed number of 32 groups, a small model would have only one or two values a group on
-    level P7, and normalising so few values would erase them.
+    With a fixed number of 32 groups, a small model would have only one or two values in a group on
+    the coarsest level (P7) of the feature pyramid, and normalising so few values would erase them.
 
     Args:
         channels: Number of channels, a multiple of 8.
@@ -96,13 +96,14 @@ NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
 
 
 def build_body(name: str, norm: str) -> nn.Module:
-    """Build the backbone of a detector without pooling and classifier, with random weights.
+    """Build the backbone of a detector (a network without pooling and classifier), not yet trained.
 
     Args:
-        name: A name of the registry whose network can be built on torch's meta device and has its
-            layers as children in forward order, or ``timm:NAME``.
-        norm: ``frozen``, ``batch`` or ``group``. ``batch`` leaves a network without batch norm as
-            it is.
+        name: Name of a network in `networks.registry.NETWORKS`, or ``timm:NAME``. Its layers must
+            be its children in forward order, and it must be possible to build it on torch's meta
+            device.
+        norm: Normalisation of its layers: ``frozen`` batch norm, live ``batch`` norm, or ``group``
+            norm. ``batch`` leaves a network without batch norm as it is.
 
     Raises:
         InputError: There is no such network or norm, or the network accepts images of one size
@@ -190,7 +191,7 @@ def body_stages(name: str, body: nn.Module) -> list[list[nn.Module]]:
 
     Args:
         name: Name of the backbone's network.
-        body: The backbone inside the pyramid of `DetectorStart.pyramid`.
+        body: The backbone inside the feature pyramid of `DetectorStart.pyramid`.
     """
     if name.startswith(TIMM):
         return timm_stages(body.get_submodule("model"))
@@ -208,7 +209,7 @@ class DetectorStart(NamedTuple):
         norm: Normalisation of its layers: ``frozen`` batch norm, ``batch`` norm or ``group`` norm.
         body: Network without its classification layer, with random or published weights.
         preprocess: Size and normalisation of the pixels that the network reads.
-        n_findings: Number of findings.
+        n_findings: Number of findings that the detector predicts.
     """
 
     backbone: str
@@ -225,17 +226,18 @@ class DetectorStart(NamedTuple):
         strides: Sequence[int] = (8, 16, 32),
         pooled_top: bool = False,
     ) -> BackboneWithFPN:
-        """Add a feature pyramid, P3 to P7 (strides 8 to 128), to the backbone.
+        """Return the backbone with a feature pyramid, by default P3 to P7 (strides 8 to 128 px).
 
-        Each level takes the maps of the deepest layer of its stride. There is no level P2, because
-        it would have 3/4 of all anchors.
+        A level Pn has stride 2^n px, and Cn are the maps of the backbone with this stride. Each
+        level takes the maps of the deepest layer of its stride. By default there is no level P2,
+        because it would have 3/4 of all anchors.
 
         Args:
             channels: Number of channels of every level.
             p6_from_c5: True computes P6 from C5 (as torchvision's v2), False from P5 (v1).
             strides: Strides of the levels that are computed from maps of the backbone, px.
-            pooled_top: True adds a single level above these, with every second cell of P5 (as
-                Faster R-CNN).
+            pooled_top: True adds a single level above these, with every second cell of P5, as in
+                Faster R-CNN; False adds P6 and P7.
 
         Raises:
             InputError: The network has no maps of one of the strides.
@@ -277,10 +279,13 @@ class DetectorStart(NamedTuple):
         return pyramid
 
     def maps(self, *strides: int) -> tuple[nn.Module, list[int]]:
-        """Return the backbone as a network that outputs maps of some strides, and their channels.
+        """Return the backbone as a network that outputs its feature maps of some strides.
 
         Args:
-            strides: Strides of the maps, px.
+            strides: Strides of the maps, px: distance of neighbouring cells in px of the input.
+
+        Returns:
+            The network, and the number of channels of the maps of each stride.
         """
         # A pyramid is built although it is not used: its random values are part of a seed's.
         pyramid: Any = self.pyramid(8, strides=strides)

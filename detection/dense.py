@@ -12,7 +12,7 @@ from cxr_compare.detection.frames import CANDIDATES_PER_LEVEL, LARGEST_GROWTH, d
 
 
 class HeadPass(NamedTuple):
-    """Output of one pass through backbone and heads, in full precision.
+    """Output of one pass of images through a detector's backbone and heads, in float32.
 
     B is the number of images, A the number of anchors of an image.
 
@@ -29,15 +29,15 @@ class HeadPass(NamedTuple):
 
 
 class DenseDetector(Detector):
-    """A detector of torchvision with scores and a box for every anchor of its feature maps.
+    """A detector of torchvision that scores every anchor of its feature maps and fits a box to it.
 
-    Under autocast, anchors, losses, boxes and suppression are still computed in float32, because
-    bfloat16 has steps of 2 px from 256 px on. The class differs from torchvision's detector in
-    three points:
+    Under autocast, anchors, losses, boxes and non-maximum suppression are still computed in
+    float32, because bfloat16 has steps of 2 px from 256 px on. The class differs from torchvision's
+    detector in three points:
 
     - Background (class 0) is never a detection.
     - An image whose output is not finite is reported. torchvision returns no boxes for it, which
-      would look like a negative answer.
+      would look like a negative image.
     - At most 100 boxes are kept for each finding, not for all findings together.
 
     Attributes:
@@ -52,7 +52,7 @@ class DenseDetector(Detector):
 
     @abstractmethod
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the outputs from which `decode_boxes` computes boxes.
+        """Return the part of the heads' outputs from which `decode_boxes` computes boxes.
 
         Args:
             outputs: Outputs of the heads by name, each (B, A, ...).
@@ -66,10 +66,10 @@ class DenseDetector(Detector):
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
-            targets: True boxes of each image, which this pass does not use.
+            targets: True boxes of each image; not used by this method.
 
         Returns:
-            Outputs and anchors, float32 also under autocast.
+            Outputs of the heads and anchors, float32 also under autocast.
         """
         pixels = self.pixels(images)  # (B, 3, S, S)
         features = list(self.backbone(pixels).values())
@@ -87,10 +87,10 @@ class DenseDetector(Detector):
         return HeadPass(outputs, anchors, level_sizes)
 
     def detections(self, passed: HeadPass) -> Detections:
-        """Decode the boxes of each image.
+        """Compute the boxes of each image from the outputs of the heads.
 
-        On a CPU `detection.frames` decodes them, as for exports. On a GPU the whole batch is
-        decoded at once.
+        On a CPU `detection.frames` computes them, as for exported networks. On a GPU the whole
+        batch is computed at once.
 
         Args:
             passed: Output of the method `run` for the same images.
@@ -106,11 +106,11 @@ class DenseDetector(Detector):
         )
 
     def decode_batch(self, logits: Tensor, offsets: Tensor, passed: HeadPass) -> Detections:
-        """Decode all images of a batch at once on their device, with the rules of `decode_boxes`.
+        """Compute the boxes of all images of a batch at once, by the rules of `decode_boxes`.
 
         Args:
-            logits: Logits of the findings without background, float32 (B, A, K).
-            offsets: Offsets of the anchors, float32 (B, A, 4).
+            logits: Logits of the findings (without background), float32 (B, A, K).
+            offsets: Offsets of the boxes from the anchors, float32 (B, A, 4).
             passed: Output of the network, which holds the anchors.
         """
         n_images, _, n_findings = logits.shape
@@ -147,14 +147,13 @@ def image_list(pixels: Tensor) -> ImageList:
 
 
 def decode_anchors(offsets: Tensor, anchors: Tensor) -> Tensor:
-    """Move and scale anchors by their offsets.
+    """Compute boxes by moving and scaling anchors by predicted offsets.
 
-    This function replaces torchvision's coder, which would send a constant to the device at each
-    call.
+    This function replaces torchvision's, which would send a constant to the device at each call.
 
     Args:
-        offsets: Offsets (N, 4): of the centre, as shares of the anchor's sides, and the logarithms
-            of the factors by which the sides grow.
+        offsets: Offsets (N, 4): shift of the centre along x and y as shares of the anchor's width
+            and height, then the logarithms of the factors for width and height.
         anchors: Anchors (N, 4) xyxy, px.
 
     Returns:

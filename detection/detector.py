@@ -35,12 +35,12 @@ class _LesionSample(ImageSample):
 
 @dataclass(frozen=True)
 class LesionBatch(ImageBatch):
-    """A batch from which the detector learns.
+    """A batch of images with lesion boxes, from which a detector learns.
 
     Attributes:
         boxes: True boxes of each image, float32 (N, 4) xyxy in px of the batch's images.
         labels: Number of the finding of each box, from 1, int64 (N,) for each image.
-        dropped: Number of boxes that augmentation has dropped in all images of the batch.
+        dropped: Numbers of boxes that augmentation has dropped in all images of the batch.
     """
 
     boxes: list[Tensor]
@@ -50,7 +50,7 @@ class LesionBatch(ImageBatch):
 
 @dataclass(eq=False)
 class LesionDataset(ImageDataset[_LesionSample]):
-    """Images with their lesion boxes. An image without a box is a negative.
+    """Images with their lesion boxes. An image without a box shows no lesion.
 
     The table `annotations` has the columns ``image_id, finding, x1, y1, x2, y2`` in px of the
     original image.
@@ -152,17 +152,19 @@ _MOST_AT_ONCE = 100_000  # boxes: beyond, torchvision suppresses group by group,
 class Detector(StoreModel):
     """Base class of a detector of lesions; docs/architectures.md explains how to write one.
 
-    The method `run` computes the output that losses and boxes share, and the other methods take
-    this output. `detection.model.build_detector` sets `architecture`, `preprocess` and
-    `n_findings`.
+    The method `run` computes the output that losses and boxes share, and the methods `losses` and
+    `detections` take this output. `detection.model.build_detector` sets `architecture`,
+    `preprocess` and `n_findings`.
 
     Attributes:
-        resolved: Values that the builder chose for arguments that were not given, by name.
-        class_layers: Parts of the names of layers whose size depends on the number of findings.
+        resolved: Values that were chosen for arguments that the caller left out, by name of the
+            argument.
+        class_layers: Parts of the names of those layers whose size depends on the number of
+            findings.
         coco_without_epsilon: True if the published COCO weights have batch norms with an epsilon of
             0.
-        body_path: Name of the module that receives weights of other networks; it lies below any
-            feature pyramid.
+        body_path: Name of the module that is the backbone, without any feature pyramid. It can
+            receive weights of other networks.
     """
 
     resolved: Mapping[str, Any] = MappingProxyType({})
@@ -195,7 +197,7 @@ class Detector(StoreModel):
 
     @abstractmethod
     def losses(self, passed: Any, targets: Targets) -> dict[str, Tensor]:
-        """Compute the losses by name, float32 scalars that are means over the images.
+        """Compute the losses by name: float32 scalars, each the mean over the images of the batch.
 
         Training minimises their sum.
 
@@ -206,7 +208,7 @@ class Detector(StoreModel):
 
     @abstractmethod
     def detections(self, passed: Any) -> Detections:
-        """Return the boxes of each image, computed in float32 without a gradient.
+        """Compute the boxes of each image in float32, without a gradient.
 
         Args:
             passed: Output of the method `run` for the same images.
@@ -320,7 +322,7 @@ def validation_losses(model: Detector, batch: LesionBatch) -> tuple[dict[str, Te
 
 
 def build_targets(batch: LesionBatch, n_findings: int) -> Targets:
-    """Check the boxes of a batch, and return them in the form that torchvision reads.
+    """Check the true boxes of a batch, and return them in the form that torchvision reads.
 
     The check is needed because torchvision accepts boxes with NaN, and learns label 0 as
     background, without an error. The boxes are checked in main memory and then sent to the device
@@ -403,7 +405,7 @@ def predict_boxes(
             decoded in float32.
 
     Yields:
-        The table ``boxes`` of each batch, in px of the original image.
+        For each batch a `Part` with the table ``boxes``, in px of the original image.
 
     Raises:
         InputError: The model has another number of findings, or the size of an image is unknown.

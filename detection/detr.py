@@ -67,7 +67,7 @@ class _MaskedMaps(nn.Module):
 
 
 class LesionDetr(Detector):
-    """A DETR that reads the pixel store: RT-DETR, D-FINE or Deformable DETR.
+    """A DETR that reads images of the pixel store: RT-DETR, D-FINE or Deformable DETR.
 
     The class differs from the package transformers in three points:
 
@@ -78,6 +78,15 @@ class LesionDetr(Detector):
 
     `configs.model_settings.RtDetrSettings` explains the settings. Deformable DETR makes no
     denoising queries. RT-DETR and D-FINE have at most as many queries as their maps have cells.
+
+    Args:
+        architecture: ``rt_detr``, ``d_fine`` or ``deformable_detr``.
+        start: Backbone, its preprocessing, and the number of findings.
+        queries: Number of boxes that the network looks for in an image.
+        channels: Width of the transformer.
+        encoder_layers: Number of encoder layers.
+        decoder_layers: Number of decoder layers, each with its own losses.
+        denoising: Number of queries that are made of true boxes in training; 0 makes none.
 
     Source:
         Zhao et al. 2024, DETRs Beat YOLOs on Real-time Object Detection (RT-DETR); Peng et al.
@@ -141,7 +150,7 @@ class LesionDetr(Detector):
         self.network.loss_function = _defer_loss
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _Pass:
-        """Run the network.
+        """Run the network on a batch of images.
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
@@ -166,17 +175,18 @@ class LesionDetr(Detector):
         return {"class_labels": target["labels"] - 1, "boxes": boxes}
 
     def losses(self, passed: _Pass, targets: Targets) -> dict[str, Tensor]:
-        """Compute the losses of the package transformers.
+        """Compute the losses of a DETR with the package transformers, per image of the batch.
 
         Args:
-            passed: Output of `run` with targets.
+            passed: Output of the method `run` for the same images, which was called with targets.
             targets: True boxes and labels of each image.
 
         Returns:
-            Scalar losses by name, added up over all decoder layers and kinds of queries.
+            Scalar losses by name, summed over all decoder layers and over matched and denoising
+            queries, and divided by the number of images.
 
         Raises:
-            ValueError: The pass had no targets.
+            ValueError: `run` was called without targets.
         """
         if passed.loss is None:
             raise ValueError("Expected a pass with targets, but got one without")
@@ -200,9 +210,10 @@ class LesionDetr(Detector):
         return losses
 
     def detections(self, passed: _Pass) -> Detections:
-        """Return the best queries of each finding.
+        """Return the boxes of the highest-scoring queries of each finding, for each image.
 
-        Queries do not repeat a box, so no suppression of overlaps is needed.
+        A DETR predicts a box for each of a fixed number of queries. They are trained not to repeat
+        a box, so no suppression of overlaps is needed.
 
         Args:
             passed: Output of the method `run` for the same images.

@@ -22,10 +22,10 @@ _UNMATCHED = 1e-5
 
 
 def match_cells(boxes: Tensor, cells: Tensor, level_sizes: Sequence[int], radius: float) -> Tensor:
-    """Find the box that each cell of the feature maps learns, the smallest where there are several.
+    """Find which true box each cell of the feature maps learns; the smallest of several.
 
-    A cell learns a box that contains its middle, if the middle lies near the centre of the box and
-    the box has a size for the level of the cell.
+    A cell learns a box that contains the cell's middle, if the middle lies near the centre of the
+    box, and if the size of the box belongs to the cell's pyramid level.
 
     Args:
         boxes: True boxes of an image, xyxy px, shape ``(T, 4)``.
@@ -34,7 +34,7 @@ def match_cells(boxes: Tensor, cells: Tensor, level_sizes: Sequence[int], radius
         radius: Largest distance of a cell's middle from the centre of a box, in sides of the cell.
 
     Returns:
-        Row of the box, -1 for a cell that learns none, shape ``(A,)``.
+        Row of the box in `boxes`, -1 for a cell that learns no box, shape ``(A,)``.
 
     Source:
         Tian et al. 2019, FCOS; the same matches as ``torchvision.models.detection.FCOS``.
@@ -75,7 +75,8 @@ def fcos_losses(
         outputs: ``cls_logits`` ``(B, A, K + 1)``, ``bbox_regression`` ``(B, A, 4)`` and
             ``bbox_ctrness`` ``(B, A, 1)``, float32.
         cells: Cells of all levels, xyxy px, shape ``(A, 4)``.
-        matched: Row of the box that each cell learns, -1 for none, shape ``(B, A)``.
+        matched: Row of the true box that each cell learns, -1 for a cell that learns no box, shape
+            ``(B, A)``.
         targets: True boxes and labels of each image.
 
     Returns:

@@ -36,21 +36,21 @@ def decode_boxes(
     level_sizes: Sequence[int],
     size: int,
 ) -> list[Boxes | None]:
-    """Decode, suppress and sort the boxes of each image.
+    """Compute the boxes of each image from a detector's raw outputs.
 
-    For each finding and level, the best 1,000 candidates with a score of at least 0.001 are
+    For each finding and pyramid level, the best 1,000 candidates with a score of at least 0.001 are
     decoded. Non-maximum suppression at IoU 0.6 then runs within each finding, and the best 100
     boxes of each finding are kept.
 
     Args:
         logits: Logits of the findings without background, float32 ``(B, A, K)``.
         offsets: Offsets of the anchors' centres and sides, float32 ``(B, A, 4)``.
-        anchors: Anchors, float32 ``(A, 4)`` xyxy in pixel-store coordinates.
+        anchors: Anchors, float32 ``(A, 4)`` xyxy in px of the square images that the network reads.
         level_sizes: Number of anchors on each level; their sum is A.
         size: Side of the square image, px, to which boxes are clipped.
 
     Returns:
-        The boxes of each image by falling score, float32 in pixel-store coordinates, with labels 1
+        The boxes of each image by falling score, float32 in px of the square image, with labels 1
         to K; None for an image whose output has a NaN or an infinity.
 
     Source:
@@ -182,7 +182,7 @@ def boxes_frames(
     placement: Callable[[str], Placement],
     sizes: pd.DataFrame,
 ) -> Part:
-    """Return the table ``boxes`` of a batch, in px of the original image.
+    """Return the predicted boxes of a batch as the table ``boxes``, in px of the original images.
 
     Args:
         image_ids: Ids of the B images.
@@ -195,7 +195,7 @@ def boxes_frames(
             clipped to them, and dropped if no area is left.
 
     Returns:
-        The status of each image, and the table.
+        The status of each image (``ok`` or ``failed``), and the table ``boxes``.
 
     Example:
         >>> one = Boxes(np.array([[8.0, 8.0, 24.0, 16.0]]), np.array([0.5]), np.array([1]))

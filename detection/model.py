@@ -48,18 +48,19 @@ def build_detector(
     std: float | None = None,
     **settings: Any,
 ) -> Detector:
-    """Build a detector in training mode, which reads uint8 (B, 1, S, S) from a pixel store.
+    """Build a detector in training mode, which reads square grey images, uint8 (B, 1, S, S).
 
     Args:
         architecture: A name in `networks.registry.DETECTORS`, or the entry point of another package
             (docs/architectures.md).
-        backbone: A name of the registry of networks, or ``timm:NAME``.
+        backbone: Name of a network in `networks.registry.NETWORKS`, such as ``resnet50``, or
+            ``timm:NAME``.
         norm: Normalisation of the backbone: ``frozen``, ``batch`` or ``group``.
         weights: ``imagenet`` (for the backbone), ``coco`` (for a RetinaNet, all but the class
             layer), or None for random weights. Published weights are downloaded on first use or
             read from an installed package. `start_from` loads weights of a file or a run.
         n_findings: Number of findings K. Label k is the k-th finding, and 0 is background.
-        image_size: Side S of the pixel store's images, px.
+        image_size: Side S of the images, px.
         mean: Mean of the pixels, in [0, 1]. None takes that of the backbone's published weights.
         std: Standard deviation of the pixels. None takes that of the published weights.
         settings: Settings of the architecture, which `configs.model_settings` explains.
@@ -130,7 +131,7 @@ _SHAPE_NEUTRAL = {"n_findings", "image_size", "mean", "std", "norm", "anchor_siz
 
 
 def start_from(model: Detector, checkpoint: Checkpoint, findings: Sequence[str] = ()) -> str:
-    """Load the part of a checkpoint that fits a detector.
+    """Load into a detector those weights of a checkpoint that fit it.
 
     From a detector of the same architecture all weights are loaded; if the findings differ, as in
     torchvision's COCO files, the class layers keep their random weights. From any other network
@@ -268,7 +269,7 @@ def load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     Args:
         body: Backbone from `detection.backbone.build_body`.
         checkpoint: The weights.
-        name: Name of the backbone's network, for messages.
+        name: Name of the backbone's network, such as ``resnet50``, for messages.
 
     Raises:
         InputError: The weights belong to another network, or contain a value that is not finite.

@@ -45,10 +45,15 @@ def build_anchors(
         sizes: Side of the smallest anchor of each level, px. None takes torchvision's sizes at 512
             px, scaled to the image size. They are at least two strides of the finest level, because
             a lesion between two smaller anchors would overlap neither by half.
-        ratios: Height divided by width of the anchors of each size.
+        ratios: Height divided by width of the anchors, such as ``(0.5, 1.0, 2.0)``. Each is used
+            with every size.
         image_size: Side of the images, px.
         stride: Stride of the finest level, px.
-        steps: Number of sizes on each level, spread over an octave.
+        steps: Number of sizes on each level. They are the level's size times 2^(i / steps), i from
+            0 to steps - 1.
+
+    Returns:
+        The generator, and the sizes and ratios that it was built with.
 
     Raises:
         InputError: There are not five sizes, or a size or ratio is out of range.
@@ -83,10 +88,10 @@ def box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tens
     """Compute the sum of the box losses of the M matched anchors of an image.
 
     Args:
-        kind: ``l1``, ``smooth_l1``, ``giou``, ``diou`` or ``ciou``.
-        offsets: Predicted offsets (M, 4).
-        anchors: Matched anchors (M, 4) xyxy in pixel-store coordinates.
-        boxes: True box of each matched anchor, (M, 4) xyxy in pixel-store coordinates.
+        kind: Name of the loss: ``l1``, ``smooth_l1``, ``giou``, ``diou`` or ``ciou``.
+        offsets: Predicted offsets of the boxes from the anchors, (M, 4), as for `decode_anchors`.
+        anchors: Matched anchors (M, 4) xyxy in px of the square images that the network reads.
+        boxes: True box of each matched anchor, (M, 4) xyxy in the same px.
 
     Returns:
         A float32 scalar.
@@ -244,6 +249,17 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
     generalised IoU loss, P6 from C5. `configs.model_settings.RetinaNetSettings` explains the
     settings. Each of the `anchor_sizes` is used in three scales: 2^0, 2^(1/3) and 2^(2/3).
 
+    Args:
+        start: Backbone, its preprocessing, and the number of findings.
+        head: ``v1`` or ``v2``, the version of the head.
+        fpn_channels: Number of channels of the feature pyramid.
+        head_convs: Number of convolutions of each head, 1 to 4.
+        anchor_sizes: Side of the smallest anchor of each of the five levels, px; None chooses them
+            by the image size.
+        anchor_ratios: Height divided by width of the anchors.
+        box_loss: ``l1``, ``smooth_l1``, ``giou``, ``diou``, ``ciou``, or ``auto`` for that of the
+            head's version.
+
     Source:
         Lin et al. 2017, Focal Loss for Dense Object Detection.
     """
@@ -291,7 +307,7 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses.
+        """Compute the losses of a batch: means over its images of torchvision's loss of one image.
 
         Args:
             passed: Output of the method `run` for the same images.

@@ -58,6 +58,11 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
     `configs.model_settings.FCOSSettings` explains the settings. The heads use the group norm of
     `detection.backbone.group_norm`.
 
+    Args:
+        start: Backbone, its preprocessing, and the number of findings.
+        fpn_channels: Number of channels of the feature pyramid.
+        head_convs: Number of convolutions of each head.
+
     Source:
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
     """
@@ -77,10 +82,12 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         super().__init__(pyramid, n_classes, head=head)
 
     def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return logits of the geometric mean of class and centredness, and offsets of the boxes.
+        """Return logits of the boxes' scores, and offsets of the boxes from the cells.
 
-        FCOS predicts the distances from the middle of a cell to the edges of its box. They are
-        converted to the offset of the centre and the logarithm of the sides.
+        FCOS multiplies the probability of a finding by a predicted centredness; the logit of the
+        square root of this product is returned. FCOS predicts the distances from the middle of a
+        cell to the edges of its box. They are converted to the offset of the centre and the
+        logarithm of the sides.
 
         Args:
             outputs: Outputs of the heads by name, each (B, A, ...).
@@ -95,7 +102,9 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         return _logits((centredness + classes) / 2, both), offsets
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses.
+        """Compute torchvision's losses for each image, and their means over the images.
+
+        torchvision divides by the boxes of the whole batch instead.
 
         Args:
             passed: Output of the method `run` for the same images.
@@ -153,8 +162,11 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
     """torchvision's SSDLite: a light detector with default boxes on six maps of falling size.
 
     The default boxes of the finest map have a fifth of the image's side. torchvision learns nothing
-    from an image without boxes. Here the three largest losses of such an image count, which are as
-    many as count for one anchor with a box.
+    from an image without boxes. Here the three largest background losses of such an image count,
+    which are as many as count for one default box that is matched to a true box.
+
+    Args:
+        start: Backbone, its preprocessing, and the number of findings.
 
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
@@ -186,7 +198,7 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         return logits, torch.cat([offsets[..., :2] / centres, offsets[..., 2:] / sides], dim=2)
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses.
+        """Compute torchvision's losses for each image, and their means over the images.
 
         For an image without boxes, torchvision defines no classification loss. The background
         losses of the anchors with the largest losses are used instead, as many as torchvision
@@ -229,9 +241,18 @@ class _ProposalPass(NamedTuple):
 class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward is Detector's
     """torchvision's Faster R-CNN with a feature pyramid, P2 to P6.
 
-    Losses are means over the images. Anchors, and the rule that assigns a proposal to a level, are
-    torchvision's at 512 px, scaled to the image size. Each level has the single size that
-    `anchor_sizes` names (`configs.model_settings.FasterRCNNSettings`).
+    Losses are means over the images of torchvision's loss of one image. Anchors, and the rule that
+    assigns a proposal to a pyramid level, are torchvision's at 512 px, scaled to the image size.
+    Each level has the single size that `anchor_sizes` names
+    (`configs.model_settings.FasterRCNNSettings`).
+
+    Args:
+        start: Backbone, its preprocessing, and the number of findings.
+        fpn_channels: Number of channels of the feature pyramid.
+        box_channels: Width of the layers that classify a proposal.
+        anchor_sizes: Side of the anchors of each of the five levels, px; None chooses them by the
+            image size.
+        anchor_ratios: Height divided by width of the anchors.
 
     Attributes:
         rpn: Region proposal network of torchvision.
@@ -275,7 +296,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
-            targets: True boxes of each image, which this pass does not use.
+            targets: True boxes of each image; not used by this method.
 
         Returns:
             Feature maps, outputs of the proposal network and proposals. Proposals have no gradient,
@@ -308,7 +329,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         return tuple(output.float().split(counts) for output in outputs)
 
     def losses(self, passed: _ProposalPass, targets: Targets) -> dict[str, Tensor]:
-        """Compute torchvision's losses of each image.
+        """Compute torchvision's losses for each image, and their means over the images.
 
         Anchors and proposals are sampled at random in training. In evaluation mode the random seed
         is fixed, so that the losses of two epochs can be compared.
@@ -318,7 +339,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
             targets: True boxes and labels of each image.
 
         Returns:
-            Losses by name, each averaged over the images.
+            The means, by name of the loss.
         """
         device = passed.objectness.device
         devices = [] if device.type == "cpu" else [device]

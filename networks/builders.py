@@ -25,11 +25,12 @@ def find_network(name: str, kind: ModelKind) -> Network:
     """Look up a network that a kind of model can use as its backbone.
 
     Args:
-        name: A name of the registry, or ``timm:NAME``.
+        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
+            ``timm:NAME`` for a network of timm.
         kind: ``detector`` or ``classifier``.
 
     Returns:
-        The record of the registry, or for ``timm:NAME`` a record made from timm's settings.
+        Its facts, such as its input size; for ``timm:NAME`` they come from timm's settings.
 
     Raises:
         InputError: There is no such network for this kind of model.
@@ -46,7 +47,7 @@ def find_network(name: str, kind: ModelKind) -> Network:
 
 
 def describe_timm_network(name: str) -> Network:
-    """Return the record of a network ``timm:NAME``, made from timm's own settings.
+    """Return the facts about a network ``timm:NAME``, from timm's own settings.
 
     The images are grey, so mean and standard deviation of the pixels are those of timm averaged
     over the three colours.
@@ -74,7 +75,8 @@ def build_network(name: str, **timm_arguments: Any) -> nn.Module:
     """Build a whole network with random weights.
 
     Args:
-        name: A name of the registry, or ``timm:NAME``, which is built without its last layer.
+        name: Name of a network in `networks.registry.NETWORKS`, or ``timm:NAME``, which is built
+            without its last layer.
         timm_arguments: Arguments of ``timm.create_model``; only for networks of timm.
 
     Returns:
@@ -180,7 +182,7 @@ def feature_layers(network: nn.Module) -> nn.Module:
 
 
 def timm_stages(network: nn.Module) -> list[list[nn.Module]]:
-    """Group the layers of a network of timm into stages. After a stage the maps get smaller.
+    """Group the layers of a network of timm into stages; after each stage the maps get smaller.
 
     A plain transformer, whose maps all have one size, is divided into four stages with equal
     numbers of blocks. Tensors that belong to no layer, such as the position embedding, are in the

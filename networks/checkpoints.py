@@ -23,14 +23,14 @@ STEP_COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights that a model starts from.
+    """Weights from a file or a training, from which a model can start.
 
     Attributes:
-        source: Where the weights come from, for messages.
-        state: Tensors by their names.
-        findings: Names of the outputs; None if the file does not say them.
-        network: Name of the network; None if the file does not say it.
-        arguments: Arguments that the network was built with.
+        source: File or folder that the weights come from, for messages.
+        state: Tensors by their names in the file.
+        findings: Names of the outputs in their order; None if the file does not tell them.
+        network: Name of the network, such as ``resnet18``; None if the file does not tell it.
+        arguments: Arguments that the network was built with, by name; empty if unknown.
 
     Example:
         >>> Checkpoint("model.pth", {"fc.weight": torch.zeros(2, 8)}).shapes
@@ -56,11 +56,12 @@ def fit_layers(
     kind: ModelKind,
     rename: Callable[[str], str] = str,
 ) -> dict[str, Tensor]:
-    """Take all tensors of some layers from a checkpoint of any network that contains them.
+    """Select from a checkpoint the tensors that some layers of a network need.
 
-    Tensors of other layers, such as the last one of a classifier, are ignored. If the first layer
-    in the checkpoint reads one grey channel, its weights are divided equally among the channels
-    that the network reads, because all of these show the same image.
+    The checkpoint may come from any network that contains these layers. Its other tensors, such as
+    the last layer of a classifier, are ignored. If its first layer reads one grey channel, the
+    weights are divided equally among the channels that the network reads, because all of these show
+    the same image.
 
     Args:
         layers: Layers that need weights.
@@ -68,15 +69,15 @@ def fit_layers(
         name: Name of the network that the layers belong to, for messages.
         kind: Kind of the model, for messages.
         rename: Function that translates a name from `tensor_names.name_in_body` into the name in
-            `layers`.
+            `layers`. The default changes nothing.
 
     Returns:
         Tensors by their names in `layers`. Step counters of batch norm are missing, because old
         files and frozen layers lack them, so load the tensors with ``strict=False``.
 
     Raises:
-        InputError: The checkpoint belongs to another network, contains two networks, or has a value
-            that is not finite.
+        InputError: A tensor of the layers is missing, is unexpected or has another shape, two
+            tensors have the same name after translation, or a value is not finite.
     """
     own_state = layers.state_dict()
     source = checkpoint.source
@@ -109,10 +110,10 @@ def describe_difference(
     """Return a sentence on how the tensors of a checkpoint differ from a network, and what to do.
 
     Args:
-        file_shapes: Shapes of the checkpoint's tensors, by their present names.
+        file_shapes: Shapes of the checkpoint's tensors, by their names in this program.
         own_shapes: Shapes of the network's tensors, by the same names.
         checkpoint: The checkpoint, which may name its network.
-        name: Network that was expected.
+        name: Name of the network that the tensors were expected to be of.
         kind: Kind of the model that reads the checkpoint.
 
     Example:
@@ -147,14 +148,15 @@ def describe_difference(
 
 
 def guess_network(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -> str | None:
-    """Guess the network of the registry whose features a checkpoint contains.
+    """Guess which network of the registry the tensors of a checkpoint belong to.
 
-    All tensors must have the same names and shapes, with two exceptions: statistics of norms may be
-    missing, and the first layer may read one grey channel.
+    All tensors before the last layer must have the same names and shapes, with two exceptions:
+    statistics of norms may be missing, and the first layer may read one grey channel.
 
     Args:
         shapes: Shapes of the checkpoint's tensors by name.
-        names: Networks of the registry to compare with.
+        names: Names of the networks to compare with; by default all in
+            `networks.registry.NETWORKS`.
 
     Returns:
         The name of the first network that fits; None if none does.
@@ -190,18 +192,18 @@ def _feature_shapes(name: str) -> dict[str, tuple[int, ...]]:
 def match_names(
     keys: Iterable[str], rename: Callable[[str], str], *, source: str
 ) -> dict[str, str]:
-    """Find, for each tensor of a checkpoint, its present name; step counters are left out.
+    """Find this program's name for each tensor of a checkpoint; step counters are left out.
 
     Args:
-        keys: Names in the checkpoint.
-        rename: Function that returns the new name for a name in the checkpoint.
+        keys: Names of the tensors in the checkpoint.
+        rename: Function from the name in the checkpoint to the name in this program.
         source: Name of the checkpoint, for messages.
 
     Returns:
-        Name in the checkpoint, by present name.
+        Name in the checkpoint, by name in this program.
 
     Raises:
-        InputError: Two tensors get the same new name.
+        InputError: Two tensors get the same name.
 
     Example:
         >>> match_names(["module.fc.bias"], name_in_body, source="w.pth")

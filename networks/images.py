@@ -26,7 +26,7 @@ class ImageSample:
 
     Attributes:
         image_id: Id of the image.
-        pixels: Pixels of the pixel store, uint8 (S, S).
+        pixels: The image resized to a square with black borders, uint8 (S, S).
     """
 
     image_id: str
@@ -39,7 +39,8 @@ class ImageBatch:
 
     Attributes:
         image_ids: Ids of the B images.
-        images: Pixels of the pixel store, uint8 (B, 1, S, S). The model normalises them.
+        images: Images resized to squares with black borders, uint8 (B, 1, S, S). The model
+            normalises them.
     """
 
     image_ids: list[str]
@@ -51,7 +52,8 @@ class ImageBatch:
 
         Args:
             samples: Images of the same size.
-            targets: Values of the further fields of a subclass, in the order of the fields.
+            targets: Values of the further fields of a subclass, such as labels, in the order of the
+                fields.
 
         Example:
             >>> sample = ImageSample("a", np.zeros((8, 8), np.uint8))
@@ -65,14 +67,14 @@ class ImageBatch:
         return len(self.image_ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return the same batch with its images on another device.
+        """Return the same batch with its images on another device; other fields do not move.
 
         Args:
             device: Device, such as ``cuda``.
             non_blocking: True to copy from page-locked memory while the program continues.
 
         Returns:
-            The batch; its targets stay where they are.
+            The batch.
         """
         return replace(self, images=self.images.to(device, non_blocking=non_blocking))
 
@@ -86,12 +88,14 @@ _Sample = TypeVar("_Sample", bound=ImageSample)
 
 @dataclass(eq=False)
 class ImageDataset(Dataset[_Sample], ABC):
-    """Images of a pixel store with their annotations. Each subclass defines the kind of annotation.
+    """Images of a pixel store (folder of resized images) with their labels or boxes.
+
+    Each subclass defines the kind of annotation.
 
     Attributes:
-        store: Source of the pixels.
+        store: Object whose method `image` returns the pixels of an image id.
         image_ids: Ids of the images, in the order of the rows.
-        annotations: Table of the annotations, whose columns each subclass names.
+        annotations: Table of the labels or boxes; each subclass says which columns it has.
         findings: Findings in the order of the model's outputs.
         augmentation: Random change of each training image; None changes nothing.
 

@@ -8,7 +8,7 @@ from torch import nn
 
 
 class MeasuredLayer(NamedTuple):
-    """Name of a layer, and the size of the maps that it outputs.
+    """Name of a layer, and stride and number of the feature maps that it outputs.
 
     Attributes:
         name: Name of the layer in the network.

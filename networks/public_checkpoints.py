@@ -15,11 +15,11 @@ class PublicCheckpoint:
     Attributes:
         maker: Name of the publisher.
         findings: Names of the outputs in their order; empty if they are not known.
-        last: Name of the last layer.
-        mean: Mean of the pixels for the normalisation, in [0, 1].
+        last: Name of the tensors of the last layer, such as ``classifier``.
+        mean: Mean of the pixels that were subtracted in training, for pixels scaled to [0, 1].
         std: Standard deviation of the pixels, on the same scale.
-        channels: ``imagenet`` if each of the three channels is normalised as a colour of ImageNet,
-            ``same`` if all three are equal.
+        channels: ``imagenet`` if each of the network's three input channels gets the grey image
+            normalised as a colour of ImageNet, ``same`` if all three get the same values.
         size: Side of its training images, px.
         trained_on: Data sets of its training, as a phrase for messages.
     """
@@ -104,15 +104,17 @@ _PUBLIC = {  # by the network and the number of channels that its first layer re
 
 
 def recognise_public_checkpoint(checkpoint: Checkpoint) -> PublicCheckpoint | None:
-    """Return the public classifier that a checkpoint contains, judging by its tensors.
+    """Return facts about the public classifier that a checkpoint contains, or None.
+
+    It is recognised by names and shapes of its tensors.
 
     Args:
         checkpoint: Weights as they were read from a file.
 
     Returns:
-        The public classifier, with the name of its last layer in this checkpoint. Its findings are
-        empty if a torchxrayvision network has an unusual number of outputs. None for a checkpoint
-        of a run of cxr train, and for an unknown one.
+        The facts, with the name of the last layer in this checkpoint. The findings are empty if a
+        torchxrayvision network has an unusual number of outputs. None for a checkpoint of `cxr
+        train`, and for an unknown network.
 
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and

@@ -21,7 +21,9 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """File of weights in a Python package; `networks.weight_files.fetch_imagenet` reads it.
+    """File of published weights inside a Python package.
+
+    `networks.weight_files.fetch_imagenet` reads the file.
 
     Attributes:
         package: Name of the package for pip, and of the module that contains the file.
@@ -43,26 +45,27 @@ class PackagedWeights:
 
 @dataclass(frozen=True)
 class Network:
-    """A convolutional network that a detector or a classifier may use as its backbone.
+    """Facts about a network that a detector or a classifier may use as its backbone.
 
-    The registry does not store strides and channels: they are measured on the built network.
+    The facts do not include strides and channels of its layers: these are measured on the built
+    network.
 
     Attributes:
         name: Name in configurations; the name in torchvision if torchvision has the network.
         title: Name for readers.
-        family: Kind of layers, which decides how the network is built.
-        weights: Published ImageNet weights: the first ones of torchvision, a file in a package, or
-            None.
+        family: Kind of layers, such as ``resnet``, which decides how the network is built.
+        weights: Published ImageNet weights: ``torchvision`` for the first ones of torchvision, a
+            file in a package, or None for none.
         detector: True if a detector can use the network.
         classifier: True if a classifier can use the network.
-        strides: Distances of neighbouring cells of the last maps that a classifier can choose, px
-            of the input.
+        strides: Strides of the last feature maps that a classifier can choose between: distance of
+            neighbouring cells, px of the input.
         min_size: Side of the smallest image that the network reads, px.
         fixed_size: Side of the only images that the network reads, px; None if any size is
             possible.
-        mean: Mean of the pixels with which the weights were trained, in [0, 1], averaged over the
+        mean: Mean that the weights expect to be subtracted from pixels in [0, 1], averaged over the
             colours.
-        std: Standard deviation of these pixels, likewise.
+        std: Standard deviation that the weights expect the pixels to be divided by, likewise.
     """
 
     name: str
@@ -150,7 +153,7 @@ def describe_unknown(name: object, kind: ModelKind) -> str:
 
     Args:
         name: Unknown name.
-        kind: ``detector`` or ``classifier``.
+        kind: Kind of model that needs the network: ``detector`` or ``classifier``.
 
     Returns:
         A clause without a full stop, with the most similar name if there is one.

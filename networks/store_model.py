@@ -20,13 +20,15 @@ Trainable = Literal["all", "head", "head_first", "stages", "none"] | int
 
 
 class StoreModel(nn.Module, ABC):
-    """A model that reads images of the pixel store, and whose backbone can be frozen in stages.
+    """A model that reads images of a pixel store, and whose backbone can be frozen in stages.
+
+    A pixel store is a folder of images resized to squares with black borders.
 
     Attributes:
         architecture: Description with the keys ``kind``, ``name`` and ``arguments``, from which the
             same network can be built again.
         preprocess: Size and normalisation of the pixels that the model reads.
-        n_findings: Number of findings.
+        n_findings: Number of findings that the model predicts.
     """
 
     architecture: dict[str, Any]
@@ -37,7 +39,7 @@ class StoreModel(nn.Module, ABC):
     @property
     @abstractmethod
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """Layers of the backbone in stages, from the input on. Each stage has smaller maps."""
+        """Layers of the backbone in stages, from the input on; each stage has smaller maps."""
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalise grey images, and repeat the grey channel three times.
@@ -49,7 +51,8 @@ class StoreModel(nn.Module, ABC):
             Normalised pixels, float32 (B, 3, S, S).
 
         Raises:
-            InputError: The images have another type, or are not of the model's size.
+            InputError: The images are not uint8, or their sides differ from those that the model
+                reads.
         """
         size = self.preprocess.size
         if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
@@ -66,10 +69,11 @@ class StoreModel(nn.Module, ABC):
         Layers after the backbone always learn. Frozen stages stay in evaluation mode.
 
         Args:
-            trainable: Stages that learn. ``all``: all stages. ``head`` and ``none``: none.
-                ``head_first``: none in the first epoch, then all. ``stages``: one more in each
-                epoch, from the deepest on (the gradual unfreezing of ULMFiT, Howard and Ruder
-                2018). A number: this many of the deepest stages.
+            trainable: Stages that learn. ``all``: all stages. ``head`` and ``none``: no stage.
+                ``head_first``: no stage in the first epoch, then all. ``stages``: one stage in the
+                first epoch and one more in each further epoch, from the deepest on (the gradual
+                unfreezing of ULMFiT, Howard and Ruder 2018). A number: so many of the deepest
+                stages.
             epoch: Number of the epoch, from 0.
         """
         stages = self.stages
@@ -112,7 +116,7 @@ def require_findings(findings: Sequence[str], n_findings: int, model: str) -> No
         model: Name of the model, for the message.
 
     Raises:
-        InputError: The numbers differ.
+        InputError: The number of findings is not `n_findings`.
     """
     if len(findings) != n_findings:
         raise InputError(

@@ -35,14 +35,17 @@ _LITE_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.")
 
 
 def name_in_body(key: str) -> str:
-    """Return the present name of a tensor of a backbone, from its name in a weights file.
+    """Return this program's name for a tensor of a backbone, given its name in a weights file.
 
-    The function knows the names in files of torchvision, in the files that docs/weights.md lists,
-    in files of EfficientNet-Lite, and in runs of both models. The names of wrapping modules are
-    removed, also for tensors outside the body.
+    A backbone is a classification network without its last layer. Weights files name its tensors
+    differently, so names are translated before they are compared. The function knows the names in
+    files of torchvision, in the public files that docs/weights.md lists, in files of
+    EfficientNet-Lite, and in this program's trained detectors and classifiers. Prefixes of modules
+    that contain the backbone, such as ``module.`` or ``backbone.``, are removed. A name that needs
+    no change is returned as it is.
 
     Args:
-        key: Name in the weights file.
+        key: Name of the tensor in the file, such as ``module.densenet121.features.conv0.weight``.
 
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py``, mlmed/torchxrayvision
@@ -67,16 +70,16 @@ def _rename_lite_part(match: re.Match[str]) -> str:
 
 
 def detector_renamer(keys: Collection[str]) -> Callable[[str], str]:
-    """Return a function that translates a tensor name of a detector into its present name.
+    """Return a function that translates tensor names of a detector's file into this program's.
 
     Files from before torchvision 0.14 number the convolutions of a head 0, 2, 4 and 6, because they
     count the ReLU layers between them. FCOS still numbers them in this way.
 
     Args:
-        keys: All names in the checkpoint, by which FCOS is recognised.
+        keys: Names of all tensors in the file, by which FCOS is recognised.
 
     Returns:
-        A function from a name in the file to the present name.
+        A function from the name in the file to the name in this program.
 
     Example:
         >>> rename = detector_renamer(["head.regression_head.conv.6.bias"])

@@ -28,12 +28,12 @@ def fetch_imagenet(name: str, **timm_arguments: Any) -> dict[str, Tensor]:
     """Read the ImageNet weights of a network from timm, a Python package or torchvision's file.
 
     Args:
-        name: A name of the registry, or ``timm:NAME``.
+        name: Name of a network in `networks.registry.NETWORKS`, or ``timm:NAME``.
         timm_arguments: Arguments of ``timm.create_model``, such as the image size of a network that
             depends on it.
 
     Returns:
-        Tensors by the names of the file.
+        Tensors by their names in the file.
 
     Raises:
         InputError: There are no such weights, their package is missing or damaged, or the file is
@@ -71,6 +71,9 @@ def read_packaged_weights(weights: PackagedWeights) -> dict[str, Tensor]:
 
     Args:
         weights: Package, file and digest of the weights.
+
+    Returns:
+        Tensors by their names in the file.
 
     Raises:
         InputError: The package is not installed, or its file is missing, unreadable or changed.

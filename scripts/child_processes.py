@@ -43,11 +43,11 @@ _TERMINATED = 143
 
 
 class Command(NamedTuple):
-    """A `cxr` command to run, with the file for its output.
+    """A `cxr` command to run in a process of its own, with the file for its output.
 
     Attributes:
-        name: Name that differs from those of all commands that run at the same time.
-        words: Words of the command line without `cxr`.
+        name: Name for messages, which differs from those of all commands that run at the same time.
+        words: Words of the command line without ``cxr``, such as ``["train", "retinanet"]``.
         log: File to which the output is added. Its folder exists.
         out: Folder that the command writes; None if it writes none. Another machine may still be
             writing it.
@@ -69,7 +69,7 @@ class Child(Protocol):
         """Ask the command to end, as Ctrl-C does."""
 
     def wait(self, seconds: float) -> None:
-        """Wait until the process ends, for at most this many seconds.
+        """Wait until the process ends, or until a time is over.
 
         Args:
             seconds: Longest waiting time, seconds.
@@ -80,14 +80,17 @@ class Child(Protocol):
 
 
 class Machines(Protocol):
-    """Interface that runs `cxr` commands: on this machine, or on the machines of a cluster."""
+    """Interface of objects that run `cxr` commands: on this machine, or on those of a cluster."""
 
     @property
     def jobs(self) -> int:
         """Number of commands that run at the same time."""
 
     def start(self, command: Command, slot: int) -> Child:
-        """Start a command in a free slot. There are as many slots as commands may run at once.
+        """Start a command in a free slot.
+
+        There are as many slots as commands may run at the same time. A slot stands for the GPUs or
+        processors that its command gets.
 
         Args:
             command: Command with its log file.
@@ -99,7 +102,9 @@ class Machines(Protocol):
 
 
 class ThisMachine(NamedTuple):
-    """Runner of commands on this machine, with the environment variables of each slot.
+    """Runner of `cxr` commands on this machine, a fixed number of them at the same time.
+
+    A slot stands for the GPUs or processors that a running command gets.
 
     Attributes:
         environments: Environment variables of each slot. As many commands run at the same time as
@@ -149,7 +154,12 @@ class _Process:
 
 
 class Running:
-    """A `cxr` command that was started, and may have ended."""
+    """A `cxr` command that was started, and may have ended.
+
+    Args:
+        command: Command with its log file.
+        child: Process of the command.
+    """
 
     def __init__(self, command: Command, child: Child) -> None:
         self.command = command
@@ -196,7 +206,7 @@ def run_commands(
     ended: Callable[[Running], bool],
     watch: Callable[[Running], object] | None = None,
 ) -> None:
-    """Run several commands, as many at a time as the machines allow, and wait until all have ended.
+    """Run several `cxr` commands, as many at a time as the machines allow, until all have ended.
 
     To continue an interrupted call, call the function again without the commands that have ended:
     each command, such as `cxr train`, continues its own work. After five failures in a row no
@@ -204,7 +214,7 @@ def run_commands(
 
     Args:
         commands: Commands to run, in this order.
-        machines: Runner of the commands.
+        machines: Object that starts the commands, such as `ThisMachine`.
         ended: Function that is called with each command that has ended, before the next one is
             started. It returns True if the command failed.
         watch: Function that is called a few times a second with each command that is running.
@@ -349,7 +359,7 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
 
 
 def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
-    """Return which GPUs each of several commands may use, as values of ``CUDA_VISIBLE_DEVICES``.
+    """Choose the GPUs that each of several commands may use.
 
     Several commands share one GPU only if each of them takes a single one.
 
@@ -357,6 +367,9 @@ def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
         names: Names of the GPUs of this machine.
         devices: Number of GPUs for each command.
         jobs: Number of commands that run at the same time.
+
+    Returns:
+        Values of the environment variable ``CUDA_VISIBLE_DEVICES``, one for each command.
 
     Raises:
         InputError: There are too few GPUs.
@@ -378,9 +391,9 @@ def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
 
 
 def own_rank(devices: int) -> Rank | None:
-    """Return which of the processes of a training this one is; None if it trains alone.
+    """Return number and address of this process among those of one training; None if it is alone.
 
-    The rank is read from the environment variables of a launcher.
+    They are read from the environment variables of a launcher, such as torchrun.
 
     Args:
         devices: Number of processes that the user requested, one for each device.
@@ -413,7 +426,8 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
         The exit status of the command.
 
     Raises:
-        InputError: The command failed while nothing is printed here; the message holds its error.
+        InputError: The command failed, and messages are switched off here; the message holds its
+            error.
     """
     port = free_port()
     silent = console.is_silent()

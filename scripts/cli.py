@@ -145,7 +145,7 @@ class _Command(TyperCommand):
 
 
 def build_app() -> typer.Typer:
-    """Build the typer application with all commands."""
+    """Build the typer application with all commands of `cxr`."""
     app = typer.Typer(
         name="cxr",
         cls=_Program,
@@ -159,10 +159,10 @@ def build_app() -> typer.Typer:
 
 
 def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function from which typer makes a command: same parameters, same docstring.
+    """Return a function with the same parameters and docstring, from which typer makes a command.
 
     Args:
-        function: Function of the command.
+        function: Function of the command, such as `train`.
     """
     parameters = parameters_of(function)
 

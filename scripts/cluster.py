@@ -43,7 +43,7 @@ _INTERRUPTED = 130
 
 
 class MachineShare(NamedTuple):
-    """Processors and GPUs that one command takes.
+    """Processors and GPUs that one of several commands running at the same time gets.
 
     Attributes:
         processors: Number of processors.
@@ -66,13 +66,14 @@ def share_machines(
     each command gets the largest equal number of processors with which all commands run at once.
 
     Args:
-        machines: Number of processors and of GPUs of each machine.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        machines: Number of processors and number of GPUs of each machine, such as ``[(32, 4), (8,
+            0)]``.
+        device: ``auto`` (GPUs if there are any), ``cpu`` or ``cuda``.
         devices: Number of GPUs for each command.
         jobs: Number of commands that run at the same time.
 
     Returns:
-        The share of one command.
+        Processors and GPUs for one command.
 
     Raises:
         InputError: The device is unknown, or no machine has enough GPUs or processors.
@@ -132,7 +133,7 @@ def open_machines(
             them under the same path.
 
     Yields:
-        The runner of the commands.
+        The object that starts the commands.
 
     Raises:
         InputError: There is no such cluster or device. If a machine of the cluster lacks a package

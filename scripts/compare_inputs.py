@@ -45,12 +45,12 @@ Table = Annotated[Any, Argument(read=_read_table, write=_table_texts, metavar="F
 
 
 class ImageOptions(NamedTuple):
-    """What the option ``--images`` of `cxr compare` says about the images.
+    """Values of the option ``--images`` of `cxr compare`.
 
     Attributes:
-        rule: ``all`` refuses systems that were run on different images, ``common`` evaluates the
-            images that every system was run on.
-        folder: Folder of the image files, for labels without image files; None if there is none.
+        rule: ``all`` refuses systems that have predicted different images, ``common`` evaluates
+            only the images that every system has predicted.
+        folder: Folder of the image files that belong to labels in a table; None if there is none.
     """
 
     rule: Literal["all", "common"] = "all"
@@ -58,10 +58,12 @@ class ImageOptions(NamedTuple):
 
 
 def read_image_options(value: Any) -> ImageOptions:
-    """Return the values of ``--images``: ``all`` or ``common``, a folder, or both.
+    """Return the values of the option ``--images`` of `cxr compare`.
 
     Args:
-        value: ``all``, ``common`` or a folder, or one rule and one folder.
+        value: ``all`` (refuse systems that were run on different images), ``common`` (evaluate the
+            images that every system was run on) or a folder of image files; or one of the words and
+            one folder.
 
     Raises:
         ValueError: Two rules or two folders are given, or a value is neither a rule nor a folder.
@@ -89,13 +91,15 @@ Images = Annotated[
 
 
 def split_column_roles(roles: Sequence[str]) -> tuple[ColumnNames, tuple[str, ...]]:
-    """Separate names of columns that belong to result files from those that belong to the truth.
+    """Separate the column names of files with predictions from those of the file with true labels.
 
     Args:
-        roles: Texts ROLE=COLUMN, which say what a column contains.
+        roles: Texts ROLE=COLUMN, which say what a column contains, such as ``score=Probability``.
+            The roles ``result_image`` (image id) and ``score`` belong to predictions, all others to
+            labels.
 
     Returns:
-        The names of the columns of the result files, and the texts that belong to the truth.
+        The names of the columns of the predictions, and the texts that belong to the labels.
     """
     from cxr_compare.evaluation.systems.prediction_files import ColumnNames
 
@@ -118,21 +122,22 @@ def open_truth(
     columns: tuple[str, ...],
     target_names: list[str] | None,
 ) -> tuple[DataSet, pd.Index | None]:
-    """Make a data set in memory from labels and true boxes that the user gives.
+    """Make a data set in memory from true labels and true boxes that the user gives.
 
     Args:
         truth: File or folder of labels, or labels as an array, a Series or a frame.
-        boxes: Table of the true boxes; None if there are none or the truth holds them.
-        patients: Patient of each image; None if the truth names the patients or they are unknown.
-        columns: Columns of the truth's CSV as texts ROLE=COLUMN.
-        target_names: Names of the targets to evaluate; None for the only one.
+        boxes: Table of the true boxes; None if there are no boxes or `truth` holds them.
+        patients: Patient id of each image; None if `truth` names the patients or they are unknown.
+        columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
+        target_names: Names of the targets (findings, or groups of findings) to evaluate; None if
+            there is one only.
 
     Returns:
         The data set and, for labels in memory, the image ids in the order of the labels (None for a
         file).
 
     Raises:
-        InputError: The truth is malformed, or a target is unknown.
+        InputError: The labels, boxes or patients are malformed, or there is no such target.
     """
     from cxr_compare.evaluation.systems.from_frames import truth_from_values
     from cxr_compare.evaluation.systems.truth_files import truth_set
@@ -161,21 +166,22 @@ def open_result_files(
     order: pd.Index | None,
     names: ColumnNames,
 ) -> list[ComparedSystem]:
-    """Read result files and values in memory as predictions.
+    """Read files and values in memory with the predictions of systems.
 
     Args:
-        systems: Systems, each with a file or with values in memory for each training seed.
+        systems: Systems, each with a file or with values in memory for each training with another
+            random seed.
         dataset: Data set that `open_truth` made.
-        truth: The truth as the user gave it. A COCO file says which images and classes the ids
-            mean.
+        truth: The true labels as the user gave them. If they are a COCO file, it says which images
+            and classes the ids in COCO results mean.
         order: Image ids in the order of arrays of scores; None if the labels are in a file.
-        names: Names of the columns in a CSV of results.
+        names: Names of the columns in a CSV file of predictions.
 
     Returns:
         The systems with their predictions.
 
     Raises:
-        InputError: A file is malformed, or holds no box.
+        InputError: A file is malformed, or a detector's file holds no box.
     """
     coco = truth if isinstance(truth, Path) and truth.suffix == ".json" else None
     opened: list[ComparedSystem] = []
@@ -196,12 +202,12 @@ def open_result_files(
 
 
 def open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSystem:
-    """Turn values in memory into predictions; folders stay unchanged.
+    """Turn a system's values in memory into predictions; folders and files stay as they are.
 
     Args:
         system: System as it was given to the command.
         dataset: Data set that the values belong to.
-        split: Name of the split.
+        split: Name of the split whose test images the values belong to.
 
     Returns:
         The system, whose members are folders or predictions.
@@ -240,11 +246,12 @@ def _caption(table: Any) -> str:
 
 
 def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
-    """Return the targets that a command is to evaluate.
+    """Return the targets (findings, or groups of findings) that a command is to evaluate.
 
     Args:
         dataset: Data set with its targets.
-        names: Names of targets; ``all`` means all of the data set, None the only one.
+        names: Names of targets, or ``all`` for all targets of the data set. None takes the only
+            target.
 
     Returns:
         The targets without repetition, in the order of the names.
@@ -262,13 +269,17 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
 def read_protocol_or_margin(
     path: Path | None, margin: float | None, target: str | None
 ) -> Protocol:
-    """Return the question of a comparison from a protocol file, or from a margin alone.
+    """Return the question that a comparison answers, from a protocol file or from a margin alone.
+
+    A protocol fixes the question before the test images are used: metric, margin, groups and goals.
 
     Args:
         path: Protocol file that fixed the question beforehand. None makes the comparison
             exploratory.
-        margin: Margin of non-inferiority from ``--margin``. It must agree with the protocol.
-        target: Name of the target from ``--target``. It must agree with the protocol.
+        margin: Margin of non-inferiority (largest acceptable disadvantage, in the unit of the
+            metric) from ``--margin``. It must agree with the protocol. None without the option.
+        target: Name of the target (finding that is evaluated) from ``--target``. It must agree with
+            the protocol. None without the option.
 
     Returns:
         The question, with all choices that the protocol fixes.

@@ -52,7 +52,10 @@ def printing(form: Literal["text", "json"]) -> Iterator[None]:
 
 
 def printed_as() -> Literal["text", "json"] | None:
-    """Return the form in which results are printed as they come, or None in a call from Python."""
+    """Return the form in which commands print results; None in a call from Python.
+
+    In a call from Python commands return their results without printing them.
+    """
     return _PRINTED_AS.get()
 
 
@@ -80,7 +83,7 @@ def emit(text: str) -> None:
 
 
 def next_step(*commands: str) -> None:
-    """Print the command that usually follows, as the last line; several are alternatives.
+    """Print the command that is usually useful next; several are alternatives.
 
     Args:
         *commands: Commands, of which the user chooses one.

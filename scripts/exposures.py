@@ -34,19 +34,21 @@ Exposures = Annotated[Sequence[str], Argument(read=_read_texts, metavar="NAME=FI
 
 
 def read_exposures(texts: Sequence[str], dataset: DataSet, mapping: Path | None) -> list[Exposure]:
-    """Read the exposure files of several systems.
+    """Read which test images systems have seen in training, from one file for each system.
 
     Args:
-        texts: Texts NAME=FILE.
+        texts: Texts NAME=FILE: name of a system, and the file that lists the images it has seen.
         dataset: The data set under evaluation.
-        mapping: Mapping from RSNA's images to NIH's; the word ``rsna`` takes that of this folder.
+        mapping: Table that gives for each image of RSNA the image of NIH from which it was made,
+            for files that list NIH's images. The word ``rsna`` takes RSNA's mapping from the
+            working folder. None if the files list ids of the data set.
 
     Returns:
-        One exposure for each text.
+        Seen images of each system, in the order of `texts`.
 
     Raises:
-        InputError: A text has no name or no file, a file cannot be read, or a mapping is given
-            without exposure.
+        InputError: A text has no name or no file, a file cannot be read, or `mapping` is given
+            without `texts`.
     """
     if mapping is not None and not texts:
         raise InputError("--mapping: is for --exposure; leave it out")
@@ -67,7 +69,11 @@ def read_exposures(texts: Sequence[str], dataset: DataSet, mapping: Path | None)
 
 
 def exposure_states(exposures: Iterable[Exposure]) -> list[dict[str, str]]:
-    """Return what a stored report says of its exposures, so that another question is noticed."""
+    """Return facts about the lists of seen images, by which a report notices that they changed.
+
+    Args:
+        exposures: Images that each system has seen in training, from `read_exposures`.
+    """
     return [
         {
             "system": exposure.system,

@@ -190,7 +190,7 @@ def current_words(function_name: str, words: Sequence[str]) -> list[str]:
         The words with present names of options.
 
     Raises:
-        InputError: An option was removed.
+        InputError: A word is an option that was removed.
 
     Example:
         >>> current_words("plan", ["--promise", "sensitivity>=0.9@0.9"])

@@ -41,14 +41,16 @@ def model_card(folder: Path, report: Path | None = None) -> str:
     """Return the model card of the system in a folder, or the cards of all systems of a report.
 
     Args:
-        folder: Run, export, predictions or report.
-        report: Report that evaluates the system; None takes figures on its validation images.
+        folder: Folder of a training (run), an export of its network, predictions or a report.
+        report: Report of `cxr compare` that evaluates the system; None takes metrics on its
+            validation images.
 
     Returns:
         Markdown; several cards are separated by an empty line.
 
     Raises:
-        InputError: The folder is no system and no report, or the report does not evaluate it.
+        InputError: The folder holds neither a system nor a report, or the report does not evaluate
+            the system.
     """
     kind = folder_kind(folder)
     if kind is not None and kind.name == "report":

@@ -25,10 +25,10 @@ _MOST_SYSTEMS = 4  # in one suggested comparison
 
 
 def next_steps(folder: Path, data: Path | None = None) -> list[str]:
-    """Return the commands that usually follow for a complete folder, the most usual one first.
+    """Return the commands that are usually useful next for a folder, the most usual one first.
 
     Args:
-        folder: Complete folder of any kind.
+        folder: Complete folder that a command of `cxr` made, such as a data set or a training.
         data: Data set that the folder was made from. By default it is searched for beside the
             folder.
 
@@ -58,11 +58,11 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
 def data_set_steps(
     dataset: DataSet, *, source: Path | None = None, tables: Sequence[Path] = ()
 ) -> list[str]:
-    """Return commands that usually follow for a data set: training, or import of predictions.
+    """Return commands that are usually useful next for a data set: training, or import.
 
-    A data set without images can only be used to evaluate predictions. One without labels, or with
-    one class of labels, needs others first. If no patient is known, the last command prepares the
-    images again with patients.
+    A data set without images can only be used to evaluate predictions. For one without labels, or
+    with one class of labels, the first command prepares it again with labels. If no patient is
+    known, the last command prepares the images again with patients.
 
     Args:
         dataset: A prepared data set.
@@ -92,12 +92,14 @@ def data_set_steps(
 def trainings(dataset: DataSet, split: str = "default") -> list[str]:
     """Return commands that train on a data set: a classifier, and a detector if it has boxes.
 
-    If the audit found an error, training would stop, so the step that removes the error is
-    returned. Of several targets, the commands name the one with the most images of its rarer class.
+    If the audit (check of the data set) found an error, training would stop, so a command that
+    removes the error is returned. Of several targets (findings, or groups of findings), the
+    commands name the one with the most images of its rarer class.
 
     Args:
         dataset: A prepared data set.
-        split: Name of the split to train on.
+        split: Name of the split to train on, which says which images are for training and
+            validation.
 
     Returns:
         Command lines in the order in which they are useful; empty if nothing can be trained.

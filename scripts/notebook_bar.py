@@ -20,7 +20,7 @@ def in_notebook() -> bool:
 
 
 class NotebookBar:
-    """Progress bar of some work, which is updated in place. It needs no widgets.
+    """Progress bar in a notebook cell, which is updated in place. It needs no widgets.
 
     Args:
         description: Text before the numbers.

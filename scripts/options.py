@@ -53,7 +53,7 @@ Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
 
 
 def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...]:
-    """Return the numbers of a text with commas, or of several such texts.
+    """Return the numbers in a text with commas, or in several such texts.
 
     Args:
         value: Text such as ``0.1,0.5``, or several such texts or numbers.
@@ -96,10 +96,11 @@ SettingsGiven: TypeAlias = str | Sequence[str] | Mapping[str, Any]
 
 
 def read_settings(value: SettingsGiven) -> list[str] | dict[str, Any]:
-    """Return the replaced keys of a configuration: texts ``section.key=value``, or values by key.
+    """Return new values of configuration keys in a uniform form, from any form a user may give.
 
     Args:
-        value: One such text, several of them, or a mapping, which may be nested.
+        value: Text ``section.key=value``, several of them, or a mapping from key to value, which
+            may be nested by section.
 
     Returns:
         A list if texts were given, and a flat mapping from ``section.key`` if a mapping was given.
@@ -127,7 +128,7 @@ def _flat_settings(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_words(value: SettingsGiven) -> list[str]:
-    """Return the replaced keys of a configuration as texts ``section.key=value``.
+    """Return new values of configuration keys as texts ``section.key=value``.
 
     Args:
         value: Such texts, or a mapping from key to value.
@@ -160,10 +161,11 @@ def config_names() -> list[str]:
 
 
 def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
-    """Return the columns of a table as texts ROLE=COLUMN.
+    """Return which column of a table contains what, as texts ROLE=COLUMN.
 
     Args:
-        value: Text with commas, several texts, or a mapping from role to column.
+        value: Text such as ``label=Finding,xmin=left``, several such texts, or a mapping from role
+            (what the column contains) to name of the column.
 
     Example:
         >>> read_roles("label=Finding,xmin=left"), read_roles({"label": "Finding"})
@@ -175,7 +177,9 @@ def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...
 
 
 class EngineChoice(NamedTuple):
-    """Where decoding, prediction and training run, as environment variables choose it.
+    """Where images are decoded and predicted and networks are trained.
+
+    Environment variables choose it, see `chosen_engine`.
 
     Attributes:
         name: ``local`` for processes of this machine, ``ray`` for a Ray cluster.
@@ -192,11 +196,12 @@ class EngineChoice(NamedTuple):
 
 
 def chosen_engine() -> EngineChoice:
-    """Read from environment variables where decoding, prediction and training run.
+    """Read from environment variables on which machines images are decoded and predicted.
 
-    ``CXR_ENGINE`` is ``local`` (the default: processes of this machine) or ``ray``. ``CXR_ADDRESS``
-    names the Ray cluster to join: ``auto`` or HOST:PORT. Without an address the command starts a
-    cluster on this machine, and ends it afterwards.
+    Sweeps and learning curves train there as well. ``CXR_ENGINE`` is ``local`` (the default:
+    processes of this machine) or ``ray``. ``CXR_ADDRESS`` names the Ray cluster to join: ``auto``
+    or HOST:PORT. Without an address the command starts a cluster on this machine, and ends it
+    afterwards.
 
     Raises:
         InputError: The engine is unknown, or an address is set without the engine ``ray``.
@@ -250,7 +255,7 @@ Devices = Annotated[
 
 
 def chosen_device() -> str:
-    """Read the device of the trainings of a sweep or a curve from ``CXR_DEVICE``.
+    """Read from ``CXR_DEVICE`` on which device a sweep or a learning curve trains its models.
 
     Returns:
         ``auto`` (the default: a GPU if there is one), ``cpu`` or ``cuda``, the same values as for
@@ -260,7 +265,10 @@ def chosen_device() -> str:
 
 
 def trains_despite_audit() -> bool:
-    """Return True if ``CXR_DESPITE_AUDIT=1`` lets a sweep or a curve train despite audit errors.
+    """Return True if a sweep or a learning curve may train on a data set with audit errors.
+
+    The environment variable ``CXR_DESPITE_AUDIT=1`` allows it. The audit is the check of a data
+    set.
 
     Raises:
         InputError: The variable has another value than 0 or 1.
@@ -282,21 +290,22 @@ _USUAL_SPLIT = "default"
 
 
 def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> str:
-    """Return the name of the split to work on: the one that the user names, or that of the sources.
+    """Return the name of the split to use: the one that the user names, or that of the models.
 
-    The default is the split that the models learned on. On another split, a model has often learned
-    from the images that it would be evaluated on.
+    A split says which images of a data set are for training, validation and test. The default is
+    the split that the models learned on. On another split, a model has often learned from the
+    images that it would be evaluated on.
 
     Args:
-        split: Name that the user gave, or None.
-        sources: Folders of runs or predictions.
+        split: Name that the user gave; None takes that of `sources`.
+        sources: Folders of trainings (runs) or of predictions.
         dataset: Data set that they were made from.
 
     Returns:
         The name of the split; ``default`` if there are no sources.
 
     Raises:
-        InputError: The sources were made on different splits, and the user named none.
+        InputError: The folders were made on different splits, and `split` is None.
     """
     if split is not None:
         return split
@@ -320,12 +329,15 @@ def _split_of(source: Path, dataset: DataSet) -> str:
 
 
 def split_name(system: str) -> tuple[str | None, Path]:
-    """Separate the name and the path of ``NAME=PATH``.
+    """Separate a text ``NAME=PATH`` into the name of a system and the path of its folder.
 
     A text without ``=`` has no name. A text that is an existing path is taken as a path.
 
     Args:
         system: Text ``NAME=PATH`` or ``PATH``.
+
+    Returns:
+        The name, None for a text without a name; and the path.
 
     Raises:
         InputError: The name or the path is empty.

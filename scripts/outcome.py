@@ -21,8 +21,8 @@ class Outcome(ShownAsText):
         file: JSON file of the result, whose presence marks the folder as complete. Its name without
             the suffix is the name of its schema.
         page: Page or image for the user to look at.
-        next_steps: Commands that usually follow.
-        exit_status: 1 if the command found a problem in the data, else 0.
+        next_steps: Command lines that are usually useful next.
+        exit_status: Exit status of the command: 1 if it found a problem in the data, else 0.
         piped: True if the text itself is the result, which another program may read from stdout.
 
     Example:

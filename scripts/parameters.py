@@ -36,7 +36,7 @@ _COLLECTIONS = (list, Sequence, Mapping, dict, tuple)
 
 
 class HasFolder(Protocol):
-    """Object that was read from a folder or written into one, such as a data set or a run."""
+    """Object that was read from a folder or written into one, such as a data set."""
 
     @property
     def folder(self) -> Path | None:
@@ -49,10 +49,13 @@ AnyPath: TypeAlias = str | Path | HasFolder
 
 @dataclass(frozen=True)
 class Argument:
-    """Facts about a parameter that its type does not say; the metadata of an ``Annotated`` type.
+    """Facts about a parameter of a command that its type does not tell.
+
+    An object of this class is the metadata of an ``Annotated`` type.
 
     Attributes:
-        folder_kind: Kind of folder that the path must name. The folder must be complete.
+        folder_kind: Kind of folder that the path must be, such as a data set; it must be complete.
+            None for any path or another value.
         read: Function that makes the value from the texts of the command line, or from an object
             that Python passes. It raises ValueError with the reason if it cannot.
         write: Function that makes the texts of the command line from a value. It is needed if
@@ -80,7 +83,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a command, as the command line, the reference and the checks need it.
+    """One parameter of a `cxr` command, as the command line and the reference present it.
 
     Attributes:
         name: Name in the function's signature.
@@ -89,7 +92,7 @@ class Parameter:
         positional: True if the value is given by position, False for an option.
         variadic: True if the parameter takes all remaining positional values.
         several: True if the parameter takes any number of values.
-        argument: Facts that the type does not say.
+        argument: Facts that the type does not tell.
         help: Description from the docstring.
     """
 
@@ -132,8 +135,11 @@ def as_path(value: AnyPath | None) -> Path | None:
     An argument may be a text, a path or an object with a folder. Inside a command the arguments are
     paths already; there the call only informs type checkers.
 
+    Args:
+        value: Text, path or object with a folder; None stays None.
+
     Raises:
-        InputError: The value is an object that has not been written into a folder.
+        InputError: The object exists in memory only and has no folder.
 
     Example:
         >>> as_path("out/run")

@@ -45,18 +45,21 @@ def system_states(
     test_set: LabelledSplit,
     out: Path,
 ) -> list[State]:
-    """Return, for each training seed of a system, digests of all that its answers depend on.
+    """Return, for each training seed of a system, digests of the files that its results depend on.
 
-    A finished report is made again only if one of these digests has changed.
+    A finished report is made again only if one of these digests has changed. A system may be
+    several trainings with different random seeds.
 
     Args:
         name: Display name of the system; None if the user gave none.
-        members: Folder or predictions in memory of each training seed.
-        test_set: Labelled test images; the decision on its target is part of the state.
+        members: Folder, or predictions in memory, of each training seed.
+        test_set: Labelled test images; its target (finding that is evaluated) names the file of the
+            decision rule.
         out: Report folder, which holds the predictions of systems that were given as runs.
 
     Returns:
-        One mapping from step to digest for each training seed.
+        For each training seed a mapping from step to digest; steps are ``trained``, ``predicted``
+        and ``tuned`` (threshold chosen).
     """
     states = []
     for number, member in enumerate(members, 1):
@@ -86,7 +89,7 @@ def usual_name(member: Path | Predictions) -> str:
     """Return the default name of a system that the user did not name.
 
     Args:
-        member: Folder or predictions of the system.
+        member: Folder of a training, an export or predictions; or predictions in memory.
     """
     return system_folder(member) if isinstance(member, Path) else str(member)
 
@@ -96,20 +99,23 @@ def _digest(content: bytes) -> str:
 
 
 def finished_report(out: Path, question: dict[str, Any]) -> Finished:
-    """Say whether a folder holds a finished report, and whether it answers the same question.
+    """Return whether a folder holds a finished report, and whether on the same question.
 
-    A system may be given as a run, or as the predictions of this run that the report stores.
+    The question is everything on which a report's figures depend: data, systems and options. A
+    system may be given as a training (run), or as the predictions of this training that the report
+    stores.
 
     Args:
         out: Report folder; it need not exist.
         question: Question of the present call, from `ReportRequest.question`.
 
     Returns:
-        ``absent`` if the folder holds no finished report, ``same`` if it answers this question, and
-        ``shown otherwise`` if only the rows of the table or the shown images differ.
+        ``absent`` if the folder holds no finished report, ``same`` if its question is the same, and
+        ``shown otherwise`` if the question is the same, but the rows of the table or the shown
+        images differ.
 
     Raises:
-        InputError: The folder holds a report on another question.
+        InputError: The folder holds a report on another question; the message names what differs.
     """
     if not (out / files.METRICS).is_file():
         return "absent"
@@ -135,13 +141,14 @@ def finished_report(out: Path, question: dict[str, Any]) -> Finished:
 
 
 def same_states(states: Sequence[State], stored: Sequence[State]) -> bool:
-    """Return True if the answers of a system have not changed since a report was made.
+    """Return True if the files that a system's results depend on are unchanged since a report.
 
-    A digest that is only stored is ignored, because it may be unknown in the present call.
+    A digest that only the report has is ignored, because it may be unknown in the present call.
 
     Args:
-        states: Digests of each training seed in the present call, by step.
-        stored: Digests of each training seed in the report.
+        states: Digests by step (such as ``tuned``) of each training seed in the present call, from
+            `system_states`.
+        stored: The same digests, as the report stores them.
 
     Example:
         >>> same_states([{"tuned": "c"}], [{"trained": "a", "tuned": "c"}])
@@ -153,10 +160,10 @@ def same_states(states: Sequence[State], stored: Sequence[State]) -> bool:
 
 
 def describe_difference(key: str, before: Any, now: Any) -> str:
-    """Return how the question of a call differs from that of a finished report, for a message.
+    """Return how the settings of a call differ from those of a finished report, for a message.
 
     Args:
-        key: Key of the question whose values differ.
+        key: Name of the group of settings that differs, such as ``options``.
         before: Value in the finished report.
         now: Value of the present call.
 

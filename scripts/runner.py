@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function a command, whose arguments are checked before it runs.
+    """Make a function a `cxr` command, whose arguments are checked before it runs.
 
     A path may be a text, a path or any object with a ``folder``. From Python a command prints
     nothing unless the keyword ``progress`` is true.

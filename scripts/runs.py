@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 class RunGiven(NamedTuple):
-    """A run or export that the user named.
+    """A training (run), or an export of its network, that the user named.
 
     Attributes:
-        name: Display name; None if the user gave none.
+        name: Name of the system for people; None if the user gave none.
         path: Folder of the run or export.
     """
 
@@ -47,10 +47,11 @@ PathsGiven: TypeAlias = AnyPath | Sequence[AnyPath]
 
 
 def read_paths(value: PathsGiven | Sequence[PathsGiven]) -> tuple[str, ...]:
-    """Return runs and images that Python passed as words of the command line.
+    """Return trainings and images given from Python as words of the command line.
 
     Args:
-        value: Path, run or image, or several of them.
+        value: Path of a training's folder (run) or of an image, an opened run, ``NAME=PATH``, or
+            several of them, which may be nested.
 
     Example:
         >>> read_paths([Path("out/a"), ["b.png", "A=out/c"]])
@@ -68,13 +69,13 @@ Runs = Annotated[PathsGiven, Argument(read=read_paths, metavar="RUN|EXPORT ...")
 
 
 def parse_runs(words: Sequence[str]) -> list[RunGiven]:
-    """Read the words PATH or NAME=PATH of a command that takes only runs and exports.
+    """Read the words of a command that takes only trainings (runs) and exports of their networks.
 
     Args:
         words: Words ``PATH`` or ``NAME=PATH``.
 
     Returns:
-        The name, or None, and the folder of each.
+        For each word the name of the system, None without a name, and its folder.
 
     Raises:
         InputError: A path is neither a run nor an export.
@@ -89,13 +90,18 @@ def parse_runs(words: Sequence[str]) -> list[RunGiven]:
 
 
 def sort_paths(words: Sequence[str]) -> tuple[list[RunGiven], list[Path]]:
-    """Separate the words of a command into runs and images.
+    """Separate the words of a command into trainings (runs) with their exports, and images.
 
     Args:
-        words: Words of the command line.
+        words: Words of the command line: ``PATH`` or ``NAME=PATH`` of a training or an export, and
+            paths of images or of folders with images.
 
     Returns:
-        The runs, each with its name or None, and the paths of images and folders of images.
+        The trainings and exports, each with its name or None, and the other paths.
+
+    Raises:
+        InputError: There is no training or no image, a path does not exist, or NAME=PATH names
+            something else than a training.
     """
     runs: list[RunGiven] = []
     sources = []
@@ -125,13 +131,18 @@ def _named_path(text: str) -> RunGiven:
 
 
 def is_run(path: Path) -> bool:
-    """Return True for a complete run or export, and False for a path that cxr did not make.
+    """Return True for the folder of an ended training (run) or of an export of its network.
 
     Args:
         path: Path of a folder or file.
 
+    Returns:
+        True for such a folder; False for a path that `cxr` did not make, such as a folder of
+        images.
+
     Raises:
-        InputError: The folder is an unfinished run, or another folder that cxr made.
+        InputError: The training in the folder has not ended, or the folder is another one that
+            `cxr` made.
     """
     if not path.is_dir():
         return False
@@ -154,10 +165,11 @@ def is_run(path: Path) -> bool:
 def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
     """Check that all runs can predict on this machine, before anything is written.
 
-    This depends on the installed packages, and on the back end and number format of the options.
+    This depends on the installed packages, on the program that computes (back end) and on the
+    number format.
 
     Args:
-        runs: Runs and exports.
+        runs: Trainings and exports of their networks.
         options: Options of the command, of which ``backend`` and ``precision`` are used.
 
     Raises:
@@ -168,11 +180,14 @@ def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
 
 
 def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
-    """Load runs and exports. If two have the same name, the names of their folders are added.
+    """Load trainings (runs) and exports for prediction.
+
+    If two have the same name, the names of their folders are added.
 
     Args:
         runs: Runs and exports.
-        options: The options ``policy``, ``backend``, ``precision`` and ``device`` of the command.
+        options: The options ``policy`` (which threshold decides), ``backend`` (which program
+            computes), ``precision`` and ``device`` of the command.
     """
     backend, precision, device = (options[key] for key in ("backend", "precision", "device"))
     gpu = backend == "auto" and runs_on_gpu(device)
@@ -212,13 +227,13 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
 
 
 def say_cautions(runs: Sequence[Run]) -> list[Run]:
-    """Say what limits all answers of runs, such as that one may be no better than guessing.
+    """Print what limits all predictions of systems, such as that one may be only guessing.
 
     Args:
         runs: Loaded runs or exports.
 
     Returns:
-        The runs.
+        The same runs, as a list.
     """
     for run in runs:
         for caution in run.cautions:
@@ -236,7 +251,7 @@ def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
 
 
 def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
-    """Open the log of answers that --log names, for a ``with`` block.
+    """Open the log of predictions that the option --log names, for a ``with`` block.
 
     Without a folder the block gets None, and nothing is logged.
 
@@ -256,17 +271,17 @@ def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
 def note_parts(
     log: AnswerLog | None, model: Model, dataset: DataSet, name: str | None
 ) -> Callable[[Part, PixelSource, float], object] | None:
-    """Return a function that writes the predictions of a data set into a log of answers.
+    """Return a function that writes the predictions for a data set into a log.
 
     Args:
-        log: Log of answers; None without a log.
+        log: Log of predictions; None without a log.
         model: Run or export that predicts.
         dataset: Data set that is predicted.
-        name: Name of the system in the log; None for the usual name.
+        name: Name of the system in the log; None takes the name of the run.
 
     Returns:
-        A function of a predicted part, its pixel store and the seconds that it took; None without a
-        log.
+        A function of the predictions for some images, the pixel store and the seconds that they
+        took; None without a log.
     """
     if log is None:
         return None
@@ -278,15 +293,16 @@ def note_parts(
 def load(
     run: str | Path, *, device: str = "auto", precision: Literal["fp32", "bf16"] = "fp32"
 ) -> Run:
-    """Load a run of ``cxr train`` or an export, in order to predict single images.
+    """Load a training of ``cxr train``, or an export of its network, to predict single images.
 
     Args:
         run: Folder of the run or the export.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
-        precision: Number format of the computation. The decision of a run was chosen at ``fp32``.
+        precision: Number format of the computation. Thresholds were chosen at ``fp32``; at another
+            format images stay undecided until ``cxr tune`` is run. An export ignores it.
 
     Returns:
-        The loaded run; its method `predict` answers for images.
+        The loaded run; its method `predict` predicts images.
 
     Raises:
         InputError: The folder holds no complete run or export, or there is no such device.

@@ -35,7 +35,8 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     processors that the other processes leave. ``OMP_NUM_THREADS`` overrides this number.
 
     Args:
-        workers: Number of processes that load images for each process that computes.
+        workers: Number of processes that load images for each process that computes; 0 if images
+            are loaded by the computing process itself.
         shared_by: Number of processes that compute on this machine.
     """
     _keep_freed_memory()
@@ -112,10 +113,10 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
 
 
 def load_model(folder: Path, device: str = "auto") -> Model:
-    """Load the model of a run or an export, and set the number of threads for it.
+    """Load the network of a training (run) or an export, and set the number of threads for it.
 
     Args:
-        folder: Folder of a run or an export.
+        folder: Folder of a training, or of an export of its network.
         device: ``auto``, ``cpu`` or ``cuda``. An export ignores it.
 
     Returns:

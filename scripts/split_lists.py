@@ -38,20 +38,27 @@ CheckedData = Annotated[AnyPath, Argument(read=_read_checked, metavar="DATA")]
 def check_split_file(
     path: Path, training: Sequence[Path], mapping: AnyPath | None, *, other_options: Sequence[str]
 ) -> SplitCheck:
-    """Count the images of a split of others whose patient is in training.
+    """Count the test and validation images whose patient is also in training, in published lists.
+
+    The lists are those of a split (division into training, validation and test) that someone else
+    made.
 
     Args:
-        path: Table of the split; or, if there are lists of training, list of its test images.
-        training: Lists of the training images.
-        mapping: Mapping from images to patients, or the word ``rsna``; None if the split lists
-            patients or images of NIH.
-        other_options: Options that were given and are for data sets only.
+        path: Table with the role of each image or patient; or, if `training` is given, list of the
+            test images.
+        training: Lists of the training images; empty if `path` gives all roles.
+        mapping: Table, or prepared data set, with the patient of each image; or the word ``rsna``,
+            which takes RSNA's mapping to images of NIH. None if the lists name patients, or images
+            of NIH, whose names contain the patient.
+        other_options: Names of options that the user gave and that only apply to data sets; any is
+            an error.
 
     Returns:
-        The counts for the test and the validation images.
+        The counts for the test images and, if there are any, the validation images.
 
     Raises:
-        InputError: A list or the mapping cannot be read, or the patients are not known.
+        InputError: A list or the mapping cannot be read, the patient of an image is not known, or
+            `other_options` is not empty.
     """
     if other_options:
         raise InputError(

@@ -37,7 +37,8 @@ def is_values(value: Any) -> bool:
     """Return True for values in memory, such as an array or a frame, False for a path or a run.
 
     Args:
-        value: Value that a user gives as a system.
+        value: Scores, boxes, a path or an opened run: anything that a user may give as a system to
+            compare.
 
     Example:
         >>> is_values([0.1, 0.9]), is_values("out/run"), is_values(["out/a", "out/b"])
@@ -54,7 +55,8 @@ def names_path(value: Any) -> bool:
     """Return True for a text, a path, or an object with a folder, such as an opened run.
 
     Args:
-        value: Value that a user gives as a system.
+        value: Scores, boxes, a path or an opened run: anything that a user may give as a system to
+            compare.
 
     Example:
         >>> names_path("labels.csv"), names_path(["p1", "p2"])
@@ -68,6 +70,9 @@ def values_caption(value: Any) -> str:
 
     Args:
         value: Array, Series, frame or list.
+
+    Returns:
+        Text such as ``<list of 2>``.
 
     Example:
         >>> values_caption([0.1, 0.9])
@@ -95,11 +100,11 @@ def _split_seeds(system: str) -> tuple[str | None, list[Path]]:
 
 
 class System(NamedTuple):
-    """A system that the user named, with one folder for each training seed.
+    """A system to compare: one model, or the same model trained with several random seeds.
 
     Attributes:
-        name: Display name; None takes the name of the folder.
-        paths: One folder for each training seed.
+        name: Name for people; None takes the name of the folder.
+        paths: One folder for each random seed: of a training, an export or predictions.
     """
 
     name: str | None
@@ -121,11 +126,11 @@ class GivenValues:
 
 
 class GivenSystem(NamedTuple):
-    """A system to compare, as the user gives it.
+    """A system to compare, as the user gives it: paths, predictions or values in memory.
 
     Attributes:
-        name: Display name; None if the user gave none.
-        members: Path, predictions or values of each training seed.
+        name: Name for people; None if the user gave none.
+        members: One entry for each random seed with which the model was trained.
     """
 
     name: str | None
@@ -133,16 +138,16 @@ class GivenSystem(NamedTuple):
 
     @property
     def paths(self) -> list[Path]:
-        """Return those members (training seeds) that are folders or files."""
+        """Those `members` that are folders or files."""
         return [member for member in self.members if isinstance(member, Path)]
 
 
 class ComparedSystem(NamedTuple):
-    """A system to compare, after values of Python have been turned into predictions.
+    """A system to compare, after values in memory have been turned into predictions.
 
     Attributes:
-        name: Display name; None if the user gave none.
-        members: Folder or predictions of each training seed.
+        name: Name for people; None if the user gave none.
+        members: Folder or predictions of each random seed with which the model was trained.
     """
 
     name: str | None
@@ -150,7 +155,7 @@ class ComparedSystem(NamedTuple):
 
     @property
     def paths(self) -> list[Path]:
-        """Return those members (training seeds) that are folders."""
+        """Those `members` that are folders."""
         return [member for member in self.members if isinstance(member, Path)]
 
 
@@ -164,8 +169,9 @@ def read_systems(value: SystemsGiven) -> list[System]:
     """Read systems from texts or from a mapping; objects of class `System` stay unchanged.
 
     Args:
-        value: Texts ``NAME=PATH[,PATH...]`` or ``PATH``, paths or opened objects with a ``folder``,
-            one or several; or a mapping from name to path or paths.
+        value: Text ``NAME=PATH[,PATH...]`` or ``PATH``, path or opened object with a ``folder``; or
+            several of them; or a mapping from name to path or paths. Several paths are trainings
+            with different random seeds.
 
     Returns:
         One system for each text, object or name.
@@ -205,7 +211,11 @@ def read_compared(value: Any) -> list[GivenSystem]:
     """Read systems to compare: texts of the command line, or a mapping from name to path or values.
 
     Args:
-        value: Texts ``NAME=PATH[,PATH...]``, or a mapping from name to path or values.
+        value: Text ``NAME=PATH[,PATH...]``, or several; or a mapping from name to path, or to
+            scores or boxes in memory.
+
+    Returns:
+        One system for each text or name.
 
     Example:
         >>> [(name, [str(m) for m in members]) for name, members in read_compared(
@@ -245,10 +255,11 @@ ComparedSystems = Annotated[
 
 
 def require_predictable(systems: Sequence[System | GivenSystem | ComparedSystem]) -> None:
-    """Check that the packages that runs need to predict are installed.
+    """Check that the packages are installed with which trained models predict.
 
     Args:
-        systems: Systems of a command, some of which may be runs.
+        systems: Systems of a command, some of which may be trainings (runs), which must be
+            predicted first.
 
     Raises:
         InputError: A package is missing.
@@ -263,7 +274,7 @@ def open_systems(
 ) -> dict[str, list[Predictions]]:
     """Open the predictions of each training seed of each system.
 
-    A system that was given as a run is predicted into ``out/systems`` first.
+    A system that was given as a training (run) is predicted into ``out/systems`` first.
 
     Args:
         systems: Systems to compare.
@@ -345,7 +356,7 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
 
 
 def predicts(path: Path) -> bool:
-    """Return True for the folder of a complete run or of an export. Nothing is loaded.
+    """Return True for the folder of an ended training (run) or an export; nothing is loaded.
 
     Args:
         path: Any path.
@@ -354,10 +365,10 @@ def predicts(path: Path) -> bool:
 
 
 def system_folder(path: Path) -> str:
-    """Return the name of the folder for the predictions of a run or an export, within a report.
+    """Return the name of the folder, within a report, for the predictions of a run or an export.
 
     Args:
-        path: Folder of the run or export.
+        path: Folder of a training (run), or of an export of its network.
 
     Example:
         >>> system_folder(Path("out/chexnet")), system_folder(Path("out/chexnet/exports/onnx-fp32"))
@@ -376,16 +387,16 @@ def predict_once(
     name: str | None = None,
     **chosen: Any,
 ) -> Predictions:
-    """Open the predictions of a model, or make them if the folder holds none.
+    """Open the predictions of a model, or compute them if the folder holds none.
 
     Args:
-        model: Loaded run or export.
+        model: Loaded network of a training (run) or an export.
         path: Folder of the run or the export, for messages.
         dataset: Data set whose images are predicted.
         folder: Predictions folder.
-        split: Split that gives the images their roles.
+        split: Name of the split, which says which images are for validation and test.
         name: Name of the system; None takes that of the run.
-        **chosen: Further options of `predict_data_set`.
+        **chosen: Further keywords of `predict_data_set`.
 
     Raises:
         InputError: The folder holds predictions of another training.
@@ -405,7 +416,7 @@ def predict_once(
 
 
 def is_run(path: Path) -> bool:
-    """Return True for the folder of a complete run, which must be predicted first.
+    """Return True for the folder of an ended training, which must be predicted before evaluation.
 
     Args:
         path: Any path.
@@ -416,17 +427,18 @@ def is_run(path: Path) -> bool:
 def decision_of_run(
     run: Path, inference_id: str | None, test_set: LabelledSplit
 ) -> dict[str, Any] | None:
-    """Return the stored decision of a run if it fits the predictions, labels and split.
+    """Return the stored decision rule (threshold, calibration) of a run if it fits the data.
 
     Args:
-        run: Folder of a run or an export.
-        inference_id: Digest of the model's output for which the decision must have been chosen.
-            None skips this comparison. Use None for an export: it holds the decision of its run,
-            whose digest differs.
-        test_set: Data set, target and split that the decision must fit.
+        run: Folder of a training (run), or of an export of its network.
+        inference_id: Digest of all that the model's predictions depend on; the rule must have been
+            chosen with this digest. None skips this comparison. Use None for an export: it holds
+            the rule of its run, whose digest differs.
+        test_set: Data set, target (finding that decides) and split for which the rule must have
+            been chosen.
 
     Returns:
-        The content of the decision's file, or None if there is no decision or it does not fit.
+        The content of the rule's file, or None if there is no rule or it does not fit.
     """
     path = validation_folder(run) / "decisions" / f"{test_set.target.name}.json"
     if not path.is_file():
@@ -443,14 +455,14 @@ def decision_of_run(
 def predict_images(
     run: Path, test_set: LabelledSplit, image_ids: list[str], folder: Path
 ) -> Predictions:
-    """Predict chosen images with a run into a folder, and decide them by the decision of the run.
+    """Predict chosen images with a training's model, and apply its decision rule to them.
 
-    If the run has a decision, its validation images are added, because the decision was chosen on
-    them.
+    If the training has a rule (threshold, calibration), its validation images are predicted as
+    well, because the rule was chosen on them.
 
     Args:
-        run: Folder of the run.
-        test_set: Data set, target and split of the images.
+        run: Folder of the training.
+        test_set: Data set, target (finding that decides) and split of the images.
         image_ids: Images to predict.
         folder: Predictions folder to make.
     """

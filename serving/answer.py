@@ -90,47 +90,53 @@ _NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Answer of one system for one image.
+    """Prediction of one system for one image, with its decision and its warnings.
 
-    An answer has a decision only if there is no warning. A warning says why the image may not be
-    one that the system can answer for, such as an image that is no frontal chest X-ray.
+    A system is a trained detector or classifier. It decides for or against one finding by comparing
+    the image score with a threshold that was chosen on validation images. There is a decision only
+    if there is no warning. A warning says why the image may not be one that the system can predict,
+    such as an image that is no frontal chest X-ray.
 
     Attributes:
-        image: Name of the image: the path that was given, or ``array``.
-        system: Display name of the system.
+        image: Path of the image file as the user gave it, or ``array`` for pixels without a file.
+        system: Name of the system for people.
         kind: ``boxes`` for a detector, ``scores`` for a classifier.
-        finding: Display name of the target, such as ``Lung opacity``.
-        score: Image score in [0, 1], before calibration.
+        finding: Name for people of the finding that is decided, such as ``Lung opacity``.
+        score: Score of the image in [0, 1], before calibration.
         probability: Calibrated probability in [0, 1]; None if the run has no calibration.
-        policy: Rule that chose the threshold, such as ``max_f1``.
-        threshold: Lowest score of a positive answer; None if the run has no threshold.
-        computed_decision: Decision by score and threshold, even if a warning speaks against it:
-            True positive, False negative, None undecided. `decision` is the one to show.
-        boxes: Boxes of a positive answer, by falling score, with columns ``finding, x1, y1, x2, y2,
+        policy: Name of the rule that chose the threshold on validation images, such as ``max_f1``
+            (the threshold with the highest F1).
+        threshold: Lowest score at which an image is positive; None if the run has no threshold.
+        computed_decision: Decision by score and threshold, also if there is a warning: True
+            positive, False negative, None undecided. The attribute `decision` is the one to show.
+        boxes: Boxes of a positive image, by falling score, with columns ``finding, x1, y1, x2, y2,
             score`` in px of the original. A detector's boxes score at least the threshold; a
-            classifier's are cut out of its activation map. A negative answer has none. An undecided
-            answer has a detector's boxes with a score of at least 0.5. An image that triage refers
+            classifier's are cut out of its activation map. A negative image has none. An undecided
+            image has a detector's boxes with a score of at least 0.5. An image that triage refers
             to a reader, or rules in, has the boxes from the threshold on.
-        warnings: Reasons not to trust the answer; empty if there are none.
+        warnings: Reasons not to trust the prediction; empty if there are none.
         triage: ``ruled_out``, ``referred`` (to a reader, so undecided) or ``ruled_in``. Empty if
             the system was not tuned for triage, if another policy was chosen, or if there is a
             warning.
         triage_rule: Sentence with the scores from which triage rules out or in; empty as `triage`
             is.
-        guarantees: Sentences on what is guaranteed of the threshold, and what was observed on test.
-        undecided_because: Reason why the system cannot decide on any image; None if it can.
-        notes: Facts about the image that the reader should know, such as an inversion. They do not
-            speak against the answer.
-        run_cautions: Sentences on what limits all answers of the run, such as that it was not shown
-            to be better than guessing.
-        seen: Use that the training made of this image or of a near copy; None if it is not known to
-            have made any.
-        seen_in_training: The same in one word: ``train``, ``val``, ``no`` or ``unknown``.
+        guarantees: Sentences on what is guaranteed statistically for the threshold, such as a
+            lowest sensitivity, and what was observed on test images.
+        undecided_because: Reason why the system cannot decide on any image, such as a missing
+            threshold; None if it can decide.
+        notes: Facts about the image that the reader should know, such as that its grey values were
+            inverted. Unlike warnings they are no reason against the decision.
+        run_cautions: Sentences on what limits all predictions of the system, such as that it was
+            not shown to be better than guessing.
+        seen: How the training used this image or a near copy of it: for learning, or for selecting
+            the weights and the threshold. None if no use is known.
+        seen_in_training: The use in `seen` as one word: ``train``, ``val``, ``no``, or ``unknown``
+            if the training images are not known.
         guard_distance: Log odds that the image is no frontal chest X-ray, by the run's
             out-of-distribution check; None if the run has no check.
         finding_scores: Score of each finding that the model learned. For a detector it is that of
             the highest box of the finding, or 0 without a box.
-        prediction: Boxes, map and texts that the overlay shows.
+        prediction: Boxes, activation map and texts that the overlay shows.
         pixels: The image as displayed, uint8 ``(H, W)``.
     """
 
@@ -163,15 +169,16 @@ class Answer:
     def of_prediction(
         cls, prediction: ImagePrediction, findings: np.ndarray, **described: Any
     ) -> Answer:
-        """Make the answer for a prediction that has a score.
+        """Make an `Answer` from the network's prediction for an image.
 
         Args:
             prediction: Score, boxes and map of the image.
             findings: Name of the finding of each box of `prediction`, in their order.
-            described: Other attributes of the answer, by name; ``pixels`` is needed.
+            described: Values of the other attributes of `Answer`, by name, such as
+                ``system="CheXNet"``. The image ``pixels`` is required.
 
         Returns:
-            The answer, with the score, boxes and map of the prediction.
+            The `Answer`, with the score, boxes and activation map of the prediction.
         """
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
@@ -216,40 +223,44 @@ class Answer:
 
     @property
     def status(self) -> Status:
-        """``doubtful`` if a warning speaks against the answer, else ``ok``."""
+        """``doubtful`` if there is a warning, and therefore no decision; else ``ok``."""
         return "doubtful" if self.warnings else "ok"
 
     @property
     def decision(self) -> bool | None:
-        """Decision to show: True positive, False negative, None undecided or doubtful."""
+        """Decision to show: True positive, False negative, None if undecided or doubtful.
+
+        It is doubtful if there is a warning.
+        """
         return self.computed_decision if self.status == "ok" else None
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Sentences on what the answer is worth: those of the run, and that the image trained it.
+        """Sentences on what limits how far the prediction can be trusted; empty if none are known.
 
-        They do not speak against the image, so that the answer has a decision.
+        They are those that hold for all images of the system, and one if this image was used in its
+        training. A caution does not remove the decision; a warning does.
         """
         caution = seen_caution(self.seen, self.system)
         return self.run_cautions if caution is None else (*self.run_cautions, caution)
 
     @property
     def called(self) -> str:
-        """The decision as text: ``positive``, ``negative`` or a word for an undecided answer."""
+        """The decision as text: ``positive``, ``negative`` or a word for an undecided image."""
         withheld = self.status != "ok"
         return replace(self.prediction, decision=self.decision, withheld=withheld).called
 
     @property
     def triage(self) -> str:
-        """Result of triage: ``ruled_out``, ``referred`` to a reader, or ``ruled_in``.
+        """Triage result: ``ruled_out``, ``referred`` (a reader must decide), ``ruled_in`` or empty.
 
-        It is empty if the system was not tuned for triage, if another policy was chosen, or if
-        there is a warning.
+        It is empty if the system has no triage thresholds, if another policy (rule that chose the
+        threshold) was requested, or if there is a warning.
         """
         return self.prediction.triage if self.status == "ok" else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as a dictionary of values that JSON can hold."""
+        """Return the prediction as a dictionary of values that JSON can hold."""
         return {key: getattr(self, key) for key in _KEYS} | {
             "decision": _DECISIONS[self.decision],
             "computed_decision": _DECISIONS[self.computed_decision],
@@ -262,13 +273,13 @@ class Answer:
 
     @staticmethod
     def refused(image: str, problem: str) -> dict[str, Any]:
-        """Return the dictionary of a file without an answer.
+        """Return the dictionary for a file that could not be predicted.
 
         It has the keys of `to_dict`, with empty values, and the key ``problem``.
 
         Args:
             image: Path of the file.
-            problem: Reason why there is no answer.
+            problem: Reason in one line, such as that the file is no image.
         """
         known = {"image": image, "status": "refused", "problem": problem}
         lists = ("guarantees", "boxes", "warnings", "notes", "cautions")
@@ -279,10 +290,11 @@ class Answer:
     def joint_warnings(answers: Sequence[Answer]) -> list[Warned]:
         """Return the warnings of all systems for an image without repetition.
 
-        A warning that several systems share names all of them.
+        The warnings say why an image may not be one that the systems can predict. A warning that
+        several systems share names all of them.
 
         Args:
-            answers: Answers of all systems for one image.
+            answers: Predictions of all systems for this one image.
         """
         systems: dict[str, list[str]] = {}
         kinds: dict[str, WarningKind] = {}
@@ -299,12 +311,12 @@ class Answer:
 
     @staticmethod
     def joint_cautions(answers: Sequence[Answer]) -> list[str]:
-        """Return the cautions of all systems for an image without repetition.
+        """Return the cautions (limits of the predictions) of all systems for one image, each once.
 
-        If the image trained several systems, one sentence names all of them.
+        If several systems used the image in their training, one sentence names all of them.
 
         Args:
-            answers: Answers of all systems for one image.
+            answers: Predictions of all systems for this one image.
         """
         systems: dict[str, list[str]] = {}
         for answer in answers:
@@ -316,10 +328,10 @@ class Answer:
 
     @staticmethod
     def guarantee_lines(answers: Iterable[Answer]) -> list[str]:
-        """Return one sentence for each guarantee of the systems, without repetition.
+        """Return one sentence for each statistical guarantee of the systems' thresholds, each once.
 
         Args:
-            answers: Answers of all systems for one image.
+            answers: Predictions of all systems for this one image.
         """
         return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.guarantees)]
 
@@ -331,7 +343,7 @@ class Answer:
 
     @property
     def map(self) -> ActivationGrid | None:
-        """Activation map of a classifier with its position in the original; None for a detector."""
+        """Activation map of a classifier with its position in the image; None for a detector."""
         return self.prediction.grid
 
     def figure(self) -> Figure:
@@ -340,12 +352,12 @@ class Answer:
 
 
 def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an answer as a row of a CSV file.
+    """Return the prediction of one system for one image as a row of a CSV file.
 
     Text that a spreadsheet would run as a formula gets an apostrophe in front.
 
     Args:
-        entry: Keys and values of one answer, from `Answer.to_dict`; keys may be missing.
+        entry: Keys and values of one `Answer`, from `Answer.to_dict`; keys may be missing.
 
     Returns:
         Value by name of the column, for all of `ANSWER_COLUMNS`.
@@ -372,12 +384,12 @@ def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
 def render_answers(
     answers: Sequence[Answer], *, panel: int = 480, draws_doubtful: bool = True
 ) -> np.ndarray:
-    """Draw an image beside the answer of each system, with a legend.
+    """Draw an image beside the boxes or activation map of each system, with a legend.
 
     Args:
-        answers: Answers of one or more systems for one image.
+        answers: Predictions of one or more systems for this one image.
         panel: Longer side of each panel, px.
-        draws_doubtful: True also draws the boxes and maps of answers with a warning, in grey.
+        draws_doubtful: True also draws, in grey, the boxes and maps of predictions with a warning.
 
     Returns:
         RGB image, uint8, shape ``(h, w, 3)``.
@@ -412,10 +424,10 @@ def render_answers(
 
 
 def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
-    """Draw answers as a matplotlib figure, for notebooks and for `Figure.savefig`.
+    """Draw predictions for an image as a matplotlib figure, for notebooks and `Figure.savefig`.
 
     Args:
-        answers: Answers of one or more systems for one image.
+        answers: Predictions of one or more systems for this one image.
         panel: Longer side of each panel, px.
 
     Returns:

@@ -67,23 +67,23 @@ def answer_files(
     batch_size: int | None,
     strict: bool,
 ) -> Answers:
-    """Answer for image files with all systems, one file after another.
+    """Predict image files with all systems, one file after another, and write the results.
 
     Args:
-        runs: Runs or exports that answer.
-        files: Files to answer for, from `find_images`.
-        output: Where answers are written: overlays, table, DICOM objects and log. The caller has
-            locked the table with `reserved_table`.
+        runs: Trained systems that predict: folders of `cxr train` (runs), or exports of them.
+        files: From `find_images`: the images that were decoded there, and the paths of the others.
+        output: Where results are written: overlays, CSV table, DICOM objects and log. The caller
+            has locked the CSV table with `reserved_table`.
         progress: Shows messages and the progress.
         batch_size: Number of images that are predicted at a time; None takes the smallest number
             that suits all models.
-        strict: True gives no answer for an image with a warning.
+        strict: True leaves out an image with a warning, such as one that is no frontal chest X-ray.
 
     Returns:
-        All answers, and the files that were left out.
+        The predictions of all systems for all images, and the files that were left out.
 
     Raises:
-        InputError: No file could be answered.
+        InputError: Not a single file could be predicted.
     """
     begun, others = files
     # Processes: they decode while the networks compute.

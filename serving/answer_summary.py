@@ -26,22 +26,22 @@ _GAP = "  "
 
 @dataclass
 class SystemTally:
-    """Numbers of the answers of one system.
+    """Counts of one system's predictions for a number of images.
 
     Attributes:
         system: Display name of the system.
         images: Number of images that the system was asked about and that could be read.
-        positive: Number of positive answers.
-        negative: Number of negative answers.
-        no_answer: Number of images without a decision, because of a warning, of triage, or because
-            the system has no operating point.
-        warnings: Number of images with a warning.
+        positive: Number of images that the system decided as positive.
+        negative: Number of images that the system decided as negative.
+        no_answer: Number of images without a decision: they have a warning, triage refers them to a
+            reader, or the system has no threshold.
+        warnings: Number of images with a warning, such as one that is no frontal chest X-ray.
         seconds: Time that the system computed, in seconds.
-        trained_equal: Number of images that trained the system.
-        trained_near: Number of images of which a near copy trained the system.
-        selected: Number of images, with near copies, that served to select its weights and its
-            threshold.
-        run_cautions: Sentences on what limits all answers of the system.
+        trained_equal: Number of images from which the system learned (equal pixels).
+        trained_near: Number of images of which the system learned from a near copy.
+        selected: Number of images that served, themselves or as near copies, to select the system's
+            weights and its threshold.
+        run_cautions: Sentences on what limits all predictions of the system.
 
     Example:
         >>> SystemTally("CheXNet", images=3, positive=1, negative=2, seconds=0.5).row
@@ -61,10 +61,10 @@ class SystemTally:
     run_cautions: tuple[str, ...] = field(default=(), repr=False)
 
     def count(self, answer: Answer) -> None:
-        """Count an answer of the system.
+        """Add the system's prediction for one more image to the counts.
 
         Args:
-            answer: Answer of this system for another image.
+            answer: Prediction of this system for the image.
         """
         self.images += 1
         self.positive += answer.decision is True
@@ -78,13 +78,13 @@ class SystemTally:
 
     @property
     def row(self) -> tuple[str | float, ...]:
-        """Values of `SUMMARY_COLUMNS`."""
+        """The counts in the order of the columns `SUMMARY_COLUMNS`, the system's name first."""
         values: tuple[str | float, ...] = tuple(getattr(self, name) for name in SUMMARY_COLUMNS)
         return values
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Sentences on what limits the answers, and how many of the images trained the system."""
+        """Sentences on what limits the predictions, and on how many images the training used."""
         seen = seen_summary(
             self.system, self.images, self.trained_equal, self.trained_near, self.selected
         )
@@ -92,19 +92,21 @@ class SystemTally:
 
 
 def summary_frame(tallies: Sequence[SystemTally]) -> pd.DataFrame:
-    """Return the numbers of several systems as a table with `SUMMARY_COLUMNS`.
+    """Return the counts of several systems as a table with the columns `SUMMARY_COLUMNS`.
 
     Args:
-        tallies: Numbers of answers of each system.
+        tallies: Counts of each system's predictions.
     """
     return pd.DataFrame([tally.row for tally in tallies], columns=list(SUMMARY_COLUMNS))
 
 
 def summary_lines(tallies: Sequence[SystemTally]) -> list[str]:
-    """Return the numbers of several systems as lines of text, followed by their cautions.
+    """Return the counts of several systems as lines of text, followed by their cautions.
+
+    A caution is a sentence on what limits the predictions of a system.
 
     Args:
-        tallies: Numbers of each system.
+        tallies: Counts of each system's predictions.
 
     Example:
         >>> tally = SystemTally("CheXNet", images=3, positive=1, negative=2, seconds=0.51)

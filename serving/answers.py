@@ -20,16 +20,21 @@ MOST_LINES = 10
 
 @dataclass(frozen=True)
 class Answers(Sequence[Answer]):
-    """Answers of one or more systems for image files, one image after another.
+    """Predictions of one or more systems for image files, one image after another.
+
+    The text of a few predictions has a line for each. That of more than 10 images has a table with
+    one row for each system; `to_frame` then gives the single predictions.
 
     Attributes:
-        answers: Answers in the order of the images; one for each system on each image.
-        left_out: Reason for each file that could not be answered, by path.
+        answers: Predictions in the order of the images; one for each system on each image.
+        left_out: Reason for each file that could not be predicted, by path.
         exit_status: Exit status of the command: 1 if files were left out.
-        printed: True if the answers were printed one by one. They are then not kept in `answers`.
-        tallies: Numbers of positive and other answers of each system, and what limits them.
+        printed: True if the predictions were printed one by one. They are then not kept in
+            `answers`.
+        tallies: Counts of positive, negative and undecided images of each system.
 
     The text of a few answers has a line for each. That of more than 10 images has a table with one
+
     row for each system; `to_frame` then gives the single answers.
     """
 
@@ -65,11 +70,11 @@ class Answers(Sequence[Answer]):
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Table with one row for each system: numbers of images and answers, and seconds."""
+        """Table with one row for each system: counts of images by decision, and seconds."""
         return summary_frame(self.tallies)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the answers as a table with one row for each image and system.
+        """Return the predictions as a table with one row for each image and system.
 
         The columns are those of ``cxr predict --csv``.
         """
@@ -81,7 +86,7 @@ class Answers(Sequence[Answer]):
         return f"<{counted(len(self), 'answer')}{without}>"
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """Return all answers, followed by the files without an answer, for JSON."""
+        """Return all predictions for JSON, followed by an entry for each file that was left out."""
         problems = [Answer.refused(path, why) for path, why in self.left_out.items()]
         return [*(answer.to_dict() for answer in self.answers), *problems]
 
@@ -95,8 +100,11 @@ class Answers(Sequence[Answer]):
 def remarks(answers: Sequence[Answer]) -> list[str]:
     """Return a line for each warning, note and caution about an image.
 
+    A warning removes the decision, a note is a fact about the image, and a caution limits how far
+    the prediction can be trusted.
+
     Args:
-        answers: Answers of all systems for one image.
+        answers: Predictions of all systems for this one image.
     """
     remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
     remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
@@ -107,19 +115,19 @@ def remarks(answers: Sequence[Answer]) -> list[str]:
 
 
 def lines_of_image(answers: Sequence[Answer]) -> list[str]:
-    """Return the lines that the command line prints for an image: remarks, then each answer.
+    """Return the lines that the command line prints for an image: remarks, then each prediction.
 
     Args:
-        answers: Answers of all systems for one image.
+        answers: Predictions of all systems for this one image.
     """
     return [*remarks(answers), *map(str, answers)]
 
 
 def run_lines(answers: Iterable[Answer]) -> list[str]:
-    """Return a line for each caution about a run, without repetition.
+    """Return a line for each sentence that limits all predictions of a system, each once.
 
     Args:
-        answers: Answers of any systems for any images.
+        answers: Predictions of any systems for any images.
     """
     cautions = (text for answer in answers for text in answer.run_cautions)
     return [f"CAUTION: {text}" for text in dict.fromkeys(cautions)]

@@ -29,10 +29,10 @@ _Backend = Literal["torch", "onnx", "openvino", "auto"]
 
 
 def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # noqa: A002
-    """Return the default folder of an export of a run.
+    """Return the default folder of an export, which holds a trained network in another format.
 
     Args:
-        run: Run folder.
+        run: Folder of the training (run) whose network is exported.
         format: ``onnx`` or ``openvino``.
         precision: ``fp32``, ``bf16`` or ``int8``.
 
@@ -43,13 +43,13 @@ def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # n
 
 
 def require_torch(run: Path) -> None:
-    """Check that the packages with which a run predicts are installed.
+    """Check that the packages are installed with which the network of a training predicts.
 
     Args:
-        run: Folder of a run.
+        run: Folder of the training (run).
 
     Raises:
-        InputError: A package is missing, or the folder is no run.
+        InputError: A package is missing, or the folder is not that of a training.
     """
     try:
         require_packages(f"{run} (a run)", "train", TRAIN_PACKAGES)
@@ -62,7 +62,7 @@ def open_model(folder: Path, **options: Any) -> Model:
     """Load the model of a run or an export.
 
     Args:
-        folder: Folder of a run or an export.
+        folder: Folder of a training by `cxr train` (run), or of an export of its network.
         options: Options of `TrainedModel.open`. An export ignores them.
 
     Returns:
@@ -82,9 +82,10 @@ class ChosenBackend(NamedTuple):
     """The program (back end), folder and number format that `choose_backend` chose for predicting.
 
     Attributes:
-        folder: Folder of the run (for torch) or the export that predicts.
-        backend: Program that computes.
-        precision: Number format of the computation.
+        folder: Folder of the training (run) for torch, or of the export of its network for other
+            programs.
+        backend: Program that computes the network.
+        precision: Number format of the computation: ``fp32``, ``bf16`` or ``int8``.
         words: Sentence that says what was chosen; empty if there was no choice.
     """
 
@@ -105,17 +106,21 @@ def choose_backend(
 ) -> ChosenBackend:
     """Choose the program that predicts (the back end), without loading it.
 
-    By default a run predicts with torch in float32, and an export with its own runtime. ``auto``
-    takes the fastest export of the run that this machine can compute, or torch if there is none.
+    A back end is the program that computes the network: torch, ONNX Runtime or OpenVINO. By default
+    a run (folder of a training) predicts with torch in float32, and an export (its network in
+    another format) with the runtime of that format. ``auto`` takes the fastest export of the run
+    that this machine can compute, or torch if there is none.
 
     Args:
         folder: Folder of a run or an export.
-        backend: Back end, ``auto``, or None for the default.
-        precision: Number format of the computation, or None for the default.
+        backend: ``torch``, ``onnx``, ``openvino``, ``auto``, or None for the default.
+        precision: Number format of the computation, ``fp32``, ``bf16`` or ``int8``; None for the
+            default.
         needs_torch: Option of the command that only torch supports, such as ``--tta``; None if
             there is none.
         gpu: True if torch would compute on a GPU; ``auto`` then takes torch.
-        data: Data set that messages name in the command that makes an export; None if unknown.
+        data: Data set that the error message names in the command that makes an export; None if
+            unknown.
 
     Returns:
         The folder, the back end and the precision.

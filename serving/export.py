@@ -61,26 +61,27 @@ def export_run(
     dataset: DataSet | None = None,
     store: PixelStore | None = None,
 ) -> Proof:
-    """Write a run as an export, and keep the export only if it gives the same answers.
+    """Write the network of a run in another format, and accept it only if it predicts the same.
 
-    ``bf16`` and ``int8`` are checked on validation images, and ``int8`` is calibrated on training
-    images. Both need the data set of the run, with its pixels stored at the size of the run.
-    Without a data set a float32 export is checked on synthetic images.
+    A run is the folder of a training; the new folder is its export. ``bf16`` and ``int8`` are
+    checked on validation images, and ``int8`` is calibrated on training images. Both need the data
+    set of the run, with its pixels stored at the size of the run. Without a data set a float32
+    export is checked on synthetic images.
 
     Args:
-        run: Run folder.
+        run: Folder of a complete training.
         out: Folder to make. It must be new or empty, and appears only when it is complete.
         format: ``onnx`` or ``openvino``.
         precision: ``fp32``, ``bf16`` or ``int8``.
         dataset: Data set of the run; None checks a float32 export on synthetic images.
-        store: Pixels of the data set at the size of the run; None without a data set.
+        store: Pixels of the data set, resized to the size of the run; None without a data set.
 
     Returns:
-        The figures that compare the answers of the export with those of the run.
+        The differences between the predictions of the export and those of the run.
 
     Raises:
-        InputError: The run is not complete, the format does not have this precision, images are
-            missing, or the export gives other answers than the run.
+        InputError: The training has not ended, the format does not have this precision, images are
+            missing, or the export's predictions differ too much from those of the run.
     """
     _require_possible(format, precision, dataset)
     loaded = Run.open(run, device="cpu").load()
@@ -104,7 +105,9 @@ def export_run(
 
 
 def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
-    """Write ``requirements.txt``: installed versions of the packages that an export needs.
+    """Write ``requirements.txt`` with the installed versions of packages that an export needs.
+
+    An export is a network in ONNX or OpenVINO format.
 
     Args:
         folder: Folder of the export.

@@ -153,8 +153,9 @@ def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
         model: A detector or classifier.
 
     Returns:
-        For a detector, the number of anchors on each level and None. For a classifier, an empty
-        tuple and the outer frame of its activation map, in px of the input.
+        For a detector, the number of anchors on each level of its feature pyramid, and None. For a
+        classifier, an empty tuple and the outer edges x1, y1, x2, y2 of its activation map, in px
+        of the input.
 
     Raises:
         InputError: The network cannot be exported.
@@ -179,7 +180,7 @@ def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
 
 
 def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return the anchors of a detector and their number on each level.
+    """Return the anchors of a detector and their number on each level of its feature pyramid.
 
     Args:
         model: A detector with anchors.
@@ -203,10 +204,11 @@ def calibration_images(
     The default is 300 images: more change the ranges little.
 
     Args:
-        seen: Images that the run has seen, with their ``image_id`` and their ``role`` in its
-            training.
+        seen: Table of the images that the training used: their ``image_id`` and ``role`` (``train``
+            or ``val``).
         dataset: Data set of the run.
-        split: Split of the run.
+        split: Name of the split (which images are for training, validation and test) of the
+            training.
         most: Largest number of images.
         seed: Random seed of the choice.
 
@@ -214,8 +216,8 @@ def calibration_images(
         Sorted image ids.
 
     Raises:
-        InputError: The data set has none of the run's training images, or the split gives one of
-            them another role.
+        InputError: The data set has none of the run's training images, or one of them has another
+            role than ``train`` in the split.
     """
     trained = seen[seen["role"] == "train"]
     candidates = sorted(set(trained["image_id"]) & set(dataset.images["image_id"]))
@@ -247,7 +249,7 @@ def quantise(
 
     Args:
         folder: Folder of the float32 export.
-        spec: Inputs, outputs and origin of the export.
+        spec: Inputs, outputs and origin of the exported network.
         image: Function that returns the pixels of an image id, uint8 ``(S, S)``.
         image_ids: Training images that calibrate the activations.
 

@@ -40,7 +40,7 @@ _HASH_BLOCK = 1 << 20
 
 
 def is_export(folder: Path) -> bool:
-    """Return True for the folder of a complete export; nothing is loaded.
+    """Return True for the complete folder of an exported network; nothing is loaded.
 
     Args:
         folder: Any path.
@@ -49,10 +49,10 @@ def is_export(folder: Path) -> bool:
 
 
 def validation_folder(folder: Path) -> Path:
-    """Return the folder that holds the decision of a run or an export.
+    """Return the folder with the decision rule (threshold, calibration) of a run or an export.
 
     Args:
-        folder: Folder of a run or an export.
+        folder: Folder of a training (run), or of an export of its network.
 
     Returns:
         The folder ``validation`` of a run, which need not exist, or the folder of the export
@@ -66,8 +66,11 @@ def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Ha
 
     Args:
         folder: Folder of the files.
-        names: Names of the files. By default they are the files of a run that decide its
-            predictions.
+        names: Names of the files. By default they are the files of a run (folder of a training) on
+            which its predictions depend.
+
+    Returns:
+        The hash object, which the caller may update with more content.
     """
     digest = hashlib.sha256()
     for name in names:
@@ -79,23 +82,24 @@ def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Ha
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """Inputs, outputs and origin of an exported network.
+    """Inputs, outputs and origin of a network that was exported to ONNX or OpenVINO.
 
     Attributes:
         format: Format of the network's file, ``onnx`` or ``openvino``.
         precision: Number format of the computation, ``fp32``, ``bf16`` or ``int8``.
         kind: ``boxes`` for a detector, ``scores`` for a classifier.
         findings: Names of the K findings in the order of the outputs.
-        target: Target that was learned: ``name``, ``any_of`` (its findings) and ``display_name``.
+        target: Finding, or group of findings, that decides whether an image is positive: ``name``,
+            ``any_of`` (names of its findings) and ``display_name``.
         size: Side S of the square input images, px.
-        level_sizes: Number of anchors on each level of a detector; their sum is A. Empty for a
-            classifier.
+        level_sizes: Number of anchors on each level of a detector's feature pyramid; the sum is the
+            number A of anchors. Empty for a classifier.
         map_frame: Outer edges of a classifier's activation map, xyxy in px of the input; None for a
             detector.
-        map_levels: Probability and raw map value of each contour that overlays draw; empty for a
-            detector.
-        run: Content of ``run.json`` of the run that was exported, with its ``folder`` and
-            ``inference_id``.
+        map_levels: Pairs of a probability and the raw map value at which overlays draw its contour;
+            empty for a detector.
+        run: Content of ``run.json`` of the training that was exported, with its ``folder`` and
+            ``inference_id`` (digest of all that its predictions depend on).
         files: SHA-256 digest of each file of the network, by file name; empty in an export of an
             older version.
         validation_auroc: AUROC of the run on its validation images with its interval, as the
@@ -126,7 +130,9 @@ class ExportSpec:
         return f"{self.format} {self.precision}"
 
     def write(self, folder: Path) -> None:
-        """Write ``export.json`` with the digests of the files; it marks the folder as complete.
+        """Write ``export.json`` with the digests of the network's files.
+
+        The presence of this file marks the folder as complete.
 
         Args:
             folder: Folder of the export.
@@ -139,11 +145,11 @@ class ExportSpec:
         write_json(folder / EXPORT_FILE, "export", content)
 
     def file(self, folder: Path, name: str) -> Path:
-        """Return the path of a file of the network, after a check of its content.
+        """Return the path of a file of the exported network, after a check of its content.
 
         Args:
             folder: Folder of the export.
-            name: Name of the file.
+            name: Name of the file, a key of `files`.
 
         Returns:
             The path.
@@ -181,15 +187,17 @@ class ExportSpec:
 
 
 def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path) -> None:
-    """Check the names under which a model is to answer for the findings that it learned.
+    """Check the names under which a model's findings are to appear in its predictions.
+
+    A model and a data set may name the same finding differently.
 
     Args:
-        names: For each finding that the model learned, its name in the data set.
+        names: Name in the data set, by the name that the model learned.
         learnt: All findings that the model learned.
-        folder: Folder of the model, for messages.
+        folder: Folder of the model, which messages name.
 
     Raises:
-        InputError: The model did not learn a finding, or two findings get the same name.
+        InputError: A key of `names` is no finding of the model, or two findings get the same name.
     """
     for learnt_name, name in names.items():
         if learnt_name not in learnt:

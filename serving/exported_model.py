@@ -130,9 +130,9 @@ def open_session(
     Args:
         folder: Folder of the export.
         spec: Inputs, outputs and origin of the export.
-        many: True computes several batches at the same time. It answers more images a second, but
+        many: True computes several batches at the same time. It predicts more images a second, but
             each batch takes longer.
-        shares: True leaves processors to other work, such as decoding images.
+        shares: True leaves some processors free for other work, such as decoding images.
         batch_size: Number of images in every batch, which makes the network faster; None lets it
             vary.
 
@@ -292,14 +292,14 @@ class _OpenVinoSession:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """The network of an export, with the preprocessing of its input.
+    """A network that was exported to ONNX or OpenVINO, with the preprocessing of its input.
 
     Attributes:
         folder: Folder of the export.
         spec: Inputs, outputs and origin of the network, from ``export.json``.
         preprocess: Size of the square input. The network itself normalises the pixels.
-        names: Findings that are answered, by the name that the network learned. None answers for
-            all that it learned.
+        names: Name of a finding in the predictions, by the name that the network learned. Findings
+            that are not among the keys are left out; None keeps all, under their learned names.
     """
 
     tta: ClassVar[None] = None
@@ -317,7 +317,7 @@ class ExportedModel:
 
     @classmethod
     def open(cls, folder: str | Path) -> ExportedModel:
-        """Open a complete export; the network itself is loaded at the first prediction.
+        """Open a complete exported network; its weights are read at the first prediction.
 
         Args:
             folder: Folder of the export.
@@ -327,10 +327,11 @@ class ExportedModel:
         return cls(folder, spec, Preprocess.from_json(folder / PREPROCESS_FILE))
 
     def with_names(self, names: Mapping[str, str]) -> ExportedModel:
-        """Return this model restricted to some findings, under the names of a data set.
+        """Return this model restricted to some findings, which get the names of a data set.
 
         Args:
-            names: For each finding that the model learned, its name in the data set.
+            names: Name in the data set, by the name that the model learned. Other findings are left
+                out.
         """
         require_names(names, self.learnt, self.folder)
         return replace(self, names=names)
@@ -347,7 +348,7 @@ class ExportedModel:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings that the model answers for, under the names that the data set uses."""
+        """Findings that the model predicts, under the names that the data set uses."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     @property
@@ -367,7 +368,7 @@ class ExportedModel:
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """Content of ``run.json`` of the run that was exported."""
+        """Content of ``run.json``, the facts about the training that was exported."""
         return self.spec.run
 
     def inference_id(self) -> str:
@@ -382,7 +383,7 @@ class ExportedModel:
         return digest.hexdigest()[:16]
 
     def training_id(self) -> str:
-        """Return the digest that identifies the training of the exported run."""
+        """Return the digest that identifies the training from which the network was exported."""
         return str(self.info["inference_id"])
 
     @cached_property
@@ -391,7 +392,7 @@ class ExportedModel:
         return open_session(self.folder, self.spec, shares=True)
 
     def streaming(self, batch_size: int) -> Session:
-        """Return the loaded network for batches of one size, several of which run at a time.
+        """Return the loaded network for batches of equal size; it computes several at a time.
 
         Args:
             batch_size: Number of images in every batch.
@@ -436,7 +437,8 @@ class ExportedModel:
         """Predict images batch by batch, so that memory does not grow with their number.
 
         Args:
-            source: Square images by image id, such as a pixel store.
+            source: Object whose method `image` returns the square image of an image id, such as a
+                pixel store (folder of resized images).
             image_ids: Images to predict, in order.
             sizes: Size of the original images, with columns ``image_id, width, height`` in px.
             batch_size: Number of images that are predicted at a time.
@@ -444,7 +446,7 @@ class ExportedModel:
                 than one batch.
 
         Yields:
-            The predictions of each batch.
+            The predictions of each batch, as tables.
         """
         groups = [
             [str(image_id) for image_id in image_ids[start : start + batch_size]]
@@ -483,7 +485,7 @@ class ExportedModel:
                 boxes.
 
         Returns:
-            Figures by name; the time is that of a batch of one image.
+            Figures by name, such as the latency in ms; times are those of a batch of one image.
         """
         size = self.spec.size
         if sample_images is None:

@@ -48,8 +48,8 @@ class ReadImage:
     Attributes:
         name: Path of the file, or a word such as ``array``.
         image: The decoded image.
-        warnings: Warnings from the header of a DICOM object; None for a file, whose header is
-            checked later.
+        warnings: Reasons in the header of a DICOM object why it is no frontal chest X-ray; None for
+            a file, whose header is checked later.
     """
 
     name: str

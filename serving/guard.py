@@ -104,7 +104,8 @@ class GuardFit:
 
     Attributes:
         layout_mean: Mean layout of the training images.
-        layout_parts: Principal components of the layout, one in each of the K rows.
+        layout_parts: Principal components of the layout, one in each of the K rows; the columns are
+            those of `layout_mean`.
         edges_mean: Mean of the edge statistics.
         edges_parts: Principal components of the edge statistics, one in each of the E rows.
         centre: Mean of each number over the training images, (D,).
@@ -137,16 +138,18 @@ class GuardFit:
 
 @dataclass(frozen=True)
 class Guard:
-    """A fitted out-of-distribution check, which `add_guard` stores in a run as ``guard.json``.
+    """A fitted check whether an image is a frontal chest X-ray (out-of-distribution check).
+
+    It belongs to one run (training), which stores it as ``guard.json``; `add_guard` makes it.
 
     Attributes:
         size: Side of the square images that the check was learned from, px.
-        limit: Score (log odds) from which an image does not look like a frontal chest X-ray.
+        limit: Log odds from which an image counts as no frontal chest X-ray.
         images: Number of training images that the check was learned from.
-        false_alarms: Share of the training images at or above the limit, each measured by a fit
-            without its patient.
+        false_alarms: Share of the training images that reach the limit, in [0, 1]. Each image is
+            scored by a fit without its patient.
         ages: Number of training images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or
-            more years; None if few ages are known.
+            more years, in this order; None if few ages are known.
     """
 
     size: int
@@ -173,14 +176,17 @@ class Guard:
         system: str = "this run",
         score: float | None = None,
     ) -> tuple[Warned, ...]:
-        """Return the reasons against a frontal chest X-ray, as sentences without a full stop.
+        """Return the reasons why an image may be no frontal chest X-ray, as sentences.
+
+        The sentences have no full stop at the end. The tuple is empty if there is no such reason.
 
         Args:
             image: The decoded image, or its pixels. A decoded image also gives the age of the
                 patient.
-            square: The letterboxed image, uint8 ``(size, size)``, if it was made before.
-            system: Name of the run in the sentences.
-            score: Score of the image, if it was computed before.
+            square: The image resized into a square with black borders, uint8 ``(size, size)``; None
+                makes it from `image`.
+            system: Name of the system in the sentences.
+            score: Log odds from `score` for this image; None computes them.
         """
         decoded = image if isinstance(image, DecodedImage) else None
         pixels = image.pixels if isinstance(image, DecodedImage) else image
@@ -212,7 +218,7 @@ class Guard:
         return [Warned(message, "age")]
 
     def write(self, path: Path) -> None:
-        """Write the out-of-distribution check as the file ``guard.json`` of a run.
+        """Write the check as the file ``guard.json`` of a training's folder.
 
         Args:
             path: File to write.
@@ -230,10 +236,10 @@ class Guard:
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Read the out-of-distribution check of a run from its file ``guard.json``.
+        """Read the check from the file ``guard.json`` of a training's folder.
 
         Args:
-            path: File ``guard.json`` of a run.
+            path: Path of the file.
 
         Raises:
             InputError: The file is missing or damaged, or an earlier version made it.
@@ -255,14 +261,16 @@ class Guard:
 
 
 def file_warnings(path: Path | str | None, image: DecodedImage | None = None) -> tuple[Warned, ...]:
-    """Return the warnings about an image that hold for any run: header, colour, size and contrast.
+    """Return the warnings about an image file that hold for any system.
 
-    A DICOM file that ``cxr prepare --format dicom`` would leave out gets a warning with the same
-    reason. So does a file whose PatientOrientation says that the image is turned or mirrored.
+    They concern the header, the colour, the size and the contrast. A DICOM file that ``cxr prepare
+    --format dicom`` would leave out gets a warning with the same reason. So does a file whose
+    PatientOrientation says that the image is turned or mirrored.
 
     Args:
         path: File of the image; None if the image was given as an array.
-        image: The decoded image, if it was read before.
+        image: The decoded image. None reads it from `path`, except for a DICOM file, of which then
+            only the header is checked.
     """
     reason = None
     is_dicom = False
@@ -300,9 +308,9 @@ def orientation_warnings(image: DecodedImage) -> list[Warned]:
 
 
 def image_notes(image: DecodedImage) -> tuple[str, ...]:
-    """Return notes for the reader of an image, for example that it was stored as a negative.
+    """Return facts about an image that its reader should know, such as that it was inverted.
 
-    The notes do not speak against the answer.
+    A note is no reason to distrust a prediction.
 
     Args:
         image: The decoded image.
@@ -317,15 +325,15 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
 
 
 def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Progress) -> None:
-    """Learn the out-of-distribution check of a run from its training images, and store it.
+    """Learn the out-of-distribution check of a training from its images, and store it in the run.
 
-    An existing check is kept.
+    The check recognises images that are no frontal chest X-ray. An existing check is kept.
 
     Args:
-        run: Run folder, into which ``guard.json`` is written.
+        run: Folder of the training, into which ``guard.json`` is written.
         dataset: Data set of the run.
-        split: Split whose training images the check learns from.
-        size: Side of the square images that the run sees, px.
+        split: Name of the split whose training images the check learns from.
+        size: Side of the square images that the network reads, px.
         progress: Shows messages and the progress.
     """
     path = run / GUARD_NAME
@@ -350,14 +358,15 @@ def fit_guard(
 ) -> Guard | None:
     """Learn an out-of-distribution check from training images.
 
-    At most 600 images are used, and the same images always give the same check. The limit is the
-    score that 0.4 % of the images exceed when their patients are left out of the fit. It is at
-    least 1.0, so that X-rays of other hospitals pass, and at most 1.5, because training sets
-    contain some odd images.
+    The check recognises images that are no frontal chest X-ray. At most 600 images are used, and
+    the same images always give the same check. The limit is the score that 0.4 % of the images
+    exceed when their patients are left out of the fit. It is at least 1.0, so that X-rays of other
+    hospitals pass, and at most 1.5, because training sets contain some odd images.
 
     Args:
-        source: Square images by image id.
-        patients: Patient of each image, by image id.
+        source: Object whose method `image` returns the square image of an image id, such as a pixel
+            store (folder of resized images).
+        patients: Id of the patient of each image, indexed by image id.
         ages: Age of the patient of each image in years (NaN if unknown), by image id; None if no
             age is known.
 
@@ -404,8 +413,8 @@ def count_ages(years: np.ndarray) -> tuple[int, ...] | None:
         years: Ages in years, NaN where unknown, shape ``(N,)``.
 
     Returns:
-        The number of images in each age group, youngest first; None if too few ages are known
-        to call a group rare.
+        The number of images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or more years;
+        None if too few ages are known.
 
     Example:
         >>> count_ages(np.repeat([1.0, 60.0], [10, 90]))

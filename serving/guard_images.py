@@ -35,13 +35,15 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Statistics of N images, float32, one row for each image.
+    """Statistics of N images that tell chest X-rays from other images, float32, one row each.
 
     Attributes:
-        layout: Ranks of the grey values of a small copy of the image, (N, 576). Any rising grey
-            curve gives the same ranks.
-        edges: Square roots of the shares of the gradient in 4 x 4 cells and 8 directions, (N, 128).
-        overall: Entropy, edges, spectrum, symmetry, and flat and saturated pixels, (N, 12).
+        layout: Ranks of the grey values of a copy of 24 x 24 px, (N, 576). Any rising grey curve
+            gives the same ranks.
+        edges: Square roots of the shares of the gradient that fall into each of 4 x 4 cells of the
+            image and 8 directions, (N, 128).
+        overall: Entropy, edge strength, spectrum, symmetry, and shares of flat and saturated
+            pixels, (N, 12).
     """
 
     layout: np.ndarray
@@ -71,13 +73,14 @@ class ImageStatistics:
 
 
 def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Scale an image as the pixel store does, then to 128 px, and cut off its flat borders.
+    """Scale an image as `size` says, then to 128 px, and cut off its flat borders.
 
-    A square image of the pixel store gives the same result as its original.
+    An image that was already resized to that square gives the same result as its original.
 
     Args:
         pixels: The image, uint8 ``(H, W)``.
-        size: Side of the square images of the pixel store, px.
+        size: Side of the square images that the network reads, px; the image is first resized to
+            it.
     """
     square = pixels if pixels.shape == (size, size) else letterbox(pixels, size)[0]
     if size > _SIDE:
@@ -248,7 +251,10 @@ def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.
     Args:
         image: A training image, uint8 ``(H, W)``.
         other: Another training image, for the kinds of image that need two.
-        rng: Random generator.
+        rng: Random generator, which chooses the kind of change.
+
+    Returns:
+        The changed image, uint8 ``(H, W)``.
     """
     ways = (
         _negative,

@@ -30,14 +30,16 @@ CAPTURE_END = "-sc.dcm"
 
 @dataclass(frozen=True)
 class AnswerOutput:
-    """Where answers are written. Several destinations may be set at the same time.
+    """Where predictions for image files are written; several destinations may be set.
 
     Attributes:
         overlays: Folder for one PNG file of each image; None draws none.
         csv: CSV table to write, or None.
-        dicom: Folder for the DICOM report and overlay of each DICOM image, or None.
-        log: Open log of answers, which `cxr monitor` reads, or None.
-        printed_as: Form in which answers are printed; None in a call from Python.
+        dicom: Folder for a structured report and an image with the overlay of each DICOM image;
+            None writes neither.
+        log: Open log of predictions, which `cxr monitor` reads; None writes no log.
+        printed_as: ``text`` or ``json``, the form in which predictions are printed; None in a call
+            from Python, which prints nothing.
         has_lines: True if printed text has a line for each image and system.
         has_summary: True if printed text ends with a table that has a row for each system.
     """
@@ -77,17 +79,17 @@ class AnswerOutput:
 def find_images(
     sources: Sequence[Path], output: AnswerOutput
 ) -> tuple[list[LooseImage], list[Path]]:
-    """Find the image files of some files and folders.
+    """Find the image files among some files and folders.
 
-    Files are decoded until one of them shows an image, so that no model is loaded for nothing.
+    Files are decoded until one of them shows an image, so that no model is loaded without one.
 
     Args:
         sources: Files and folders that the user named.
-        output: Where answers are written. Files that an earlier call wrote there are no input.
+        output: Where predictions are written. Files that an earlier call wrote there are left out.
 
     Returns:
-        The files that were decoded, of which the last one shows an image, and the paths of the
-        others.
+        The files that were decoded, of which the last one shows an image, and the paths of all
+        other files, which are not decoded yet.
 
     Raises:
         InputError: No file shows an image.
@@ -107,13 +109,13 @@ def find_images(
 
 @contextmanager
 def reserved_table(table: Path | None) -> Iterator[None]:
-    """Lock a CSV table of answers during a ``with`` block, so that no other command writes it.
+    """Lock the CSV table of predictions for a ``with`` block, so that no other command writes it.
 
     Args:
         table: Path of the table; None locks nothing.
 
     Raises:
-        InputError: Another command writes the table.
+        InputError: Another command is writing the table.
     """
     if table is None:
         yield
@@ -131,16 +133,16 @@ def note_answers(
     answers: Sequence[Answer] | InputError | None,
     seconds: float | None,
 ) -> None:
-    """Write the answers of runs for one file into a log; without a log nothing happens.
+    """Write the predictions of systems for one file into a log; without a log nothing happens.
 
     Args:
-        log: Open log of answers, or None.
-        runs: Systems that were asked for an answer.
+        log: Open log of predictions, or None.
+        runs: Systems that were to predict the image.
         file: Path of the file.
         image: The decoded image; None if it could not be read.
-        answers: For each run its answer, or the error of its network. None for a file without
-            answers.
-        seconds: Time that the answers took, in seconds, or None.
+        answers: One prediction of each system in `runs`, or the error with which a network failed.
+            None for a file that was not predicted.
+        seconds: Time that the predictions took, in seconds; None if unknown.
     """
     if log is None:
         return

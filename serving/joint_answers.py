@@ -15,23 +15,29 @@ from cxr_compare.serving.guard import Warned, file_warnings
 
 
 class Answering(Protocol):
-    """Interface of a system that answers for decoded images, as `Run` does."""
+    """Interface of a system that predicts decoded images, as `serving.run.Run` does."""
 
     def answer(
         self,
         images: Sequence[tuple[str, DecodedImage]],
         of_files: Sequence[tuple[Warned, ...]] | None = None,
     ) -> list[Answer | InputError]:
-        """Return one answer for each image, or the error of the network."""
+        """Return one prediction for each image, or the error with which the network failed on it.
+
+        Args:
+            images: Path (or ``array`` for pixels without a file) and decoded image of each.
+            of_files: Warnings about each image's file; None makes them from the path.
+        """
 
 
 class AnsweredBatch(NamedTuple):
-    """Files with the answers for those that could be read.
+    """Image files of one batch with the predictions of all systems.
 
     Attributes:
-        files: Files in their order.
-        answered: For each file that could be read, one answer of each run, or an error.
-        seconds: Time that one image took, in seconds.
+        files: Files in their order, including those that could not be read.
+        answered: For each file that could be read, a list with one prediction of each system, or
+            the error with which a network failed.
+        seconds: Time that the predictions took for each image, in seconds.
     """
 
     files: list[LooseImage]
@@ -40,10 +46,13 @@ class AnsweredBatch(NamedTuple):
 
 
 def warnings_of_files(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[Warned, ...]]:
-    """Return the warnings about the files of images, which hold for any run.
+    """Return the warnings about image files (header, colour, size), which hold for any system.
 
     Args:
-        images: Path, or `ARRAY` for pixels without a file, and decoded image of each.
+        images: Path (or `ARRAY` for pixels without a file) and decoded image of each.
+
+    Returns:
+        One tuple of warnings for each image; empty if there is none.
     """
     return [file_warnings(None if name == ARRAY else name, image) for name, image in images]
 
@@ -54,17 +63,17 @@ def answers_by_image(
     of_files: Sequence[tuple[Warned, ...]] | None = None,
     on_run: Callable[[int, float], object] = lambda run, seconds: None,
 ) -> list[list[Answer] | InputError]:
-    """Return the answers of all runs for each image.
+    """Predict decoded images with several systems.
 
     Args:
-        runs: Runs that answer.
-        images: Name and decoded image of each image.
-        of_files: Warnings of `file_warnings` for each image; None makes them now.
-        on_run: Function that is called with the position of each run in `runs` and the seconds that
-            it took for these images.
+        runs: Systems that predict.
+        images: Path (or `ARRAY` for pixels without a file) and decoded image of each.
+        of_files: Warnings of `file_warnings` for each image; None makes them here.
+        on_run: Function that is called after each system with its position in `runs` and the
+            seconds that it took for all images.
 
     Returns:
-        For each image a list with one answer of each run, or the first error.
+        For each image a list with one prediction of each system, or the first error of a network.
     """
     outcomes: list[list[Answer] | InputError] = []
     of_files = warnings_of_files(images) if of_files is None else of_files  # once for all runs
@@ -86,14 +95,15 @@ def answered_batches(
     size: int,
     on_run: Callable[[int, float], object] = lambda run, seconds: None,
 ) -> Iterator[AnsweredBatch]:
-    """Answer for image files in batches.
+    """Predict image files in batches with several systems.
 
     Args:
-        runs: Runs that answer.
+        runs: Systems that predict.
         files: Files that were read, or could not be read.
-        size: Number of files in a batch. The first batch has one file, because its answer need not
-            wait until others are read.
-        on_run: Function that is called with the position of each run and the seconds that it took.
+        size: Number of files in a batch. The first batch has one file, so that its result appears
+            without waiting until others are read.
+        on_run: Function that is called after each system with its position in `runs` and the
+            seconds that it took for the batch.
 
     Yields:
         The batches in the order of the files.

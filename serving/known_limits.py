@@ -42,13 +42,14 @@ _SEEN_SENTENCES: dict[SeenRole, str] = {
 
 @dataclass(frozen=True)
 class MeasuredAuroc:
-    """AUROC of a run on images that it did not learn from, with its 95 % interval.
+    """AUROC of a trained system on images that it did not learn from, with its 95 % interval.
 
     Attributes:
         estimate: The AUROC.
         ci_low: Lower end of the interval; None where there is no interval.
         ci_high: Upper end of the interval; None where there is no interval.
-        images: ``test`` for images of a report, ``validation`` for those that chose the threshold.
+        images: ``test`` for the test images of a report, ``validation`` for the images that chose
+            the system's threshold.
         n_images: Number of images; None if unknown.
 
     Example:
@@ -64,7 +65,7 @@ class MeasuredAuroc:
 
     @property
     def better_than_chance(self) -> bool:
-        """True if the whole interval lies above the AUROC of guesses."""
+        """True if the whole interval lies above 0.5, the AUROC of guesses; False if unknown."""
         return self.ci_low is not None and self.ci_low > CHANCE
 
     def caution(self, system: str) -> str | None:
@@ -92,13 +93,14 @@ class MeasuredAuroc:
 
 
 def validation_auroc(folder: Path) -> MeasuredAuroc | None:
-    """Compute the AUROC of a run on its validation images, with an interval over patients.
+    """Compute the AUROC of a training on its validation images, with an interval over patients.
 
-    The run has selected its weights on these images, so the AUROC is rather too high. A run that
-    does not exceed chance here will not do so elsewhere.
+    The training has selected its weights on these images, so the AUROC is rather too high. A system
+    that does not exceed chance here will not do so elsewhere.
 
     Args:
-        folder: Run folder, or folder of an export, which has stored the AUROC of its run.
+        folder: Folder of the training (run), or of an export of its network, which has stored the
+            AUROC of the run.
 
     Returns:
         The AUROC; None if the labels and scores of the images are not stored, or a class is absent.
@@ -133,14 +135,14 @@ def _stored_auroc(folder: Path) -> MeasuredAuroc | None:
 
 
 def run_of_export(folder: Path, info: Mapping[str, Any]) -> Path | None:
-    """Return the run that an export was made from; None if it is not at hand.
+    """Return the folder of the training that an exported network comes from; None if not found.
 
-    An export holds no patient ids. What it learned from is read from its run, which lies above the
-    export or where it was when the export was made.
+    An export holds no patient ids. The images from which it learned are read from its run (folder
+    of the training), which lies above the export or where it was when the export was made.
 
     Args:
         folder: Folder of the export.
-        info: Facts about the run that the export has stored.
+        info: Facts about the training that the export has stored.
     """
     candidates = [folder.absolute().parent.parent]
     if info.get("folder"):
@@ -155,11 +157,12 @@ def run_of_export(folder: Path, info: Mapping[str, Any]) -> Path | None:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Images that trained a run, as far as they are known.
+    """Images that the training of a system used, as far as they are known.
 
     Attributes:
-        lookup: Fingerprints of the images; None if they are not at hand.
-        is_complete: False if the run began with weights whose training images are unknown.
+        lookup: Fingerprints that recognise the images and near copies; None if they cannot be
+            found.
+        is_complete: False if the training began with weights whose own training images are unknown.
     """
 
     lookup: SeenLookup | None
@@ -167,11 +170,12 @@ class TrainingImages:
 
     @classmethod
     def of_run(cls, folder: Path, info: Mapping[str, Any]) -> TrainingImages:
-        """Read the images that a run has seen.
+        """Read which images a training has used.
 
         Args:
-            folder: Run folder, or folder of an export, whose run is searched for.
-            info: Content of ``run.json``, as the export has stored it.
+            folder: Folder of the training (run), or of an export of its network, whose run is
+                searched for.
+            info: Content of ``run.json``, which an export has stored as well.
         """
         run = run_of_export(folder, info) if is_export(folder) else folder
         path = None if run is None else run / SEEN_FILE
@@ -181,7 +185,7 @@ class TrainingImages:
         return cls(lookup, is_complete=not unknown_training_data(info))
 
     def find(self, image: DecodedImage) -> SeenImage | None:
-        """Return the use that the training made of an image; None if it is not known to have any.
+        """Return how the training used an image or a near copy of it; None if no use is known.
 
         Args:
             image: The decoded image.
@@ -191,10 +195,14 @@ class TrainingImages:
         return self.lookup.find(image.pixel_sha256, image.perceptual_hash)
 
     def state(self, found: SeenImage | None) -> SeenState:
-        """Return the use that the training made of an image in one word.
+        """Return how the training used an image in one word.
 
         Args:
             found: Result of `find` for the image.
+
+        Returns:
+            ``train`` if it learned from the image, ``val`` if it selected weights or threshold with
+            it, ``no`` for neither, ``unknown`` if not all training images are known.
         """
         if found is not None:
             return found.role
@@ -202,11 +210,11 @@ class TrainingImages:
 
 
 def seen_caution(found: SeenImage | None, system: str) -> str | None:
-    """Return a sentence for an image that the training has seen; None for any other image.
+    """Return a sentence that says that the training used an image; None for any other image.
 
     Args:
-        found: Use that the training made of the image, or None.
-        system: Display name of the system.
+        found: How the training used the image, from `TrainingImages.find`, or None.
+        system: Name of the system for people.
 
     Example:
         >>> seen_caution(SeenImage("train", is_near=False), "CheXNet")
@@ -221,15 +229,15 @@ def seen_caution(found: SeenImage | None, system: str) -> str | None:
 def seen_summary(
     system: str, n_images: int, n_equal: int, n_near: int, n_selected: int
 ) -> str | None:
-    """Return a sentence on how many of several images the training has seen; None if it saw none.
+    """Return a sentence on how many of several images the training used; None if it used none.
 
     Args:
         system: Display name of the system.
-        n_images: Number of images that the system answered for.
-        n_equal: Number of images that it learned from.
-        n_near: Number of near copies of images that it learned from.
-        n_selected: Number of images, with near copies, that served to select its weights and its
-            threshold.
+        n_images: Number of images that the system has predicted.
+        n_equal: Number of these from which the system learned (equal pixels).
+        n_near: Number of these of which the system learned from a near copy.
+        n_selected: Number of these that served, themselves or as near copies, to select the weights
+            and the threshold.
 
     Example:
         >>> seen_summary("CheXNet", 140, 85, 6, 20)

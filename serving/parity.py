@@ -62,16 +62,18 @@ _LEAST_PASSING = 0.25  # share of candidates that stay below the least score, to
 
 @dataclass(frozen=True)
 class Measure:
-    """One difference between the answers of an export and those of its run.
+    """One difference between the predictions of an export and those of its run.
+
+    The run is the trained network; the export is the same network in ONNX or OpenVINO format.
 
     Attributes:
-        case: Phrase on the images that were compared.
-        name: Name of the difference, as a phrase.
-        value: The difference.
-        limit: Largest difference with which the export is kept; None if every difference is
-            accepted.
-        original: Figure of the run if `value` is the difference of two figures, else None.
-        exported: Figure of the export if `value` is the difference of two figures, else None.
+        case: Phrase that names the images that were compared, such as ``validation``.
+        name: Phrase that names the difference and precedes its value, such as ``AUROC falls by``.
+        value: The difference, in the unit that `name` gives.
+        limit: Largest difference with which the export is accepted; None if any difference is.
+        original: Value measured for the run, such as its AUROC, if `value` is the difference of two
+            measured values; else None.
+        exported: The same value measured for the export; None if `original` is None.
     """
 
     case: str
@@ -101,12 +103,14 @@ class Measure:
 
 @dataclass(frozen=True)
 class Proof:
-    """Figures that compare the answers of an export with those of its run.
+    """Differences between the predictions of an export and those of the run that it was made from.
+
+    The run is the trained network; the export is the same network in ONNX or OpenVINO format.
 
     Attributes:
-        precision: Number format of the export.
-        images: Description of the images that were compared.
-        measures: The figures.
+        precision: Number format of the export: ``fp32``, ``bf16`` or ``int8``.
+        images: Phrase that describes the images on which both were compared.
+        measures: The differences, each with its limit.
     """
 
     precision: str
@@ -114,13 +118,16 @@ class Proof:
     measures: tuple[Measure, ...]
 
     def require(self, what: str) -> None:
-        """Raise an error if any difference between export and run exceeds its limit.
+        """Raise an error if the export predicts otherwise than its run, beyond the limits.
+
+        The run is the trained network; the export is the same network in ONNX or OpenVINO format.
 
         Args:
-            what: Name of the export in the message.
+            what: Name of the export in the message, such as the path of its folder.
 
         Raises:
-            InputError: The export must not be kept.
+            InputError: The value of at least one of `measures` is above its limit, or is NaN. The
+                message names all such differences.
         """
         failures = [measure for measure in self.measures if not measure.holds]
         if not failures:
@@ -138,7 +145,7 @@ class Proof:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the differences between export and run as values for ``card.json``."""
+        """Return the differences as values for ``card.json``, which describes the export."""
         return {
             "verdict": "kept" if all(measure.holds for measure in self.measures) else "refused",
             "precision": self.precision,
@@ -178,22 +185,23 @@ def prove(
     store: PixelSource | None = None,
     validation: Sequence[str] = (),
 ) -> Proof:
-    """Compare an export with its run.
+    """Compare the predictions of an export with those of the run that it was made from.
 
-    A float32 export must give the same boxes, scores, maps and decisions. They are compared on
-    validation images, on a black image, and with no box and with the largest number of boxes. At a
-    lower precision numbers differ, so AUROC, AP50 and decisions on validation images are compared.
-    Without a data set a float32 export is compared on synthetic images.
+    The run is the trained network; the export is the same network in ONNX or OpenVINO format. A
+    float32 export must give the same boxes, scores, activation maps and decisions. They are
+    compared on validation images, on a black image, and with no box and with the largest number of
+    boxes. At a lower precision numbers differ, so AUROC, AP50 and decisions on validation images
+    are compared. Without a data set a float32 export is compared on synthetic images.
 
     Args:
-        run: The run.
+        run: The opened run.
         exported: The loaded export.
         dataset: Data set of the run; None compares on synthetic images.
-        store: Pixels of the data set; None without a data set.
-        validation: Ids of the validation images.
+        store: Pixels of the data set at the size that the run reads; None without a data set.
+        validation: Ids of the validation images; empty without a data set.
 
     Returns:
-        The figures, each with its limit.
+        The differences, each with its limit.
     """
     ids = pd.Index(sorted(validation), name="image_id")
     if exported.precision == "fp32":
@@ -312,20 +320,21 @@ class _BoxDifference(NamedTuple):
 
 
 def match_boxes(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
-    """Match the boxes of two systems on one image, each box to one of the same label.
+    """Match the boxes that two versions of a detector predict for one image, label by label.
 
-    The matching maximises the sum of the IoU. A pair counts from an IoU of 0.9 on. If a system
-    gives the largest allowed number of boxes of a label, its list was cut off. A box of the other
-    system that scores hardly more than the last box of that list may then be missing, and is not
-    counted as unmatched.
+    Each box has at most one partner. The matching maximises the sum of the IoU, and two boxes are
+    partners only if their IoU is at least 0.9. If a version gives `most` boxes of a label, its list
+    was cut off there. A box of the other version that scores hardly more than the last box of that
+    list may then be missing, and is not counted as unmatched.
 
     Args:
-        first: Boxes of one system.
-        second: Boxes of the other system.
-        most: Largest number of boxes of a label that a system gives.
+        first: Boxes of one version, with scores and labels.
+        second: Boxes of the other version.
+        most: Largest number of boxes of one label that a version gives.
 
     Returns:
-        The numbers of matched and unmatched boxes, and the largest differences of matched ones.
+        The larger number of boxes of the two versions, the number of boxes of both versions without
+        a partner, and the largest differences of the scores and of the corners (px) of partners.
     """
     total = _BoxDifference(0, 0, 0.0, 0.0)
     for label in np.union1d(first.labels, second.labels):

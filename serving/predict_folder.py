@@ -72,22 +72,24 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen images, into a predictions folder.
 
+    A split says which images of a data set are for training (train), validation (val) and test.
+
     Args:
-        model: Run or export that predicts.
+        model: Opened run (trained network) or export (the network in another format) that predicts.
         dataset: Data set with the images.
         out: Predictions folder. An unfinished one is continued.
         split: Split of the data set that gives the images their roles.
         progress: Shows messages and the progress.
         batch_size: Number of images predicted at a time. By default it is that of the model.
         name: Name of the system. By default it is the name of the run.
-        validation_of: Target for whose decision only the validation images are predicted; None
-            predicts validation and test images.
-        image_ids: Ids of the only images to predict; None predicts all of the roles.
+        validation_of: Finding, or group of findings, for whose decision threshold only the
+            validation images are predicted; None predicts validation and test images.
+        image_ids: Ids of the only images to predict; None predicts all validation and test images.
         made_before: Predictions of the same model, whose rows are copied instead of computed again;
             None if there are none.
-        engine: Processes or machines that predict. Without them this process does.
-        on_part: Function that is called with each part, the pixel store and the seconds that the
-            part took.
+        engine: Processes or machines that predict; None predicts in this process.
+        on_part: Function that is called with the predictions of some images at a time, the pixel
+            store and the seconds that they took; None calls none.
 
     Returns:
         The predictions. The cost of one image is measured only if all val and test images are
@@ -157,13 +159,13 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
 def open_source(
     model: Model, dataset: DataSet, progress: Progress, engine: Engine | None = None
 ) -> PixelStore | Features:
-    """Open what a model reads: the pixels of a data set, or features from another program.
+    """Open the input of a model: the pixels of a data set, or features from another program.
 
     Args:
         model: Run or export that predicts.
         dataset: Data set of the images.
         progress: Shows the progress if pixels are stored first.
-        engine: Processes that store the pixels. Without one this process does.
+        engine: Processes that resize and store the pixels; None does so in this process.
 
     Returns:
         The pixel store, or the features folder to which the model was fitted.
@@ -196,11 +198,11 @@ def predict_validation(
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> Predictions:
-    """Return a run's predictions of its validation images. Missing ones are made first.
+    """Return the predictions of a run for its validation images; compute them if they are missing.
 
     Args:
-        run: Run folder.
-        test_set: Data set, target and split of the run.
+        run: Folder of a complete training.
+        test_set: Data set, target (finding that decides) and split of the training.
         progress: Shows messages and the progress.
         device: Device that computes.
 
@@ -229,15 +231,15 @@ def freeze_decision(
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> None:
-    """Choose and store the decision of a run: threshold, calibration and rules for single images.
+    """Choose and store a run's decision rule: threshold, calibration, and rules for boxes.
 
-    This is the last step of training. The decision is the one that `cxr tune` chooses by default on
-    the run's validation images. It is stored in the run folder with the predictions of these
-    images. An existing decision stays.
+    This is the last step of training. The rule is the one that `cxr tune` chooses by default on the
+    run's validation images. It is stored in the run folder with the predictions of these images. An
+    existing rule stays unchanged.
 
     Args:
-        run: Run folder.
-        test_set: Data set, target and split of the run.
+        run: Folder of a complete training.
+        test_set: Data set, target (finding that decides) and split of the training.
         progress: Shows messages and the progress.
         device: Device that computes.
     """
@@ -268,7 +270,7 @@ def describe_system(model: Model, name: str | None) -> dict[str, Any]:
 
     Args:
         model: Run or export that predicts.
-        name: Name of the system; None takes the name of the run.
+        name: Name of the system for people; None takes the name of the run.
     """
     info = model.info
     usual = str(model.info["name"])
@@ -327,9 +329,10 @@ def _recipe_of(run: Path | None) -> dict[str, Any]:
 
 
 def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress) -> None:
-    """Copy the table of the images that the model has seen in training into the predictions folder.
+    """Copy the table of the images that the training used into the predictions folder.
 
-    If the run of an export is not there, the table is missing, and a message says so.
+    If the model is an export and its run (folder of the training) is not found, the table is
+    missing, and a message says so.
 
     Args:
         model: Run or export that predicts.
@@ -354,13 +357,14 @@ def _run_of(model: Model) -> Path | None:
 
 
 def sent_size(batch_size: int) -> int:
-    """Return the number of images that a worker predicts before it sends them back.
+    """Return the number of images that a worker process predicts before it sends the results back.
 
     Args:
         batch_size: Number of images predicted at a time.
 
     Returns:
-        A multiple of `batch_size`, such that few large parts fill one file of a predictions folder.
+        A multiple of `batch_size`, chosen so that few large results fill one file of a predictions
+        folder.
 
     Example:
         >>> sent_size(16), sent_size(48), sent_size(300)
@@ -445,13 +449,16 @@ def _here(folder: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def open_store(folder: Path) -> PixelStore:
-    """Open a pixel store; one that another machine made is first fetched from the object store.
+    """Open a pixel store (folder of resized images), if necessary after fetching it.
+
+    A store that another machine made is first copied from the object store of the Ray cluster.
 
     Args:
         folder: Folder of the pixel store.
 
     Raises:
-        InputError: The object store does not hold the folder yet.
+        InputError: The pixel store is not on this machine, and the object store does not hold it
+            yet.
     """
     path = _here(folder)
     if path != folder and not (path / INFO_NAME).is_file():
@@ -494,12 +501,11 @@ def predict_parts(
         batch_size: Number of images predicted at a time.
 
     Returns:
-        Parts of the predictions in the order of the images. Each part has as many images as
-        `sent_size` says.
+        Predictions in the order of the images, each `Part` with as many images as `sent_size` says.
 
     Raises:
-        InputError: A worker could not open the model or the store, or ended each time that it tried
-            a part.
+        InputError: A worker could not open the model or the pixel store, or has ended each time
+            that it tried the same images.
     """
     of_torch = model.backend == "torch"
     how = ("precision", "views", "maps") if of_torch else ()

@@ -45,11 +45,11 @@ _SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest 
 
 
 class OperatingPoint(NamedTuple):
-    """The stored decision of a run (threshold and other rules), or the reason why it has none.
+    """The stored decision rule of a run (threshold and other rules), or why it has none.
 
     Attributes:
-        decision: Decision that was chosen on validation images; None if the run cannot decide.
-        policy: Name of the policy whose threshold decides, such as ``max_f1``.
+        decision: Rule that was chosen on validation images; None if the run cannot decide.
+        policy: Name of the rule that chose the threshold in use, such as ``max_f1``.
         undecided_because: Reason why the run cannot decide; None if it can.
     """
 
@@ -60,18 +60,22 @@ class OperatingPoint(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class Run:
-    """A complete run or an export of one. Its model is loaded when it first predicts.
+    """A trained network with its decision rule, opened from a run or from an export of it.
+
+    A run is the folder of a training by `cxr train`; an export holds the same network in another
+    format. The network is loaded when it first predicts.
 
     Attributes:
         folder: Folder of the run or the export.
-        name: Display name of the system.
-        wanted_policy: Policy whose threshold decides. None takes ``max_f1``, or the first policy
-            that the run was tuned for.
+        name: Name of the system for people.
+        wanted_policy: Name of the policy (rule that chose a threshold on validation images) whose
+            threshold decides. None takes ``max_f1``, or the first policy that the run was tuned
+            for.
         device: Device that computes: ``auto``, ``cpu`` or ``cuda``.
-        precision: Number format of the computation. If the decision was chosen at another one,
-            images stay undecided. An export ignores it: it has its own format, and was checked
+        precision: Number format of the computation. Images stay undecided if the threshold was
+            chosen at another one. An export ignores it: it has its own format, and was checked
             against the run.
-        next_steps: Commands that usually follow.
+        next_steps: Command lines that are usually useful next.
         test_auroc: AUROC on the test images of a report; None if no report is given.
 
     Example:
@@ -104,10 +108,11 @@ class Run:
 
         Args:
             folder: Folder of the run or the export.
-            name: Display name of the system; by default that of the run.
-            policy: Policy whose threshold decides; by default that of `wanted_policy`.
+            name: Name of the system for people; by default that of the run.
+            policy: Name of the policy whose threshold decides, see `wanted_policy` of the class.
+                None takes the default.
             device: ``auto``, ``cpu`` or ``cuda``.
-            precision: Number format of the computation.
+            precision: Number format of the computation; an export ignores it.
 
         Raises:
             InputError: The folder holds no run or export, or the training has not ended.
@@ -117,14 +122,14 @@ class Run:
         return cls(folder, name or str(info["name"]), policy, device, precision)
 
     def load(self) -> Self:
-        """Load everything that an answer needs, so that an error is raised before the first image.
+        """Load all that a prediction needs, so that errors are raised before the first image.
 
         Returns:
-            The run itself.
+            The object itself.
 
         Raises:
-            InputError: A file is damaged, the decision does not have the chosen policy, or the run
-                reads features that were computed elsewhere.
+            InputError: A file is damaged, there is no threshold of `wanted_policy`, or the run
+                reads features that another program computed, not images.
         """
         require_reads_images(self.folder, getattr(self.model, "given_features", None))
         _ = self.model, self.operating_point, self.map_levels, self.guard, self.synthetic
@@ -138,7 +143,7 @@ class Run:
 
     @property
     def decision_file(self) -> Path:
-        """Path of the file that stores the decision: threshold, calibration and other rules.
+        """Path of the file that stores the decision rule: threshold, calibration and more.
 
         The file need not exist.
         """
@@ -146,7 +151,7 @@ class Run:
 
     @cached_property
     def target(self) -> Target:
-        """Target of the run, with the display name from the validation predictions."""
+        """Finding, or group of findings, that decides whether an image is positive."""
         if isinstance(self.model, ExportedModel):
             exported = self.model.spec.target
             return Target(exported["name"], tuple(exported["any_of"]), exported["display_name"])
@@ -158,7 +163,7 @@ class Run:
 
     @cached_property
     def operating_point(self) -> OperatingPoint:
-        """Stored decision and policy of the run, or the reason why it cannot decide."""
+        """Stored decision rule of the run and name of its policy, or why it cannot decide."""
         usual = self.wanted_policy or POLICIES[0]
         exported = is_export(self.folder)
         if not self.decision_file.is_file():
@@ -175,9 +180,10 @@ class Run:
 
     @property
     def triage(self) -> Triage | None:
-        """Scores below and above which no reader needs to decide.
+        """Two thresholds: below the one an image is ruled out, from the other on it is ruled in.
 
-        None if the run was not tuned for triage, or if another policy decides.
+        Images between them are referred to a reader. None if the run was not tuned for triage, or
+        if another policy (rule that chose a threshold) decides.
         """
         decision = self.decision
         decides = decision is not None and self.policy in decision.options.triage
@@ -193,17 +199,17 @@ class Run:
 
     @property
     def decision(self) -> Decision | None:
-        """Rules that validation images chose, such as thresholds; None if the run cannot decide."""
+        """Rules that were chosen on validation images, such as thresholds; None if unusable."""
         return self.operating_point.decision
 
     @property
     def policy(self) -> str:
-        """Name of the policy whose threshold decides."""
+        """Name of the rule that chose the threshold in use, such as ``max_f1``."""
         return self.operating_point.policy
 
     @cached_property
     def guarantees(self) -> tuple[str, ...]:
-        """One sentence for each guarantee of the threshold that decides."""
+        """One sentence for each statistical guarantee of the threshold in use, if there are any."""
         if self.decision is None:
             return ()
         lines = self.decision.guarantees(self.policy)
@@ -221,7 +227,7 @@ class Run:
         """Contours of a classifier's activation maps: raw map value by probability.
 
         A contour is drawn where a map has the raw value that belongs to a probability. The
-        dictionary is empty for a detector, and for a run without a decision.
+        dictionary is empty for a detector, and for a run without a decision rule.
         """
         if isinstance(self.model, ExportedModel):
             return dict(self.model.spec.map_levels)
@@ -241,7 +247,7 @@ class Run:
 
     @cached_property
     def guard(self) -> Guard | None:
-        """Out-of-distribution check of the run; None if the run has none."""
+        """Check that recognises images other than frontal chest X-rays; None without one."""
         path = self.folder / GUARD_NAME
         return Guard.read(path) if path.is_file() else None
 
@@ -252,15 +258,15 @@ class Run:
 
     @cached_property
     def training_images(self) -> TrainingImages:
-        """Images that trained the run, as far as they are known."""
+        """Images that the training of the run used, as far as they are known."""
         return TrainingImages.of_run(self.folder, self.model.info)
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Sentences on what limits all answers of the run; empty if nothing is known to do so.
+        """Sentences on what limits all predictions of the run; empty if nothing is known to do so.
 
-        A run is named here that was not shown to be better than guessing, on the test images of a
-        report or else on its validation images.
+        There is such a sentence if the run was not shown to be better than guessing. This is
+        checked by its AUROC on the test images of a report, or else on its validation images.
         """
         measured = self.test_auroc or self.validation_auroc
         caution = None if measured is None else measured.caution(self.name)
@@ -279,7 +285,7 @@ class Run:
         return f"<Run of '{self.name}': {self.target.name}, {state}, {self.folder}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``run.json`` or ``export.json``."""
+        """Return the content of ``run.json`` of a run, or of ``export.json`` of an export."""
         if is_export(self.folder):
             return read_json(self.folder / EXPORT_FILE, "export")
         return _run_folder(self.folder).info
@@ -298,7 +304,7 @@ class Run:
     def predict(self, image: Iterable[GivenImage]) -> list[Answer]: ...
 
     def predict(self, image: Any) -> Answer | list[Answer] | Answers:
-        """Answer for one image, for several, or for all images of a folder.
+        """Predict one image, several images, or all images of a folder.
 
         Args:
             image: An image, or a list or another iterable of images. An image is a file (DICOM,
@@ -308,13 +314,14 @@ class Run:
                 image files below it.
 
         Returns:
-            One answer, or a list of answers in the order of the images. For a folder these are
-            `Answers`, which also list the files that could not be read.
+            One `Answer` (prediction with its decision), or a list of them in the order of the
+            images. For a folder these are `Answers`, which also list the files that could not be
+            read.
 
         Raises:
             InputError: An image cannot be read, or needs a conversion that the message names, or
                 the network's output is not finite. For several images the message names the first
-                such image, and no answer is given. A folder holds no image that can be read.
+                such image, and nothing is returned. A folder holds no image that can be read.
         """
         if isinstance(image, str | Path) and Path(image).is_dir():
             return self._predict_folder(Path(image))
@@ -349,7 +356,7 @@ class Run:
         return Answers(tuple(answers), left_out, int(bool(left_out)), tallies=(tally,))
 
     def predict_many(self, images: Iterable[GivenImage]) -> Iterator[Answer]:
-        """Yield the answer for each image when it is requested.
+        """Yield the prediction for each image when it is requested.
 
         The docstring of `predict` lists the forms in which an image may be given.
 
@@ -369,18 +376,18 @@ class Run:
         images: Sequence[tuple[str, DecodedImage]],
         of_files: Sequence[tuple[Warned, ...]] | None = None,
     ) -> list[Answer | InputError]:
-        """Answer for decoded images in one batch.
+        """Predict decoded images in one batch.
 
         The score, the boxes and the decision are those that ``cxr predict --data``, ``cxr tune``
         and ``cxr compare`` give for the image, because the same code computes them.
 
         Args:
-            images: Name and decoded image of each image.
-            of_files: Warnings of `file_warnings` for each image; None takes the names as paths and
-                checks these files.
+            images: Path (or ``array`` for pixels without a file) and decoded image of each.
+            of_files: Warnings of `file_warnings` about each image's file; None makes them from the
+                paths.
 
         Returns:
-            One answer for each image, or an error for an image on which the network fails.
+            One prediction for each image, or an error for an image on which the network fails.
         """
         require_reads_images(self.folder, getattr(self.model, "given_features", None))
         model = self.model
@@ -428,15 +435,15 @@ class Run:
     def guarded(
         self, image: DecodedImage, square: np.ndarray
     ) -> tuple[tuple[Warned, ...], float | None]:
-        """Return the warnings of the out-of-distribution check for an image, and its score.
+        """Return the warnings of the check that recognises other images than frontal chest X-rays.
 
         Args:
             image: The decoded image.
-            square: The image as the model sees it, uint8 ``(S, S)``.
+            square: The image resized as the network reads it, uint8 ``(S, S)``.
 
         Returns:
-            The warnings and the log odds of no frontal chest X-ray; an empty tuple and None if the
-            run has no check.
+            The warnings, and the log odds that the image is no frontal chest X-ray; an empty tuple
+            and None if the run has no check.
         """
         if self.guard is None:
             return (), None
@@ -444,10 +451,10 @@ class Run:
         return self.guard.warnings(image, square, self.name, distance), distance
 
     def decided(self, part: Part) -> DecidedOutput:
-        """Return the decisions for all images of a part on which the network did not fail.
+        """Apply the decision rule of the run to some predictions, without images that have failed.
 
         Args:
-            part: Predictions of the run for some images.
+            part: Predictions of the run's network for some images.
         """
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
         kind = {"system": self.name, "kind": self.model.kind}
@@ -462,14 +469,14 @@ class Run:
         square_of: Callable[[str], np.ndarray],
         seconds: float,
     ) -> None:
-        """Write the predictions of a part of a data set into a log.
+        """Write the decided predictions for some images of a data set into a log.
 
         Args:
-            add: The method `AnswerLog.add`.
+            add: The method `AnswerLog.add` of the log.
             images: Table of the images of the data set, by ``image_id``.
-            part: Predictions to write.
-            square_of: Function that returns an image as the model sees it, by image id.
-            seconds: Time that the part took, in seconds.
+            part: Predictions of the run's network for some images.
+            square_of: Function that returns the resized image that the network read, by image id.
+            seconds: Time that the predictions took, in seconds.
         """
         output = self.decided(part)
         for image_id in part.images["image_id"]:
@@ -489,7 +496,7 @@ class Run:
             add(image_id, str(header["patient_id"]), header, [row], each)
 
     def log_row(self) -> dict[str, Any]:
-        """Return the row of the answer log for an image that this run could not answer for."""
+        """Return the row of the log for an image that this run could not predict."""
         chosen = None if self.decision is None else self.decision.thresholds[self.policy].threshold
         return {
             "system": self.name,
@@ -510,13 +517,13 @@ def _run_folder(folder: Path) -> RunFolder:
 
 
 def require_reads_images(run: Path, given_features: Mapping[str, Any] | None) -> None:
-    """Check that a run can answer for images.
+    """Check that a run can predict images.
 
     A run that was fitted to features which another program computed cannot: it has no network for
-    new images.
+    images.
 
     Args:
-        run: Folder of the run.
+        run: Folder of the training, which the message names.
         given_features: Facts about such features in ``run.json``; None for a run that reads pixels.
 
     Raises:

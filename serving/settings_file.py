@@ -23,10 +23,11 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """Keys of the section ``[models]``: how runs predict in `cxr serve` and `cxr pacs`.
+    """Keys of the section ``[models]``: how `cxr serve` and `cxr pacs` compute predictions.
 
     Attributes:
-        policy: Name of the policy whose threshold decides; None takes ``max_f1``.
+        policy: Name of the policy (rule that chose a threshold on validation images) whose
+            threshold decides; None takes ``max_f1``.
         backend: Program that computes; None takes ``torch`` for a run. ``auto`` takes the fastest.
         precision: Number format of the computation; None takes ``fp32`` for a run.
         device: ``cpu`` for the processor, ``cuda`` for a GPU; ``auto`` takes a GPU if there is one.
@@ -50,7 +51,7 @@ class ModelSection(_Section):
 
 
 class ServeSection(_Section):
-    """Keys of the section ``[serve]``, the limits of the server.
+    """Keys of the section ``[serve]``: limits of the web server that `cxr serve` starts.
 
     Attributes:
         max_mib: Largest upload, MiB.
@@ -60,8 +61,9 @@ class ServeSection(_Section):
         batch_size: Number of images predicted at a time; None takes the number of the model.
         workers: Number of processes that decode uploads.
         rate: Requests a second that one client may send; 0 sets no limit.
-        strict: True to refuse an image with a warning (status 422) instead of answering.
-        examples: Folder of example images; None shows synthetic images.
+        strict: True refuses an image with a warning (status 422), such as one that is no frontal
+            chest X-ray; False predicts it without a decision.
+        examples: Folder of example images that the web page offers; None offers synthetic images.
         allowed_hosts: Names by which clients may call the server, beside its address.
     """
 
@@ -101,17 +103,17 @@ _Modality = Annotated[str, Field(pattern=r"^[A-Z0-9 _]{1,16}$")]
 
 
 class PacsSection(_Section):
-    """Keys of the section ``[pacs]``, which say how `cxr pacs` talks to the archive.
+    """Keys of the section ``[pacs]``: how `cxr pacs` talks to the archive (PACS).
 
     Attributes:
-        modalities: Modalities to fetch, as DICOM codes.
+        modalities: Modalities to fetch, as DICOM codes such as ``CR``.
         limit: Largest number of images to fetch in one search; None fetches all.
         patience: Seconds for which an archive may not answer.
         ae_title: AE title of this program as a sender.
         callers: AE titles that may send images to this program; empty allows every sender.
         tls_cert: PEM file with the key and certificate of this program; None for no TLS.
         tls_ca: PEM file of the authority that signs certificates of DICOM peers.
-        strict: True to skip an image with a warning.
+        strict: True skips an image with a warning, such as one that is no frontal chest X-ray.
     """
 
     modalities: list[_Modality] = Field(
@@ -142,12 +144,12 @@ class PacsSection(_Section):
 
 
 class SettingsFile(_Section):
-    """The content of a settings file, one attribute for each section.
+    """Content of the settings file of `cxr serve` and `cxr pacs`, one attribute for each section.
 
     Attributes:
-        models: How runs predict in `cxr serve` and `cxr pacs`.
-        serve: Limits of the server.
-        pacs: How `cxr pacs` talks to the archive.
+        models: How both commands compute predictions.
+        serve: Limits of the web server that `cxr serve` starts.
+        pacs: How `cxr pacs` fetches and receives images and sends results.
 
     Example:
         >>> SettingsFile().serve.max_mib
@@ -160,7 +162,7 @@ class SettingsFile(_Section):
 
 
 def read_settings_file(path: Path | None) -> SettingsFile:
-    """Read and check a settings file.
+    """Read and check a settings file of `cxr serve` or `cxr pacs`.
 
     Args:
         path: A TOML file; None gives the defaults.
@@ -188,7 +190,10 @@ def read_settings_file(path: Path | None) -> SettingsFile:
 
 
 def settings_keys() -> dict[str, str]:
-    """Return the description of each key of a settings file, by ``section.key``.
+    """Return the description of each key of the settings file of `cxr serve` and `cxr pacs`.
+
+    Returns:
+        Description by ``section.key``.
 
     Example:
         >>> settings_keys()["serve.max_mib"]

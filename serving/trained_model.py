@@ -55,20 +55,20 @@ _BATCH_PIXELS = 8 * 224**2
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The model of a run, with the preprocessing of its input.
+    """The trained network of a run (folder of a training), with the preprocessing of its input.
 
     Attributes:
         run: Run folder of the model.
         model: Network in evaluation mode.
         preprocess: Size and normalisation of the pixels that the network was trained with. They
-            have no effect if the run reads given features instead of images.
+            have no effect if the network reads features that another program computed.
         precision: Number format of the computation.
         device: Device that computes, such as ``cpu``.
-        views: Versions of each image whose outputs are averaged, the plain image first. A single
-            view means no test-time augmentation.
+        views: Versions of each image, such as mirrored, whose outputs are joined; the plain image
+            comes first. A single view means no test-time augmentation.
         maps: Method by which a classifier's activation maps are made, such as ``cam``.
-        names: Findings that are answered, by the name that the network learned. None answers for
-            all that it learned.
+        names: Name of a finding in the predictions, by the name that the network learned. Findings
+            that are not among the keys are left out; None keeps all, under their learned names.
     """
 
     backend: ClassVar = "torch"
@@ -96,18 +96,18 @@ class TrainedModel:
         views: tuple[View, ...] = (View(),),
         maps: MapMethod = "cam",
     ) -> TrainedModel:
-        """Load the model of a complete run.
+        """Load the trained network of a complete run (folder of a training).
 
         Args:
             folder: Run folder.
             precision: Number format of the computation.
             device: ``auto``, ``cpu`` or ``cuda``.
-            views: Views of each image that a detector joins. The first is the plain image; more are
-                test-time augmentation.
-            maps: Method of a classifier's activation maps.
+            views: Versions of each image, such as mirrored, whose boxes a detector joins. The first
+                is the plain image; more are test-time augmentation.
+            maps: Method of a classifier's activation maps, such as ``cam``.
 
         Raises:
-            InputError: The run is not complete, its weights do not fit its architecture, or the
+            InputError: The training has not ended, the weights do not fit the architecture, or the
                 model cannot make such maps or views.
         """
         run = RunFolder.open(folder)
@@ -128,17 +128,18 @@ class TrainedModel:
         return cls(run, model, preprocess, precision, device, views, how)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
-        """Return this model restricted to some findings, under the names of a data set.
+        """Return this model restricted to some findings, which get the names of a data set.
 
         Args:
-            names: For each finding that the model learned, its name in the data set.
+            names: Name in the data set, by the name that the model learned. Other findings are left
+                out.
         """
         require_names(names, self.learnt, self.run.folder)
         return replace(self, names=names)
 
     @cached_property
     def viewed(self) -> nn.Module:
-        """The network that predicts. With several views of an image it joins their outputs."""
+        """The network that predicts; with several `views` of an image it joins their outputs."""
         if len(self.views) < 2:
             return self.model
         return MultiViewDetector(cast("Detector", self.model), self.views)
@@ -152,20 +153,17 @@ class TrainedModel:
 
     @property
     def folder(self) -> Path:
-        """Folder of the run."""
+        """Folder of the training (run)."""
         return self.run.folder
 
     @property
     def info(self) -> dict[str, Any]:
-        """Content of the run's ``run.json``."""
+        """Content of ``run.json``: facts about the training, such as its best epoch."""
         return self.run.info
 
     @property
     def given_features(self) -> dict[str, Any] | None:
-        """Facts about features that another program computed, which the run reads.
-
-        None for a run that reads pixels.
-        """
+        """Facts about features of another program that the network reads; None for pixels."""
         return self.run.info.get("features")
 
     @property
@@ -189,7 +187,7 @@ class TrainedModel:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings that the model answers for, under the names that the data set uses."""
+        """Findings that the model predicts, under the names that the data set uses."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     def inference_id(self) -> str:
@@ -213,9 +211,10 @@ class TrainedModel:
         return digest.hexdigest()[:16]
 
     def training_id(self) -> str:
-        """Return the digest that identifies the training, on every device and in every precision.
+        """Return the digest that identifies the training, for every device and number format.
 
-        It is the inference id for float32 on a CPU. Exports store this digest as well.
+        It is the `inference_id` for float32 on a CPU. Exports of the network store this digest as
+        well.
         """
         plain = replace(self, precision="fp32", device="cpu", names=None)
         return plain.inference_id()
@@ -229,7 +228,7 @@ class TrainedModel:
                 boxes.
 
         Returns:
-            Figures by name; the time is that of a batch of one image.
+            Figures by name, such as the latency in ms; times are those of a batch of one image.
         """
         if self.given_features is not None:
             return self._cost_of_last_layer()
@@ -275,7 +274,9 @@ class TrainedModel:
         """Predict images batch by batch, so that memory does not grow with their number.
 
         Args:
-            source: Square images by image id. They are read ahead while the network computes.
+            source: Object whose method `image` returns the square image of an image id, such as a
+                pixel store (folder of resized images). Images are read ahead while the network
+                computes.
             image_ids: Images to predict, in order.
             sizes: Size of the original images, with columns ``image_id, width, height`` in px.
             batch_size: Number of images that are predicted at a time.
@@ -344,6 +345,10 @@ class MultiViewDetector(nn.Module):
     measurements of time and operations accept it. `evaluation.systems.ensemble` fuses the boxes.
     There is no such class for classifiers: on RSNA's five folds the mirrored view raised CheXNet's
     AUROC from 0.874 to 0.880, but lowered its mean FROC sensitivity from 0.325 to 0.261.
+
+    Args:
+        model: Detector that predicts each version of the image.
+        views: Versions of the image, such as mirrored; the plain image comes first.
     """
 
     def __init__(self, model: Detector, views: Sequence[View]) -> None:
@@ -353,9 +358,10 @@ class MultiViewDetector(nn.Module):
         self.n_findings = model.n_findings
 
     def forward(self, images: Tensor) -> Detections:
-        """Return the detections of each image, as `Detector` does in evaluation mode.
+        """Return the boxes of each image, as `Detector` does in evaluation mode.
 
-        An image has None if the output of a view is not finite.
+        The entry of an image is None if the network's output for any view (version of the image) is
+        not finite.
 
         Args:
             images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).

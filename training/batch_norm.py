@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def has_live_batch_norm(model: nn.Module) -> bool:
-    """Return True if a model has batch norms that measure the batch, because they are not frozen.
+    """Return True if a model has batch norms that use the statistics of the batch (not frozen).
 
     Args:
         model: Model in training mode.
@@ -20,16 +20,16 @@ def has_live_batch_norm(model: nn.Module) -> bool:
 
 
 def share_batch_statistics(model: nn.Module) -> nn.Module:
-    """Make batch norms that are not frozen measure the whole batch of all processes.
+    """Make batch norms use the statistics of the whole batch, which several processes share.
 
-    Torch supports this on CUDA only. A norm in evaluation mode counts as frozen and stays
-    unchanged. The names of the weights do not change.
+    Torch supports this on CUDA only. A norm in evaluation mode (frozen) stays unchanged. The names
+    of the weights do not change.
 
     Args:
         model: The model, whose layers are replaced in place.
 
     Returns:
-        The same model.
+        The same model, in which a norm that is not frozen is replaced by `SyncBatchNorm`.
 
     Example:
         >>> live, frozen = nn.BatchNorm2d(3), nn.BatchNorm2d(3).eval()

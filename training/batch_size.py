@@ -36,20 +36,21 @@ def largest_share(
     precision: Precision = "fp32",
     budget: int | None = None,
 ) -> int:
-    """Find the largest number of images, a power of two, whose training step fits in memory.
+    """Find the largest batch, a power of two, whose training step fits in a device's memory.
 
-    The memory is estimated from what two small batches store for the backward pass. On CUDA, steps
-    are then tried from the estimated size on, until one runs out of memory. On a CPU no step is
-    tried, because the system kills a process that runs out of memory. The model, its gradients and
-    the state of the random generators do not change.
+    If several devices share a batch, this is the share of one device. The memory is estimated from
+    what two small batches store for the backward pass. On CUDA, steps are then tried from the
+    estimated size on, until one runs out of memory. On a CPU no step is tried, because the system
+    kills a process that runs out of memory. The model, its gradients and the state of the random
+    generators do not change.
 
     Args:
         model: Network in training mode.
-        make_batch: Function that makes a training batch of a given size.
-        training_losses: Function that computes the losses of a model for a batch.
-        limit: Largest size that is tried.
+        make_batch: Function that makes a training batch from its number of images.
+        training_losses: Function that computes the losses by name from a model and a batch.
+        limit: Largest number of images that is tried.
         device: ``cpu`` or ``cuda``.
-        precision: Number format of the training.
+        precision: Number format of the training, such as ``fp32``.
         budget: Bytes of main memory that may be used; None sets no limit. It is ignored on CUDA.
 
     Returns:
@@ -95,17 +96,17 @@ def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
 def estimate_memory(
     model: nn.Module, measure: Callable[[int], int], small: int, large: int
 ) -> Callable[[int], int]:
-    """Estimate how the memory of a training step grows with the batch size, from two batches.
+    """Extrapolate the memory of a training step to any batch size, from two batches.
 
     Args:
         model: The model.
-        measure: Function that returns the bytes that a batch of a given size stores for the
-            backward pass.
-        small: Size of the smaller batch.
-        large: Size of the larger batch. It may equal `small`.
+        measure: Function that returns, for a number of images, the bytes that the forward pass
+            stores for the backward pass.
+        small: Number of images of the smaller batch.
+        large: Number of images of the larger batch. It may equal `small`.
 
     Returns:
-        A function that returns the estimated bytes for a batch size.
+        A function that returns the estimated bytes for a number of images.
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     state = _N_STATES * weights
@@ -133,8 +134,8 @@ def saved_bytes(model: nn.Module, batch: Any, training_losses: _Losses, precisio
     Args:
         model: The model, on the device of the batch.
         batch: A training batch.
-        training_losses: Function that computes the losses of a model for a batch.
-        precision: Number format of the training.
+        training_losses: Function that computes the losses by name from a model and a batch.
+        precision: Number format of the training, such as ``fp32``.
     """
     bytes_by_address: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -197,22 +198,23 @@ _BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
 def choose_batch_size(
     settings: TrainedConfig, task: TrainingTask, hardware: Hardware, progress: Progress
 ) -> TrainedConfig:
-    """Return a configuration whose batch size is a number that fits in memory.
+    """Return the configuration of a training with a number of images as its batch size.
 
-    If the batch size is ``auto``, the largest one is searched. Otherwise it is checked that the
-    main memory has room for the batch, if the training runs on a CPU.
+    If the batch size is ``auto``, the largest that fits in memory is searched. Otherwise, for a
+    training on a CPU, it is checked that the configured batch fits in main memory.
 
     Args:
         settings: Configuration of the training, from its TOML file.
-        task: Network, images, losses and figures of the training.
+        task: Network, images, losses and metrics of the training.
         hardware: Devices, number format and number of processes that load images.
         progress: Shows messages.
 
     Returns:
-        The configuration with a number as its batch size.
+        A copy of `settings` whose batch size is a number.
 
     Raises:
-        InputError: No batch fits in memory, or the configured one does not.
+        InputError: Not even one image for each device fits in memory, or the configured batch does
+            not.
     """
     batch_size = settings.training.batch_size
     if batch_size == "auto":
@@ -247,7 +249,7 @@ def with_batch_size(settings: TrainedConfig, batch_size: int | str) -> TrainedCo
 
 
 def too_large_error(settings: TrainedConfig, fitting: int, problem: str = "") -> InputError:
-    """Return the error for a batch that is too large. Its message names settings that fit.
+    """Return the error for a batch that does not fit in memory, which names settings that fit.
 
     Args:
         settings: Configuration of the training, from its TOML file.
@@ -275,7 +277,7 @@ def largest_batch(
 
     Args:
         settings: Configuration of the training, from its TOML file.
-        task: Network, images, losses and figures of the training.
+        task: Network, images, losses and metrics of the training.
         hardware: Devices, number format and number of processes that load images.
         most: Largest number that is tried.
     """
@@ -292,10 +294,10 @@ def largest_batch(
 
 
 def first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -> Any:
-    """Read a training batch of a given size, as training reads it.
+    """Read the first batch of a training, as the training itself would read it.
 
     Args:
-        task: Network, images, losses and figures of the training.
+        task: Network, images, losses and metrics of the training.
         size: Number of images.
         seed: Random seed of the order of the images.
         weights: Weights of the images in random draws with replacement; None draws each image once.

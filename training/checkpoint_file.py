@@ -19,7 +19,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writer of Lightning's checkpoint file. If it is interrupted, the old file stays complete."""
+    """Writer of Lightning's checkpoint file that leaves the old file complete if interrupted."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
@@ -29,7 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Args:
             checkpoint: State of the training.
             path: Path of the checkpoint file.
-            storage_options: Options of Lightning's interface, which are not used.
+            storage_options: Not used; an argument of Lightning's interface.
         """
         # Into memory first: torch turns a full disk into an error about its own file format.
         buffer = io.BytesIO()
@@ -50,7 +50,8 @@ def require_same_architecture(module: nn.Module, checkpoint: Path) -> None:
         checkpoint: Path of the checkpoint file.
 
     Raises:
-        InputError: The file is damaged, or has other tensors.
+        InputError: The file is damaged, or its tensors differ from those of the module by name or
+            shape.
     """
     require_unchanged(checkpoint, "checkpoint")
     try:

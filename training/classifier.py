@@ -38,9 +38,16 @@ class ScoredBatch(NamedTuple):
 
 
 class ClassifierTask(TrainingTask):
-    """Images, loss and figures for the training of a classifier.
+    """All that the training of a classifier needs: network, images, labels, loss and metrics.
 
-    Images without a known label are left out.
+    Images without a known label are not used.
+
+    Args:
+        config: Configuration of the classifier.
+        dataset: Data set with images, labels and splits.
+        target: Finding, or group of findings, that is learned.
+        store: Pixel store: the images of the data set, resized to squares.
+        augmentation: Random change of each training image; None changes nothing.
     """
 
     def __init__(
@@ -88,9 +95,10 @@ class ClassifierTask(TrainingTask):
         )
 
     def loss_weight(self, batch: LabelBatch) -> float:
-        """Return the number of images that count in the loss of a batch.
+        """Return the number of images by which the mean loss of a batch is weighted.
 
-        An image counts as the share of its findings that have a known label, for example 0.5.
+        An image counts as the share of its findings that have a known label: 0.5 if one of two
+        labels is unknown.
 
         Args:
             batch: Training or validation batch.
@@ -107,7 +115,7 @@ class ClassifierTask(TrainingTask):
             batch: Validation batch.
 
         Returns:
-            Scalar loss by name, and the scores with the labels.
+            The scalar loss under its name, and the scores with the labels.
         """
         losses, scores = validation_losses(model, batch, self._criterion, self._val_features)
         return losses, ScoredBatch(scores.cpu().numpy(), batch.targets.numpy())
@@ -119,14 +127,14 @@ class ClassifierTask(TrainingTask):
             outputs: Scores and labels of all validation batches.
 
         Returns:
-            Figures by name.
+            AUROC and average precision by name, see `score_metrics`.
         """
         return score_metrics(outputs)
 
     def describe(self, batch: LabelBatch) -> tuple[list[str], None]:
-        """Return a caption for each image of a training batch, for the picture of the batch.
+        """Return captions for a drawing that shows the images of a training batch to the user.
 
-        The caption has the labels of at most two findings.
+        A caption has the labels of at most two findings.
 
         Args:
             batch: A training batch of B images.
@@ -146,10 +154,15 @@ class ClassifierTask(TrainingTask):
 
 
 def start_channels(start: StartWeights | None) -> dict[str, str]:
-    """Return the builder's ``channels`` with which start weights learned, if these are known.
+    """Return how the initial weights' network fills its three input channels from a grey image.
 
     Args:
-        start: Weights that a classifier starts from; None for random or published ones.
+        start: Weights from a file or a run that a classifier starts from; None for random or
+            published ones.
+
+    Returns:
+        ``{"channels": "same"}`` or ``{"channels": "imagenet"}``, as `build_classifier` takes it;
+        empty if unknown.
     """
     if start is None:
         return {}
@@ -161,12 +174,12 @@ def start_channels(start: StartWeights | None) -> dict[str, str]:
 def labelled_images(
     dataset: DataSet, target: Target, split: str
 ) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
-    """Return the labels of a target, and the labelled images of each role.
+    """Return the labels of the findings to learn, and the labelled images for train and val.
 
     Args:
         dataset: Data set with the labels.
-        target: Target that is learned.
-        split: Split that gives the images their roles.
+        target: Finding, or group of findings, that is learned.
+        split: Name of the split, which says which images are for training, validation and test.
 
     Returns:
         Labels by ``image_id`` with a column for each finding (1, 0 or NaN), and the ids of the
@@ -191,7 +204,7 @@ def score_metrics(batches: list[ScoredBatch]) -> dict[str, float]:
         batches: Scores and labels of all validation batches.
 
     Returns:
-        Figures by name; NaN if a figure is defined for no finding.
+        ``auroc`` and ``average_precision``; NaN if a metric is defined for no finding.
 
     Example:
         >>> targets = np.array([[1.0], [0.0], [np.nan]])

@@ -49,13 +49,16 @@ _SETTING_NAMES = {
 
 @dataclass(frozen=True)
 class CurveRun:
-    """One training of a learning curve: one kind of model on a share of the patients.
+    """One training of a learning curve: one kind of model, on a share of the training patients.
 
     Attributes:
-        model: Kind of the model.
-        split: Split whose test images evaluate the model.
-        part: Split of the training, which has a share of the training patients of `split`.
-        share: Share of the patients, in (0, 1].
+        model: Kind of the model: detector, classifier, or mixed (a detector that starts from the
+            weights of the classifier).
+        split: Name of the whole split, whose test images evaluate the model. A split says which
+            images are for training, validation and test.
+        part: Name of the smaller split that is trained on. It has the share of the training and of
+            the validation patients of `split`.
+        share: Share of these patients, in (0, 1].
         seed: Random seed of the draw of the patients and of the weights.
         folder: Run folder of the training; its log lies beside it.
     """
@@ -69,20 +72,20 @@ class CurveRun:
 
     @property
     def predictions(self) -> Path:
-        """Folder for the predictions of the trained model on validation and test images."""
+        """Folder for the predictions of the trained model for validation and test images."""
         return self.folder.with_name(f"{self.folder.name}.predictions")
 
     @property
     def title(self) -> str:
-        """Name of the training for messages, with model, share and seed."""
+        """Name of the training for messages, such as kind of model, share of patients and seed."""
         return f"{self.model}, {self.share:.4g} of {self.split}, seed {self.seed}"
 
     @property
     def has_ended(self) -> bool:
         """True if the training is complete.
 
-        The weights are complete with ``run.json``. ``cxr train`` chooses the decision after that,
-        as its last step, and may be killed in between.
+        The weights are complete with ``run.json``. After that, as its last step, ``cxr train``
+        chooses the decision rule (threshold and calibration), and it may be killed in between.
         """
         run = RunFolder(self.folder)
         return run.is_complete and any((run.validation / "decisions").glob("*.json"))
@@ -90,19 +93,22 @@ class CurveRun:
 
 @dataclass(frozen=True)
 class CurvePlan:
-    """All trainings of a learning curve: both kinds of models on growing shares of the patients.
+    """All trainings of a learning curve: detector and classifier on growing shares of the patients.
 
     Attributes:
         folder: Folder of the curve.
         data: Folder of the data set.
         detector: Configuration of the detector.
         classifier: Configuration of the classifier.
-        shares: Shares of the annotated patients, ascending, in (0, 1].
-        seeds: Random seeds, from 0.
-        parts: Name of the split with a share of the patients, by split, share and seed.
-        mixed: True if the mixed model is trained, too: a detector that starts from the weights of
-            the classifier.
-        equal: Whether all shares have the same number of ``steps`` or of ``epochs``.
+        shares: Shares of the training and validation patients, ascending, each in (0, 1], such as
+            ``(0.25, 1.0)``.
+        seeds: Random seeds, from 0. Each gives a draw of the patients and initial weights.
+        parts: Name of the smaller split with a share of the patients, by name of the whole split,
+            share and seed.
+        mixed: True also trains the mixed model: a detector that starts from the weights of the
+            classifier.
+        equal: Quantity that is the same for all shares: the number of optimiser ``steps`` or of
+            ``epochs``.
     """
 
     folder: Path
@@ -137,13 +143,13 @@ class CurvePlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """Return what the folder records of a curve that an earlier call began; None if nothing.
+        """Return what the curve's folder stores about an earlier call; None if it stores nothing.
 
         A later call may add seeds and the mixed model, but must not change other settings.
 
         Args:
-            started: Settings of the present call, from `started`.
-            file: Name of the file with the record.
+            started: Settings of the present call, from the method `started`.
+            file: Name of the JSON file in the folder that stores the settings.
 
         Raises:
             InputError: The folder holds a curve with other settings.
@@ -169,22 +175,22 @@ class CurvePlan:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits on whose test images the models are evaluated, such as folds."""
+        """Names of the whole splits, such as folds, whose test images evaluate the models."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
     @property
     def models(self) -> list[ModelKind]:
-        """Kinds of the models that are trained: detector, classifier and, if wanted, mixed."""
+        """Kinds of the models that are trained: detector, classifier and perhaps mixed."""
         return [model for model in MODELS if self.runs(model)]
 
     def runs(self, model: ModelKind) -> list[CurveRun]:
-        """Return the trainings of one kind of model: one for each split, share and seed.
+        """Return the trainings of one kind of model: one for each whole split, share and seed.
 
         There is no training of the mixed model (a detector that starts from the classifier's
         weights) for the largest share.
 
         Args:
-            model: Kind of the model.
+            model: Kind of the model: detector, classifier or mixed.
         """
         runs = []
         for split, share, seed in self.parts:
@@ -200,7 +206,7 @@ class CurvePlan:
     def config(self, run: CurveRun) -> DetectorConfig | ClassifierConfig:
         """Return the configuration of a training.
 
-        For equal numbers of steps, a training on a small share has more epochs.
+        If all shares have equal numbers of steps, a training on a smaller share has more epochs.
 
         Args:
             run: Training of the curve.
@@ -248,12 +254,15 @@ def read_configs(
 ) -> tuple[DetectorConfig, ClassifierConfig]:
     """Read the configurations of both models, and give both the same target.
 
+    A target is the finding, or group of findings, that is learned.
+
     Args:
         dataset: Data set of the curve.
         detector: Name or file of the detector's configuration.
-        detector_overrides: Keys that are replaced in it.
+        detector_overrides: New values of keys in this configuration: texts ``section.key=value``,
+            or a mapping from ``section.key`` to value.
         classifier: Name or file of the classifier's configuration.
-        classifier_overrides: Keys that are replaced in it.
+        classifier_overrides: The same for the classifier.
         mixed: True also checks that the detector can start from the weights of the classifier.
         equal: ``steps`` or ``epochs``: the quantity that is equal for all shares.
 
@@ -314,21 +323,30 @@ def add_parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[tuple[str, float, int], str]:
-    """Draw the shares of the patients, check them, and add them to the data set as splits.
+    """Add smaller splits to a data set, for training on a share of the patients of its splits.
+
+    A split gives each image a role: train, val, test or unused. A smaller split keeps all test
+    images, and a share of the training and of the validation patients with all their images. The
+    images of the other patients get the role ``unused``. For one seed, a smaller share lies within
+    each larger one. Nothing is added unless all smaller splits can be learned from.
 
     Args:
-        dataset: Data set to which the splits are added.
-        target: Target that both models learn.
-        splits: Splits whose test images evaluate the models.
-        shares: Shares of the patients, in (0, 1].
-        seeds: Random seeds, one for each draw.
+        dataset: Data set on the disk to which the smaller splits are added.
+        target: Finding, or group of findings, that detector and classifier learn. The draw balances
+            its positive and negative patients.
+        splits: Names of the whole splits to draw from.
+        shares: Shares of the training and validation patients to keep, each in (0, 1], such as
+            ``[0.25, 1.0]``. A share of 1 is the whole split.
+        seeds: Random seeds; each gives one draw of every share.
 
     Returns:
-        Name of the new split, by split, share and seed.
+        Name of each smaller split, by name of the whole split, share and seed. That of share 1 is
+        the name of the whole split.
 
     Raises:
-        InputError: The target has no positive image with boxes, or a share or a test set lacks
-            positive or negative images.
+        InputError: No positive image has boxes of all its lesions; the images for training,
+            validation or test are all positive or all negative (for training and validation, images
+            with unboxed lesions do not count); or two shares keep the same patients.
     """
     labels = dataset.labels(target).dropna() == 1
     boxed = labels[labels.index.isin(dataset.boxes_trusted(target))]
@@ -357,14 +375,14 @@ def add_parts(
 
 
 def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
-    """Check that no two splits test the same patient, as the folds of a cross-validation.
+    """Check that no patient is in the test images of two splits, as in a cross-validation.
 
     Args:
         dataset: Data set with the splits.
-        splits: Names of the splits.
+        splits: Names of the splits, each of which has test images.
 
     Raises:
-        InputError: Two splits share a test patient.
+        InputError: A patient has test images in two splits.
     """
     patients_by_split: dict[str, set[str]] = {}
     patients = patient_groups(dataset.images)

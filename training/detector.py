@@ -51,9 +51,16 @@ class _DetectedBatch(NamedTuple):
 
 
 class DetectorTask(TrainingTask):
-    """Images, losses and figures for the training of a detector.
+    """All that the training of a detector needs: network, images, boxes, losses and metrics.
 
-    The images are those whose lesions all have a box, and those without a lesion.
+    It uses the images whose lesions all have a box, and the images without a lesion.
+
+    Args:
+        config: Configuration of the detector.
+        dataset: Data set with images, boxes and splits.
+        target: Finding, or group of findings, that is learned.
+        store: Pixel store: the images of the data set, resized to squares.
+        augmentation: Random change of each training image with its boxes; None changes nothing.
     """
 
     def __init__(
@@ -87,7 +94,7 @@ class DetectorTask(TrainingTask):
             self.callbacks.append(self._box_counts)
 
     def training_losses(self, model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
-        """Compute the losses of a training batch, and count its boxes.
+        """Compute the losses of a training batch, and count the boxes that augmentation dropped.
 
         Args:
             model: Detector of this task, or a copy of it.
@@ -103,7 +110,7 @@ class DetectorTask(TrainingTask):
         return training_losses(model, batch)
 
     def loss_weight(self, batch: LesionBatch) -> float:
-        """Return the number of images of a batch, by which its losses count (they are means).
+        """Return the number of images of a batch, by which its mean losses are weighted.
 
         Args:
             batch: Training or validation batch.
@@ -131,19 +138,21 @@ class DetectorTask(TrainingTask):
         return losses, _DetectedBatch(ids, _box_table(ids, detected), _box_table(ids, true))
 
     def validation_metrics(self, outputs: list[_DetectedBatch]) -> dict[str, float]:
-        """Compute the detection figures of an epoch, and add how many training boxes were dropped.
+        """Compute the detection metrics of an epoch, and add how many training boxes were dropped.
+
+        Augmentation drops a box that it moves out of the image, makes too small or hides.
 
         Args:
             outputs: Predicted and true boxes of all validation batches.
 
         Returns:
-            Figures by name.
+            Metrics by name, such as ``ap50``.
         """
         counts = {} if self._box_counts is None else self._box_counts.joined
         return {**_detection_metrics(outputs), **counts}
 
     def describe(self, batch: LesionBatch) -> tuple[list[str], list[np.ndarray]]:
-        """Return a caption and the true boxes of each image of a training batch, for its picture.
+        """Return captions and true boxes for a drawing that shows the images of a training batch.
 
         Args:
             batch: A training batch of B images.
@@ -160,7 +169,7 @@ class DetectorTask(TrainingTask):
         return captions, boxes
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Return the numbers of dropped boxes of all epochs; None without augmentation.
+        """Return how many training boxes augmentation dropped in all epochs; None if it is off.
 
         Args:
             history: One row of figures for each epoch.

@@ -10,7 +10,11 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class WeightAverage(WeightAveraging):
-    """Lightning's moving average of the weights, computed without waiting for the GPU."""
+    """Lightning's moving average of the weights, computed without waiting for the GPU.
+
+    Args:
+        decay: Weight of the old average in each step, in [0, 1), such as 0.999.
+    """
 
     def __init__(self, decay: float) -> None:
         super().__init__()
@@ -25,7 +29,7 @@ class WeightAverage(WeightAveraging):
         return "_Averaging"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Create the average on the device of the model.
+        """Create the moving average of the weights on the device of the model.
 
         Args:
             trainer: Lightning's trainer, which runs the training.
@@ -42,6 +46,10 @@ class RampedAverage(AveragedModel):
     At first the decay is small and the average follows the weights quickly, so that the random
     initial weights do not dominate the average of early epochs. The number of steps is stored in
     main memory, where it can be read without waiting for the GPU.
+
+    Args:
+        model: Model whose weights are averaged.
+        decay: Final weight of the old average in each step, in [0, 1), such as 0.999.
 
     Source:
         TensorFlow's ``ExponentialMovingAverage(num_updates=...)``.

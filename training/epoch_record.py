@@ -50,13 +50,13 @@ Metrics = Callable[[list[Any]], dict[str, float]]
 
 
 def best_row(history: Sequence[Row], monitor: str, mode: Mode) -> Row:
-    """Return the row of the epoch with the best value of the monitored figure.
+    """Return the row of the epoch with the best value of the metric that selects the weights.
 
     Among equally good epochs the first one counts.
 
     Args:
-        history: One row of figures for each epoch.
-        monitor: Name of the monitored figure.
+        history: One row of metrics for each epoch, as in ``metrics.csv``.
+        monitor: Name of this metric, a key of the rows, such as ``auroc``.
         mode: ``max`` if a large value is good, ``min`` if a small one is.
 
     Example:
@@ -75,10 +75,22 @@ def _has_stalled(history: Sequence[Row], monitor: str, mode: Mode, patience: int
 
 
 class EpochRecord(Callback):
-    """Callback that computes the figures of each epoch, and writes best weights and checkpoint.
+    """Lightning callback that computes metrics after each epoch, and writes weights and checkpoint.
 
-    The history of all epochs is stored in the checkpoint, and every other file is written from it.
-    The files of a resumed training therefore always agree with its checkpoint.
+    The rows of all epochs (the history) are stored in the checkpoint, and every other file is
+    written from it. The files of a resumed training therefore always agree with its checkpoint. The
+    weights of the best epoch are kept.
+
+    Args:
+        run: Folder of the training, to which files are written.
+        validation_metrics: Function that computes metrics by name from the outputs of all
+            validation batches.
+        settings: Settings of the training, of which ``monitor`` names the metric that selects the
+            best epoch.
+        progress: Function that is called with the number of batches that have been finished; None
+            calls none.
+        on_epoch: Function that is called with the losses, metrics and times of each epoch; None
+            calls none.
     """
 
     def __init__(
@@ -109,15 +121,15 @@ class EpochRecord(Callback):
         self._waited = 0.0  # s waited for images, of the process that waited most
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for the checkpoint: the history of all epochs, and the usual loss.
+        """Return the state for the checkpoint: the rows of all epochs, and a typical early loss.
 
-        The usual loss is the typical loss of a batch in the first epoch. Later losses are compared
-        with it, so that divergence is noticed.
+        The typical loss is that of a batch in the first epoch. Later losses are compared with it,
+        so that divergence is noticed.
         """
         return {"history": self.history, "usual_loss": self._usual}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the history of the training that is resumed.
+        """Restore the rows of earlier epochs when a training is resumed.
 
         Args:
             state_dict: Result of `state_dict` in an earlier process.
@@ -126,7 +138,7 @@ class EpochRecord(Callback):
         self._usual = state_dict["usual_loss"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log earlier epochs, and stop at once if the resumed training had stopped early.
+        """Log the metrics of earlier epochs; stop at once if the training had stopped early.
 
         Args:
             trainer: Lightning's trainer, which runs the training.
@@ -157,7 +169,7 @@ class EpochRecord(Callback):
         Args:
             trainer: Lightning's trainer, which runs the training.
             pl_module: Lightning's module, which holds the model and the task.
-            outputs: Output of `Loop.training_step`.
+            outputs: Losses and number of images that `Loop.training_step` returned.
             batch: Training batch.
             batch_idx: Number of the batch in the epoch, from 0.
         """
@@ -187,7 +199,7 @@ class EpochRecord(Callback):
         Args:
             trainer: Lightning's trainer, which runs the training.
             pl_module: Lightning's module, which holds the model and the task.
-            outputs: Output of `Loop.validation_step`.
+            outputs: Losses, predictions and number of images that `Loop.validation_step` returned.
             batch: Validation batch.
             batch_idx: Number of the batch in the epoch, from 0.
             dataloader_idx: Number of the loader; there is one only.
@@ -197,9 +209,9 @@ class EpochRecord(Callback):
         self._progress(1)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the figures of the epoch, and write its weights if they are the best so far.
+        """Compute the metrics of the epoch, and write its weights if they are the best so far.
 
-        If several processes train together, the figures are computed from the batches of all
+        If several processes train together, the metrics are computed from the batches of all
         processes. If the training averages weights, the averaged weights are written.
 
         Args:
@@ -237,8 +249,8 @@ class EpochRecord(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoint of the epoch, then all other files.
 
-        A resumed training can write the other files again from the checkpoint. The time in the
-        checkpoint does not include the writing itself; the time in the history does.
+        A resumed training can write the other files again from the checkpoint. The duration in the
+        checkpoint does not include the writing itself; that in the rows of the epochs does.
 
         Args:
             trainer: Lightning's trainer, which runs the training.
@@ -294,7 +306,7 @@ class EpochRecord(Callback):
         )
 
     def advice(self) -> str:
-        """Return advice on settings for a training whose loss is no longer finite."""
+        """Return advice for the user on settings of a training whose loss is no longer finite."""
         lower = "lower training.learning_rate, or set training.clip"
         if not self.history:
             return f"{lower}, and choose another --out (no epoch was good)"

@@ -158,13 +158,14 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class FitResult:
-    """Result of a training: the best epoch, its monitored figure, and the history.
+    """Result of a training: the best epoch, its metric, and the metrics of all epochs.
 
     Attributes:
         best_epoch: Epoch whose weights were kept, from 1.
-        best_value: Monitored figure of that epoch.
-        history: One row for each epoch, as in ``metrics.csv``.
-        stopped_early: True if the training ended before its last epoch because the figure did not
+        best_value: Value of the metric that selects the weights (``monitor`` in the configuration)
+            in that epoch.
+        history: One row of metrics for each epoch, as in ``metrics.csv``.
+        stopped_early: True if the training ended before its last epoch because the metric did not
             improve.
     """
 
@@ -231,8 +232,8 @@ def fit(  # noqa: PLR0913 - hooks of one training
     each process on CPUs.
 
     Args:
-        task: Network, images, losses and figures of the training.
-        settings: Epochs, optimiser, learning rate, and the figure that picks the best epoch.
+        task: Network, images, losses and metrics of the training.
+        settings: Epochs, optimiser, learning rate, and the metric that selects the best epoch.
         train_loader: Batches of the training images.
         val_loader: Batches of the validation images.
         run: Run folder that is written.
@@ -243,10 +244,10 @@ def fit(  # noqa: PLR0913 - hooks of one training
         loggers: Loggers of Lightning, from `build_loggers`.
         progress: Function that is called with the number of batches finished since its last call,
             in training and validation.
-        on_epoch: Function that is called with the figures of each epoch.
+        on_epoch: Function that is called with the metrics of each epoch, by name.
 
     Returns:
-        The best epoch, its figure, and the figures of all epochs.
+        The best epoch, its metric, and the metrics of all epochs.
 
     Raises:
         InputError: A loss or gradient is not finite or a batch fails (the message names the

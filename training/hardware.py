@@ -27,8 +27,8 @@ class Hardware(NamedTuple):
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        devices: Number of GPUs or processes that share a batch.
-        precision: Number format of the computation.
+        devices: Number of GPUs, or of processes on CPUs, that share each batch.
+        precision: Number format of the computation: ``fp32``, ``bf16`` or ``fp16``.
         loaders: Number of processes that load images for each device; 0 loads them in the training
             process.
     """
@@ -39,10 +39,11 @@ class Hardware(NamedTuple):
     loaders: int = 0
 
     def with_loaders(self, settings: Config, shared_by: int) -> Hardware:
-        """Return the same hardware with the number of processes that load images.
+        """Return the same hardware, with the number of loading processes from a configuration.
 
-        ``auto`` means 0 on a CPU, where all cores compute. For a GPU it means one for each core of
-        the GPU's share, if shared memory has room for two batches of each process.
+        The value ``auto`` means 0 on a CPU, where all cores compute. For a GPU it means one process
+        for each core of the GPU's share, at most 8, if shared memory has room for two batches of
+        each process.
 
         Args:
             settings: Configuration, of which the key ``training.workers`` is used.

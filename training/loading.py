@@ -41,25 +41,26 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A row or a batch that could not be loaded, with the reason.
+    """A row or a batch of a data set that could not be loaded, with the reason.
 
     It is returned as a value, because the message of an exception from a worker process would have
     many lines.
 
     Attributes:
-        reason: One line that names the images.
+        reason: One line that names the images and what went wrong.
     """
 
     reason: str
 
 
 class NamedRows(Dataset[Any]):
-    """Rows of a data set and batches of them. A failure is reported with the ids of the images.
+    """Rows of a data set, and batches of them, whose errors name the ids of the images.
 
-    A row is requested by its number, or by ``(row, seed)``.
+    A row is requested by its number, or by ``(row, seed)``, where the seed determines the random
+    augmentation.
 
     Args:
-        rows: A data set with `image_ids`.
+        rows: A data set with an attribute `image_ids`, the id of each row.
         collate: Function that joins samples into a batch.
     """
 
@@ -96,18 +97,19 @@ class NamedRows(Dataset[Any]):
 
 
 class BatchLoader(DataLoader[Any]):
-    """Loader of batches, which are the same for any number of loading processes.
+    """Loader of training batches, whose content does not depend on the number of loading processes.
 
     If a batch fails, the message names its images. The loading processes live until the training
     ends, and always end together with this process.
 
     Args:
-        rows: A data set with `image_ids`.
+        rows: A data set with an attribute `image_ids`, the id of each row.
         collate: Function that joins samples into a batch.
         batch_size: Number of images of a batch.
-        sampler: Sampler that yields rows, or ``(row, seed)``, in order.
+        sampler: Sampler that yields row numbers, or pairs ``(row, seed of the augmentation)``, in
+            order.
         loaders: Number of processes that load; 0 loads in this process.
-        pin: True puts batches into page-locked memory, for a GPU.
+        pin: True puts batches into page-locked memory, from which a GPU copies faster.
     """
 
     def __init__(
@@ -161,6 +163,10 @@ def start_loaders() -> tuple[Any, Any]:
     """Return the context in which loading processes start, and the function that each calls first.
 
     An early call starts the server of these processes while other work continues.
+
+    Returns:
+        The context of `multiprocessing`, and the function that each loading process calls first
+        with its number.
     """
     context = worker_context(
         "cxr_compare.data_prep.augment.augment",
@@ -184,7 +190,7 @@ def _send(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def require_loaded(batch: Any) -> Any:
-    """Return a batch; raise an error that names the images if it could not be loaded.
+    """Return a batch; raise an error that names its images if it could not be loaded.
 
     Args:
         batch: A batch, or an `Unreadable` with the reason.

@@ -26,10 +26,10 @@ _NOT_METRICS = (  # columns of an epoch that do not measure the model
 
 
 def metrics_of(row: dict[str, Any]) -> dict[str, float]:
-    """Return the figures of an epoch that measure the model, without losses and times.
+    """Return the entries of an epoch's row that measure the model, without losses and times.
 
     Args:
-        row: All figures of the epoch by name.
+        row: All values of the epoch by name.
 
     Example:
         >>> metrics_of({"epoch": 1, "train_loss": 0.7, "auroc": 0.8, "seconds": 3.0})
@@ -48,17 +48,17 @@ _RUN_TAG = "cxr_run"
 
 
 def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
-    """Build the chosen Lightning loggers of a run. `metrics.csv` is always written.
+    """Build the Lightning loggers that a user chose; ``metrics.csv`` is written without them.
 
-    ``tensorboard`` writes to ``events/`` in the run folder. ``mlflow`` writes to the server or file
-    of ``MLFLOW_TRACKING_URI``, or by default to ``mlflow.db`` in the folder. ``wandb`` writes to
-    ``wandb/`` in the folder, and with ``WANDB_MODE=online`` to its server. No data leave the
-    machine unless the user's environment says so. A resumed training continues the same run in each
-    logger.
+    ``tensorboard`` writes to ``events/`` in the folder of the training. ``mlflow`` writes to the
+    server or file of ``MLFLOW_TRACKING_URI``, or by default to ``mlflow.db`` in the folder.
+    ``wandb`` writes to ``wandb/`` in the folder, and with ``WANDB_MODE=online`` to its server. No
+    data leave the machine unless the user's environment says so. A resumed training continues the
+    same run in each logger.
 
     Args:
-        names: Names of the loggers.
-        run: The run folder.
+        names: Names of the loggers, such as ``["tensorboard"]``.
+        run: Folder of the training.
     """
     builders = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
     return [build(run) for name, build in builders.items() if name in names]
@@ -148,7 +148,7 @@ def log_start(
     Args:
         loggers: Loggers of the run; there may be none.
         settings: Content of the configuration.
-        history: One row of figures for each earlier epoch; empty for a new training.
+        history: One row of metrics for each earlier epoch; empty for a new training.
     """
     for logger in loggers:
         logger.log_hyperparams(settings)
@@ -169,11 +169,11 @@ def _logged_epochs(logger: Logger) -> set[int]:
 
 
 def log_row(loggers: Sequence[Logger], row: dict[str, Any]) -> None:
-    """Log the figures of an epoch with every logger.
+    """Log the losses and metrics of an epoch with every logger.
 
     Args:
         loggers: Loggers of the run; there may be none.
-        row: Figures of the epoch by column.
+        row: Values of the epoch, by their names in ``metrics.csv``.
     """
     for logger in loggers:
         logger.log_metrics(_scalars(row), step=row["epoch"])

@@ -22,12 +22,22 @@ from cxr_compare.training.task import TrainingTask
 
 
 class Loop(LightningModule):
-    """Lightning's module for a training task with its optimiser.
+    """Lightning's module for a training task (network, images, losses, metrics) with its optimiser.
 
     Losses and gradients that are not finite raise an error.
 
     The gradient of a step is that of the mean over all images of the step, even if the images are
     divided among several processes and batches: each part is weighted by its number of images.
+
+    Args:
+        task: Network, images, losses and metrics of the training.
+        settings: Optimiser, learning rate, gradient clipping and accumulated batches.
+        advice: Function that returns a sentence for the user about a training whose loss is not
+            finite.
+        step_images: Number of images of an optimiser step: those of a batch of all processes, times
+            the accumulated batches.
+        ends_with_spare: Function that returns True if the last image of this process's epoch does
+            not count, see `SeededSampler`.
     """
 
     def __init__(
@@ -85,8 +95,8 @@ class Loop(LightningModule):
             batch_idx: Number of the batch in the epoch, from 0.
 
         Returns:
-            The sum of the losses (``loss``), each of them (``losses``), and the number of images
-            that count (``weight``).
+            The sum of the losses (``loss``), each of them (``losses``), and the number of images by
+            which they are weighted (``weight``).
 
         Raises:
             InputError: A loss is not finite; the message names the images. On a GPU the error is
@@ -115,12 +125,13 @@ class Loop(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient; refuse a step whose gradient is not finite.
+        """Limit the norm of the gradient.
 
         Args:
             optimizer: Optimiser of the training.
-            gradient_clip_val: Argument of Lightning's interface; the limit of the settings is used.
-            gradient_clip_algorithm: Argument of Lightning's interface, which is not used.
+            gradient_clip_val: Not used; an argument of Lightning's interface. The limit is ``clip``
+                in the settings.
+            gradient_clip_algorithm: Not used; an argument of Lightning's interface.
 
         Raises:
             InputError: The gradient is not finite; the message names the images of the step.
@@ -141,7 +152,11 @@ class Loop(LightningModule):
         self._images_of_step = []
 
     def on_validation_start(self) -> None:
-        """Check that losses and gradients of the last steps are finite."""
+        """Check that the losses and gradients of the last training steps are finite.
+
+        Raises:
+            InputError: A loss or gradient is not finite; the message names the images.
+        """
         self._check(self._previous_numbers + self._current_numbers)
         self._previous_numbers = []
         self._current_numbers = []
@@ -185,7 +200,7 @@ class Loop(LightningModule):
         return int(self.trainer.world_size) * self._settings.accumulate
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Compute the losses of a batch, and the output from which figures are computed.
+        """Compute the losses of a batch, and the output from which the metrics are computed.
 
         Args:
             batch: Validation batch.
@@ -193,7 +208,7 @@ class Loop(LightningModule):
 
         Returns:
             The losses (``losses``), the output of the model (``output``), and the number of images
-            that count (``weight``).
+            by which the losses are weighted (``weight``).
         """
         require_loaded(batch)
         with errors_name_images(batch.image_ids, f"epoch {self.current_epoch + 1}: validation"):

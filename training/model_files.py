@@ -64,7 +64,7 @@ def save_model(model: nn.Module, folder: Path) -> None:
     Each of the two files appears only when it is complete.
 
     Args:
-        model: A `StoreModel`, that is a detector or a classifier.
+        model: A detector or classifier of this program (a `StoreModel`).
         folder: Folder for `model.safetensors` and `model.json`.
     """
     # Contiguous and on the CPU: the file then does not depend on where the model was trained.
@@ -92,11 +92,12 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_architecture(model: nn.Module, folder: Path) -> None:
-    """Write how a network is built (its architecture) into the folder of a run, without weights.
+    """Write how a network is built (its architecture) into the folder of a training.
 
     Args:
-        model: Model with an attribute ``architecture``.
-        folder: Folder of the run.
+        model: Model with an attribute ``architecture``: a dictionary with ``kind``, ``name`` and
+            ``arguments``.
+        folder: Folder of the training.
     """
     write_json(folder / ARCHITECTURE_FILE, "model", {"architecture": model.architecture})
 
@@ -104,11 +105,11 @@ def save_architecture(model: nn.Module, folder: Path) -> None:
 def read_architecture(folder: Path) -> dict[str, Any]:
     """Read from a run how its network is built: ``kind``, ``name`` and ``arguments``.
 
-    A run stores them so that the same network can be built again. Names of earlier versions of the
-    program are translated into present ones.
+    A training stores them so that the same network can be built again. Names of earlier versions of
+    the program are translated into present ones.
 
     Args:
-        folder: Folder of the run.
+        folder: Folder of the training.
 
     Raises:
         InputError: The file is missing or damaged.
@@ -153,7 +154,8 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
         The model in evaluation mode, on the CPU.
 
     Raises:
-        InputError: A file is missing or damaged, or the weights belong to another architecture.
+        InputError: A file is missing or damaged, or the tensors differ from those of the built
+            model.
     """
     path = folder / ARCHITECTURE_FILE
     architecture = read_architecture(folder)
@@ -190,7 +192,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         path: Path of the file.
 
     Raises:
-        InputError: The file is missing, damaged, or contains something else.
+        InputError: The file is missing or damaged, or contains something else than tensors by name.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")

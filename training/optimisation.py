@@ -25,10 +25,10 @@ _PLATEAU_PATIENCE = 3  # epochs without improvement before ``plateau`` falls
 
 
 def monitor_mode(monitor: str) -> Mode:
-    """Return ``min`` if a small value of the monitored figure is good, else ``max``.
+    """Return whether a small (``min``) or a large (``max``) value of a metric is good.
 
     Args:
-        monitor: Name of the monitored figure, such as ``auroc`` or ``val_loss``.
+        monitor: Name of the metric that selects the best epoch, such as ``auroc`` or ``val_loss``.
 
     Example:
         >>> monitor_mode("val_loss"), monitor_mode("auroc")
@@ -40,16 +40,16 @@ def monitor_mode(monitor: str) -> Mode:
 def build_optimiser(
     model: nn.Module, settings: TrainingSettings, *, fused: bool | None = True
 ) -> Optimizer:
-    """Build the optimiser for all parameters that learn.
+    """Build the optimiser for all parameters that are not frozen.
 
     Args:
-        model: The model. Its norms and biases get no weight decay.
+        model: The model. Its norm layers and biases get no weight decay.
         settings: Optimiser, learning rate, momentum and weight decay.
         fused: torch's argument of this name: True updates all weights in one pass, and None leaves
             the choice to torch.
 
     Returns:
-        The optimiser, with norms and biases in a parameter group of their own.
+        The optimiser, with the parameters of norm layers and biases in a group of their own.
 
     Raises:
         ValueError: All parameters are frozen.
@@ -81,8 +81,8 @@ def build_schedule(optimiser: Optimizer, settings: TrainingSettings, steps: int)
 
     After the warm-up, ``one_cycle`` falls to almost 0 and ``cosine`` falls to 0 along a cosine.
     ``step`` falls to a tenth after two thirds of the training, and again after eleven twelfths.
-    ``plateau`` falls to a tenth whenever the monitored figure has not improved for 3 epochs.
-    ``constant`` does not fall.
+    ``plateau`` falls to a tenth whenever the metric that selects the best epoch has not improved
+    for 3 epochs. ``constant`` does not fall.
 
     Args:
         optimiser: Optimiser from `build_optimiser`.
@@ -103,11 +103,17 @@ def build_schedule(optimiser: Optimizer, settings: TrainingSettings, steps: int)
 
 
 class Plateau(LRScheduler):
-    """Schedule that warms up step by step, then lowers the rate when a figure stops improving.
+    """Schedule that warms up step by step, then lowers the rate when a metric stops improving.
 
     All that it remembers is in its state, so a resumed training continues as an uninterrupted one.
     It differs from torch's ``ReduceLROnPlateau`` with a threshold of 0 in one point: as in early
     stopping, the rate falls in the epoch in which `patience` is reached, not in the epoch after it.
+
+    Args:
+        optimiser: Optimiser whose learning rate is set.
+        warmup: Number of optimiser steps in which the rate rises.
+        patience: Number of epochs without improvement after which the rate falls.
+        factor: Factor of the rate at each fall, such as 0.1.
 
     Example:
         >>> optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
@@ -133,10 +139,10 @@ class Plateau(LRScheduler):
         return [base * rise * self._factor**self._falls for base in self.base_lrs]
 
     def observe(self, value: float, mode: Mode) -> None:
-        """Take the figure of an epoch, and lower the rate if the figure has stopped improving.
+        """Take the metric of an epoch, and lower the rate if the metric has stopped improving.
 
         Args:
-            value: Value of the monitored figure.
+            value: Value of the metric that selects the best epoch.
             mode: ``max`` if a large value is good, ``min`` if a small one is.
         """
         loss = value if mode == "min" else -value

@@ -20,7 +20,7 @@ _RESET_PEAK = "5"  # written there, it resets the peak: proc(5)
 
 
 class PeakMemory:
-    """The peak memory of a model while it computes on a device, since this object was made.
+    """Peak memory of a model while it computes on a device, measured from now on.
 
     On CUDA it is the memory that torch allocated. On a CPU it is the largest resident memory of the
     process, as Linux counts it, without mapped files (such as the pixel store) and without
@@ -55,7 +55,7 @@ class PeakMemory:
             self._mapped_before = _kib("RssFile")
 
     def read(self) -> int | None:
-        """Return the peak in bytes, including the weights; None if it cannot be measured here."""
+        """Return the peak in bytes, including the weights; None if it cannot be measured."""
         before = self._resident_before
         if before is None:
             return None

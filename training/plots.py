@@ -28,12 +28,12 @@ _METRIC_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 def draw_curves(
     history: Sequence[dict[str, Any]], path: Path, *, monitor: str, best_epoch: int
 ) -> None:
-    """Draw losses and metrics by epoch as a PNG. The best epoch is marked.
+    """Draw losses and metrics by epoch as a PNG file, in which the best epoch is marked.
 
     Args:
-        history: One row of figures for each epoch, as in `metrics.csv`.
+        history: One row of metrics for each epoch, as in ``metrics.csv``.
         path: PNG file to write.
-        monitor: Name of the monitored figure, whose line is bold.
+        monitor: Name of the metric that selects the best epoch; its line is bold.
         best_epoch: Number of the best epoch, whose weights are kept.
     """
     epochs = [row["epoch"] for row in history]
@@ -69,13 +69,13 @@ def _finish_axes(axes: Axes, title: str, best_epoch: int) -> None:
 
 
 def draw_penalties(trials: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the losses of the fits of a probe against their penalties, as a PNG file.
+    """Draw the losses of the fits of a probe against their regularisation, as a PNG file.
 
-    A probe is a classifier of frozen features, whose last layer is fitted with several penalties.
-    The penalty that was kept is marked.
+    A probe is a classifier on frozen features, whose last layer is fitted with several weights of
+    the penalty on large coefficients. The penalty that was kept is marked.
 
     Args:
-        trials: One row for each finding and penalty, as in `metrics.csv`.
+        trials: One row for each finding and penalty, as in the run's ``metrics.csv``.
         path: PNG file to write.
     """
     findings = list(dict.fromkeys(trial["finding"] for trial in trials))
@@ -115,7 +115,7 @@ def draw_batch(
     *,
     boxes: Sequence[np.ndarray] | None = None,
 ) -> None:
-    """Draw at most 16 images of a batch as the model reads them: augmented, with their boxes.
+    """Draw at most 16 images of a training batch as the model reads them, with their boxes.
 
     Args:
         images: Images, uint8 ``(B, S, S)``.

@@ -43,17 +43,17 @@ from cxr_compare.training.task import ModelTask
 
 
 class ProbeTask(ModelTask):
-    """Images, labels and classifier for fitting a probe: a classifier of frozen features.
+    """All that the fit of a probe needs: images, labels and network.
 
-    Only the last layer is fitted.
-
-    The features come from a frozen network that reads a pixel store, or from a features folder.
+    A probe is a classifier on frozen features, of which only the last layer is fitted. The features
+    come from a frozen network that reads a pixel store (folder of resized images), or from a folder
+    with features that another program computed.
 
     Args:
         config: Configuration of the probe.
         dataset: Data set with images and labels.
-        target: Target that is learned.
-        source: Pixel store of the data set, or features that were opened by `open_features`.
+        target: Finding, or group of findings, that is learned.
+        source: The pixel store, or the features that were opened by `open_features`.
     """
 
     def __init__(
@@ -119,8 +119,8 @@ def complete_probe(
 
     Args:
         settings: Configuration of the training, from its TOML file.
-        task: Images and classifier.
-        run: The run folder.
+        task: Images, labels and network of the probe.
+        run: The folder of the fit (run folder), which is complete afterwards.
         hardware: Device and number format.
         progress: Shows messages and the progress.
 
@@ -202,7 +202,8 @@ def open_features(settings: ProbeConfig) -> Features | None:
         settings: Configuration of the training, from its TOML file.
 
     Returns:
-        The features; None if a network of this program computes the features.
+        The features; None if the configuration names no folder, because a network of this program
+        computes the features from pixels.
 
     Raises:
         InputError: The folder holds no features.
@@ -212,10 +213,10 @@ def open_features(settings: ProbeConfig) -> Features | None:
 
 
 def describe_features(features: Features) -> dict[str, Any]:
-    """Return facts about given features for ``run.json``, by which the run finds them again.
+    """Return facts about features of another program for ``run.json``, to find them again later.
 
     Args:
-        features: Features that the probe was fitted to.
+        features: Features that a probe (a linear layer on frozen features) was fitted to.
     """
     return {
         "folder": path_to_record(features.folder),

@@ -51,13 +51,13 @@ def is_lost_process(error: BaseException) -> bool:
 
 
 class Processes:
-    """Communication between the processes of one training, seen from one of them.
+    """Communication between the processes that run one training together, seen from one of them.
 
-    Each process makes one such object. A process that trains alone has rank None; its methods then
-    only call the given function.
+    Each process makes one such object. In a training of a single process, `rank` is None and the
+    methods only call the given function.
 
     Args:
-        rank: Rank of this process; None if it trains alone.
+        rank: Number and address of this process; None if it trains alone.
 
     Raises:
         InputError: The first process cannot be reached.
@@ -107,10 +107,10 @@ class Processes:
             ) from None
 
     def agree(self, work: Callable[[], Value]) -> Value:
-        """Call a function in each process. If it fails in one, all processes end.
+        """Call a function in each process; if it fails in one, end all processes.
 
-        The first process reports the reason. The processes wait for the slowest one, however long
-        it takes.
+        The first process reports the reason of the failure. The processes wait for the slowest one,
+        however long it takes.
 
         Args:
             work: Function that each process calls.
@@ -158,6 +158,9 @@ class Processes:
         Args:
             work: Function that each process calls.
 
+        Returns:
+            The value of the function in this process.
+
         Raises:
             InputError: The function failed in this process, or another process was lost without a
                 reason.
@@ -190,7 +193,7 @@ class Processes:
             ) from None
 
     def leave(self) -> None:
-        """Close the connection of the processes, after all have finished."""
+        """Close the connection between the processes, after all have finished."""
         if self._rank is not None:
             import torch.distributed as dist
 

@@ -30,7 +30,7 @@ class Rank:
         local_world_size: Number of processes on this machine.
         address: Host of the first process.
         port: Port of the first process.
-        launcher: Program that started the processes, for messages.
+        launcher: Program that started the processes, such as ``torchrun``, for messages.
     """
 
     rank: int  # from 0; the first one writes and reports

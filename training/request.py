@@ -21,14 +21,14 @@ _N_LEARNING_ROLES = 2  # training and validation
 
 @dataclass(frozen=True)
 class Request:
-    """A requested training: its configuration, its data set and its run folder.
+    """A training that the user requested: its configuration, its data set and its folder.
 
     Attributes:
         settings: Complete configuration.
         dataset: Data set to train on.
-        out: Run folder.
+        out: Folder of the training (run folder).
         resume: True continues a training that was interrupted.
-        despite_audit: True trains even if the audit found an error.
+        despite_audit: True trains even if the audit (check of the data set) found an error.
     """
 
     settings: Config
@@ -52,15 +52,16 @@ class Request:
 
         Args:
             config: Name of a configuration that comes with the program, or a TOML file.
-            overrides: Keys and values that replace those of the configuration.
+            overrides: New values of keys in the configuration: texts ``section.key=value``, or a
+                mapping from ``section.key`` to value.
             data: Folder of the data set.
-            out: Run folder.
+            out: Folder of the training (run folder).
             devices: Number of processes that share each batch.
             options: Values of the attributes ``resume`` and ``despite_audit``.
 
         Raises:
-            InputError: The configuration or the data set cannot be read, or the data set is not
-                suited for this training.
+            InputError: The configuration or the data set cannot be read, or the data set lacks what
+                this training needs, such as boxes or positive images.
         """
         settings = read_config(find_config(str(config)), overrides or ())
         require_loggers(settings.training.loggers)
@@ -79,11 +80,15 @@ class Request:
 
     @property
     def target(self) -> Target:
-        """Target, with its findings, that the model learns."""
+        """Finding, or group of findings, that the model learns."""
         return self.dataset.target(self.settings.data.target, option="--set data.target=NAME")
 
     def origin(self) -> dict[str, Any]:
-        """Return facts that must stay unchanged if a training is resumed, and the run's name."""
+        """Return the training's name, and facts that must be unchanged when it is resumed.
+
+        Returns:
+            Facts by name, such as the seed and digests of the data set, ready for JSON.
+        """
         target = self.target
         ids = self.dataset.ids
         self.dataset.split(self.split)  # refuses a name that it does not have
@@ -144,13 +149,13 @@ class Request:
             )
 
     def audit_errors(self, progress: Progress) -> list[str]:
-        """Return messages of the errors that the audit found and that the training ignores.
+        """Return the errors that the audit (check of the data set) found and the training ignores.
 
         Args:
             progress: Shows messages.
 
         Raises:
-            InputError: There are errors, and `despite_audit` is False.
+            InputError: The audit found errors, and `despite_audit` is False.
         """
         audited, errors = require_no_errors(
             self.dataset, self.split, despite_errors=self.despite_audit
@@ -168,7 +173,8 @@ class Request:
 def require_shares(batch_size: int | str, devices: int) -> None:
     """Check that the batch size is a multiple of the number of devices.
 
-    A batch that is divided equally gives figures that do not depend on the number of devices.
+    If every device gets equally many images of a batch, the metrics do not depend on the number of
+    devices.
 
     Args:
         batch_size: Number of images of the whole batch, or ``auto``.
@@ -208,7 +214,7 @@ def require_loggers(names: Sequence[str]) -> None:
     """Check that the packages of the loggers are installed, before the training starts.
 
     Args:
-        names: Names of the loggers.
+        names: Names of the loggers, such as ``tensorboard``.
 
     Raises:
         InputError: A package is missing; the message names the pip extra.

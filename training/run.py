@@ -42,18 +42,18 @@ def complete_run(
     rank: Rank | None,
     progress: Progress,
 ) -> None:
-    """Train a model or fit a probe, and complete its run folder.
+    """Train a model, or fit a probe (a linear layer on frozen features), and complete its folder.
 
     Args:
         settings: The configuration, with a number as its batch size.
         task: The model with its images.
-        run: The run folder.
+        run: The folder of the training (run folder).
         hardware: Devices, number format and number of loading processes.
         rank: This process among several that train together; None if it trains alone.
         progress: Shows messages and the progress.
 
     Raises:
-        InputError: The training cannot continue.
+        InputError: The data, the settings or the machine do not allow the training to continue.
     """
     if isinstance(settings, ProbeConfig):
         complete_probe(settings, cast("ProbeTask", task), run, hardware, progress)

@@ -30,7 +30,7 @@ _RUN = "run.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a training: configuration, used images, history, checkpoints and weights.
+    """The folder of a training (a run): configuration, used images, metrics and weights.
 
     Attributes:
         folder: Path of the run folder.
@@ -67,18 +67,18 @@ class RunFolder:
     def create(
         cls, folder: str | Path, *, config: str, seen: pd.DataFrame, started: dict[str, Any]
     ) -> RunFolder:
-        """Start a run in a new or empty folder.
+        """Start a training in a new or empty folder.
 
         Args:
             folder: The folder.
             config: Complete configuration in TOML.
-            seen: Table of the images that the training learns from or selects with: ``image_id,
-                patient_id, role``.
+            seen: Table of the images that the training uses: ``image_id, patient_id, role``, where
+                the role is ``train`` (learned from) or ``val`` (used to select the weights).
             started: Facts that must be unchanged when the training is resumed, such as data set
                 ids.
 
         Raises:
-            InputError: The folder holds a run, or anything else.
+            InputError: The folder holds another training or other files.
         """
         folder = Path(folder)
         cls.require_free(folder)
@@ -98,7 +98,7 @@ class RunFolder:
             folder: Path of the folder.
 
         Raises:
-            InputError: The folder holds a run, or anything else.
+            InputError: The folder holds a training or other files.
         """
         folder = Path(folder)
         if (folder / _CONFIG).exists():
@@ -111,7 +111,7 @@ class RunFolder:
 
     @classmethod
     def started_in(cls, folder: str | Path) -> RunFolder | None:
-        """Return the run that was started in a folder, complete or not; None if there is none.
+        """Return the training that was started in a folder, ended or not; None if there is none.
 
         Args:
             folder: Path of the folder.
@@ -121,13 +121,13 @@ class RunFolder:
 
     @classmethod
     def open(cls, folder: str | Path) -> RunFolder:
-        """Open a complete run.
+        """Open the folder of a training that has ended.
 
         Args:
             folder: Path of the folder.
 
         Raises:
-            InputError: There is no run, or its training has not ended.
+            InputError: There is no training in the folder, or it has not ended.
         """
         run = cls.started_in(folder)
         if run is None:
@@ -177,17 +177,17 @@ class RunFolder:
 
     @property
     def validation(self) -> Path:
-        """Folder with predictions of the validation images, and the decision chosen on them.
+        """Folder with the predictions for validation images, and the decision rule chosen on them.
 
-        A decision consists of thresholds, calibration and other rules.
+        The rule consists of thresholds, calibration and further rules.
         """
         return self.folder / "validation"
 
     def decision_file(self, target: str) -> Path:
-        """Return the path of the stored decision for a target: threshold, calibration and rules.
+        """Return the path of the stored decision rule: thresholds, calibration and further rules.
 
         Args:
-            target: Name of the target.
+            target: Name of the finding, or group of findings, that is decided.
         """
         return self.validation / "decisions" / f"{target}.json"
 
@@ -217,7 +217,7 @@ class RunFolder:
 
     @property
     def seen(self) -> pd.DataFrame:
-        """Table of the images that the training learned from or selected its weights with.
+        """Table of the images from which the training learned (train) or selected weights (val).
 
         The columns `FINGERPRINTS` recognise copies of these images.
         """
@@ -225,7 +225,7 @@ class RunFolder:
 
     @property
     def synthetic(self) -> bool:
-        """True if the run and its initial weights learned from synthetic images only.
+        """True if the network and its initial weights learned from synthetic images only.
 
         Runs of older versions did not record this; for them it is guessed from the patients' ids.
         """
@@ -239,10 +239,10 @@ class RunFolder:
         return bool(len(is_synthetic)) and bool(is_synthetic.all())
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write `metrics.csv`, with one row for each epoch.
+        """Write ``metrics.csv``, with one row for each epoch.
 
         Args:
-            rows: Figures of each epoch, by column.
+            rows: Losses, metrics and times of each epoch, by column.
         """
         write_csv(pd.DataFrame(list(rows)), self.folder / "metrics.csv", float_format="%.6g")
 
@@ -250,7 +250,8 @@ class RunFolder:
         """Write `run.json`, which marks the run as complete.
 
         Args:
-            payload: Facts to write, in addition to those that `create` recorded.
+            payload: Facts about the training, as values for JSON, in addition to those that
+                `create` recorded.
         """
         write_json(self.folder / _RUN, "run", {**self.started, **payload})
 

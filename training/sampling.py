@@ -9,20 +9,21 @@ from torch.utils.data import Sampler
 
 
 class SeededSampler(Sampler[tuple[int, int]]):
-    """Sampler that draws ``(row, seed)`` pairs, which depend only on the random seed and the epoch.
+    """Sampler of ``(row, seed)`` pairs that depend only on its random seed and the epoch.
 
-    A data set that augments with the seed of the pair gives the same image for any number of
-    loading processes, and also after a training was resumed. Several processes together draw the
-    batches that one process would draw. No row is drawn twice, except as `ends_with_spare` says.
+    The seed of a pair determines the random augmentation of its image. A training therefore gets
+    the same images for any number of loading processes, and also after it was resumed. Several
+    processes together draw the batches that one process would draw. No row is drawn twice, except
+    as `ends_with_spare` says.
 
     Args:
         n_rows: Number of rows N.
         seed: Random seed of the draws.
         weights: Weights of the rows, shape (N,), for draws with replacement; None draws each row
             once.
-        rank: Number of this process, from 0.
-        world_size: Number of processes.
-        share: Number of images of a batch that each process gets.
+        rank: Number of this process among those that train together, from 0.
+        world_size: Number of processes that train together.
+        share: Number of images of each batch that one process gets.
 
     Example:
         >>> sampler = SeededSampler(3, seed=0)
@@ -61,10 +62,10 @@ class SeededSampler(Sampler[tuple[int, int]]):
         self._epoch = epoch
 
     def ends_with_spare(self) -> bool:
-        """Return True if this process draws one row more than its share, in the last batch.
+        """Return True if this process must ignore the last row that it draws.
 
-        All processes must take part in each step, so a process without a row for the last batch
-        draws one that another process has as well. The loss must leave this row out.
+        All processes take part in each step. A process without a row for the last batch draws one
+        that another process has as well. The loss must leave this row out.
         """
         most = -(-self._n_rows // self._world_size)
         n_own = len(range(self._rank, self._n_rows, self._world_size))
@@ -98,17 +99,18 @@ def _probabilities(weights: np.ndarray, n_rows: int) -> np.ndarray:
 
 
 def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray:
-    """Compute weights with which positives make up a given share of the drawn rows.
+    """Compute draw weights with which positive images make up a given share of the draws.
 
     Args:
-        positive: True for a positive row, bool (N,).
-        positive_share: Share of positives in the draws, between 0 and 1.
+        positive: True for a positive image (one with the finding), bool (N,).
+        positive_share: Share of positive images in the draws, between 0 and 1 (both excluded).
 
     Returns:
-        Weight of each row, shape (N,). All are equal if there are only positives or only negatives.
+        Weight of each image, shape (N,). All are equal if there are only positive or only negative
+        images.
 
     Raises:
-        ValueError: The share is out of range.
+        ValueError: `positive_share` is not between 0 and 1.
 
     Example:
         >>> balancing_weights(np.array([True, False, False]), 0.5).tolist()

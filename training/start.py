@@ -39,8 +39,8 @@ class PreparedTraining(NamedTuple):
 
     Attributes:
         settings: Configuration, whose batch size is a number.
-        task: Network, images, losses and figures of the training.
-        run: Run folder.
+        task: Network, images, losses and metrics of the training.
+        run: Folder of the training (run folder).
     """
 
     settings: Config
@@ -54,7 +54,7 @@ _BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each do
 def start_training(
     request: Request, hardware: Hardware, progress: Progress, exit_stack: ExitStack
 ) -> PreparedTraining | None:
-    """Make and lock a run folder, or continue the training in it.
+    """Make and lock the folder of a training, or continue the training that was begun in it.
 
     Args:
         request: The configuration, the data set and the folder.
@@ -63,10 +63,11 @@ def start_training(
         exit_stack: Exit stack that receives the lock of the folder; the caller closes it.
 
     Returns:
-        The training; None if the training in the folder has ended.
+        The training, ready to begin; None if the training in the folder has already ended.
 
     Raises:
-        InputError: The folder holds another training, or this one cannot start.
+        InputError: The folder holds a training with other settings or data, or the model, its
+            weights or its batch size do not fit.
     """
     origin = request.origin()
     settings = _resumed_settings(request)
@@ -125,14 +126,14 @@ def _require_weights(settings: Config) -> None:
 
 
 def join_training(request: Request, progress: Progress) -> PreparedTraining | None:
-    """Open the training that the first of several processes has started.
+    """Open, in a further process, the training that the first of several processes has started.
 
     Args:
         request: Configuration, data set and folder, the same as in the first process.
         progress: Shows messages and the progress.
 
     Returns:
-        The training; None if it has ended.
+        The training; None if the training in the folder has already ended.
 
     Raises:
         InputError: The folder does not exist on this machine.
@@ -174,14 +175,14 @@ def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool
 
 
 def with_loading_of(settings: Config, before: Config) -> Config:
-    """Return a run's configuration with those new settings that may change when it is resumed.
+    """Return a run's stored configuration with the new settings that may change on resumption.
 
-    These settings are the number of loading processes, and the batch size if a step still has the
-    same number of images.
+    These settings are the number of loading processes, and the batch size if an optimiser step
+    still has the same number of images.
 
     Args:
         settings: Configuration of the present call.
-        before: Configuration of the run.
+        before: Stored configuration of the training that is resumed.
     """
     now = settings.training
     then = before.training

@@ -22,20 +22,21 @@ PUBLISHED_WEIGHTS = ("imagenet", "coco")
 
 @dataclass(frozen=True)
 class StartWeights(Checkpoint):
-    """Weights from a file or a run, with all images that the run has used.
+    """Initial weights from a file or an earlier training, with all images that were used for them.
 
     Attributes:
-        run: Run that made the weights; None for a file from elsewhere.
+        run: Folder of the training (run) that made the weights; None for a file of another program.
     """
 
     run: RunFolder | None = None
 
     @classmethod
     def open(cls, weights: str) -> StartWeights | None:
-        """Read the weights that a configuration names.
+        """Read the initial weights that a configuration names.
 
-        A weights file inside a run folder counts as that run, so that the images which the run used
-        are known. The run need not be complete, because a run that diverged never is.
+        A weights file inside the folder of a training (run) counts as that training, so that the
+        images which it used are known. The training need not have ended, because one that diverged
+        never does.
 
         Args:
             weights: A weights file, a run folder, or ``none``, ``imagenet`` or ``coco``.
@@ -110,7 +111,7 @@ class StartWeights(Checkpoint):
         return ["; ".join(phrases)]
 
     def record(self) -> dict[str, Any]:
-        """Return facts about the initial weights for `run.json`: their name, data and origin."""
+        """Return facts about the initial weights for ``run.json``: file, data sets and findings."""
         if self.run is None:
             return {"weights": self.source, "trained_on": "unknown"}
         started = self.run.started
@@ -124,16 +125,16 @@ class StartWeights(Checkpoint):
         }
 
     def merge_seen(self, images: pd.DataFrame) -> pd.DataFrame:
-        """Add the images that the initial weights were trained on to those of a new training.
+        """Add the images that were used for the initial weights to the table of a new training.
 
-        An image has the role ``train`` if the weights or the training learned from it, whatever its
-        other role is.
+        An image has the role ``train`` if the initial weights or the new training learned from it.
+        Other images keep their role, such as ``val``.
 
         Args:
-            images: Images of the training: ``image_id, patient_id, role``.
+            images: Images of the new training: ``image_id, patient_id, role``.
 
         Returns:
-            A table with the same columns.
+            A table with the same columns and more rows.
         """
         if self.run is None:
             return images
@@ -152,11 +153,11 @@ class StartWeights(Checkpoint):
         return pd.concat([images, rest.reindex(columns=images.columns)], ignore_index=True)
 
     def leak_warnings(self, images: pd.DataFrame, test_images: pd.DataFrame) -> list[str]:
-        """Return warnings about images that the weights used and that would make figures too good.
+        """Return warnings about images used for the initial weights that make metrics too good.
 
         Args:
-            images: Images of the training, with their roles.
-            test_images: Test images of the split.
+            images: Images of the new training, with their roles (``train`` or ``val``).
+            test_images: Test images of the split (the division into train, val and test images).
 
         Returns:
             One line for each problem.

@@ -55,16 +55,19 @@ _STATES = {
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """The settings of a sweep, except for the number of trials.
+    """Settings of a sweep: trainings (trials) that vary some keys of one configuration.
+
+    The number of trials is no part of it.
 
     Attributes:
         folder: Folder of the sweep.
         config: Configuration that the trials share. The first trial uses it unchanged.
-        space: Range of each key that the trials vary.
-        objective: Name of the figure on validation images by which trials are compared.
-        direction: Whether a larger (``maximize``) or a smaller value of this figure is better.
+        space: Distribution of the values of each varied key, by ``section.key``.
+        objective: Name of the metric on validation images by which trials are compared, such as
+            ``auroc``.
+        direction: ``maximize`` if a larger value of `objective` is better, else ``minimize``.
         seed: Random seed of the proposed values.
-        pruning: True to stop a trial that falls behind the others.
+        pruning: True stops a trial early if its metric is behind the median of the others.
     """
 
     folder: Path
@@ -79,20 +82,21 @@ class SweepPlan:
     def from_config(
         cls, config: Config, over: Sequence[str], folder: Path, *, seed: int, pruning: bool
     ) -> SweepPlan:
-        """Plan a sweep that compares trials by the figure that picks the best epoch of a run.
+        """Plan a sweep that compares trials by the metric that selects a training's best epoch.
 
-        If a run keeps its last epoch whatever its figures are, the default monitored figure is
+        If the configuration keeps the last epoch whatever its metrics are, the default metric is
         taken.
 
         Args:
             config: Configuration that all trials share.
-            over: Keys with values or ranges, as ``KEY=LOW..HIGH`` or ``KEY=A,B``.
+            over: Keys to vary with their values, as ``section.key=LOW..HIGH`` or
+                ``section.key=A,B``.
             folder: Folder of the sweep.
             seed: Random seed of the proposals.
-            pruning: True stops trials that fall behind.
+            pruning: True stops a trial early if its metric is behind the median of the others.
 
         Raises:
-            InputError: A key or its values cannot be varied.
+            InputError: A key cannot be varied, or a value is not allowed for it.
         """
         if isinstance(config, ProbeConfig):
             raise InputError(
@@ -107,7 +111,11 @@ class SweepPlan:
         return cls(folder, config, read_space(config, over), objective, direction, seed, pruning)
 
     def started(self) -> dict[str, Any]:
-        """Return the settings that a later call must not change when it continues the sweep."""
+        """Return the settings that a later call must not change when it continues the sweep.
+
+        Returns:
+            Settings by name, ready for JSON.
+        """
         return {
             "config": dump_config(self.config),
             "space": {
@@ -120,11 +128,11 @@ class SweepPlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """Return what the folder records of a sweep that an earlier call began; None if nothing.
+        """Return what the sweep's folder stores about an earlier call; None if it stores nothing.
 
         Args:
-            started: Settings of the present call, from `started`.
-            file: Name of the file with the record.
+            started: Settings of the present call, from the method `started`.
+            file: Name of the JSON file in the folder that stores the settings.
 
         Raises:
             InputError: The folder holds a sweep with other settings or data.
@@ -160,12 +168,14 @@ class SweepPlan:
 
     @property
     def most(self) -> int | None:
-        """Number of different trials that the varied keys allow; None if it is infinite."""
+        """Number of different trainings that the varied keys allow; None if it is infinite."""
         return combinations(self.space)
 
 
 class Sweep:
-    """The trials of a sweep, which an Optuna study proposes. The caller has locked the folder.
+    """The trials (trainings) of a sweep, whose settings an Optuna study proposes.
+
+    The caller has locked the folder.
 
     Args:
         plan: Settings of the sweep.
@@ -190,7 +200,7 @@ class Sweep:
         self._reported: set[tuple[int, int]] = set()  # trial, epoch
 
     def run_folder(self, number: int) -> Path:
-        """Return the run folder of a trial. Its configuration and its log are beside the folder.
+        """Return the folder of a trial's training; its configuration and its log lie beside it.
 
         Args:
             number: Number of the trial, from 0.
@@ -198,7 +208,7 @@ class Sweep:
         return self.plan.folder / "trials" / f"{number:03d}"
 
     def payload(self, started: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the content of ``sweep.json`` and of the page.
+        """Return the content of ``sweep.json`` and of the HTML page about the sweep.
 
         Args:
             started: Settings from `SweepPlan.started`, and facts about the data set.
@@ -228,10 +238,10 @@ class Sweep:
         }
 
     def keep_best(self, run: str) -> None:
-        """Copy the best run to the folder ``best``, without the files that only resume a training.
+        """Copy the best training to the folder ``best``, without files that only serve to resume.
 
         Args:
-            run: Path of the best run, relative to the folder of the sweep.
+            run: Folder of the best training, relative to the folder of the sweep.
         """
         folder = self.plan.folder
         best = folder / _BEST
@@ -246,7 +256,7 @@ class Sweep:
             shutil.copytree(folder / run, copy, ignore=without, dirs_exist_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return a record of every started trial in order, as ``sweep.json`` stores it."""
+        """Return settings and outcome of each started trial, as ``sweep.json`` stores them."""
         return [self._record(trial) for trial in self._started()]
 
     def _started(self, *states: TrialState) -> list[FrozenTrial]:
@@ -269,7 +279,7 @@ class Sweep:
         }
 
     def propose(self, trials: int, *, several: bool) -> Iterator[tuple[int, Path | None]]:
-        """Yield trials until there are enough; those that an earlier call began come first.
+        """Yield trials (trainings) until there are enough; those of an earlier call come first.
 
         Args:
             trials: Number of trials of the whole sweep.
@@ -358,7 +368,9 @@ class Sweep:
         return {tuple(map(trial.params.get, self.plan.space)) for trial in self._started()}
 
     def falls_behind(self, number: int) -> bool:
-        """Return True if a trial is to be stopped: its figure is behind the others' median.
+        """Return True if a trial is to be stopped, because its metric is behind the others' median.
+
+        The comparison is that of Optuna's pruner, at each epoch that has ended since the last call.
 
         Args:
             number: Number of the trial, from 0.
@@ -399,14 +411,14 @@ class Sweep:
         self._study.tell(number, state=TrialState.PRUNED)
 
     def conclude(self, number: int, problem: str | None) -> bool:
-        """Record the figure of a trial, or the reason why its training failed.
+        """Record the metric of a trial that has ended, or the reason why its training failed.
 
         Args:
             number: Number of the trial.
             problem: Reason of the failure; None if the training has ended normally.
 
         Returns:
-            True if the trial has no figure.
+            True if the trial has no metric, because it failed.
         """
         trial = self._running.pop(number)
         if self.plan.pruning:

@@ -22,10 +22,15 @@ from cxr_compare.training.start_weights import PUBLISHED_WEIGHTS, StartWeights
 class ModelTask:
     """A model to fit, with its images and the weights that it starts from.
 
+    Args:
+        config: Configuration of the training, which names the initial weights.
+        target: Finding, or group of findings, that is learned.
+
     Attributes:
         model: Initialised network, whose weights are trained in place.
-        train: Training images, read by row, or by row and seed of the augmentation.
-        val: Validation images, read by row.
+        train: Training images, which are requested by row, or by row and random seed of the
+            augmentation.
+        val: Validation images, which are requested by row.
         positive: True for each training image with a finding, bool, (number of training images,).
         findings: Findings to learn, in the order of the network's outputs.
         start: Weights that the network starts from; None for random or published weights.
@@ -82,17 +87,18 @@ class ModelTask:
 
 
 class TrainingTask(ModelTask, ABC):
-    """Base class of the training of a model. Subclasses define images, losses and figures.
+    """Base class of a training's network, images, losses and metrics; subclasses define them.
 
     Attributes:
         model: Initialised network, whose weights are trained in place.
-        train: Training images, read by row, or by row and seed of the augmentation.
-        val: Validation images, read by row.
+        train: Training images, which are requested by row, or by row and random seed of the
+            augmentation.
+        val: Validation images, which are requested by row.
         collate: Function that joins samples into a batch with ``image_ids`` and ``to(device)``. It
             belongs to a module, so that the processes that load images can import it.
         positive: True for each training image with a finding, bool, (number of training images,).
-        draw_weights: Weights of the training images for `SeededSampler`; None draws each image
-            once.
+        draw_weights: Weight of each training image in random draws with replacement, for
+            `SeededSampler`; None draws each image once.
         findings: Findings to learn, in the order of the network's outputs.
         start: Weights that the network starts from; None for random or published weights.
         notes: Lines for the user about the network.
@@ -104,7 +110,7 @@ class TrainingTask(ModelTask, ABC):
 
     @abstractmethod
     def training_losses(self, model: Any, batch: Any) -> dict[str, Tensor]:
-        """Compute the losses by name. Training minimises their sum.
+        """Compute the losses of a training batch by name. Training minimises their sum.
 
         Args:
             model: The network of this task or a copy of it.
@@ -113,7 +119,7 @@ class TrainingTask(ModelTask, ABC):
 
     @abstractmethod
     def loss_weight(self, batch: Any) -> float:
-        """Return the number of images that count in the losses of a batch.
+        """Return the number of images by which the mean losses of a batch are weighted.
 
         If the losses are means over known labels, an image with half of its labels unknown counts
         0.5.
@@ -131,25 +137,25 @@ class TrainingTask(ModelTask, ABC):
             batch: A validation batch.
 
         Returns:
-            Scalar losses by name, and the output for `validation_metrics`.
+            Scalar losses by name, and the output (predictions and labels) for `validation_metrics`.
         """
 
     @abstractmethod
     def validation_metrics(self, outputs: list[Any]) -> dict[str, float]:
-        """Compute figures by name from the outputs of all validation batches.
+        """Compute the metrics of an epoch from the outputs of all validation batches.
 
         Args:
             outputs: Outputs of `validation_step` for all validation batches.
 
         Returns:
-            Figures by name.
+            Metrics by name, such as ``auroc``.
         """
 
     @abstractmethod
     def describe(self, batch: Any) -> tuple[list[str], list[np.ndarray] | None]:
-        """Return captions and true boxes for a picture that shows the images of a training batch.
+        """Return captions and true boxes for a drawing that shows the images of a training batch.
 
-        `training.run` draws the picture, on which a user sees what the network learns from.
+        `training.run` makes the drawing, on which a user sees what the network learns from.
 
         Args:
             batch: A training batch of B images.
@@ -160,26 +166,30 @@ class TrainingTask(ModelTask, ABC):
         """
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Return the number of training boxes that augmentation dropped; None if not counted.
+        """Return how many training boxes augmentation dropped; None if they are not counted.
 
         Args:
-            history: One row of figures for each epoch.
+            history: One row of metrics for each epoch.
         """
         return None
 
 
 class GradualUnfreezing(Callback):
-    """Callback that chooses at the beginning of each epoch which stages of the backbone learn.
+    """Lightning callback that chooses before each epoch which stages of the backbone learn.
 
     The optimiser has all parameters from the start, so that a training can be resumed in any epoch.
     Parameters without a gradient stay unchanged.
+
+    Args:
+        freeze: Function that freezes all stages but those that learn, given the number of the
+            epoch, from 0.
     """
 
     def __init__(self, freeze: Callable[[int], None]) -> None:
         self._freeze = freeze  # takes the epoch, from 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the stages of a resumed epoch, which has no call of `on_train_epoch_start`.
+        """Choose which stages learn in a resumed epoch, for which Lightning calls no epoch start.
 
         Args:
             trainer: Lightning's trainer, which runs the training.
@@ -206,10 +216,10 @@ class GradualUnfreezing(Callback):
 
 
 def mean_of_defined(figures: Sequence[float | None]) -> float:
-    """Return the mean of the figures that are not None; NaN if all are None.
+    """Return the mean of those values that are not None; NaN if all are None.
 
     Args:
-        figures: Figures, None where undefined.
+        figures: Values of a metric, such as one for each finding; None where it is undefined.
 
     Example:
         >>> mean_of_defined([0.5, None, 1.0])

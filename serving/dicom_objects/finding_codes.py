@@ -49,7 +49,7 @@ def private_code(name: str, meaning: str) -> hd.CodedConcept:
     A name that is longer than a DICOM code is shortened to its beginning and a digest.
 
     Args:
-        name: Code value.
+        name: Code value, such as ``lung_opacity``.
         meaning: Text that is shown to people.
     """
     value = name

@@ -32,16 +32,16 @@ LONG_TEXT = 1024  # characters
 
 @dataclass(frozen=True)
 class Algorithm:
-    """Name and settings of a system, as DICOM results state them.
+    """Name and settings of a system (trained network with its threshold), for DICOM results.
 
     Results of different systems differ in at least one of these fields.
 
     Attributes:
-        name: Name of the system.
+        name: Name of the system for people.
         model_id: Digest of all that decides a prediction, such as the weights.
-        engine: Back end and number format, such as ``torch fp32``.
-        policy: Name of the policy that chose the threshold, such as ``max_f1``.
-        threshold: Score from which an image is positive; None if the system does not decide.
+        engine: Program and number format that compute the network, such as ``torch fp32``.
+        policy: Name of the rule that chose the threshold on validation images, such as ``max_f1``.
+        threshold: Lowest score at which an image is positive; None if the system does not decide.
     """
 
     name: str
@@ -52,10 +52,12 @@ class Algorithm:
 
     @classmethod
     def from_run(cls, run: Run) -> Algorithm:
-        """Describe the system of a run or an export. The weights are read once for their digest.
+        """Describe the system of a run (folder of a training) or of an export of its network.
+
+        The weights are read once for their digest.
 
         Args:
-            run: Run or export with a decision, or without one.
+            run: Opened run or export, with or without a stored threshold.
         """
         chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
         engine = f"{run.model.backend} {run.model.precision}"
@@ -77,12 +79,15 @@ def to_bytes(instance: Dataset) -> bytes:
 
 
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
-    """Return the series, instance and equipment of a DICOM result, as arguments of highdicom.
+    """Return the description of series, instance and equipment of a DICOM object with predictions.
 
     Args:
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
-        source: Header facts of the image that was answered, such as patient, study and UIDs.
-        algorithms: Name and settings of each system that answered.
+        source: Header facts of the image that was predicted, such as patient, study and UIDs.
+        algorithms: Name and settings of each system that predicted the image.
+
+    Returns:
+        Arguments of highdicom's classes, by name.
     """
     header = source.header
     names = ", ".join(algorithm.name for algorithm in algorithms)
@@ -101,10 +106,10 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
 
 
 def stamp(instance: Dataset, made: datetime) -> None:
-    """Write the time at which a DICOM result was made into the result.
+    """Write the time at which a DICOM object with predictions was made into the object.
 
     Args:
-        instance: DICOM object with a result.
+        instance: The DICOM object.
         made: Time at which it was made.
     """
     instance.InstanceCreationDate = DA(made.date())
@@ -114,15 +119,15 @@ def stamp(instance: Dataset, made: datetime) -> None:
 
 
 def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> UID:
-    """Return the SOP Instance UID of a result.
+    """Return the SOP Instance UID of a DICOM object with predictions (a result).
 
     The same image, systems and version of the program give the same UID. A result that is sent
     twice is therefore the same instance, which an archive stores once.
 
     Args:
         source_uid: SOP Instance UID of the source image.
-        kind: ``sr`` or ``sc``.
-        algorithms: Name and settings of each system that answered.
+        kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
+        algorithms: Name and settings of each system that predicted the image.
     """
     return derived_uid("instance", kind, str(source_uid), _as_json(algorithms))
 
@@ -162,7 +167,7 @@ def plain_text(text: str, most: int) -> str:
 
 @contextmanager
 def single_names_allowed() -> Iterator[None]:
-    """Suppress highdicom's warning about names of one part within a ``with`` block.
+    """Suppress highdicom's warning about patients' names of one part within a ``with`` block.
 
     Anonymised images have such names.
     """

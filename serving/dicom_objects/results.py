@@ -21,19 +21,20 @@ def dicom_results(
     algorithms: Sequence[Algorithm],
     kinds: Iterable[Kind] = KINDS,
 ) -> dict[Kind, Dataset]:
-    """Return the answers for one image as DICOM objects.
+    """Return the predictions for one image as DICOM objects.
 
     Args:
-        source: Header facts of the image that was answered, such as patient, study and UIDs.
-        answers: One answer for each system.
-        algorithms: Name and settings of each system, in the order of the answers.
-        kinds: Kinds of objects to make, ``sr`` and ``sc``.
+        source: Header facts of the image that was predicted, such as patient, study and UIDs.
+        answers: One prediction for each system.
+        algorithms: Name and settings of each system, in the order of `answers`.
+        kinds: Kinds of objects to make: ``sr`` for a structured report, ``sc`` for a Secondary
+            Capture (image with the boxes or maps drawn in).
 
     Returns:
-        The object of each kind.
+        The DICOM object of each kind.
 
     Raises:
-        InputError: There is no answer, or a report cannot refer to such a source image.
+        InputError: There is no prediction, or a report cannot refer to such a source image.
     """
     makers = {"sr": structured_report, "sc": overlay_capture}
     return {kind: makers[kind](source, answers, algorithms) for kind in kinds}

@@ -40,15 +40,15 @@ def overlay_capture(
     *,
     made: datetime | None = None,
 ) -> SCImage:
-    """Draw the answers for one image as a DICOM Secondary Capture.
+    """Draw the predictions for one image as a DICOM Secondary Capture (a derived image).
 
-    The picture shows no file name, because a file name may contain a patient's name. It shows no
-    boxes or maps of a doubtful answer, because a reader would take them for findings.
+    The drawing shows no file name, because a file name may contain a patient's name. It shows no
+    boxes or maps of a prediction with a warning, because a reader would take them for findings.
 
     Args:
-        source: Header facts of the image that was answered, such as patient, study and UIDs.
-        answers: One answer for each system.
-        algorithms: Name and settings of each system, in the order of the answers.
+        source: Header facts of the image that was predicted, such as patient, study and UIDs.
+        answers: One prediction for each system.
+        algorithms: Name and settings of each system, in the order of `answers`.
         made: Time of creation; None takes the present time.
     """
     titled = [replace(answer, image=_TITLE) for answer in answers]
@@ -63,16 +63,16 @@ def secondary_capture(
     *,
     made: datetime | None = None,
 ) -> SCImage:
-    """Put an overlay into a DICOM object of the same patient and study.
+    """Put a drawing of predictions into a DICOM object of the same patient and study.
 
     Args:
-        source: Header facts of the image that was answered, such as patient, study and UIDs.
-        rgb: The overlay, uint8 ``(h, w, 3)``.
-        algorithms: Name and settings of each system that answered.
+        source: Header facts of the image that was predicted, such as patient, study and UIDs.
+        rgb: The image with boxes and maps drawn in, uint8 ``(h, w, 3)``.
+        algorithms: Name and settings of each system that predicted the image.
         made: Time of creation; None takes the present time.
 
     Raises:
-        InputError: The overlay has another shape or type.
+        InputError: `rgb` has another shape or type.
 
     Source:
         DICOM PS3.3, A.8.1 and C.8.6.

@@ -100,13 +100,13 @@ def read_source(path: Path | str) -> Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """Facts about a source image that DICOM results copy, checked against the standard.
+    """Header facts of a source image that DICOM results copy, checked against the standard.
 
     Texts are in UTF-8. Values that the standard does not allow are left out.
 
     Attributes:
-        header: UIDs, patient, study and size. If the source states all of it, also the geometry of
-            the exposure.
+        header: UIDs, patient, study and image size. If the source image has all elements of the
+            exposure's geometry, these as well.
         instance_number: Number of the image in its series; 1 if the source has none.
         frames: Number of frames.
         orientation: Directions of the rows and columns, such as ``("L", "F")``; empty if unknown.
@@ -180,7 +180,7 @@ class Source:
 
     @property
     def frame_numbers(self) -> list[int] | None:
-        """Number of the frame that was read, in a list, if there are several frames; else None."""
+        """Number of the frame that was read, in a list; None if the image has one frame only."""
         several = self.frames > 1 and self.header.SOPClassUID not in _SINGLE_FRAME
         return [1] if several else None
 

@@ -56,23 +56,23 @@ def structured_report(
     *,
     made: datetime | None = None,
 ) -> hd.ComprehensiveSR:
-    """Write the answers of systems for one image as a structured report.
+    """Write the predictions of systems for one image as a DICOM structured report.
 
-    For each system the report has one measurement group of the whole image: the target, its score,
-    calibrated probability, threshold and decision. It has another group for each box of a positive
-    answer: the finding, its position in pixels of the source, its score, and the decision on the
-    image. An answer with a warning is indeterminate and has no boxes. The report claims no
-    diagnosis: it is marked unverified and preliminary, and complete only if every system could
-    decide.
+    For each system the report has one measurement group of the whole image: the finding that is
+    decided, its score, calibrated probability, threshold and decision. It has another group for
+    each box of a positive image: the finding, its position in pixels of the source, its score, and
+    the decision on the image. A prediction with a warning is indeterminate and has no boxes. The
+    report claims no diagnosis: it is marked unverified and preliminary, and complete only if every
+    system could decide.
 
     Args:
-        source: Header facts of the image that was answered, such as patient, study and UIDs.
-        answers: One answer for each system.
-        algorithms: Name and settings of each system, in the order of the answers.
+        source: Header facts of the image that was predicted, such as patient, study and UIDs.
+        answers: One prediction for each system.
+        algorithms: Name and settings of each system, in the order of `answers`.
         made: Time of creation; None takes the present time.
 
     Raises:
-        InputError: There is no answer, or the numbers of answers and systems differ.
+        InputError: There is no prediction, or the numbers of predictions and systems differ.
 
     Source:
         DICOM PS3.16, TID 1500, 1501 and 1410.

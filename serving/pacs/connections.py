@@ -26,8 +26,9 @@ class Connections(NamedTuple):
     """Connections to the archive with the images and to the archive that gets the results.
 
     Attributes:
-        archive: Archive from which images are fetched; None if images are received.
-        destination: Archive to which results are sent. It may be the same one.
+        archive: Archive (PACS) from which images are fetched; None if other machines send the
+            images.
+        destination: Archive to which results are sent. It may be the same as `archive`.
     """
 
     archive: DicomWebArchive | None
@@ -86,7 +87,7 @@ def check_connections(
     """Send a test request to the archive and the destination, before models are loaded.
 
     It is no error if the destination does not answer: results wait until it does. Nor is it an
-    error for an archive that is searched repeatedly.
+    error if the archive does not answer and is searched repeatedly.
 
     Args:
         settings: Addresses, and the seconds between two searches of the archive.

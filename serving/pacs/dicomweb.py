@@ -41,7 +41,8 @@ class Credentials:
     """Credentials for an archive, which are read from the environment and never shown.
 
     Attributes:
-        variables: Beginning of the names of the environment variables.
+        variables: Beginning of the names of the environment variables, such as ``CXR_PACS`` for
+            ``CXR_PACS_TOKEN``.
         token: Token that is sent as "Authorization: Bearer TOKEN"; None without a token.
         user: User name that is sent with the password as HTTP Basic; None without one.
         password: Password of the user; None without one.
@@ -64,7 +65,7 @@ class Credentials:
             prefix: Beginning of their names, such as ``CXR_PACS``.
 
         Raises:
-            InputError: Only one of user and password is set, or both kinds of credentials are.
+            InputError: Only one of user and password is set, or a token and a user are both set.
         """
         token, user, password = (
             environment.get(f"{prefix}_{name}") or None for name in ("TOKEN", "USER", "PASSWORD")
@@ -108,11 +109,11 @@ class ArchivedImage:
 
 @dataclass(frozen=True)
 class LeftOutImage:
-    """A series or an instance that gets no answer, with the reason.
+    """A DICOM series or instance that is not predicted, with the reason.
 
     Attributes:
         uid: UID of the series or instance.
-        reason: Reason why it gets no answer, in one line.
+        reason: Reason in one line, such as that its modality is CT.
     """
 
     uid: str
@@ -121,6 +122,11 @@ class LeftOutImage:
 
 class DicomWebArchive:
     """An archive that is reached by DICOMweb (DICOM over HTTP) at a URL.
+
+    Args:
+        url: URL of the DICOMweb service, such as ``https://pacs.example/dicom-web``.
+        credentials: Token, or user and password, that are sent with each request.
+        patience: Rule for repeating a request that the archive does not answer.
 
     Raises:
         InputError: The URL contains credentials, or is not that of a DICOMweb service.
@@ -147,15 +153,16 @@ class DicomWebArchive:
         self._session.close()
 
     def echo(self, modality: str = "CR", since: str | None = None, *, waits: bool = False) -> None:
-        """Ask the archive for one study, in order to learn whether it answers.
+        """Search the archive for one study, in order to learn whether it answers.
 
         Args:
             modality: Modality of the study, as a DICOM code.
             since: First study date, ``YYYYMMDD``; None for any.
-            waits: True repeats the request until the archive answers or the patience ends.
+            waits: True repeats the request until the archive answers, or for as long as the
+                archive's `Patience` allows. False asks once.
 
         Raises:
-            UnreachableError: The archive does not answer.
+            UnreachableError: The archive has not answered.
         """
         with suppress(RefusedError):  # it answers
             search = partial(self._search(modality, since), limit=1)
@@ -165,11 +172,12 @@ class DicomWebArchive:
         """Return the studies that contain one of the modalities.
 
         Args:
-            modalities: Modalities, as DICOM codes.
+            modalities: Modalities, as DICOM codes such as ``CR`` and ``DX``.
             since: First study date, ``YYYYMMDD``; None for any.
 
         Returns:
-            The number of images by UID of the study; None if the archive does not tell the number.
+            The number of images of each study by StudyInstanceUID; None if the archive does not
+            tell it.
         """
         studies: dict[str, int | None] = {}
         for modality in modalities:
@@ -193,8 +201,8 @@ class DicomWebArchive:
         A series without a modality is included. Results of this program are always left out.
 
         Args:
-            study: UID of the study.
-            modalities: Modalities to include, as DICOM codes.
+            study: StudyInstanceUID.
+            modalities: Modalities to include, as DICOM codes such as ``CR`` and ``DX``.
         """
         search = partial(self._client.search_for_series, study, fields=[_MODALITY, _MANUFACTURER])
         for series, entry in self._list(search, _SERIES, "a list of series").items():
@@ -233,7 +241,7 @@ class DicomWebArchive:
         """Send DICOM results to the archive. A result that it already has counts as stored.
 
         Args:
-            results: DICOM objects.
+            results: DICOM objects, such as structured reports.
         """
         answer = self._ask(lambda: self._store(results), "results")
         failed = [

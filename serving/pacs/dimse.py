@@ -69,7 +69,7 @@ class Address:
             host: Default host; None requires a host in the text.
 
         Raises:
-            InputError: The text has another form, or the title or the port is not valid.
+            InputError: The text has neither form, or the AE title or the port is not valid.
         """
         form = "AE@HOST:PORT" if host is None else "AE:PORT or AE@HOST:PORT"
         before, colon, port = text.rpartition(":")
@@ -126,7 +126,7 @@ class _Listening(ssl.SSLContext):
 
 @dataclass(frozen=True)
 class Tls:
-    """Files for TLS 1.2 or later, where both sides show a certificate and check the other's.
+    """Files for TLS 1.2 or later, where each side shows a certificate and checks the other side's.
 
     Attributes:
         own: PEM file with the private key and the certificate of this program.
@@ -173,7 +173,14 @@ class Tls:
 
 
 class StorePeer:
-    """Sender of results to an application entity by C-STORE, with or without TLS."""
+    """Sender of DICOM results to an application entity by C-STORE, with or without TLS.
+
+    Args:
+        address: AE title, host and port of the receiving application entity (the peer).
+        title: AE title of this program as the sender.
+        patience: Rule for repeating a request that the peer does not answer.
+        tls: Certificates for TLS; None sends without encryption.
+    """
 
     def __init__(
         self, address: Address, title: str, patience: Patience, tls: Tls | None = None
@@ -200,7 +207,7 @@ class StorePeer:
         """Send DICOM results to the peer. A result that it already has counts as stored.
 
         Args:
-            results: DICOM objects.
+            results: DICOM objects, such as structured reports.
         """
         self._patience.run(lambda: self._store(results), self.shown)
 
@@ -257,7 +264,10 @@ class StorePeer:
 class Inbox:
     """A folder of received images, which only this user can read.
 
-    An image appears in it complete, and stays until it is answered.
+    An image appears in it complete, and stays until it has been predicted.
+
+    Args:
+        folder: Path of the folder, which is made if necessary.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -304,7 +314,7 @@ class Inbox:
         return path
 
     def waiting(self) -> list[Path]:
-        """Return the files of the received images that wait for an answer, the oldest first."""
+        """Return the files of the received images that are not predicted yet, the oldest first."""
         return sorted(self.folder.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
 
 
@@ -314,12 +324,12 @@ def listening(
 ) -> Iterator[Address]:
     """Receive radiographs during a ``with`` block.
 
-    Objects of other kinds are refused when a sender connects, so that the sender learns it. An
-    image is acknowledged once it is on the disk. Senders must call this station by the AE title of
-    the address.
+    Objects of other kinds are refused when a sender connects, so that the sender knows that they
+    were not stored. An image is acknowledged once it is on the disk. Senders must call this station
+    by the AE title of `address`.
 
     Args:
-        address: Address to listen on.
+        address: AE title, host and port to listen on.
         inbox: Folder for the images.
         callers: AE titles that may send; empty allows every sender.
         tls: Files for TLS; None listens without encryption.

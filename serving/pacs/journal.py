@@ -39,12 +39,13 @@ CREATE TABLE results (result TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWI
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the disk or of the journal's file within a ``with`` block into one line.
+    """Report an error of the disk or of the journal's file in a ``with`` block as a one-line error.
 
-    The journal records the state of each image, see `Journal`.
+    The journal is an SQLite file that records which images of an archive were predicted, see
+    `Journal`. The block reads or writes it.
 
     Args:
-        path: File of the journal, for the message.
+        path: File of the journal, which the message names.
 
     Raises:
         InputError: The journal is damaged.
@@ -87,13 +88,15 @@ def digest(uid: str) -> str:
 
 
 def job_id(systems: Sequence[dict[str, Any]], destination: str) -> str:
-    """Return the id of a job: the systems that answer, together with the destination of results.
+    """Return an id for a set of systems together with the archive that receives their results.
 
-    If the systems or the destination change, all images are answered again.
+    The journal records the images of each such job separately. If the systems or the destination
+    change, all images are therefore answered again.
 
     Args:
-        systems: Facts about each system, as values for JSON.
-        destination: Address to which results are sent.
+        systems: Facts about each system, such as name, digest of the weights and threshold, as
+            values for JSON.
+        destination: Address to which results are sent, such as ``ARCHIVE@pacs:104`` or a URL.
     """
     text = json.dumps([*systems, destination], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -102,10 +105,11 @@ def job_id(systems: Sequence[dict[str, Any]], destination: str) -> str:
 class Journal:
     """Record of the state of each image of an archive, so that each is answered once.
 
-    A job is a set of systems together with the destination of their results. Only one process can
-    open a journal at a time.
+    A system is a trained classifier or detector. A job is a set of systems together with the
+    destination of their results. Only one process can open a journal at a time.
 
-    The state of an image is first ``fetched``, then ``answered``, and finally ``sent``; or it is
+    The state of an image is first ``fetched`` (copied from the archive), then ``answered``
+    (predicted by all systems), and finally ``sent`` (its results are in the archive); or it is
     ``skipped`` or ``failed`` with a reason. Each state is on the disk when its method returns. If
     the program ends between ``answered`` and ``sent``, the image is answered and sent again. The
     UIDs of results depend only on image and systems, so the archive stores each result once.
@@ -113,7 +117,7 @@ class Journal:
     Args:
         connection: Open SQLite database.
         path: File of the database, for messages.
-        job: Digest of the systems and the destination.
+        job: Digest of the systems and the destination, from `job_id`.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, job: str) -> None:
@@ -123,10 +127,10 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, job: str, *, dry_run: bool = False) -> Self:
-        """Open the journal, which records which images of an archive are answered, or make one.
+        """Open the journal, the record of which images are predicted, or make a new one.
 
         Args:
-            path: SQLite file.
+            path: Path of its SQLite file.
             job: Id of the set of systems and the destination of their results, from `job_id`.
             dry_run: True records nothing in the file: it works on a copy in memory.
 
@@ -164,8 +168,8 @@ class Journal:
             image: Digest of the image's UID, from `digest`.
 
         Returns:
-            ``fetched``, ``answered``, ``sent``, ``skipped`` or ``failed``; None if the journal has
-            not seen the image for these systems and this destination.
+            ``fetched``, ``answered`` (predicted), ``sent``, ``skipped`` or ``failed``; None if no
+            state is recorded for the image with these systems and this destination.
         """
         rows = self._rows("SELECT state FROM images WHERE job = ? AND image = ?", self._job, image)
         return rows[0][0] if rows else None
@@ -183,18 +187,20 @@ class Journal:
 
         Args:
             image: Digest of the image's UID, from `digest`.
-            state: New state.
+            state: New state: ``fetched``, ``answered``, ``sent``, ``skipped`` or ``failed``, see
+                `Journal`.
             reason: Reason why the image was skipped or failed; None otherwise.
         """
         with writing(self._path), self._connection:
             self._write(image, state, reason)
 
     def record_answer(self, image: str, results: Sequence[str]) -> None:
-        """Record that an image was answered, before its results are sent.
+        """Record that all systems have predicted an image, before their results are sent.
 
         Args:
             image: Digest of the image's UID, from `digest`.
-            results: Digests of its results.
+            results: Digests of the UIDs of the DICOM results, so that they are not taken for images
+                later.
         """
         rows = [(result, image) for result in results]
         with writing(self._path), self._connection:
@@ -213,37 +219,47 @@ class Journal:
 
         Args:
             study: Digest of the study's UID, from `digest`.
-            modalities: DICOM codes of the modalities to search, such as ``CR`` and ``DX``.
+            modalities: DICOM codes of the modalities of the search, in one string: sorted and
+                separated by one space, such as ``CR DX``.
 
         Returns:
-            Digests of the images.
+            Digests of the images' UIDs; an empty set if no search has recorded the study.
         """
         query = "SELECT held FROM studies WHERE search = ? AND study = ?"
         rows = self._rows(query, f"{self._job} {modalities}", study)
         return set(rows[0][0].split()) if rows else set()
 
     def record_study(self, study: str, modalities: str, since: str, images: Iterable[str]) -> None:
-        """Record the images that a search found in a study.
+        """Record which images a search of the archive found in a study; replace an earlier record.
 
         Args:
             study: Digest of the study's UID, from `digest`.
-            modalities: DICOM codes of the modalities to search, such as ``CR`` and ``DX``.
-            since: First study date of the search.
-            images: Digests of the images.
+            modalities: DICOM codes of the modalities of the search, in one string: sorted and
+                separated by one space, such as ``CR DX``.
+            since: First study date of the search, ``YYYYMMDD``; empty for a search of all dates.
+            images: Digests of the images' UIDs, from `digest`; empty if the archive no longer lists
+                any.
         """
         row = (f"{self._job} {modalities}", study, since, " ".join(images))
         with writing(self._path), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?)", row)
 
     def listed_studies(self, modalities: str, since: str) -> set[str]:
-        """Return the studies for which earlier searches of the archive found images.
+        """Return the studies in which the latest recorded search of the archive found images.
+
+        The caller compares them with the studies that the archive lists now. A study that has
+        disappeared since can then be recorded as empty. Only searches for the same modalities, by
+        the same systems and with the same destination, are taken into account.
 
         Args:
-            modalities: DICOM codes of the modalities to search, such as ``CR`` and ``DX``.
-            since: First study date. Only searches from this date on or from a later one count.
+            modalities: DICOM codes of the modalities of those searches, in one string: sorted and
+                separated by one space, such as ``CR DX``.
+            since: First study date of the present search, ``YYYYMMDD``; empty for a search of all
+                dates. A study counts only if the search that recorded it had this first date or a
+                later one, because the present search then covers it as well.
 
         Returns:
-            Digests of the studies.
+            Digests of the studies' UIDs, from `digest`.
         """
         query = "SELECT study FROM studies WHERE search = ? AND since >= ? AND held != ''"
         return {study for (study,) in self._rows(query, f"{self._job} {modalities}", since)}

@@ -18,7 +18,7 @@ _FEW = 3  # times that a request is sent which breaks the archive rather than me
 
 
 class UnreachableError(InputError):
-    """The archive did not answer within the allowed time, or a disk is full."""
+    """The archive did not respond within the allowed time, or a disk is full."""
 
 
 class RefusedError(InputError):
@@ -29,6 +29,12 @@ class OutageError(Exception):
     """A request to an archive that failed for now, and may succeed if it is repeated later.
 
     The archive may say how many seconds to wait. Requests about other images may fail as well.
+
+    Args:
+        reason: Reason of the failure in one line.
+        retry_after: Seconds after which the archive wants the request to be repeated; None if it
+            does not say.
+        is_down: True if requests about other images fail as well, False if only this one does.
     """
 
     def __init__(
@@ -47,8 +53,8 @@ class Patience:
     The waiting time doubles from half a second to 16 seconds.
 
     Attributes:
-        seconds: Longest time for which the archive may not answer, seconds.
-        say: Function that shows a line to the user, once in each outage.
+        seconds: Longest time, in seconds, during which the archive may fail to answer.
+        say: Function that shows a line to the user; it is called once in each outage.
         sleep: Function that waits for a number of seconds.
         clock: Function that returns the time in seconds.
     """
@@ -59,17 +65,17 @@ class Patience:
     clock: Callable[[], float] = time.monotonic
 
     def run(self, attempt: Callable[[], Result], archive: str) -> Result:
-        """Call a function again and again until it raises no `OutageError`.
+        """Call a function until it raises no `OutageError` (failure that may pass) or time is over.
 
         Args:
             attempt: Function that sends the request.
             archive: Name of the archive, for messages.
 
         Returns:
-            The value of the function.
+            The value that the function returned.
 
         Raises:
-            UnreachableError: The allowed time is over.
+            UnreachableError: The function has failed for longer than `seconds`.
         """
         end = self.clock() + self.seconds
         wait = _FIRST_WAIT

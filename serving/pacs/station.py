@@ -34,18 +34,19 @@ def run_station(
     progress: Progress,
     emit: Callable[[str], object],
 ) -> Tally:
-    """Fetch images from an archive or receive them, answer for them, and send the results.
+    """Fetch images from an archive or receive them, predict them, and send the results.
 
     The function returns when there are no more images.
 
     Args:
-        settings: Where images come from, which are answered, and where results go.
-        load: Function that loads the systems. It is called after the addresses were checked.
+        settings: Where images come from, which of them are predicted, and where results go.
+        load: Function that loads the systems (trained networks with their thresholds). It is called
+            after the addresses were checked.
         progress: Shows messages to the user.
-        emit: Function that prints one line for each answer.
+        emit: Function that prints one line for each predicted image.
 
     Returns:
-        The numbers of images that were answered, were skipped and failed.
+        The counts of images that were predicted, were skipped and failed.
 
     Raises:
         InputError: An address is wrong, or an archive does not answer.

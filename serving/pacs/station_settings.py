@@ -11,10 +11,11 @@ from cxr_compare.serving.pacs.dimse import Address, Tls
 
 @dataclass(frozen=True)
 class StationSettings:
-    """Where images come from, which of them are answered, and where the results go.
+    """Where images come from, which of them are predicted, and where the results go.
 
     Attributes:
-        url: URL of the DICOMweb service from which images are fetched; None if they are received.
+        url: URL of the DICOMweb service from which images are fetched; None if other machines send
+            them.
         listen: ``AE:PORT`` at which images are received; None if they are fetched.
         callers: AE titles that may send to `listen`; empty allows every sender.
         send_to: Destination of the results, a URL or ``AE@HOST:PORT``; None sends them to `url`.
@@ -22,16 +23,16 @@ class StationSettings:
         tls_cert: PEM file with the key and certificate of this program; None for no TLS.
         tls_ca: PEM file of the authority that signs the certificates of DICOM peers; None for no
             TLS.
-        modalities: Modalities of the images that are answered, as DICOM codes.
+        modalities: Modalities of the images that are predicted, as DICOM codes such as ``CR``.
         since: First study date of the search, ``YYYYMMDD``; None for any date.
         limit: Largest number of images that one search fetches; None fetches all.
         watch: Seconds between two searches; None searches once.
-        journal: SQLite file that records which images are done.
+        journal: SQLite file that records which images are already predicted and sent.
         patience: Seconds for which the archive may fail to answer.
         dry_run: True sends nothing and records nothing.
-        strict: True skips an image with a warning.
-        log: Log of answers for `cxr monitor`; None writes none. Images that are skipped by their
-            header are not in it.
+        strict: True skips an image with a warning, such as one that is no frontal chest X-ray.
+        log: Log of predictions for `cxr monitor`; None writes no log. Images that are skipped by
+            their header are not in it.
     """
 
     url: str | None
@@ -53,7 +54,7 @@ class StationSettings:
 
     @property
     def listening_address(self) -> Address | None:
-        """Address at which images are received; None if they are fetched."""
+        """Address at which images are received; None if they are fetched from `url`."""
         if self.listen is None:
             return None
         return Address.parse(self.listen, "--listen", host="127.0.0.1")
@@ -67,5 +68,5 @@ class StationSettings:
 
     @property
     def images_folder(self) -> Path:
-        """Folder of the images that are being answered. Their headers contain names of patients."""
+        """Folder of the images that are being predicted; headers in it contain patients' names."""
         return self.journal.with_name(f"{self.journal.name}-images")

@@ -12,15 +12,15 @@ from cxr_compare.data_prep.contracts.errors import counted
 class Tally:
     """Images, results and studies since the program began, by their outcome.
 
-    All names are digests of UIDs.
+    All names in the sets are digests of UIDs.
 
     Attributes:
-        answered: Images that were answered.
+        answered: Images that were predicted.
         results: DICOM objects that were made.
         done_before: Images that an earlier run of the program had finished.
         unchanged: Studies without a new image.
-        skipped: Reason for each image or series that is not answered.
-        failed: Images that could not be answered, or whose results were refused.
+        skipped: Reason for each image or series that was not predicted, such as its modality.
+        failed: Images that could not be predicted, or whose results the archive refused.
 
     Example:
         >>> tally = Tally(answered={"a"}, results={"r", "s"}, skipped={"b": "its modality is CT"})
@@ -36,7 +36,7 @@ class Tally:
     failed: set[str] = field(default_factory=set)
 
     def line(self, destination: str, *, dry_run: bool = False) -> str:
-        """Return the summary line.
+        """Return the counts as one line of text.
 
         Args:
             destination: Name of the archive to which results are sent.
@@ -60,9 +60,9 @@ class Tally:
         return "; ".join(parts)
 
     def mentions(self, image: str) -> bool:
-        """Return True if this run of the program has answered, skipped or failed an image.
+        """Return True if this run of the program predicted or skipped an image, or failed on it.
 
         Args:
-            image: Digest of the image's UID.
+            image: Digest of the image's UID, from `serving.pacs.journal.digest`.
         """
         return image in self.answered or image in self.skipped or image in self.failed

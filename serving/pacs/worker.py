@@ -56,11 +56,11 @@ class _ReadableImage(NamedTuple):
 
 
 class Worker:
-    """Answers for DICOM files, sends the results, and records the state of each image.
+    """Predicts DICOM files, sends the results, and records the state of each image.
 
     Attributes:
-        journal: Record of the state of each image, which outlives the program.
-        tally: Images, results and studies since the program began, by their outcome.
+        journal: Record, in a file, of which images are fetched, predicted and sent.
+        tally: Counts of images, results and studies since the program began, by their outcome.
     """
 
     def __init__(
@@ -97,16 +97,16 @@ class Worker:
         self._log_answers = partial(note_answers, settings.log, systems)
 
     def pull(self, archive: DicomWebArchive, folder: Path) -> None:
-        """Search an archive once, and fetch and answer its new images.
+        """Search an archive once, and fetch and predict its new images.
 
         Args:
             archive: Archive to search.
-            folder: Folder for the images while they are answered.
+            folder: Folder for the images while they are predicted.
         """
         self._work_through(islice(self._fetch_new(archive, folder), self._settings.limit))
 
     def take_received(self, inbox: Inbox) -> None:
-        """Answer the images that have been received, the oldest first.
+        """Predict the images that have been received, the oldest first.
 
         An image that fails stays in the inbox, so that the next run of the program tries it again.
 

@@ -60,9 +60,13 @@ def _too_busy(retry_after: int) -> Refused:
 
 
 class RequestPlaces:
-    """Limit on the number of requests that are worked on at the same time.
+    """Limit on the number of HTTP requests that are worked on at the same time.
 
-    Requests whose body still arrives are limited by `serving.web.gate`.
+    A request is counted once its body has arrived; `serving.web.gate` limits those whose body still
+    arrives.
+
+    Args:
+        most: Largest number of requests that are worked on at the same time.
     """
 
     def __init__(self, most: int) -> None:
@@ -71,7 +75,11 @@ class RequestPlaces:
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Count a request during a ``with`` block; refuse it if too many are in progress."""
+        """Count a request during a ``with`` block.
+
+        Raises:
+            Refused: As many requests are in progress as are allowed (status 429).
+        """
         if self._taken >= self._most:
             raise _too_busy(1)
         self._taken += 1
@@ -103,10 +111,16 @@ class _Waiting:
 
 
 class Batcher:
-    """Predicts uploads in batches: images that wait at the same time are predicted together.
+    """Queue of uploaded images, which a thread predicts in batches with all systems.
 
-    After each batch the function `on_batch` is called with its number of images and its duration in
-    seconds.
+    Images that wait at the same time are predicted together. After each batch the function
+    `on_batch` is called with its number of images and its duration in seconds.
+
+    Args:
+        systems: Loaded runs or exports that predict each image.
+        settings: Settings of the server, of which the size of the queue and of a batch are used.
+        on_batch: Function that is called after each batch with its number of images and its
+            duration in seconds.
 
     Attributes:
         seconds_per_image: Moving average of the time for one image, in seconds.
@@ -132,7 +146,7 @@ class Batcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop after the present batch. Images that wait are refused."""
+        """Stop after the present batch. The requests of images that still wait are refused."""
         self._ended.set()
         self._thread.join()
         while not self._queue.empty():
@@ -155,12 +169,12 @@ class Batcher:
     async def answer(
         self, called: str, image: DecodedImage, of_file: tuple[Warned, ...] = ()
     ) -> list[Answer]:
-        """Return the answer of each system for one image. A cancelled request leaves the queue.
+        """Return the prediction of each system for one image. A cancelled request leaves the queue.
 
         Args:
-            called: Name of the image in the answer.
+            called: Name of the image in the predictions, such as its file name.
             image: The decoded image.
-            of_file: Warnings about the file.
+            of_file: Warnings about the file, from `serving.guard.file_warnings`.
 
         Raises:
             Refused: The queue is full.
@@ -251,7 +265,14 @@ class _Metrics:
 
 
 class Server:
-    """State of the web server: its systems, its queue of images, its limits and its metrics."""
+    """State of the web server: its systems, its queue of images, its limits and its metrics.
+
+    Args:
+        systems: Runs or exports with which the server predicts.
+        settings: Settings of the server.
+        missed_together: Share of positive images that every system decides as negative; None if
+            unknown.
+    """
 
     def __init__(
         self,
@@ -304,11 +325,11 @@ class Server:
             self.status = "ok"
 
     def note_failure(self, content: bytes, start: float) -> None:
-        """Write an upload that got no answer into the log.
+        """Write an upload that could not be predicted into the log.
 
         Args:
             content: Bytes of the upload; the log names it by their digest.
-            start: Time at which it came, from `time.monotonic`.
+            start: Time at which the upload came, as `time.monotonic` gives it.
         """
         # Called by its content: clients may give one name to all that they send.
         name = hashlib.sha256(content).hexdigest()
@@ -336,16 +357,17 @@ class Server:
     async def analyze(
         self, request_id: str, name: str, content: bytes, include: frozenset[Include]
     ) -> AnalyzeAnswer:
-        """Decode one upload, and return the answers of all systems for it.
+        """Decode one upload, and return the predictions of all systems for it.
 
         Args:
             request_id: Identifier of the request in the log.
             name: File name that the client gave.
             content: Bytes of the upload.
-            include: Additional parts of the answer, such as maps or DICOM objects.
+            include: Additional parts of the response: ``maps``, ``overlay``, ``sr`` or ``sc``
+                (DICOM objects).
 
         Raises:
-            Refused: The upload gets no answer; the error says why.
+            Refused: The upload cannot be predicted, or the queue is full; the error says why.
         """
         formats = include & {"sr", "sc"}
         if formats and find_spec("highdicom") is None:

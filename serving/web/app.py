@@ -160,7 +160,7 @@ def _files(request: Request) -> Files:
 
 @router.get("/v1/models", tags=["answers"])
 async def models(request: Request) -> ModelsAnswer:
-    """List the systems of this server, with their operating points and their figures."""
+    """List the systems (trained networks) of this server, with their thresholds and metrics."""
     server = _server(request)
     facts = [system.facts for system in server.systems]
     settings = server.settings
@@ -183,7 +183,7 @@ async def analyze(
         Query(description="What else is sent; may be repeated, or have commas between."),
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> AnalyzeAnswer:
-    """Answer for one image with every system: decision, probability, and boxes in its pixels."""
+    """Predict one image with every system: decision, probability, and boxes in px of the image."""
     server = _server(request)
     if server.status != "ok":
         raise not_now(server)
@@ -234,7 +234,7 @@ async def pixels(request: Request) -> Response:
     responses={**ERRORS, 200: {"content": {"text/csv": {}}}},
 )
 async def report_csv(entries: _Visit) -> Response:
-    """Return answers that a client has kept as a CSV table. Nothing is stored.
+    """Return predictions that a client has kept as a CSV table. Nothing is stored.
 
     The table has one row for each image and system.
     """
@@ -270,7 +270,7 @@ async def healthz() -> StateAnswer:
 
 @router.get("/readyz", tags=["state"], responses={503: {"model": StateAnswer}})
 async def readyz(request: Request, response: Response) -> StateAnswer:
-    """Report whether the server can answer. The status is 503 while it starts or stops."""
+    """Report whether the server can predict. The status is 503 while it starts or stops."""
     status = _server(request).status
     response.status_code = 200 if status == "ok" else 503
     return StateAnswer(status=status)
@@ -284,7 +284,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
-    """Send the HTML page on which a reader uploads images and sees the answers."""
+    """Send the HTML page on which a reader uploads images and sees the predictions."""
     return _file(_files(request).page, "index.html")
 
 
@@ -386,7 +386,7 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def not_now(server: Server) -> Refused:
-    """Return the refusal of a request that comes while the server starts or stops.
+    """Return the error for a request that comes while the server starts or stops.
 
     Args:
         server: State of the server.

@@ -35,7 +35,7 @@ _SPARE_SECONDS = 5
 
 
 def main(max_pixels: int, seconds: int, upload: int, pixels: int) -> None:
-    """Decode uploads until stdin ends.
+    """Decode uploaded images in a process of its own until stdin ends.
 
     Args:
         max_pixels: Largest image to decode, in pixels.

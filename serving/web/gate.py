@@ -85,6 +85,10 @@ class RateLimit:
     """Limit on the requests of each client address: a token bucket for each.
 
     The table of addresses is bounded; if it is full, the address that was idle longest is removed.
+
+    Args:
+        rate: Requests a second that one client may send; 0 sets no limit.
+        clock: Function that returns the time in seconds.
     """
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -136,10 +140,11 @@ class _Progress:
 
 
 class ReportCookie:
-    """Cookie that opens the files of the report, because a link cannot send the token.
+    """Cookie that gives a browser access to the files of the report, because links send no token.
 
     The cookie is not the token: cookies do not distinguish ports, so other servers of the same host
-    see it as well. It opens only the report, only for reading, and only until this server ends.
+    see it as well. It gives access only to the report, only for reading, and only until this server
+    ends.
     """
 
     def __init__(self) -> None:
@@ -168,11 +173,16 @@ class ReportCookie:
 
 
 class Gate:
-    """ASGI middleware that accepts a request, or refuses it with a reason.
+    """ASGI middleware that passes an HTTP request on, or refuses it with a reason.
 
     Refusals have the status 400, 401, 403, 405, 408, 413, 429 or 504. A body that grows too large
     or arrives too slowly is cut off, whatever the application does. If other machines can reach the
     server and it has no token, every request is refused.
+
+    Args:
+        app: ASGI application to which accepted requests are passed.
+        settings: Settings of the server: token, host names, and limits of a request.
+        cookie: Cookie that gives access to the report; None makes one.
 
     Attributes:
         bytes_in_memory: Number of bytes of all request bodies that are in memory.

@@ -12,7 +12,10 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """Settings of a server; `serving/settings_file.py` says which of them a user may change.
+    """Settings of the web server that `cxr serve` starts.
+
+    The settings file of `cxr serve` may contain some of them, see
+    `serving.settings_file.ServeSection`.
 
     Attributes:
         host: Address to listen on.
@@ -23,13 +26,13 @@ class ServeSettings:
         max_bytes: Largest request, in bytes.
         max_pixels: Largest image, in pixels.
         seconds: Time limit of a request, in seconds.
-        strict: True refuses an image with a warning.
+        strict: True refuses an image with a warning, such as one that is no frontal chest X-ray.
         queue: Number of images that may wait. Further ones are refused with status 429.
         batch: Number of images that a system predicts at a time.
         workers: Number of processes that decode uploads.
         rate: Requests a second that one client may send; 0 sets no limit.
         examples: Folder of example images; None shows synthetic images.
-        log: Log of answers for `cxr monitor`.
+        log: Log of predictions for `cxr monitor`; None writes no log.
     """
 
     host: str = "127.0.0.1"

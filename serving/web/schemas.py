@@ -18,7 +18,15 @@ _File = Annotated[str, Field(max_length=1 << 29)]  # base64
 
 
 class Refused(Exception):  # noqa: N818 - an answer
-    """An HTTP request that the server refuses, with status, short code and message."""
+    """An HTTP request that the server refuses, with status, short code and message.
+
+    Args:
+        status: HTTP status, such as 429.
+        code: Short name of the reason for programs, such as ``unreadable``.
+        message: Reason in one line, with what to do.
+        headers: HTTP headers of the response, by name; None for none.
+        kind: Kind of the warning if an image is refused for a warning; else None.
+    """
 
     def __init__(
         self,
@@ -114,7 +122,7 @@ class Frame(_Model):
 
 
 class Box(FindingScore, Frame):
-    """Box of a positive answer, with its score, in px of the original image."""
+    """Box of a positive image, with its score, in px of the original image."""
 
 
 class ActivationMap(_Model):
@@ -151,20 +159,21 @@ class _System(_Model):
 
 
 class SystemAnswer(_System):
-    """Answer of one system for the image.
+    """Prediction of one system for the image, with its decision.
 
     Attributes:
-        status: ``doubtful`` if a warning speaks against the answer, which then has no decision.
-        decision: Decision at the stored threshold; null if the system is undecided or the answer is
-            doubtful.
-        computed_decision: Decision that score and threshold give, also for a doubtful answer. It is
+        status: ``doubtful`` if there is a warning, and therefore no decision; else ``ok``.
+        decision: Decision at the stored threshold; null if the system is undecided or `status` is
+            ``doubtful``.
+        computed_decision: Decision that score and threshold give, also if there is a warning. It is
             not meant for use.
         triage: ``ruled_out``, ``ruled_in``, or ``referred`` to a reader; empty if the system was
             not tuned for triage.
         triage_rule: Scores at which triage decides, as text.
         guarantees: Sentences on what was guaranteed for the threshold, and what was observed on
             test images.
-        warnings: Sentences that speak against this answer.
+        warnings: Sentences on why the system cannot be trusted on this image, such as that it is no
+            frontal chest X-ray.
         probability: Calibrated score, in [0, 1]; null without calibration.
         score: Score of the image, in [0, 1].
         findings: Score of each finding that the system learned.
@@ -173,7 +182,8 @@ class SystemAnswer(_System):
         seen_in_training: ``train`` if the system learned from this image or a near copy, ``val`` if
             its weights and threshold were chosen with it, ``no`` for neither, ``unknown`` if the
             images of the training are not known.
-        cautions: Sentences on what limits this answer, such as that the image trained the system.
+        cautions: Sentences on what limits this prediction, such as that the system learned from the
+            image.
     """
 
     status: Status = Field(
@@ -227,7 +237,7 @@ class SystemAnswer(_System):
 
 
 class ImageFacts(_Model):
-    """Facts about the image that was answered.
+    """Facts about the uploaded image.
 
     Attributes:
         name: Name of the file, as the client called it.
@@ -261,22 +271,22 @@ class DicomObjects(_Model):
 
 
 class AnalyzeAnswer(_Model):
-    """Answers of all systems for one image.
+    """Predictions of all systems for one image: the response to an upload.
 
     Attributes:
         request_id: Id of the request, as in the log.
         image: Facts about the image.
-        status: ``doubtful`` if the answer of any system is, else ``ok``.
-        warnings: Sentences that speak against the answers; read them first.
-        warning_kinds: Kind of each warning, for programs.
+        status: ``doubtful`` if there is a warning for any system, else ``ok``.
+        warnings: Sentences on why systems cannot be trusted on this image; read them first.
+        warning_kinds: Kind of each warning, for programs, such as ``negative``.
         notes: Sentences on what was done to show the image.
         disagreement: True if systems decide differently; null with fewer than two decisions.
-        systems: Answer of each system.
+        systems: Prediction of each system.
         overlay_png: Overlay as a PNG file in base64, if it was requested; else null.
         dicom: DICOM files, if they were requested; else null.
         versions: Version of each program, by its name.
         research_use: Sentence that limits the use to research.
-        cautions: Cautions of all systems, without repetition.
+        cautions: Sentences on what limits the predictions, of all systems, without repetition.
     """
 
     request_id: str = Field(examples=["5f0c9d1be0a4"])
@@ -312,13 +322,13 @@ class AnalyzeAnswer(_Model):
 
 
 class VisitEntry(AnalyzeAnswer):
-    """Answer that a client has kept, with its time. Unknown keys are ignored.
+    """Response to an upload that a client has kept, with its time. Unknown keys are ignored.
 
     Attributes:
-        warnings: Sentences that speak against the answers.
+        warnings: Sentences on why systems cannot be trusted on the image.
         notes: Sentences on what was done to show the image.
-        systems: Answer of each system.
-        time: Time of the answer as text; empty if unknown.
+        systems: Prediction of each system.
+        time: Time of the response as text, such as ``2026-11-22 01:10``; empty if unknown.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -330,15 +340,16 @@ class VisitEntry(AnalyzeAnswer):
 
 
 class Figure(_Model):
-    """One figure of a system, with its 95 % interval if it has one.
+    """Value of one metric of a system, with its 95 % interval if it has one.
 
     Attributes:
         metric: Short name of the metric, such as ``auroc``.
         title: Name of the metric for readers.
-        estimate: Value of the figure; null if it is undefined.
+        estimate: Value of the metric; null if it is undefined.
         ci_low: Lower end of the 95 % interval; null without an interval.
         ci_high: Upper end of the interval; null without an interval.
-        policy: Policy of the threshold that the figure belongs to; empty if it needs no threshold.
+        policy: Name of the rule that chose the threshold at which the metric was measured, such as
+            ``max_f1``; empty for a metric without a threshold.
     """
 
     metric: str = Field(examples=["auroc"])
@@ -350,17 +361,17 @@ class Figure(_Model):
 
 
 class ReportFigures(_Model):
-    """Figures of a system on images that it was not trained on.
+    """Metrics of a system on images that it was not trained on.
 
     Attributes:
-        images: ``test`` for figures of a report of `cxr compare`. ``validation`` for figures on the
-            images that also chose the threshold, which are too favourable.
+        images: ``test`` for metrics from a report of `cxr compare`. ``validation`` for metrics on
+            the images that also chose the threshold, which are too favourable.
         data_set: Name of the data set; null if unknown.
         n_images: Number of images; null if unknown.
         n_patients: Number of patients; null if unknown.
         n_positive: Number of positive images; null if unknown.
-        figures: The figures.
-        cautions: Sentences that a reader of the figures should know.
+        figures: The values of the metrics.
+        cautions: Sentences that a reader of the metrics should know.
     """
 
     images: str = Field(
@@ -379,7 +390,7 @@ class ReportFigures(_Model):
 
 
 class SystemFacts(_System):
-    """Facts about a system of this server.
+    """Facts about a system (trained network with its threshold) of this server.
 
     Attributes:
         findings: Findings that the system learned.
@@ -387,10 +398,10 @@ class SystemFacts(_System):
         image_size: Side of the square image that the network reads, px.
         trained_on: Names of the data sets of the training.
         synthetic: True if all training images were synthetic.
-        guard: True if the system has an out-of-distribution check.
-        report: Figures of the system; null if none are known.
+        guard: True if the system can recognise images that are no frontal chest X-rays.
+        report: Metrics of the system; null if none are known.
         report_url: Address of the report on this server; null without a report.
-        cautions: Sentences on what limits all answers of the system.
+        cautions: Sentences on what limits all predictions of the system.
     """
 
     findings: list[str] = Field(examples=[["lung_opacity"]])
@@ -429,12 +440,12 @@ class Limits(_Model):
 
 
 class ModelsAnswer(_Model):
-    """The systems of this server.
+    """The systems with which this server predicts.
 
     Attributes:
         systems: Facts about each system.
-        missed_together: The share of positive images that no system finds, as the only figure; null
-            if it is not known.
+        missed_together: Share of the positive images that every system decides as negative, as the
+            only value in `figures`; null if it is not known.
         versions: Version of each program, by its name.
         limits: Limits of a request.
         research_use: Sentence that limits the use to research.

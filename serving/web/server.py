@@ -44,10 +44,10 @@ _IDLE = 20  # seconds that a connection without a request stays open
 def build_app(
     systems: Sequence[Run], settings: ServeSettings, *, report: Path | None = None
 ) -> FastAPI:
-    """Build the web application that serves some systems.
+    """Build the web application that predicts uploaded images with some systems.
 
     Args:
-        systems: Loaded runs or exports.
+        systems: Loaded runs (trained networks with their thresholds) or exports of them.
         settings: Limits and addresses of the server.
         report: Report folder of cxr compare on these systems, or None.
 
@@ -200,7 +200,7 @@ def run_server(
     """Serve on a socket until a signal ends the server.
 
     Args:
-        systems: Loaded runs or exports.
+        systems: Loaded runs (trained networks with their thresholds) or exports of them.
         settings: Limits and addresses of the server.
         listening: Socket that is bound to the address.
         report: Report folder of cxr compare on these systems, or None.

@@ -50,7 +50,13 @@ _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
 class ServedSystem:
-    """A run or export on the server, with facts that do not change while the server runs."""
+    """A run or export that the server predicts with, and facts about it that do not change.
+
+    Args:
+        run: Loaded run (trained network with its threshold) or export.
+        report: Metrics of the system; None if none are known.
+        report_url: Address of the report on this server; None without a report.
+    """
 
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
         self.run = run
@@ -82,10 +88,10 @@ class ServedSystem:
         )
 
     def describe(self, answer: Answer, *, maps: bool) -> SystemAnswer:
-        """Return an answer in the form of the HTTP interface.
+        """Return a prediction of this system in the form of the HTTP interface.
 
         Args:
-            answer: Answer of this system.
+            answer: The prediction, from `Run.answer`.
             maps: True includes the activation map of a classifier.
         """
         shared = {k: v for k, v in answer.to_dict().items() if k in SystemAnswer.model_fields}
@@ -127,10 +133,10 @@ def _test_auroc(report: ReportFigures | None) -> MeasuredAuroc | None:
 
 
 def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
-    """Return True if the decisions of the systems differ.
+    """Return True if one system decides that an image is positive and another that it is negative.
 
     Args:
-        answers: Answers of all systems for one image.
+        answers: Predictions of all systems for this one image.
 
     Returns:
         True or False; None if fewer than two systems decide.
@@ -152,7 +158,7 @@ def versions_of(backends: frozenset[str]) -> dict[str, str]:
 
 
 def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFigures | None]:
-    """Return the figures of each system, from the report or from its validation images.
+    """Return each system's figures (AUROC and others), from a report or from validation images.
 
     Args:
         systems: Runs or exports.
@@ -179,14 +185,15 @@ def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFi
 
 
 def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigures | None:
-    """Return the share of positive images that no system found.
+    """Return the share of positive images that every system decided as negative.
 
     Args:
         systems: Runs or exports.
         folder: Report folder, for test images; None takes validation images.
 
     Returns:
-        The share as the only figure; None if not all systems have decided the same images.
+        The share, as the only value in `figures`; None if not all systems have decided the same
+        images.
     """
     if folder is not None:
         content = read_json(folder / REPORT_MARKER, "metrics")

@@ -68,12 +68,12 @@ _GIVE = "give a DICOM, PNG, JPEG or TIFF file"
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upload that was decoded.
+    """An uploaded image after decoding.
 
     Attributes:
         image: The decoded image.
-        format: File format, such as ``DICOM``.
-        bits: Number of bits of a stored value.
+        format: File format, such as ``DICOM`` or ``PNG``.
+        bits: Number of bits of a stored pixel value, such as 12.
         warnings: Warnings of `serving.guard.file_warnings` about the file.
         source: Facts that DICOM results copy; None if the upload is no DICOM file, or if no such
             result was requested.
@@ -259,6 +259,9 @@ class _Worker:
 class Decoder:
     """Processes that decode uploads. A process that takes too long or ends is replaced.
 
+    Args:
+        settings: Settings of the server: number of processes, largest image and time limit.
+
     Attributes:
         seconds: Time limit for one file, in seconds.
     """
@@ -296,12 +299,12 @@ class Decoder:
         self._all.clear()
 
     async def decode(self, content: bytes, *, deep: bool = False, source: bool = False) -> Decoded:
-        """Decode an upload as a viewer would show it.
+        """Decode an uploaded file as a viewer would show the image.
 
         Args:
             content: Bytes of the upload.
-            deep: True also returns the pixels at full depth.
-            source: True also returns the header facts that DICOM results need.
+            deep: True also returns the pixels with all bits, before any window.
+            source: True also returns the header facts that DICOM results copy.
 
         Raises:
             Refused: The upload is too large, is no image, or takes too long.
