@@ -195,7 +195,12 @@ class _Writer:
         return self
 
     def write(self, answers: Sequence[Answer]) -> None:
-        """Write the answers for one image."""
+        """Print, draw and store the answers for one image, as the options of the command say.
+
+        Args:
+            answers: Scores and decisions for the image, one answer of each system, in the order of
+                the systems.
+        """
         for tally, answer in zip(self.tallies, answers, strict=True):
             tally.count(answer)
         if self.output.printed_as is None:

@@ -19,9 +19,10 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
     """Report impossible ages, patients with two sexes, and images of unknown patients.
 
     Args:
-        images: Images table: one row for each image, with patient, path and size.
+        images: Images table: one row for each image, with its patient, age and sex.
         splits: By name of a split, the table that gives each image the role train, val, test or
-            unused.
+            unused. If there is a split, an image of an unknown patient is reported only if it is a
+            validation or test image of a split.
 
     Returns:
         The problems that were found.

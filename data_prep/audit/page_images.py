@@ -136,7 +136,11 @@ def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
 class PageImages:
     """Thumbnails of images with problems, for the HTML page about a data set.
 
-    At most a fixed number of images is shown on the page.
+    The page shows the first images only, so that it stays small.
+
+    Args:
+        dataset: Data set that the page is about.
+        pixels: True to read the images and show thumbnails; False to show none.
     """
 
     def __init__(self, dataset: DataSet, pixels: bool) -> None:

@@ -286,10 +286,10 @@ class Comparison:
 
     @cached_property
     def wrong_labels(self) -> HeadlineLabels | None:
-        """Number of test labels that must be wrong until a difference in AUROC is not shown.
+        """Fewest test labels that would have to be wrong to overturn the report's main sentence.
 
-        The difference is that of the report's main sentence. The value is `None` if this sentence
-        states no difference in AUROC.
+        The sentence is overturned if the interval of the difference in AUROC that it states would
+        include 0. The value is `None` if the sentence states no difference in AUROC.
         """
         if self.labelled is None or self.protocol.goals:
             return None
