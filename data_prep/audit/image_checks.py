@@ -21,8 +21,8 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
     Args:
         images: Images table: one row for each image, with its patient, age and sex.
         splits: By name of a split, the table that gives each image the role train, val, test or
-            unused. If there is a split, an image of an unknown patient is reported only if it is a
-            validation or test image of a split.
+            unused. If there is a split, an image of an unknown patient is reported only if a split
+            gives it a role other than unused.
 
     Returns:
         The problems that were found.

@@ -136,7 +136,7 @@ def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
 class PageImages:
     """Thumbnails of images with problems, for the HTML page about a data set.
 
-    The page shows the first images only, so that it stays small.
+    The page shows at most 60 images, so that it stays small.
 
     Args:
         dataset: Data set that the page is about.
