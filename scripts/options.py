@@ -309,7 +309,8 @@ def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> s
     """
     if split is not None:
         return split
-    found = {source: _split_of(source, dataset) for source in sources}
+    # A missing folder is reported by the command that opens it.
+    found = {source: _split_of(source, dataset) for source in sources if source.exists()}
     names = sorted(set(found.values()))
     if len(names) > 1:
         each = ", ".join(f"{source} '{name}'" for source, name in found.items())

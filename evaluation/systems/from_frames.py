@@ -132,8 +132,23 @@ def predictions_from_values(
     """
     if is_detector_output(value):
         return _predicted_boxes(name, value, dataset, image_ids, split)
-    frame = value if isinstance(value, pd.DataFrame) else _score_frame(name, value, image_ids)
+    if isinstance(value, pd.DataFrame):
+        frame = _without_class_number(value, dataset)
+    else:
+        frame = _score_frame(name, value, image_ids)
     return read_predictions(frame, dataset, name=name, split=split)
+
+
+def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame:
+    """Leave out the class of boxes that are all of one class, if it is no finding of the labels.
+
+    Detection libraries number their classes, so boxes of the one finding are of class '1'.
+    """
+    if "finding" not in frame or not is_member(pd.Index(EDGES), frame.columns).all():
+        return frame
+    classes = frame["finding"].astype(str).unique()
+    known = {name for target in dataset.targets.values() for name in target.any_of}
+    return frame.drop(columns="finding") if len(classes) == 1 and classes[0] not in known else frame
 
 
 def _predicted_boxes(
@@ -336,6 +351,11 @@ def _box_tables(boxes: Any, frame: pd.DataFrame, finding: str) -> tuple[pd.DataF
         first = table["image_id"].to_numpy()[int(is_unknown.argmax())]
         near = near_ids([first], frame["image_id"])
         advice = f"; is it '{near[first]}'? Give both one id" if near else "; add it there"
+        if frame["image_id"].tolist() == numbered_ids(len(frame)).tolist():
+            advice = (
+                ", which has no image ids; give truth=pd.Series(labels, index=image_ids), or the "
+                "boxes as the list of the outputs, in the order of the labels"
+            )
         raise InputError(f"boxes: image '{first}' has no label in truth{advice}")
     labels = frame.set_index("image_id")["label"].reindex(table["image_id"]).to_numpy()
     if (labels == 0).any():

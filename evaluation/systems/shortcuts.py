@@ -34,7 +34,7 @@ _RECORDED_FACTS = (
 
 
 def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
-    """Return facts about images from which labels might be guessed without seeing the lungs.
+    """Return facts about images that may predict the labels although they do not show the lungs.
 
     Examples are age, file size, bit depth and the grey values along the border. Impossible ages
     become unknown, and burned-in text becomes true or false. The grey values along the border have

@@ -110,7 +110,7 @@ def serve(
     if not is_loopback(host) and served.token is None:
         raise InputError(
             f"serve --host {host}: others can reach that address, so a token is required; write "
-            f"one of {_SHORTEST_TOKEN} signs or more into a file and give it as --token FILE"
+            f"one of {_SHORTEST_TOKEN} characters or more into a file and give it as --token FILE"
         )
     with _listening(served) as listening, opened_log(log) as answer_log:
         served = replace(served, log=answer_log)
@@ -176,8 +176,8 @@ def read_token(file: Path | None) -> str | None:
     is_of_length = _SHORTEST_TOKEN <= len(token) <= _LONGEST_TOKEN
     if not is_of_length or not token.isascii() or not token.isprintable():
         raise InputError(
-            f"{origin}: the token must be {_SHORTEST_TOKEN} or more printable ASCII signs on one "
-            f"line, at most {_LONGEST_TOKEN:,}; make one: python -c 'import secrets; "
+            f"{origin}: the token must be {_SHORTEST_TOKEN} or more printable ASCII characters "
+            f"on one line, at most {_LONGEST_TOKEN:,}; make one: python -c 'import secrets; "
             "print(secrets.token_urlsafe(32))'"
         )
     return token

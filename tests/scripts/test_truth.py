@@ -226,3 +226,13 @@ def test_the_page_on_map_and_accuracy_quotes_what_its_commands_print(tmp_path, m
     assert cxr(*shlex.split(shell.replace("\\\n", " "))[1:]) == 0
     quoted = " ".join(line.removeprefix("> ") for line in page.splitlines() if line[:2] == "> ")
     assert quoted in " ".join("".join(capsys.readouterr()).split())
+
+
+def test_a_list_of_patients_may_have_the_names_of_columns_that_other_tables_have(folder, tmp_path):
+    rows = pd.read_csv(folder / "patients.csv")
+    renamed = rows.rename(columns={"image_id": "Image Index", "patient_id": "Patient ID"})
+    renamed.to_csv(tmp_path / "patients.csv", index=False)
+    same, other = (
+        compare_files(folder, patients=path / "patients.csv") for path in (folder, tmp_path)
+    )
+    pd.testing.assert_frame_equal(same.to_frame(), other.to_frame())

@@ -243,3 +243,31 @@ def test_labels_scores_and_patients_may_be_lists(table):
     ]
     assert frames[0].equals(frames[1])
     assert frames[0]["n_patients"].max() == table["patient_id"].nunique()
+
+
+def numbered_boxes(count=60):
+    """Boxes of a detection library, whose one class has the number 1, and their labels."""
+    rng = np.random.default_rng(2)
+    ids = [f"im{number}" for number in range(count)]
+    labels = (rng.random(count) < 0.5).astype(int)
+    corners = {"x1": 10.0, "y1": 10.0, "x2": 50.0, "y2": 60.0}
+    found = pd.DataFrame({"image_id": ids, **corners, "finding": "1"})
+    found["score"] = (0.3 + 0.4 * labels + 0.2 * rng.normal(size=count)).clip(0.01, 0.99)
+    return ids, labels, found, found[labels == 1].drop(columns=["score", "finding"])
+
+
+def test_boxes_of_one_numbered_class_are_of_the_one_finding_of_the_labels():
+    ids, labels, found, true_boxes = numbered_boxes()
+    truth = pd.Series(labels, index=ids)
+    plain = {"A": found.drop(columns="finding")}
+    numbered, named = (
+        cxr_compare.compare(systems, truth=truth, boxes=true_boxes, replicates=100)
+        for systems in ({"A": found}, plain)
+    )
+    pd.testing.assert_frame_equal(numbered.to_frame(), named.to_frame())
+
+
+def test_boxes_with_ids_beside_labels_without_ids_are_refused_with_the_way_out():
+    _, labels, found, true_boxes = numbered_boxes()
+    with pytest.raises(InputError, match=r"pd\.Series"):
+        cxr_compare.compare({"A": found}, truth=labels, boxes=true_boxes, replicates=100)
