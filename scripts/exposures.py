@@ -14,8 +14,6 @@ from cxr_compare.scripts.parameters import Argument
 if TYPE_CHECKING:
     from cxr_compare.evaluation.compare.exposure import Exposure
 
-_RSNA = "rsna"
-
 
 def _read_texts(value: str | Iterable[str] | Mapping[str, Any]) -> tuple[str, ...]:
     """Return texts NAME=FILE from one of them, several of them, or a mapping.
@@ -54,10 +52,10 @@ def read_exposures(texts: Sequence[str], dataset: DataSet, mapping: Path | None)
         raise InputError("--mapping: is for --exposure; leave it out")
     if not texts:
         return []
-    from cxr_compare.data_prep.formats.patient_lookup import find_rsna_mapping
+    from cxr_compare.data_prep.formats.patient_lookup import RSNA, find_rsna_mapping
     from cxr_compare.evaluation.systems.exposure_files import read_exposure
 
-    if mapping is not None and str(mapping) == _RSNA and not mapping.exists():
+    if mapping is not None and str(mapping) == RSNA and not mapping.exists():
         mapping = find_rsna_mapping([Path()])
     exposures = []
     for text in texts:

@@ -52,7 +52,7 @@ ANSWER_COLUMNS = (
 BOX_COLUMNS = ("finding", *EDGES, "score")
 """Columns of an answer's boxes."""
 Status = Literal["ok", "doubtful"]
-"""Whether an answer counts: not where it is ``doubtful``, with a warning."""
+"""State of an answer: ``ok``, or ``doubtful`` if the image has a warning and no decision."""
 _KEYS = (
     "image",
     "system",

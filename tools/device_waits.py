@@ -1,4 +1,4 @@
-"""How often a training step of each architecture waits for the device, counted on a pretended GPU.
+"""Count of the waits for the device in a training step of each architecture, on a pretended GPU.
 
     python -m tools.device_waits
 

@@ -379,7 +379,7 @@ class _Means:
 
 
 class _EpochShare(NamedTuple):
-    """What one process contributes to the figures of an epoch."""
+    """Contribution of one process to the figures of an epoch."""
 
     train: _Means
     val: _Means

@@ -43,6 +43,25 @@ def column_names(role: str) -> tuple[str, ...]:
     return tuple((_TABLE["names"] | _TABLE["predictions"])[role])
 
 
+def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:
+    """Return the columns of images and of their patients in a list of patients.
+
+    Args:
+        columns: Names of the table's columns.
+
+    Returns:
+        The column of image ids or file names and the column of patients, as the table spells them;
+        None if the table lacks one of them.
+
+    Example:
+        >>> find_patient_columns(["Image Index", "Patient ID", "Age"])
+        ('Image Index', 'Patient ID')
+    """
+    image = find_column(columns, ("image_id", *column_names("file")))
+    patient = find_column(columns, ("patient_id", *column_names("patient")))
+    return None if image is None or patient is None else (image, patient)
+
+
 def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the column of a table whose name is one of some possible names.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.column_names import find_column, find_patient_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.table_files import read_table_file
@@ -24,7 +24,8 @@ from cxr_compare.data_prep.formats.rsna_mapping import (
 
 RSNA = "rsna"
 """Word that stands for the mapping from RSNA's images to NIH's, wherever the user has it."""
-_NIH_NAME = r"\d{8}_\d{3}"
+NIH_NAME = r"\d{8}_\d{3}"
+"""Pattern of the names of NIH's images: patient and number of the image."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def nih_patients(image_ids: pd.Series) -> PatientLookup:
         >>> nih_patients(pd.Series(["00000013_005", "x"])).patients.to_dict()
         {'00000013_005': 'nih:00000013'}
     """
-    named = image_ids[image_ids.str.fullmatch(_NIH_NAME).to_numpy(dtype=bool)].drop_duplicates()
+    named = image_ids[image_ids.str.fullmatch(NIH_NAME).to_numpy(dtype=bool)].drop_duplicates()
     patients = pd.Series(("nih:" + named.str.slice(0, 8)).to_numpy(), index=pd.Index(named))
     return PatientLookup(patients.astype(TEXT), frozenset(), "the names of NIH's images")
 
@@ -175,13 +176,13 @@ def _read_patients(path: Path) -> PatientLookup:
     """Read a table of images and their patients."""
     text = read_table_file(path).text
     columns = [str(name) for name in text.columns]
-    image = find_column(columns, ("imageid", *column_names("file")))
-    patient = find_column(columns, column_names("patient"))
-    if image is None or patient is None:
+    found = find_patient_columns(columns)
+    if found is None:
         raise InputError(
             f"{path}: a mapping needs a column image_id and one patient_id (or patientId and "
             "nih_image, as the public mapping of RSNA's images has)"
         )
+    image, patient = found
     table = pd.DataFrame({"image": text[image].map(image_name), "patient": text[patient]})
     refuse_line(table["patient"] == "", path, f"{patient} is empty; leave the line out")
     table = table.drop_duplicates()

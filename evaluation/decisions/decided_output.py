@@ -16,7 +16,6 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.map_boxes import map_grid, map_peaks
-from cxr_compare.evaluation.boxes.overlaps import without_overlaps
 from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
 from cxr_compare.evaluation.overlays.contours import ActivationGrid, contour_levels
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
@@ -227,7 +226,7 @@ def decide(
     if evidence.gives_boxes:
         boxes = evidence.finding_boxes
         if decision is not None:
-            boxes = without_overlaps(boxes, decision.overlap)
+            boxes = boxes[evidence.overlapping.kept(decision.overlap)].reset_index(drop=True)
     else:
         maps = evidence.maps
         if decision is not None:

@@ -187,7 +187,7 @@ def locate_predictions(
         return Localisation(boxed, on_lesion)
     boxes = output.predicted_boxes
     if isinstance(box_rule, OverlapRule):
-        boxes = box_rule.apply(boxes)
+        boxes = output.overlapping.left(box_rule.limit)
     finds = find_lesions(pair_boxes(boxes, truth.true_boxes, ids))
     image = finds.mark_image[finds.false]
     box_score = finds.mark_score[finds.false]

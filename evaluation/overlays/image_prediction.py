@@ -84,7 +84,7 @@ class ImageTruth:
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What one system (a detector or classifier) predicts for one image.
+    """Prediction of one system (a detector or classifier) for one image.
 
     None, or an empty text, means that the value is unknown or that the system does not give it.
 

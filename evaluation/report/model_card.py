@@ -175,7 +175,7 @@ class ModelCard:
 
     @property
     def training_data(self) -> list[tuple[str, str]]:
-        """What is known about the training data, as pairs of title and text; may be empty."""
+        """Known facts about the training data, as pairs of title and text; may be empty."""
         known = self.record.get("trained_on")
         if not isinstance(known, Mapping):
             return []

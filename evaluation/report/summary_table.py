@@ -18,7 +18,7 @@ from cxr_compare.evaluation.report.table import Table
 
 
 class TableRow(NamedTuple):
-    """Which metric a table row shows, and which threshold the metric is computed at.
+    """Metric that a table row shows, and the threshold at which the metric is computed.
 
     Attributes:
         metric: Short name of the metric, such as ``auroc``.

@@ -317,7 +317,7 @@ def _log_evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
 
 
 class StartWeights(NamedTuple):
-    """How the wealth of `change_evidence` is divided among the supposed days of a change.
+    """Division of the wealth of `change_evidence` among the supposed days of a change.
 
     Every bettor supposes that a change begins after one day, and bets on the change from then on.
     All values are logarithms of shares of the wealth 1 at the beginning.

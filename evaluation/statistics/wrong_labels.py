@@ -37,7 +37,7 @@ _MOST_COMPARED = 2_000_000  # number of draws times seeds, shares and images
 
 @dataclass(frozen=True)
 class WrongLabels:
-    """How many wrong labels would overturn a comparison of two models' AUROCs.
+    """Numbers of wrong labels that would overturn a comparison of two models' AUROCs.
 
     The conclusion of the comparison is that the 95 % interval of the difference excludes 0 (the
     difference is shown), or that it does not.

@@ -31,7 +31,7 @@ MOST_SYSTEMS = 20
 
 
 class FirstWeeks(NamedTuple):
-    """What the first weeks of a log define for the whole log: systems, classes and quantiles.
+    """Systems, classes and quantiles that the first weeks of a log define for the whole log.
 
     The log has the answers of systems (models in use). Later days are compared with these first
     weeks.

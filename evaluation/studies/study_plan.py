@@ -44,7 +44,7 @@ def _protocol_text(plan: AssumedPlan, number: str, power: float, level: float) -
 
 @dataclass(frozen=True, repr=False)
 class StudyPlan(ShownAsText):
-    """How many patients a planned study needs, under one or several sets of assumptions.
+    """Number of patients that a planned study needs, under one or several sets of assumptions.
 
     The study estimates an AUROC or compares two. A plan computes the precision of the study for any
     number of patients.

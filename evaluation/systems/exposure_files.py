@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.formats.image_lists import image_name
-from cxr_compare.data_prep.formats.patient_lookup import nih_patients, read_nih_names
+from cxr_compare.data_prep.formats.patient_lookup import NIH_NAME, nih_patients, read_nih_names
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.exposure import Exposure
 
@@ -148,7 +148,7 @@ def read_exposure(
         listed_nih = pd.concat([seen.names, seen.names.map(to_nih).dropna()])
         is_seen = is_seen | is_member(nih_names, listed_nih)
         lacking = nih_names.isna().to_numpy() & ~is_seen & (seen.kind == "nih_image")
-        lacking = lacking & ~names.str.fullmatch(r"\d{8}_\d{3}").to_numpy(dtype=bool)
+        lacking = lacking & ~names.str.fullmatch(NIH_NAME).to_numpy(dtype=bool)
         unknown = pd.Index(images.loc[lacking, "image_id"])
     elif seen.kind == "nih_image" and not nih_patients(names).patients.size:
         raise InputError(

@@ -14,7 +14,11 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.column_names import (
+    column_names,
+    find_column,
+    find_patient_columns,
+)
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLES
@@ -144,7 +148,7 @@ def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame
 
     Detection libraries number their classes, so boxes of the one finding are of class '1'.
     """
-    if "finding" not in frame or not is_member(pd.Index(EDGES), frame.columns).all():
+    if not {"finding", *EDGES} <= set(frame.columns):
         return frame
     classes = frame["finding"].astype(str).unique()
     known = {name for target in dataset.targets.values() for name in target.any_of}
@@ -285,10 +289,10 @@ def _patients_by_image(patients: Any, ids: pd.Index) -> np.ndarray:
         patients = pd.read_csv(patients, dtype=str)
     if isinstance(patients, pd.DataFrame):
         columns = [str(column) for column in patients.columns]
-        image = find_column(columns, ("image_id", *column_names("file")))
-        patient = find_column(columns, ("patient_id", *column_names("patient")))
-        if image is None or patient is None:
+        found = find_patient_columns(columns)
+        if found is None:
             raise InputError(f"patients: needs image_id and patient_id; it has {list(columns)}")
+        image, patient = found
         patients = pd.Series(
             patients[patient].to_numpy(), index=pd.Index(patients[image].astype(str))
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.column_names import find_patient_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
@@ -125,13 +125,12 @@ def _with_patients(images: pd.DataFrame, patients: Path, path: Path) -> pd.DataF
     """Add the patients of a list to the images; the list may contain further images."""
     rows = read_text_table(patients, ())
     columns = [str(column) for column in rows.columns]
-    image = find_column(columns, ("image_id", *column_names("file")))
-    patient = find_column(columns, ("patient_id", *column_names("patient")))
-    if image is None or patient is None:
+    found = find_patient_columns(columns)
+    if found is None:
         raise InputError(
             f"{patients}: needs the columns image_id and patient_id; it has {', '.join(columns)}"
         )
-    rows = rows.rename(columns={image: "image_id", patient: "patient_id"})
+    rows = rows.rename(columns=dict(zip(found, ("image_id", "patient_id"), strict=True)))
     refuse_line(rows["patient_id"] == "", patients, "patient_id is empty; fill it in")
     ids = ids_from_names(rows["image_id"], {name: name for name in images["image_id"]})
     refuse_line(ids.duplicated(), patients, " appears more than once; keep one line", ids)

@@ -206,6 +206,7 @@ def _located(images: BoxedImages, rule: BoxRule) -> Localisation:
         points=lambda: None,
         gives_boxes=True,
         predicted_boxes=images.boxes[0],
+        overlapping=OverlappingBoxes.from_boxes(images.boxes[0]),
     )
     truth: Any = SimpleNamespace(
         boxes_trusted=images.evaluated.image_ids, true_boxes=images.evaluated.truth
