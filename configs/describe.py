@@ -20,15 +20,15 @@ _FOR = "# For: "  # begins the line of a packaged file that names its machine an
 
 
 class ConfigSummary(NamedTuple):
-    """A short description of a configuration that comes with the program.
+    """A short description of a training configuration that comes with the program.
 
     Attributes:
         name: Name, such as ``chexnet``.
         kind: ``detector`` or ``classifier``.
         network: Name of the backbone's network.
-        image_size: Side of the square images, px.
+        image_size: Side of the square images to which the model's input is resized, px.
         epochs: Largest number of epochs; a dash for a probe (a linear layer on frozen features).
-        weights: Initial weights, such as ``imagenet``.
+        weights: Initial weights, such as ``imagenet``; ``none`` for random weights.
         suits: Machine and purpose for which the configuration was made, as a phrase.
     """
 
@@ -42,7 +42,9 @@ class ConfigSummary(NamedTuple):
 
 
 def summaries() -> list[ConfigSummary]:
-    """Return a summary of every configuration that comes with the program, detectors first.
+    """Return a summary of every training configuration that comes with the program.
+
+        The summaries of detectors come before those of classifiers.
 
     Example:
         >>> [summary.network for summary in summaries() if summary.name == "retinanet"]
@@ -131,7 +133,8 @@ def annotated(config: Config) -> str:
     value, so such a key is commented out.
 
     Args:
-        config: The configuration.
+        config: Configuration of a training: a detector, a classifier or a probe (a linear layer on
+            frozen features).
 
     Returns:
         TOML with a comment above each key.

@@ -20,7 +20,11 @@ _FOLDER = Path(__file__).parent
 
 
 def packaged_configs() -> list[str]:
-    """Return the names of the configurations that come with the program."""
+    """Return the sorted names of the training configurations that come with the program.
+
+    Each is the name of a TOML file without its ending, such as ``chexnet``, as `find_config` takes
+    it.
+    """
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
@@ -85,13 +89,14 @@ def parse_config(text: str, source: str) -> Config:
 
     Args:
         text: The configuration in TOML.
-        source: Name of the file, for messages.
+        source: Name of the file that contains the text, with which error messages begin.
 
     Returns:
         The complete configuration of a detector or a classifier.
 
     Raises:
-        InputError: The text is no TOML, a key is missing or unknown, or a value is not allowed.
+        InputError: The text is not valid TOML, a key is missing or unknown, or a value is not
+            allowed.
     """
     content = parse_toml(text, source)
     _rename_old_keys(content)
@@ -118,7 +123,7 @@ def dump_config(config: BaseModel) -> str:
     """Return a configuration as TOML text with all values, including the defaults.
 
     Args:
-        config: A configuration, or one of its sections.
+        config: A configuration, or one of its sections, such as ``config.training``.
 
     Returns:
         TOML text with one line for each key that has a value.
@@ -165,18 +170,18 @@ def _flatten(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str) -> None:
-    """Replace values of a configuration in place.
+    """Replace values in nested dictionaries that hold a configuration; change them in place.
 
-    If the architecture is replaced, the configuration gets its name, and keys that the new
-    architecture does not have are removed first. If a classifier becomes a probe (a linear layer on
-    frozen features: ``model.trainable=none`` or ``model.features=FOLDER``), the keys that a probe
-    does not have are removed first.
+    If the architecture of a detector is replaced, the configuration gets the architecture's name as
+    its name, and keys that the new architecture does not have are removed first. If a classifier
+    becomes a probe (a linear layer on frozen features: ``model.trainable=none`` or
+    ``model.features=FOLDER``), the keys that a probe does not have are removed first.
 
     Args:
         content: The configuration as nested dictionaries: keys by section.
-        values: New values by ``section.key``.
-        source: Name of the option or file that gave the values, for messages. ``{}`` stands for the
-            key.
+        values: New values by ``section.key``, such as ``{"training.epochs": 3}``.
+        source: Name of the option or file that gave the values, for messages. ``{}`` in it stands
+            for the key, as in ``--set {}``.
 
     Raises:
         InputError: There is no such architecture, or a name of a section is used as a key.
@@ -289,8 +294,8 @@ class KeyProblem(NamedTuple):
     Attributes:
         key: Key as ``section.key``; empty for a rule over the whole file.
         message: Description of the problem.
-        is_rule: True if a rule of this program is violated, False for a wrong type or a value out
-            of range.
+        is_rule: True if a check of this program failed, such as one over several keys. False if a
+            key is unknown or missing, or its value has a wrong type or is out of range.
     """
 
     key: str  # ``section.key``; empty for a rule over the whole file
@@ -299,13 +304,19 @@ class KeyProblem(NamedTuple):
 
 
 def first_problem(error: ValidationError, settings: type[BaseModel]) -> KeyProblem:
-    """Return the problem of a settings file that is reported to the user, out of several.
+    """Choose the one problem of a settings file that is reported to the user.
 
-    An unknown key comes first, because it is often a misspelt key that is also missing.
+    pydantic may report several problems. An unknown key is chosen before all others, because it is
+    often the misspelt form of a key that is also reported as missing. Else the first problem is
+    chosen.
 
     Args:
-        error: Error that pydantic raised.
-        settings: Class of the settings, from which similar keys are suggested.
+        error: Error that pydantic raised when it checked the content of the file.
+        settings: Class with all keys of the file. The message suggests its most similar key for an
+            unknown key.
+
+    Returns:
+        The key and the description of its problem.
     """
     errors = error.errors(include_url=False, include_context=False)
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")

@@ -33,7 +33,10 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Section(BaseModel):
-    """Base class of the sections of settings files. It refuses unknown keys and wrong types."""
+    """Base class of the sections of settings files in TOML, such as ``[training]``.
+
+    A subclass has a field for each key. An unknown key and a value of a wrong type are errors.
+    """
 
     # Strict: TOML has types, so `epochs = "3"` or `seed = true` is an error.
     model_config = ConfigDict(
@@ -92,9 +95,10 @@ class ModelSettings(Section):
         backbone: Name of the network on which the model is built, such as ``resnet50``.
         weights: Initial weights: ``none`` (random), ``imagenet``, a file, or the folder of a
             training.
-        trainable: Parts of the backbone that learn, see
-            `networks.store_model.StoreModel.freeze_for_epoch`; None takes the three deepest stages
-            with published weights, else all.
+        trainable: Parts of the backbone whose weights are trained: ``all``, ``head`` (no part of
+            the backbone), ``head_first`` or ``stages`` (parts are added during the training), or
+            the number of stages from the deepest. None trains the three deepest stages if `weights`
+            are published ones, else all.
     """
 
     backbone: str = Field(min_length=1, description="the network that the model is built on")
@@ -118,7 +122,9 @@ class ModelSettings(Section):
 
 
 class DetectorModelSettings(ModelSettings):
-    """Keys of ``[model]`` of every detector; `detector_settings` gives those of an architecture.
+    """Keys of ``[model]`` that every detector has.
+
+        `detector_settings` returns the class with all keys of one architecture.
 
     Attributes:
         architecture: Name of the architecture, such as ``retinanet``.
@@ -157,10 +163,10 @@ class AnchorDetectorSettings(BackboneDetectorSettings):
     """Keys of the detectors with anchors on five levels of a feature pyramid.
 
     Attributes:
-        fpn_channels: Number of channels of the pyramid.
+        fpn_channels: Number of channels of the pyramid's feature maps.
         anchor_sizes: Side of the smallest anchor of each level, px; None chooses them by the image
             size.
-        anchor_ratios: Height divided by width of the anchors.
+        anchor_ratios: Ratios of height to width, of which each level has anchors.
     """
 
     fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
@@ -180,7 +186,8 @@ class RetinaNetSettings(AnchorDetectorSettings):
 
     Attributes:
         head: Version of the head: ``v2`` has group norm and the GIoU loss, ``v1`` neither.
-        head_convs: Number of convolutions of each head.
+        head_convs: Number of convolutions in each of the two heads, which classify and place the
+            boxes.
         weights: Initial weights: ``none`` (random), ``imagenet``, ``coco``, a file, or the folder
             of a training.
         box_loss: Loss of the boxes; ``auto`` takes ``l1`` with head ``v1`` and ``giou`` with
@@ -204,7 +211,7 @@ class DeformableDetrSettings(BackboneDetectorSettings):
 
     Attributes:
         queries: Number of boxes that the network looks for in an image.
-        channels: Width of the transformer.
+        channels: Number of channels of the transformer's features, a multiple of 32.
         encoder_layers: Number of encoder layers.
         decoder_layers: Number of decoder layers, each with its own losses.
     """
@@ -222,7 +229,8 @@ class RtDetrSettings(DeformableDetrSettings):
 
     Attributes:
         encoder_layers: Number of encoder layers, on the coarsest maps.
-        denoising: Number of queries that are made of true boxes in training; 0 makes none.
+        denoising: Number of additional queries that are made of noisy true boxes in training
+            (denoising); 0 makes none.
     """
 
     encoder_layers: int = Field(default=1, ge=1, le=12, description="on the deepest maps")
@@ -236,7 +244,8 @@ class FCOSSettings(BackboneDetectorSettings):
 
     Attributes:
         fpn_channels: Number of channels of the feature pyramid.
-        head_convs: Number of convolutions of each head.
+        head_convs: Number of convolutions in each of the two heads, which classify and place the
+            boxes.
     """
 
     fpn_channels: int = Field(
@@ -249,7 +258,8 @@ class FasterRCNNSettings(AnchorDetectorSettings):
     """Keys of Faster R-CNN, the arguments of `detection.torchvision_detectors.LesionFasterRCNN`.
 
     Attributes:
-        box_channels: Width of the layers that classify a proposal.
+        box_channels: Number of outputs of each fully connected layer that classifies a proposed
+            box.
     """
 
     box_channels: int = Field(
@@ -272,7 +282,9 @@ _ENTRY_POINTS = "cxr_compare.detectors"  # each names a class with `Settings`
 
 
 def detector_names() -> list[str]:
-    """Return the names of all detector architectures, including those of other installed packages.
+    """Return the names of all detector architectures that a configuration may name.
+
+    Other installed packages can add architectures by an entry point; their names are included.
 
     Example:
         >>> detector_names()[0]
@@ -286,7 +298,8 @@ def foreign_detector(name: str) -> Any:
     """Import the class of a detector from another installed package.
 
     Args:
-        name: Name of the entry point of the package.
+        name: Name of the architecture, by which the package has registered its class as an entry
+            point.
 
     Returns:
         The class of the detector.
@@ -309,6 +322,8 @@ def foreign_detector(name: str) -> Any:
 def detector_settings(architecture: str) -> type[DetectorModelSettings]:
     """Return the class of the model settings of a detector architecture.
 
+    Each architecture has keys of its own in the section ``[model]`` of a configuration.
+
     Args:
         architecture: Name of the architecture, such as ``retinanet``, or of another package's entry
             point.
@@ -329,12 +344,13 @@ class ClassifierModelSettings(ModelSettings):
 
     Attributes:
         backbone: Name of the network, such as ``densenet121``, or ``timm:NAME``.
-        last_stride: Stride of the last feature maps, px a cell, 16 or 32; None takes the network's
-            own.
+        last_stride: Side of one cell of the last feature maps in px of the input, 16 or 32; None
+            keeps the stride of the network.
         dropout: Share of the pooled features that is set to zero in training, in [0, 1).
-        trainable: Parts of the backbone that learn, see
-            `networks.store_model.StoreModel.freeze_for_epoch`; ``none`` makes the model a probe (a
-            fitted linear layer on frozen features).
+        trainable: Parts of the backbone whose weights are trained: ``all``, ``head`` (no part of
+            the backbone), ``head_first`` or ``stages`` (parts are added during the training), or
+            the number of stages from the deepest. ``none`` makes the model a probe (a fitted linear
+            layer on frozen features), which has its own keys.
     """
 
     backbone: ClassifierBackbone = Field(
@@ -360,8 +376,8 @@ class ProbeModelSettings(Section):
         backbone: Name of the encoder's network, or ``timm:NAME``; None with `features`.
         weights: Weights of the encoder: ``imagenet``, a file, or the folder of a training; None
             with `features`.
-        last_stride: Stride of the last feature maps, px a cell, 16 or 32; None takes the network's
-            own.
+        last_stride: Side of one cell of the last feature maps in px of the input, 16 or 32; None
+            keeps the stride of the network.
         features: Folder with features that `cxr import` made; None if the network computes the
             features.
         trainable: Always ``none``: the encoder stays as it is.

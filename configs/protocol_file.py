@@ -21,13 +21,15 @@ _Names = Annotated[list[Name], BeforeValidator(lambda x: [x] if isinstance(x, st
 
 
 class GoalFile(Section):
-    """Keys of a goal in a protocol: a metric and the value that every system must exceed.
+    """Keys of a goal in a protocol: a metric, and the value that every compared model must exceed.
 
-    A protocol fixes the question of a comparison before the test images are used.
+    A protocol is a TOML file that fixes the question of a comparison before the test images are
+    used.
 
     Attributes:
         metric: Metric that must exceed the value: ``sensitivity`` or ``specificity``.
-        at_least: Value in (0, 1) above which the metric's exact interval must lie.
+        at_least: Value in (0, 1). The whole exact confidence interval of the metric on the test
+            images must lie above it.
     """
 
     metric: Literal["sensitivity", "specificity"] = Field(description="What must reach it.")
@@ -39,16 +41,18 @@ class ProtocolFile(Section):
 
     Attributes:
         target: Name of the target (finding, or group of findings) that is evaluated.
-        metric: Short name of the primary metric, such as ``auroc``, in a list; or ``sensitivity``
-            and ``specificity``.
+        metric: List with the short name of the primary metric, such as ``["auroc"]``, or the list
+            ``["sensitivity", "specificity"]``.
         policy: Name of the rule that chooses the threshold for the metric, such as ``max_f1``;
             empty for a metric without a threshold.
         margin: Margin of non-inferiority and equivalence, in the unit of the metric; None for none.
-        subgroups: Names of columns whose groups of patients are reported.
-        reference: Name of the system with which the others are compared; None takes the first
-            system.
+        subgroups: Names of columns of the images table, such as ``sex``; figures are reported for
+            each group of images with the same value.
+        reference: Name of the model with which the other models are compared; None takes the first
+            model.
         unit: What a decision is made for: ``image``, ``study`` or ``patient``; None takes images.
-        goal: Values that every system must exceed, all of them together; empty for none.
+        goal: At most two goals, each a metric with a value. Every model must exceed all these
+            values. An empty list sets no goal.
     """
 
     target: Name = Field(description="What is evaluated.")
@@ -77,7 +81,8 @@ class ReadProtocol(NamedTuple):
 
     Attributes:
         keys: The checked content.
-        sha256: SHA-256 digest of the file.
+        sha256: SHA-256 digest of the file, hexadecimal, by which a later change of the file is
+            noticed.
     """
 
     keys: ProtocolFile

@@ -42,7 +42,7 @@ _LOSS_KEYS = ("model.architecture", "model.box_loss", "model.head", "training.po
 def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistribution]:
     """Read which keys a sweep (a series of trainings) varies, and check them.
 
-    They are checked against a configuration, whose types and limits hold for all values.
+    Every value must have the type of its key in the configuration and lie within the key's limits.
 
     Args:
         config: Configuration of the first training of the sweep.
@@ -77,7 +77,7 @@ def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistributio
 
 
 def describe_distribution(distribution: BaseDistribution) -> str:
-    """Return a short phrase that describes the distribution of a key's values in a sweep.
+    """Return a short phrase on the values that a configuration key takes in a sweep of trainings.
 
     Args:
         distribution: The distribution of one key.
@@ -100,10 +100,10 @@ def describe_distribution(distribution: BaseDistribution) -> str:
 
 
 def scale_of(distribution: BaseDistribution) -> str | list[str]:
-    """Return the scale of the plot axis on which the values of a distribution are drawn.
+    """Return the scale of the plot axis for the values that a sweep of trainings tries for one key.
 
     Args:
-        distribution: The distribution of one key.
+        distribution: Optuna's distribution of the key, from `read_space`.
 
     Returns:
         ``log`` or ``linear`` for a range of numbers, else the list of all values as texts.
@@ -139,10 +139,12 @@ def values_of(proposed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
-    """Convert the values of a configuration's varied keys into the form in which Optuna has them.
+    """Return the values that a configuration has for the keys of a sweep, in Optuna's form.
+
+    A number stays as it is. A listed value becomes a TOML line such as ``x = "sgd"``.
 
     Args:
-        config: The configuration.
+        config: Configuration of one training.
         space: Optuna's distribution of each varied key, by ``section.key``.
 
     Returns:
@@ -167,7 +169,7 @@ def format_value(value: Any) -> str:
     """Return a value as a user writes it after ``--set KEY=``: in TOML, but a text without quotes.
 
     Args:
-        value: Value of a key.
+        value: Value of one key of a configuration: a number, a text, True or False, or a list.
 
     Example:
         >>> format_value(True), format_value("adamw"), format_value(0.001)
@@ -189,11 +191,14 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
 
     Args:
         config: The configuration, which stays unchanged.
-        values: New values by ``section.key``.
+        values: New values by ``section.key``, such as ``{"training.epochs": 3}``.
         source: Name of the option or file that gave the values, for messages.
 
+    Returns:
+        A new configuration, of another class if the architecture is replaced.
+
     Raises:
-        InputError: A value is not allowed.
+        InputError: A key is unknown, or a value has the wrong type or is out of range.
     """
     content = config.model_dump(exclude_none=True)
     replace_keys(content, values, source)
@@ -201,7 +206,7 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
 
 
 def combinations(space: Space) -> int | None:
-    """Return the number of different configurations that a sweep of trainings can try.
+    """Return the number of different combinations of values that a sweep of trainings can try.
 
     Args:
         space: Optuna's distribution of each varied key, by ``section.key``.

@@ -56,7 +56,7 @@ class DataSettings(Section):
         target: Name of the target (finding, or group of findings) that is learned; None takes the
             only target of the data set.
         split: Name of a split of the data set.
-        image_size: Side of the square images, px.
+        image_size: Side in px of the squares to which images are resized, a multiple of 32.
     """
 
     target: str | None = Field(
@@ -69,10 +69,11 @@ class DataSettings(Section):
 
 
 class DetectorDataSettings(DataSettings):
-    """Keys of ``[data]`` for a detector, whose images must be large enough for the pyramid.
+    """Keys of ``[data]`` for a detector, whose images must be large enough for its feature pyramid.
 
     Attributes:
-        image_size: Side of the square images, px, at least 96.
+        image_size: Side in px of the squares to which images are resized, a multiple of 32, at
+            least 96.
     """
 
     # At 64 px P6 is a single pixel, and oneDNN's bf16 gradient of the convolution from it to P7
@@ -86,8 +87,8 @@ class ProbeDataSettings(DataSettings):
     A probe reads no pixels if another program has computed the features.
 
     Attributes:
-        image_size: Side of the square images, px; None if another program has computed the
-            features.
+        image_size: Side in px of the squares to which images are resized, a multiple of 32; None if
+            another program has computed the features.
     """
 
     image_size: int | None = Field(  # type: ignore[assignment]
@@ -105,7 +106,7 @@ class AugmentationSettings(Section):
     Attributes:
         rotate_degrees: Largest rotation in either direction, degrees.
         scale: Largest relative change of the size; 0.1 scales by 0.9 to 1.1.
-        stretch: True draws separate scales for width and height.
+        stretch: True draws separate scales for width and height from the range of `scale`.
         shift: Largest shift along x and y, as a share of the image's side.
         brightness: Largest change of all grey values, as a share of the grey range.
         contrast: Largest relative change of the contrast; 0.1 multiplies it by 0.9 to 1.1.
@@ -113,7 +114,7 @@ class AugmentationSettings(Section):
         blur: Largest sigma of the Gaussian blur, px.
         noise: Largest standard deviation of the noise, as a share of the grey range.
         cutout: Largest side of a rectangle that is hidden, as a share of the image's side.
-        horizontal_flip: Probability of a mirrored image, in [0, 1].
+        horizontal_flip: Probability that an image is mirrored left to right, in [0, 1].
         mosaic: Probability, in [0, 1], that four images are joined into one; for detectors only.
     """
 
@@ -153,26 +154,29 @@ class TrainingSettings(Section):
         batch_size: Number of images of a batch, of all devices together; ``auto`` takes the most
             that fit in memory.
         accumulate: Number of batches whose gradients are added up for one optimiser step.
-        optimiser: Name of the optimiser; ``sgd`` has Nesterov momentum, and ``adam`` adds the
-            weight decay to the gradient.
+        optimiser: ``adamw``, ``adam`` (adds the weight decay to the gradient), ``sgd`` (with
+            Nesterov momentum) or ``rmsprop``.
         learning_rate: Highest learning rate of the schedule.
         weight_decay: Weight decay of all weights but those of norms and biases.
         momentum: Momentum of ``sgd`` and ``rmsprop``.
-        schedule: Course of the learning rate after the warm-up, see
-            `training.optimisation.build_schedule`.
-        warmup_epochs: Number of epochs, which may be a fraction, in which the learning rate rises.
+        schedule: Course of the learning rate after the warm-up: ``one_cycle``, ``cosine``,
+            ``constant``, ``step`` (a tenth after 2/3 and 11/12 of the training) or ``plateau`` (a
+            tenth after 3 epochs without improvement of `monitor`).
+        warmup_epochs: Number of first epochs in which the learning rate rises, such as 0.5.
         clip: Largest norm of the gradient; 0 does not limit it.
         ema_decay: Decay of a moving average of the weights, in [0, 1); 0 does not average.
-        positive_share: Share of images with a finding among the drawn images; 0 draws them as often
-            as they are in the data.
+        positive_share: Share of positive images among the training images that are drawn, in [0,
+            1); 0 draws each image equally often.
         patience: Number of epochs without improvement of `monitor` after which the training stops;
             0 never stops it early.
-        monitor: Metric on validation images that selects the best epoch.
-        precision: Number format of the computation; ``auto`` takes the format that suits the
-            device.
+        monitor: Name of the metric on validation images that selects the best epoch, such as
+            ``val_loss``.
+        precision: Number format of the computation, ``fp32``, ``bf16`` or ``fp16``; ``auto`` takes
+            the format that suits the device.
         workers: Number of processes that load images for each device; 0 loads them in the training
             process, and ``auto`` chooses the number.
-        loggers: Names of programs that also log the metrics, such as ``tensorboard``.
+        loggers: Names of programs that log the metrics in addition to the file ``metrics.csv``,
+            such as ``tensorboard``.
     """
 
     seed: int = Field(
@@ -241,8 +245,8 @@ class DetectorTrainingSettings(TrainingSettings):
     """Keys of ``[training]`` for a detector.
 
     Attributes:
-        monitor: Metric on validation images that selects the best epoch; ``epoch`` keeps the last
-            epoch.
+        monitor: Metric on validation images that selects the best epoch: ``ap50`` or ``ap`` of the
+            boxes, ``auroc`` of the images, or ``val_loss``. ``epoch`` keeps the last epoch.
     """
 
     monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = Field(
@@ -254,10 +258,10 @@ class ClassifierTrainingSettings(TrainingSettings):
     """Keys of ``[training]`` for a classifier, including its loss.
 
     Attributes:
-        monitor: Metric on validation images that selects the best epoch; ``epoch`` keeps the last
-            epoch.
-        positive_weight: Factor of the loss of positive labels; ``balanced`` takes negatives per
-            positive.
+        monitor: Metric on validation images that selects the best epoch: ``auroc``,
+            ``average_precision`` or ``val_loss``. ``epoch`` keeps the last epoch.
+        positive_weight: Factor by which the loss of positive labels is multiplied; ``balanced``
+            takes the number of negative labels divided by that of positive labels.
         label_smoothing: Share of each label that is moved to one half; 0.1 turns 1 into 0.95.
     """
 
@@ -281,11 +285,13 @@ class ProbeTrainingSettings(Section):
     scikit-learn fits the layer as a logistic regression.
 
     Attributes:
-        seed: Number of the training, which changes nothing because the fit draws nothing at random.
+        seed: Number that tells trainings apart. It does not change the result, because the fit
+            draws nothing at random.
         batch_size: Number of images whose features are computed together.
-        penalties: Factors of the penalty on large coefficients. The loss of the validation patients
-            chooses one for each finding.
-        precision: Number format of the encoder's computation.
+        penalties: Factors to choose from. Half the squared norm of the layer's weights, times the
+            factor, is added to the mean loss. For each finding the factor with the lowest loss on
+            validation images is chosen.
+        precision: Number format in which the encoder computes, ``fp32`` or ``bf16``.
     """
 
     # What other trainings choose, and a probe does not.
@@ -392,16 +398,19 @@ KINDS = ("detector", "classifier")
 def config_class(
     kind: str, architecture: str = "retinanet", trainable: object = None
 ) -> type[Config]:
-    """Return the class of a configuration, whose keys depend on kind and architecture.
+    """Return the class of a training configuration, whose keys depend on the kind of the model.
+
+    The keys of a detector also depend on its architecture.
 
     Args:
         kind: ``detector`` or ``classifier``.
-        architecture: Architecture of a detector. It has no effect for a classifier.
-        trainable: Value of ``model.trainable``. For a classifier ``none`` means a probe: a linear
-            layer that is fitted to frozen features.
+        architecture: Name of a detector's architecture, such as ``retinanet``. It has no effect for
+            a classifier.
+        trainable: Value of the key ``model.trainable``. It matters only for a classifier. There,
+            ``none`` means a probe: a linear layer that is fitted to frozen features.
 
     Raises:
-        ValueError: There is no such architecture.
+        ValueError: No detector has this architecture.
 
     Example:
         >>> config_class("classifier", trainable="none").__name__

@@ -51,11 +51,11 @@ def combine(
 ) -> Summary:
     """Combine several prepared data sets into one. No image is copied or decoded again.
 
-    An image keeps its id unless another set has the same id; then the name of its set is put before
-    it. Patients with the same id (``nih:00019124``) count as one patient. A finding that a set does
-    not label is unknown on its images. Patients are assigned to train, validation and test again;
-    patients of two sets who share an image are not separated. Images that are unused in their set
-    stay unused.
+    An image keeps its id unless another data set has the same id; then the name of its data set is
+    put before the id. Patients with the same id (``nih:00019124``) count as one patient. A finding
+    (disease) that a data set does not label is unknown on its images. Patients are assigned to
+    train, validation and test again; patients of two sets who share an image are not separated.
+    Images that are unused in their set stay unused.
 
     Args:
         folders: Data set folders, at least two.
@@ -74,7 +74,8 @@ def combine(
         The numbers of images, patients and labels of the combined data set.
 
     Raises:
-        InputError: The data sets do not fit together.
+        InputError: There are fewer than two data sets, they cannot be joined (such as sets that
+            define a target differently), or an option names an unknown image or finding.
     """
     out = Path(out)
     rule = rule or SplitRule()

@@ -91,12 +91,14 @@ def merge_targets(
 
 
 def reference_only(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a label table that count: those of the reader ``reference``.
+    """Return the rows of a label table whose reader is ``reference``.
 
-    The labels of this reader join those of all people who labelled.
+    A label table may have rows of several people (readers). The rows of the reader ``reference``
+    are the final labels, which training and evaluation use.
 
     Args:
-        table: Table with the column ``reader``, such as the findings table.
+        table: Table with the column ``reader``, such as the findings table (state of each finding
+            by image and reader).
     """
     return table[table["reader"] == REFERENCE_READER]
 

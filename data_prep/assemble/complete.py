@@ -46,7 +46,7 @@ def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
 
 
 def journal_row(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, Any]:
-    """Return a dictionary of what was found when an image was decoded.
+    """Return a dictionary of the facts, or the error, of one decoded image file.
 
     An unfinished data set stores these rows (its journal), so that an interrupted call continues
     without decoding an image twice.
@@ -55,7 +55,12 @@ def journal_row(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, 
         row: Facts of the decoded image, or the error.
         path: Path of the image file. It is removed from error messages because it may contain a
             name.
-        labelled: Row of `labelled_sizes` for this image, shape (4,).
+        labelled: Width, height, largest x2 and largest y2 that the labels state for this image, px,
+            shape (4,): its row of `labelled_sizes`. An image that does not fit them gets an error.
+
+    Returns:
+        The image id, the measured facts by name, and ``error_stage`` (``decode``, ``size`` or
+        ``boxes``) and ``error``, which are None if the image can be used.
     """
     if row.error:
         reason = row.error.removeprefix(f"{path}: ")  # a path may contain a name
@@ -90,8 +95,9 @@ def complete_tables(
             image files.
 
     Returns:
-        The tables without images that cannot be used, which are listed in ``excluded``, and the
-        decode table, which says for each image how its file was decoded.
+        The completed tables, and the decode table, which says for each image how its file was
+        decoded. Images that cannot be used are removed from the tables and listed in the table
+        ``excluded``.
     """
     if outcomes is None:
         measured = pd.Index(["spacing_row_mm", "spacing_col_mm", "height", "width"])

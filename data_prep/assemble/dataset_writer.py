@@ -38,7 +38,7 @@ class SetPlan:
     """Choices of the user that define a prepared data set. Other choices make another data set.
 
     Attributes:
-        name: Name of the data set in reports.
+        name: Name of the data set in reports, such as ``nih``.
         rule: Shares of patients for validation and test, folds, seed and method of the random draw.
         settings: All options of the user by name, ready for JSON.
         split: Assignment to train, validation and test that is stored as ``default``:

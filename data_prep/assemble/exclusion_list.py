@@ -25,6 +25,9 @@ def read_exclusions(path: Path) -> pd.DataFrame:
     Returns:
         A table with columns ``image_id`` and ``reason``. A missing reason becomes the name of the
         file.
+
+    Raises:
+        InputError: The file cannot be read or lacks the column ``image_id``.
     """
     rows = read_text_table(path, ["image_id"], ["reason"])
     rows["reason"] = rows["reason"].mask(rows["reason"] == "", f"named in {path.name}")

@@ -50,12 +50,12 @@ class Journal:
         self._parts = len(list(self.folder.glob("part-*.parquet")))
 
     def add(self, outcome: dict[str, Any], stores: Iterable[PixelStoreWriter]) -> None:
-        """Add the facts of one decoded image; a file is written when there are enough.
+        """Add the facts of one decoded image; write a file when 256 images have been added.
 
         Args:
             outcome: Dictionary from `complete.journal_row`.
-            stores: Writers of resized images (pixel stores) to which the image was added. Their
-                images are written to the disk before the file.
+            stores: Writers of resized images (pixel stores), one for each size, to which the image
+                was added. Their images are written to the disk before the file with the facts.
         """
         self._rows.append(outcome)
         if len(self._rows) >= ROWS_PER_PART:
@@ -65,7 +65,8 @@ class Journal:
         """Write facts that are still in memory to a file, after the resized images of all stores.
 
         Args:
-            stores: Writers of resized images (pixel stores), whose images are written first.
+            stores: Writers of resized images (pixel stores), one for each size. Their images are
+                written to the disk first.
         """
         if not self._rows:
             return
@@ -103,6 +104,6 @@ def typed_rows(frame: pd.DataFrame) -> pd.DataFrame:
         frame: Rows from `complete.journal_row`, all of dtype object.
 
     Returns:
-        A table of the same rows.
+        A table of the same rows in which each column has its own type: numbers, texts and flags.
     """
     return frame.reindex(columns=list(_OUTCOME_TYPES)).astype(_OUTCOME_TYPES)

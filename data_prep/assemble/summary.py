@@ -112,13 +112,13 @@ def summarise(
     before: pd.Series | None = None,
     n_replaced: int = 0,
 ) -> Summary:
-    """Count the images, patients, boxes and labels of a data set, for display.
+    """Count the images, patients, boxes and labels of a data set for ``cxr prepare``.
 
     Args:
         dataset: A prepared data set.
         already_complete: True if the data set was complete before the call.
         before: Ids of the images before new ones were added; None if no images were added.
-        n_replaced: Number of images whose file was replaced.
+        n_replaced: Number of images whose file the user has replaced since the last call.
 
     Returns:
         The counts, with the excluded files and the faults of the data set.

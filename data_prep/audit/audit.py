@@ -124,7 +124,7 @@ class Audit:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table of the problems with a row for each, the most serious first."""
+        """Table of the problems with one row for each, the most serious first."""
         names = ["severity", "message", "split", "count", "unit", "examples", "advice"]
         rows = [{name: getattr(problem, name) for name in names} for problem in self.problems]
         table = pd.DataFrame(rows, columns=names)
@@ -188,7 +188,7 @@ class Audit:
         return replace(self, problems=kept, checked={**self.checked, "splits": 1})
 
     def write(self, path: Path) -> None:
-        """Write the problems and figures as ``audit.json``.
+        """Write the problems and figures as a JSON file, such as ``audit.json``.
 
         Args:
             path: Path of the file to write.
@@ -292,8 +292,8 @@ def _with_redraw(problem: Problem, folder: Path) -> Problem:
 def redraw_command(folder: Path, name: str) -> str:
     """Return the command that draws a split again, so that no patient is in two of its parts.
 
-    A split assigns each image to train, validation or test. Copies of an image get into the same
-    part, too.
+    A split assigns each image to train, validation or test. Copies of an image are assigned to the
+    same part, too.
 
     Args:
         folder: Folder of the data set.
@@ -373,7 +373,7 @@ def require_no_errors(
 
     A split assigns each image to train, validation or test. If there is no stored result of ``cxr
     check`` for the split, the function only checks that no patient and no copy of an image is in
-    two of these parts.
+    two of train, validation and test.
 
     Args:
         dataset: Data set that has the split.
@@ -381,8 +381,8 @@ def require_no_errors(
         despite_errors: True returns errors instead of raising an exception.
 
     Returns:
-        True if there is a stored result of ``cxr check`` for the split, and the messages of its
-        errors.
+        Two values: True if there is a stored result of ``cxr check`` for the split, and the
+        messages of the errors, which can only be there if `despite_errors` is True.
 
     Raises:
         InputError: An error was found, and `despite_errors` is False.

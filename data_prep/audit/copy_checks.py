@@ -53,7 +53,8 @@ def check_near_duplicates(
     """Report copies of images that are not equal pixel for pixel, such as a compressed copy.
 
     Args:
-        near: Pairs of such copies in the data set.
+        near: Pairs of images that look alike, as the search for near duplicates found them in the
+            data set.
         images: Images table: one row for each image, with patient, path and size.
         labels: Label of each image (row, indexed by ``image_id``) for each target (column; findings
             that together make an image positive): 1 positive, 0 negative, NaN unknown.

@@ -42,12 +42,13 @@ def find_duplicates(images: pd.DataFrame) -> pd.DataFrame:
 def rows_that_differ(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
     """Return the rows of groups in which a column has more than one value.
 
-    Missing values are ignored.
+    For example, these are the images of patients with two sexes. Rows in which the column is
+    missing are left out.
 
     Args:
-        rows: Table whose rows are in groups.
-        group: Name of the column that has the group of each row.
-        column: Name of the column whose values are compared.
+        rows: Table with the two columns.
+        group: Name of the column by which rows are grouped, such as ``patient_id``.
+        column: Name of the column whose values are compared within a group, such as ``sex``.
     """
     present = rows[rows[column].notna()]
     group_codes = pd.factorize(present[group])[0]

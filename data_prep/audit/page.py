@@ -56,7 +56,8 @@ def verdict(counts: dict[str, int]) -> str:
     """Return one sentence on whether a data set can be used, from its numbers of problems.
 
     Args:
-        counts: Number of problems by severity (``error``, ``warning``, ``info``).
+        counts: Number of problems that ``cxr check`` found, for each severity: ``error`` (results
+            are wrong), ``warning`` (results may be wrong) and ``info``.
     """
     errors = counts["error"]
     warnings = counted(counts["warning"], "warning")
@@ -83,13 +84,14 @@ def first_step(problems: Iterable[Problem]) -> str:
 
 
 def severity_counts(counts: dict[str, int]) -> list[tuple[str, str]]:
-    """Return each severity that occurs, with its number of problems and its meaning as a text.
+    """Return, for each severity of which there are problems, a text with their number and meaning.
 
     Args:
-        counts: Number of problems by severity (``error``, ``warning``, ``info``).
+        counts: Number of problems that ``cxr check`` found, for each severity: ``error``,
+            ``warning`` and ``info``.
 
     Returns:
-        Pairs of the severity and a text, in the order of seriousness.
+        Pairs of the severity and the text, the most serious first.
     """
     return [(s, f"{counts[s]} {_MEANINGS[s][counts[s] > 1]}") for s in SEVERITIES if counts[s]]
 

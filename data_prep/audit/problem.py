@@ -76,7 +76,8 @@ class Problem:
             contrast: Table of the images, name of the column that groups them, and name of the
                 column in which they differ, such as ``label``. Two differing images of a group are
                 then shown side by side. None shows single images.
-            shown: Ids of the images to show; None shows the examples.
+            shown: Ids of the images that the HTML page shows for the problem; None shows the first
+                of `cases` if they are images, else no image.
         """
         unique = pd.Series(cases, dtype=TEXT).dropna().drop_duplicates()
         examples = tuple(unique.sort_values().head(_SHOWN))

@@ -80,7 +80,7 @@ class SharedPatients:
 class SplitCheck(ShownAsText):
     """Result of ``cxr check`` on a published split that somebody else drew.
 
-    It says how many test and validation images show a patient of the training images.
+    The result is how many test and validation images show a patient of the training images.
 
     Attributes:
         source: Name of the file with the split, that is, of the assignment to train and test.

@@ -41,7 +41,8 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
 
     Args:
         images: Images table: one row for each image, with patient, path and size.
-        split: Table that gives each image a role: train, val, test or unused.
+        split: Table with columns ``image_id`` and ``role``: ``train``, ``val``, ``test`` or
+            ``unused``.
         name: Name of the split, such as ``default``, for messages.
 
     Returns:
@@ -74,10 +75,11 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
 
 
 def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:
-    """Report sets (train, validation, test) without positive or without negative images.
+    """Report each of train, validation and test that has no positive or no negative images.
 
     Args:
-        split: Table that gives each image a role: train, val, test or unused.
+        split: Table with columns ``image_id`` and ``role``: ``train``, ``val``, ``test`` or
+            ``unused``.
         labels: Label of each image (row, indexed by ``image_id``) for each target (column; findings
             that together make an image positive): 1 positive, 0 negative, NaN unknown.
         name: Name of the split, such as ``default``, for messages.

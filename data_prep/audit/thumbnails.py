@@ -24,8 +24,8 @@ def open_images(dataset: DataSet) -> tuple[ImageReader | None, Problem | None]:
         dataset: A prepared data set.
 
     Returns:
-        The reader (None if no image can be read), and a problem if files cannot be read (else
-        None).
+        Two values: the reader of the images (None if no image can be read), and a problem for the
+        report if files cannot be read (else None).
     """
     n_paths = int(dataset.images["path"].notna().sum())
     if not n_paths:

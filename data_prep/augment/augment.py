@@ -54,8 +54,8 @@ class Move(NamedTuple):
         scale_x: Factor of the width, such as 1.1.
         scale_y: Factor of the height, such as 1.1.
         degrees: Rotation in degrees, counter-clockwise.
-        shift_x: Shift to the right, px.
-        shift_y: Shift downwards, px.
+        shift_x: Shift to the right, px; negative to the left.
+        shift_y: Shift downwards, px; negative upwards.
     """
 
     mirrored: bool
@@ -66,7 +66,7 @@ class Move(NamedTuple):
     shift_y: int
 
     def matrix(self, x: float, y: float) -> np.ndarray:
-        """Return the affine matrix of shape `(2, 3)` that moves points of an image.
+        """Return the affine matrix, float64 `(2, 3)`, from old to new positions in px.
 
         Args:
             x: Position of the image centre along x, px.
@@ -205,7 +205,7 @@ class Augmentation:
         """Draw the movement of an image at random.
 
         Args:
-            rng: Random generator.
+            rng: Random generator, from which the numbers are drawn.
             width: Width of the image, px.
             height: Height of the image, px.
 
@@ -232,7 +232,8 @@ class Augmentation:
             rng: Random generator.
 
         Returns:
-            Factor by which grey values are multiplied, and number that is then added to them.
+            Factor by which grey values (0 to 255) are multiplied, and number of grey levels that is
+            then added to them.
         """
         contrast = 1 + rng.uniform(-self.contrast, self.contrast)
         return contrast, 255 * rng.uniform(-self.brightness, self.brightness)
@@ -260,15 +261,15 @@ def build_augmentation(  # noqa: PLR0913 - the keys of [augmentation]
 
     Args:
         rotate_degrees: Largest rotation to either side, degrees.
-        scale: Largest relative change of size.
+        scale: Largest relative change of size; 0.1 scales by 0.9 to 1.1.
         shift: Largest shift, as a share of the side of the image.
-        brightness: Largest change of brightness, as a share of the grey range.
-        contrast: Largest relative change of contrast.
-        gamma: Largest relative change of gamma.
+        brightness: Largest change of all grey values, as a share of the grey range.
+        contrast: Largest relative change of contrast; 0.1 multiplies it by 0.9 to 1.1.
+        gamma: Range of the exponent of the grey values; 0.5 draws it between 1/1.5 and 1.5.
         blur: Largest sigma of a Gaussian blur, px.
         noise: Largest standard deviation of noise, as a share of the grey range.
         cutout: Largest side of a grey rectangle, as a share of the side of the image.
-        horizontal_flip: Probability that an image is mirrored.
+        horizontal_flip: Probability that an image is mirrored left to right, in [0, 1].
         stretch: True draws `scale` separately for width and height. This suits images that were
             squeezed into squares, whose original shape differs between hospitals and so between ill
             and healthy patients.

@@ -16,7 +16,7 @@ _NEAREST_EDGE = 0.3  # smallest distance from the edges to the point where parts
 
 
 class DroppedBoxes(NamedTuple):
-    """Number of lesion boxes before a random change of images, and numbers of removed boxes.
+    """Number of lesion boxes before images were changed at random, and numbers of removed boxes.
 
     Attributes:
         n_boxes: Number of boxes before the change.
@@ -172,6 +172,8 @@ class CutBoxes(NamedTuple):
 
 def cut_boxes(boxes: np.ndarray, tile: tuple[int, int, int, int]) -> CutBoxes:
     """Clip boxes to a part of an image, and remove those of which too little is left.
+
+    A box is removed if less than 30 % of its area or less than 2 px of a side is left.
 
     Args:
         boxes: Boxes ``xyxy``, px, ``(N, 4)``.

@@ -126,7 +126,8 @@ def remove_temporary_files_of_ended_processes(folder: Path, *, lock_name: str) -
 def remove_old_temporary_files(folder: Path) -> None:
     """Remove temporary files of killed processes from a folder to which several processes write.
 
-    No process locks such a folder, so every temporary file that is older than an hour is removed.
+    No process locks such a folder, so every temporary file that is older than an hour counts as
+    left by a killed process.
 
     Args:
         folder: Folder in which half-written ``.tmp`` files may lie. It need not exist.

@@ -83,6 +83,9 @@ class Boxes:
             table: Columns ``x1, y1, x2, y2`` in px of the original image, and ``score``; N rows.
             labels: Whole number of each row's box, such as the number of its finding (disease),
                 shape ``(N,)``.
+
+        Returns:
+            The N boxes, in the order of the rows.
         """
         corners = table[EDGES].to_numpy(np.float64)
         return cls(corners, table["score"].to_numpy(np.float64), np.asarray(labels))

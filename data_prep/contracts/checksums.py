@@ -28,6 +28,8 @@ _SEARCHED_BYTES = 1 << 18  # at either end of a file; the checksum stands in one
 def write_checksum(path: Path) -> None:
     """Replace the placeholder for a checksum inside a file by the SHA-256 of the file.
 
+    The digest is that of the file with the placeholder.
+
     Args:
         path: A file that contains `CHECKSUM_PLACEHOLDER` (64 zeros under a fixed key), such as a
             JSON or Parquet file. It is changed in place.
@@ -48,7 +50,7 @@ def write_checksum(path: Path) -> None:
 
 
 def has_valid_checksum(path: Path, content: bytes | mmap.mmap, kind: str) -> bool:
-    """Return True if a file contains its valid checksum.
+    """Check the SHA-256 that a file contains about itself, and return False if it contains none.
 
     Args:
         path: Path of the file, for messages.
@@ -130,11 +132,14 @@ def file_digest(path: Path, algorithm: str) -> str:
 
 
 def remake_instruction(kind: str) -> str:
-    """Return an instruction on how to make a file of a given kind again, for error messages.
+    """Return a phrase for error messages that says how the user makes a damaged file again.
 
     Args:
-        kind: Name of the kind of a JSON file or a table that the program writes, such as "guard" (a
-            file of a training run) or "images" (a table of a data set).
+        kind: Name of the kind of the file: of a JSON file or table that the program writes, such as
+            "guard" (a file of a training run) or "images" (a table of a data set).
+
+    Returns:
+        An instruction without a full stop; "make it again" if no command is known for the kind.
 
     Example:
         >>> remake_instruction("guard"), remake_instruction("bench")

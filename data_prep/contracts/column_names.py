@@ -44,14 +44,14 @@ def column_names(role: str) -> tuple[str, ...]:
 
 
 def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:
-    """Return the columns of images and of their patients in a list of patients.
+    """Find the columns of images and of patients in a table that lists the patient of each image.
 
     Args:
         columns: Names of the table's columns.
 
     Returns:
-        The column of image ids or file names and the column of patients, as the table spells them;
-        None if the table lacks one of them.
+        Name of the column of image ids or file names, and name of the column of patients, as the
+        table spells them; None if the table lacks one of them.
 
     Example:
         >>> find_patient_columns(["Image Index", "Patient ID", "Age"])
@@ -63,16 +63,16 @@ def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:
 
 
 def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the column of a table whose name is one of some possible names.
+    """Find the column of a table that has one of several possible names.
 
     Upper and lower case and punctuation are ignored.
 
     Args:
         columns: Names of the table's columns.
-        names: Possible names, the most exact first.
+        names: Possible names in lower-case letters and digits, the preferred name first.
 
     Returns:
-        The column as the table spells it; None if no column has such a name.
+        Name of the column as the table spells it; None if no column has such a name.
 
     Example:
         >>> find_column(["Image Index", "Prob."], ("prob",))

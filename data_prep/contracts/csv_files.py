@@ -25,13 +25,16 @@ _WORDS = re.compile(rf"(?:[{_SIGNS}]|{_NUMBER}|--[a-z][\w-]*)(?:[\s;,:.)%\"']|\Z
 
 
 def inert_cell(value: object) -> object:
-    """Return the value of a cell so that no spreadsheet program takes it for a formula.
+    """Change the value of a cell so that no spreadsheet program takes a text for a formula.
+
+    A text in a CSV file that begins with ``=``, ``+``, ``-`` or ``@`` could be run as a formula.
 
     Args:
         value: Value of a cell; only texts are changed.
 
     Returns:
-        The value. In a text, an apostrophe is put before each sign that could begin a formula.
+        The value. In a text, an apostrophe is put before each sign that could begin a formula; a
+        text of numbers is not changed.
 
     Example:
         >>> inert_cell("=1"), inert_cell("a; =1"), inert_cell("-8.0,0.5;-1.0,2.0"), inert_cell(-8)

@@ -30,8 +30,8 @@ KindName = Literal[
 class FolderKind:
     """A kind of folder that a command of ``cxr`` writes, such as a data set, a run or a report.
 
-    A part of such a folder that another command writes, such as the audit in a data set folder, has
-    an object of this class, too.
+    A part of such a folder that another command writes, such as the result of ``cxr check`` in a
+    data set folder, has an object of this class, too.
 
     Attributes:
         name: Name of the kind in messages, such as ``data set``.
@@ -40,9 +40,9 @@ class FolderKind:
             ``dataset.json``; empty for a part of another folder.
         first_files: Names of files by which an unfinished folder is recognised: it contains at
             least one of them.
-        files: Kinds of the files in the folder: JSON files (`data_prep.contracts.records`), tables
-            (`data_prep.contracts.schemas`), and other files by the names under which their
-            checksums are verified (`data_prep.contracts.checksums`).
+        files: Names of the kinds of files in the folder, such as ``dataset`` for ``dataset.json``
+            or ``images`` for the images table. Error messages use them to name the command that
+            makes a damaged file again.
     """
 
     name: KindName
@@ -53,7 +53,7 @@ class FolderKind:
 
     @property
     def is_part(self) -> bool:
-        """True for a part of a folder of another kind, such as the audit of a data set."""
+        """True for a part of a folder of another kind, such as a split in a data set."""
         return not self.marker
 
     @property

@@ -68,7 +68,7 @@ def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
     The function gives the same as ``values.map(names)``, without a Python object for each value.
 
     Args:
-        values: N texts, such as image ids.
+        values: Column of texts, such as image ids.
         names: New text by old text. A text that is not among the keys becomes missing.
 
     Returns:

@@ -31,6 +31,16 @@ class LockFile:
     The operating system keeps the lock, not the file. A lock file that a killed process has left
     therefore blocks no other process.
 
+    Args:
+        path: Path of the lock file. It is made if it does not exist.
+        before_wait: Function without arguments that is called once if another process has the lock;
+            the constructor then waits for the lock. None raises an error instead of waiting.
+        protected: File or folder that the lock protects, which the message names; None for the
+            folder of the lock file.
+
+    Raises:
+        InputError: Another process has the lock, and `before_wait` is None.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +89,10 @@ class LockFile:
                 wait_s = _WAIT_WITHOUT_END_S
 
     def close(self) -> None:
-        """Remove the lock file and release the lock. A second call does nothing."""
+        """Remove the lock file and release the lock, so that other processes can write.
+
+        A second call does nothing.
+        """
         if not self._lock.is_locked:
             return
         # Remove the file before the release: afterwards it may be the lock of another process.

@@ -72,7 +72,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 def require_only_files(
     out: Path, names: Collection[str], folder_kind: str, pattern: str | None = None
 ) -> None:
-    """Check that an output folder contains only files that the command itself writes.
+    """Check that a folder contains only files of the command that is about to write to it.
 
     Args:
         out: The folder. It need not exist.
@@ -116,7 +116,8 @@ def read_matching_record(
         out: The output folder. It need not exist.
         record_kinds: By file name, such as ``run.json``, the kind of that JSON file, such as "run".
             The first of these files that exists in `out` is read.
-        settings: Settings of the present call, by key. Each must equal the stored setting.
+        settings: Settings of the present call of the command, by key. Each must equal the stored
+            setting.
         stored_settings: Function that takes the content of the JSON file and returns the settings
             in it, by key.
         refusal: Function that returns the message about the first setting that differs. Its

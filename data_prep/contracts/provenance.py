@@ -70,7 +70,7 @@ def provenance() -> dict[str, Any]:
 
 @contextmanager
 def recorded_command(command: str) -> Iterator[None]:
-    """Let `provenance` return a given command within a ``with`` block.
+    """Set the command line that `provenance` records within a ``with`` block.
 
     Use it when a Python program calls a command: the record then names the equivalent command line.
 

@@ -100,7 +100,9 @@ def _make_key(path: Path) -> None:
 
 
 def key_from_environment(key_id: str, folder: Path) -> bytes:
-    """Read the secret key of a data set whose paths were replaced by keyed hashes.
+    """Read the secret key of a data set whose image paths were replaced by keyed hashes.
+
+    With the key, the image files of the paths can be found again.
 
     The environment variable ``CXR_ID_KEY`` names the file of the key.
 

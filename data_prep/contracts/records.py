@@ -35,7 +35,8 @@ class MadeOn(Record):
 
     Attributes:
         name: Name of the data set.
-        content_id: Digest of the ids, patients, files and sizes of its images.
+        content_id: Digest (hexadecimal) of the ids, patients, files and sizes of its images;
+            another data set has another digest.
         split: Name of its assignment of images to train, validation and test, such as ``default``.
     """
 
@@ -45,7 +46,7 @@ class MadeOn(Record):
 
 
 class Target(Record):
-    """One or several findings (diseases) that a system is to detect, under one name.
+    """One or several findings (diseases) that a model is to detect, under one name.
 
     Attributes:
         any_of: Names of findings. An image is positive if any of them is present.
@@ -85,7 +86,7 @@ class PrepareSettings(Record):
 
 
 class DataSetRecord(Record):
-    """``dataset.json``, which marks a data set folder as complete.
+    """Content of ``dataset.json``, which marks a data set folder as complete.
 
     Attributes:
         name: Name of the data set.
@@ -198,8 +199,8 @@ class AuditFacts(Record):
     """Figures that ``cxr check`` measured on a data set.
 
     Attributes:
-        shortcuts: One entry for each property of images other than the lungs, such as the outer
-            border or the view, that predicts the label, with its AUROC.
+        shortcuts: One entry for each target and each property of images other than the lungs, such
+            as the outer border or the view: how well the property predicts the label, as an AUROC.
     """
 
     shortcuts: list[dict[str, Any]] = ABSENT
@@ -227,7 +228,7 @@ class NearDuplicatesRecord(Record):
         key: Digest of the images and settings of the search; another key makes the stored pairs
             invalid.
         pixels: Name of the folder with resized images whose pixels were compared, such as
-            ``letterbox-160``; None if only fingerprints (64-bit perceptual hashes) were compared.
+            ``letterbox-160``; None if only fingerprints (256-bit perceptual hashes) were compared.
         candidates: Number of pairs with similar fingerprints.
         undecided: Number of candidate pairs for which the fingerprints are not enough to decide,
             and whose pixels were not compared.
@@ -315,10 +316,10 @@ class RunRecord(Record):
     """``run.json``, which marks a training run as complete, or ``started.json`` of one in progress.
 
     Attributes:
-        name: Name of the trained system, such as ``RetinaNet``.
+        name: Name of the trained model, such as ``RetinaNet``.
         model_kind: ``detector`` (predicts boxes) or ``classifier`` (predicts a score for each
             image).
-        target: Name of the target that it learned: the findings that make an image positive.
+        target: Name of the target that the model learned: the findings that make an image positive.
         findings: Names of the findings (diseases) in the order of the network's outputs.
         data_set: Data set and its split into train, validation and test.
         synthetic: True if the program drew all training images itself.
@@ -393,7 +394,7 @@ class GuardRecord(Record):
 
 
 class PredictedTarget(Record):
-    """The target (findings that make an image positive) of a run's validation predictions.
+    """The target (findings that make an image positive) that a trained model predicts.
 
     Attributes:
         name: Name of the target in options and tables, such as ``opacity``.
@@ -405,7 +406,7 @@ class PredictedTarget(Record):
 
 
 class TrainingSet(Record):
-    """A data set that a system was trained on.
+    """A data set on which a model was trained.
 
     Attributes:
         name: Name of the data set.
@@ -417,10 +418,13 @@ class TrainingSet(Record):
 
 
 class PredictionsRecord(Record):
-    """``predictions.json``, which marks a folder with the predictions of one system as complete.
+    """Content of ``predictions.json``, which marks a folder with predictions of one system.
+
+        A system is a trained model or a human reader. The file is written last, so its folder is
+        complete.
 
     Attributes:
-        system: Name of the system (a model or a human reader), such as ``RetinaNet``.
+        system: Name of the system, such as ``RetinaNet``.
         kind: ``boxes`` of a detector, or ``scores`` of a classifier or a human reader.
         data_set: Data set of the predicted images, and its split into train, validation and test;
             None if unknown.
@@ -448,8 +452,8 @@ class UnfinishedPredictionsRecord(Record):
     """``unfinished.json`` of a predictions folder that is not complete yet.
 
     Attributes:
-        identity: Facts by name (system kind, digest of model and settings, data set) that must be
-            equal when a later call continues the folder.
+        identity: Facts by name (kind of model, digest of model and settings, data set). A later
+            call continues the folder only if its own facts are equal to these.
     """
 
     identity: dict[str, Any]
@@ -460,7 +464,7 @@ class ReductionRecord(Record):
 
     Attributes:
         rule: Name of the rule, such as ``max`` for the highest box score.
-        min_score: Box score below which boxes are ignored, in [0, 1].
+        min_score: Score in [0, 1]; boxes with a lower score are ignored.
     """
 
     rule: str
@@ -531,10 +535,10 @@ class TuningRecord(Record):
             no particular method.
         reductions: Rules that were tried for turning the box scores of an image into one score,
             such as ``max``.
-        rule_out: Operating point, such as ``sensitivity>=0.95``, below whose threshold images are
-            called negative without a human reader; None if no image is.
-        rule_in: Operating point, such as ``specificity>=0.90``, from whose threshold images are
-            called positive without a human reader; None if no image is.
+        rule_out: Operating point, such as ``sensitivity>=0.95``. Images with a score below its
+            threshold are called negative without a human reader. None calls no image so.
+        rule_in: Operating point, such as ``specificity>=0.90``. Images with a score of at least its
+            threshold are called positive without a human reader. None calls no image so.
         boxes_by: Requested metric, such as ``ap50_decided``, by which the settings of a detector's
             boxes are chosen; None if the user requested no particular metric.
     """
@@ -550,8 +554,8 @@ class TriageRecord(Record):
     """The scores below and above which an image is decided without a human reader.
 
     Attributes:
-        below: Score below which an image is called negative; None if no image is.
-        above: Score from which an image is called positive; None if no image is.
+        below: Score below which an image is called negative; None if no image is called negative.
+        above: Score from which an image is called positive; None if no image is called positive.
         referred: Share of the validation images between these two scores, which a reader must
             decide, in [0, 1].
         ci_low: Lower end of the 95 % interval of `referred`.
@@ -569,7 +573,10 @@ class TriageRecord(Record):
 
 
 class PolicyRecord(Record):
-    """Threshold of one operating point, such as ``max_f1``, with its figures on validation images.
+    """Score threshold of one operating point, with its figures on validation images.
+
+        An operating point is a rule that chooses the threshold on validation images, such as
+        ``max_f1`` (the highest F1 score).
 
     Attributes:
         threshold: Image score from which an image is called positive; None if no threshold fulfils
@@ -602,7 +609,7 @@ class MapBoxesRecord(Record):
 class DecisionRecord(Record):
     """``decisions/TARGET.json``: thresholds, calibration and box rules chosen on validation images.
 
-    ``cxr tune`` writes it for one system and one target.
+    ``cxr tune`` writes it for one system (a trained model or a human reader) and one target.
 
     Attributes:
         target: Name of the target: the findings that make an image positive.
@@ -797,7 +804,7 @@ class CardRecord(Record):
         learned_from: Phrase on the images of the training.
         calibrated_on: Phrase on the images from which int8 value ranges were estimated; None for
             other precisions.
-        proof: Comparison of the exported model with the training run.
+        proof: Comparison of the outputs of the exported model with those of the training run.
     """
 
     kind: str = Field(alias="is")
@@ -840,7 +847,7 @@ class EvaluatedOn(MadeOn):
 
 
 class ReportOrigin(Record):
-    """Data set and systems from which a comparison report was made.
+    """Data set and systems (models or human readers) from which a comparison report was made.
 
     Attributes:
         data_set: Data set that was evaluated, and its split into train, validation and test.
@@ -874,7 +881,7 @@ class MetricsRecord(Record):
 
 
 class BestTrial(Record):
-    """The trial of a hyperparameter sweep with the best figure on validation images.
+    """The best trial (training) of a hyperparameter sweep, by its figure on validation images.
 
     Attributes:
         number: Number of the trial, from 0.
@@ -991,7 +998,7 @@ class CurveRecord(Record):
     """``curve.json``, which holds sentences about a learning curve.
 
     Attributes:
-        findings: Lists of sentences, by subject.
+        findings: Lists of sentences about the curve, by subject.
         provenance: Data set with which the curve was measured.
     """
 
@@ -1002,17 +1009,21 @@ class CurveRecord(Record):
 class VarianceComponents(Record):
     """Variance of the readers' figures in a multi-reader, multi-case study, by its causes.
 
-    A figure is, for example, the AUROC of one reader with one system. The components are those of
-    the Obuchowski-Rockette model.
+    A figure is, for example, the AUROC of one reader (radiologist) who is aided by one system. The
+    components are those of the Obuchowski-Rockette model.
 
     Attributes:
         reader: Variance between readers.
-        interaction: Variance between readers in the effect of using a system.
+        interaction: Variance between readers in the difference that a system makes to their
+            figures.
         cov1: Covariance, over repeated samples of cases, of the figures with two systems of the
             same reader.
-        cov2: Covariance over samples of cases of the figures of two readers with the same system.
-        cov3: Covariance over samples of cases of the figures of two readers with different systems.
-        error: Variance over samples of cases of the figure of one reader with one system.
+        cov2: Covariance, over repeated samples of cases, of the figures of two readers with the
+            same system.
+        cov3: Covariance, over repeated samples of cases, of the figures of two readers with
+            different systems.
+        error: Variance, over repeated samples of cases, of the figure of one reader with one
+            system.
     """
 
     reader: float
@@ -1024,7 +1035,7 @@ class VarianceComponents(Record):
 
 
 class CrossedAnalysis(Record):
-    """Analysis of a reader study in which every reader read every case.
+    """Analysis of one figure of a reader study in which every reader read every case.
 
     Attributes:
         components: Variance of the readers' figures by its causes; None if it was not estimated.
@@ -1079,15 +1090,15 @@ RECORDS: dict[str, type[Record]] = {
 
 
 def record_error(kind: str, content: Any) -> str | None:
-    """Return the first problem of a JSON file, as key, rule and value.
+    """Return a line on the first problem of a JSON file's content: key, rule and value.
 
     Args:
-        kind: Kind of the file, such as "preprocess". For a kind without a model, every content is
-            accepted.
+        kind: Kind of a JSON file that this program writes, such as "preprocess". For a kind without
+            a model, every content is accepted.
         content: Content of the file, as `json.loads` returns it.
 
     Returns:
-        The problem in one line; None if the content matches its model.
+        The problem in one line; None if the content matches the model of its kind.
 
     Example:
         >>> record_error("preprocess", {"size": 512, "mean": "dark", "std": 0.2})

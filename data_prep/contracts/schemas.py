@@ -45,7 +45,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Column:
-    """Requirements on a column: type, rules, and whether it and its values may be missing.
+    """Requirements on a column of a table on disk: type, rules, and what may be missing.
 
     Attributes:
         type: ``text``, or the pandas dtype to which values are converted; None for lists, which
@@ -64,7 +64,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """Requirements on a table: columns, unique key, and rules over several columns.
+    """Requirements on a table on disk: columns, unique key, and rules over several columns.
 
     Attributes:
         columns: Requirements on each column, by the column's name.

@@ -74,8 +74,8 @@ def read_sheet(path: Path, sheet: str | None = None) -> tuple[pd.DataFrame, list
         sheet: Name of the sheet. None takes the only visible sheet with content.
 
     Returns:
-        The cells as text, and one sentence for each assumption that was made in reading. The index
-        of a row is its row number in the sheet minus 2.
+        Two values: a table of the cells as text, and one sentence for each assumption that was made
+        in reading. The index of a row is its row number in the sheet minus 2.
 
     Raises:
         InputError: The file cannot be read as a workbook, its unpacked size exceeds the limit, the

@@ -99,7 +99,7 @@ def is_spreadsheet(path: Path) -> bool:
     """Return True if the first bytes of a file are those of a workbook (.xlsx, .xlsm).
 
     Args:
-        path: Path of the file. Its name does not matter.
+        path: Path of an existing file. Its name does not matter.
 
     Example:
         >>> import tempfile
@@ -120,10 +120,12 @@ def read_text_table(
     r"""Read a table as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
 
     Args:
-        path: A file of any kind that `TABLE_SUFFIXES` lists.
-        required: Columns that the table must have.
+        path: A CSV file or spreadsheet, whose name ends in one of `TABLE_SUFFIXES`, such as
+            ``.csv`` or ``.xlsx``.
+        required: Names of columns that the table must have, after `rename_column`.
         optional: Names of columns that are added with empty cells if the file lacks them.
-        rename_column: Function that returns the new name of a column for its name in the file.
+        rename_column: Function that gets the name of a column in the file, and returns its name in
+            the result. The default keeps the names.
 
     Returns:
         A table of text with one row for each line of the file that is not blank. Its index is the
@@ -159,7 +161,8 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
     r"""Read a table whose columns are not known beforehand.
 
     Args:
-        path: A file of any kind that `TABLE_SUFFIXES` lists.
+        path: A CSV file or spreadsheet, whose name ends in one of `TABLE_SUFFIXES`, such as
+            ``.csv`` or ``.xlsx``.
         sheet: Name of the sheet of a spreadsheet. None takes the only sheet with content.
 
     Returns:

@@ -285,13 +285,16 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
 def stored_table(
     file: str, schema: str, reader: str | None = None
 ) -> cached_property[pd.DataFrame]:
-    """Make a cached property that reads a table of the folder of its object at the first use.
+    """Make a cached property for a class whose objects stand for folders; it reads a table.
+
+    The property reads the table from the object's folder when it is used first.
 
     If the object's dictionary ``tables`` has a table under the name of the file without its suffix,
-    the property returns that table.
+    such as ``findings``, the property returns that table instead.
 
     Args:
-        file: Name of the file or folder in the object's folder.
+        file: Name of the Parquet file, or of the folder of Parquet files, in the object's folder,
+            such as ``findings.parquet``.
         schema: Name of the table kind, such as ``findings``; a key of
             `data_prep.contracts.schemas.SCHEMAS`.
         reader: Name of the human reader whose rows are returned (column ``reader``); None returns

@@ -35,7 +35,9 @@ Example:
 
 
 def from_arrow(table: pa.Table) -> pd.DataFrame:
-    """Return an Arrow table as a frame whose text columns have the dtype `TEXT`.
+    """Convert an Arrow table to a data frame whose text columns have the dtype `TEXT`.
+
+    `TEXT` is the dtype of text in all tables of this program; a missing text is NaN.
 
     Args:
         table: Arrow table with columns of any type.
@@ -50,10 +52,10 @@ def from_arrow(table: pa.Table) -> pd.DataFrame:
 
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:
-    """Return a frame, without its index, as an Arrow table that any pandas version can read.
+    """Convert a data frame, without its index, to an Arrow table that any pandas version can read.
 
     Args:
-        frame: Table whose index is dropped.
+        frame: The data frame. Its index is left out.
 
     Example:
         >>> to_arrow(pd.DataFrame({"image_id": ["a"]}, dtype=TEXT)).num_rows

@@ -25,7 +25,7 @@ def decode_text(content: bytes, source: str) -> str:
     """Decode a text in UTF-8, or in the encoding that its byte order mark states.
 
     Args:
-        content: Bytes of a file, or of its beginning up to the end of a line.
+        content: All bytes of a file, or those of its first lines.
         source: Name of the file, for the message.
 
     Returns:

@@ -156,18 +156,20 @@ def _pairs_of_table(
 
 
 def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute, for each pair of fingerprints, the fewest differing bits over the eight turns.
+    """Compute, for each pair of image fingerprints, the fewest differing bits over eight turns.
 
-    A turn is a combination of mirroring, turning upside down and inverting grey values. It inverts
-    some words (64 bits) of a fingerprint.
+    A fingerprint is a 256-bit perceptual hash of an image.
+
+    A turn is a combination of mirroring, turning upside down and inverting the grey values of an
+    image. It inverts some words (groups of 64 bits) of the fingerprint.
 
     Args:
         differences: Bits in which the two fingerprints of each of the P pairs differ, uint64 ``(P,
             words)``.
 
     Returns:
-        The smallest number of bits, and the index of the turn with this number in `TURNS`, each of
-        shape ``(P,)``.
+        Two arrays of shape ``(P,)``: the smallest number of differing bits, and the turn that gives
+        it, as an index into `TURNS`.
     """
     counts = np.bitwise_count(differences).astype(np.int16)
     flips = inverted_words().astype(np.int16)
@@ -177,11 +179,14 @@ def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inverted_words() -> np.ndarray:
-    """Return which words (groups of 64 bits) of a fingerprint each of the eight turns inverts.
+    """Return which words (groups of 64 bits) of an image fingerprint each of eight turns inverts.
+
+    A fingerprint is a 256-bit perceptual hash. A turn is a combination of mirroring, turning upside
+    down and inverting the grey values of an image.
 
     Returns:
-        Flags, bool ``(8, words)``. A turn is a combination of mirroring, turning upside down and
-        inverting grey values.
+        Flags, bool ``(8, words)``, one row for each turn in the order of `TURNS`; True if the turn
+        inverts all bits of the word.
     """
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
     odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)

@@ -29,7 +29,11 @@ class ImageReader:
     """Reader of small images of a data set, for the search for copies and for thumbnails.
 
     The images come from a pixel store (images resized to squares of one side), whose black borders
-    are cut off, or from the original image files.
+    are cut off, or from the original image files. `open_reader` makes an object.
+
+    Args:
+        dataset: Data set to which the images belong.
+        store: Pixel store to read from; None reads the original image files.
     """
 
     def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
@@ -68,8 +72,8 @@ def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | Non
         dataset: A prepared data set.
 
     Returns:
-        The reader (None if no image can be read), and the reason why the image files cannot be read
-        (None if they can).
+        Two values: the reader (None if no image can be read), and the reason why the image files
+        cannot be read (None if they can).
     """
     store = _smallest_store(dataset)
     lacking = _why_unreadable(dataset)

@@ -49,7 +49,7 @@ _ReadMany = Callable[[Sequence[str]], Iterable[np.ndarray | None]]
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Pairs and groups of images that are copies of each other, but differ in pixels.
+    """Pairs and groups of images of a data set that are copies of each other, but differ in pixels.
 
     Copies are recognised by fingerprints (256-bit perceptual hashes) and by the correlation of
     pixels.
@@ -96,7 +96,9 @@ def find_near_duplicates(
     max_images: int = _MAX_IMAGES,
     read_many: _ReadMany | None = None,
 ) -> NearDuplicates:
-    """Find copies of images that were brightened, compressed, resized, turned or inverted.
+    """Find copies among images, even if they were brightened, compressed, resized or mirrored.
+
+    Copies that were turned upside down or whose grey values were inverted are found, too.
 
     Args:
         decode: Decode table: one row for each image, with its id, ``pixel_sha256`` and
@@ -249,7 +251,7 @@ def _correlate(
 
 
 def small_image(pixels: np.ndarray) -> np.ndarray:
-    """Scale an image down to the size that the search for copies compares: uint8 ``(128, 128)``.
+    """Scale an image to the size at which copies are compared: uint8 ``(128, 128)``.
 
     Args:
         pixels: Grey values, uint8 ``(H, W)``.

@@ -10,11 +10,12 @@ import scipy  # its parts load when they are first used
 def connected_components(
     starts: list[np.ndarray], ends: list[np.ndarray], n_nodes: int
 ) -> np.ndarray:
-    """Find the connected components of a graph.
+    """Find the connected components of an undirected graph whose nodes are numbers from 0.
 
     Args:
-        starts: First node of each edge, in several arrays.
-        ends: Second node of each edge, in the same order.
+        starts: Several arrays of whole numbers, such as one for each kind of edge: the first node
+            of each edge.
+        ends: The second node of each edge, in arrays of the same lengths.
         n_nodes: Number of nodes.
 
     Returns:

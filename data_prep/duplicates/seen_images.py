@@ -15,7 +15,7 @@ _EXAMPLES = 2
 
 @dataclass(frozen=True)
 class SeenImages:
-    """Those images of a data set that a model was trained on, or copies of them.
+    """Images of a data set that were in the training of a model, or are copies of such images.
 
     The pixels of the training images are not available here, so copies that are not equal are found
     by fingerprint (256-bit perceptual hash) alone.
@@ -50,7 +50,7 @@ class SeenImages:
             seen: Table of the training images with the same columns.
 
         Returns:
-            Those of the first images that are among the training images, or copies of them.
+            Those rows of `images` that are among the training images, or are copies of them.
         """
         named = images["image_id"].isin(seen["image_id"])
         by_id = images.loc[named | images["patient_id"].isin(seen["patient_id"]), "image_id"]
@@ -73,7 +73,7 @@ class SeenImages:
         """Return sentences on how many test images are copies of training images, with examples.
 
         Args:
-            system: Name of the trained system, for the sentences.
+            system: Name of the trained model, for the sentences.
 
         Returns:
             One line on equal copies and one on similar copies. A line is left out if there are no

@@ -108,7 +108,7 @@ class AnnotationFolder:
             self.advance(1)
 
     def note_loss(self, number: int, text: str) -> None:
-        """Record how many labels or facts the file format cannot hold, as a sentence.
+        """Add a sentence on labels or facts that the file format cannot hold to `not_exported`.
 
         Args:
             number: Number of labels, images or other things; 0 records nothing.

@@ -96,7 +96,7 @@ class AnnotationContent:
         return (ImageEntry(*row) for row in rows)
 
     def known_facts(self) -> list[str]:
-        """Return the columns of facts, such as sex and age, that are known for any image."""
+        """Return the names of those columns of facts, such as ``sex``, that have any value."""
         free = [c for c in self.images.columns if c.startswith("x_")]
         several = ["source"] if self.images["source"].nunique() > 1 else []
         known = [c for c in (*_FACTS, *free) if c in self.images and self.images[c].notna().any()]
@@ -121,7 +121,8 @@ class AnnotationContent:
         The labels of this reader are the ones that are exported. An image without a box is missing.
 
         Returns:
-            Tuples ``finding, x1, y1, x2, y2`` for each image, in px of the original image.
+            By image id, a list of tuples ``finding, x1, y1, x2, y2`` with edges in px of the
+            original image.
         """
         boxes = {}
         for image_id, marks in self.marks().items():
@@ -129,15 +130,16 @@ class AnnotationContent:
         return boxes
 
     def marks(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Return the exported labels and boxes of each image, by image id, for annotation tools.
+        """Return the exported labels and boxes of each image as tuples, for annotation tools.
 
         They are the labels of the reader ``reference``. An image that this reader has not labelled
         is missing.
 
         Returns:
-            Tuples ``finding, x1, y1, x2, y2, score``, edges in px of the original image. The edges
-            are NaN for a finding without a box, and the score, the confidence of a model, is NaN
-            for a label of a person. The name of an uncertain finding begins with "uncertain".
+            By image id, a list of tuples ``finding, x1, y1, x2, y2, score`` with edges in px of the
+            original image. The edges are NaN for a finding without a box, and the score, the
+            confidence of a model, is NaN for a label of a person. The name of an uncertain finding
+            begins with "uncertain".
         """
         findings = self.dataset.findings
         stated = findings[findings["state"] != "absent"]
@@ -155,13 +157,16 @@ class AnnotationContent:
         return marks
 
     def inexpressible_labels(self) -> pd.DataFrame:
-        """Return labels that a file of boxes cannot express, because no box would mean "absent".
+        """Return the labels that a file of boxes, such as a YOLO file, cannot express.
+
+        In such a file, a finding without a box counts as absent. It cannot say that a finding is
+        unknown.
 
         They are labels of the reader ``reference``, which are the ones that are exported.
 
         Returns:
-            A table with columns ``image_id, finding, why``. The reason ``why`` is that a finding is
-            unknown or uncertain, or that not all its lesions have a box.
+            A table with columns ``image_id, finding, why``. The column ``why`` has the reason: the
+            finding is unknown or uncertain, or not all its lesions have a box.
         """
         findings = self.dataset.findings
         coverage = self.dataset.box_coverage
@@ -193,10 +198,11 @@ def select_content(
         dataset: A prepared data set.
         split: Name of the split, that is, of the assignment to train, validation and test, which
             the export states; None exports no assignment.
-        reader: Name of the person whose labels are exported; ``reference`` for the joined labels.
+        reader: Name of the person whose labels are exported; ``reference`` for the final labels,
+            which join those of all people.
         target: Name of the target whose findings are exported; None exports all findings.
-        predicted: Tables ``findings``, ``boxes`` and ``box_coverage`` of a system's predictions,
-            which are exported in place of the labels; None exports the labels.
+        predicted: Tables ``findings``, ``boxes`` and ``box_coverage`` of a model's predictions, by
+            name, which are exported in place of the labels; None exports the labels.
 
     Returns:
         The selected images, labels and boxes.

@@ -40,7 +40,7 @@ class ExportSummary(ShownAsText):
     Attributes:
         format: Name of the file format, such as ``coco``.
         folder: Folder that was written.
-        n_images: Number of images of the data set.
+        n_images: Number of exported images.
         n_boxes: Number of boxes that were written.
         not_exported: One sentence for each kind of label or fact that the format cannot hold.
     """
@@ -111,15 +111,16 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
         format: Name of the format, such as ``coco``, ``voc`` or ``yolo``.
         split: Name of the split, that is, of the assignment to train, validation and test, which is
             written, too; None writes none.
-        reader: Name of the person whose labels are written; the default is the joined labels of
-            all.
+        reader: Name of the person whose labels are written. The default is ``reference``: the final
+            labels, which join those of all people.
         target: Name of the target whose findings are written; None writes all findings (``kaggle``
             holds only one target).
         images: How images are written: none, png, jpeg, link or copy; None takes the default of the
             format.
-        predicted: Tables ``findings``, ``boxes`` and ``box_coverage``, with ``score``, of a
-            system's predictions, for annotators to correct in ``cvat`` or ``label-studio``.
-        system: Name of the system whose predictions are in `predicted`; empty without predictions.
+        predicted: Tables ``findings``, ``boxes`` and ``box_coverage``, with ``score``, of a model's
+            predictions. They are written in place of the labels, for annotators to correct in
+            ``cvat`` or ``label-studio``. None writes the labels.
+        system: Name of the model whose predictions are in `predicted`; empty without predictions.
         workers: Number of processes that render images; None takes all processors.
         advance: Function that is called with the number of images finished since its last call.
 

@@ -17,7 +17,8 @@ def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
     """Write labels and boxes as the CSV files of the RSNA pneumonia challenge on Kaggle.
 
     Args:
-        content: Images, labels and boxes to export, of exactly one target.
+        content: Images, labels and boxes to export, of exactly one target (findings that together
+            make an image positive).
         folder: Folder to write into.
 
     Raises:

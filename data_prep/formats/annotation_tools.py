@@ -40,18 +40,19 @@ LabelRow = dict[str, str]
 
 @dataclass
 class MarkNotes:
-    """Notes about shapes (boxes, polygons and others) of an annotation tool that cannot be read.
+    """Notes about labels of an annotation tool that cannot be read without loss.
 
     Attributes:
-        counts: Number of cases of each note; the keys are texts of notes.
-        unread: Ids of images with shapes of an unknown kind.
+        counts: Number of shapes by the text of a note, such as a note on rotated boxes.
+        unread: Ids of images with a shape or text that states no finding (disease), such as a box
+            without a class.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     unread: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
-        """Return one sentence for each kind of shape that could not be read, with its number."""
+        """Return the notes as sentences, each with the number of shapes or images that it concerns."""
         notes = [counted_phrase(n, text) for text, n in self.counts.items() if n]
         images = list(dict.fromkeys(self.unread))
         if images:
@@ -137,7 +138,7 @@ def _degrees(value: Any) -> float:
 def label_tables_of_tool(
     builder: SourceBuilder, suffix: str, read: ReadMarks
 ) -> dict[Path, pd.DataFrame]:
-    """Read the files that an annotation tool exported into label tables.
+    """Read the files that an annotation tool has exported, and return a label table for each.
 
     Args:
         builder: Object that knows the source folder (the user's files) and the user's options. Its

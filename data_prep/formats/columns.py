@@ -107,15 +107,15 @@ def read_column_names(path: Path) -> dict[str, Any]:
 
 
 def require_role(role: str, where: str) -> None:
-    """Check that the name of a column's content, called its role, is known.
+    """Check that a role, the name for what a column of a label table contains, is known.
 
     Args:
-        role: The name, such as ``patient``, or ``finding:NAME`` for a column with the labels of one
-            finding.
+        role: The role, such as ``patient``, or ``finding:NAME`` for a column with the labels of one
+            finding (disease).
         where: Option or file that names the role, for the message.
 
     Raises:
-        InputError: The name is unknown.
+        InputError: There is no such role.
     """
     kind = role.partition(":")[0]
     if kind not in COLUMN_ROLES and not kind.startswith("x_"):
@@ -124,7 +124,9 @@ def require_role(role: str, where: str) -> None:
 
 
 def nearest_name(name: str, names: Sequence[str], otherwise: str) -> str:
-    """Return the question "did you mean NAME?" with the most similar known name.
+    """Return "did you mean NAME?" with the known name that is most similar to an unknown one.
+
+    Error messages about an unknown name end with it.
 
     Args:
         name: Name that the user wrote and that is unknown.

@@ -90,7 +90,8 @@ def findings_from_path(cell: str) -> list[str]:
     """Divide a published finding such as ``Pneumonia/Viral/COVID-19`` into single findings.
 
     Args:
-        cell: Published finding with slashes between general and special names.
+        cell: Cell of a published table: a finding (disease) with slashes between general and
+            special names.
 
     Returns:
         Names of the findings, the most general first.

@@ -62,8 +62,8 @@ def tables_from_image_rows(
     """Build the tables of a data set from a table of images, labels and boxes.
 
     Args:
-        builder: Object that knows the source folder (the user's files) and the user's options, and
-            collects notes and excluded images.
+        builder: Object that knows the user's folder and options, and collects notes and excluded
+            images.
         text: Table of the images, with all cells as text, and with ``image_id``, ``patient_id`` and
             ``path``.
         labels: Table with columns ``image_id, finding, reader`` (person who labelled), ``state``

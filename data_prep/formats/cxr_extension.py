@@ -43,11 +43,14 @@ _LABELS = {"state": STATES, "origin": ORIGINS, "coverage": ("all", "some")}
 
 @dataclass
 class LabelRows:
-    """Rows of three label tables (findings, completeness of boxes, boxes) as tuples.
+    """Rows of three label tables (findings, completeness of boxes, boxes) as lists of tuples.
+
+        A reader is a person who labelled images.
 
     Attributes:
-        states: Tuples ``image, finding, reader, state, origin``: the person (reader) says that the
-            finding is present, absent or uncertain.
+        states: Tuples ``image, finding, reader, state, origin``: the reader says that the finding
+            (disease) is present, absent or uncertain; ``origin`` is the kind of label, such as
+            ``consensus``.
         coverage: Tuples ``image, finding, reader, coverage``: ``all`` or ``some`` lesions of the
             image have a box.
         boxes: Tuples ``image, finding, reader, x1, y1, x2, y2``, edges in px of the original image.
@@ -73,8 +76,8 @@ def image_objects(
 ) -> Iterator[dict[str, Any]]:
     """Yield for each image the facts and labels that standard formats such as COCO cannot hold.
 
-    An exported file contains them as a JSON object under the key ``cxr``, so that this program
-    reads them back.
+    An exported file contains them as a JSON object under the key ``cxr``, so that this program can
+    read them again.
 
     Args:
         images: Images table. The objects come in the order of its rows.
@@ -127,7 +130,8 @@ def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any
         where: Position of the object in the file, for messages.
 
     Returns:
-        Values of the image by column of the images table, and rows of the label tables.
+        Two values: facts of the image by column of the images table, such as ``sex``, and rows of
+        the label tables.
 
     Raises:
         InputError: The object does not have the form that `image_objects` writes.
@@ -161,7 +165,10 @@ def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any
 
 
 def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, Any]:
-    """Build the object under the key ``cxr`` of an exported file, about the whole data set.
+    """Build the object that holds facts about the whole data set in an exported file.
+
+        The file, such as COCO JSON, has the object under the key ``cxr``. Standard formats cannot
+        hold these facts.
 
     Args:
         targets: By name of a target (findings that together make an image positive), its findings
@@ -179,11 +186,13 @@ def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, An
 
 
 def read_set_object(value: Any, where: str) -> dict[str, Any]:
-    """Read the object under the key ``cxr`` of an exported file about the whole data set.
+    """Read the object that holds facts about the whole data set in an exported file.
+
+        The file, such as COCO JSON, has the object under the key ``cxr``.
 
     Args:
         value: The object, as `json.loads` returns it.
-        where: Position of the object, for messages.
+        where: File and position of the object in it, for messages.
 
     Returns:
         A dictionary with ``targets`` (by name: findings that together make an image positive), and

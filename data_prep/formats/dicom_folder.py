@@ -101,13 +101,9 @@ def read_headers(root: Path, skip: Container[str] = ()) -> Iterator[DicomFile]:
         root: Folder with the files, at any depth.
         skip: Paths relative to `root` of files that are not read.
 
-    Returns:
-        A record of each file in the order of the paths. If a file cannot be used, the record has
-        the reason.
-
     Yields:
-        Facts of the header of each file, in the order of the paths. If a file is no frontal chest
-        radiograph, its field ``reason`` says why.
+        Facts of the header of each file, in the order of the paths. If a file cannot be used, for
+        example because it is no frontal chest radiograph, the field ``reason`` says why.
     """
     paths = [path for path in sorted(files_below(root)) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1

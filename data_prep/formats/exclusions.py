@@ -17,13 +17,13 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 class Exclusions:
     """Images that are left out of a data set, with the reason for each.
 
-    An image that is left out for a second reason keeps the first reason.
+    An image that is excluded twice keeps the first reason.
 
     Attributes:
         reasons: Reason as text for users, by image id or, for a file without an image id, by its
             path.
-        boxes: For images that are left out because of an invalid box: its edges ``x1, y1, x2, y2``
-            in px, by image id.
+        boxes: Edges ``x1, y1, x2, y2`` of the invalid box in px, by image id, for images that are
+            left out because of such a box.
 
     Example:
         >>> exclusions = Exclusions()
@@ -52,7 +52,7 @@ class Exclusions:
                     self.boxes[image_id] = boxes[row]
 
     def first(self, otherwise: str = "") -> str:
-        """Return the reason why the first image was left out, for a message.
+        """Return the reason why the first excluded image was left out, as an example for a message.
 
         Args:
             otherwise: Text that is returned if no image was left out.

@@ -14,7 +14,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def has_match(*patterns: str) -> Callable[[Path], bool]:
-    """Return a test function for folders, by the files in them.
+    """Return a function that tests whether a folder contains certain files.
 
     Args:
         patterns: Glob patterns relative to the folder, such as ``*/data.yaml``.

@@ -47,6 +47,9 @@ def role_from_path(text: str) -> str | None:
 class ImageIndex:
     """Search for image files below a folder by the names that label files give them.
 
+    Args:
+        root: Folder that is searched, at any depth.
+
     Attributes:
         paths: Paths of all image files, relative to the folder, sorted.
     """

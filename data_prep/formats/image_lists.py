@@ -30,10 +30,10 @@ _RSNA_IMAGE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def image_name(cell: str) -> str:
-    """Return the id of an image from a cell that may hold a path.
+    """Return the id of an image from a cell of a list, which may be a path or a file name.
 
     Args:
-        cell: Id, file name or path of an image.
+        cell: Text of the cell: id, file name or path of an image.
 
     Returns:
         The name of the file, without the folders and the ending of an image file.
@@ -86,10 +86,8 @@ def read_image_list(path: Path) -> pd.Series:
 def read_role_table(path: Path) -> pd.DataFrame:
     r"""Read a table that assigns images or patients to train, validation and test.
 
-    Anybody may have published it. A column ``patientId`` whose cells are the image names of the
-    RSNA challenge is read as images.
-
-    A column ``patientId`` whose cells are RSNA's names of images is read as images.
+    A column ``patientId`` whose cells are image names of the RSNA challenge is read as a column of
+    images.
 
     Args:
         path: Table with a column such as ``image_id``, ``filename`` or ``patient_id``, and one such

@@ -17,7 +17,9 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the width and height of an image, px, which are read from its header.
+    """Return the width and height of an image in px, read from the header of its file.
+
+        The pixels are not decoded.
 
     The EXIF orientation is applied, so that the sides are those of the upright image.
 

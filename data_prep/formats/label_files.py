@@ -132,9 +132,10 @@ class LabelFiles:
         images: By path of an image, its values of columns of the images table.
         classes: By path of a labelled image, the findings that its label file could have named: its
             classes. A class without a box on the image is absent.
-        rows: Boxes of the reader ``reference`` (the labels that count), and all labels in JSON
-            objects ``cxr`` that this program exported.
-        partial: Pairs of image path and finding for which some lesions share a box or have none.
+        rows: Boxes of the reader ``reference``, whose labels are used for training and evaluation,
+            and all labels from JSON objects under the key ``cxr`` that this program once exported.
+        partial: Pairs of image path and finding (disease) for which lesions on the image share a
+            box or have none.
         roles: Pairs of image path and ``train``, ``val`` or ``test``, as the publisher assigned the
             image.
         counts: Number of cases by text of the note. The text follows the number, as in "3 boxes
@@ -167,7 +168,8 @@ class LabelFiles:
             image: Path of the image.
             finding: Name of the finding (disease) that the box outlines.
             edges: Edges ``x1, y1, x2, y2`` in px of the original image.
-            reader: Name of the person; by default ``reference``, the labels that count.
+            reader: Name of the person. The default is ``reference``, whose labels are used for
+                training and evaluation.
         """
         self.rows.boxes.append((image, finding, reader, *edges))
 
@@ -180,6 +182,9 @@ class LabelFiles:
         """Build the tables of the data set from the labels of all images.
 
         Images whose labels contradict each other are excluded.
+
+        Returns:
+            All tables of the data set, before pixels are decoded.
 
         Raises:
             InputError: Every image is left out.

@@ -80,7 +80,7 @@ class LabelTable:
         self.images = matches[["image_id", "path"]].set_index(self.text.index)
 
     def assign_role(self, role: str, columns: Iterable[str]) -> None:
-        """Record what columns of the table contain, in place of what was recognised before.
+        """Record which columns of the table have a given content, in place of those recognised before.
 
         Args:
             role: What the columns contain, such as ``patient``, or ``finding:NAME`` for the labels
@@ -113,7 +113,8 @@ class LabelTable:
             role: What the column contains, such as ``view``.
 
         Returns:
-            Cells as text, one for each row of the table.
+            Cells as text, one for each row of the table, with missing text if there is no such
+            column.
         """
         cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
         for column in self.columns.get(role, ()):
@@ -167,12 +168,12 @@ class LabelTable:
 
     @property
     def unused(self) -> list[str]:
-        """Names of columns whose content was not recognised, and which are therefore not used."""
+        """Names of columns that are not used, because their content was not recognised."""
         used = {column for columns in self.columns.values() for column in columns}
         return [column for column in self.text.columns if column not in used]
 
     def finding(self, column: str) -> str:
-        """Return the name of the finding whose labels a column holds.
+        """Return the name of the finding (disease) whose labels a column holds.
 
         Args:
             column: Name of the column in the table.
@@ -204,7 +205,10 @@ class LabelTable:
 
 
 def normal_classes() -> set[str]:
-    """Return the class names that mean that an image shows no finding."""
+    """Return the class names, in lower case, that mean that an image shows no finding.
+
+        An example is ``normal``.
+    """
     return {*NO_FINDING_CLASSES, *column_dictionary()["normal"]}
 
 
@@ -216,7 +220,7 @@ def _plain_name(cell: str) -> str:
 
 
 def absent_finding(name: str, classes: Collection[str]) -> str:
-    """Return the finding whose absence a class name such as ``no_mass`` states.
+    """Return the finding (disease) that is absent according to a class name such as ``no_mass``.
 
     Args:
         name: Class name in lower case, with words joined by ``_``.
@@ -330,7 +334,7 @@ def read_label_tables(
     """Read the user's label tables, recognise the content of their columns, and show the result.
 
     Args:
-        builder: Object that knows the source folder and the user's options, which name the tables.
+        builder: Object that knows the user's folder and options, which name the tables.
         keys: Column contents (roles) by which a table may name its images, such as ``file`` or
             ``patient``. The first one that the table has is used.
         quoted: True may show cells to the user. If it is False, every column of yes-or-no labels

@@ -62,7 +62,8 @@ def read_plain_facts(entry: dict[str, Any]) -> dict[str, Any]:
         entry: JSON object of a label file that describes one image.
 
     Returns:
-        Values by name of the column in the images table.
+        Values by name: ``patient_id``, ``study_id``, ``view``, ``sex`` and ``age_years``, as far as
+        the entry has them.
     """
     texts = {
         key: str(entry[key]).strip()

@@ -71,7 +71,8 @@ def exclude_contradictions(
     """Leave out the images whose labels and boxes contradict each other.
 
     Args:
-        builder: Object that collects notes and excluded images.
+        builder: Object that collects notes and excluded images. The images are added to its
+            `exclusions`.
         labels: Table with columns ``image_id, finding, reader`` (person who labelled) and
             ``state``.
         boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, px of the original

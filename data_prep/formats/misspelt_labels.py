@@ -127,7 +127,7 @@ def count_changes(one: str, other: str, most: int) -> int:
         most: Number of changes beyond which the exact number does not matter.
 
     Returns:
-        The number of changes, or a number above `most` if there are more.
+        The smallest number of changes; any number above `most` if more than `most` are necessary.
 
     Source:
         Damerau 1964, as optimal string alignment.

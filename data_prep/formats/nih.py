@@ -123,7 +123,8 @@ def read_entries(path: Path) -> pd.DataFrame:
         path: File ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``.
 
     Returns:
-        Table with one row for each image.
+        Table with one row for each image, and columns for its id, patient, view, sex, age and
+        labels.
     """
     text = read_text_table(path, ("Image Index", "Finding Labels", "Patient ID"))
     entries = pd.DataFrame(

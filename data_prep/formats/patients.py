@@ -14,7 +14,7 @@ def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) 
     r"""Return the patient of each image, which is found in its file name.
 
     Args:
-        names: File names.
+        names: File names of images.
         pattern: Regular expression whose first group is the patient number. If the group has a
             name, as in ``(?P<nih>...)``, that name is the prefix of the patient ids. None finds no
             patient.

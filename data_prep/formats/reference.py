@@ -62,8 +62,8 @@ def add_reference(
             reader ``reference`` stay unchanged.
         boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, px of the original
             image.
-        boxed_findings: Names of findings that the readers box wherever they see them. Findings that
-            occur in `boxes` always count as such.
+        boxed_findings: Names of findings that the readers outline by a box wherever they see them.
+            Findings that occur in `boxes` always count as such.
 
     Returns:
         The findings, the boxes and the completeness of boxes, of all readers and of ``reference``.
@@ -229,7 +229,10 @@ def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarr
 def box_coverage_of_readers(
     findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series
 ) -> pd.DataFrame:
-    """Return for which images and findings a reader (person) has drawn a box around every lesion.
+    """Return whether each reader (person) has drawn a box around every lesion that the reader
+    reported.
+
+        There is one answer for each image and finding (disease).
 
     Args:
         findings: Table of the readers' labels with columns ``image_id, finding, reader, state,

@@ -70,7 +70,7 @@ def read_source(
         out: Folder of the data set to make, which the advice in an error names.
 
     Returns:
-        The tables of the data set. No pixel is decoded.
+        The tables of the data set: images, findings, boxes and others. No pixel is decoded.
 
     Raises:
         InputError: The folder is not in this format, an option does not apply to the format, or the
@@ -117,13 +117,13 @@ def _require_folder(source: Path) -> None:
 
 
 def likely_format(folder: Path) -> str | None:
-    """Return the name of the first format that fits a folder; None if no format fits.
+    """Return the name of the first format of ``cxr prepare`` that fits a folder of images and labels.
 
     Args:
         folder: User's folder of images and labels.
 
     Returns:
-        Name as in ``--format``, such as ``coco``.
+        Name as in ``--format``, such as ``coco``; None if no format fits.
     """
     return next((name for name, record in FORMATS.items() if record.detect(folder)), None)
 

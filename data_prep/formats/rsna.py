@@ -145,7 +145,7 @@ def read_header_table(path: Path) -> pd.DataFrame:
         path: Path of the table, a CSV file that users published on Kaggle.
 
     Returns:
-        Table with one row for each image.
+        Table with one row for each image, and columns for its id, view, sex and age.
     """
     text = read_text_table(path, ("PatientID",), ("ViewPosition", "PatientSex", "PatientAge"))
     people = pd.DataFrame(

@@ -35,13 +35,15 @@ _IN_JSON = ("subset_img_id", "img_id", "SOPInstanceUID")
 def read_mapping(source: Path) -> pd.DataFrame | None:
     """Read from a folder which image of NIH ChestX-ray14 each image of the RSNA challenge was.
 
-    The images at NIH name the patients. For synthetic images the patients are the synthetic ones.
+    The name of an image at NIH contains the number of the patient. In a folder that ``cxr synth``
+    made, the images are synthetic, and the ids of their patients get another prefix.
 
     Args:
         source: Folder of the RSNA challenge, which may contain ``rsna_to_nih.csv``.
 
     Returns:
-        Table as from `read_mapping_file`; None if there is no such file.
+        Table with columns ``image_id``, ``nih_image``, ``patient_id`` and ``patient_id_source``
+        (how certain the patient is); None if there is no such file.
     """
     path = source / MAPPING
     space = "nih"
@@ -170,7 +172,8 @@ def with_patients(
             if the user has no such file, so that each image counts as a patient of its own.
         unlabelled: Ids of the images without a label. The note does not count them.
         builder: Object that collects notes for the user.
-        remedy: Sentence for the note that says which file names the patients.
+        remedy: Sentence that ends the note, and says which file the user needs so that patients are
+            known.
 
     Returns:
         The images with ``patient_id`` and ``patient_id_source`` (how the patient is known).

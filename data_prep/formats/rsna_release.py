@@ -62,7 +62,7 @@ def is_release(folder: Path) -> bool:
     """Return True if a folder holds the adjudicated annotations that RSNA itself publishes.
 
     Args:
-        folder: Folder to check.
+        folder: Folder to check. Files in its subfolders are not looked at.
     """
     return next(folder.glob(ANNOTATIONS), None) is not None
 

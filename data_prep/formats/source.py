@@ -27,10 +27,10 @@ NO_PIXELS = "the source holds no image file, so predictions can only be evaluate
 
 
 def empty_roles() -> pd.DataFrame:
-    """Return an empty table with the columns ``image_id`` and ``role``.
+    """Return an empty table of images and their roles (train, val, test or unused).
 
     Returns:
-        The table without rows, its columns text.
+        Table without rows and with the text columns ``image_id`` and ``role``.
 
     Example:
         >>> empty_roles().columns.tolist()
@@ -48,8 +48,8 @@ class ReadOptions:
             reader ``reference``, which are used: ``majority``, ``any``, ``all`` or ``reader:NAME``.
         labels: Paths of label tables outside the folder.
         sheet: Name of the sheet to read in each spreadsheet; None takes the only sheet.
-        columns: Contents of columns as CONTENT=COLUMN, such as ``patient=Subject``, and paths of
-            TOML files that describe whole tables.
+        columns: What columns of label tables contain, as texts CONTENT=COLUMN, such as
+            ``patient=Subject``, and paths of TOML files that describe whole tables.
         class_names: Names of the classes in the order of their numbers, if the label files contain
             only numbers.
         patient_pattern: Regular expression that finds the patient in the name of an image file. Its
@@ -138,7 +138,7 @@ class SourceTables:
         return replace(self, targets={**self.targets, **added})
 
     def reader_notes(self, rule: str) -> list[str]:
-        """Return notes on how often the people who labelled disagree, and on undecided labels.
+        """Return sentences on how often the people who labelled disagree, and on undecided labels.
 
         Args:
             rule: Rule by which their labels were joined: ``majority``, ``any``, ``all`` or
@@ -184,7 +184,7 @@ class SourceTables:
 
 
 class WrongFormatError(InputError):
-    """A folder does not have the format that the user named."""
+    """Error that is raised if a folder does not have the format that the user named."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ class SourceBuilder:
     It collects notes and excluded images, and has the steps that all formats share.
 
     Attributes:
-        format: Format that is being read.
+        format: Format in which the folder is read, such as that of COCO.
         root: User's folder of images and labels.
         options: Options that the user gave.
         show: Function that is called with each line that the user sees at once.
@@ -333,7 +333,7 @@ class SourceBuilder:
         return pd.DataFrame({"patient_id": patient_id, "patient_id_source": origin})
 
     def warn_of_unknown_patients(self, begin: str, remedy: str = "") -> None:
-        """Add the note that each image of an unknown patient counts as a patient of its own.
+        """Add a note for the user that each image of an unknown patient counts as one patient.
 
         Args:
             begin: Beginning of the note, which names the images.
