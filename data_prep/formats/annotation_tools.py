@@ -52,7 +52,7 @@ class MarkNotes:
     unread: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
-        """Return the notes as sentences, each with the number of shapes or images that it concerns."""
+        """Return the notes as sentences, each with its number of shapes or images."""
         notes = [counted_phrase(n, text) for text, n in self.counts.items() if n]
         images = list(dict.fromkeys(self.unread))
         if images:

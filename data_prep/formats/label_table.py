@@ -80,7 +80,7 @@ class LabelTable:
         self.images = matches[["image_id", "path"]].set_index(self.text.index)
 
     def assign_role(self, role: str, columns: Iterable[str]) -> None:
-        """Record which columns of the table have a given content, in place of those recognised before.
+        """Record which columns of the table have a given content, in place of the recognised ones.
 
         Args:
             role: What the columns contain, such as ``patient``, or ``finding:NAME`` for the labels
@@ -113,8 +113,7 @@ class LabelTable:
             role: What the column contains, such as ``view``.
 
         Returns:
-            Cells as text, one for each row of the table, with missing text if there is no such
-            column.
+            Cells as text, one for each row of the table; empty texts if no column has this content.
         """
         cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
         for column in self.columns.get(role, ()):
@@ -205,9 +204,9 @@ class LabelTable:
 
 
 def normal_classes() -> set[str]:
-    """Return the class names, in lower case, that mean that an image shows no finding.
+    """Return the class names, such as ``normal``, that mean that an image shows no finding.
 
-        An example is ``normal``.
+    The names are in lower case.
     """
     return {*NO_FINDING_CLASSES, *column_dictionary()["normal"]}
 

@@ -229,10 +229,10 @@ def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarr
 def box_coverage_of_readers(
     findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series
 ) -> pd.DataFrame:
-    """Return whether each reader (person) has drawn a box around every lesion that the reader
-    reported.
+    """List the images and findings on which a reader has drawn a box around every lesion.
 
-        There is one answer for each image and finding (disease).
+    A reader is a person who labelled images. An image on which the reader says that the finding is
+    absent is listed, too, because there is no lesion to box.
 
     Args:
         findings: Table of the readers' labels with columns ``image_id, finding, reader, state,
@@ -242,8 +242,7 @@ def box_coverage_of_readers(
         localised: Names of the findings that readers outline by boxes.
 
     Returns:
-        Table with columns ``image_id, finding, reader, coverage`` (``all`` or ``some`` lesions have
-        a box).
+        Table with columns ``image_id, finding, reader`` and ``coverage``, which is always ``all``.
     """
     rows = findings[is_member(findings["finding"], localised)]
     boxed = rows.merge(boxes[LABEL_KEY].drop_duplicates(), on=LABEL_KEY)

@@ -117,7 +117,7 @@ def _require_folder(source: Path) -> None:
 
 
 def likely_format(folder: Path) -> str | None:
-    """Return the name of the first format of ``cxr prepare`` that fits a folder of images and labels.
+    """Return the first format of ``cxr prepare`` that fits a folder of images and labels.
 
     Args:
         folder: User's folder of images and labels.

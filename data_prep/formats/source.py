@@ -349,7 +349,7 @@ class SourceBuilder:
         """Remove repeated rows of a file, and add a note on their number.
 
         Args:
-            rows: Rows of the file.
+            rows: Rows of the file, as a table.
             file: Name of the file, for the note.
 
         Returns:
@@ -369,6 +369,12 @@ class SourceBuilder:
             published: For each file, True if ``name`` is the published name of an image, which then
                 becomes the id. Otherwise the path inside the data set becomes the id.
             empty: Message of the error if no file is left.
+
+        Returns:
+            The rows of the remaining files, with ``image_id``.
+
+        Raises:
+            InputError: No file is left.
         """
         bare = files["inside"].str.replace(r"\.\w+$", "", regex=True)
         image_id = files["name"].where(published, bare)
@@ -391,7 +397,11 @@ class SourceBuilder:
             advice: End of the error message if the label table lists no file.
 
         Returns:
-            True if there are image files at all.
+            True if `files` has any row, that is, if the folder has image files. Else nothing is
+            left out.
+
+        Raises:
+            InputError: The label table lists none of the files.
         """
         if files.empty:
             return False
@@ -408,7 +418,9 @@ class SourceBuilder:
     def exclude_invalid_boxes(
         self, boxes: pd.DataFrame, hint: str = "", if_widths: str = ""
     ) -> None:
-        """Leave out the images that have an impossible box, because a wrong box is a wrong label.
+        """Leave out the images that have an impossible box, such as one without area.
+
+            A wrong box is a wrong label, so the whole image is left out.
 
         Args:
             boxes: Table with columns ``image_id, x1, y1, x2, y2`` (px of the original image).
@@ -447,7 +459,7 @@ class SourceBuilder:
         """Build the tables of the data set, without the images that are left out.
 
         Args:
-            images: Table of the images that are not left out.
+            images: Table of the images. Those that `exclusions` names are removed.
             findings: Table of their labels, with columns ``image_id, finding, reader, state,
                 origin``.
             targets: By name: findings that together make an image positive, as ``dataset.json``
@@ -484,7 +496,9 @@ class SourceBuilder:
 
 
 def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame:
-    """Build rows of a findings or boxes table for the reader ``reference``, whose labels count.
+    """Build rows of a findings or boxes table for the reader ``reference``.
+
+    Training and evaluation use the labels of this reader.
 
     Args:
         image_ids: Ids of N images.
@@ -493,7 +507,8 @@ def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame
             one for each row.
 
     Returns:
-        The rows, numbered from 0.
+        Table with columns ``image_id``, ``finding``, ``reader`` and the further ones, numbered from
+        0.
 
     Example:
         >>> reference_rows(["a", "b"], "mass", state="present")["state"].tolist()
@@ -508,7 +523,8 @@ def boxes_from_sizes(
 ) -> pd.DataFrame:
     """Build boxes of the reader ``reference`` from their corners and sizes.
 
-    All lengths are in px of the original image. The labels of ``reference`` are those that count.
+    All lengths are in px of the original image. Training and evaluation use the labels of the
+    reader ``reference``.
 
     Args:
         image_ids: Image id of each box.

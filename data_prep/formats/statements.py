@@ -269,8 +269,9 @@ def read_labels_and_boxes(
             columns.
 
     Returns:
-        The labels (``image_id, finding, reader, state, origin``) and the boxes (``image_id,
-        finding, reader, x1, y1, x2, y2``, px of the original image).
+        Two tables: the labels with columns ``image_id, finding, reader, state`` (present, absent or
+        uncertain) and ``origin`` (kind of label), and the boxes with columns ``image_id, finding,
+        reader, x1, y1, x2, y2`` in px of the original image.
 
     Raises:
         InputError: A cell cannot be understood, or no row states a finding.

@@ -11,7 +11,9 @@ from cxr_compare.data_prep.formats.finding_names import display_name
 def targets_from_findings(
     findings: Collection[str], *, any_finding: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Make a target of each finding: its images with the finding are positive.
+    """Make a target of each finding (disease): an image is positive if the finding is present.
+
+        A target is what a model is to detect.
 
     Args:
         findings: Names of the findings.
@@ -32,7 +34,7 @@ def targets_from_findings(
 
 
 def target_from_findings(name: str, findings: Iterable[str]) -> dict[str, Any]:
-    """Join findings to a target: an image is positive if any of them is present.
+    """Join findings (diseases) to one target: an image is positive if any of them is present.
 
     Args:
         name: Name of the target, such as ``opacity``.

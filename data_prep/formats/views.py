@@ -24,7 +24,7 @@ def normal_views(text: pd.Series) -> pd.Series:
     An empty name becomes missing.
 
     Args:
-        text: Names as a published table writes them.
+        text: Names as a published table writes them, such as ``ap supine``.
 
     Returns:
         ``PA``, ``AP``, ``LL``, ``other`` or missing, one for each name.

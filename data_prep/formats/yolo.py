@@ -54,7 +54,8 @@ def read_class_names(path: Path) -> dict[int, str]:
     """Read the name of each class number from a file such as ``data.yaml``.
 
     Args:
-        path: Path of the file.
+        path: Path of the file: YAML with the key ``names``, or a text file with one name in each
+            line.
 
     Returns:
         Class names by class number.
@@ -143,11 +144,14 @@ def _published_paths(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple
 
 
 class PredictionLineError(Exception):
-    """A line of a YOLO file has a confidence, so the file contains predictions, not labels."""
+    """Error about a line of a YOLO file that has a confidence.
+
+    Such a file contains predictions of a model, not labels.
+    """
 
 
 def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
-    """Read the boxes and polygons of a YOLO label file.
+    """Read the boxes and polygons of a YOLO label file; a polygon becomes the box around it.
 
     Args:
         lines: Lines of the file, each with a class number and the centre, width and height of a

@@ -48,7 +48,9 @@ def border_greys(pixels: np.ndarray) -> str:
 
 
 def mean_grey(pixels: np.ndarray) -> float:
-    """Return the mean grey level of an image. OpenCV computes it several times as fast as NumPy.
+    """Return the mean grey level of an image.
+
+    OpenCV computes it several times as fast as NumPy.
 
     Args:
         pixels: Grey values, uint8 (H, W).
@@ -70,13 +72,14 @@ def read_border_greys(column: pd.Series) -> np.ndarray:
     """Convert a column of texts from `border_greys` to numbers.
 
     Args:
-        column: N texts, missing if unknown.
+        column: N texts of 32 hexadecimal digits, two for each of 16 pieces of an image's border;
+            missing if unknown.
 
     Returns:
         Grey levels, float32, shape ``(N, 16)``; NaN if unknown.
 
     Raises:
-        ValueError: A text has another length.
+        ValueError: A text has another length than 32.
 
     Example:
         >>> import pandas as pd

@@ -23,7 +23,7 @@ class TextLine(NamedTuple):
     """The longest line of text on an image, with its estimated number of characters.
 
     Attributes:
-        characters: Estimated number of characters of the line.
+        characters: Estimated number of characters of the line; 0 without text.
         box: Box around the line, xyxy in px of the image; None if no character was found.
     """
 

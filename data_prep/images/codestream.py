@@ -39,7 +39,7 @@ class Codestream(NamedTuple):
         bits: Number of bits of one value.
         samples: Number of values of one pixel: 1 for grey, 3 for colour.
         process: Marker of the start of frame, which names the JPEG process; 0 for JPEG 2000.
-        tiles: Number of tiles of a JPEG 2000 image.
+        tiles: Number of tiles of a JPEG 2000 image; 0 for other formats.
     """
 
     width: int
@@ -104,7 +104,7 @@ def find_jpeg2000(frame: bytes) -> int:
     """Return the byte at which a JPEG 2000 codestream begins, also inside a JP2 file.
 
     Args:
-        frame: Bytes of the file.
+        frame: Bytes of the codestream or of the JP2 file.
 
     Returns:
         Position from 0; -1 if there is no codestream.

@@ -16,7 +16,7 @@ def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
     Args:
         path: Path of the file.
         error: Exception that the library raised.
-        kind: Words after "cannot be decoded", such as " as DICOM".
+        kind: Words of the message after "cannot be decoded", such as " as DICOM"; empty for none.
 
     Example:
         >>> print(decode_error(Path("a.png"), OSError("Truncated file")))

@@ -47,9 +47,11 @@ class DecodedImage:
             none.
         header: Facts of a DICOM header: ``view`` (``PA``, ``AP``, ``LL``, ``other`` or None),
             ``sex`` (``M``, ``F``, ``O`` or None), ``age_years`` (a number or None), ``modality`` (a
-            text or None) and ``maker`` (a class or None). For any file ``synthetic``: True if the
-            file says that a program drew it. There are no identifiers.
-        colour: Mean difference of red, green and blue in a plain image file, 0 to 255.
+            text or None) and ``maker`` (name of the detector's maker, such as ``agfa``, or None).
+            For any file ``synthetic``: True if the file says that a program drew it. There are no
+            identifiers.
+        colour: Mean difference of red, green and blue in an image file other than DICOM, 0 (grey)
+            to 255.
         patient: PatientID of a DICOM file with its issuer, from which a pseudonym is made; empty if
             unknown. It is not written to any file.
         instance: SOPInstanceUID of a DICOM file; empty if unknown. It is not written to any file.
@@ -97,7 +99,7 @@ class DecodedImage:
 
 
 def decode_record(pixels: np.ndarray, notes: Iterable[str], **facts: Any) -> dict[str, Any]:
-    """Return how an image was decoded, as a row of a data set's decode table.
+    """Return facts about the decoding of an image, as a row of a data set's decode table.
 
     Args:
         pixels: The displayed image, uint8, shape ``(H, W)``.

@@ -168,8 +168,8 @@ def header_facts(header: Dataset) -> dict[str, Any]:
 
     Returns:
         ``view`` ("PA", "AP", "LL", "other" or None), ``sex`` ("M", "F", "O" or None), ``age_years``
-        (float or None), ``modality`` (a standard term or None), ``maker`` (a name in `MAKERS`,
-        `OTHER` or None) and ``synthetic`` (bool).
+        (float or None), ``modality`` (a standard term or None), ``maker`` (maker of the detector: a
+        name in `MAKERS`, `OTHER` or None) and ``synthetic`` (bool).
 
     Example:
         >>> header = Dataset()
@@ -205,10 +205,10 @@ def _maker(text: str) -> str | None:
 
 
 def age_in_years(text: str) -> float | None:
-    """Convert an age in DICOM's notation to years; None if it cannot be understood.
+    """Convert an age in DICOM's notation, such as ``045Y``, to years.
 
     Args:
-        text: Age such as ``045Y`` or ``018M``.
+        text: Age with the unit years (Y), months (M), weeks (W) or days (D); without a unit, years.
 
     Returns:
         Age in years; None if the text cannot be understood.
@@ -242,10 +242,13 @@ def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
 
 
 def burned_in_annotation(header: Dataset) -> str | None:
-    """Return "yes" or "no" if a DICOM header says whether text is burned in, else None.
+    """Return what a DICOM header says on text that is burned into the pixels: "yes" or "no".
 
     Args:
         header: Header of a DICOM file.
+
+    Returns:
+        "yes", "no", or None if the header does not say it.
     """
     text = _text(header, "BurnedInAnnotation").lower()
     return text if text in ("yes", "no") else None

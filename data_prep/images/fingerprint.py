@@ -90,7 +90,9 @@ def squash(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def grey_ranks(pixels: np.ndarray) -> np.ndarray:
-    """Replace each grey level by its mean rank, which does not depend on the grey curve.
+    """Replace each grey level by its mean rank among the pixels of the image.
+
+    Ranks stay the same under any increasing grey curve, such as more brightness.
 
     Args:
         pixels: Grey levels, uint8, any shape.

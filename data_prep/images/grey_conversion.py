@@ -38,10 +38,13 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
 
 
 def colour_note(rgb: np.ndarray) -> str:
-    """Return a note that says whether an image with three channels is really coloured.
+    """Return a phrase that says whether an image with three channels has any colour.
 
     Args:
         rgb: Red, green and blue, uint8, shape ``(H, W, 3)``.
+
+    Returns:
+        "grey stored as colour" if the three channels are equal, else a phrase on the colour.
 
     Example:
         >>> colour_note(np.zeros((2, 2, 3), np.uint8))

@@ -13,7 +13,7 @@ MAX_PIXELS = 100_000_000
 
 
 class TooLargeError(InputError):
-    """A file or an image is larger than the limits of the program, or does not fit into memory."""
+    """Error about a file or an image that is larger than the limits or does not fit into memory."""
 
 
 def lower_pixel_limit(pixels: int) -> None:
@@ -29,7 +29,7 @@ def lower_pixel_limit(pixels: int) -> None:
 
 
 def require_size(path: Path, width: int, height: int) -> None:
-    """Check the size of an image that its header states.
+    """Check the size that the header of an image states, before the pixels are decoded.
 
     Args:
         path: Path of the file, for the message.
@@ -38,7 +38,8 @@ def require_size(path: Path, width: int, height: int) -> None:
 
     Raises:
         InputError: A side is shorter than 1 px.
-        TooLargeError: The image is larger than the limits.
+        TooLargeError: A side is longer than 10,000 px, or the image has more than 100 megapixels
+            (or fewer, after `lower_pixel_limit`).
 
     Example:
         >>> require_size(Path("a.png"), 1024, 1024)
@@ -63,7 +64,7 @@ def require_file(path: Path) -> int:
 
     Raises:
         InputError: There is no such file, or it is empty.
-        TooLargeError: The file is larger than the limit.
+        TooLargeError: The file is larger than 512 MiB.
 
     Example:
         >>> require_file(Path("no-such-file.png"))

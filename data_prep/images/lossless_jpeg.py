@@ -87,7 +87,8 @@ class LosslessBits(NamedTuple):
     Attributes:
         needed_by_row: Bits that the decoded values of each row need, int64 (H,).
         present: Number of bits in the compressed data.
-        parts: Number of parts of the compressed data; each ends with a whole byte.
+        parts: Number of separately coded parts of the compressed data. Each is filled up to a whole
+            byte, so `present` may exceed the needed bits by up to 7 for each part.
     """
 
     needed_by_row: np.ndarray
@@ -103,7 +104,7 @@ def count_lossless_bits(frame: bytes, values: np.ndarray) -> LosslessBits:
         values: Decoded values, shape ``(H, W)`` or ``(H, W, C)``.
 
     Returns:
-        Both numbers of bits; the needed ones by row of the image.
+        Both numbers of bits. That of the needed bits is given for each row of the image.
 
     Raises:
         ValueError: The channels differ in size. Damaged data may raise other errors as well.

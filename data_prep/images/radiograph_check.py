@@ -122,8 +122,8 @@ def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
         path: Path of the file.
 
     Returns:
-        The reason, and True for a DICOM file. The reason is None if the file may be a frontal chest
-        radiograph, and for a file that is not DICOM.
+        Two values: the reason, and True if the file is DICOM. The reason is None if the file may be
+        a frontal chest radiograph, and for a file that is not DICOM.
     """
     with path.open("rb") as file:
         if not starts_like_dicom(file.read(132)):

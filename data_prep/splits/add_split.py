@@ -58,7 +58,8 @@ def add_splits(
         method and options under ``how``.
 
     Raises:
-        InputError: The name is not allowed, or the folds or the file do not fit.
+        InputError: The name is not allowed or exists already, options exclude each other, there are
+            too few patients for the folds, or the file cannot be used.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")

@@ -15,7 +15,7 @@ def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:
     Args:
         split: Table with ``image_id``, ``role`` (train, val, test, unused) and ``fold`` (from 0;
             missing for test images).
-        fold: Number of the validation fold.
+        fold: Number of the validation fold, from 0.
 
     Returns:
         Table of the same columns.
@@ -33,7 +33,7 @@ def fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     Args:
         split: Table with ``image_id``, ``role`` (train, val, test, unused) and ``fold`` (from 0).
         fold: Number of the test fold.
-        folds: Number of folds.
+        folds: Number of all folds.
 
     Returns:
         Table of the same columns.

@@ -40,8 +40,8 @@ def draw_split(
             and so get the same role. None if no copies are known.
 
     Returns:
-        A table with ``image_id``, ``role`` and ``fold`` (number of the cross-validation fold), and
-        a record of method and options.
+        Two values: a table with ``image_id``, ``role`` and ``fold`` (number of the cross-validation
+        fold, from 0), and a JSON-ready record of the method and its options.
     """
     strata = image_strata(images, findings)
     if (stated["role"] != "unused").any():

@@ -39,7 +39,7 @@ def nested_parts(
         seed: Random seed of the orders.
 
     Returns:
-        By share, a table of the same columns as `split`. Images of patients who are not kept have
+        By share, a table with the same columns as `split`. Images of patients who are not kept have
         the role ``unused``.
 
     Raises:

@@ -43,7 +43,7 @@ def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Return the counts of `count_roles` as lines of text for display.
 
     Args:
-        roles: Counts by role (train, val, test, unused) and noun.
+        roles: Counts by role (train, val, test, unused) and noun, such as ``images``.
 
     Returns:
         The lines without line breaks.

@@ -26,7 +26,8 @@ def hash_to_unit_interval(names: Iterable[str], seed: int, purpose: str) -> np.n
     Args:
         names: Names, such as patient ids.
         seed: Seed of the hash.
-        purpose: Text that makes the numbers of one use independent of those of another use.
+        purpose: Any text, such as ``role``. Another text gives other numbers, independent of the
+            first.
 
     Returns:
         Numbers, float64, in the order of the names. Equal arguments give equal numbers.
@@ -64,8 +65,8 @@ class SplitRule:
     Attributes:
         val: Share of all patients for validation, in [0, 1).
         test: Share of all patients for test, in [0, 1].
-        folds: Number of cross-validation folds to which train and validation patients are assigned,
-            at least 2.
+        folds: Number of cross-validation folds, at least 2, to which train and validation patients
+            are assigned in addition.
         seed: Random seed of the draw.
         method: With ``balanced``, each of train, validation and test gets its share of every group
             of patients with the same label and other facts. With ``hash`` the assignment follows
@@ -280,7 +281,8 @@ def official_split(
             by ``image_id``. Each role gets its share of every stratum. None balances none.
 
     Returns:
-        The table with ``image_id, role, fold``, and a record of the method with notes.
+        Two values: a table with ``image_id``, ``role`` and ``fold`` (number of the cross-validation
+        fold), and a JSON-ready record of the method with notes for the user.
     """
     rule = rule or SplitRule()
     group = patient_groups(images, linked)

@@ -34,10 +34,12 @@ def read_split_file(
         images: The images table of the data set.
         linked: Key of each image, indexed by ``image_id``, the same for all copies of an image.
             Copies must have the same role. None if no copies are known.
-        strict: True raises an error for unknown ids and images without a role.
+        strict: True raises an error if the table names unknown ids or leaves out images. False
+            notes it in the record.
 
     Returns:
-        The table with ``image_id, role, fold``, and a record of the method with notes.
+        Two values: a table with ``image_id``, ``role`` and ``fold``, and a JSON-ready record of the
+        method with notes for the user.
 
     Raises:
         InputError: A cell is wrong, an id repeats, or a patient or image has two roles or folds.

@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
-    """Return the class of each image, of which train, validation and test get equal shares.
+    """Return the class of each image, by which train, validation and test are balanced.
 
     The class is the column ``x_class`` if the data set states one. Otherwise it is the rarest
     finding that is present on the image, or ``absent`` if no finding is present.
@@ -41,7 +41,7 @@ def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
 
 
 def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
-    """Return kinds of images (strata) of which train, validation and test should get equal shares.
+    """Return the kinds (strata) of each image, by which train, validation and test are balanced.
 
     Args:
         images: Images table: one row for each image, with patient, path and size.

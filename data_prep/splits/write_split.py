@@ -22,7 +22,8 @@ def write_splits(
 ) -> None:
     """Write splits into a data set folder, and their digests into its ``dataset.json``.
 
-    A split assigns each image to train, validation or test.
+    A split assigns each image to train, validation or test. By the digest, a later change of a
+    split is noticed.
 
     Args:
         folder: Data set folder.

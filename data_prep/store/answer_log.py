@@ -66,7 +66,7 @@ _HASH_DIGITS = 16  # 64 bits: any two of 10^6 ids get the same hash with a proba
 
 
 def log_pseudonym(key: bytes, text: str) -> str:
-    """Return the pseudonym of an image or a patient in a log.
+    """Return the pseudonym of an image or a patient in a log of a deployed model's output.
 
     Args:
         key: Secret key of the log, 16 to 4,096 bytes.
@@ -99,12 +99,13 @@ class AnswerLog:
     Several threads and processes may share a log.
 
     Each row is written by a single `os.write` to a file that is open for appending. If the disk
-    fails, a message is shown once and the lost rows are counted, while answers continue.
+    fails, a message is shown once and the lost rows are counted; no exception is raised, so the
+    systems go on predicting.
 
     Args:
         folder: Folder of the log. It is made if it does not exist. Other users must not be able to
             read it.
-        say: Function that shows a message.
+        say: Function that is called with the text of a message for the user.
 
     Raises:
         InputError: The log cannot be written, other users may read it, or it has rows but no key.

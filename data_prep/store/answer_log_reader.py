@@ -246,7 +246,7 @@ def _typed(text: pd.DataFrame, path: Path, latest: datetime) -> pd.DataFrame:
 
 
 def read_audit(path: Path, key: Path | None = None) -> pd.DataFrame:
-    """Read true labels that people assigned to some images of a log later.
+    """Read true labels that people later assigned to images in a log of a deployed model.
 
     Args:
         path: CSV file with ``label`` and either ``image_id`` (the original id of the image) or

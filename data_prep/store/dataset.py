@@ -50,17 +50,18 @@ _COVERAGE_COLUMNS = ("image_id", "finding", "reader", "coverage")
 
 @dataclass(frozen=True)
 class Target:
-    """A name for one or several findings that a system is to detect.
+    """One or several findings that a model is to detect, under one name.
 
     A finding is a disease or abnormality such as ``consolidation``.
 
     An image is positive if any of the findings is present, and negative if all are absent.
-    Otherwise its label is unknown, and the image is left out of evaluations and counted.
+    Otherwise its label is unknown; evaluations leave the image out and state the number of such
+    images.
 
     Attributes:
-        name: Name of the target in options and tables.
+        name: Name of the target in options and tables, such as ``opacity``.
         any_of: Names of the findings, in the order in which a model outputs them.
-        display_name: Name of the target on pages and in sentences.
+        display_name: Name of the target on pages and in sentences, such as "Lung opacity".
 
     Example:
         >>> Target("opacity", ("consolidation", "infiltration"), "Opacity").any_of
@@ -162,6 +163,9 @@ class DataSet:
             folder: Path of the folder, or its address in an object store, such as
                 ``s3://bucket/set``.
 
+        Returns:
+            The data set. Its tables are read when they are first used.
+
         Raises:
             InputError: The folder is no complete data set.
         """
@@ -255,7 +259,7 @@ class DataSet:
 
     @property
     def is_in_memory(self) -> bool:
-        """True if the data set has no folder: it was made of labels for a single evaluation."""
+        """True if the data set has no folder, because it was made of labels in memory."""
         return bool(self.splits)
 
     @property
@@ -265,7 +269,10 @@ class DataSet:
 
     @property
     def ids(self) -> dict[str, Any]:
-        """Digests of images (``content_id``), labels (``labels_id``) and splits (``split_ids``)."""
+        """Digests of images (``content_id``), labels (``labels_id``) and splits (``split_ids``).
+
+        Data sets with equal digests have equal contents.
+        """
         return {"split_ids": {}, **self.info["ids"]}
 
     images = stored_table("images.parquet", "images")
@@ -286,7 +293,7 @@ class DataSet:
         return sorted(set(self.optional_table("findings")["reader"]) - {REFERENCE_READER})
 
     def with_labels_of(self, reader: str, image_ids: pd.Index | None = None) -> DataSet:
-        """Return a copy of the data set in which one reader's labels and boxes are the true ones.
+        """Return a copy of the data set in which one reader's labels and boxes are those used.
 
         Args:
             reader: Name of the person whose labels replace those of the reader ``reference``.
@@ -339,14 +346,15 @@ class DataSet:
         return table
 
     def identities(self, image_ids: pd.Index) -> pd.DataFrame:
-        """Return the facts by which images and patients are recognised in other data sets.
+        """Return ids and digests by which images and patients are recognised in other data sets.
 
         Args:
             image_ids: Ids of images of this data set.
 
         Returns:
             One row for each image in the order of `image_ids`, with ``image_id``, ``patient_id``
-            and the columns `FINGERPRINTS` (missing if unknown).
+            and the columns `FINGERPRINTS` (digest of the pixels and perceptual hash; missing if
+            unknown).
         """
         decode = self.optional_table("decode").set_index("image_id")
         patients = self.images.set_index("image_id")[["patient_id"]].reindex(image_ids)
@@ -386,7 +394,8 @@ class DataSet:
         """Check that this data set has labels of every finding that a model predicts.
 
         Args:
-            learnt: By the name of a finding in this data set, its name in the model.
+            learnt: Findings that the model predicts: by the name of a finding (disease) in this
+                data set, its name in the model.
             folder: Folder of the model, for the error message.
 
         Raises:
@@ -485,9 +494,10 @@ class DataSet:
         return pd.Series(values, index=pd.Index(images["image_id"]), name="label")
 
     def boxes_trusted(self, target: Target) -> pd.Index:
-        """Return the ids of images on which each lesion of a target has a box, or with no lesion.
+        """Return the ids of the images on which every lesion of a target has a box.
 
-        Detectors learn, and localisation is evaluated, only on these images.
+        Images without a lesion are among them. Detectors are trained, and boxes evaluated, on these
+        images only.
 
         Args:
             target: Findings of this data set that together make an image positive.
@@ -640,7 +650,7 @@ class DataSet:
             size: Side of the square images, px.
 
         Raises:
-            InputError: The store has not been built.
+            InputError: The store has not been built, or is damaged.
         """
         from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
 
@@ -653,7 +663,7 @@ class DataSet:
 
         Args:
             size: Side of the square images, px.
-            progress: Object that shows the progress of decoding.
+            progress: Object that shows messages and the progress of decoding to the user.
             engine: Worker processes or machines that decode; None uses processes of this machine.
 
         Raises:

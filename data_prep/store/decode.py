@@ -65,8 +65,8 @@ class DecodedRow:
             and columns of the images table: ``height`` and ``width`` of the original in px,
             ``spacing_row_mm``, ``spacing_col_mm``, and ``view``, ``sex`` and ``age_years`` as the
             header states them. If the image was measured, ``file_sha256`` as well.
-        squares: By side in px: the resized square, uint8 (side, side), and the position of the
-            original in it.
+        squares: By side in px, a pair: the resized square, uint8 (side, side), and the position of
+            the original image in it.
 
     Example:
         >>> DecodedRow("a", error="a.dcm: is empty (0 bytes)").squares

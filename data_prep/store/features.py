@@ -41,8 +41,8 @@ class Features:
     Attributes:
         folder: Folder of the features.
         info: Content of the file ``features.json`` in the folder.
-        size: Side of the square that the grid of features of an image fills, always 1. Positions
-            are therefore shares of this side.
+        size: Side of the square that the grid of features of an image fills, always 1. Positions of
+            cells are therefore shares of this side, not px.
     """
 
     folder: Path
@@ -112,7 +112,7 @@ class Features:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """Table with one row for each stored image: id, checksum and the area of its grid."""
+        """Table with one row for each stored image: id, checksum and position of its grid."""
         return read_table(self.folder / FEATURE_INDEX, "feature_index")
 
     @cached_property
@@ -142,7 +142,7 @@ class Features:
         return np.ascontiguousarray(cells.T).reshape(-1, *self.grid)
 
     def placement(self, image_id: str) -> Placement:
-        """Return the position of the original image in the square of side 1 of its grid.
+        """Return the position of the original image in the square of side 1 that its grid fills.
 
         Args:
             image_id: Id of the image.
@@ -161,7 +161,7 @@ class Features:
         """Check that the features belong to a given data set and include some of its images.
 
         Args:
-            content_id: Digest of the images of the data set (``DataSet.ids["content_id"]``).
+            content_id: Digest of the images of that data set (``DataSet.ids["content_id"]``).
             image_ids: Ids of the images whose features are needed.
 
         Raises:

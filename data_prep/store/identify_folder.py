@@ -30,7 +30,8 @@ class WrongFolderError(InputError):
 
     Attributes:
         folder: Path of the folder.
-        foreign: True if ``cxr`` wrote neither the folder nor a folder in it, such as a download.
+        foreign: True if no ``cxr`` command wrote the folder or a folder in it; it may be a
+            download.
 
     Example:
         >>> WrongFolderError(Path("a"), "a: no such folder", foreign=False).folder.name
@@ -47,7 +48,7 @@ def folder_kind(folder: Path) -> FolderKind | None:
     """Return the kind (such as run or report) of a complete folder that a ``cxr`` command made.
 
     Args:
-        folder: Path of the folder, which need not exist.
+        folder: Path of the folder. It need not exist.
 
     Returns:
         The kind, recognised by the file that marks such a folder as complete; None for any other

@@ -38,7 +38,7 @@ class LooseImage:
 
 
 def find_image_files(sources: Sequence[Path]) -> list[Path]:
-    """Return the given files, and all files below the given folders.
+    """List the files that a user named, and all files below the folders that the user named.
 
     Args:
         sources: Paths of files and folders.

@@ -35,7 +35,8 @@ NO_CHECKSUM = 0
 class PixelSource(Protocol):
     """Interface from which models read the resized square images of a data set by image id.
 
-    The pixel store of a data set, images in memory, and precomputed features implement it.
+    The pixel store of a data set (`PixelStore`), images in memory, and precomputed features
+    implement this interface.
 
     Attributes:
         size: Side S of the resized square images, px.
@@ -66,7 +67,7 @@ def require_images(source: PixelSource, image_ids: pd.Index) -> None:
     """Check that a source of resized images contains all images that are needed.
 
     Args:
-        source: Pixel store, images in memory, or features.
+        source: Pixel store of a data set, images in memory, or features of images.
         image_ids: Ids of the images that are needed.
 
     Raises:
@@ -111,7 +112,7 @@ def shard_name(shard: int) -> str:
 
 
 def pixels_checksum(pixels: np.ndarray) -> int:
-    """Return the first 8 bytes of the SHA-256 of an image's pixels, as a signed number.
+    """Return the first 8 bytes of the SHA-256 of an image's pixels, as a signed integer.
 
     Args:
         pixels: Grey values, uint8, of any shape.

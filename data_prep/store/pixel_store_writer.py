@@ -66,8 +66,13 @@ class _IndexRow(NamedTuple):
 class PixelStoreWriter:
     """A context manager that adds resized square images to the pixel store of a data set.
 
-    A normal end of the ``with`` block completes the store. An exception, including Ctrl-C, keeps
-    the images that were added and leaves the store incomplete, so that the next writer continues.
+    A pixel store is a folder with all images of a data set, resized to squares of one side. A
+    normal end of the ``with`` block completes the store. An exception, including Ctrl-C, keeps the
+    images that were added and leaves the store incomplete, so that the next writer continues.
+
+    Args:
+        folder: Folder of the pixel store.
+        size: Side of the square images, px.
     """
 
     def __init__(self, folder: Path, size: int) -> None:

@@ -44,7 +44,7 @@ class Part:
 
     Attributes:
         images: Table with columns ``image_id``, ``status`` (``ok`` or ``failed``) and ``reason``
-            (why it failed, else missing), one row for each of these images.
+            (why the image failed, else missing), one row for each of these images.
         tables: By name, any of the tables ``scores`` (of images), ``boxes`` and ``maps``
             (activation maps).
 
@@ -61,8 +61,8 @@ class Part:
         """Return a copy with the predictions of some findings only, under new names.
 
         Args:
-            names: New name of a finding by its name in this object. Findings that are not among the
-                keys are dropped. None keeps all findings and their names.
+            names: New name of a finding (disease) by its name in this object. Findings that are not
+                among the keys are dropped. None keeps all findings and their names.
         """
         if names is None:
             return self
@@ -83,7 +83,7 @@ class Part:
 
 
 def concat_parts(parts: Sequence[Part]) -> Part:
-    """Join the predictions for several groups of images.
+    """Join the predictions of one system for several groups of images.
 
     Args:
         parts: One object or more, which have the same tables.
@@ -131,10 +131,14 @@ def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) 
 class PredictionWriter:
     """A context manager that writes the predictions of one system in groups of images.
 
-    A normal end of the ``with`` block marks the folder as complete. After an interruption the
-    written groups stay, and a writer with the same data set and the same ``inference_id`` (digest
-    of the model and its settings in `info`) continues: `done` holds the ids of the images that are
-    finished.
+    A system is a model or a human reader. A normal end of the ``with`` block marks the folder as
+    complete. After an interruption the written groups stay. A new writer continues if its `info`
+    has the same data set and the same ``inference_id`` (digest of the model and its settings). Its
+    attribute `done` holds the ids of the images that are finished.
+
+    Args:
+        folder: Predictions folder to write.
+        info: Content of the file ``predictions.json``, which is written last.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any]) -> None:

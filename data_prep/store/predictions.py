@@ -75,7 +75,7 @@ class Predictions:
         Args:
             info: Content that ``predictions.json`` would have. Its key ``system`` is the name of
                 the system.
-            part: Predictions for all images of the data set.
+            part: Tables with the predictions for all images of the data set.
         """
         known_tables = {"predicted_images": part.images, **part.tables}
         tables = {}
@@ -106,7 +106,7 @@ class Predictions:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``predictions.json``, with the folder and the number of images.
 
-        Images on which the system failed are not counted.
+        Images for which the system gave no output are not counted.
         """
         return {"folder": str(self.folder), "images": len(self.images_run), **self.info}
 
@@ -150,6 +150,9 @@ class Predictions:
             findings: Names of the findings (diseases) to read.
             image_ids: Ids of the images to read.
 
+        Returns:
+            The rows of these findings and images, with all columns of the table.
+
         Raises:
             InputError: The table is damaged.
         """
@@ -168,7 +171,7 @@ class Predictions:
 
     @property
     def images_run(self) -> pd.Index:
-        """Ids of the images that the system predicted without failing."""
+        """Ids of the images for which the system gave an output."""
         images = self.images
         return pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
 

@@ -106,7 +106,10 @@ class Preprocess:
 
     @property
     def spec(self) -> str:
-        """Name of the folder with resized square images of this side, such as ``letterbox-512``."""
+        """Name of the folder with a data set's images as squares of this side.
+
+        It is ``letterbox-512`` for a side of 512 px.
+        """
         return store_spec(self.size)
 
     def normalise(self, images: Pixels) -> Pixels:

@@ -46,7 +46,7 @@ class View:
         return "plain" if self.scale == 1.0 else f"scale{self.scale:g}"
 
     def content_size(self, size: int) -> int:
-        """Return the side of the scaled image, px.
+        """Return the side of the scaled image without its black border, px.
 
         Args:
             size: Side of the unscaled image, px.

@@ -24,10 +24,11 @@ _SMALLEST_SIGMA = 2.5  # px; a wider blur is computed on a smaller image
 
 @dataclass(frozen=True)
 class Canvas:
-    """Position, size and rotation of a synthetic patient on a square image, for drawing.
+    """Square image on which a synthetic patient is drawn, with the patient's position on it.
 
-    Shapes are given in thorax units: x grows from the midline to the right of the image (the
-    patient's left), and y grows down from the upper edge of the image; 1 is the width of the image.
+    Shapes are given in thorax units, in which the patient is upright and of usual size: x grows
+    from the midline to the right of the image (the patient's left), and y grows down from the upper
+    edge of the image; 1 is the width of the image.
 
     Attributes:
         size: Side of the image, px.
@@ -103,10 +104,11 @@ class Canvas:
         A curve thinner than a pixel is drawn one pixel wide, but fainter.
 
         Args:
-            mask: Mask to draw on, uint8 (H, W). It is changed in place.
-            lines: Curves in thorax units, each of shape `(N, 2)` with the same N.
+            mask: Mask to draw on, uint8 (H, W), 0 to 255. It is changed in place.
+            lines: Points x, y of each curve in thorax units (1 is the width of the image), each of
+                shape `(N, 2)` with the same N.
             width: Width of the curves, thorax units.
-            strength: Brightness of the curves, in [0, 1].
+            strength: Brightness of the curves, in [0, 1]; 1 draws the value 255.
         """
         px = self.width_px(width)
         thickness = max(1, round(px))
@@ -118,7 +120,8 @@ class Canvas:
         """Draw open curves, as with `stroke`, on a new mask.
 
         Args:
-            curves: Curves in thorax units, each of shape `(N, 2)` with the same N.
+            curves: Points x, y of each curve in thorax units (1 is the width of the image), each of
+                shape `(N, 2)` with the same N.
             width: Width of the curves, thorax units.
 
         Returns:
@@ -208,7 +211,7 @@ def ellipse(
 
 
 def curve(*corners: tuple[float, float], steps: int = 24) -> Points:
-    """Return points of a Bezier curve between its first and last control point.
+    """Return points of a Bezier curve from its first to its last control point.
 
     Args:
         *corners: Control points x, y of the curve, at least 1.
@@ -330,17 +333,18 @@ class Anatomy:
     chest.
 
     Attributes:
-        half_width: Inner half width of the rib cage at its widest.
+        half_width: Distance from the midline to the inner side of the rib cage, where it is widest.
         skew: Share by which the left half of the rib cage is wider than the mean of both halves,
             and the right half narrower.
-        taper: How pointed the rib cage is; 1 is usual, smaller is barrel-shaped.
-        top: Height of the lung apices.
-        base: Height of the dome of the right diaphragm.
-        base_drop: How much lower the left dome lies.
+        taper: How much the rib cage narrows towards the top; 1 is usual, and a smaller value gives
+            a barrel shape.
+        top: Position y of the lung apices, from the upper edge of the image.
+        base: Position y of the dome of the right diaphragm, from the upper edge of the image.
+        base_drop: How much lower the dome of the left diaphragm lies than that of the right.
         dome: How much the diaphragm is domed; 1 is usual.
         sinus: Depth of the costophrenic angle; 1 is usual.
         inner: Width of the structures between the lungs; 1 is usual.
-        hilum: Height of the lung roots, as a share of the lung's height from above.
+        hilum: Position of the lung roots, as a share of the lung's height, measured from its top.
         heart: Size of the heart; 1 is usual.
         heart_height: Height of the heart; 1 is usual.
         heart_shift: How far the heart lies to the patient's left of its usual position.
@@ -351,7 +355,7 @@ class Anatomy:
         neck: Half width of the neck.
         breast: Size of the breast shadows; 0 draws no breasts.
         breast_drop: How much lower than usual the breasts lie.
-        skeleton: Bones.
+        skeleton: Shape and density of the bones.
         gas: Size of the gas bubble in the stomach; 0 draws no bubble.
         bowel: Further gas bubbles in the belly, (N, 3): position across, distance below the
             diaphragm, radius.
@@ -396,7 +400,7 @@ class Anatomy:
 
     @property
     def hilum_y(self) -> float:
-        """Height of the lung roots below the upper edge of the image, in image widths."""
+        """Distance of the lung roots from the upper edge of the image, in image widths."""
         return self.top + self.hilum * (self.base - self.top)
 
     def wall(self, y: np.ndarray | float, side: int = 0) -> np.ndarray:
@@ -480,6 +484,8 @@ class Anatomy:
     def posterior_rib(self, index: int, side: int) -> Points:
         """Return the centre line of the back part of a rib as points, from the spine outwards.
 
+        Points are x, y in thorax units (see `Canvas`), shape ``(N, 2)``.
+
         Args:
             index: Number of the rib; 0 is the uppermost.
             side: -1 for the patient's right, 1 for the left.
@@ -500,6 +506,8 @@ class Anatomy:
     def anterior_rib(self, index: int, side: int) -> Points:
         """Return the centre line of the front part of a rib as points, from the side inwards.
 
+        Points are x, y in thorax units (see `Canvas`), shape ``(N, 2)``.
+
         Args:
             index: Number of the rib; 0 is the uppermost.
             side: -1 for the patient's right, 1 for the left.
@@ -519,6 +527,8 @@ class Anatomy:
 
     def clavicle(self, side: int, lift: float) -> Points:
         """Return the centre line of a collar bone as points, from its inner end.
+
+        Points are x, y in thorax units (see `Canvas`), shape ``(N, 2)``.
 
         Args:
             side: -1 for the patient's right, 1 for the left.

@@ -21,7 +21,7 @@ def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) ->
     Args:
         rng: Random generator.
         names: Names of the possible distractors, such as ``pacemaker``.
-        rate: Probability, in [0, 1], that the image has any distractor.
+        rate: Probability, in [0, 1], that the image has at least one distractor.
 
     Returns:
         The drawn names; empty if there are none.

@@ -74,7 +74,7 @@ class _FlawedSet:
 def add_flaws(
     folder: Path, records: list[dict[str, Any]], arguments: PhantomArguments
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Add faults of real data sets to synthetic images, so that a check of data can be tested.
+    """Add faults that real data sets have to a set of synthetic images, to test ``cxr check``.
 
     No existing file is changed, so a repeated call gives the same result.
 
@@ -84,8 +84,8 @@ def add_flaws(
         arguments: Arguments with which the synthetic images were drawn.
 
     Returns:
-        The tables of labels by file name, with the faults, and the list of faults that ``cxr
-        check`` must find.
+        Two values: the label tables with the faults, by file name, and a table of the faults that
+        ``cxr check`` must find.
     """
     rng = np.random.default_rng(np.random.SeedSequence([arguments.seed, 0, _FLAW_STREAM]))
     ordered = sorted(records, key=lambda record: record["patientId"])

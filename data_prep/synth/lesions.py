@@ -42,8 +42,8 @@ class Site:
         kind: ``focal`` for a compact opacity, ``veil`` for a large faint one.
         side: -1 for the patient's right lung, which is at the left of the image; 1 for the left
             lung.
-        across: Position from the midline (0) to the chest wall (1).
-        down: Position from the apex of the lung (0) to the diaphragm (1).
+        across: Position of the centre between the midline (0) and the chest wall (1).
+        down: Position of the centre between the apex of the lung (0) and the diaphragm (1).
         radius: Mean radius of the lesion, in image widths.
         aspect: Height of the lesion divided by its width.
         seed: Random seed of the outline, and of the texture of a veil.
@@ -121,7 +121,8 @@ def add_lesions(
     Args:
         attenuation: Attenuation of the X-rays in each pixel, float32 ``(H, W)``. It is changed in
             place.
-        visible: Share of each pixel, in [0, 1], in which the lung is visible, ``(H, W)``.
+        visible: Visible share of the lung in each pixel, in [0, 1], ``(H, W)``; 0 outside the
+            lungs.
         canvas: Size of the image, and position, rotation and scale of the patient on it.
         anatomy: Shape of the patient's chest.
         sites: Positions of possible lesions, in the order in which lesions appear.

@@ -8,7 +8,9 @@ from cxr_compare.data_prep.synth.lesions import CONTRAST_TO_NOISE, Contrast
 
 @dataclass(frozen=True)
 class PhantomArguments:
-    """Arguments from which synthetic images are drawn. The same arguments give the same bytes.
+    """Arguments from which synthetic chest X-rays are drawn by ``cxr synth``.
+
+    The same arguments give the same bytes.
 
     Attributes:
         n_images: Number of labelled images, at least 1; at least 20 if `flaws` is True.

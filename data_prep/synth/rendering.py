@@ -65,8 +65,7 @@ class Patient:
         anatomy: Shape of the chest.
         chronic: Names of things that are no lesion and that each image of the patient shows, such
             as a pacemaker (distractors).
-        sites: Positions at which lesions may appear; an image with two lesions shows them at the
-            first two.
+        sites: Possible positions of lesions; an image with two lesions shows them at the first two.
         illness: Probability that an image shows lesions, in [0, 1].
         bedridden: Probability, in [0, 1], that an image is an AP view, taken at the bedside,
             instead of a PA view.
@@ -110,7 +109,7 @@ def count_images(seed: int, index: int) -> int:
 
     Args:
         seed: Random seed of the whole set of synthetic images.
-        index: Number of the patient.
+        index: Number of the patient in the set, from 0.
     """
     rng = _generator(seed, index, "count")
     return 1 + int(rng.choice(3, p=_IMAGES_PER_PATIENT))
@@ -256,8 +255,8 @@ def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Fie
         portable: True for an image at the bedside (AP).
 
     Returns:
-        The attenuation of the X-rays and the share in which the lung is visible, for each pixel,
-        both float32 of shape ``(H, W)``.
+        Two arrays, float32 of shape ``(H, W)``: the attenuation of the X-rays in each pixel (1 is
+        that of a trunk of soft tissue), and the visible share of the lung in each pixel, in [0, 1].
     """
     lungs = canvas.fill(anatomy.lung(-1), anatomy.lung(1))
     heart = canvas.soften(canvas.fill(anatomy.heart_outline()), 0.008 if portable else 0.006)

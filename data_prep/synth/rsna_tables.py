@@ -26,7 +26,7 @@ def make_image_id(seed: int, patient: int | str, number: int) -> str:
         number: Number of the image among the patient's images, from 0.
 
     Returns:
-        Id that depends only on the arguments.
+        The id, which depends only on the arguments.
     """
     digest = hashlib.blake2b(f"{seed}/{patient}/{number}".encode(), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest, version=4))
@@ -78,7 +78,7 @@ def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
         records: Facts about each image, from `image_record`.
 
     Returns:
-        Tables by file name.
+        Tables by the name of the CSV file into which each belongs.
     """
     ordered = sorted(records, key=lambda record: record["patientId"])
     rows = [row for record in ordered for row in _rows(record)]

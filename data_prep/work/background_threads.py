@@ -16,8 +16,8 @@ def read_ahead(rows: Iterable[Row], *, most: int = 2) -> Iterator[Row]:
     """Take rows from an iterable in a background thread while the caller works on earlier rows.
 
     Args:
-        rows: The rows, objects of any type. If reading a row raises an error, it is raised here at
-            the same position.
+        rows: Iterable of objects of any type, called rows. If reading a row raises an error, the
+            error is raised here after the rows before it.
         most: Largest number of rows that are read before the caller requests them.
 
     Yields:
@@ -51,7 +51,7 @@ def write_behind(write: Callable[[Row], object], rows: Iterable[Row]) -> None:
 
     Args:
         write: Function that writes one row.
-        rows: The rows, objects of any type, which are computed when they are requested.
+        rows: Iterable of objects of any type, called rows. Each is computed when it is requested.
 
     Example:
         >>> written = []

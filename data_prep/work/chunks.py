@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class CrashError(Exception):
-    """A worker process or its machine ended, so the results of its rows are lost."""
+    """Error about a worker process or its machine that ended before it returned results."""
 
 
 class TimedResults(NamedTuple, Generic[Result]):
@@ -47,7 +47,8 @@ class SoloTrial(NamedTuple, Generic[Result]):
 class Workers(Protocol[Row, Result]):
     """Interface of worker processes that apply one function to many rows, several at a time.
 
-    Rows are sent in groups, called chunks. A row is one argument of the function.
+    A row is one argument of the function, such as the path of an image. Rows are sent to processes
+    in groups, called chunks.
 
     Attributes:
         chunk_seconds: Time in seconds that the work on a chunk should take; many times the time for
@@ -108,7 +109,8 @@ def map_in_chunks(
     """Apply the function of worker processes to rows, and yield the results in order.
 
     Args:
-        workers: Worker processes, which know the function.
+        workers: Object with the worker processes, which have the function. Rows are sent to them in
+            groups, called chunks.
         rows: Arguments of the function, which are read when they are needed.
         on_crash: Function that returns a replacement result for a row on which every process
             crashes.

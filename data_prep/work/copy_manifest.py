@@ -46,9 +46,9 @@ Manifest = dict[Path, ManifestEntry]
 
 
 def read_manifest(copy: Path) -> Manifest:
-    """Read the list of files of a local copy of a folder in an object store.
+    """Read the stored list of files in a local copy of a folder in an object store, such as S3.
 
-    Each file has its state at the last transfer.
+    Each file has its state (size, time of change and version) at the last transfer.
 
     Args:
         copy: Local path of the copied folder, or of one file in it.
@@ -72,7 +72,7 @@ def read_manifest(copy: Path) -> Manifest:
 
 
 def write_manifest_changes(before: Manifest, after: Manifest) -> None:
-    """Store the changes between two lists of files of a local copy.
+    """Store the changes between two lists of files in a local copy of an object store's folder.
 
     Entries that differ are written, and those that are missing in the second list are removed.
 
@@ -98,7 +98,7 @@ def _manifest_file(folder: Path) -> Path:
 
 
 def file_state(path: Path) -> tuple[int, int]:
-    """Return the size in bytes and the time of the last change in ns of a local file.
+    """Return the size in bytes and the time of the last change (ns since 1970) of a local file.
 
     Args:
         path: Path of the file, which must exist.
@@ -108,7 +108,7 @@ def file_state(path: Path) -> tuple[int, int]:
 
 
 def local_file_states(copy: Path) -> dict[Path, tuple[int, int]]:
-    """Return size (bytes) and time of the last change (ns) of each file of a local copy.
+    """Return size (bytes) and time of the last change (ns since 1970) of files in a local copy.
 
     Files that are only partly written are left out.
 

@@ -69,7 +69,10 @@ FileStates = dict[Path, tuple[int, int]]
 def local_folders(
     arguments: Mapping[str, Any], say: Callable[[str], object] = lambda line: None
 ) -> Iterator[dict[str, Any]]:
-    """Fetch the folders in object stores that a command names, and send back what it changes.
+    """Fetch the folders in object stores that a command names, and send changed files back.
+
+    The folders are fetched at the beginning of the ``with`` block. Files that the command changes
+    in the local copies are sent to the object store during the block and at its end.
 
     Args:
         arguments: Arguments of the command, by name. Addresses such as ``s3://bucket/data`` may be

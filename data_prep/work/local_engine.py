@@ -111,7 +111,7 @@ def try_alone(function: Callable[[Row], Result], row: Row) -> SoloTrial[Result]:
         row: Argument of the function.
 
     Returns:
-        The result, and whether the process survived.
+        The result, and False if the process ended before it returned one.
 
     Raises:
         RuntimeError: No worker process can start on this machine.

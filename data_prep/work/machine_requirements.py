@@ -42,7 +42,9 @@ class MachineRequirements:
 
     @classmethod
     def from_this_machine(cls, reads: Sequence[Path]) -> MachineRequirements:
-        """Return the code, packages and files of this machine, which starts the work.
+        """Return requirements that equal the code, packages and files of this machine.
+
+        This machine starts the work; the machines of the cluster must be like it.
 
         Args:
             reads: Files and folders that the work reads. Those in an object store are not checked,

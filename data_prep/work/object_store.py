@@ -55,7 +55,7 @@ _buckets_without_md5: set[str] = set()
 
 
 class StoreError(InputError):
-    """An object store (such as S3) refuses a request or does not answer."""
+    """Error about an object store (such as S3) that refuses a request or does not answer."""
 
 
 class _DamagedError(OSError):

@@ -40,7 +40,7 @@ _MACHINE_ATTEMPTS = 20
 
 
 class RayEngine:
-    """Applies a function to many rows on the machines of a Ray cluster.
+    """Engine that applies a function to many rows on the machines of a Ray cluster.
 
     A row is one argument of the function. `data_prep.work.engine.open_engine` makes the object.
     """

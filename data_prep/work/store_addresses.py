@@ -87,7 +87,11 @@ def with_local_paths(value: Any) -> Any:
     The path is that of the local copy, which need not exist yet.
 
     Args:
-        value: Value of the argument: a text, a path, or a list, tuple or dictionary of them.
+        value: Value of a command's argument: a text, a path, or a list, tuple or dictionary of
+            them. Other values stay as they are.
+
+    Returns:
+        A value of the same form.
 
     Raises:
         InputError: An address is not that of a folder, or contains a password.
@@ -153,7 +157,7 @@ def local_path(address: str) -> Path:
 
 
 def store_address(path: Path) -> str | None:
-    """Return the object store's address of a file or folder in a local copy.
+    """Return the address in an object store of a file or folder in a local copy.
 
     Args:
         path: A path, which may be one of another machine.
