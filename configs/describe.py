@@ -32,19 +32,19 @@ class ConfigSummary(NamedTuple):
         suits: Machine and purpose for which the configuration was made, as a phrase.
     """
 
-    name: str  # as ``cxr train`` takes it
-    kind: str  # detector or classifier
+    name: str
+    kind: str
     network: str
-    image_size: int  # px, a side
-    epochs: int | str  # at most; a dash for a probe
-    weights: str  # weights that it starts from
-    suits: str  # the machine and the purpose
+    image_size: int
+    epochs: int | str
+    weights: str
+    suits: str
 
 
 def summaries() -> list[ConfigSummary]:
     """Return a summary of every training configuration that comes with the program.
 
-        The summaries of detectors come before those of classifiers.
+    The summaries of detectors come before those of classifiers.
 
     Example:
         >>> [summary.network for summary in summaries() if summary.name == "retinanet"]

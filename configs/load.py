@@ -298,9 +298,9 @@ class KeyProblem(NamedTuple):
             key is unknown or missing, or its value has a wrong type or is out of range.
     """
 
-    key: str  # ``section.key``; empty for a rule over the whole file
+    key: str
     message: str
-    is_rule: bool  # True for a rule of ours rather than of a type or a range
+    is_rule: bool
 
 
 def first_problem(error: ValidationError, settings: type[BaseModel]) -> KeyProblem:

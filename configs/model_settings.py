@@ -124,7 +124,7 @@ class ModelSettings(Section):
 class DetectorModelSettings(ModelSettings):
     """Keys of ``[model]`` that every detector has.
 
-        `detector_settings` returns the class with all keys of one architecture.
+    `detector_settings` returns the class with all keys of one architecture.
 
     Attributes:
         architecture: Name of the architecture, such as ``retinanet``.

@@ -420,8 +420,8 @@ class TrainingSet(Record):
 class PredictionsRecord(Record):
     """Content of ``predictions.json``, which marks a folder with predictions of one system.
 
-        A system is a trained model or a human reader. The file is written last, so its folder is
-        complete.
+    A system is a trained model or a human reader. The file is written last, so its folder is
+    complete.
 
     Attributes:
         system: Name of the system, such as ``RetinaNet``.
@@ -575,8 +575,8 @@ class TriageRecord(Record):
 class PolicyRecord(Record):
     """Score threshold of one operating point, with its figures on validation images.
 
-        An operating point is a rule that chooses the threshold on validation images, such as
-        ``max_f1`` (the highest F1 score).
+    An operating point is a rule that chooses the threshold on validation images, such as
+    ``max_f1`` (the highest F1 score).
 
     Attributes:
         threshold: Image score from which an image is called positive; None if no threshold fulfils

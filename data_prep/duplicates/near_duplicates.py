@@ -114,7 +114,7 @@ def find_near_duplicates(
 
     Example:
         >>> decode = pd.DataFrame({"image_id": ["a", "b"], "pixel_sha256": ["1", "2"],
-        ...     "perceptual_hash": ["0" * 16, "f" * 16]})
+        ...     "perceptual_hash": ["00" * 32, "0f" * 32]})
         >>> len(find_near_duplicates(decode).pairs)
         0
     """

@@ -45,7 +45,7 @@ _LABELS = {"state": STATES, "origin": ORIGINS, "coverage": ("all", "some")}
 class LabelRows:
     """Rows of three label tables (findings, completeness of boxes, boxes) as lists of tuples.
 
-        A reader is a person who labelled images.
+    A reader is a person who labelled images.
 
     Attributes:
         states: Tuples ``image, finding, reader, state, origin``: the reader says that the finding
@@ -167,8 +167,8 @@ def read_image_object(value: Any, image: str, where: str) -> tuple[dict[str, Any
 def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, Any]:
     """Build the object that holds facts about the whole data set in an exported file.
 
-        The file, such as COCO JSON, has the object under the key ``cxr``. Standard formats cannot
-        hold these facts.
+    The file, such as COCO JSON, has the object under the key ``cxr``. Standard formats cannot
+    hold these facts.
 
     Args:
         targets: By name of a target (findings that together make an image positive), its findings
@@ -188,7 +188,7 @@ def set_object(targets: dict[str, dict[str, Any]], **facts: Any) -> dict[str, An
 def read_set_object(value: Any, where: str) -> dict[str, Any]:
     """Read the object that holds facts about the whole data set in an exported file.
 
-        The file, such as COCO JSON, has the object under the key ``cxr``.
+    The file, such as COCO JSON, has the object under the key ``cxr``.
 
     Args:
         value: The object, as `json.loads` returns it.

@@ -19,7 +19,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 def image_size(path: Path) -> tuple[int, int]:
     """Return the width and height of an image in px, read from the header of its file.
 
-        The pixels are not decoded.
+    The pixels are not decoded.
 
     The EXIF orientation is applied, so that the sides are those of the upright image.
 

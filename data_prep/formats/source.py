@@ -420,7 +420,7 @@ class SourceBuilder:
     ) -> None:
         """Leave out the images that have an impossible box, such as one without area.
 
-            A wrong box is a wrong label, so the whole image is left out.
+        A wrong box is a wrong label, so the whole image is left out.
 
         Args:
             boxes: Table with columns ``image_id, x1, y1, x2, y2`` (px of the original image).

@@ -13,7 +13,7 @@ def targets_from_findings(
 ) -> dict[str, dict[str, Any]]:
     """Make a target of each finding (disease): an image is positive if the finding is present.
 
-        A target is what a model is to detect.
+    A target is what a model is to detect.
 
     Args:
         findings: Names of the findings.
