@@ -110,7 +110,7 @@ _SETTINGS = "settings.json"
 
 
 def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
-    """Return True if a folder holds the complete data set that the user's options describe.
+    """Check the folder of a data set, and return True if nothing remains to be prepared.
 
     Args:
         out: Folder of the data set.
@@ -120,8 +120,8 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
             then no error.
 
     Returns:
-        False if the folder is empty or incomplete, or if it is complete and images are to be added
-        to it.
+        True if the folder holds the complete data set that these settings describe. False if the
+        folder is empty or incomplete, or if the user's files have changed and `add` is True.
 
     Raises:
         InputError: The folder holds something else, or a data set with other settings.

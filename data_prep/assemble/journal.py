@@ -81,7 +81,7 @@ class Journal:
         self._rows = []
 
     def read(self) -> pd.DataFrame:
-        """Return a table of the facts of all images that were decoded so far, a row for each.
+        """Return the facts of all images that were decoded so far, as a table with a row for each.
 
         If an image was decoded more than once, its latest facts count.
         """

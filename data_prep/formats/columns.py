@@ -43,7 +43,7 @@ COLUMN_ROLES = (
 
 @cache
 def column_dictionary() -> dict[str, Any]:
-    """Return descriptions of label tables of known data sets, and column names by their content.
+    """Return descriptions of public label tables, and names of columns by what they contain.
 
     They are the content of the package's files ``columns.toml`` and ``column_names.toml``.
     """

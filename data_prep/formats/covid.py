@@ -372,6 +372,9 @@ def read_origins(path: Path) -> pd.DataFrame:
     Returns:
         Table with columns ``name`` (of the image) and ``x_origin`` (website of the collection), one
         row for each image that the sheet lists.
+
+    Raises:
+        InputError: The file cannot be read as a workbook, or the sheet lacks a column.
     """
     text = read_table_file(path, sheet_names(path)[0]).text
     text.columns = pd.Index([" ".join(str(name).split()).upper() for name in text.columns])

@@ -162,7 +162,7 @@ class LabelTable:
 
     @property
     def box_roles(self) -> set[str]:
-        """Recognised contents of columns that describe boxes, such as ``xmin`` or ``width``."""
+        """Names of the recognised contents of columns that describe boxes, such as ``xmin``."""
         return {role for role in BOX_ROLES if self.has(role)}
 
     @property

@@ -70,6 +70,9 @@ def exclude_contradictions(
 ) -> None:
     """Leave out the images whose labels and boxes contradict each other.
 
+    They are images with two labels of one reader for one finding, with a box of a finding that the
+    reader calls absent, or with an impossible box.
+
     Args:
         builder: Object that collects notes and excluded images. The images are added to its
             `exclusions`.
@@ -77,7 +80,11 @@ def exclude_contradictions(
             ``state``.
         boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, px of the original
             image.
-        if_widths: Sentence for the error message if most x2 and y2 seem to be widths and heights.
+        if_widths: Sentence for the error message if most x2 and y2 seem to be widths and heights;
+            empty to raise no error in this case.
+
+    Raises:
+        InputError: Most boxes end before they begin, and `if_widths` is not empty.
     """
     exclusions = builder.exclusions
     exclusions.add(

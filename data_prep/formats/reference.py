@@ -56,17 +56,20 @@ def add_reference(
     A reader is a person who labelled images. Training and evaluation use the reader ``reference``.
 
     Args:
-        builder: Object with the user's options, of which ``reference`` names the rule:
-            ``majority``, ``any``, ``all`` or ``reader:NAME``.
-        findings: Table with columns ``image_id, finding, reader, state, origin``. Rows of the
-            reader ``reference`` stay unchanged.
+        builder: Object with the user's options. The option ``reference`` names the rule: a finding
+            is present if ``majority``, ``any`` or ``all`` of the readers say so, or ``reader:NAME``
+            takes the labels of one reader.
+        findings: Table with columns ``image_id, finding, reader``, ``state`` (present, absent or
+            uncertain) and ``origin`` (kind of label, such as ``report_nlp``). Rows of the reader
+            ``reference`` stay unchanged.
         boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, px of the original
             image.
         boxed_findings: Names of findings that the readers outline by a box wherever they see them.
             Findings that occur in `boxes` always count as such.
 
     Returns:
-        The findings, the boxes and the completeness of boxes, of all readers and of ``reference``.
+        Tables of the findings, of the boxes, and of the images and findings on which every lesion
+        has a box, of all readers and of ``reference``.
 
     Raises:
         InputError: The rule does not exist, or names a reader who labelled nothing.
@@ -110,8 +113,8 @@ def vote_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
     """Join the labels of several readers (people) by a vote on each image and finding.
 
     Args:
-        findings: Table of the readers' labels with columns ``image_id, finding, reader, state,
-            origin``.
+        findings: Table of the readers' labels with columns ``image_id, finding, reader``, ``state``
+            (present, absent or uncertain) and ``origin`` (kind of label, such as ``report_nlp``).
         rule: Vote by which a finding is present: ``majority``, ``any`` or ``all`` of the readers of
             the image, or ``reader:NAME`` to take the labels of one person. A finding without the
             necessary votes is uncertain.
@@ -147,8 +150,8 @@ def fuse_boxes(
     ``majority``, one for ``any``, all for ``all``. ``reader:NAME`` takes the boxes of that reader.
 
     Args:
-        findings: Table of the readers' labels with columns ``image_id, finding, reader, state,
-            origin``.
+        findings: Table of the readers' labels with columns ``image_id, finding, reader``, ``state``
+            (present, absent or uncertain) and ``origin`` (kind of label).
         boxes: Table of the readers' boxes with columns ``image_id, finding, reader, x1, y1, x2,
             y2``.
         reference: Labels from `vote_findings`, which join those of the readers.
@@ -235,8 +238,8 @@ def box_coverage_of_readers(
     absent is listed, too, because there is no lesion to box.
 
     Args:
-        findings: Table of the readers' labels with columns ``image_id, finding, reader, state,
-            origin``.
+        findings: Table of the readers' labels with columns ``image_id, finding, reader``, ``state``
+            (present, absent or uncertain) and ``origin`` (kind of label).
         boxes: Table of the readers' boxes with columns ``image_id, finding, reader, x1, y1, x2,
             y2``.
         localised: Names of the findings that readers outline by boxes.

@@ -271,6 +271,10 @@ class SourceBuilder:
         """Return all label tables by path, with cells as text.
 
         They are those that the format makes of its files, and those that the user named.
+
+        Raises:
+            InputError: A file cannot be read as a table, or the user names a sheet although no
+                table is a spreadsheet.
         """
         tables = dict(self.format.make_label_tables(self))
         sheet = self.options.sheet
@@ -460,8 +464,8 @@ class SourceBuilder:
 
         Args:
             images: Table of the images. Those that `exclusions` names are removed.
-            findings: Table of their labels, with columns ``image_id, finding, reader, state,
-                origin``.
+            findings: Table of their labels, with columns ``image_id, finding, reader`` (person who
+                labelled), ``state`` (present, absent or uncertain) and ``origin`` (kind of label).
             targets: By name: findings that together make an image positive, as ``dataset.json``
                 stores them. None makes a target of each finding.
             files: Table with columns ``image_id, path`` of all images that may be left out, from

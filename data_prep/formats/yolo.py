@@ -160,6 +160,10 @@ def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
     Returns:
         For each box or polygon: its class number, the edges x1, y1, x2, y2 of the box or of the box
         around the polygon, as shares of the image's width and height, and True for a polygon.
+
+    Raises:
+        PredictionLineError: A line has a confidence, so the file contains predictions.
+        InputError: A line has a wrong number of values, or a value that is not allowed.
     """
     gathered = []
     for number, line in enumerate(lines, start=1):

@@ -105,7 +105,7 @@ def decode_row(task: DecodeTask) -> DecodedRow:
     """Decode one image file, measure it, and resize it to the requested sizes.
 
     Args:
-        task: The request: the file and what to compute from it.
+        task: The request: the file, and what to compute from it.
 
     Returns:
         Facts and resized squares, or an error of one line if the file cannot be decoded.

@@ -139,7 +139,10 @@ def copies_lock_file(name: str) -> Path:
 
 
 def wait_silently() -> None:
-    """Do nothing: show no message before the program waits for another process."""
+    """Do nothing, as the function that is called before the program waits for another process.
+
+    It takes the place of a function that shows a message.
+    """
 
 
 @contextmanager
