@@ -74,8 +74,9 @@ def combine(
         The numbers of images, patients and labels of the combined data set.
 
     Raises:
-        InputError: There are fewer than two data sets, they cannot be joined (such as sets that
-            define a target differently), or an option names an unknown image or finding.
+        InputError: There are fewer than two data sets, two of them hold the same images or define a
+            target differently, or an option names an unknown image or finding. A data set whose ids
+            were hashed with another key is refused, too.
     """
     out = Path(out)
     rule = rule or SplitRule()

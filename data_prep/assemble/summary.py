@@ -58,7 +58,7 @@ class Summary:
     shown_before: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers, notes and faults as values for JSON."""
+        """Return the numbers, notes and faults by name, as values for JSON."""
         return {
             **{
                 field.name: getattr(self, field.name)

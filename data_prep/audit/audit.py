@@ -201,6 +201,9 @@ class Audit:
 
         Args:
             path: File ``audit.json`` of a data set.
+
+        Raises:
+            InputError: The file is missing, damaged or of another kind.
         """
         content = read_json(Path(path), "audit")
         problems = tuple(_problem(row) for row in content["problems"])

@@ -69,7 +69,7 @@ def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
 
     Args:
         columns: Names of the table's columns.
-        names: Possible names in lower-case letters and digits, the preferred name first.
+        names: Possible names, the preferred name first.
 
     Returns:
         Name of the column as the table spells it; None if no column has such a name.

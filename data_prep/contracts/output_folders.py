@@ -24,7 +24,8 @@ from cxr_compare.data_prep.contracts.locks import LOCK_NAME, LockFile, remove_ab
 def atomic_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder, and rename it to its final path when the ``with`` block ends.
 
-    On any error the temporary folder is removed, and nothing is left at the final path.
+    On any error in the block the temporary folder is removed, and nothing is left at the final
+    path.
 
     Args:
         out: Path that the complete folder gets. It must not exist, or be an empty folder.

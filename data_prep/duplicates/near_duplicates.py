@@ -168,10 +168,16 @@ def detail_correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def fine_detail(pixels: np.ndarray) -> np.ndarray:
-    """Return the fine detail of an image, float32 ``(128, 128)`` with mean 0 and norm 1.
+    """Return the fine detail of an image, by which `detail_correlation` compares two images.
+
+    The image is scaled to 128 x 128 px and its grey levels are replaced by ranks. Structures finer
+    than 1 px or coarser than 8 px are removed.
 
     Args:
         pixels: Image, uint8 ``(H, W)``.
+
+    Returns:
+        Detail, float32 ``(128, 128)``, with mean 0 and norm 1.
     """
     ranks = grey_ranks(squash(pixels, _SIDE))
     fine, coarse = (cv2.GaussianBlur(ranks, (0, 0), sigma) for sigma in (_FINE_PX, _COARSE_PX))

@@ -102,7 +102,7 @@ class AnnotationFolder:
         """Decode the images that `put_image` collected, and write their PNG or JPEG files.
 
         Args:
-            workers: Number of worker processes.
+            workers: Largest number of worker processes.
         """
         for _ in render_all(self._tasks, workers=workers):
             self.advance(1)

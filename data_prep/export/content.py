@@ -96,7 +96,7 @@ class AnnotationContent:
         return (ImageEntry(*row) for row in rows)
 
     def known_facts(self) -> list[str]:
-        """Return the names of those columns of facts, such as ``sex``, that have any value."""
+        """Return the names of facts, such as ``sex`` or ``view``, that are known for any image."""
         free = [c for c in self.images.columns if c.startswith("x_")]
         several = ["source"] if self.images["source"].nunique() > 1 else []
         known = [c for c in (*_FACTS, *free) if c in self.images and self.images[c].notna().any()]
@@ -261,7 +261,7 @@ def file_stems(ids: pd.Series) -> pd.Series:
     """Convert ids to file names that are unique even if upper and lower case are not distinguished.
 
     Args:
-        ids: Unique ids.
+        ids: Unique ids of images, which may have characters that no file name can have.
 
     Returns:
         File names without suffix, with the same index.

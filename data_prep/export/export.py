@@ -52,7 +52,7 @@ class ExportSummary(ShownAsText):
     not_exported: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts and sentences as values for JSON."""
+        """Return the counts and sentences by name, as values for JSON."""
         return {
             "format": self.format,
             "folder": str(self.folder),

@@ -69,7 +69,7 @@ class LabelTable:
     labels: Sequence[str] = ()
 
     def keep_matches(self, matches: pd.DataFrame) -> None:
-        """Keep only the rows whose image files were found.
+        """Keep only the rows of this table whose image files were found, and record the files.
 
         Args:
             matches: Table with columns ``row`` (position in the label table), ``image_id`` and

@@ -58,8 +58,9 @@ def add_splits(
         method and options under ``how``.
 
     Raises:
-        InputError: The name is not allowed or exists already, options exclude each other, there are
-            too few patients for the folds, or the file cannot be used.
+        InputError: The name has other characters than letters, digits, ``-``, ``_`` and ``.``; a
+            split of the name exists and `replaces` is False, or none exists and `replaces` is True;
+            `test_folds` is True with fewer than 3 folds; or the file cannot be used.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")

@@ -14,7 +14,7 @@ _TARGETS_IN_LINE = 3
 
 
 def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Count images, patients and positive images in each of train, validation and test.
+    """Count images, patients and positive images in each role (train, val, test, unused).
 
     Args:
         dataset: A prepared data set.
@@ -22,7 +22,8 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
 
     Returns:
         Counts by role and noun, such as ``{"train": {"images": 3, "patients": 2}}``; positive
-        images are counted for each target (findings under one name). Empty roles are left out.
+        images are counted under ``positive for TARGET`` for each target (findings under one name).
+        Empty roles are left out.
     """
     rows = dataset.images[["image_id", "patient_id"]].merge(split, on="image_id")
     labels = {

@@ -49,9 +49,9 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
             and reader.
 
     Returns:
-        A table indexed by ``image_id``. It has the column ``class``, columns for source,
-        publisher's set and view if their values differ, and a flag for each finding that is
-        present.
+        A table with one row for each image, indexed by ``image_id``, and one column for each
+        property: ``class``, the source, the publisher's set and the view if images differ in them,
+        and for each finding whether it is present on the image.
     """
     strata = image_classes(images, findings).rename("class").to_frame()
     for column in ("source", "x_set", "view"):

@@ -597,7 +597,10 @@ class DataSet:
 
     @property
     def window(self) -> str | None:
-        """Name of the DICOM window by which grey values are shown; None for each file's first."""
+        """Name of the DICOM window by which grey values are shown.
+
+        None if the first window of each file is used.
+        """
         return self.info["settings"].get("window")
 
     def image_path(self, image_id: str) -> Path:

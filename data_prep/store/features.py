@@ -112,7 +112,12 @@ class Features:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """Table with one row for each stored image: id, checksum and position of its grid."""
+        """Table with one row for each stored image, in the order of the feature array.
+
+        It has the id and the checksum of the features. If the grid covers only a part of each image
+        or more than the image, it also has the edges ``x1, y1, x2, y2`` of this area, px of the
+        original image.
+        """
         return read_table(self.folder / FEATURE_INDEX, "feature_index")
 
     @cached_property

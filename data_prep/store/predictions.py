@@ -112,7 +112,7 @@ class Predictions:
 
     @property
     def name(self) -> str:
-        """Display name of the system."""
+        """Name of the system for pages and sentences, such as ``RetinaNet``."""
         return str(self.info["system"])
 
     @property

@@ -70,7 +70,7 @@ class Canvas:
         return np.round((self.to_px(points) - 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
     def blank(self) -> NDArray[np.uint8]:
-        """Return an empty 8-bit mask of the size of the image."""
+        """Return a mask of zeros, uint8 ``(size, size)``, on which `stroke` can draw."""
         return np.zeros((self.size, self.size), np.uint8)
 
     def width_px(self, width: float) -> float:
@@ -419,7 +419,9 @@ class Anatomy:
         return np.asarray(np.interp(y, heights, shares * self.half_width * (1 + side * self.skew)))
 
     def lung(self, side: int) -> Points:
-        """Return the outline of a lung as points x, y, shape ``(N, 2)``, in thorax units.
+        """Return the outline of a lung as points x, y, shape ``(N, 2)``.
+
+        Points are in thorax units (see `Canvas`): 1 is the width of the image.
 
         Args:
             side: -1 for the patient's right, 1 for the left.
@@ -451,7 +453,10 @@ class Anatomy:
         return outline * (side, 1.0)
 
     def heart_outline(self) -> Points:
-        """Return the outline of the heart and its great vessels as points x, y in thorax units."""
+        """Return the outline of the heart and its great vessels as points x, y, shape ``(N, 2)``.
+
+        Points are in thorax units (see `Canvas`): 1 is the width of the image.
+        """
         size = self.heart
         bottom = self.base + 0.055
         tall = self.heart_height
@@ -477,7 +482,10 @@ class Anatomy:
         return _smooth_outline(corners) + np.array([self.heart_shift, 0.0])
 
     def aortic_knob(self) -> Points:
-        """Return the outline of the aortic arch beside the left lung, as points in thorax units."""
+        """Return the outline of the aortic arch beside the left lung as points, shape ``(N, 2)``.
+
+        Points are x, y in thorax units (see `Canvas`): 1 is the width of the image.
+        """
         size = self.aorta
         return ellipse(0.040 + self.turn, self.hilum_y - 0.095, 0.036 * size, 0.040 * size)
 
@@ -548,7 +556,10 @@ class Anatomy:
         return line * (side, 1.0) - np.array([0.6 * self.turn, 0.0])
 
     def trunk(self) -> Points:
-        """Return the outline of neck, shoulders and trunk as points x, y in thorax units."""
+        """Return the outline of neck, shoulders and trunk as points x, y, shape ``(N, 2)``.
+
+        Points are in thorax units (see `Canvas`): 1 is the width of the image.
+        """
         side = self.body
         top = self.top + self.shoulder
         half = np.array(

@@ -81,10 +81,13 @@ class Lesion:
 
 
 def draw_sites(rng: np.random.Generator) -> tuple[Site, ...]:
-    """Draw at random where a synthetic patient may have lesions, in the order of appearance.
+    """Draw at random the positions at which a synthetic patient may have lesions.
 
     Args:
         rng: Random generator.
+
+    Returns:
+        `CANDIDATES` positions. Lesions appear at the first ones first.
     """
     return tuple(_draw_site(rng) for _ in range(CANDIDATES))
 

@@ -130,7 +130,7 @@ def local_file_states(copy: Path) -> dict[Path, tuple[int, int]]:
 
 
 def copies_lock_file(name: str) -> Path:
-    """Return the path of a lock file for the local copies of folders in object stores.
+    """Return the path of a lock file for local copies of folders in object stores, such as S3.
 
     Args:
         name: Name of the lock, which says what part of the copies it protects.
