@@ -140,7 +140,7 @@ def first_difference(old: BaseModel, new: BaseModel) -> str | None:
     """Return a phrase about the first key in which two configurations differ.
 
     Args:
-        old: Earlier configuration.
+        old: Earlier configuration, or one of its sections.
         new: Present configuration, of the same class.
 
     Returns:

@@ -302,7 +302,7 @@ def foreign_detector(name: str) -> Any:
             point.
 
     Returns:
-        The class of the detector.
+        The class of the detector, from which networks are built.
 
     Raises:
         ValueError: No installed package has such an entry point, or its class cannot be imported.

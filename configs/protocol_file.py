@@ -80,7 +80,7 @@ class ReadProtocol(NamedTuple):
     """Content of a protocol, the file that fixes the question of a comparison beforehand.
 
     Attributes:
-        keys: The checked content.
+        keys: The checked content, one field for each key of the file.
         sha256: SHA-256 digest of the file, hexadecimal, by which a later change of the file is
             noticed.
     """
@@ -93,7 +93,7 @@ def read_protocol(path: Path) -> ReadProtocol:
     """Read and check a protocol, the file that fixes the question of a comparison beforehand.
 
     Args:
-        path: A TOML file.
+        path: A TOML file with the keys of `ProtocolFile`.
 
     Returns:
         The content of the file and its digest.

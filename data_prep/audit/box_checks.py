@@ -34,7 +34,7 @@ def check_boxes(
             finding and reader.
 
     Returns:
-        The problems that were found.
+        One problem for each kind of fault that was found; an empty list if there is none.
     """
     alike = Problem.from_cases(
         "box_repeated",

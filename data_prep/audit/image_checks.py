@@ -25,7 +25,7 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
             gives it a role other than unused.
 
     Returns:
-        The problems that were found.
+        One problem for each kind of fault that was found; an empty list if there is none.
     """
     ages = images["age_years"]
     impossible = (ages < 0) | (ages > OLDEST_YEARS)
@@ -74,7 +74,7 @@ def check_images(images: pd.DataFrame, decode: pd.DataFrame) -> list[Problem]:
             measured on them.
 
     Returns:
-        The problems that were found.
+        One problem for each kind of fault that was found; an empty list if there is none.
     """
     ids = images["image_id"]
     lateral, unknown = (is_member(images["view"], [view]) for view in ("LL", "other"))

@@ -30,7 +30,7 @@ def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
             its AUROC and 95 % interval.
 
     Returns:
-        The problems that were found.
+        One problem for each kind of fault that was found; an empty list if there is none.
     """
     strong = [
         row

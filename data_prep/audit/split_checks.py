@@ -46,7 +46,7 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
         name: Name of the split, such as ``default``, for messages.
 
     Returns:
-        The problems that were found.
+        One problem for each kind of fault that was found; an empty list if there is none.
     """
     leaks = find_leaks(images, split)
     missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
@@ -85,7 +85,7 @@ def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Pr
         name: Name of the split, such as ``default``, for messages.
 
     Returns:
-        The problems that were found.
+        One problem for each kind of fault that was found; an empty list if there is none.
     """
     lacking = []
     for role in EVALUATED_ROLES:

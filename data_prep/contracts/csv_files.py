@@ -85,7 +85,7 @@ def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
     `inert_cell`.
 
     Args:
-        frame: The table.
+        frame: The table. Its index is not written.
         path: Path of the file. An old file is replaced.
         **options: Further options of ``pandas.DataFrame.to_csv``.
 

@@ -14,8 +14,9 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
     """Write labels and boxes as COCO JSON, for object detection programs.
 
     The file is ``annotations/instances.json``. If train, validation and test are exported, there is
-    one such file for each of them. ``file_name`` is the path of the original image, and of its file
-    below ``images/``. If images are decoded to PNG or JPEG, it is the name of that file.
+    one such file for each of them. The key ``file_name`` of an image is the path of its file below
+    ``images/`` in the folder. If images are decoded to PNG or JPEG, it is the name of the decoded
+    file, else the path of the original file relative to the folder of the data set's images.
 
     Args:
         content: Images, labels and boxes to export.

@@ -87,13 +87,13 @@ def box_cells(
         shape: Numbers of the shape, under the names that CVAT gives them, such as ``xtl`` for the
             left edge.
         size: Width and height of the image, px.
-        notes: Object that counts the shapes without an upright box.
+        notes: Object that counts the shapes that are no upright box.
         scale: Factor from the unit of the shape to px of the image, one number or one each for x
             and y.
         turns: Centre of the shape's rotation: its "middle" or its upper left "corner".
 
     Returns:
-        Cells of one row of a label table, by column.
+        Cells of one row of a label table as text: ``xmin``, ``ymin``, ``xmax`` and ``ymax``, px.
     """
 
     def numbers(*names: str) -> Any:

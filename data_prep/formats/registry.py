@@ -62,7 +62,7 @@ def read_source(
     """Read a user's folder of images and labels in the format that the user named.
 
     Args:
-        source: The folder.
+        source: The folder, which must not be empty.
         format: Name of the format, such as ``coco``. None raises an error that suggests a likely
             one.
         options: Options that the user gave, such as the files with labels.

@@ -143,7 +143,7 @@ def read_adjudicated(path: Path) -> Adjudicated:
         path: The JSON file, with ``labelGroups`` and ``datasets``.
 
     Returns:
-        Labels and boxes.
+        The class of each annotation, and the boxes, as the file states them.
 
     Raises:
         InputError: The file has another layout, or the group of adjudicated labels has an unknown

@@ -357,7 +357,7 @@ class SourceBuilder:
             file: Name of the file, for the note.
 
         Returns:
-            The rows without repetitions.
+            The table with the first of each set of equal rows.
         """
         unique = rows.drop_duplicates()
         if len(unique) < len(rows):

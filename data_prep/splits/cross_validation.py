@@ -18,7 +18,7 @@ def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:
         fold: Number of the validation fold, from 0.
 
     Returns:
-        Table of the same columns.
+        Table of the same rows and columns, in which only ``role`` has changed.
     """
     roles = split["role"].where(is_member(split["role"], ["test", "unused"]), "train")
     return split.assign(role=roles.mask(_is_fold(split, fold), "val"))

@@ -87,7 +87,7 @@ def draw_sites(rng: np.random.Generator) -> tuple[Site, ...]:
         rng: Random generator.
 
     Returns:
-        `CANDIDATES` positions. Lesions appear at the first ones first.
+        `CANDIDATES` positions. An image with lesions takes the first ones that are free.
     """
     return tuple(_draw_site(rng) for _ in range(CANDIDATES))
 

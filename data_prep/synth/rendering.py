@@ -65,7 +65,8 @@ class Patient:
         anatomy: Shape of the chest.
         chronic: Names of things that are no lesion and that each image of the patient shows, such
             as a pacemaker (distractors).
-        sites: Possible positions of lesions; an image with two lesions shows them at the first two.
+        sites: Possible positions of lesions, in the order in which an image takes them. A position
+            at which the lung is not visible, or at which another lesion lies, is passed over.
         illness: Probability that an image shows lesions, in [0, 1].
         bedridden: Probability, in [0, 1], that an image is an AP view, taken at the bedside,
             instead of a PA view.

@@ -54,7 +54,7 @@ def read_manifest(copy: Path) -> Manifest:
         copy: Local path of the copied folder, or of one file in it.
 
     Returns:
-        State by path of the file.
+        State of each file by its local path.
     """
     manifest = {}
     manifest_files = (
