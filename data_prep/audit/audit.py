@@ -124,7 +124,11 @@ class Audit:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Table of the problems with one row for each, the most serious first."""
+        """Table of the problems with one row for each, the most serious first.
+
+        The columns are ``severity, message, split, count, unit, examples, advice``, as in
+        `Problem`; ``examples`` is one text with commas.
+        """
         names = ["severity", "message", "split", "count", "unit", "examples", "advice"]
         rows = [{name: getattr(problem, name) for name in names} for problem in self.problems]
         table = pd.DataFrame(rows, columns=names)

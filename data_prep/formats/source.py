@@ -290,7 +290,7 @@ class SourceBuilder:
         return tables
 
     def require_format(self) -> None:
-        """Check that the user's folder has this format.
+        """Check that the user's folder looks like the format in which it is to be read.
 
         Raises:
             WrongFormatError: Neither the folder nor one near it has this format.

@@ -36,7 +36,7 @@ class Progress(Protocol):
 
 
 class Silence:
-    """A `Progress` that shows nothing.
+    """Implementation of the interface `Progress` that shows no messages and no progress.
 
     Example:
         >>> with Silence().track("Reading", 2) as advance:
