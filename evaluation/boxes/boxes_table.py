@@ -31,14 +31,15 @@ _SIDES = {"width": "float64", "height": "float64"}
 
 
 def is_detector_output(value: Any) -> bool:
-    """Return True if a value is a list of a detector's outputs or of COCO results.
+    """Return True if a value is a list of a detector's outputs, or of COCO results or annotations.
 
     Args:
         value: Any value, such as the predictions that a user gives.
 
     Returns:
-        True if the value is a list or tuple whose first item is the output of a detection library
-        or a COCO result, which `boxes_table` reads; False otherwise.
+        True if the value is a list or tuple whose first item is the output of torchvision,
+        Ultralytics or supervision for one image, or a COCO result or annotation; False otherwise.
+        `boxes_table` reads such lists.
 
     Example:
         >>> is_detector_output([{"boxes": []}]), is_detector_output([0.1, 0.9])
@@ -195,18 +196,21 @@ def box_arguments(
     the same order, and the positions become the ids.
 
     Args:
-        boxes: Predicted boxes, in a form that `boxes_table` reads.
-        truth: True boxes, in a form that `boxes_table` reads, without scores.
+        boxes: Predicted boxes, in a form that `boxes_table` reads: a DataFrame, a list of the
+            outputs of a detection library with one for each image, or COCO results.
+        truth: True boxes, in one of the same forms, without scores.
         image_ids: Ids of all images that are evaluated, or None if `boxes` and `truth` are lists
             that hold one output for each image.
-        one_class: If True, tables with several classes are refused.
+        one_class: If True, a table whose column ``finding`` names several classes is refused.
 
     Returns:
         The table of predicted boxes, the table of true boxes, and the image ids.
 
     Raises:
-        InputError: An argument has no form that `boxes_table` reads, or a table has several classes
-            although `one_class` is True.
+        InputError: `boxes` or `truth` has no form that `boxes_table` reads, a table has several
+            classes although `one_class` is True, an image id is missing, or `image_ids` is None
+            although `boxes` and `truth` are not two lists of the same length with one output for
+            each image.
 
     Example:
         >>> outputs = [{"boxes": [[0, 0, 4, 2]], "scores": [0.9]}]

@@ -69,9 +69,11 @@ class Background:
 
     @property
     def audit_text(self) -> str:
-        """Clause for reports that says if any patient has images in two roles.
+        """Clause for reports on what ``cxr check`` found in the data set.
 
-        The roles are training, validation and test; ``cxr check`` looks for such patients.
+        It says that the check found no error, which errors it found, or that it was not run. Among
+        other things, the check looks for patients who have images in more than one of the roles
+        training, validation and test.
         """
         if self.audit is None:
             return "whether each patient has one role was not checked (run cxr check)"

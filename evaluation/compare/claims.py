@@ -97,7 +97,8 @@ class Claim:
         """Result of the comparison: ``first``, ``second``, ``same``, ``open`` or ``unknown``.
 
         With ``first`` or ``second``, that system was shown to have the higher figure, because the
-        printed interval of the difference excludes 0. `Standing` describes the other values.
+        printed interval of the difference excludes 0. ``same``: the figures are equal. ``open``: no
+        difference was shown. ``unknown``: the difference has no interval.
         """
         if self.difference.excludes_zero:
             return "first" if self.difference.estimate > 0 else "second"
@@ -107,7 +108,7 @@ class Claim:
 
     @property
     def equal(self) -> bool:
-        """True if the two systems have the same value of the figure."""
+        """True if both systems have the same value of the figure, apart from rounding errors."""
         return same(*self.values)
 
     @property
@@ -153,8 +154,9 @@ class Claim:
     def difference_values(self) -> dict[str, Any]:
         """Values that templates of sentences about the difference need, by name.
 
-        They are the difference, its interval and coverage, the number of comparisons, and the
-        reason if there is no interval.
+        They are ``estimate`` (the difference), ``low`` and ``high`` (ends of its interval),
+        ``bounded`` (True if there is an interval), ``level`` (coverage of the interval), ``reason``
+        (reason why there is no interval, or empty) and ``comparisons`` (their number).
         """
         return {
             "estimate": self.difference.estimate,

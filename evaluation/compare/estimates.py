@@ -140,6 +140,10 @@ class Estimate(Interval):
     bootstrap then resamples validation patients as well, and each resample makes the choice again,
     so that the interval includes the uncertainty of the choice.
 
+    The first arguments are the fields of `Interval`: `estimate` (the figure or the difference),
+    `low` and `high` (ends of its 95 % interval; NaN where a value is missing) and `note` (the
+    reason why it is missing, or a remark).
+
     Attributes:
         method: Name of the method of the interval, such as "Obuchowski 1997, clustered by patient";
             empty without an interval.
@@ -306,10 +310,10 @@ class Estimates:
         target: Name of the finding, or group of findings, that is evaluated, such as
             ``lung_opacity``.
         unit: Unit that is counted: ``image``, ``study`` or ``patient``.
-        systems: Figures of each system by its display name and by metric, the reference system
-            first.
+        systems: Figures of each system by its display name, the reference system first, and by the
+            key of the figure (group of images, rule for the threshold, metric).
         differences: Paired differences, first minus second system, by the names of both systems and
-            by metric.
+            by the key of the figure.
 
     Example:
         >>> Estimates("opacity", "study", systems={"A": {}}, differences={}).plural_unit
@@ -332,7 +336,7 @@ class Estimates:
 
     @property
     def contrast_level(self) -> float:
-        """Coverage of each interval if all differences from the reference system are to hold.
+        """Coverage of each interval if all differences from the reference hold at once with 95 %.
 
         It is ``1 - 0.05 / k``, where k is the number of systems other than the reference system.
         """
@@ -450,7 +454,9 @@ class Estimates:
         """Return a table of all figures and differences, one in each row.
 
         The columns are those of `COLUMNS`, such as ``system``, ``metric``, ``estimate``, ``ci_low``
-        and ``ci_high``. An undefined figure is NaN. Figures on further groups of images come last.
+        and ``ci_high``. An undefined figure is NaN. Thresholds come last, and so do figures that
+        count images without a result or a known label, or that are corrected for errors of the
+        labels.
         """
         rows = [
             {
@@ -488,8 +494,8 @@ class Estimates:
         """Read figures and differences from a table that `table` returned.
 
         Args:
-            table: Table with the columns of `COLUMNS`, of one finding or group of findings (column
-                ``target``) and one ``unit``.
+            table: Table as the method `table` returns it, of one finding or group of findings
+                (column ``target``) and one ``unit``.
 
         Returns:
             The figures and differences. The wider intervals for several comparisons are missing,
@@ -557,12 +563,12 @@ def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
 class PairTests:
     """Look-up in a table of paired tests of systems.
 
-    Except for `single_p_value` and `rows_of`, only tests on all images are looked up. Only tests
-    that treat patients as independent are used.
+    Except for `single_p_value` and `rows_of`, only tests on all evaluated images (not on a group of
+    them) are looked up. Only tests that treat patients as independent are used.
 
     Attributes:
-        table: Table that `paired_tests` returns, with the rows of one unit (image, study or
-            patient) only; empty if there are no tests.
+        table: Table that `paired_tests` returns, one row for each test, with the rows of one unit
+            (image, study or patient) only; empty if there are no tests.
 
     Example:
         >>> PairTests().p_value("A", "B", ("auroc", "")) is None
@@ -595,8 +601,7 @@ class PairTests:
     ) -> float | None:
         """Return the p-value of one difference, not adjusted for the number of comparisons.
 
-        It belongs to the interval of this difference alone, so it is not adjusted for the number
-        of comparisons.
+        It agrees with the interval that the difference has if it is considered alone.
 
         Args:
             first: Name of one system.
@@ -648,7 +653,7 @@ class PairTests:
             second: Name of the other system.
             key: Short name of the metric and rule that chose the threshold, such as ``("recall",
                 "max_f1")``; the rule is empty for a figure without a threshold.
-            column: Name of the column, one of `TEST_COLUMNS` of `paired_tests`.
+            column: Name of the column of the table, such as ``p_value`` or ``standard_error``.
             subgroup: Name of the group of images, such as ``vs_normal`` (positive and normal
                 images); all evaluated images by default.
 

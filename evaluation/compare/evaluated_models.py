@@ -92,8 +92,14 @@ class EvaluatedModel:
             system: Display name of the system, for the column ``system``.
 
         Returns:
-            Table with the columns of `Comparison.decisions` except ``patient_id``. If the model has
-            triage, there is also a column ``triage``: ``ruled_out``, ``referred`` or ``ruled_in``.
+            Table with ``image_id``, ``system``, ``label`` (1.0 or 0.0), ``score``, ``probability``
+            (NaN without calibration), ``decision_RULE`` for each rule that chose a threshold (such
+            as ``decision_max_f1``; True if called positive), ``point_x`` and ``point_y`` (point
+            that the model gives, original px), ``localised`` (True if the point lies on a lesion;
+            missing but for positive images whose lesions are all boxed) and ``localised_tolerant``
+            (the same, if a miss by one cell of an activation map is permitted). There is a column
+            ``triage`` (``ruled_out``, ``referred`` or ``ruled_in``) if the model has triage, and
+            ``x_class`` (kind of image, such as ``normal``) if it is known.
         """
         scorecard = self.scorecard
         evaluated = scorecard.evaluated
@@ -211,8 +217,8 @@ class UnitEvaluation:
         scorecards: Objects that compute the figures by study or patient, by display name of the
             system, one for each training seed; empty if figures are by image only.
         notes: Notes for the report about the studies or patients.
-        tests: Table of bootstrap tests of the paired differences; `None` if figures are by image
-            only.
+        tests: Table of bootstrap tests of the paired differences, one row for each, as
+            `resampled_tests` returns it; `None` if figures are by image only.
     """
 
     estimates: Estimates | None = None
@@ -418,8 +424,10 @@ def uncounted_scorecard(
             of the data set.
         policy: Rule for the threshold, such as ``max_f1``. An image of unknown label gets its label
             from the decision at this threshold.
-        against: True if images without a result or a label count against the system, False if they
-            count in its favour, see `with_uncounted_images`.
+        against: True if images without a result or a label count against the system: without a
+            result, the image gets the wrong decision and the worst rank; without a label, it gets
+            the opposite of the system's decision as its label. False if both are the other way
+            round.
         unit: What the scorecard evaluates: ``image``, ``study`` or ``patient``.
 
     Returns:

@@ -81,7 +81,12 @@ class UnseenFigure:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as a dictionary of JSON values."""
+        """Return the figures as a dictionary of JSON values.
+
+        The keys are ``system``, ``all``, ``unseen``, ``difference`` and ``note``. Each of ``all``,
+        ``unseen`` and ``difference`` is None, or a dictionary with ``estimate``, ``low`` and
+        ``high``.
+        """
         return {
             "system": self.system,
             "all": _values(self.on_all),
@@ -141,7 +146,12 @@ class ExposureResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as a dictionary of JSON values for the file ``metrics.json``."""
+        """Return the result as a dictionary of JSON values for the file ``metrics.json``.
+
+        It has the system, its encoder and the source of the list, the five counts, ``labels``
+        (``seen`` or ``unseen``), ``metric`` (``auroc``), ``figures`` (one dictionary for each
+        system) and ``text`` (the result in sentences).
+        """
         return {
             "system": self.exposure.system,
             "encoder": self.exposure.encoder,

@@ -39,7 +39,7 @@ class TestSetUses:
     def before_protocol(self) -> int | None:
         """Number of uses of the test images before the present protocol file was first used.
 
-        `None` if the number is unknown.
+        `None` if the number is unknown. Without a protocol file the number has no meaning.
         """
         if self.problem:
             return None
@@ -55,7 +55,11 @@ class TestSetUses:
         return sentence("uses", count=len(self.entries), n_sets=len(systems))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers of uses as a dictionary of JSON values, to be stored with a report."""
+        """Return the numbers of uses as a dictionary of JSON values, to be stored with a report.
+
+        The keys are ``count`` (all uses; None if unknown), ``before_protocol`` (uses before the
+        protocol file was first used; None if unknown or without a file) and ``text`` (a sentence).
+        """
         return {
             "count": None if self.problem else len(self.entries),
             "before_protocol": self.before_protocol if self.protocol else None,

@@ -43,10 +43,12 @@ def validation_to_test(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
         seed: Random seed of the exchanges.
 
     Returns:
-        Table with the columns of `FAILURE_COLUMNS`. There are two rows for each system, rule for
-        the threshold (such as ``max_f1``) and metric: one with the figure on validation, and one
-        with the figure on test, whose ``ci_low`` and ``ci_high`` are the ends of the expected
-        range.
+        Table with the columns of `FAILURE_COLUMNS`, such as ``group``, ``system``, ``policy``,
+        ``metric`` and ``estimate``. There are two rows for each system, rule for the threshold
+        (``policy``, such as ``max_f1``) and metric (sensitivity, specificity and accuracy): one
+        with the figure on validation images (``group`` is ``validation``), and one with the figure
+        on test images (``group`` is ``test``), whose ``ci_low`` and ``ci_high`` are the ends of the
+        expected range.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxes

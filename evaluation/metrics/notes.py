@@ -62,8 +62,9 @@ class Note(NamedTuple):
 
     @property
     def about_decisions(self) -> bool:
-        """True if the remark only says that thresholds were not chosen on validation images.
+        """True if the remark only says that ``cxr tune`` had chosen no thresholds for a system before.
 
-        The reader then need not do anything.
+        The thresholds were then chosen during the comparison, on the validation images. The reader
+        need not do anything.
         """
         return self.kind == "not_tuned"
