@@ -62,9 +62,9 @@ class Note(NamedTuple):
 
     @property
     def about_decisions(self) -> bool:
-        """True if the remark only says that ``cxr tune`` had chosen no thresholds for a system before.
+        """True if the remark only says that ``cxr tune`` had chosen no thresholds before.
 
-        The thresholds were then chosen during the comparison, on the validation images. The reader
-        need not do anything.
+        The thresholds of the system were then chosen during the comparison, on the validation
+        images. The reader need not do anything.
         """
         return self.kind == "not_tuned"

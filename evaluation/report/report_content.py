@@ -94,8 +94,8 @@ class FreshContent:
     Attributes:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        rows: Rows of the main table, see `table_rows`; if empty, the metrics that a paper usually
-            has.
+        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
+            metrics that a paper usually has.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         overlays: File name of the drawn version of each example image, by image id.
         made_charts: Result of `report_charts`, if it was computed before; None computes it when
@@ -199,6 +199,9 @@ class FreshContent:
 @dataclass(frozen=True)
 class StoredContent:
     """Content of a report, read from its folder when it is needed.
+
+    All attributes but `payload` and `decisions` raise `InputError` if the folder has no
+    ``result.json``, because an older version of the program wrote it.
 
     Attributes:
         folder: Folder of the report.
@@ -312,8 +315,8 @@ def write_result(
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         out: Folder of the report.
-        rows: Rows of the main table, see `table_rows`; if empty, the metrics that a paper usually
-            has.
+        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
+            metrics that a paper usually has.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         overlays: File name of the drawn version of each example image, by image id; None if no
             image was drawn.

@@ -74,7 +74,8 @@ class Report:
         Args:
             comparison: Result of comparing systems (detectors or classifiers): metrics with
                 intervals, tests, and the decision of each system on each test image.
-            rows: Rows of `table`, see `table_rows`; if empty, the metrics that a paper usually has.
+            rows: Rows of `table`, each a metric and the rule for its threshold; if empty, the
+                metrics that a paper usually has.
             seed: Random seed for drawing some of the images that all systems decide rightly.
             cases_source: Function without arguments that returns an object which draws test images,
                 for `overlay`; None if there are no image files.
@@ -168,7 +169,7 @@ class Report:
 
     @property
     def systems(self) -> list[str]:
-        """Names of the compared detectors and classifiers; differences are "first minus other"."""
+        """Names of the compared detectors and classifiers, the reference system first."""
         return list(self._payload["systems"])
 
     @property
@@ -217,7 +218,9 @@ class Report:
         """Return a table with one row for each system or difference and metric, by image.
 
         Returns:
-            A DataFrame with the columns of `TIDY_COLUMNS`. In a row of a difference the column
+            A DataFrame with the columns ``system``, ``metric``, ``policy`` (rule for the
+            threshold), ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``,
+            ``n_images``, ``n_patients`` and ``n_positive``. In a row of a difference the column
             ``system`` is ``A - B``, and ``p_value`` is not corrected for several comparisons; it is
             NaN without a test. Undefined values are NaN. ``n_patients`` is missing where patients
             are unknown.
@@ -303,8 +306,9 @@ class Report:
         """Draw one chart of the report with matplotlib.
 
         Args:
-            name: ``roc``, ``pr`` (precision-recall), ``froc-iou``, ``froc-centre``, ``calibration``
-                or ``net-benefit``.
+            name: ``roc``, ``pr`` (precision-recall), ``froc-iou`` (a box finds a lesion by its
+                IoU), ``froc-centre`` (by its centre), ``calibration`` or ``net-benefit`` (decision
+                curve).
 
         Returns:
             A matplotlib figure with the chart and its legend.
