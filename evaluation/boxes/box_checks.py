@@ -270,10 +270,10 @@ def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
 def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Index:
     """Check the arguments of a box metric: predicted boxes, true boxes and image ids.
 
-    Boxes of images that are not in `image_ids` are allowed. But if none of a table's images is in
-    `image_ids`, the table is refused, unless the other table has images in common with both. An id
-    that equals one of `image_ids` except for upper or lower case or the file's ending is refused as
-    well.
+    Boxes of images that are not in `image_ids` are allowed. But a table is refused if none of its
+    images is in `image_ids`, unless it has images in common with the other table, and the other
+    table has images in common with `image_ids`. An id that equals one of `image_ids` except for
+    upper or lower case or the file's ending is refused as well.
 
     Args:
         boxes: DataFrame of predicted boxes with the columns ``image_id``, ``x1``, ``y1``, ``x2``,

@@ -134,7 +134,7 @@ class Claim:
 
     @property
     def level(self) -> float:
-        """Coverage of the interval, such as 0.95 for a single comparison."""
+        """Coverage of the interval of the difference, such as 0.95 for a single comparison."""
         return family_level(self.comparisons)
 
     @property
@@ -156,7 +156,8 @@ class Claim:
 
         They are ``estimate`` (the difference), ``low`` and ``high`` (ends of its interval),
         ``bounded`` (True if there is an interval), ``level`` (coverage of the interval), ``reason``
-        (reason why there is no interval, or empty) and ``comparisons`` (their number).
+        (reason why there is no interval, or empty) and ``comparisons`` (number of comparisons for
+        which the interval is widened).
         """
         return {
             "estimate": self.difference.estimate,
@@ -170,7 +171,7 @@ class Claim:
 
 
 def decide_together(claims: Sequence[Claim]) -> list[Claim]:
-    """Widen the intervals of several claims by Holm's method, so that they hold together.
+    """Widen the intervals of several claims by Holm's method, for the number of claims.
 
     A family is a set of claims that are corrected together for their number. With 95 % probability
     no claim of the family is shown falsely. A claim is shown if its widened interval excludes 0, so

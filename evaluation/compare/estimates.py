@@ -151,8 +151,9 @@ class Estimate(Interval):
             training seeds); `None` if there is no interval.
         counts: Number of images and patients on which the figure is computed.
         family: For a difference, the two ends of its interval if it is one of 1, 2, 3, ...
-            comparisons that are to hold together. The interval for k comparisons has the coverage
-            ``family_level(k)``.
+            comparisons, whose intervals are to contain all true differences at once with 95 %
+            probability. The interval for k comparisons has the coverage ``1 - 0.05 / k``. Empty if
+            these intervals were not computed.
         fixed_choice_interval: Ends of the interval that ignores the uncertainty of validation
             choices, if the resamples make these choices again for the interval itself; otherwise
             `None`.
@@ -205,7 +206,8 @@ class Estimate(Interval):
         """Return the difference with the wider interval that it has among several comparisons.
 
         Args:
-            comparisons: Number of comparisons that are to hold together, at least 1.
+            comparisons: Number of comparisons whose intervals are to contain all true differences
+                at once with 95 % probability, at least 1.
 
         Returns:
             The difference with the wider interval. It has no interval if the one for this number of
@@ -267,13 +269,14 @@ def choices_text(choices: Mapping[str, bool]) -> str:
 
 
 def family_level(comparisons: int) -> float:
-    """Return the coverage that each of several intervals needs if all are to hold with 95 %.
+    """Return the coverage with which several intervals contain all true values at once with 95 %.
 
     Args:
-        comparisons: Number of intervals that are to hold at once.
+        comparisons: Number of intervals.
 
     Returns:
-        ``1 - 0.05 / comparisons``, which is the Bonferroni correction.
+        Coverage that each of the intervals needs: ``1 - 0.05 / comparisons``, which is the
+        Bonferroni correction.
 
     Example:
         >>> family_level(1), family_level(2)
@@ -283,14 +286,15 @@ def family_level(comparisons: int) -> float:
 
 
 def family_levels(n_systems: int) -> list[float]:
-    """Return the coverage that each interval needs if 1, 2, 3, ... intervals are to hold at once.
+    """Return the coverage with which 1, 2, 3, ... intervals contain all true values at once.
 
     Args:
         n_systems: Number of systems in the comparison.
 
     Returns:
-        `family_level` of 1, 2, 3, ..., up to the largest number of differences that a comparison of
-        this number of systems states.
+        Coverage that each of k intervals needs so that all k contain the true values with 95 %
+        probability, ``1 - 0.05 / k``, for k = 1, 2, 3, ... up to the largest number of differences
+        that a comparison of this number of systems states.
 
     Example:
         >>> family_levels(2)[:2], len(family_levels(2))
@@ -336,9 +340,10 @@ class Estimates:
 
     @property
     def contrast_level(self) -> float:
-        """Coverage of each interval if all differences from the reference hold at once with 95 %.
+        """Coverage with which the differences from the reference system are all correct with 95 %.
 
-        It is ``1 - 0.05 / k``, where k is the number of systems other than the reference system.
+        Each interval needs the coverage ``1 - 0.05 / k`` (Bonferroni), where k is the number of
+        systems other than the reference system.
         """
         return family_level(len(self.systems) - 1)
 

@@ -48,7 +48,8 @@ class EvaluatedModel:
     Attributes:
         name: Name of the system, with the number of the training seed if there are several.
         system: The system with all its stored output.
-        decision: Thresholds, calibration and rules that were chosen on the validation images.
+        decision: Thresholds, calibration, and rules for image scores and boxes, which were chosen
+            on the validation images.
         output: Predictions of the system for the evaluated images.
         scorecard: Object that computes all figures of the model on the evaluated images.
     """
@@ -61,7 +62,11 @@ class EvaluatedModel:
 
     @property
     def first_line(self) -> str:
-        """Line of text with the name and the figures that need no threshold, without intervals."""
+        """Line of text with the name and figures that need no threshold, without intervals.
+
+        The figures are AUROC, average precision and figures of boxes and points, as far as there
+        are any.
+        """
         once = {
             key.metric: figure for key, figure in self.scorecard.once.items() if key.subgroup == ALL
         }

@@ -98,9 +98,9 @@ class UnseenFigure:
 
 @dataclass(frozen=True)
 class ExposureResult:
-    """Number of test images that a system has seen in training, and all figures without them.
+    """Number of test images that a system has seen in training, and AUROCs without these images.
 
-    The figures of the systems that have not seen these images are given for comparison: if they
+    The AUROCs of the systems that have not seen these images are given for comparison: if they
     change in the same way, the unseen images are easier or harder.
 
     Attributes:

@@ -212,7 +212,7 @@ class SystemFigures:
 
     @cached_property
     def values(self) -> dict[MetricKey, float | None]:
-        """Mean of each figure over the training seeds by key; `None` where a seed has none."""
+        """Mean of each figure over the training seeds by key; `None` where any seed has none."""
         means: dict[MetricKey, float | None] = {}
         for key in dict.fromkeys(key for figures in self.by_seed for key in figures):
             values = [figures.get(key) for figures in self.by_seed]

@@ -269,7 +269,8 @@ class Scorecard:
 
         Args:
             output: Predictions of the model for the evaluated images.
-            decision: Thresholds, calibration and rules that were chosen on the validation images.
+            decision: Thresholds, calibration, and rules for image scores and boxes, which were
+                chosen on the validation images.
             evaluated: The evaluated images with their labels, patients and true boxes.
 
         Returns:

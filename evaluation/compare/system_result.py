@@ -40,8 +40,8 @@ class SystemResult:
             empty without boxes.
         seeds: Number of training runs of the system; `None` where it is unknown, as for other
             software and readers.
-        decisions: Thresholds, calibration and rules that were chosen on validation images, for each
-            training seed.
+        decisions: Thresholds, calibration, and rules for image scores and boxes, which were chosen
+            on validation images, for each training seed.
         training_id: Id of the training, which a training run and the models exported from it share;
             `None` where it is unknown.
         exported: True if the system is a model that was exported from a training run.

@@ -33,8 +33,8 @@ def validation_to_test(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
     A threshold does better on the images on which it was chosen than on others. To find out what is
     to be expected on test images, patients of validation and test are exchanged 1,000 times at
     random, and each time the threshold is chosen again. From this follows a range for each figure
-    on test. If validation and test patients come from the same population, the ranges of all
-    figures at one threshold hold together with 95 % probability. If a system has several training
+    on test. If validation and test patients come from the same population, all figures at one
+    threshold lie in their ranges at once with 95 % probability. If a system has several training
     seeds, the first one is taken.
 
     Args:

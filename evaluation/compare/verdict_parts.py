@@ -75,7 +75,7 @@ class Conclusion:
 
     @property
     def text(self) -> str:
-        """The sentence; if the comparison was not declared beforehand, its beginning says so."""
+        """The sentence; if `secondary` is True, it begins by saying that it confirms nothing."""
         if self.secondary:
             return f"{sentence('secondary_start')} {self.statement.text}"
         return self.statement.text
@@ -107,7 +107,7 @@ class Verdict:
         scope_parts: Limits of what the comparison shows.
         conclusions: Further comparisons of pairs of systems.
         claims: Differences in the primary figure between all pairs of systems, with intervals that
-            hold together.
+            are widened for the number of these differences by Holm's method.
         cautions: Notes on what may make the result wrong, the most harmful first.
         better_than_chance: Sentence that no system was shown to be better than chance; `None` if a
             system was shown to be better, or if this is unknown.
@@ -166,7 +166,7 @@ class Verdict:
     def further_claims(self) -> tuple[Claim, ...]:
         """Differences of systems in the sentences below the main one.
 
-        Their intervals are widened so that they hold together.
+        Their intervals are widened for the number of these differences by Holm's method.
         """
         claims: list[Claim] = []
         for conclusion in self.conclusions:

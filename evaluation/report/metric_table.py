@@ -327,7 +327,8 @@ def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
             rows; None draws nothing.
 
     Returns:
-        The cell with value and interval as text, and the reason if the value is undefined.
+        The cell with value and interval as text, and with the note of `figure`, such as the reason
+        why the value is undefined.
     """
     fixed = ""
     if figure.fixed_choice_interval is not None:

@@ -179,7 +179,10 @@ class ModelCard:
 
     @property
     def training_data(self) -> list[tuple[str, str]]:
-        """Known facts about the training data, as pairs of title and text; may be empty."""
+        """Known facts about the training data, as pairs of title and text; may be empty.
+
+        An example of a pair is ``("Data set", "rsna")``.
+        """
         known = self.record.get("trained_on")
         if not isinstance(known, Mapping):
             return []

@@ -127,7 +127,11 @@ class Report:
         return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``metrics.json``, the file of a report that programs read."""
+        """Return the content of ``metrics.json``, the file of a report that programs read.
+
+        Some keys are ``answer`` (the conclusion in sentences), ``systems`` (their names),
+        ``metrics`` (one dictionary for each value), ``tests`` and ``provenance``.
+        """
         return self._payload
 
     @property
@@ -174,38 +178,64 @@ class Report:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Main table of the report as texts: metrics and differences with 95 % intervals."""
+        """Main table of the report as texts: metrics by row, systems and differences by column.
+
+        The index has two levels: a heading (rule for the threshold) and the title of the metric. A
+        cell holds a value with its interval, such as ``0.912 (0.880 to 0.940)``.
+        """
         return self.content.summary
 
     @property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each system and metric, with the value and its 95 % interval."""
+        """Table with one row for each system and metric, with the value and its 95 % interval.
+
+        Some columns are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``, ``system``,
+        ``policy`` (rule by which the threshold was chosen), ``metric``, ``estimate``, ``ci_low``
+        and ``ci_high``.
+        """
         table = self.content.figures
         return table[table["system"].isin(self.systems)].reset_index(drop=True)
 
     @property
     def differences(self) -> pd.DataFrame:
-        """Table with one row for each metric and difference of two systems, named ``A - B``."""
+        """Table with one row for each metric and difference of two systems.
+
+        The column ``system`` holds the name of the difference, ``A - B``. Some other columns are
+        ``unit``, ``subgroup``, ``policy`` (rule by which the threshold was chosen), ``metric``,
+        ``estimate``, ``ci_low`` and ``ci_high``.
+        """
         table = self.content.figures
         return table[~table["system"].isin(self.systems)].reset_index(drop=True)
 
     @property
     def tests(self) -> pd.DataFrame:
-        """Table of the tests of differences, one row for each pair of systems and metric."""
+        """Table of the tests of differences between systems, one row for each test.
+
+        Some columns are ``first`` and ``second`` (names of the systems), ``metric``, ``policy``
+        (rule by which the threshold was chosen), ``method``, ``estimate`` (first minus second
+        system), ``p_value`` and ``p_holm`` (corrected by Holm's method). A row on the AUROC of a
+        single system has an empty ``second`` and no p-value.
+        """
         return self.content.tests
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Table of metrics in groups of images, lesions and patients, such as age groups."""
+        """Table of metrics in groups of images and lesions, such as age groups, and of errors.
+
+        Some columns are ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``,
+        ``metric``, ``estimate``, the ends of its interval, ``ci_low`` and ``ci_high``, and
+        ``p_value``.
+        """
         return self.content.failures
 
     @property
     def decisions(self) -> pd.DataFrame:
         """Table with one row for each test image and system: label, score and decisions.
 
-        A calibrated probability is added where there is one. For each rule by which a threshold was
-        chosen, such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the
-        image positive.
+        Some columns are ``image_id``, ``system``, ``label`` (1.0 or 0.0), ``score`` and
+        ``probability`` (NaN without calibration). For each rule by which a threshold was chosen,
+        such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the image
+        positive.
         """
         return self.content.decisions
 
