@@ -43,8 +43,8 @@ class WeightedAveragePrecision:
     none at any threshold; they are counted for each patient once, before any weighting.
 
     Args:
-        matches: Predicted boxes of all images, with the IoU thresholds at which each matches a true
-            box.
+        matches: Predicted boxes of all images in the order of falling scores, with the IoU
+            thresholds at which each matches a true box.
         clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
@@ -145,9 +145,9 @@ def average_precision(
             detection library (torchvision, Ultralytics or supervision), one for each image. The
             table may be empty. Boxes of images that are not in `image_ids` are ignored.
         truth: True boxes of the lesions, in one of the same two forms, without scores.
-        image_ids: Ids of all images that are evaluated, with and without boxes, each once. The ids
-            may be left out if `boxes` and `truth` are lists that hold one output for each image, in
-            the same order.
+        image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
+            allowed if `boxes` and `truth` are lists that hold one output for each image, in the
+            same order.
 
     Returns:
         The figures ``ap50`` and ``ap`` in [0, 1]; both are None if no image has a true box.
@@ -315,7 +315,7 @@ def coco_annotations(
     Args:
         image: Number of the image of each box, shape ``(N,)``.
         corners: Corners xyxy in original px, shape ``(N, 4)``.
-        scores: Scores, shape ``(N,)``. They are left out for true boxes, whose score is set to 1.
+        scores: Score of each box, shape ``(N,)``; None for true boxes, whose scores are set to 1.
 
     Returns:
         One dictionary for each box, with the keys of a COCO annotation: ``id``, ``image_id``,

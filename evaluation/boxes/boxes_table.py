@@ -125,20 +125,20 @@ def boxes_table(
               ``filename, xmin, ymin, xmax, ymax, confidence`` or ``image_id, x, y, w, h, score``.
               Rows whose edges and score are all empty stand for images without boxes and give no
               box.
-        image_ids: Id of each image, in the order of the outputs. COCO results and DataFrames need
-            no ids, because they name their images. Ultralytics results need none if they hold the
-            paths of their images; the file names without their endings are then the ids.
-        box_format: Format of the boxes: ``xyxy`` (two corners), ``xywh`` (left, top, width,
-            height) or ``cxcywh`` (centre, width, height). None takes the usual format: ``xywh`` for
-            COCO's ``bbox``, the format that a DataFrame's column names or a torchvision
-            ``BoundingBoxes`` tensor state, and ``xyxy`` for everything else.
+        image_ids: Id of each image, in the order of the outputs. None is allowed for COCO results
+            and DataFrames, because they name their images, and for Ultralytics results that hold
+            the paths of their images; the file names without their endings are then the ids.
+        box_format: Format of the boxes: ``xyxy`` (two corners), ``xywh`` (left, top, width, height)
+            or ``cxcywh`` (centre, width, height). None takes the usual format: ``xywh`` for COCO's
+            ``bbox``, the format that a DataFrame's column names or a torchvision ``BoundingBoxes``
+            tensor state, and ``xyxy`` for everything else.
         image_sizes: Width and height of each image in px, as a dictionary by image id or as a
             DataFrame with ``image_id``, ``width`` and ``height``. If sizes are given, boxes that
-            reach far outside their images are refused.
+            reach far outside their images are refused. None if no size is known.
         in_shares: True if the boxes are shares of the image's width and height, in [0, 1]. They are
             converted to px, so `image_sizes` is needed.
         class_names: Names of the class numbers, as a sequence from class 0 or as a dictionary by
-            number.
+            number; None keeps the numbers.
 
     Returns:
         One row for each box, with ``image_id`` and ``x1``, ``y1``, ``x2``, ``y2`` in px of the
@@ -147,9 +147,8 @@ def boxes_table(
         outputs.
 
     Raises:
-        InputError: The outputs are of none of these kinds, their number is not that of
-            `image_ids`, or a box or a score is invalid. The message names the output, the image and
-            the value.
+        InputError: The outputs are of none of these kinds, their number is not that of `image_ids`,
+            or a box or a score is invalid. The message names the output, the image and the value.
 
     Example:
         >>> import cxr_compare

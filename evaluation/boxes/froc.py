@@ -130,9 +130,9 @@ def froc(
             most confident boxes of each image count. Boxes of images that are not in `image_ids`
             are ignored.
         truth: True boxes, one for each lesion, in one of the same two forms, without scores.
-        image_ids: Ids of all images that are evaluated, with and without boxes, each once. The ids
-            may be left out if `boxes` and `truth` are lists that hold one output for each image, in
-            the same order.
+        image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
+            allowed if `boxes` and `truth` are lists that hold one output for each image, in the
+            same order.
         hit: Rule by which a box hits a lesion. With ``iou``, the IoU of the two must be at least
             0.2; with ``centre``, the centre of the box must lie in the lesion's box.
 

@@ -253,8 +253,8 @@ def match_boxes(
             are ignored.
         truth: True boxes, in one of the same two forms, without scores.
         image_ids: Ids of all images that are evaluated, with and without boxes, each once. Boxes of
-            equal score on different images are ranked in this order. The ids may be left out if
-            `boxes` and `truth` are lists that hold one output for each image, in the same order.
+            equal score on different images are ranked in this order. None is allowed if `boxes` and
+            `truth` are lists that hold one output for each image, in the same order.
         iou_thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
 
     Returns:

@@ -416,9 +416,9 @@ def explain(
             supervision), one for each image.
         truth: True boxes, in one of the same two forms, without scores. An optional column
             ``crowd`` is True for COCO's crowds.
-        image_ids: Ids of all images that are evaluated, with and without boxes, each once. The ids
-            may be left out if `boxes` and `truth` are lists that hold one output for each image, in
-            the same order.
+        image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
+            allowed if `boxes` and `truth` are lists that hold one output for each image, in the
+            same order.
 
     Returns:
         A dictionary with these keys:

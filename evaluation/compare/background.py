@@ -21,8 +21,9 @@ class Background:
         audit: Errors that the command ``cxr check`` found in the whole data set or in its division
             into training, validation and test images; empty if it found none, and `None` if nothing
             was checked.
-        elsewhere: Names of the data sets other than `data_name` on which each system was trained,
-            by the name of the system. Systems that were trained on `data_name` only are absent.
+        elsewhere: Names of the data sets on which each system was trained, other than the evaluated
+            one, by the name of the system. A data set with the name `data_name` but other images is
+            listed, too. Systems that were trained on the evaluated data set only are absent.
 
     Example:
         >>> Background("RSNA", audit=()).audit_text

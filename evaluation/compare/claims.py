@@ -78,7 +78,7 @@ class Claim:
             estimates: Figures and paired differences of a comparison.
             first: Name of the first system.
             second: Name of the second system.
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``recall``.
             policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
                 without a threshold, such as ``auroc``.
 

@@ -88,7 +88,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             raised. With ``common``, the images on which all systems ran are taken.
         policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems of which
             ``cxr tune`` stored no thresholds.
-        replicates: Number of bootstrap resamples.
+        replicates: Number of bootstrap resamples of the patients.
         seed: Random seed of the bootstrap.
         protocol: Question of the comparison: primary figure, margin, reference system, subgroups
             and so on. By default, AUROC is the primary figure, and the comparison counts as

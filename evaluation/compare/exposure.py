@@ -62,11 +62,13 @@ class Exposure:
 
 @dataclass(frozen=True)
 class UnseenFigure:
-    """AUROC of a system on all test images and on those that were not seen in training.
+    """AUROC of a system on all test images and on those that a system has not seen in training.
+
+    The system that has seen the other test images may be this one or another one of the comparison.
 
     Attributes:
         system: Display name of the system.
-        on_all: AUROC on all test images.
+        on_all: AUROC on all test images; None if it is undefined.
         on_unseen: AUROC on the test images that were not seen; None if it is undefined.
         difference: AUROC on the unseen test images minus AUROC on all test images; None if it is
             undefined.

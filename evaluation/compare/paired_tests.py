@@ -257,7 +257,8 @@ def paired_tests(
         scorecards: Scorecards by display name of the system, one for each training seed; a
             scorecard computes all figures of one trained model on the evaluated images.
         differences: Replicates of the paired differences (their values on bootstrap resamples), or
-            estimates over training seeds. Without them, the rows of the bootstrap have no p-value.
+            estimates over training seeds, by names of the two systems and key of the figure. With
+            `None`, the rows of the bootstrap have no p-value.
         more: Table of further tests with the same columns, such as those of figures by study or
             patient, to be added; `None` adds none.
 

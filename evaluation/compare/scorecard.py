@@ -641,7 +641,7 @@ class Scorecard:
         """Return the reason why a figure on all images is undefined.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``recall``.
             policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
                 without a threshold, such as ``auroc``.
 

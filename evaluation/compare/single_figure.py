@@ -170,13 +170,14 @@ def estimate(
         y_score: Scores of the images, shape ``(N,)``; for a metric of calibration, probabilities in
             [0, 1]. For a metric of boxes, the predicted boxes in the form of the true ones, with a
             column ``score`` (in [0, 1]).
-        patients: Patient of each image, any names, shape ``(N,)``. Without them, images are taken
-            as independent.
-        image_ids: Id of each image, each once, shape ``(N,)``. For a metric of boxes they are
-            needed, unless both arguments are lists that hold one output for each image.
+        patients: Patient of each image, any names, shape ``(N,)``. With `None`, images are taken as
+            independent.
+        image_ids: Id of each image, each once, shape ``(N,)``; `None` numbers the images. For a
+            metric of boxes the ids are needed, unless `y_true` and `y_score` are lists that hold
+            one output for each image.
         threshold: Score from which on an image (or a box, for a metric of called boxes) is called
-            positive, in [0, 1]. Metrics at a threshold need it. It must not have been chosen on
-            these images.
+            positive, in [0, 1]. Metrics at a threshold need it; `None` for all others. It must not
+            have been chosen on these images.
         replicates: Number of bootstrap resamples. The AUROC needs them only if Obuchowski's method
             gives no interval.
         seed: Random seed of the bootstrap.

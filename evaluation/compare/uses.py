@@ -17,9 +17,10 @@ class TestSetUses:
     The more often the same test images are used, the likelier it is that a result is due to chance.
 
     Attributes:
-        entries: All uses from the first to the present one, each a dictionary with ``when`` (time),
-            ``split_id`` (id of the division into training, validation and test images), ``target``
-            (finding), ``systems`` (names) and ``protocol`` (SHA-256 of the protocol file).
+        entries: All uses from the first to the present one, each a dictionary with ``when`` (time
+            in UTC, ISO 8601), ``split_id`` (id of the division into training, validation and test
+            images), ``target`` (finding), ``systems`` (names) and ``protocol`` (SHA-256 of the
+            protocol file).
         problem: Reason why the uses are unknown; empty if they are known.
         protocol: SHA-256 of the file that declared the question of the present comparison; `None`
             without such a file.

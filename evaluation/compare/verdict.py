@@ -337,7 +337,7 @@ def _group_values(claims: Sequence[Claim]) -> dict[str, Any]:
 
 
 def _further_conclusions(question: _Question) -> list[Conclusion]:
-    """Conclude about figures other than the primary one, with intervals that Holm's method widens."""
+    """Conclude about figures other than the primary one, with intervals that Holm widens."""
     reference = question.systems[0]
     claims: list[Claim] = []
     for metric in highlighted("verdict"):

@@ -180,7 +180,7 @@ class Verdict:
         Args:
             first: Display name of the first system.
             second: Display name of the second system.
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``recall``.
             policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
                 without a threshold, such as ``auroc``.
 

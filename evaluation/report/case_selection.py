@@ -12,7 +12,7 @@ import pandas as pd
 from cxr_compare.evaluation.report.templates import CASES, sentence
 
 CASES_PER_CATEGORY = 8
-"""Drawn of each kind; the first four stand in the report, the others on linked pages."""
+"""Number of drawn cases of each kind; four of them are in the report, the rest on linked pages."""
 
 
 @dataclass(frozen=True)

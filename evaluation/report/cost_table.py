@@ -30,7 +30,7 @@ COST_KEYS = (
     "precision",
     "image_size",
 )
-"""What `cxr predict` records of a system; what it does not know is null."""
+"""Keys of the costs that ``cxr predict`` records of a system; an unknown cost is null."""
 
 
 _AT_THRESHOLD = ("accuracy", "recall", "specificity", "precision", "f1")

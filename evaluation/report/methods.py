@@ -36,7 +36,7 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        dataset: The data set under evaluation.
+        dataset: The data set under evaluation; its images, labels and split are described.
 
     Returns:
         The contents under the names by which the page's templates use them, such as ``paragraphs``,

@@ -23,8 +23,9 @@ def published_figures() -> list[dict[str, Any]]:
 
     Returns:
         One dictionary for each entry, with ``system`` (name), ``metric``, ``value``, ``sources``
-        (names of the image collections, such as ``rsna``), ``findings``, ``data``, ``source``
-        (publication), ``comparable`` (how far it can be compared) and, if published, ``interval``.
+        (names of the image collections, such as ``rsna``), ``findings`` (names), ``data`` (the
+        studied data in words), ``source`` (publication), ``comparable`` (how far it can be
+        compared) and, if published, ``interval``.
     """
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
     figures: list[dict[str, Any]] = tomllib.loads(text)["figure"]

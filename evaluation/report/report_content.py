@@ -248,7 +248,7 @@ class StoredContent:
     ``result.json``, because an older version of the program wrote it.
 
     Attributes:
-        folder: Folder of the report.
+        folder: Folder of the report, which ``cxr compare`` wrote.
     """
 
     folder: Path
