@@ -148,7 +148,8 @@ def boxes_table(
 
     Raises:
         InputError: The outputs are of none of these kinds, their number is not that of `image_ids`,
-            or a box or a score is invalid. The message names the output, the image and the value.
+            a box or a score is invalid, a class has no name, or an image of boxes in shares has no
+            size. The message names the output, the image and the value.
 
     Example:
         >>> import cxr_compare

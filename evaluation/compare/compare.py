@@ -117,8 +117,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
 
     Raises:
         InputError: The systems ran on different images, stored thresholds and rules of a system
-            were chosen on other validation images, a system lacks the primary figure of a protocol
-            that was declared in a file, or an argument cannot be read.
+            were chosen on other validation images or differ from those that are chosen now, a
+            system lacks the primary figure of a protocol that was declared in a file, or an
+            argument cannot be read.
 
     Example:
         >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]

@@ -62,8 +62,8 @@ class Comparison:
         notes: Notes for readers of the report, such as the number of images that are left out.
         provenance: Ids, seeds, versions and commands that make the result reproducible; the report
             shows them.
-        records: What is known about the training of each system, such as its recipe, by display
-            name, for the methods section of the report.
+        records: What is known about the training of each system, such as its configuration
+            (``recipe``), by display name, for the methods section of the report.
         split: Name of the split, the division of the images into training, validation and test
             images.
         replicates: Number of bootstrap resamples; `None` where it is unknown.

@@ -348,13 +348,13 @@ def with_uncounted_images(
 ) -> tuple[Estimates, dict[str, Scorecards]]:
     """Add the main figures on all test images, including those that other figures leave out.
 
-    An image that a model did not run on, or whose label is unknown, is left out of all other
-    figures. Here such images count once against each system (subgroup ``all_against``) and once in
-    its favour (subgroup ``all_for``). In the first subgroup, an image without a result gets the
-    wrong decision and the worst rank, and an image of unknown label gets the opposite of what the
-    system decides at the main threshold. In the second, both are the other way round. An image with
-    neither a result nor a label counts as positive. Studies and patients with such an image are
-    treated alike.
+    The main figures are AUROC, accuracy, sensitivity, specificity and F1. An image that a model did
+    not run on, or whose label is unknown, is left out of all other figures. Here such images count
+    once against each system (subgroup ``all_against``) and once in its favour (subgroup
+    ``all_for``). In the first subgroup, an image without a result gets the wrong decision and the
+    worst rank, and an image of unknown label gets the opposite of what the system decides at the
+    main threshold. In the second, both are the other way round. An image with neither a result nor
+    a label counts as positive. Studies and patients with such an image are treated alike.
 
     Args:
         estimates: Figures by image, without the images that are left out.

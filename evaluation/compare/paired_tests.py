@@ -265,7 +265,8 @@ def paired_tests(
     Returns:
         Table with one row for each test and the columns of `TEST_COLUMNS`, such as ``first`` and
         ``second`` (names of the systems), ``metric``, ``policy`` (rule for the threshold),
-        ``method``, ``estimate`` (first minus second system) and ``p_value``.
+        ``method``, ``estimate`` (first minus second system) and ``p_value``. A row on the AUROC of
+        one system has an empty ``second`` and no p-value.
 
     Source:
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.

@@ -29,8 +29,9 @@ class SystemResult:
             ``(points,)`` each; empty where they are unknown.
         confusion: Numbers of images ``tp``, ``fp``, ``tn`` and ``fn`` (true and false positives and
             negatives) by name of the rule that chose the threshold.
-        boxes: Table of the evaluated boxes on the test images, in original px. Those of a
-            classifier are cut out of its activation maps. `None` without boxes.
+        boxes: Table of the evaluated boxes on the test images with ``image_id``, ``x1``, ``y1``,
+            ``x2``, ``y2`` (original px) and ``score``. Those of a classifier are cut out of its
+            activation maps. `None` without boxes.
         maps: Table of activation maps, one row for each image; `None` without maps.
         map_scale: Lower and upper end of the scale on which all maps are drawn, in raw values;
             `None` without maps.

@@ -74,9 +74,9 @@ def select_cases(
     Args:
         decisions: One row for each image and system with ``image_id``, ``system``, ``label`` (1.0,
             0.0 or NaN), ``score`` and ``decision_POLICY`` (True if called positive). Optional
-            columns are ``localised`` and ``localised_tolerant`` (True if the system points at a
-            lesion, or misses it by at most one map cell) and ``x_class`` (kind of image, such as
-            ``normal``).
+            columns are ``localised`` (True if the system points at a lesion),
+            ``localised_tolerant`` (True also if it misses the lesion by at most one cell of an
+            activation map) and ``x_class`` (kind of image, such as ``normal``).
         systems: Names of the systems (detectors or classifiers), in the order in which they are
             shown.
         policy: Rule by which thresholds were chosen, such as ``max_f1``; the column of decisions is

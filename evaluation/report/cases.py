@@ -71,6 +71,9 @@ class CaseSource:
 
         Returns:
             RGB pixels of all images side by side, uint8, shape ``(height, width, 3)``.
+
+        Raises:
+            InputError: `pixels` is None and the image file cannot be read.
         """
         return draw_overlay(
             self.test_set.dataset.read_original(image_id) if pixels is None else pixels,

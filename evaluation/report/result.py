@@ -360,13 +360,15 @@ class Report:
         """Write the report into a folder: ``report.html``, tables, figures and drawn images.
 
         Args:
-            folder: Folder to write; it must not hold anything else.
+            folder: Folder to write; it may be missing or empty. The files of an earlier report in
+                it are replaced, but a report that was opened from its folder needs an empty one.
 
         Returns:
             The report in the new folder.
 
         Raises:
-            InputError: The folder holds something other than a report.
+            InputError: The folder holds something other than a report, or it is not empty and this
+                report was opened from its folder.
         """
         folder = Path(folder)
         if self.writer is not None:
