@@ -35,8 +35,8 @@ class SystemResult:
         maps: Table of activation maps, one row for each image; `None` without maps.
         map_scale: Lower and upper end of the scale on which all maps are drawn, in raw values;
             `None` without maps.
-        cost: Number of parameters, number of FLOPs and latency, by name; a value is `None` if it
-            was not measured.
+        cost: Size and time of the system by name, such as ``parameters``, ``flops`` and
+            ``latency_ms`` (time for one image in ms); a value is `None` if it was not measured.
         froc: FROC curve by name of the rule by which a box hits a lesion, ``iou`` or ``centre``;
             empty without boxes.
         seeds: Number of training runs of the system; `None` where it is unknown, as for other
