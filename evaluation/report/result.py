@@ -145,7 +145,7 @@ class Report:
 
     @property
     def next_steps(self) -> list[str]:
-        """Sentences on usual next steps of a user, such as opening the page; empty without a folder."""
+        """Usual next steps of a user in words, such as to open the page; empty without a folder."""
         return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
 
     @property
