@@ -611,8 +611,8 @@ class PairTests:
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
-                "max_f1")``; the rule is empty for a figure without a threshold.
+            key: Short name of the metric and rule that chose the threshold, such as
+                ``("recall", "max_f1")``; the rule is empty for a figure without a threshold.
             subgroup: Name of the group of images, such as ``vs_normal`` (positive and normal
                 images); all evaluated images by default.
 
@@ -656,8 +656,8 @@ class PairTests:
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
-                "max_f1")``; the rule is empty for a figure without a threshold.
+            key: Short name of the metric and rule that chose the threshold, such as
+                ``("recall", "max_f1")``; the rule is empty for a figure without a threshold.
             column: Name of the column of the table, such as ``p_value`` or ``standard_error``.
             subgroup: Name of the group of images, such as ``vs_normal`` (positive and normal
                 images); all evaluated images by default.

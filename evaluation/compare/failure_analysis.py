@@ -234,8 +234,8 @@ def permuted_p_values(
         outside: True for the images of the rest, shape ``(N,)``.
 
     Returns:
-        P-values in [0, 1] by short name of the metric and name of the system. The name is ``FIRST -
-        OTHER`` for the difference between the gaps of two systems.
+        P-values in [0, 1] by short name of the metric and name of the system. The name is
+        ``FIRST - OTHER`` for the difference between the gaps of two systems.
     """
     evaluated = evaluation_set_of(scorecards)
     p_values: dict[tuple[str, str], float] = {}

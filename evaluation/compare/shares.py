@@ -335,8 +335,8 @@ class Shares:
 
         Returns:
             Table with the columns of `FAILURE_COLUMNS`, such as ``topic``, ``group``, ``system``,
-            ``metric``, ``estimate``, ``ci_low`` and ``ci_high``. A difference has the system ``A -
-            B``, and the gap between a group and the rest has the group ``GROUP - rest`` and a
+            ``metric``, ``estimate``, ``ci_low`` and ``ci_high``. A difference has the system
+            ``A - B``, and the gap between a group and the rest has the group ``GROUP - rest`` and a
             p-value.
         """
         values = self._values(resamples) if self._shares else {}
