@@ -21,7 +21,9 @@ _Names = Annotated[list[Name], BeforeValidator(lambda x: [x] if isinstance(x, st
 
 
 class GoalFile(Section):
-    """Keys of a goal in a protocol: a metric, and the value that every compared model must exceed.
+    """Keys of a goal in a protocol: a metric, and the value that every system must exceed.
+
+    A system is a compared model or human reader.
 
     A protocol is a TOML file that fixes the question of a comparison before the test images are
     used.
@@ -48,10 +50,10 @@ class ProtocolFile(Section):
         margin: Margin of non-inferiority and equivalence, in the unit of the metric; None for none.
         subgroups: Names of columns of the images table, such as ``sex``; figures are reported for
             each group of images with the same value.
-        reference: Name of the model with which the other models are compared; None takes the first
-            model.
+        reference: Name of the system (a model or a human reader) with which the others are
+            compared; None takes the first system.
         unit: What a decision is made for: ``image``, ``study`` or ``patient``; None takes images.
-        goal: At most two goals, each a metric with a value. Every model must exceed all these
+        goal: At most two goals, each a metric with a value. Every system must exceed all these
             values. An empty list sets no goal.
     """
 

@@ -851,7 +851,8 @@ class ReportOrigin(Record):
 
     Attributes:
         data_set: Data set that was evaluated, and its split into train, validation and test.
-        systems: For each system by its name, facts such as its kind and training data.
+        systems: For each system by its name, facts such as its kind and the data on which it was
+            trained.
     """
 
     data_set: EvaluatedOn
