@@ -42,6 +42,9 @@ class Journal:
 
     An interrupted call reads them and continues without decoding an image twice. Each file holds
     many images and appears only when it is complete.
+
+    Args:
+        folder: Folder of these files. It is made if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -28,6 +28,12 @@ class InputError(ValueError):
     value, and says what to do. The command line prints it without a traceback and exits with status
     2.
 
+    Args:
+        message: The message. Very long words are shortened, and characters that cannot be printed
+            are replaced.
+        full_disk: True if the disk is full, so that the same call can continue once there is free
+            space.
+
     Example:
         >>> import cxr_compare
         >>> raise cxr_compare.InputError("labels.csv: row 3: x1=nan; remove the row")

@@ -91,7 +91,8 @@ def read_role_table(path: Path) -> pd.DataFrame:
 
     Args:
         path: Table with a column such as ``image_id``, ``filename`` or ``patient_id``, and one such
-            as ``role``, ``split`` or ``subset`` with the values train, val, test or unused.
+            as ``role``, ``split`` or ``subset`` with the values train, val, test or unused, or a
+            word such as training.
 
     Returns:
         Table with the column ``image_id`` or ``patient_id``, and ``role`` (``train``, ``val``,

@@ -33,6 +33,11 @@ class WrongFolderError(InputError):
         foreign: True if no ``cxr`` command wrote the folder or a folder in it; it may be a
             download.
 
+    Args:
+        folder: Path of the folder.
+        message: Text of the error, which begins with the path.
+        foreign: See the attribute of this name.
+
     Example:
         >>> WrongFolderError(Path("a"), "a: no such folder", foreign=False).folder.name
         'a'

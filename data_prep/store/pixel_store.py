@@ -126,6 +126,11 @@ class PixelStore:
 
     `PixelStore.open` opens a store. The pixels of an image are read when they are used, and worker
     processes share the memory. A store may be pickled; each process then maps the files again.
+
+    Args:
+        folder: Folder of the store.
+        info: Content of the file ``pixels.json`` in the folder.
+        index: Table with the file, row, position and checksum of each image.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any], index: pd.DataFrame) -> None:

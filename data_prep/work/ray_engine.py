@@ -43,6 +43,12 @@ class RayEngine:
     """Engine that applies a function to many rows on the machines of a Ray cluster.
 
     A row is one argument of the function. `data_prep.work.engine.open_engine` makes the object.
+
+    Args:
+        cluster: Stack to which the end of the connection to the cluster is added; the caller closes
+            the stack.
+        address: Address of a running cluster; None starts a cluster on this machine.
+        workers: Number of processors of a cluster that is started here; None uses all.
     """
 
     def __init__(
