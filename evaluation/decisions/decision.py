@@ -133,7 +133,7 @@ class Decision:
 
     @property
     def fixed_choices(self) -> dict[Need, str]:
-        """Choices on validation images that bootstrap resamples do not make again.
+        """Choices on validation images that the bootstrap does not make again on its resamples.
 
         A dictionary from the part of the system that a metric depends on (such as ``probability``,
         a key of `evaluation.metrics.metric.NEEDS`) to the name of the choice (such as
@@ -235,8 +235,9 @@ class Decision:
         Args:
             policy: Guarantee as text, such as ``sensitivity>=0.90@0.90`` (sensitivity at least 0.90
                 with 90 % confidence), see `evaluation.decisions.guarantees.read_guarantee`.
-            observed: Observed rate on test images, by figure. A figure that is undefined on the
-                test images is absent. `None` if the guarantee was not compared with test images.
+            observed: Observed rate on test images, by name of the figure, such as ``sensitivity``.
+                A figure that is undefined on the test images is absent. `None` if the guarantee was
+                not compared with test images.
 
         Returns:
             The line, such as "guaranteed: sensitivity at least 0.90 with 90 % confidence, ...".

@@ -37,7 +37,7 @@ def no_boxes() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Labels, roles (such as validation and test), patients and true boxes of images.
+    """Labels, roles (validation, test and so on), patients and true boxes of images.
 
     The labels are of one finding, such as "opacity", which an image may show (positive) or not
     (negative).
@@ -188,6 +188,8 @@ class GroundTruth:
 class EvaluationSet:
     """Images that every system of a comparison is evaluated on, with their ground truth.
 
+    A system is a detector, a classifier or a reader.
+
     Attributes:
         image_ids: Ids of the images, sorted, shape ``(N,)``.
         y_true: True for positive images, shape ``(N,)``.
@@ -198,9 +200,9 @@ class EvaluationSet:
         truth: True boxes of the finding on these images: ``image_id``, ``x1``, ``y1``, ``x2``,
             ``y2`` in original px.
         x_class: Kind of each image, such as ``normal``, shape ``(N,)``; `None` if unknown.
-        tolerance: Width and height, in original px, by which the point of a system may miss a
-            lesion on each image, shape ``(N, 2)``. It is the size of one cell of the activation
-            map, of the system with the coarsest maps. `None` if no system has maps.
+        tolerance: Width and height, in original px, by which the point at which a system sees the
+            lesion may miss it on each image, shape ``(N, 2)``. It is the size of one cell of the
+            activation map, of the system with the coarsest maps. `None` if no system has maps.
 
     Example:
         >>> images = EvaluationSet(

@@ -480,7 +480,8 @@ def _mean_squares(freedom: int) -> Floats:
 class CrossedPlan:
     """Plan of a study in which readers read all cases with both of two modalities.
 
-    A modality is a way of reading, such as with or without a system's help.
+    A modality is a way of reading, such as with or without a system's help. A case is what is read
+    at once, such as the images of a patient.
 
     Attributes:
         components: Variance components of a pilot study (`analyse_crossed`), or assumed ones.

@@ -110,6 +110,8 @@ class StudyPlan(ShownAsText):
     def shows(self, power: float, difference: float) -> Callable[[PlannedStudy], bool]:
         """Return a function that checks whether a planned study shows a difference often enough.
 
+        To show a difference means that the two-sided test of the study is significant.
+
         Args:
             power: Probability with which the study must show the difference, in (0, 1).
             difference: True difference of the two AUROCs.

@@ -325,8 +325,9 @@ class EvaluatedSet:
     Attributes:
         name: Name of the data set.
         finding: Name of the disease finding as it is printed, such as "lung opacity".
-        shortcut: Result of the best prediction from metadata or image borders alone; None if there
-            is no such prediction.
+        shortcut: Result of the best prediction from metadata or image borders alone, with the keys
+            ``fact`` (such as ``view``), ``auroc``, ``ci_low`` and ``ci_high`` among others; None if
+            there is no such prediction.
 
     Example:
         >>> EvaluatedSet("NIH", "lung opacity", None).name
@@ -394,7 +395,7 @@ def evaluate_transfer(
     notes: Sequence[str] = (),
     advance: Callable[[], object] = lambda: None,
 ) -> Transfer:
-    """Evaluate systems (models) on data sets, and log that their test images were used.
+    """Evaluate systems (models) on data sets, and log that the test images were used.
 
     Args:
         evaluated: Pairs of a system and a data set, each with the predictions of the system on this
