@@ -57,7 +57,7 @@ class PooledNorm(nn.Module):
         self.eps = norm.eps
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalise feature maps, whose means over the cells are then layer-normalised.
+        """Normalise feature maps so that their means over the cells become layer-normalised.
 
         Args:
             maps: Maps before pooling, float (B, C, h, w).

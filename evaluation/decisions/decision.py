@@ -135,9 +135,10 @@ class Decision:
     def fixed_choices(self) -> dict[Need, str]:
         """Choices on validation images that the bootstrap does not make again on its resamples.
 
-        A dictionary from the part of the system that a metric depends on (such as ``probability``,
-        a key of `evaluation.metrics.metric.NEEDS`) to the name of the choice (such as
-        ``calibration``).
+        The interval of a metric that depends on such a choice leaves out the uncertainty of the
+        choice. The result is a dictionary from what a metric needs (a key of
+        `evaluation.metrics.metric.NEEDS`, such as ``probability``) to the name of the choice on
+        which this depends (such as ``calibration``).
         """
         choices: dict[Need, str] = {}
         if self.map_boxes and self.box_choice is None:
@@ -339,8 +340,8 @@ class Decision:
         Files of earlier versions can be read, too.
 
         Args:
-            payload: Content of the file ``decisions/TARGET.json``, in which the command ``cxr
-                tune`` stores a decision.
+            payload: Content of the file ``decisions/TARGET.json``, which the command ``cxr tune``
+                wrote; TARGET is the name of the finding that the decision is for.
 
         Returns:
             The decision, without the attributes that are not stored.
@@ -393,7 +394,7 @@ class Decision:
         )
 
     def difference(self, derived: Decision) -> str | None:
-        """Find the first difference between this stored decision and one that was derived now.
+        """Find the first difference between this decision, which was stored, and one derived now.
 
         Figures that an earlier version did not store count as no difference. The thresholds of
         policies (rules for the threshold) that the stored decision lacks count as no difference

@@ -65,9 +65,10 @@ class GroundTruth:
             `evaluation.compare.shortcuts`. May be empty.
         synthetic: Ids of the images that were drawn by the command ``cxr synth`` and are no
             radiographs.
-        ids: Ids that decide whether a stored decision belongs to this ground truth: ``content_id``
-            (of the images), ``labels_id`` (of the labels), ``split`` and ``split_id`` (name and id
-            of the division into training, validation and test images). Empty if there are none.
+        ids: Ids that tell whether thresholds that were stored before belong to this ground truth:
+            ``content_id`` (of the images), ``labels_id`` (of the labels), ``split`` and
+            ``split_id`` (name and id of the division into training, validation and test images).
+            Empty if there are none.
         data_name: Name of the data set; empty if there is none.
         source: Folder or file that the ground truth was read from, for error messages.
 

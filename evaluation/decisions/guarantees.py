@@ -74,7 +74,7 @@ class GuaranteedRate(NamedTuple):
 
     @property
     def count_key(self) -> str:
-        """Key of the number of validation patients of this figure, in a stored decision."""
+        """Key under which a stored `Decision` has the number of validation patients of this figure."""
         return f"patients_{self.figure}"
 
     @property

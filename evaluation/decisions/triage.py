@@ -132,11 +132,12 @@ class Triage:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Triage | None:
-        """Read a triage from the dictionary that a stored decision holds.
+        """Read a triage from the file in which the thresholds and rules of a system are stored.
 
         Args:
-            payload: Entry ``triage`` of the file ``decisions/TARGET.json``, in which ``cxr tune``
-                stores a decision; None without triage.
+            payload: Entry ``triage`` of the file ``decisions/TARGET.json``, which the command ``cxr
+                tune`` wrote (TARGET is the name of a finding): the attributes of the triage by
+                name; None without triage.
 
         Returns:
             The triage; `None` if there is no entry.

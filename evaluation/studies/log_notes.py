@@ -59,7 +59,8 @@ def system_notes(
     """Yield notes on systems (models) that appear, stop or change threshold within a log.
 
     Args:
-        stream: Log with one row for each image and system, ordered by the column ``time``.
+        stream: Log with one row for each image and system, ordered by the column ``time``; also
+            with the columns ``system`` and ``threshold``.
         weeks: Rows of the first weeks of this log, which are the reference for later changes.
         first_weeks: Systems that are monitored, and other facts that these first weeks define.
 

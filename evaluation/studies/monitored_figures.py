@@ -155,13 +155,16 @@ def _score_ends(scores: pd.Series) -> tuple[float, float]:
 def figure_blocks(
     log: pd.DataFrame, first_weeks: FirstWeeks, *, is_first_weeks: bool = False
 ) -> Iterator[FigureBlock]:
-    """Yield the monitored figures of a log: of each system, each pair of systems, and the headers.
+    """Yield the monitored figures of a log: of systems, of pairs of systems, and of image headers.
 
-    A system is a model in use. The figures are, for example, a system's call rate, the share of
-    images on which two systems disagree, and the share of images with the view AP.
+    A system is a model in use; the log has its answers, such as scores. The figures are, for
+    example, the call rate of a system, the share of images on which two systems disagree, and the
+    share of images whose header states the view AP.
 
     Args:
-        log: The log or a part of it, such as its first weeks, one row for each image and system.
+        log: The log or a part of it, such as its first weeks, with one row for each image and
+            system. It has all columns of a log, as `evaluation.studies.monitoring.monitor_log`
+            completes them.
         first_weeks: Systems, classes (such as views) and quantiles that the first weeks of the log
             define, from `read_first_weeks`.
         is_first_weeks: True if `log` has the first weeks only.
