@@ -102,9 +102,9 @@ def build_body(name: str, norm: str) -> nn.Module:
         name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet50``, or
             ``timm:NAME`` for a network of the package timm. The layers of the network must be its
             children in forward order, and it must be possible to build it on torch's meta device.
-        norm: Normalisation of its layers: ``frozen`` (batch norm whose statistics do not change),
-            ``batch`` (batch norm that learns) or ``group`` (group norm). ``batch`` leaves a network
-            without batch norm as it is.
+        norm: Normalisation of its layers: ``frozen`` (batch norm with fixed statistics and
+            weights), ``batch`` (batch norm that learns) or ``group`` (group norm). ``batch`` leaves
+            a network without batch norm as it is.
 
     Returns:
         The backbone with random weights.
@@ -214,8 +214,8 @@ class DetectorStart(NamedTuple):
 
     Attributes:
         backbone: Name of the network, such as ``resnet50``.
-        norm: Normalisation of its layers: ``frozen`` (batch norm whose statistics do not change),
-            ``batch`` (batch norm that learns) or ``group`` (group norm).
+        norm: Normalisation of its layers: ``frozen`` (batch norm with fixed statistics and
+            weights), ``batch`` (batch norm that learns) or ``group`` (group norm).
         body: Network without its classification layer, with random or published weights.
         preprocess: Size and normalisation of the pixels that the network reads.
         n_findings: Number of findings (disease signs) that the detector predicts.

@@ -55,8 +55,8 @@ def build_detector(
             point of another package (docs/architectures.md).
         backbone: Name of a network in `networks.registry.NETWORKS`, such as ``resnet50``, or
             ``timm:NAME``.
-        norm: Normalisation of the backbone: ``frozen`` (batch norm whose statistics do not change),
-            ``batch`` (batch norm that learns) or ``group`` (group norm).
+        norm: Normalisation of the backbone: ``frozen`` (batch norm with fixed statistics and
+            weights), ``batch`` (batch norm that learns) or ``group`` (group norm).
         weights: ``imagenet`` (for the backbone), ``coco`` (for a RetinaNet, all but the class
             layer), or None for random weights. Published weights are downloaded on first use or
             read from an installed package. `start_from` loads weights of a file or a run.

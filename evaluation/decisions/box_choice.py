@@ -292,7 +292,7 @@ def box_figure(
     Args:
         metric: Short name of the figure, such as ``ap50``; one of `choosing_figures`. The RSNA 2018
             score is the highest over all score cuts.
-        pairs: Predicted boxes paired with the true boxes.
+        pairs: Predicted boxes paired with the true boxes of the same image.
         clusters: Patient of each image as an index from 0, shape ``(images,)``.
         n_clusters: Number P of patients.
 

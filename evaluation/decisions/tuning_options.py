@@ -64,7 +64,7 @@ class TuningOptions:
         return tuple(guarantee for guarantee in (self.rule_out, self.rule_in) if guarantee)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Return the options as a dictionary, as ``cxr tune`` stores them with a system's thresholds.
+        """Return the options as a dictionary, as ``cxr tune`` stores them with the thresholds.
 
         Returns:
             A dictionary of plain JSON values; None if all options have their default.

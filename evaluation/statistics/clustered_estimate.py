@@ -157,10 +157,10 @@ class ClusteredEstimate:
     def freedom_between(self) -> float:
         """Degrees of freedom of the variance between readers or training seeds.
 
-        The variance may have several parts between readers or seeds (mean squares), one for each
-        system. Each part then counts with the smallest of their degrees of freedom, because a part
-        of two readers makes a test too liberal beside one of many. The value is 0 if there is no
-        such part.
+        The variance may have several parts between readers or seeds (mean squares), one for each of
+        the compared systems. The result is the number of parts times the smallest of their degrees
+        of freedom: if one system has two readers only, a test is too liberal, however many readers
+        the other system has. The value is 0 if there is no such part.
         """
         fewest = min((freedom for _, freedom in self.squares), default=0.0)
         return len(self.squares) * fewest

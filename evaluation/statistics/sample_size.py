@@ -59,6 +59,9 @@ class PossibleErrors(NamedTuple):
 
         Args:
             level: Coverage of the interval, in (0, 1), such as 0.95.
+
+        Returns:
+            Half the widths, shape ``(possibilities,)``.
         """
         return np.asarray(scipy.special.stdtrit(self.freedom, (1 + level) / 2) * self.errors)
 
@@ -85,6 +88,9 @@ class CautiousErrors(NamedTuple):
 
         Args:
             level: Coverage of the interval, in (0, 1), such as 0.95.
+
+        Returns:
+            Half the widths, shape ``(possibilities,)``.
         """
         tail = (1 + level) / 2
         squared = scipy.special.stdtrit(self.freedom, tail) ** 2 * self.between
