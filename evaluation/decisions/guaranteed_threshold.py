@@ -177,8 +177,8 @@ def share_p_values(
         images: Number of counted images of each patient, at least 1, shape ``(P,)``.
         floor: Share in (0, 1) that is tested: one number for all rows, or one for each row, shape
             ``(R,)``.
-        error: Significance level that the p-values will be compared with, in (0, 1). The p-values
-            are computed for a comparison at this level.
+        error: Significance level that the p-values will be compared with, in (0, 1). The
+            corrections and bets that the p-values rest on are chosen for this level.
         whole: True if an image is either good or not, so that a single image is a binomial trial.
             False if an image can be partly good, as with false positives per image.
 

@@ -74,7 +74,7 @@ class GuaranteedRate(NamedTuple):
 
     @property
     def count_key(self) -> str:
-        """Key under which a stored `Decision` has the number of validation patients of this figure."""
+        """Key of the number of validation patients of this figure, in `Decision.validation`."""
         return f"patients_{self.figure}"
 
     @property

@@ -94,7 +94,12 @@ class StudyPlan(ShownAsText):
     def rows(self) -> list[dict[str, Any]]:
         """Needed numbers of patients, as one dictionary for each plan and requirement.
 
-        A requirement is a difference to show or a half-width of the interval to reach.
+        A requirement is a difference to show or a half-width of the interval to reach. The keys are
+        ``plan`` (name of the plan, which may be empty); numbers of the design, such as ``seeds`` or
+        ``readers``; the requirement, ``power`` or ``wanted_half_width``; ``patients`` (needed
+        number of patients, None if no number is enough); and, if there is such a number,
+        ``positives``, ``standard_error``, ``half_width`` and, with a pilot study,
+        ``patients_range`` (95 % range of the needed number).
         """
         rows: list[dict[str, Any]] = []
         for name, plan in self.basis.plans.items():

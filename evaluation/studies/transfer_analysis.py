@@ -161,13 +161,15 @@ def evaluate_cell(
     added later by `add_drops`.
 
     Args:
-        cell: Names of system and data set, without results.
+        cell: Results that hold the names of system and data set only; the other fields are filled
+            in.
         test: Scores of the test images, without images that the system was trained or selected on.
         val: Scores of the validation images, on which new thresholds are chosen (without images
             that the system was trained on).
         decision: Threshold and calibration that were chosen on the system's own data set; None if
             there are none.
-        options: Rule for thresholds, numbers of local patients, and numbers of resamples.
+        options: Rule for thresholds, numbers of positive patients of this data set with whom new
+            thresholds are chosen, and numbers of resamples.
 
     Returns:
         The cell with its results; if the test images are all positive or all negative, with a note
@@ -400,7 +402,8 @@ def evaluate_transfer(
     Args:
         evaluated: Pairs of a system and a data set, each with the predictions of the system on this
             data set.
-        options: Rule for thresholds, numbers of local patients, and numbers of resamples.
+        options: Rule for thresholds, numbers of positive patients of a data set with whom new
+            thresholds are chosen, and numbers of resamples.
         notes: Sentences from earlier steps, which the result keeps.
         advance: Function that is called once, without arguments, for each pair, for a progress bar.
 
