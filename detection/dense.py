@@ -37,8 +37,8 @@ class DenseDetector(Detector):
     detector in three points:
 
     - Background (class 0) is never a detection.
-    - An image whose output is not finite is reported. torchvision returns no boxes for it, which
-      would look like a negative image.
+    - An image whose output is not finite gets None instead of boxes. torchvision returns an empty
+      list of boxes for it, which would look like a negative image.
     - At most 100 boxes are kept for each finding, not for all findings together.
 
     Attributes:

@@ -71,7 +71,7 @@ class LesionDetr(Detector):
 
     It reads images of the pixel store, a folder of images resized to squares.
 
-    The class differs from the package transformers in three points:
+    The class differs from the networks of the package transformers in three points:
 
     - Losses are divided by the number of images of a batch, not by the number of boxes, so that a
       batch has the same weight on two devices as on one.

@@ -192,7 +192,11 @@ class SystemOutput:
 
     @cached_property
     def maps(self) -> pd.DataFrame | None:
-        """Activation map of each chosen image, as a table with one row for each image.
+        """Activation map of each chosen image that has one, as a table with one row for each image.
+
+        The columns are those of `MAP_COLUMNS`: ``grid_h`` and ``grid_w`` (numbers of rows and
+        columns of cells), ``values`` (values of the cells), the edges of the map in px of the
+        original image, and others.
 
         If there are several evaluated findings, the map is that of the finding with the highest
         score on the image. None for a system without maps.

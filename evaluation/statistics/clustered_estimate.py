@@ -83,7 +83,10 @@ class ClusteredEstimate:
 
     @property
     def exact(self) -> bool:
-        """True for an AUROC of exactly 0 or 1, which gets the exact binomial interval."""
+        """True for an AUROC of exactly 0 or 1, which gets the exact binomial interval.
+
+        It must have more than one trial (attribute `trials`).
+        """
         return self.bounded and self.value in (0.0, 1.0) and self.trials > 1
 
     @property

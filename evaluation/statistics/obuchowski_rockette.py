@@ -82,7 +82,7 @@ class OverallTest:
             hold for these readers only).
         freedom: Degrees of freedom of numerator and denominator. The second one is infinite for
             chi-square.
-        p_value: p-value of this hypothesis.
+        p_value: p-value of this hypothesis; None if it is not known.
     """
 
     statistic: float
