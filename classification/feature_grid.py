@@ -45,7 +45,8 @@ class Grid:
     def tiling(self) -> Grid:
         """Return a grid with the same stride whose first cell begins at the edge of the image.
 
-        The cells of this grid cover the image without gaps.
+        Returns:
+            The grid, whose cells cover the image from its edge on without gaps.
         """
         return Grid(self.stride, self.stride / 2)
 

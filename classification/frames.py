@@ -34,7 +34,7 @@ def scores_frames(
         method: Name of the method of the maps, such as ``cam``.
         findings: Names of the K findings, such as ``["mass"]``.
         frames: Outer edges ``(x1, y1, x2, y2)`` of each image's maps in px of the original image,
-            as `Placement.frame_to_original` returns them.
+            as `data_prep.store.placement.Placement.frame_to_original` returns them.
 
     Returns:
         The status of each image (``ok`` or ``failed``), and two tables. ``scores`` has the columns

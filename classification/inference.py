@@ -89,8 +89,9 @@ def compute_features(
     Args:
         model: The classifier. It is moved to ``device``, and its mode does not change.
         batches: Ids and pixels of some images at a time. The pixels are those of square grey images
-            from the pixel store, uint8 (B, 1, S, S); for a `FeatureClassifier`, the features of
-            another program, float32 (B, 1, C, h, w), take their place.
+            from the pixel store, uint8 (B, 1, S, S); for a
+            `classification.given_features.FeatureClassifier`, the features of another program,
+            float32 (B, 1, C, h, w), take their place.
         device: Device that computes, such as ``cuda``.
         precision: ``fp32`` for float32, or ``bf16`` to compute the backbone in bfloat16 (autocast).
 

@@ -69,9 +69,9 @@ def fit_layers(
         checkpoint: The weights.
         name: Name of the network that the layers belong to, such as ``resnet18``, for messages.
         kind: Kind of the model, ``detector`` or ``classifier``, for messages.
-        rename: Function that translates the name of a tensor, after `tensor_names.name_in_body` has
-            translated it from the file's name, into the name in `layers`. The default changes
-            nothing.
+        rename: Function that translates the name of a tensor, after
+            `networks.tensor_names.name_in_body` has translated it from the file's name, into the
+            name in `layers`. The default changes nothing.
 
     Returns:
         Tensors by their names in `layers`. Step counters of batch norm are missing, because old

@@ -35,6 +35,8 @@ class Triage:
         ci_high: Upper end of the 95 % interval of this share.
         why: Sentences with the reasons why no image is ruled out, ruled in or referred; empty
             without such a reason.
+        STANDINGS: The three results of triage for an image: ``ruled_out``, ``referred`` and
+            ``ruled_in``.
 
     Example:
         >>> Triage(0.25, 0.75).rule

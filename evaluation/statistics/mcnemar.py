@@ -94,6 +94,8 @@ def mcnemar_test(
 ) -> McNemar:
     """Test whether two systems decide equally many images correctly: McNemar's test by patient.
 
+    A system is a model with a decision threshold, or a reader.
+
     The p-value and the interval use two different variances, so they may disagree if p is near
     0.05: the p-value uses the variance under equal shares and the normal distribution, the interval
     the variance around the observed difference and Student's t.

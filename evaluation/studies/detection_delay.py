@@ -82,7 +82,8 @@ def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDela
     Patients of the reference, the first weeks of the log, are drawn with replacement: first 500
     unchanged ones, then changed ones. For a mean score, each changed score is 0.3 standard
     deviations higher. For any other figure, randomly chosen patients get the value 1 (or 0), as
-    many as it takes for the mean to change from `was` to `becomes` of the result.
+    many as it takes for the mean to change from the value ``was`` to the value ``becomes`` that the
+    result states.
 
     Args:
         monitoring: Result of `evaluation.studies.monitoring.monitor_log`: the monitored figures of

@@ -217,7 +217,7 @@ def plan_study(
 
     Args:
         basis: Plans with their assumptions, from `plans_assumed`, `plans_of_readers` or
-            `plans_of_predictions`.
+            `plans_of_predictions` of `evaluation.studies.plan_basis`.
         difference: Smallest difference of two AUROCs that matters, such as 0.05. If None, it is the
             difference of the two assumed AUROCs.
         half_width: Largest allowed half-width of the confidence interval, on average; None if there

@@ -119,8 +119,9 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
             to refuse the source.
         coco_truth: COCO annotation file in which a COCO results file's image and category numbers
             have names; None if the results need no names.
-        key: File ``key.csv`` of a study with human readers (see `write_reader_study`), if
-            ``source`` is the form that a reader filled in; None for any other source.
+        key: File ``key.csv`` of a study with human readers (see
+            `evaluation.systems.reader_form.write_reader_study`), if ``source`` is the form that a
+            reader filled in; None for any other source.
         explain: Average precision that other software reported for these boxes, such as
             ``["0.470"]``, perhaps followed by further values such as ``"ap75=0.31"`` (at IoU 0.75).
             The function then searches for the rules of evaluation that give this value, see
