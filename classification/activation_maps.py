@@ -47,7 +47,7 @@ def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam")
 
     Args:
         model: The classifier, with K findings (disease signs). Its mode does not change.
-        images: B square grey images of S x S px from the pixel store, uint8 (B, 1, S, S).
+        images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
         method: ``cam`` gives the contribution of each cell to the logit. ``gradcam`` gives the
             positive part of ``cam`` divided by the number of cells, which is what Grad-CAM computes
             for a head of a mean and one linear layer. ``layercam`` gives finer maps: those before

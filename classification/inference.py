@@ -33,8 +33,8 @@ def predict_scores(
 
     Args:
         model: The classifier. It is moved to ``device``.
-        batches: Ids and pixels of some images at a time. The pixels are those of square grey images
-            from the pixel store, uint8 (B, 1, S, S).
+        batches: Ids and pixels of some images at a time. The pixels are those of B square grey
+            images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
         findings: Names of the K findings (disease signs), such as ``["mass"]``, in the order of the
             model's outputs.
         placement: Function that returns, for an image id, the position of the original image in its
@@ -88,8 +88,8 @@ def compute_features(
 
     Args:
         model: The classifier. It is moved to ``device``, and its mode does not change.
-        batches: Ids and pixels of some images at a time. The pixels are those of square grey images
-            from the pixel store, uint8 (B, 1, S, S); for a
+        batches: Ids and pixels of some images at a time. The pixels are those of B square grey
+            images of S x S px (resized, with black borders), uint8 (B, 1, S, S); for a
             `classification.given_features.FeatureClassifier`, the features of another program,
             float32 (B, 1, C, h, w), take their place.
         device: Device that computes, such as ``cuda``.

@@ -83,7 +83,8 @@ class ImageClassifier(StoreModel):
         """Compute the last feature maps, from which logits and activation maps are made.
 
         Args:
-            images: B square grey images of S x S px from the pixel store, uint8 (B, 1, S, S).
+            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
+                S).
 
         Returns:
             Maps after any activation function, float32 (B, C, h, w).
@@ -97,7 +98,8 @@ class ImageClassifier(StoreModel):
         The channels differ if `by_colour` is True.
 
         Args:
-            images: B square grey images of S x S px from the pixel store, uint8 (B, 1, S, S).
+            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
+                S).
 
         Returns:
             Normalised pixels, float32 (B, 3, S, S).
@@ -212,7 +214,8 @@ class ImageClassifier(StoreModel):
         """Compute the logit of each finding.
 
         Args:
-            images: B square grey images of S x S px from the pixel store, uint8 (B, 1, S, S).
+            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
+                S).
 
         Returns:
             Logits of the K findings, float32 (B, K).

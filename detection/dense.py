@@ -68,7 +68,8 @@ class DenseDetector(Detector):
         """Run the backbone and the heads (the layers that score anchors and fit boxes) over images.
 
         Args:
-            images: B square grey images of S x S px from the pixel store, uint8 ``(B, 1, S, S)``.
+            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
+                S, S)``.
             targets: True boxes of each image; not used by this method.
 
         Returns:

@@ -191,7 +191,8 @@ class Detector(StoreModel):
         """Run the network once over images.
 
         Args:
-            images: B square grey images of S x S px from the pixel store, uint8 (B, 1, S, S).
+            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
+                S).
             targets: True boxes and labels of each image, as `build_targets` returns them, for
                 networks that read them in training, such as a denoising DETR; None without true
                 boxes.
@@ -287,7 +288,8 @@ class Detector(StoreModel):
         """Return losses in training mode and `Detections` in evaluation mode, as torchvision does.
 
         Args:
-            images: B square grey images of S x S px from the pixel store, uint8 ``(B, 1, S, S)``.
+            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
+                S, S)``.
             targets: True boxes and labels of each image, as `build_targets` returns them; needed in
                 training mode.
 
@@ -421,8 +423,8 @@ def predict_boxes(
 
     Args:
         model: The detector. It is moved to ``device``.
-        batches: Ids and pixels of some images at a time. The pixels are those of square grey images
-            from the pixel store, uint8 (B, 1, S, S).
+        batches: Ids and pixels of some images at a time. The pixels are those of B square grey
+            images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
         findings: Names of the K findings (disease signs) that the detector predicts, such as
             ``["mass"]``, in the order of their numbers.
         placement: Function that returns, for an image id, the position of the original image in its

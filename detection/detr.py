@@ -156,7 +156,8 @@ class LesionDetr(Detector):
         """Run the network on a batch of images.
 
         Args:
-            images: B square grey images of S x S px from the pixel store, uint8 ``(B, 1, S, S)``.
+            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
+                S, S)``.
             targets: True boxes and labels of each image, as `detection.detector.build_targets`
                 returns them. From these, RT-DETR and D-FINE make denoising queries in training.
                 None without true boxes; the method `losses` then cannot be called.

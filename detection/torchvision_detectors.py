@@ -309,7 +309,8 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         """Run the backbone and the network that proposes boxes over images.
 
         Args:
-            images: B square grey images of S x S px from the pixel store, uint8 ``(B, 1, S, S)``.
+            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
+                S, S)``.
             targets: True boxes of each image; not used by this method.
 
         Returns:

@@ -51,7 +51,8 @@ class StoreModel(nn.Module, ABC):
         """Normalise grey images, and repeat the grey channel three times.
 
         Args:
-            images: B square grey images of S x S px from the pixel store, uint8 (B, 1, S, S).
+            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
+                S).
 
         Returns:
             Normalised pixels (mean subtracted, divided by the standard deviation), float32 (B, 3,

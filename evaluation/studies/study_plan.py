@@ -229,8 +229,8 @@ def plan_study(
         The plan; it computes the numbers of patients when they are first read.
 
     Raises:
-        InputError: Neither a difference nor a half-width is given, or a difference is given
-            although the study has one system only.
+        InputError: Neither a difference nor a half-width is given, a difference is given although
+            the study has one system only, or a power is given without a difference.
 
     Example:
         >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed
