@@ -110,8 +110,9 @@ def rank_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 def rank_start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Estimate after which day a series of values changed, as a share for each day.
 
-    Each bettor of `rank_evidence` supposes that the change began after one day. The share of a day
-    is the share of the bettors' final wealth that belongs to the bettors of this day.
+    The function `rank_evidence` measures the evidence for a change by the wealth of bettors, each
+    of whom supposes that the change began after one day and bets on it. The share of a day is the
+    share of the bettors' final wealth that belongs to the bettors of this day.
 
     Args:
         values: Values of one series, any real numbers, shape ``(n,)``, in the order in which they
