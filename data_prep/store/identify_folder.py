@@ -36,7 +36,7 @@ class WrongFolderError(InputError):
     Args:
         folder: Path of the folder.
         message: Text of the error, which begins with the path.
-        foreign: See the attribute of this name.
+        foreign: True if no ``cxr`` command wrote the folder or a folder in it.
 
     Example:
         >>> WrongFolderError(Path("a"), "a: no such folder", foreign=False).folder.name
