@@ -96,9 +96,10 @@ class ModelSettings(Section):
         weights: Initial weights: ``none`` (random), ``imagenet``, a file, or the folder of a
             training.
         trainable: Parts of the backbone whose weights are trained: ``all``, ``head`` (no part of
-            the backbone), ``head_first`` (no part in the first epoch, then all), ``stages`` (one
-            more stage in each epoch, from the deepest), or the number of stages from the deepest.
-            None trains the three deepest stages if `weights` are published ones, else all.
+            the backbone), ``head_first`` (no part in the first epoch, then all), ``stages`` (none
+            in the first epoch, then one more in each epoch, from the deepest), or the number of
+            stages from the deepest. None trains the three deepest stages if `weights` are published
+            ones, else all.
     """
 
     backbone: str = Field(min_length=1, description="the network that the model is built on")
@@ -348,10 +349,10 @@ class ClassifierModelSettings(ModelSettings):
             keeps the stride of the network.
         dropout: Share of the pooled features that is set to zero in training, in [0, 1).
         trainable: Parts of the backbone whose weights are trained: ``all``, ``head`` (no part of
-            the backbone), ``head_first`` (no part in the first epoch, then all), ``stages`` (one
-            more stage in each epoch, from the deepest), or the number of stages from the deepest.
-            ``none`` makes the model a probe (a fitted linear layer on frozen features), which has
-            its own keys.
+            the backbone), ``head_first`` (no part in the first epoch, then all), ``stages`` (none
+            in the first epoch, then one more in each epoch, from the deepest), or the number of
+            stages from the deepest. ``none`` makes the model a probe (a fitted linear layer on
+            frozen features), which has its own keys.
     """
 
     backbone: ClassifierBackbone = Field(
