@@ -103,10 +103,10 @@ class Answer:
         kind: ``boxes`` for a detector, ``scores`` for a classifier.
         finding: Name for people of the finding that is decided, such as ``Lung opacity``.
         score: Score of the image in [0, 1], before calibration.
-        probability: Calibrated probability in [0, 1]; None if the run has no calibration.
+        probability: Calibrated probability in [0, 1]; None if the system has no calibration.
         policy: Name of the rule that chose the threshold on validation images, such as ``max_f1``
             (the threshold with the highest F1).
-        threshold: Lowest score at which an image is positive; None if the run has no threshold.
+        threshold: Lowest score at which an image is positive; None if the system has no threshold.
         computed_decision: Decision by score and threshold, also if there is a warning: True
             positive, False negative, None undecided. The attribute `decision` is the one to show.
         boxes: Boxes of a positive image, by falling score, with columns ``finding, x1, y1, x2, y2,
@@ -132,8 +132,8 @@ class Answer:
             the weights and the threshold. None if no use is known.
         seen_in_training: The use in `seen` as one word: ``train``, ``val``, ``no``, or ``unknown``
             if the training images are not known.
-        guard_distance: Log odds that the image is no frontal chest X-ray, by the run's
-            out-of-distribution check; None if the run has no check.
+        guard_distance: Log odds that the image is no frontal chest X-ray, by the system's
+            out-of-distribution check; None if the system has no check.
         finding_scores: Score of each finding that the model learned. For a detector it is that of
             the highest box of the finding, or 0 without a box.
         prediction: Boxes, activation map and texts that the overlay shows.
@@ -172,13 +172,14 @@ class Answer:
         """Make an `Answer` from the network's prediction for an image.
 
         Args:
-            prediction: Score, boxes and map of the image.
-            findings: Name of the finding of each box of `prediction`, in their order.
+            prediction: Score, boxes and activation map of the image.
+            findings: Name of the finding of each box of `prediction`, in their order, str ``(N,)``.
             described: Values of the other attributes of `Answer`, by name, such as
                 ``system="CheXNet"``. The image ``pixels`` is required.
 
         Returns:
-            The `Answer`, with the score, boxes and activation map of the prediction.
+            The `Answer`. Its boxes are those that count for the decision, by falling score and cut
+            at the edges of the image.
         """
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
@@ -246,7 +247,10 @@ class Answer:
 
     @property
     def called(self) -> str:
-        """The decision as text: ``positive``, ``negative`` or a word for an undecided image."""
+        """The decision as text for people, such as ``POSITIVE``, ``negative`` or ``no answer``.
+
+        "no answer" means that there is a warning, so that the prediction must not be used.
+        """
         withheld = self.status != "ok"
         return replace(self.prediction, decision=self.decision, withheld=withheld).called
 
@@ -260,7 +264,13 @@ class Answer:
         return self.prediction.triage if self.status == "ok" else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as a dictionary of values that JSON can hold."""
+        """Return the prediction as a dictionary of values that JSON can hold.
+
+        Returns:
+            Values of the attributes of `Answer` that describe the prediction, by name. A decision
+            is ``positive``, ``negative`` or None. ``boxes`` is a list with one dictionary for each
+            box.
+        """
         return {key: getattr(self, key) for key in _KEYS} | {
             "decision": _DECISIONS[self.decision],
             "computed_decision": _DECISIONS[self.computed_decision],

@@ -71,7 +71,8 @@ def answer_files(
 
     Args:
         runs: Trained systems that predict: folders of `cxr train` (runs), or exports of them.
-        files: From `find_images`: the images that were decoded there, and the paths of the others.
+        files: Pair from `find_images`: the images that it has already decoded, and the paths of
+            image files that are still to be read.
         output: Where results are written: overlays, CSV table, DICOM objects and log. The caller
             has locked the CSV table with `reserved_table`.
         progress: Shows messages and the progress.

@@ -22,20 +22,18 @@ MOST_LINES = 10
 class Answers(Sequence[Answer]):
     """Predictions of one or more systems for image files, one image after another.
 
-    The text of a few predictions has a line for each. That of more than 10 images has a table with
-    one row for each system; `to_frame` then gives the single predictions.
+    A system is a trained detector or classifier. ``str()`` of a few predictions has a line for
+    each. If there are more than 10 images, it has a table with one row for each system; `to_frame`
+    then gives the single predictions.
 
     Attributes:
         answers: Predictions in the order of the images; one for each system on each image.
         left_out: Reason for each file that could not be predicted, by path.
-        exit_status: Exit status of the command: 1 if files were left out.
+        exit_status: Exit status of the command: 1 if files were left out or a DICOM object could
+            not be written, else 0.
         printed: True if the predictions were printed one by one. They are then not kept in
             `answers`.
         tallies: Counts of positive, negative and undecided images of each system.
-
-    The text of a few answers has a line for each. That of more than 10 images has a table with one
-
-    row for each system; `to_frame` then gives the single answers.
     """
 
     answers: tuple[Answer, ...]  # of each image one a system
@@ -65,18 +63,23 @@ class Answers(Sequence[Answer]):
 
     @property
     def is_many(self) -> bool:
-        """True if there are so many images that the text is a summary."""
+        """True if there are more than 10 images, so that ``str()`` is a summary."""
         return any(tally.images > MOST_LINES for tally in self.tallies)
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Table with one row for each system: counts of images by decision, and seconds."""
+        """Table with one row for each system, with the columns `SUMMARY_COLUMNS`.
+
+        They are the system's name, the numbers of images by decision and with warnings, and
+        seconds.
+        """
         return summary_frame(self.tallies)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the predictions as a table with one row for each image and system.
 
-        The columns are those of ``cxr predict --csv``.
+        The columns are `ANSWER_COLUMNS`, as in ``cxr predict --csv``. The table is empty if the
+        predictions were printed and not kept.
         """
         rows = [answer_row(answer.to_dict()) for answer in self.answers]
         return pd.DataFrame(rows, columns=list(ANSWER_COLUMNS))
@@ -86,7 +89,10 @@ class Answers(Sequence[Answer]):
         return f"<{counted(len(self), 'answer')}{without}>"
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """Return all predictions for JSON, followed by an entry for each file that was left out."""
+        """Return all predictions for JSON, followed by an entry for each file that was left out.
+
+        An entry of a file that was left out has the status ``refused`` and the key ``problem``.
+        """
         problems = [Answer.refused(path, why) for path, why in self.left_out.items()]
         return [*(answer.to_dict() for answer in self.answers), *problems]
 

@@ -59,14 +59,22 @@ def require_torch(run: Path) -> None:
 
 
 def open_model(folder: Path, **options: Any) -> Model:
-    """Load the model of a run or an export.
+    """Load the network of a run or an export.
+
+    A run is the folder that ``cxr train`` wrote; an export is a folder with its network in another
+    format, from ``cxr export``.
 
     Args:
-        folder: Folder of a training by `cxr train` (run), or of an export of its network.
-        options: Options of `TrainedModel.open`. An export ignores them.
+        folder: Folder of a run or an export.
+        options: Keyword arguments of `TrainedModel.open`, such as ``device``. For an export they
+            are ignored.
 
     Returns:
         The loaded model.
+
+    Raises:
+        InputError: The folder is neither a run nor an export, it is damaged, or a package is
+            missing.
     """
     if is_export(folder):
         from cxr_compare.serving.exported_model import ExportedModel

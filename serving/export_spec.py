@@ -40,7 +40,7 @@ _HASH_BLOCK = 1 << 20
 
 
 def is_export(folder: Path) -> bool:
-    """Return True for the complete folder of an exported network; nothing is loaded.
+    """Return True if a folder holds a complete exported network. Nothing is loaded.
 
     Args:
         folder: Any path.
@@ -169,6 +169,9 @@ class ExportSpec:
 
         Args:
             folder: Folder of the export.
+
+        Raises:
+            InputError: The file is missing or damaged.
         """
         path = Path(folder) / EXPORT_FILE
         content = read_json(path, "export")

@@ -295,6 +295,8 @@ class ExportedModel:
     """A network that was exported to ONNX or OpenVINO, with the preprocessing of its input.
 
     Attributes:
+        tta: Test-time augmentation; always None, because an export has none.
+        maps: Kind of activation map of a classifier; always ``cam``.
         folder: Folder of the export.
         spec: Inputs, outputs and origin of the network, from ``export.json``.
         preprocess: Size of the square input. The network itself normalises the pixels.
@@ -321,6 +323,10 @@ class ExportedModel:
 
         Args:
             folder: Folder of the export.
+
+        Raises:
+            InputError: The description of the network or of its preprocessing is missing or
+                damaged.
         """
         folder = Path(folder)
         spec = ExportSpec.read(folder)
@@ -330,8 +336,11 @@ class ExportedModel:
         """Return this model restricted to some findings, which get the names of a data set.
 
         Args:
-            names: Name in the data set, by the name that the model learned. Other findings are left
-                out.
+            names: Name in the data set, by the name that the model learned, such as ``{"opacity":
+                "lung_opacity"}``. Other findings are left out.
+
+        Raises:
+            InputError: The model did not learn a key of `names`, or two findings get the same name.
         """
         require_names(names, self.learnt, self.folder)
         return replace(self, names=names)
@@ -348,12 +357,12 @@ class ExportedModel:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings that the model predicts, under the names that the data set uses."""
+        """Findings that the model predicts, under the names of `names` if it is given."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     @property
     def precision(self) -> str:
-        """Number format of the computation."""
+        """Number format of the computation: ``fp32``, ``bf16`` or ``int8``."""
         return self.spec.precision
 
     @property
@@ -477,15 +486,17 @@ class ExportedModel:
         return part.with_findings(self.names)
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
-        """Measure the cost of the export: its size, its training, and the time for one image.
+        """Measure the time for one image; return it with the export's size and training facts.
 
         Args:
-            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; noise by default.
+            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; None takes noise.
                 Real images matter for a detector, because decoding takes longer if there are more
                 boxes.
 
         Returns:
-            Figures by name, such as the latency in ms; times are those of a batch of one image.
+            Figures by name, such as ``parameters``, ``size_bytes``, ``train_seconds`` and
+            ``latency_ms``, the median time of a batch of one image in ms. None stands for an
+            unknown figure.
         """
         size = self.spec.size
         if sample_images is None:

@@ -46,10 +46,10 @@ class ReadImage:
     """One image that a user gave for prediction, after reading.
 
     Attributes:
-        name: Path of the file, or a word such as ``array``.
+        name: Path of the file, or ``array`` for pixels without a file.
         image: The decoded image.
-        warnings: Reasons in the header of a DICOM object why it is no frontal chest X-ray; None for
-            a file, whose header is checked later.
+        warnings: Reasons why a pydicom data set in memory is no frontal chest X-ray; None for
+            others, which are checked later.
     """
 
     name: str
@@ -58,7 +58,9 @@ class ReadImage:
 
 
 def is_several(image: Any) -> bool:
-    """Return True for a list or another iterable of images, False for anything else.
+    """Return True if a value holds several images: a list, or another iterable of images.
+
+    A path, an array, a tensor, a mapping, bytes, a pydicom data set and a table are not several.
 
     Args:
         image: Any value that a user gives as an image or as images.

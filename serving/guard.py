@@ -80,16 +80,23 @@ _TURNS: tuple[tuple[WarningKind, str, Callable[[np.ndarray], np.ndarray]], ...] 
 
 
 class Warned(str):
-    """Text of a warning, with its kind for programs.
+    """Text of a warning about an image (a string), with its kind for programs.
 
     Attributes:
-        kind: Kind of the warning for programs, such as ``negative`` or ``turned``.
+        kind: ``other_image`` (of another kind than the training images), ``negative``, ``turned``,
+            ``age``, ``synthetic_run`` (the system learned from synthetic images) or ``damaged``.
     """
 
     kind: WarningKind
 
     def __new__(cls, message: str, kind: WarningKind = "other_image") -> Self:
-        """Make one; most say that it is an image of another kind than the run was trained for."""
+        """Make a warning.
+
+        Args:
+            message: Text of the warning, a sentence without a full stop.
+            kind: Kind of the warning; by default the image is of another kind than the training
+                images.
+        """
         warned = super().__new__(cls, message)
         warned.kind = kind
         return warned
@@ -100,7 +107,8 @@ class GuardFit:
     """Fitted parameters of the logistic model that recognises images without a chest, float32.
 
     An image is described by D = K + E + 14 numbers: K principal components of its layout (ranks of
-    its grey values), E principal components of its edges, and 14 overall statistics.
+    its grey values), E principal components of its edge statistics, for each of these two the part
+    that the components leave out, and 12 overall statistics.
 
     Attributes:
         layout_mean: Mean layout of the training images.
@@ -176,17 +184,21 @@ class Guard:
         system: str = "this run",
         score: float | None = None,
     ) -> tuple[Warned, ...]:
-        """Return the reasons why an image may be no frontal chest X-ray, as sentences.
+        """Return the reasons why an image may not suit the system.
 
-        The sentences have no full stop at the end. The tuple is empty if there is no such reason.
+        Either the image does not look like a frontal chest X-ray, or the patient's age is rare
+        among the training images.
 
         Args:
-            image: The decoded image, or its pixels. A decoded image also gives the age of the
-                patient.
+            image: The decoded image, or its pixels, uint8 ``(H, W)``. A decoded image also gives
+                the age of the patient.
             square: The image resized into a square with black borders, uint8 ``(size, size)``; None
                 makes it from `image`.
             system: Name of the system in the sentences.
-            score: Log odds from `score` for this image; None computes them.
+            score: Log odds from the method `score` for this image; None computes them.
+
+        Returns:
+            Sentences without a full stop, each with its kind; empty if there is no such reason.
         """
         decoded = image if isinstance(image, DecodedImage) else None
         pixels = image.pixels if isinstance(image, DecodedImage) else image
@@ -327,7 +339,8 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
 def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Progress) -> None:
     """Learn the out-of-distribution check of a training from its images, and store it in the run.
 
-    The check recognises images that are no frontal chest X-ray. An existing check is kept.
+    The check recognises images that are no frontal chest X-ray. An existing check is kept. With
+    fewer than 50 training images or 5 patients, no check is stored and the user gets a note.
 
     Args:
         run: Folder of the training, into which ``guard.json`` is written.
@@ -335,6 +348,9 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Prog
         split: Name of the split whose training images the check learns from.
         size: Side of the square images that the network reads, px.
         progress: Shows messages and the progress.
+
+    Raises:
+        InputError: The stored check is damaged, or an earlier version made it.
     """
     path = run / GUARD_NAME
     if path.is_file():
@@ -407,14 +423,14 @@ def fit_guard(
 
 
 def count_ages(years: np.ndarray) -> tuple[int, ...] | None:
-    """Count images by age group.
+    """Count images by the age group of their patients.
 
     Args:
         years: Ages in years, NaN where unknown, shape ``(N,)``.
 
     Returns:
         The number of images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or more years;
-        None if too few ages are known.
+        None if fewer than 50 ages are known.
 
     Example:
         >>> count_ages(np.repeat([1.0, 60.0], [10, 90]))

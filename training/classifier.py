@@ -154,15 +154,18 @@ class ClassifierTask(TrainingTask):
 
 
 def start_channels(start: StartWeights | None) -> dict[str, str]:
-    """Return how the initial weights' network fills its three input channels from a grey image.
+    """Return how a network with initial weights makes its three input channels from a grey image.
+
+    ``same`` repeats the normalised grey image in all three channels. ``imagenet`` normalises each
+    channel as a colour of ImageNet.
 
     Args:
-        start: Weights from a file or a run that a classifier starts from; None for random or
-            published ones.
+        start: Weights from a file or a training from which a classifier starts; None for random or
+            published weights.
 
     Returns:
-        ``{"channels": "same"}`` or ``{"channels": "imagenet"}``, as `build_classifier` takes it;
-        empty if unknown.
+        ``{"channels": "same"}`` or ``{"channels": "imagenet"}``, as keyword argument for
+        `build_classifier`; empty if `start` is None or if a file does not tell it.
     """
     if start is None:
         return {}

@@ -126,10 +126,11 @@ class CurvePlan:
 
         Args:
             dataset: Data set of the curve.
-            splits: Names of its splits.
+            splits: Names of the whole splits of the data set whose test images evaluate the models.
 
         Returns:
-            Settings by name, ready for JSON.
+            Settings by name, as values for JSON: both configurations, the shares of the patients,
+            the digest of each split, and others.
         """
         ids = dataset.ids
         return {
@@ -143,13 +144,17 @@ class CurvePlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """Return what the curve's folder stores about an earlier call; None if it stores nothing.
+        """Return the settings of an earlier call if this call may continue its curve.
 
-        A later call may add seeds and the mixed model, but must not change other settings.
+        A later call may add seeds and the mixed model (a detector that starts from the weights of
+        the classifier), but must not change other settings.
 
         Args:
             started: Settings of the present call, from the method `started`.
-            file: Name of the JSON file in the folder that stores the settings.
+            file: Name of the JSON file in the curve's folder that stores the settings.
+
+        Returns:
+            Content of that file; None if the folder has no such file.
 
         Raises:
             InputError: The folder holds a curve with other settings.
@@ -377,12 +382,14 @@ def add_parts(
 def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
     """Check that no patient is in the test images of two splits, as in a cross-validation.
 
+    A split says which images are for training, validation and test.
+
     Args:
         dataset: Data set with the splits.
         splits: Names of the splits, each of which has test images.
 
     Raises:
-        InputError: A patient has test images in two splits.
+        InputError: A patient has test images in two splits, or a split is named twice.
     """
     patients_by_split: dict[str, set[str]] = {}
     patients = patient_groups(dataset.images)

@@ -169,10 +169,16 @@ class DetectorTask(TrainingTask):
         return captions, boxes
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Return how many training boxes augmentation dropped in all epochs; None if it is off.
+        """Return how many training boxes augmentation dropped in all epochs together.
+
+        Augmentation drops a box that it moves out of the image, makes too small or hides.
 
         Args:
-            history: One row of figures for each epoch.
+            history: One row of figures for each epoch, as in ``metrics.csv``.
+
+        Returns:
+            Number of training boxes, and of those dropped for each reason; None if the training has
+            no augmentation.
         """
         if self._box_counts is None:
             return None

@@ -217,6 +217,10 @@ class EpochRecord(Callback):
         Args:
             trainer: Lightning's trainer, which runs the training.
             pl_module: Lightning's module, which holds the model and the task.
+
+        Raises:
+            InputError: The training has diverged, or the metric that selects the best epoch is not
+                measured or not finite.
         """
         share = _EpochShare(
             _Means(self._train_batches),

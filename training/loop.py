@@ -95,12 +95,13 @@ class Loop(LightningModule):
             batch_idx: Number of the batch in the epoch, from 0.
 
         Returns:
-            The sum of the losses (``loss``), each of them (``losses``), and the number of images by
-            which they are weighted (``weight``).
+            The sum of the losses (``loss``), each loss by name (``losses``), and the number of
+            images by which they are weighted (``weight``).
 
         Raises:
-            InputError: A loss is not finite; the message names the images. On a GPU the error is
-                raised one step later.
+            InputError: A loss is not finite, the batch could not be loaded, or its computation
+                fails; the message names the images. On a GPU a loss that is not finite raises the
+                error one step later.
         """
         self._images_of_step += require_loaded(batch).image_ids
         # The guarantee of bit-exact resuming. By step, not by epoch: a loader draws too when it

@@ -25,6 +25,11 @@ class StartWeights(Checkpoint):
     """Initial weights from a file or an earlier training, with all images that were used for them.
 
     Attributes:
+        source: File or folder that the weights come from, as the user gave it.
+        state: Tensors by their names in the file.
+        findings: Names of the network's outputs in their order; None for a file of another program.
+        network: Name of the network, such as ``resnet18``; None for a file of another program.
+        arguments: Arguments that the network was built with, by name; empty if unknown.
         run: Folder of the training (run) that made the weights; None for a file of another program.
     """
 
@@ -111,7 +116,13 @@ class StartWeights(Checkpoint):
         return ["; ".join(phrases)]
 
     def record(self) -> dict[str, Any]:
-        """Return facts about the initial weights for ``run.json``: file, data sets and findings."""
+        """Return facts about the initial weights for ``run.json``.
+
+        Returns:
+            Values for JSON by name. For weights of an earlier training: the path, the name, kind,
+            target, findings, seed and data set of that training, and the numbers of its images and
+            patients. For another file: its path, and that its images are unknown.
+        """
         if self.run is None:
             return {"weights": self.source, "trained_on": "unknown"}
         started = self.run.started
@@ -128,7 +139,9 @@ class StartWeights(Checkpoint):
         """Add the images that were used for the initial weights to the table of a new training.
 
         An image has the role ``train`` if the initial weights or the new training learned from it.
-        Other images keep their role, such as ``val``.
+        Other images keep their role, such as ``val``. If another patient's image has the same id in
+        both tables, the id of the earlier one gets the name of its training's folder and a colon in
+        front.
 
         Args:
             images: Images of the new training: ``image_id, patient_id, role``.

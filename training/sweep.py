@@ -128,11 +128,15 @@ class SweepPlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """Return what the sweep's folder stores about an earlier call; None if it stores nothing.
+        """Return the settings of an earlier call if this call may continue its sweep.
 
         Args:
-            started: Settings of the present call, from the method `started`.
-            file: Name of the JSON file in the folder that stores the settings.
+            started: Settings of the present call, from the method `started`, and ``data_set``: the
+                ids of the data set.
+            file: Name of the JSON file in the sweep's folder that stores the settings.
+
+        Returns:
+            Content of that file; None if the folder has no such file.
 
         Raises:
             InputError: The folder holds a sweep with other settings or data.
@@ -212,6 +216,10 @@ class Sweep:
 
         Args:
             started: Settings from `SweepPlan.started`, and facts about the data set.
+
+        Returns:
+            Values for JSON by name: the settings, the best trial (None if none has ended), the
+            range of the metric over the trials, and all trials.
         """
         plan = self.plan
         records = self.records()
@@ -256,7 +264,13 @@ class Sweep:
             shutil.copytree(folder / run, copy, ignore=without, dirs_exist_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return settings and outcome of each started trial, as ``sweep.json`` stores them."""
+        """Return settings and outcome of each trial (training) that was started.
+
+        Returns:
+            One dictionary for each trial, as in ``sweep.json``: its number, state (such as
+            ``complete`` or ``pruned``), metric, epochs, settings by ``section.key``, seconds, the
+            reason if it did not end normally, and its folder.
+        """
         return [self._record(trial) for trial in self._started()]
 
     def _started(self, *states: TrialState) -> list[FrozenTrial]:
@@ -279,11 +293,14 @@ class Sweep:
         }
 
     def propose(self, trials: int, *, several: bool) -> Iterator[tuple[int, Path | None]]:
-        """Yield trials (trainings) until there are enough; those of an earlier call come first.
+        """Yield trials (trainings) until there are enough.
+
+        Trials that an earlier, interrupted call left unfinished come first.
 
         Args:
-            trials: Number of trials of the whole sweep.
-            several: True if several trials run at the same time.
+            trials: Number of trials of the whole sweep, including those of earlier calls.
+            several: True if several trials run at the same time. The proposed settings then keep
+                away from those of running trials.
 
         Yields:
             The number of a trial and its configuration file. The file is None if there is nothing
@@ -414,11 +431,12 @@ class Sweep:
         """Record the metric of a trial that has ended, or the reason why its training failed.
 
         Args:
-            number: Number of the trial.
+            number: Number of the trial, from 0.
             problem: Reason of the failure; None if the training has ended normally.
 
         Returns:
-            True if the trial has no metric, because it failed.
+            True if the trial has no metric, because its training failed or the metric is undefined
+            on the validation images.
         """
         trial = self._running.pop(number)
         if self.plan.pruning:

@@ -79,7 +79,9 @@ def to_bytes(instance: Dataset) -> bytes:
 
 
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
-    """Return the description of series, instance and equipment of a DICOM object with predictions.
+    """Return the arguments that describe the series, the object and the program in a DICOM result.
+
+    A result is a DICOM object with predictions for an image.
 
     Args:
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
@@ -87,7 +89,8 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
         algorithms: Name and settings of each system that predicted the image.
 
     Returns:
-        Arguments of highdicom's classes, by name.
+        Keyword arguments of highdicom's classes, such as ``series_instance_uid`` and
+        ``manufacturer``.
     """
     header = source.header
     names = ", ".join(algorithm.name for algorithm in algorithms)
@@ -137,12 +140,12 @@ def _as_json(algorithms: Sequence[Algorithm]) -> list[dict[str, Any]]:
 
 
 def derived_uid(*parts: Any) -> UID:
-    """Return a DICOM UID that depends only on given parts and on the version of the program.
+    """Return a DICOM UID that depends only on the given parts and on the version of the program.
 
     Equal parts give an equal UID. It begins with 2.25, the root for UIDs from numbers.
 
     Args:
-        parts: Values that JSON can hold.
+        parts: Values that JSON can hold, such as ``"instance"`` and a UID of the source image.
     """
     text = json.dumps([SOFTWARE, software_version(), *parts], sort_keys=True)
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}")
@@ -167,7 +170,7 @@ def plain_text(text: str, most: int) -> str:
 
 @contextmanager
 def single_names_allowed() -> Iterator[None]:
-    """Suppress highdicom's warning about patients' names of one part within a ``with`` block.
+    """Suppress highdicom's warning about a patient name of a single part within a ``with`` block.
 
     Anonymised images have such names.
     """

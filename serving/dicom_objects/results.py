@@ -34,7 +34,8 @@ def dicom_results(
         The DICOM object of each kind.
 
     Raises:
-        InputError: There is no prediction, or a report cannot refer to such a source image.
+        InputError: There is no prediction, the numbers of predictions and systems differ, or a
+            structured report cannot refer to this kind of source image (SOP class).
     """
     makers = {"sr": structured_report, "sc": overlay_capture}
     return {kind: makers[kind](source, answers, algorithms) for kind in kinds}

@@ -105,12 +105,13 @@ class Source:
     Texts are in UTF-8. Values that the standard does not allow are left out.
 
     Attributes:
-        header: UIDs, patient, study and image size. If the source image has all elements of the
-            exposure's geometry, these as well.
+        header: UIDs, patient, study, size and modality of the image. If the source image has valid
+            PatientOrientation and ImagerPixelSpacing, these as well; if not, the modality is
+            ``OT``.
         instance_number: Number of the image in its series; 1 if the source has none.
         frames: Number of frames.
         orientation: Directions of the rows and columns, such as ``("L", "F")``; empty if unknown.
-        radiograph: True if the modality is plain radiography.
+        radiograph: True if the modality is plain radiography (CR, DX, DR or RG).
         lossy: True if the image went through a lossy compression.
         chest: True if the header says that the image shows a chest.
     """

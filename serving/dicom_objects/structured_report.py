@@ -72,7 +72,8 @@ def structured_report(
         made: Time of creation; None takes the present time.
 
     Raises:
-        InputError: There is no prediction, or the numbers of predictions and systems differ.
+        InputError: There is no prediction, the numbers of predictions and systems differ, or a
+            structured report cannot refer to this kind of source image (SOP class).
 
     Source:
         DICOM PS3.16, TID 1500, 1501 and 1410.
