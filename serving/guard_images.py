@@ -73,14 +73,16 @@ class ImageStatistics:
 
 
 def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Scale an image as `size` says, then to 128 px, and cut off its flat borders.
+    """Scale an image to a square of `size` px, then to 128 px at most, and cut off flat borders.
 
     An image that was already resized to that square gives the same result as its original.
 
     Args:
         pixels: The image, uint8 ``(H, W)``.
-        size: Side of the square images that the network reads, px; the image is first resized to
-            it.
+        size: Side of the square images that the network reads, px.
+
+    Returns:
+        The scaled part of the image, uint8 ``(h, w)`` with h and w at most 128.
     """
     square = pixels if pixels.shape == (size, size) else letterbox(pixels, size)[0]
     if size > _SIDE:
@@ -244,17 +246,17 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Make an image that is no chest X-ray from one training image or two.
+    """Make an image that is no frontal chest X-ray from one training image or two.
 
-    The out-of-distribution check learns from such images what it must recognise.
+    The out-of-distribution check learns to recognise such images, such as negatives and crops.
 
     Args:
         image: A training image, uint8 ``(H, W)``.
-        other: Another training image, for the kinds of image that need two.
-        rng: Random generator, which chooses the kind of change.
+        other: Another training image, uint8, for the changes that need two.
+        rng: Random generator, which also chooses the kind of change.
 
     Returns:
-        The changed image, uint8 ``(H, W)``.
+        The changed image, uint8 ``(h, w)``; a crop is smaller than the original.
     """
     ways = (
         _negative,

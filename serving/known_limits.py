@@ -93,17 +93,18 @@ class MeasuredAuroc:
 
 
 def validation_auroc(folder: Path) -> MeasuredAuroc | None:
-    """Compute the AUROC of a training on its validation images, with an interval over patients.
+    """Return the AUROC of a training on its validation images, with an interval over patients.
 
     The training has selected its weights on these images, so the AUROC is rather too high. A system
     that does not exceed chance here will not do so elsewhere.
 
     Args:
-        folder: Folder of the training (run), or of an export of its network, which has stored the
-            AUROC of the run.
+        folder: Folder of the training (run), whose AUROC is computed; or of an export of its
+            network, which has stored the AUROC of the run.
 
     Returns:
-        The AUROC; None if the labels and scores of the images are not stored, or a class is absent.
+        The AUROC; None if the labels and scores of the images are not stored, or all images have
+        the same label.
 
     Source:
         Obuchowski 1997, clustered by patient.
@@ -135,14 +136,17 @@ def _stored_auroc(folder: Path) -> MeasuredAuroc | None:
 
 
 def run_of_export(folder: Path, info: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the training that an exported network comes from; None if not found.
+    """Return the folder of the training (run) that an exported network comes from.
 
-    An export holds no patient ids. The images from which it learned are read from its run (folder
-    of the training), which lies above the export or where it was when the export was made.
+    An export holds no patient ids. The images from which it learned are read from its run, which is
+    searched two levels above the export and where it was when the export was made.
 
     Args:
         folder: Folder of the export.
-        info: Facts about the training that the export has stored.
+        info: Facts about the training that the export has stored, as in ``run.json``.
+
+    Returns:
+        Folder of the run; None if it is at neither place, or is another training.
     """
     candidates = [folder.absolute().parent.parent]
     if info.get("folder"):
@@ -160,8 +164,8 @@ class TrainingImages:
     """Images that the training of a system used, as far as they are known.
 
     Attributes:
-        lookup: Fingerprints that recognise the images and near copies; None if they cannot be
-            found.
+        lookup: Table that finds an image or a near copy of it among the images of the training;
+            None if the training's list of images cannot be found.
         is_complete: False if the training began with weights whose own training images are unknown.
     """
 

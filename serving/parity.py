@@ -202,6 +202,10 @@ def prove(
 
     Returns:
         The differences, each with its limit.
+
+    Raises:
+        InputError: At a lower precision than float32, the data set is missing, the run has no
+            threshold, or the validation images are all positive or all negative.
     """
     ids = pd.Index(sorted(validation), name="image_id")
     if exported.precision == "fp32":

@@ -84,7 +84,8 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         name: Name of the system. By default it is the name of the run.
         validation_of: Finding, or group of findings, for whose decision threshold only the
             validation images are predicted; None predicts validation and test images.
-        image_ids: Ids of the only images to predict; None predicts all validation and test images.
+        image_ids: Ids of the images to predict, and no others; None predicts all validation and
+            test images.
         made_before: Predictions of the same model, whose rows are copied instead of computed again;
             None if there are none.
         engine: Processes or machines that predict; None predicts in this process.
@@ -162,13 +163,13 @@ def open_source(
     """Open the input of a model: the pixels of a data set, or features from another program.
 
     Args:
-        model: Run or export that predicts.
+        model: Run (trained network) or export (the network in another format) that predicts.
         dataset: Data set of the images.
         progress: Shows the progress if pixels are stored first.
         engine: Processes that resize and store the pixels; None does so in this process.
 
     Returns:
-        The pixel store, or the features folder to which the model was fitted.
+        The pixel store (folder of resized images), or the features to which the model was fitted.
 
     Raises:
         InputError: The features folder was moved or changed, or an image cannot be read.
@@ -269,8 +270,12 @@ def describe_system(model: Model, name: str | None) -> dict[str, Any]:
     """Return the entries of ``predictions.json`` that describe the system.
 
     Args:
-        model: Run or export that predicts.
+        model: Run (trained network) or export (the network in another format) that predicts.
         name: Name of the system for people; None takes the name of the run.
+
+    Returns:
+        Values for JSON by name, such as the name, the findings, digests of the network and its
+        training, the number format, and the data sets of the training.
     """
     info = model.info
     usual = str(model.info["name"])

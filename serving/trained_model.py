@@ -58,6 +58,7 @@ class TrainedModel:
     """The trained network of a run (folder of a training), with the preprocessing of its input.
 
     Attributes:
+        backend: Program that computes; always ``torch``.
         run: Run folder of the model.
         model: Network in evaluation mode.
         preprocess: Size and normalisation of the pixels that the network was trained with. They
@@ -131,8 +132,11 @@ class TrainedModel:
         """Return this model restricted to some findings, which get the names of a data set.
 
         Args:
-            names: Name in the data set, by the name that the model learned. Other findings are left
-                out.
+            names: Name in the data set, by the name that the model learned, such as ``{"opacity":
+                "lung_opacity"}``. Other findings are left out.
+
+        Raises:
+            InputError: The model did not learn a key of `names`, or two findings get the same name.
         """
         require_names(names, self.learnt, self.run.folder)
         return replace(self, names=names)
@@ -187,7 +191,7 @@ class TrainedModel:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings that the model predicts, under the names that the data set uses."""
+        """Findings that the model predicts, under the names of `names` if it is given."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     def inference_id(self) -> str:
@@ -220,15 +224,17 @@ class TrainedModel:
         return plain.inference_id()
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
-        """Measure the cost of the model: its size, its training, and the time for one image.
+        """Measure the time for one image; return it with its size and training facts.
 
         Args:
-            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; noise by default.
+            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; None takes noise.
                 Real images matter for a detector, because decoding takes longer if there are more
                 boxes.
 
         Returns:
-            Figures by name, such as the latency in ms; times are those of a batch of one image.
+            Figures by name, such as ``parameters``, ``size_bytes``, ``flops``, ``train_seconds``
+            and ``latency_ms``, the median time of a batch of one image in ms. None stands for an
+            unknown figure.
         """
         if self.given_features is not None:
             return self._cost_of_last_layer()
@@ -360,11 +366,12 @@ class MultiViewDetector(nn.Module):
     def forward(self, images: Tensor) -> Detections:
         """Return the boxes of each image, as `Detector` does in evaluation mode.
 
-        The entry of an image is None if the network's output for any view (version of the image) is
-        not finite.
-
         Args:
             images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+
+        Returns:
+            Boxes of each image in px of the square image; None for an image for which the network's
+            output for any view (version of the image) is not finite.
         """
         size = images.shape[-1]
         failed = set()

@@ -64,7 +64,7 @@ class Address:
         """Read an address ``AE@host:port``, or ``AE:port`` if there is a default host.
 
         Args:
-            text: The address.
+            text: The address, such as ``ORTHANC@127.0.0.1:4242``.
             option: Name of the option that gave it, for messages.
             host: Default host; None requires a host in the text.
 
@@ -180,6 +180,13 @@ class StorePeer:
         title: AE title of this program as the sender.
         patience: Rule for repeating a request that the peer does not answer.
         tls: Certificates for TLS; None sends without encryption.
+
+    Attributes:
+        shown: The address as text, ``AE@host:port``.
+        address: AE title, host and port of the peer.
+
+    Raises:
+        InputError: A certificate cannot be read.
     """
 
     def __init__(
@@ -204,10 +211,14 @@ class StorePeer:
             raise UnreachableError(f"{self.shown}: {outage.reason}") from None
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Send DICOM results to the peer. A result that it already has counts as stored.
+        """Send DICOM results to the peer. A result that the peer already has counts as stored.
 
         Args:
             results: DICOM objects, such as structured reports.
+
+        Raises:
+            RefusedError: The peer does not take or store a result.
+            UnreachableError: The peer has not answered in time.
         """
         self._patience.run(lambda: self._store(results), self.shown)
 
@@ -268,6 +279,9 @@ class Inbox:
 
     Args:
         folder: Path of the folder, which is made if necessary.
+
+    Attributes:
+        arrived: Event that is set when an image arrives, so that another thread can wait for it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -335,7 +349,10 @@ def listening(
         tls: Files for TLS; None listens without encryption.
 
     Yields:
-        The address with the port that was opened.
+        The given address.
+
+    Raises:
+        InputError: The port cannot be opened, or a certificate cannot be read.
     """
     entity = AE(ae_title=address.title)
     entity.require_called_aet = True

@@ -76,6 +76,8 @@ class Patience:
 
         Raises:
             UnreachableError: The function has failed for longer than `seconds`.
+            RefusedError: The function has failed three times with an outage that concerns only this
+                request (`is_down` is False).
         """
         end = self.clock() + self.seconds
         wait = _FIRST_WAIT

@@ -103,6 +103,11 @@ class Files:
     Args:
         examples: Folder of example images; None shows synthetic images.
         report: Report folder; None if there is no report.
+
+    Attributes:
+        page: Path of each file of the HTML page, by file name.
+        examples: Path of each example image, by file name.
+        report: Path of each file of the report, by its path in the report folder.
     """
 
     def __init__(self, examples: Path | None, report: Path | None) -> None:
@@ -296,7 +301,7 @@ async def page_file(request: Request, name: str) -> Response:
 
 @router.get("/report/{name:path}", include_in_schema=False)
 async def report_file(request: Request, name: str) -> Response:
-    """Send a file of the report."""
+    """Send a file of the report of `cxr compare` that the server was started with."""
     response = _file(_files(request).report, name)
     response.headers["Content-Security-Policy"] = _REPORT_POLICY
     return response
@@ -304,9 +309,9 @@ async def report_file(request: Request, name: str) -> Response:
 
 @router.post("/report/open", include_in_schema=False, status_code=204)
 async def open_report(request: Request) -> Response:
-    """Set a cookie that lets the browser follow links to the report.
+    """Set a cookie with which the browser may follow links to the report.
 
-    The browser has sent the token before; a link cannot send it.
+    The page calls this with the token in a header; a link cannot send that header.
     """
     cookie = request.app.state.cookie.header(request.headers.get("Origin", ""))
     return Response(status_code=204, headers={"Set-Cookie": cookie})
@@ -386,10 +391,10 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def not_now(server: Server) -> Refused:
-    """Return the error for a request that comes while the server starts or stops.
+    """Return the error (status 503) for a request that comes while the server starts or stops.
 
     Args:
-        server: State of the server.
+        server: State of the server, whose ``status`` the message names.
     """
     message = f"the server is {server.status}; try again"
     return Refused(503, server.status, message, {"Retry-After": "5"})

@@ -98,12 +98,15 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, address: str) -> float:
-        """Count a request, and return the seconds after which the client may send the next one.
-
-        The value is 0 if the request is allowed.
+        """Count a request, and return after how many seconds the client may send it.
 
         Args:
-            address: IP address of the client.
+            address: IP address of the client. IPv6 addresses of one /64 network count as one
+                client.
+
+        Returns:
+            0 if the request is allowed now; otherwise it must be refused, and the value is in
+            seconds.
         """
         if self._rate <= 0:
             return 0.0
@@ -208,7 +211,13 @@ class Gate:
         self._most_held = max(_MOST_BYTES, settings.max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer it."""
+        """Pass a request on to the application, or answer it with a refusal.
+
+        Args:
+            scope: Facts about the request, by the ASGI specification.
+            receive: ASGI function that returns the next message of the client.
+            send: ASGI function that sends a message to the client.
+        """
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":

@@ -122,7 +122,16 @@ class Frame(_Model):
 
 
 class Box(FindingScore, Frame):
-    """Box of a positive image, with its score, in px of the original image."""
+    """Box of a positive image, with its score, in px of the original image.
+
+    Attributes:
+        finding: Name of the finding.
+        score: Score in [0, 1]; a higher score means more suspicion.
+        x1: Left edge, px.
+        y1: Upper edge, px.
+        x2: Right edge, px.
+        y2: Lower edge, px.
+    """
 
 
 class ActivationMap(_Model):
@@ -159,9 +168,18 @@ class _System(_Model):
 
 
 class SystemAnswer(_System):
-    """Prediction of one system for the image, with its decision.
+    """Prediction of one system (trained network with its threshold) for the image.
 
     Attributes:
+        system: Name of the system for people.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier.
+        model_id: Digest of all that decides a prediction, such as the weights.
+        backend: Program that computes: ``torch``, ``onnx`` or ``openvino``.
+        finding: Name for people of the finding that is decided.
+        policy: Name of the rule that chose the threshold on validation images, such as ``max_f1``.
+        threshold: Lowest score at which an image is positive; null if the system has none.
+        threshold_probability: Calibrated probability at the threshold; null without calibration.
+        undecided_because: Reason why the system cannot decide on any image; null if it can.
         status: ``doubtful`` if there is a warning, and therefore no decision; else ``ok``.
         decision: Decision at the stored threshold; null if the system is undecided or `status` is
             ``doubtful``.
@@ -393,6 +411,15 @@ class SystemFacts(_System):
     """Facts about a system (trained network with its threshold) of this server.
 
     Attributes:
+        system: Name of the system for people.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier.
+        model_id: Digest of all that decides a prediction, such as the weights.
+        backend: Program that computes: ``torch``, ``onnx`` or ``openvino``.
+        finding: Name for people of the finding that is decided.
+        policy: Name of the rule that chose the threshold on validation images, such as ``max_f1``.
+        threshold: Lowest score at which an image is positive; null if the system has none.
+        threshold_probability: Calibrated probability at the threshold; null without calibration.
+        undecided_because: Reason why the system cannot decide on any image; null if it can.
         findings: Findings that the system learned.
         precision: Number format of the computation, such as ``fp32``.
         image_size: Side of the square image that the network reads, px.
