@@ -159,6 +159,12 @@ class Running:
     Args:
         command: Command with its log file.
         child: Process of the command.
+
+    Attributes:
+        command: Command with its log file.
+        child: Process of the command.
+        status: Exit status as `has_ended` last read it; None while the command runs.
+        stopped: True if `stop` has asked the command to end.
     """
 
     def __init__(self, command: Command, child: Child) -> None:
@@ -168,7 +174,7 @@ class Running:
         self.stopped = False  # whether `stop` has asked it to end
 
     def has_ended(self) -> bool:
-        """Return True if the command has ended."""
+        """Return True if the command has ended, and store its exit status in `status`."""
         self.status = self.child.poll()
         return self.status is not None
 
@@ -178,7 +184,7 @@ class Running:
         self.child.interrupt()
 
     def problem(self) -> str | None:
-        """Return the reason why the command failed, or None if it succeeded.
+        """Return the reason why the command failed, or None if it succeeded. It must have ended.
 
         The reason is the last line that the command wrote, if it wrote any.
 
@@ -286,6 +292,9 @@ def follow_parent() -> bool:
 
     Returns:
         True if a `cxr` command started this process, False if a user did.
+
+    Raises:
+        KeyboardInterrupt: The command that started this process has already ended.
     """
     parent = os.environ.pop(_PARENT, None)  # not for the processes that this one starts
     if parent is not None:
@@ -310,7 +319,10 @@ def problem_of_status(status: int) -> str | None:
     """Return what the exit status of a `cxr` command means; None for success.
 
     Args:
-        status: Exit status of the process.
+        status: Exit status of the process; negative if a signal ended it.
+
+    Raises:
+        KeyboardInterrupt: The command was interrupted (status 130).
 
     Example:
         >>> problem_of_status(2), problem_of_status(-9)
@@ -332,12 +344,13 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
     The commands, such as the trainings of a sweep, run at the same time.
 
     Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         devices: Number of GPUs for each command.
         jobs: Number of commands that run at the same time.
 
     Returns:
-        One mapping of environment variables for each of the `jobs` slots.
+        One mapping of environment variables for each of the `jobs` commands, such as
+        ``{"CUDA_VISIBLE_DEVICES": "0"}``.
 
     Raises:
         InputError: The device does not exist, or the machine has too few GPUs.
@@ -391,12 +404,19 @@ def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
 
 
 def own_rank(devices: int) -> Rank | None:
-    """Return number and address of this process among those of one training; None if it is alone.
+    """Return the rank of this process (its number and address) among those of one training.
 
-    They are read from the environment variables of a launcher, such as torchrun.
+    It is read from the environment variables of a launcher, such as torchrun or SLURM.
 
     Args:
-        devices: Number of processes that the user requested, one for each device.
+        devices: Number of processes that the user requested with ``--devices``; 1 by default.
+
+    Returns:
+        The rank; None if this process trains alone.
+
+    Raises:
+        InputError: The launcher has started another number of processes than `devices`, or its
+            variables are incomplete or contradict each other.
     """
     rank = Rank.from_environment(os.environ)
     if rank is None:
@@ -481,13 +501,16 @@ def wait_for_processes(
 ) -> tuple[int, str]:
     """Wait for the processes of one training, and return their exit status and an error text.
 
+    If one process fails, the function returns at once; the caller ends the others.
+
     Args:
         processes: Processes of the training; the first one reports errors that all have.
         logs: Open log file of each process.
 
     Returns:
-        The exit status and an error text of the process that failed first. The text is empty if all
-        succeeded, or if the first process has printed it.
+        The exit status of the training (0 if all processes succeeded), and the error of the process
+        that failed first. The text is empty if all succeeded, or if the first process has printed
+        it.
     """
     while True:
         codes = [process.poll() for process in processes]

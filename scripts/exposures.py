@@ -71,6 +71,10 @@ def exposure_states(exposures: Iterable[Exposure]) -> list[dict[str, str]]:
 
     Args:
         exposures: Images that each system has seen in training, from `read_exposures`.
+
+    Returns:
+        For each list the name of the system and of its encoder, the source of the list, and digests
+        of its images and of its patients.
     """
     return [
         {

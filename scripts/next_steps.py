@@ -29,11 +29,11 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
 
     Args:
         folder: Complete folder that a command of `cxr` made, such as a data set or a training.
-        data: Data set that the folder was made from. By default it is searched for beside the
-            folder.
+        data: Data set that the folder was made from; None searches for it beside the folder.
 
     Returns:
-        Command lines; empty if the folder is of no known kind.
+        Command lines such as ``cxr tune out/predictions --data out/data``; empty if there is
+        nothing to suggest for this kind of folder.
     """
     kind = folder_kind(folder)
     data = data or find_data_set(folder)

@@ -58,6 +58,9 @@ def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...
     Args:
         value: Text such as ``0.1,0.5``, or several such texts or numbers.
 
+    Raises:
+        ValueError: A part of a text is no number.
+
     Example:
         >>> read_numbers("0.85,0.80"), read_numbers([3, 4])
         ((0.85, 0.8), (3.0, 4.0))
@@ -100,10 +103,11 @@ def read_settings(value: SettingsGiven) -> list[str] | dict[str, Any]:
 
     Args:
         value: Text ``section.key=value``, several of them, or a mapping from key to value, which
-            may be nested by section.
+            may be nested by section, such as ``{"training": {"epochs": 2}}``.
 
     Returns:
-        A list if texts were given, and a flat mapping from ``section.key`` if a mapping was given.
+        A list of texts if texts were given, or a flat mapping from ``section.key`` to value if a
+        mapping was given.
 
     Example:
         >>> read_settings({"training": {"epochs": 2}, "model.weights": Path("a.pth")})
@@ -163,9 +167,11 @@ def config_names() -> list[str]:
 def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
     """Return which column of a table contains what, as texts ROLE=COLUMN.
 
+    ROLE says what the column contains, such as ``label``; COLUMN is its name in the table.
+
     Args:
         value: Text such as ``label=Finding,xmin=left``, several such texts, or a mapping from role
-            (what the column contains) to name of the column.
+            to name of the column.
 
     Example:
         >>> read_roles("label=Finding,xmin=left"), read_roles({"label": "Finding"})

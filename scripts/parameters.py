@@ -36,7 +36,8 @@ _COLLECTIONS = (list, Sequence, Mapping, dict, tuple)
 
 
 class HasFolder(Protocol):
-    """Object that was read from a folder or written into one, such as a data set."""
+    """Interface of an object that was read from a folder or written into one, such as a data set.
+    """
 
     @property
     def folder(self) -> Path | None:
@@ -91,9 +92,10 @@ class Parameter:
         default: Default value; `inspect.Parameter.empty` if a value is required.
         positional: True if the value is given by position, False for an option.
         variadic: True if the parameter takes all remaining positional values.
-        several: True if the parameter takes any number of values.
-        argument: Facts that the type does not tell.
-        help: Description from the docstring.
+        several: True if the parameter takes any number of values, of which `type` is the type of
+            one.
+        argument: Facts that the type does not tell, such as limits and the kind of folder.
+        help: Description from the docstring of the command, or else that of `argument`.
     """
 
     name: str
@@ -161,6 +163,9 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     Args:
         function: Function of the command.
 
+    Returns:
+        Name, type, default and description of each parameter, as the command line needs them.
+
     Example:
         >>> def count(*, images: int = 3):
         ...     '''Count.
@@ -216,6 +221,9 @@ def declared_types(function: Callable[..., Any]) -> dict[str, Any]:
 
     Args:
         function: Function of a command.
+
+    Returns:
+        Types with the metadata of ``Annotated``, by the name of the parameter.
     """
     annotations = {
         name: annotation
@@ -270,9 +278,13 @@ def read_value(parameter: Parameter, value: Any) -> Any:
         parameter: The parameter of the command.
         value: Value from the command line or from Python; None stays None.
 
+    Returns:
+        The value, in which texts that name folders have become paths; a list or a tuple if the
+        parameter takes several values.
+
     Raises:
-        InputError: A folder is of the wrong kind, or a value is out of range or not among the
-            choices.
+        InputError: A folder is of the wrong kind, or a value cannot be read, is out of range or is
+            not among the choices.
     """
     if value is None:
         return None

@@ -86,10 +86,13 @@ def system_states(
 
 
 def usual_name(member: Path | Predictions) -> str:
-    """Return the default name of a system that the user did not name.
+    """Return the default name of a system to which the user gave no name.
 
     Args:
         member: Folder of a training, an export or predictions; or predictions in memory.
+
+    Returns:
+        Name of the folder (for an export with that of its training), or of the predictions.
     """
     return system_folder(member) if isinstance(member, Path) else str(member)
 
@@ -163,9 +166,13 @@ def describe_difference(key: str, before: Any, now: Any) -> str:
     """Return how the settings of a call differ from those of a finished report, for a message.
 
     Args:
-        key: Name of the group of settings that differs, such as ``options``.
-        before: Value in the finished report.
-        now: Value of the present call.
+        key: Name of the group of settings that differs: ``systems``, ``target``, ``data_set``,
+            ``labels``, ``split`` or ``options``.
+        before: Value of the group in the finished report, such as a mapping of options.
+        now: Value of the group in the present call.
+
+    Returns:
+        Phrase that is appended to the message; empty if no single option differs.
 
     Example:
         >>> describe_difference("options", {"unit": "image"}, {"unit": "patient"})

@@ -180,14 +180,22 @@ def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
 
 
 def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
-    """Load trainings (runs) and exports for prediction.
+    """Load trainings (runs) and exports of their networks for prediction.
 
-    If two have the same name, the names of their folders are added.
+    A run without a name that has the same name as another one gets the name of its folder. The user
+    sees which runs have no threshold or no out-of-distribution check.
 
     Args:
-        runs: Runs and exports.
-        options: The options ``policy`` (which threshold decides), ``backend`` (which program
-            computes), ``precision`` and ``device`` of the command.
+        runs: Runs and exports, each with its name or None.
+        options: The options ``policy`` (name of the rule whose threshold decides), ``backend``
+            (program that computes), ``precision`` and ``device`` of the command, by name.
+
+    Returns:
+        The loaded runs and exports, in the order of `runs`.
+
+    Raises:
+        InputError: A folder is damaged, two runs have the same name, there is no such threshold or
+            device, or a package is missing.
     """
     backend, precision, device = (options[key] for key in ("backend", "precision", "device"))
     gpu = backend == "auto" and runs_on_gpu(device)
@@ -253,10 +261,11 @@ def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
 def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
     """Open the log of predictions that the option --log names, for a ``with`` block.
 
-    Without a folder the block gets None, and nothing is logged.
-
     Args:
-        folder: Folder of the log; None logs nothing.
+        folder: Folder of the log, which ``cxr monitor`` reads; None logs nothing.
+
+    Returns:
+        Context manager that gives the open log, or None if `folder` is None.
 
     Raises:
         InputError: The log cannot be written.
@@ -275,13 +284,13 @@ def note_parts(
 
     Args:
         log: Log of predictions; None without a log.
-        model: Run or export that predicts.
+        model: Run (trained network) or export (the network in another format) that predicts.
         dataset: Data set that is predicted.
         name: Name of the system in the log; None takes the name of the run.
 
     Returns:
-        A function of the predictions for some images, the pixel store and the seconds that they
-        took; None without a log.
+        A function that takes the predictions for some images, the pixel store and the seconds that
+        the predictions took; None without a log.
     """
     if log is None:
         return None

@@ -128,9 +128,12 @@ class GivenValues:
 class GivenSystem(NamedTuple):
     """A system to compare, as the user gives it: paths, predictions or values in memory.
 
+    A system is a model, or the same model trained with several random seeds.
+
     Attributes:
         name: Name for people; None if the user gave none.
-        members: One entry for each random seed with which the model was trained.
+        members: One entry for each training seed: a path of a folder or file, opened predictions,
+            or scores or boxes in memory.
     """
 
     name: str | None
@@ -244,6 +247,10 @@ def compared_words(value: Any) -> list[str]:
 
     Args:
         value: Systems in any form that `read_compared` accepts.
+
+    Returns:
+        One text ``NAME=PATH[,PATH...]`` or ``PATH`` for each system. Values in memory are described
+        in place of a path, such as ``<list of 2>``.
     """
     texts = [(name, ",".join(map(str, members))) for name, members in read_compared(value)]
     return [text if name is None else f"{name}={text}" for name, text in texts]
@@ -274,15 +281,21 @@ def open_systems(
 ) -> dict[str, list[Predictions]]:
     """Open the predictions of each training seed of each system.
 
-    A system that was given as a training (run) is predicted into ``out/systems`` first.
+    A system that was given as a training (run) or an export is first predicted into
+    ``out/systems``, and its threshold is chosen on validation images.
 
     Args:
         systems: Systems to compare.
-        test_set: Data set, target, and split whose test images are evaluated.
+        test_set: Data set, target (finding that is evaluated), and split whose test images are
+            evaluated.
         out: Folder of the report, to which files are written.
 
     Returns:
         Predictions of each training seed, by the name of the system.
+
+    Raises:
+        InputError: Two systems have the same name, or a system belongs to another data set or to
+            findings that the data set does not label.
     """
     _require_fit(systems, test_set.dataset)
     opened: dict[str, list[Predictions]] = {}
@@ -396,7 +409,10 @@ def predict_once(
         folder: Predictions folder.
         split: Name of the split, which says which images are for validation and test.
         name: Name of the system; None takes that of the run.
-        **chosen: Further keywords of `predict_data_set`.
+        **chosen: Further keyword arguments of `predict_data_set`, such as ``image_ids``.
+
+    Returns:
+        The predictions, which are stored in `folder`.
 
     Raises:
         InputError: The folder holds predictions of another training.
@@ -457,14 +473,17 @@ def predict_images(
 ) -> Predictions:
     """Predict chosen images with a training's model, and apply its decision rule to them.
 
-    If the training has a rule (threshold, calibration), its validation images are predicted as
-    well, because the rule was chosen on them.
+    If the training has a rule (threshold, calibration) that fits the data, its validation images
+    are included as well, because the rule was chosen on them.
 
     Args:
         run: Folder of the training.
         test_set: Data set, target (finding that decides) and split of the images.
-        image_ids: Images to predict.
+        image_ids: Ids of the images to predict.
         folder: Predictions folder to make.
+
+    Returns:
+        The predictions, with the decision rule if there is one.
     """
     model = load_model(run)
     decision = decision_of_run(run, model.inference_id(), test_set)

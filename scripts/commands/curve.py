@@ -88,38 +88,41 @@ def curve(
     detector_set: Settings = None,
     classifier_set: Settings = None,
 ) -> Outcome:
-    """Train both on growing shares of the patients: which is better?
+    """Train a detector and a classifier on growing shares of the patients.
 
-    The command trains the detector and the classifier on each share with each seed, and evaluates
-    all of these runs on the same test patients. The page shows the figures by the number of
-    annotated images and by the time that annotation takes. If the command is interrupted, run it
-    again: it continues.
+    The command trains both models on each share with each seed, and evaluates all of these runs on
+    the same test patients. The page shows which model is better, by the number of annotated images
+    and by the time that annotation takes. If the command is interrupted, run it again: it
+    continues.
 
     Args:
-        detector: Configuration of the detector.
-        classifier: Configuration of the classifier.
+        detector: Configuration of the detector: a name that cxr configs lists, or a TOML file.
+        classifier: Configuration of the classifier: a name that cxr configs lists, or a TOML file.
+        data: Data set that cxr prepare made.
         out: Folder for the runs, the page and the figure.
-        sizes: Shares of the training and validation patients, with commas. The patients of a
-            smaller share are all in the larger ones.
+        sizes: Shares of the training and validation patients, each above 0 and at most 1, with
+            commas. The patients of a smaller share are all in the larger ones.
         seeds: Number of trainings of each model on each share. Each training draws other patients
             and other initial weights.
-        split: Split to train and test on. Give it several times for the folds of a
-            cross-validation, which test different patients.
+        split: Split (which images are for training, validation and test) to train and test on. Give
+            it several times for the folds of a cross-validation, which test different patients.
         mixed: Also train a third model, a detector that has labels for all images and boxes for a
             share of them. It starts from the weights of the classifier that learned all labels, and
             has the backbone of that classifier.
-        equal: steps trains on a small share for as many steps as on the whole set. epochs trains on
-            it for as many epochs, and so for fewer steps.
+        equal: steps (the default) trains on a small share for as many optimiser steps as on the
+            whole set. epochs trains on it for as many epochs, and so for fewer steps.
         label_seconds: Time that it takes a person to label one image, in seconds.
         box_seconds: Time that it takes a person to draw one box, in seconds.
         jobs: Number of trainings that run at the same time. Each is a process with its own devices.
-        set_: Replace a key of both configurations. cxr configs NAME shows every key.
+        set_: Replace a key of both configurations, such as training.epochs=20. cxr configs NAME
+            shows every key.
         detector_set: Replace a key of the detector's configuration. It takes precedence over --set.
         classifier_set: Replace a key of the classifier's configuration. It takes precedence over
             --set.
 
     Returns:
-        The findings as sentences. The JSON file of the folder holds the figures of every share.
+        What the curve shows, as sentences. The JSON file of the folder holds the figures of every
+        share.
 
     Raises:
         InputError: The folder holds another curve, a share is too small to learn from, or a

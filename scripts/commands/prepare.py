@@ -116,10 +116,11 @@ def prepare(
         out: Data set folder to make of several others.
         name: Name of the data set in reports. By default it is the name of the folder.
         size: Also store the pixels of each image at this size, in px.
-        target: Define a target as NAME=FINDING,FINDING. An image is positive if any of these
-            findings is present.
-        split: Default split. 'official' takes the split of the publisher. A CSV with image_id or
-            patient_id and role takes yours. Without the option the split is drawn by patient.
+        target: Define a target (what is evaluated) as NAME=FINDING,FINDING. An image is positive if
+            any of these findings is present.
+        split: Default split (which images are for training, validation and test). 'official' takes
+            the split of the publisher. A CSV with image_id or patient_id and role (train, val or
+            test) takes yours. Without the option the split is drawn by patient.
         val: Share of patients for validation, between 0 and 1.
         test: Share of patients for test, between 0 and 1.
         reference: How the labels of several readers of one image are joined: majority, any, all or

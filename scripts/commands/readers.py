@@ -102,7 +102,8 @@ def readers(
         out: Folder for the page and the tables.
         truth: CSV of the truth with the columns case, label (0 or 1) and, if known, patient.
         data: Data set whose images are the cases, in place of --truth.
-        target: Target whose labels are the truth. Needed only if the data set has several targets.
+        target: Target (a finding, or a group of findings) whose labels are the truth. Needed only
+            if the data set has several targets.
         system: A system that read the same cases alone: NAME=FILE (CSV with case, score and, if
             known, decision) or, with --data, NAME=PREDICTIONS.
         readers: random: the result holds for other readers like these. fixed: it holds for these

@@ -33,7 +33,11 @@ def split(
 ) -> Outcome:
     """Make another split by patient; copies of an image stay together.
 
+    A split gives each patient one role: training (train), validation (val) or test. Trainings,
+    predictions and reports name the split that they use.
+
     Args:
+        data: Data set that cxr prepare made.
         name: Name of the new split, for cxr train --set data.split=NAME.
         val: Share of patients for validation, by default 0.15.
         test: Share of patients for test, by default 0.2. It has no meaning with --from or
@@ -47,7 +51,7 @@ def split(
             when images are added.
         file: CSV that gives the split: image_id or patient_id, role and, if wanted, fold.
         keep_test_of: Keep the test images of this split, and draw validation images again.
-        replace: Draw the existing split of this name again, with its former options where none are
+        replace: Draw the existing split of this name again, with its former options if none are
             given. Train the runs of this split again afterwards.
         strict: Refuse a --file that leaves images without a role. Without it such images are in no
             role.

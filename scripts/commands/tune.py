@@ -44,16 +44,18 @@ def tune(
     rule_out: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
     rule_in: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
 ) -> Decision:
-    """Choose image scores, boxes and thresholds on validation.
+    """Choose thresholds, calibration and boxes on validation images.
 
-    A detector's box is left out if it overlaps a more confident box too much. A classifier's boxes
-    are cut out of its activation maps, and validation images choose the level of the cut and how
-    many boxes an image has.
+    The command also chooses how boxes become a score of the image. A detector's box is left out if
+    it overlaps a more confident box too much. A classifier's boxes are cut out of its activation
+    maps, and validation images choose the level of the cut and how many boxes an image has.
 
     Args:
-        predictions: Predictions folder or run. With a run, cxr predict and later reports decide by
-            what is chosen here.
-        target: Target to decide on. Needed only if the data set has several targets.
+        predictions: Predictions folder (of cxr predict, import or ensemble) or run (folder of cxr
+            train). With a run, cxr predict and later reports decide by what is chosen here.
+        data: Data set that cxr prepare made.
+        target: Target (a finding, or a group of findings) to decide on. Needed only if the data set
+            has several targets.
         policy: Rule that chooses a threshold: max_f1, youden, sensitivity>=F, specificity>=F,
             cost:FN/FP (costs of a miss and of a false alarm; add @P for prevalence P) or
             threshold=T (a threshold that you give). By default max_f1, sensitivity>=0.95 and
@@ -75,7 +77,8 @@ def tune(
             are ruled in.
 
     Returns:
-        The decision, which is also stored with the predictions.
+        The decision rule (thresholds, calibration and others), which is also stored with the
+        predictions.
 
     Raises:
         InputError: The options do not fit each other or the system, or there is no validation image
