@@ -36,8 +36,7 @@ _COLLECTIONS = (list, Sequence, Mapping, dict, tuple)
 
 
 class HasFolder(Protocol):
-    """Interface of an object that was read from a folder or written into one, such as a data set.
-    """
+    """Interface of an object that was read from a folder or written to one, like a data set."""
 
     @property
     def folder(self) -> Path | None:

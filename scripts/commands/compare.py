@@ -81,7 +81,7 @@ def compare(
 ) -> Report | ReportsByTarget:
     """Evaluate systems on the same test images, and write the report.
 
-    A system is a detector or classifier, here or of other software, or a person who reads the
+    A system is a detector or classifier, of this program or of others, or a person who reads the
     images. Thresholds come from validation images only. A finished report belongs to its systems,
     its data and its options: the command refuses to write another report into its folder, unless
     --overwrite is given. If only the rows of the table (--metrics) change, the report is written
@@ -343,7 +343,7 @@ class ReportRequest:
     def question(
         self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path
     ) -> dict[str, Any]:
-        """Return all on which the figures of a report depend (its question), as the report stores it.
+        """Return all on which the figures of a report depend (its question), to be stored in it.
 
         Args:
             systems: Systems that are compared.
