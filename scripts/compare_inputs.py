@@ -65,6 +65,9 @@ def read_image_options(value: Any) -> ImageOptions:
             images that every system was run on) or a folder of image files; or one of the words and
             one folder.
 
+    Returns:
+        The rule, and the folder of image files or None.
+
     Raises:
         ValueError: Two rules or two folders are given, or a value is neither a rule nor a folder.
 

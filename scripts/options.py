@@ -58,6 +58,9 @@ def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...
     Args:
         value: Text such as ``0.1,0.5``, or several such texts or numbers.
 
+    Returns:
+        The numbers, in their order.
+
     Raises:
         ValueError: A part of a text is no number.
 
@@ -137,6 +140,9 @@ def settings_words(value: SettingsGiven) -> list[str]:
     Args:
         value: Such texts, or a mapping from key to value.
 
+    Returns:
+        One text for each key. Values of a mapping are written as JSON.
+
     Example:
         >>> settings_words({"training": {"epochs": 2}, "model.weights": "none"})
         ['training.epochs=2', 'model.weights="none"']
@@ -173,6 +179,9 @@ def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...
         value: Text such as ``label=Finding,xmin=left``, several such texts, or a mapping from role
             to name of the column.
 
+    Returns:
+        One text for each role.
+
     Example:
         >>> read_roles("label=Finding,xmin=left"), read_roles({"label": "Finding"})
         (('label=Finding', 'xmin=left'), ('label=Finding',))
@@ -208,6 +217,9 @@ def chosen_engine() -> EngineChoice:
     processes of this machine) or ``ray``. ``CXR_ADDRESS`` names the Ray cluster to join: ``auto``
     or HOST:PORT. Without an address the command starts a cluster on this machine, and ends it
     afterwards.
+
+    Returns:
+        Name of the engine and address of the cluster.
 
     Raises:
         InputError: The engine is unknown, or an address is set without the engine ``ray``.

@@ -327,6 +327,9 @@ def texts_of(value: Any) -> list[str]:
     Args:
         value: Value of a parameter, such as a number, a path or a list.
 
+    Returns:
+        One text for each item of a list or mapping; empty for None.
+
     Example:
         >>> texts_of({"training": {"epochs": 2}}), texts_of([3, "a"]), texts_of(None)
         (['training.epochs=2'], ['3', 'a'], [])

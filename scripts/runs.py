@@ -53,6 +53,9 @@ def read_paths(value: PathsGiven | Sequence[PathsGiven]) -> tuple[str, ...]:
         value: Path of a training's folder (run) or of an image, an opened run, ``NAME=PATH``, or
             several of them, which may be nested.
 
+    Returns:
+        One text ``PATH`` or ``NAME=PATH`` for each training or image.
+
     Example:
         >>> read_paths([Path("out/a"), ["b.png", "A=out/c"]])
         ('out/a', 'b.png', 'A=out/c')

@@ -406,7 +406,7 @@ def predict_once(
         model: Loaded network of a training (run) or an export.
         path: Folder of the run or the export, for messages.
         dataset: Data set whose images are predicted.
-        folder: Predictions folder.
+        folder: Predictions folder to open or to make.
         split: Name of the split, which says which images are for validation and test.
         name: Name of the system; None takes that of the run.
         **chosen: Further keyword arguments of `predict_data_set`, such as ``image_ids``.

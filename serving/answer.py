@@ -305,6 +305,9 @@ class Answer:
 
         Args:
             answers: Predictions of all systems for this one image.
+
+        Returns:
+            One text with its kind for each warning; empty if there is none.
         """
         systems: dict[str, list[str]] = {}
         kinds: dict[str, WarningKind] = {}
@@ -327,6 +330,9 @@ class Answer:
 
         Args:
             answers: Predictions of all systems for this one image.
+
+        Returns:
+            Sentences without a full stop at the end; empty if no limit is known.
         """
         systems: dict[str, list[str]] = {}
         for answer in answers:
@@ -342,6 +348,9 @@ class Answer:
 
         Args:
             answers: Predictions of all systems for this one image.
+
+        Returns:
+            Sentences that begin with the name of the system; empty if no threshold has a guarantee.
         """
         return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.guarantees)]
 

@@ -96,6 +96,10 @@ def summary_frame(tallies: Sequence[SystemTally]) -> pd.DataFrame:
 
     Args:
         tallies: Counts of each system's predictions.
+
+    Returns:
+        One row for each system: its name, the numbers of images, of positive and negative
+        decisions, of images without a decision and with a warning, and the seconds of computing.
     """
     return pd.DataFrame([tally.row for tally in tallies], columns=list(SUMMARY_COLUMNS))
 
@@ -107,6 +111,9 @@ def summary_lines(tallies: Sequence[SystemTally]) -> list[str]:
 
     Args:
         tallies: Counts of each system's predictions.
+
+    Returns:
+        A line with headings, one line for each system, and one line for each caution.
 
     Example:
         >>> tally = SystemTally("CheXNet", images=3, positive=1, negative=2, seconds=0.51)

@@ -111,6 +111,10 @@ def remarks(answers: Sequence[Answer]) -> list[str]:
 
     Args:
         answers: Predictions of all systems for this one image.
+
+    Returns:
+        Lines that begin with the path of the image and ``WARNING:``, ``NOTE:`` or ``CAUTION:``;
+        empty if there is nothing to remark.
     """
     remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
     remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
@@ -125,6 +129,9 @@ def lines_of_image(answers: Sequence[Answer]) -> list[str]:
 
     Args:
         answers: Predictions of all systems for this one image.
+
+    Returns:
+        The lines without line breaks. The remarks are warnings, notes and cautions.
     """
     return [*remarks(answers), *map(str, answers)]
 
@@ -134,6 +141,9 @@ def run_lines(answers: Iterable[Answer]) -> list[str]:
 
     Args:
         answers: Predictions of any systems for any images.
+
+    Returns:
+        Lines that begin with ``CAUTION:``; empty if no such limit is known.
     """
     cautions = (text for answer in answers for text in answer.run_cautions)
     return [f"CAUTION: {text}" for text in dict.fromkeys(cautions)]

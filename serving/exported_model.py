@@ -103,8 +103,9 @@ class Session(Protocol):
             images: Pixels, uint8 ``(B, 1, S, S)``.
 
         Returns:
-            Arrays by name of the output: ``logits`` and ``offsets`` of a detector, ``logits`` and
-            ``maps`` of a classifier.
+            Float32 arrays by name of the output, for K findings. Of a detector with A anchors they
+            are ``logits`` ``(B, A, K)`` and ``offsets`` ``(B, A, 4)``; of a classifier ``logits``
+            ``(B, K)`` and ``maps`` ``(B, K, h, w)``, the activation maps.
         """
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
@@ -114,6 +115,9 @@ class Session(Protocol):
 
         Args:
             batches: Batches of images, uint8 ``(B, 1, S, S)``.
+
+        Yields:
+            The outputs of each batch, as the method `run` returns them.
         """
 
 
@@ -405,6 +409,9 @@ class ExportedModel:
 
         Args:
             batch_size: Number of images in every batch.
+
+        Returns:
+            The network, which is loaded at the first call with this batch size.
         """
         if batch_size not in self._streaming:
             self._streaming[batch_size] = open_session(
@@ -423,7 +430,8 @@ class ExportedModel:
         """Compute boxes from the outputs of a detector's network.
 
         Args:
-            outputs: Arrays by name, from `Session.run`.
+            outputs: Float32 arrays by name, from `Session.run`: ``logits`` ``(B, A, K)`` and
+                ``offsets`` ``(B, A, 4)`` for A anchors and K findings.
 
         Returns:
             Boxes of each image in px of the network's square input; None for an image whose output
@@ -455,7 +463,8 @@ class ExportedModel:
                 than one batch.
 
         Yields:
-            The predictions of each batch, as tables.
+            The predictions of each batch, as tables: boxes of a detector, or scores and activation
+            maps of a classifier.
         """
         groups = [
             [str(image_id) for image_id in image_ids[start : start + batch_size]]

@@ -152,12 +152,13 @@ class Guard:
 
     Attributes:
         size: Side of the square images that the check was learned from, px.
-        limit: Log odds from which an image counts as no frontal chest X-ray.
+        limit: Log odds (from the method `score`) from which an image counts as no frontal chest
+            X-ray.
         images: Number of training images that the check was learned from.
         false_alarms: Share of the training images that reach the limit, in [0, 1]. Each image is
             scored by a fit without its patient.
         ages: Number of training images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or
-            more years, in this order; None if few ages are known.
+            more years, in this order; None if fewer than 50 ages are known.
     """
 
     size: int
@@ -283,6 +284,12 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
         path: File of the image; None if the image was given as an array.
         image: The decoded image. None reads it from `path`, except for a DICOM file, of which then
             only the header is checked.
+
+    Returns:
+        One text with its kind for each warning; empty if there is none.
+
+    Raises:
+        InputError: The image was to be read from `path`, and cannot be decoded.
     """
     reason = None
     is_dicom = False
@@ -326,6 +333,9 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
 
     Args:
         image: The decoded image.
+
+    Returns:
+        Phrases without a full stop; empty if there is nothing to know.
     """
     notes: tuple[str, ...] = ()
     if image.record["inverted"]:

@@ -56,6 +56,9 @@ class ImageStatistics:
 
         Args:
             images: Images, uint8 ``(H, W)`` of any shape.
+
+        Returns:
+            The statistics, one row for each image.
         """
         rows = [_statistics(image) for image in images]
         return cls(

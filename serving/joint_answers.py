@@ -27,6 +27,9 @@ class Answering(Protocol):
         Args:
             images: Path (or ``array`` for pixels without a file) and decoded image of each.
             of_files: Warnings about each image's file; None makes them from the path.
+
+        Returns:
+            One entry for each image, in their order.
         """
 
 

@@ -74,6 +74,9 @@ class MeasuredAuroc:
         Args:
             system: Display name of the system.
 
+        Returns:
+            The sentence, without a full stop; None if the whole interval lies above 0.5.
+
         Example:
             >>> MeasuredAuroc(0.52, 0.43, 0.61, "validation", 68).caution("RetinaNet")
             'RetinaNet was not shown to be better than guessing: AUROC 0.52 (95 % interval 0.43 to \
@@ -180,6 +183,9 @@ class TrainingImages:
             folder: Folder of the training (run), or of an export of its network, whose run is
                 searched for.
             info: Content of ``run.json``, which an export has stored as well.
+
+        Returns:
+            The images of the training; those of a training whose list is not found are unknown.
         """
         run = run_of_export(folder, info) if is_export(folder) else folder
         path = None if run is None else run / SEEN_FILE
@@ -193,6 +199,10 @@ class TrainingImages:
 
         Args:
             image: The decoded image.
+
+        Returns:
+            Role of the image in the training (``train`` or ``val``), and whether the training used
+            a near copy rather than equal pixels; None if no use is known.
         """
         if self.lookup is None:
             return None
@@ -242,6 +252,9 @@ def seen_summary(
         n_near: Number of these of which the system learned from a near copy.
         n_selected: Number of these that served, themselves or as near copies, to select the weights
             and the threshold.
+
+    Returns:
+        The sentence, without a full stop; None if the training used none of the images.
 
     Example:
         >>> seen_summary("CheXNet", 140, 85, 6, 20)

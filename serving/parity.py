@@ -145,7 +145,12 @@ class Proof:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the differences as values for ``card.json``, which describes the export."""
+        """Return the differences as values for ``card.json``, which describes the export.
+
+        Returns:
+            ``verdict`` (``kept`` or ``refused``), ``precision``, ``images``, and ``measures``: one
+            dictionary for each difference.
+        """
         return {
             "verdict": "kept" if all(measure.holds for measure in self.measures) else "refused",
             "precision": self.precision,

@@ -461,6 +461,9 @@ def open_store(folder: Path) -> PixelStore:
     Args:
         folder: Folder of the pixel store.
 
+    Returns:
+        The opened pixel store, on this machine.
+
     Raises:
         InputError: The pixel store is not on this machine, and the object store does not hold it
             yet.

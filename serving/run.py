@@ -72,9 +72,9 @@ class Run:
             threshold decides. None takes ``max_f1``, or the first policy that the run was tuned
             for.
         device: Device that computes: ``auto``, ``cpu`` or ``cuda``.
-        precision: Number format of the computation. Images stay undecided if the threshold was
-            chosen at another one. An export ignores it: it has its own format, and was checked
-            against the run.
+        precision: Number format of the computation, ``fp32`` or ``bf16``. Images stay undecided if
+            the threshold was chosen at the other one. An export ignores it: it has its own format,
+            and was checked against the run.
         next_steps: Command lines that are usually useful next.
         test_auroc: AUROC on the test images of a report; None if no report is given.
 
@@ -112,7 +112,10 @@ class Run:
             policy: Name of the policy whose threshold decides, see `wanted_policy` of the class.
                 None takes the default.
             device: ``auto``, ``cpu`` or ``cuda``.
-            precision: Number format of the computation; an export ignores it.
+            precision: Number format of the computation, ``fp32`` or ``bf16``; an export ignores it.
+
+        Returns:
+            The run, whose network is not loaded yet.
 
         Raises:
             InputError: The folder holds no run or export, or the training has not ended.
@@ -370,6 +373,13 @@ class Run:
 
         Args:
             images: Images in any form that `predict` accepts.
+
+        Yields:
+            The prediction of the next image, with its decision.
+
+        Raises:
+            InputError: An image cannot be read or needs a conversion, or the network's output is
+                not finite.
         """
         for image in images:
             given = read_given(image)

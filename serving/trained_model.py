@@ -63,8 +63,8 @@ class TrainedModel:
         model: Network in evaluation mode.
         preprocess: Size and normalisation of the pixels that the network was trained with. They
             have no effect if the network reads features that another program computed.
-        precision: Number format of the computation.
-        device: Device that computes, such as ``cpu``.
+        precision: Number format of the computation: ``fp32`` or ``bf16``.
+        device: Device that computes: ``cpu`` or ``cuda``.
         views: Versions of each image, such as mirrored, whose outputs are joined; the plain image
             comes first. A single view means no test-time augmentation.
         maps: Method by which a classifier's activation maps are made, such as ``cam``.
@@ -100,12 +100,15 @@ class TrainedModel:
         """Load the trained network of a complete run (folder of a training).
 
         Args:
-            folder: Run folder.
-            precision: Number format of the computation.
-            device: ``auto``, ``cpu`` or ``cuda``.
+            folder: Folder of the training.
+            precision: Number format of the computation: ``fp32`` or ``bf16``.
+            device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
             views: Versions of each image, such as mirrored, whose boxes a detector joins. The first
                 is the plain image; more are test-time augmentation.
             maps: Method of a classifier's activation maps, such as ``cam``.
+
+        Returns:
+            The network in evaluation mode on the device, with its preprocessing.
 
         Raises:
             InputError: The training has not ended, the weights do not fit the architecture, or the
@@ -288,7 +291,8 @@ class TrainedModel:
             batch_size: Number of images that are predicted at a time.
 
         Yields:
-            The predictions of each batch.
+            The predictions of each batch, as tables: boxes of a detector, or scores and activation
+            maps of a classifier.
         """
         require_images(source, image_ids)
         batches = read_ahead(self._batches(source, image_ids, batch_size))

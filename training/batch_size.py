@@ -138,7 +138,7 @@ def saved_bytes(model: nn.Module, batch: Any, training_losses: _Losses, precisio
 
     Args:
         model: The model, on the device of the batch.
-        batch: A training batch.
+        batch: A training batch, as the task's function `collate` makes it.
         training_losses: Function that computes the losses by name from a model and a batch.
         precision: Number format of the computation: ``fp32``, ``bf16`` or ``fp16``.
 
@@ -252,6 +252,9 @@ def with_batch_size(settings: TrainedConfig, batch_size: int | str) -> TrainedCo
     Args:
         settings: Configuration of the training, from its TOML file.
         batch_size: Number of images, or ``auto``, which searches the largest number that fits.
+
+    Returns:
+        The copy; `settings` does not change.
     """
     training = settings.training.model_copy(update={"batch_size": batch_size})
     return settings.model_copy(update={"training": training})

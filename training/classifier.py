@@ -83,7 +83,7 @@ class ClassifierTask(TrainingTask):
 
         Args:
             model: Classifier of this task, or a copy of it.
-            batch: Training batch.
+            batch: Training batch: images with the labels of their findings.
 
         Returns:
             The scalar loss, under its name.
@@ -101,7 +101,7 @@ class ClassifierTask(TrainingTask):
         labels is unknown.
 
         Args:
-            batch: Training or validation batch.
+            batch: Training or validation batch: images with the labels of their findings.
         """
         return float(batch.targets.isfinite().sum()) / len(self.findings)
 
@@ -112,7 +112,7 @@ class ClassifierTask(TrainingTask):
 
         Args:
             model: Classifier in evaluation mode.
-            batch: Validation batch.
+            batch: Validation batch: images with the labels of their findings.
 
         Returns:
             The scalar loss under its name, and the scores with the labels.

@@ -104,7 +104,7 @@ def measure_latency(
         image_size: Side S of the images, px.
         repeats: Number of timed runs.
         images: Images, uint8 (N, 1, S, S); None takes one image of noise.
-        device: Device that computes.
+        device: Device that computes, such as ``cpu``.
         precision: ``fp32``, or ``bf16`` by autocast.
 
     Returns:
@@ -152,7 +152,7 @@ def describe_device(device: torch.device) -> str:
     """Return the model name of a device, such as ``AMD EPYC 9654, 2 threads``, or its kind.
 
     Args:
-        device: Device of torch.
+        device: Device of torch, such as ``torch.device("cpu")``.
     """
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))

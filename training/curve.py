@@ -196,6 +196,9 @@ class CurvePlan:
 
         Args:
             model: Kind of the model: detector, classifier or mixed.
+
+        Returns:
+            The trainings, none of which need have begun.
         """
         runs = []
         for split, share, seed in self.parts:
@@ -215,6 +218,9 @@ class CurvePlan:
 
         Args:
             run: Training of the curve.
+
+        Returns:
+            The configuration, with the split, random seed and number of epochs of this training.
         """
         base = self.classifier if run.model == "classifier" else self.detector
         training = base.training

@@ -98,10 +98,10 @@ class DetectorTask(TrainingTask):
 
         Args:
             model: Detector of this task, or a copy of it.
-            batch: Training batch.
+            batch: Training batch: images with their true boxes.
 
         Returns:
-            Scalar losses by name.
+            Scalar losses by name, such as those of classes and of box positions.
         """
         if self._box_counts is not None:
             counts = batch.dropped._asdict()
@@ -113,7 +113,7 @@ class DetectorTask(TrainingTask):
         """Return the number of images of a batch, by which its mean losses are weighted.
 
         Args:
-            batch: Training or validation batch.
+            batch: Training or validation batch: images with their true boxes.
         """
         return len(batch)
 
@@ -124,10 +124,11 @@ class DetectorTask(TrainingTask):
 
         Args:
             model: Detector in evaluation mode.
-            batch: Validation batch.
+            batch: Validation batch: images with their true boxes.
 
         Returns:
-            Scalar losses by name, and predicted and true boxes.
+            Scalar losses by name; and the ids of the images with tables of their predicted and true
+            boxes, in px of the resized images.
         """
         losses, detected = validation_losses(model, batch)
         true = [

@@ -125,6 +125,9 @@ class EpochRecord(Callback):
 
         The typical loss is that of a batch in the first epoch. Later losses are compared with it,
         so that divergence is noticed.
+
+        Returns:
+            ``history`` (one row of metrics for each epoch) and ``usual_loss``.
         """
         return {"history": self.history, "usual_loss": self._usual}
 

@@ -48,6 +48,9 @@ class Hardware(NamedTuple):
         Args:
             settings: Configuration, of which the key ``training.workers`` is used.
             shared_by: Number of training processes on this machine.
+
+        Returns:
+            A copy with the number of loading processes.
         """
         training = settings.training
         if training.workers != "auto" or self.device == "cpu":

@@ -28,7 +28,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an exception means that memory ran out, on a CPU or a GPU.
 
     Args:
-        error: The exception.
+        error: The exception that was raised.
 
     Example:
         >>> is_out_of_memory(MemoryError())
@@ -205,6 +205,9 @@ def require_loaded(batch: Any) -> Any:
 
     Args:
         batch: A batch, or an `Unreadable` with the reason.
+
+    Returns:
+        The batch itself.
 
     Raises:
         InputError: The batch could not be loaded; the message names its images.

@@ -31,6 +31,9 @@ def metrics_of(row: dict[str, Any]) -> dict[str, float]:
     Args:
         row: All figures of the epoch by their names in ``metrics.csv``.
 
+    Returns:
+        Metrics by name, such as ``auroc`` or ``ap50``.
+
     Example:
         >>> metrics_of({"epoch": 1, "train_loss": 0.7, "auroc": 0.8, "seconds": 3.0})
         {'auroc': 0.8}
@@ -59,6 +62,9 @@ def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
     Args:
         names: Names of the loggers, such as ``["tensorboard"]``.
         run: Folder of the training.
+
+    Returns:
+        One logger of Lightning for each name; empty if none was chosen.
     """
     builders = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
     return [build(run) for name, build in builders.items() if name in names]

@@ -61,7 +61,11 @@ class Loop(LightningModule):
         self._weight = 0.0  # images of this step so far
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser, and a learning-rate schedule that advances with each step."""
+        """Build the optimiser, and a learning-rate schedule that advances with each step.
+
+        Returns:
+            Lists of the optimiser and of the schedule, as Lightning takes them.
+        """
         # Fused steps unscale by themselves, too late to see whether the gradient is finite. None
         # leaves torch its own choice, one pass over all weights on a GPU; False is one for each.
         fused = True if self._scaler is None else None

@@ -195,6 +195,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Args:
         path: Path of the file.
 
+    Returns:
+        The tensors by name, on the CPU.
+
     Raises:
         InputError: The file is missing or damaged, or contains something else than tensors by name.
     """

@@ -56,6 +56,9 @@ class Rank:
         Args:
             environment: Environment variables by name.
 
+        Returns:
+            The rank; None if there is only one process.
+
         Raises:
             InputError: A variable is missing or no number, or the ranks contradict each other.
 

@@ -59,6 +59,9 @@ class Request:
             devices: Number of processes that share each batch.
             options: Values of the attributes ``resume`` and ``despite_audit``.
 
+        Returns:
+            The training, which can begin.
+
         Raises:
             InputError: The configuration or the data set cannot be read, or the data set lacks what
                 this training needs, such as boxes or positive images.

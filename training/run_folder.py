@@ -70,12 +70,15 @@ class RunFolder:
         """Start a training in a new or empty folder.
 
         Args:
-            folder: The folder.
+            folder: Path of the folder, which is made if necessary.
             config: Complete configuration in TOML.
             seen: Table of the images that the training uses: ``image_id, patient_id, role``, where
                 the role is ``train`` (learned from) or ``val`` (used to select the weights).
             started: Facts that must be unchanged when the training is resumed, such as data set
                 ids.
+
+        Returns:
+            The run folder, which holds the configuration and the table of images.
 
         Raises:
             InputError: The folder holds another training or other files.

@@ -183,6 +183,10 @@ def with_loading_of(settings: Config, before: Config) -> Config:
     Args:
         settings: Configuration of the present call.
         before: Stored configuration of the training that is resumed.
+
+    Returns:
+        A copy of `before` with those new settings; `before` itself for a probe (fit of a linear
+        layer).
     """
     now = settings.training
     then = before.training

@@ -95,6 +95,9 @@ class SweepPlan:
             seed: Random seed of the proposals.
             pruning: True stops a trial early if its metric is behind the median of the others.
 
+        Returns:
+            The plan; no file is written.
+
         Raises:
             InputError: A key cannot be varied, or a value is not allowed for it.
         """

@@ -77,7 +77,8 @@ def import_predictions(
             they are refused, and the message names them.
         coco_truth: COCO annotation file whose image and category ids the results use. Its images
             count as those that the software was run on.
-        key: key.csv of the blind study (cxr overlay --blind) in which FILE was read.
+        key: key.csv of the blind study (cxr overlay --blind) in which FILE was read; it names the
+            image behind each number.
         explain: Average precision that another program gave on the test images, such as 0.4712;
             only for boxes. The command says which rules (COCO, Pascal VOC, Ultralytics, RSNA and
             variants) would give this figure, and how many arbitrary figures they would give as

@@ -131,6 +131,9 @@ def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> 
         source_uid: SOP Instance UID of the source image.
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
         algorithms: Name and settings of each system that predicted the image.
+
+    Returns:
+        A UID that begins with 2.25.
     """
     return derived_uid("instance", kind, str(source_uid), _as_json(algorithms))
 

@@ -50,6 +50,9 @@ def overlay_capture(
         answers: One prediction for each system.
         algorithms: Name and settings of each system, in the order of `answers`.
         made: Time of creation; None takes the present time.
+
+    Returns:
+        The DICOM object, of the same patient and study as the image.
     """
     titled = [replace(answer, image=_TITLE) for answer in answers]
     drawn = render_answers(titled, panel=_PANEL, draws_doubtful=False)
@@ -70,6 +73,9 @@ def secondary_capture(
         rgb: The image with boxes and maps drawn in, uint8 ``(h, w, 3)``.
         algorithms: Name and settings of each system that predicted the image.
         made: Time of creation; None takes the present time.
+
+    Returns:
+        The DICOM object, uncompressed RGB.
 
     Raises:
         InputError: `rgb` has another shape or type.

@@ -131,6 +131,9 @@ class Source:
         Args:
             source: Header of a DICOM file, from `read_source`.
 
+        Returns:
+            The facts, in a header of its own that leaves out all other attributes.
+
         Raises:
             InputError: The header has no UIDs to refer to, no size, or a PatientID that cannot be
                 copied.
@@ -161,7 +164,10 @@ class Source:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return all facts as values for JSON, so that another process can restore them."""
+        """Return all facts as values for JSON, so that another process can restore them.
+
+        The header is a text in base64.
+        """
         buffer = io.BytesIO()
         self.header.save_as(buffer, implicit_vr=False, little_endian=True)
         header = base64.b64encode(buffer.getvalue()).decode()

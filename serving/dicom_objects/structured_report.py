@@ -71,6 +71,9 @@ def structured_report(
         algorithms: Name and settings of each system, in the order of `answers`.
         made: Time of creation; None takes the present time.
 
+    Returns:
+        The DICOM object, of the same patient and study as the image.
+
     Raises:
         InputError: There is no prediction, the numbers of predictions and systems differ, or a
             structured report cannot refer to this kind of source image (SOP class).

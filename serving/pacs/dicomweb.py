@@ -64,6 +64,9 @@ class Credentials:
             environment: Environment variables by name.
             prefix: Beginning of their names, such as ``CXR_PACS``.
 
+        Returns:
+            The credentials; without a token and a user if no variable is set.
+
         Raises:
             InputError: Only one of user and password is set, a token and a user are both set, or a
                 value has a control character.

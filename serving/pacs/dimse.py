@@ -144,6 +144,12 @@ class Tls:
         """Return the TLS settings for receiving images (`listening`).
 
         Only senders with a certificate of the authority are accepted.
+
+        Returns:
+            The settings for the listening socket.
+
+        Raises:
+            InputError: A file cannot be read, or holds no key or certificate in the PEM format.
         """
         context = self._filled(_Listening(ssl.PROTOCOL_TLS_SERVER))
         context.verify_mode = ssl.CERT_REQUIRED
@@ -153,6 +159,12 @@ class Tls:
         """Return the TLS settings for sending results (`StorePeer`).
 
         The certificate of the peer must name its host.
+
+        Returns:
+            The settings for the connection.
+
+        Raises:
+            InputError: A file cannot be read, or holds no key or certificate in the PEM format.
         """
         return self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 

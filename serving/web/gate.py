@@ -72,6 +72,9 @@ def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
 
     Args:
         headers: Names and values of the headers of the response.
+
+    Returns:
+        Names and values of all headers.
     """
     headers = list(headers)
     present = {name.lower() for name, _ in headers} & {_CACHE, _POLICY}

@@ -48,6 +48,10 @@ class Refused(Exception):  # noqa: N818 - an answer
 
         Args:
             request_id: Id of the request, as in the log.
+
+        Returns:
+            ``request_id``, and ``error`` with ``code``, ``message`` and, for a warning, its
+            ``kind``.
         """
         error = {"code": self.code, "message": self.message}
         error |= {"kind": self.kind} if self.kind else {}

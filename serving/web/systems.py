@@ -98,6 +98,9 @@ class ServedSystem:
         Args:
             answer: The prediction, from `Run.answer`.
             maps: True includes the activation map of a classifier.
+
+        Returns:
+            The prediction with the score of each finding, the boxes and, if requested, the map.
         """
         shared = {k: v for k, v in answer.to_dict().items() if k in SystemAnswer.model_fields}
         scores = answer.finding_scores.items()
