@@ -166,7 +166,10 @@ Settings = Annotated[
 
 
 def config_names() -> list[str]:
-    """Return the names of the shipped configurations, which the shell offers as completions."""
+    """Return the names of the training configurations that come with the program, sorted.
+
+    The shell offers them as completions, such as ``retinanet_small``.
+    """
     return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.toml"))
 
 

@@ -139,6 +139,9 @@ def as_path(value: AnyPath | None) -> Path | None:
     Args:
         value: Text, path or object with a folder; None stays None.
 
+    Returns:
+        The path; that of its folder for an object.
+
     Raises:
         InputError: The object exists in memory only and has no folder.
 

@@ -30,7 +30,7 @@ class SystemTally:
 
     Attributes:
         system: Display name of the system.
-        images: Number of images that the system was asked about and that could be read.
+        images: Number of images that could be read and that the system was to predict.
         positive: Number of images that the system decided as positive.
         negative: Number of images that the system decided as negative.
         no_answer: Number of images without a decision: they have a warning, triage refers them to a
@@ -84,7 +84,10 @@ class SystemTally:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Sentences on what limits the predictions, and on how many images the training used."""
+        """Sentences on what limits the predictions; empty if nothing is known to do so.
+
+        They are `run_cautions`, and one on how many of the images the training used.
+        """
         seen = seen_summary(
             self.system, self.images, self.trained_equal, self.trained_near, self.selected
         )

@@ -95,6 +95,9 @@ class CurveRun:
 class CurvePlan:
     """All trainings of a learning curve: detector and classifier on growing shares of the patients.
 
+    A split says which images of the data set are for training, validation and test. For each share,
+    a smaller split has only that share of the training and validation patients.
+
     Attributes:
         folder: Folder of the curve.
         data: Folder of the data set.
@@ -103,8 +106,7 @@ class CurvePlan:
         shares: Shares of the training and validation patients, ascending, each in (0, 1], such as
             ``(0.25, 1.0)``.
         seeds: Random seeds, from 0. Each gives a draw of the patients and initial weights.
-        parts: Name of the smaller split with a share of the patients, by name of the whole split,
-            share and seed.
+        parts: Name of each smaller split, by ``(name of the whole split, share, seed)``.
         mixed: True also trains the mixed model: a detector that starts from the weights of the
             classifier.
         equal: Quantity that is the same for all shares: the number of optimiser ``steps`` or of

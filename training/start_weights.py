@@ -73,17 +73,18 @@ class StartWeights(Checkpoint):
 
     @property
     def pixels(self) -> Preprocess | None:
-        """Size and normalisation of the images that the initial weights learned from.
+        """Size and normalisation of the images from which the initial weights learned.
 
-        None if they are unknown.
+        None for a file of another program.
         """
         return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
 
     @property
     def normalisation(self) -> dict[str, float]:
-        """Mean and standard deviation of the pixels that the initial weights learned from.
+        """Mean and standard deviation of the pixels from which the initial weights learned.
 
-        Empty if they are unknown.
+        The keys are ``mean`` and ``std``, for grey values that are scaled to [0, 1]. The dictionary
+        is empty if they are unknown.
         """
         known = self.pixels or self.public
         return {} if known is None else {"mean": known.mean, "std": known.std}

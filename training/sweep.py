@@ -57,12 +57,13 @@ _STATES = {
 class SweepPlan:
     """Settings of a sweep: trainings (trials) that vary some keys of one configuration.
 
-    The number of trials is no part of it.
+    The plan does not include the number of trials, so that a later call may ask for more.
 
     Attributes:
         folder: Folder of the sweep.
         config: Configuration that the trials share. The first trial uses it unchanged.
-        space: Distribution of the values of each varied key, by ``section.key``.
+        space: Distribution of the values of each varied key of the configuration, by
+            ``section.key``.
         objective: Name of the metric on validation images by which trials are compared, such as
             ``auroc``.
         direction: ``maximize`` if a larger value of `objective` is better, else ``minimize``.

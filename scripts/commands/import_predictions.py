@@ -61,8 +61,8 @@ def import_predictions(
         data: Data set that cxr prepare made.
         out: Predictions folder or features folder to make.
         name: Name of the system in the report, or of the encoder of features.
-        finding: Finding that is meant by rows without one. Needed only if the data set has several
-            findings.
+        finding: Finding of the rows that name none, such as lung_opacity. Needed only if the data
+            set has several findings.
         columns: Columns of the CSV as ROLE=COLUMN, for the roles image, score and finding, such as
             "image=Image Index,score=prob". A role that is left out is found by the usual names.
         images: Images that the software was run on; only for files of boxes. all: every image (but

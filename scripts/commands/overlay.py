@@ -60,7 +60,7 @@ def overlay(
         out: Folder for the PNG files.
         target: Target (a finding, or a group of findings) whose truth is drawn. Needed only if the
             data set has several targets.
-        image: Id of an image to draw, in place of a random sample. May be given several times.
+        image: Id of an image to draw. Without it a random sample is drawn.
         split: Split (which images are for training, validation and test) whose test images are
             drawn. By default it is the split of the systems.
         limit: Largest number of images to draw. If there are more, a random sample is drawn.

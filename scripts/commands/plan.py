@@ -95,7 +95,7 @@ def plan(
             found. By default it is 0.8.
         auroc: Assumed AUROC of one system, or of two.
         prevalence: Assumed share of test patients with the disease, such as 0.3. For a guarantee of
-            PPV it is the share of validation patients.
+            PPV it is the share among the validation patients.
         correlation: Assumed correlation of the scores of the two systems within a class, by default
             0.5.
         images: Assumed number of images of a patient. 1,2,4 makes one plan for each number; rsna or

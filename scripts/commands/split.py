@@ -49,8 +49,10 @@ def split(
         method: balanced (the default) gives each role its share of each class, finding, view and
             source. hash assigns a patient by a hash of id and seed, so no patient changes its role
             when images are added.
-        file: CSV that gives the split: image_id or patient_id, role and, if wanted, fold.
-        keep_test_of: Keep the test images of this split, and draw validation images again.
+        file: CSV that gives the split: image_id or patient_id, role (train, val or test) and, if
+            wanted, fold.
+        keep_test_of: Name of a split whose test images are kept, while validation images are drawn
+            again (the option --from).
         replace: Draw the existing split of this name again, with its former options if none are
             given. Train the runs of this split again afterwards.
         strict: Refuse a --file that leaves images without a role. Without it such images are in no

@@ -56,21 +56,23 @@ def tune(
         data: Data set that cxr prepare made.
         target: Target (a finding, or a group of findings) to decide on. Needed only if the data set
             has several targets.
-        policy: Rule that chooses a threshold: max_f1, youden, sensitivity>=F, specificity>=F,
-            cost:FN/FP (costs of a miss and of a false alarm; add @P for prevalence P) or
-            threshold=T (a threshold that you give). By default max_f1, sensitivity>=0.95 and
-            specificity>=0.90.
-        guarantee: Choose a threshold whose figure holds for new patients with confidence C:
-            sensitivity>=F@C, specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or
-            false_positives_per_image<=F@C, or two of them joined by & before the @C.
+        policy: Policy (rule that chooses a threshold): max_f1, youden, sensitivity>=F,
+            specificity>=F (the figure is at least F on validation), cost:FN/FP (costs of a miss and
+            of a false alarm; add @P for prevalence P) or threshold=T (a threshold that you give).
+            By default max_f1, sensitivity>=0.95 and specificity>=0.90.
+        guarantee: Choose a threshold whose figure is at least F (or at most F) for new patients
+            with confidence C: sensitivity>=F@C, such as sensitivity>=0.90@0.90, specificity>=F@C,
+            localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or false_positives_per_image<=F@C, or
+            two of them joined by & before the @C.
         calibration: Method that turns a score into a probability, by default platt. choose takes
             the method with the lowest log loss on held-out folds of validation patients.
-        reduction: Method that turns the boxes of an image into one score. Of several methods (by
-            default all) the first is taken, unless another has a higher AUROC on validation by more
-            than chance.
-        boxes_by: Figure of ranked boxes, such as ap50_decided, by which validation images choose
-            the allowed overlap of boxes or the cut of maps. If the primary figure of your study is
-            a figure of boxes, name it here.
+        reduction: Method that turns the boxes of an image into one score: max (the highest score of
+            a box), top_k (the mean of the three highest) or noisy_or (1 minus the product of 1 -
+            score). Of several methods (by default all) the first is taken, unless another has a
+            higher AUROC on validation by more than chance.
+        boxes_by: Metric of boxes ranked by their score, such as ap50_decided, by which validation
+            images choose the allowed overlap of boxes or the cut of maps. If the primary figure of
+            your study is a figure of boxes, name it here.
         rule_out: Triage: images below the threshold of this guarantee of sensitivity are ruled out.
             Images that are neither ruled out nor ruled in are referred to a reader.
         rule_in: Triage: images at or above the threshold of this guarantee of specificity or PPV

@@ -213,7 +213,10 @@ async def analyze(
     responses={**ERRORS, 200: _PIXELS},
 )
 async def pixels(request: Request) -> Response:
-    """Send the image at full depth, before any window, as rows of little-endian uint16."""
+    """Decode an uploaded image, and send its pixels back at full depth, before any window.
+
+    The body of the response has the rows from above as little-endian uint16.
+    """
     server = _server(request)
     _, content = await _upload(request)
     with server.places.take():
