@@ -501,7 +501,7 @@ def wait_for_processes(
 ) -> tuple[int, str]:
     """Wait for the processes of one training, and return their exit status and an error text.
 
-    If one process fails, the function returns at once; the caller ends the others.
+    If one process fails, the function does not wait for the others; the caller ends them.
 
     Args:
         processes: Processes of the training; the first one reports errors that all have.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ALL = "all"
 _IMAGE_RULES = ("all", "common")
 _GOAL_METRICS = {"sensitivity": "recall", "specificity": "specificity"}
-"""The name of a protocol's goal in the report."""
+"""Name of a metric in the report, by its name in a goal of the protocol."""
 
 
 def _read_table(value: Any) -> Any:
@@ -41,7 +41,8 @@ def _table_texts(value: Any) -> list[str]:
 
 
 Table = Annotated[Any, Argument(read=_read_table, write=_table_texts, metavar="FILE")]
-"""A table in a file or, from Python, an array, a Series or a frame."""
+"""Parameter of a command that takes a table: a file or, from Python, an array, a Series or a frame.
+"""
 
 
 class ImageOptions(NamedTuple):
@@ -128,9 +129,14 @@ def open_truth(
     """Make a data set in memory from true labels and true boxes that the user gives.
 
     Args:
-        truth: File or folder of labels, or labels as an array, a Series or a frame.
-        boxes: Table of the true boxes; None if there are no boxes or `truth` holds them.
-        patients: Patient id of each image; None if `truth` names the patients or they are unknown.
+        truth: File of labels (CSV with ``image_id`` and ``label``), file or folder of true boxes,
+            or labels in memory as an array, a Series or a frame.
+        boxes: Table of the true boxes with the columns ``image_id,x1,y1,x2,y2`` in px of the
+            original image, in a file or in memory; None if there are no boxes or `truth` holds
+            them.
+        patients: Patient id of each image: file with the columns ``image_id,patient_id``, or values
+            in memory in the order of the labels; None if `truth` names the patients or they are
+            unknown.
         columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
         target_names: Names of the targets (findings, or groups of findings) to evaluate; None if
             there is one only.

@@ -98,7 +98,7 @@ Images = Annotated[tuple[int | str, ...], Argument(read=_read_images, metavar="N
 
 
 SettingsGiven: TypeAlias = str | Sequence[str] | Mapping[str, Any]
-"""Keys of a configuration: texts ``section.key=value``, or values by section and key."""
+"""New values of configuration keys: texts ``section.key=value``, or values by section and key."""
 
 
 def read_settings(value: SettingsGiven) -> list[str] | dict[str, Any]:

@@ -44,7 +44,7 @@ class HasFolder(Protocol):
 
 
 AnyPath: TypeAlias = str | Path | HasFolder
-"""A path as a command accepts it. A command receives a `Path`; `as_path` tells mypy so."""
+"""A path as a command accepts it. The decorator makes it a `Path`; `as_path` tells mypy so."""
 
 
 @dataclass(frozen=True)

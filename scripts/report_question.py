@@ -21,10 +21,12 @@ from cxr_compare.scripts.systems import predicts, system_folder
 from cxr_compare.serving.export_spec import is_export
 
 State = dict[str, str]
-"""Digests of one training seed of a system, by the step that made it: trained, predicted, tuned."""
+"""Digests of the files of one training seed of a system, by step: trained, predicted, tuned."""
 
 Finished = Literal["absent", "same", "shown otherwise"]
-"""A folder's report: none, one on this question, or one on it that shows other rows or images."""
+"""State of a report folder: it holds no finished report, one on the same systems, data and options
+(``same``), or one that only shows other rows or images (``shown otherwise``).
+"""
 
 _CHANGES = {
     "target": "another target is asked for",

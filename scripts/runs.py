@@ -43,7 +43,7 @@ class RunGiven(NamedTuple):
 
 
 PathsGiven: TypeAlias = AnyPath | Sequence[AnyPath]
-"""Runs and images as words, paths or opened runs: one of them, or several."""
+"""Runs and images as texts, paths or opened runs: one of them, or several."""
 
 
 def read_paths(value: PathsGiven | Sequence[PathsGiven]) -> tuple[str, ...]:

@@ -165,7 +165,7 @@ class ComparedSystem(NamedTuple):
 SystemsGiven: TypeAlias = (
     AnyPath | Sequence[AnyPath | System] | Mapping[str, AnyPath | Sequence[AnyPath]]
 )
-"""Systems as words of the command line, or sources by name: one, or one for each training seed."""
+"""Systems as texts ``NAME=PATH``, paths or opened folders, or by name; several paths are seeds."""
 
 
 def read_systems(value: SystemsGiven) -> list[System]:

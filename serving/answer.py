@@ -50,7 +50,7 @@ ANSWER_COLUMNS = (
 )
 """Columns of an answer in the tables of ``cxr predict --csv`` and of a visit to ``cxr serve``."""
 BOX_COLUMNS = ("finding", *EDGES, "score")
-"""Columns of an answer's boxes."""
+"""Columns of the table of an answer's boxes: finding, edges in px of the original, and score."""
 Status = Literal["ok", "doubtful"]
 """State of an answer: ``ok``, or ``doubtful`` if the image has a warning and no decision."""
 _KEYS = (

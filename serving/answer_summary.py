@@ -19,7 +19,7 @@ SUMMARY_COLUMNS = (
     "warnings",
     "seconds",
 )
-"""Columns of a summary."""
+"""Columns of the summary of predictions for many images, which has one row for each system."""
 _HEADINGS = ("system", "images", "positive", "negative", "no answer", "warnings", "time")
 _GAP = "  "
 

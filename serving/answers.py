@@ -15,7 +15,7 @@ from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row
 from cxr_compare.serving.answer_summary import SystemTally, summary_frame, summary_lines
 
 MOST_LINES = 10
-"""Number of images up to which each of them has its own line in a text."""
+"""Largest number of images for which a text has a line for each image; above it is a summary."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Tensor(Protocol):
 
 
 GivenImage: TypeAlias = Union[str, Path, np.ndarray, Image.Image, Tensor, "Dataset"]
-"""An image as a caller has it."""
+"""An image in any form in which a caller may give it to `Run.predict`."""
 _BYTES = bytes | bytearray | memoryview
 _EXPECTED = "a path, a PIL image, an array or tensor of pixels, or a pydicom data set"
 _ONE_OF = "uint8, or float in [0, 1], of shape (H, W), (H, W, 3) or (3, H, W)"

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 WarningKind = Literal["other_image", "negative", "turned", "age", "synthetic_run", "damaged"]
 GUARD_NAME = "guard.json"
-"""Its file in a run folder."""
+"""Name of the file of the out-of-distribution check (guard) in the folder of a training."""
 MIN_IMAGES = 50
 MIN_PATIENTS = 5
-"""Training images and their patients below which no guard is learned."""
+"""Smallest numbers of training images, and of their patients, for which a check is learned."""
 _MOST_IMAGES = 600
 _DRAWN = 600
 _FOLDS = MIN_PATIENTS

@@ -66,7 +66,6 @@ def count_flops(model: nn.Module, image_size: int) -> int:
         >>> count_flops(build_classifier("small_cnn", image_size=64), 64) > 1_000_000
         True
     """
-    # Without Triton, as in a container, torch warns; nothing counted here is written in it.
     # Where Triton is absent, as in a container, torch warns; nothing counted here is written in it.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     from torch.utils.flop_counter import FlopCounterMode

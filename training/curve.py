@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 ModelKind = Literal["detector", "classifier", "mixed"]
 MODELS: tuple[ModelKind, ...] = ("classifier", "detector", "mixed")
-"""The mixed model is the detector that starts from the classifier of all labels."""
+"""Kinds of models of a learning curve, in the order of their training.
+
+A mixed model is a detector that starts from the weights of the classifier of all labels.
+"""
 
 _SETTING_NAMES = {
     "detector": "--detector or its settings",

@@ -173,7 +173,7 @@ class EpochRecord(Callback):
             trainer: Lightning's trainer, which runs the training.
             pl_module: Lightning's module, which holds the model and the task.
             outputs: Losses and number of images that `Loop.training_step` returned.
-            batch: Training batch.
+            batch: Training batch; it is not used.
             batch_idx: Number of the batch in the epoch, from 0.
         """
         self._train_batches.append((outputs["losses"], outputs["weight"]))
@@ -203,9 +203,10 @@ class EpochRecord(Callback):
             trainer: Lightning's trainer, which runs the training.
             pl_module: Lightning's module, which holds the model and the task.
             outputs: Losses, predictions and number of images that `Loop.validation_step` returned.
-            batch: Validation batch.
+            batch: Validation batch; it is not used.
             batch_idx: Number of the batch in the epoch, from 0.
-            dataloader_idx: Number of the loader; there is one only.
+            dataloader_idx: Number of the loader, always 0, because there is only one; it is not
+                used.
         """
         self._val_batches.append((outputs["losses"], outputs["weight"]))
         self._outputs.append(outputs["output"])

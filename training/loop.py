@@ -82,7 +82,8 @@ class Loop(LightningModule):
         Args:
             batch: Batch in main memory.
             device: Device of the model.
-            dataloader_idx: Number of the loader; there is one only.
+            dataloader_idx: Number of the loader, always 0, because there is only one; it is not
+                used.
 
         Returns:
             The batch on the device.
@@ -95,7 +96,7 @@ class Loop(LightningModule):
         """Compute the losses of a batch; raise an error if a loss is not finite.
 
         Args:
-            batch: Training batch.
+            batch: Training batch: images with labels or true boxes.
             batch_idx: Number of the batch in the epoch, from 0.
 
         Returns:
@@ -208,12 +209,16 @@ class Loop(LightningModule):
         """Compute the losses of a batch, and the output from which the metrics are computed.
 
         Args:
-            batch: Validation batch.
+            batch: Validation batch: images with labels or true boxes.
             batch_idx: Number of the batch in the epoch, from 0.
 
         Returns:
             The losses (``losses``), the output of the model (``output``), and the number of images
             by which the losses are weighted (``weight``).
+
+        Raises:
+            InputError: The batch could not be loaded, or its computation fails; the message names
+                the images.
         """
         require_loaded(batch)
         with errors_name_images(batch.image_ids, f"epoch {self.current_epoch + 1}: validation"):

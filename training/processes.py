@@ -28,7 +28,7 @@ _LINE_BYTES = 2048  # of an error line that is sent to the first process
 _LOST = re.compile(r"gloo|NCCL|[Cc]onnection (was )?(closed|reset|refused)|Broken pipe")
 
 GRACE = 6.0  # s
-"""Time in which whatever ended another process may end this one, too."""
+"""Seconds in which the cause that ended another process may end this one as well."""
 
 
 def is_lost_process(error: BaseException) -> bool:

@@ -25,7 +25,7 @@ from cxr_compare.serving.dicom_objects.source_header import Source
 SOFTWARE = "cxr-compare"
 RESEARCH_USE = "Research use only, not a medical device."
 Kind = Literal["sr", "sc"]
-"""A structured report, or a Secondary Capture."""
+"""Kind of a DICOM result: ``sr``, a structured report, or ``sc``, a Secondary Capture."""
 _SERIES_NUMBERS: dict[Kind, int] = {"sr": 9901, "sc": 9902}  # behind what a hospital numbers
 LONG_TEXT = 1024  # characters
 

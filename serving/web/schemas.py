@@ -540,4 +540,4 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         504: "Answering took too long",
     }.items()
 }
-"""Responses of what takes an upload."""
+"""Error responses of the routes that take an upload, by HTTP status, for the OpenAPI document."""
