@@ -415,8 +415,8 @@ def own_rank(devices: int) -> Rank | None:
         The rank; None if this process trains alone.
 
     Raises:
-        InputError: The launcher has started another number of processes than `devices`, or its
-            variables are incomplete or contradict each other.
+        InputError: `devices` is neither 1 nor the number of processes that the launcher has
+            started, or the launcher's variables are incomplete or contradict each other.
     """
     rank = Rank.from_environment(os.environ)
     if rank is None:

@@ -47,11 +47,11 @@ def monitor(
     """Test from its log whether a system in use has changed.
 
     If nothing changes, the chance that any figure ever raises an alarm is at most 5 %, however
-    often the same log is read. Patients count, not images. The command watches the rate of positive
-    decisions, scores, out-of-distribution distances, failures, and the mix of views, sex, age and
-    makers. With --labels it also watches sensitivity, specificity and PPV. It writes monitor.html,
-    monitor.csv, monitor.json, and monitor.prom for Prometheus. Exit status 1 means that something
-    has changed, and 2 that nothing can be tested.
+    often the same log is read. A patient counts once in 28 days. The command watches the rate of
+    positive decisions, scores, out-of-distribution distances, failures, and the mix of views, sex,
+    age and makers. With --labels it also watches sensitivity, specificity and PPV. It writes
+    monitor.html, monitor.csv, monitor.json, and monitor.prom for Prometheus. Exit status 1 means
+    that something has changed, and 2 that nothing can be tested.
 
     Args:
         log: Folder that --log of cxr serve, pacs or predict wrote, with plain or gzip-compressed

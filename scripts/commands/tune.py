@@ -67,9 +67,9 @@ def tune(
         calibration: Method that turns a score into a probability, by default platt. choose takes
             the method with the lowest log loss on held-out folds of validation patients.
         reduction: Method that turns the boxes of an image into one score: max (the highest score of
-            a box), top_k (the mean of the three highest) or noisy_or (1 minus the product of 1 -
-            score). Of several methods (by default all) the first is taken, unless another has a
-            higher AUROC on validation by more than chance.
+            a box), top_k (the mean of the three highest, where a missing box counts 0) or noisy_or
+            (1 minus the product of 1 - score). Of several methods (by default all) the first is
+            taken, unless another has a higher AUROC on validation by more than chance.
         boxes_by: Metric of boxes ranked by their score, such as ap50_decided, by which validation
             images choose the allowed overlap of boxes or the cut of maps. If the primary figure of
             your study is a figure of boxes, name it here.
