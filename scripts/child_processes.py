@@ -31,10 +31,10 @@ from cxr_compare.scripts.runtime import choose_device, runs_on_gpu
 from cxr_compare.training.processes import GRACE
 from cxr_compare.training.rank import Rank
 
-MOST_FAILURES = 5  # in a row: what fails so often is not the single command's fault
-_POLL = 0.2  # s
-_GRACE = 60.0  # s, to end after Ctrl-C
-_REPORT_GRACE = GRACE / 3  # s: the first process may be about to report the same by itself
+MOST_FAILURES = 5  # failures in a row, after which the cause is not a single command
+_POLL = 0.2  # seconds
+_GRACE = 60.0  # seconds that a command has to end after Ctrl-C
+_REPORT_GRACE = GRACE / 3  # seconds: the first process may be about to report the same error
 _SAID = "cxr: "
 _PARENT = "CXR_ENDS_WITH"
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
@@ -170,8 +170,8 @@ class Running:
     def __init__(self, command: Command, child: Child) -> None:
         self.command = command
         self.child = child
-        self.status: int | None = None  # of its exit; None while it runs
-        self.stopped = False  # whether `stop` has asked it to end
+        self.status: int | None = None  # exit status; None while the command runs
+        self.stopped = False  # True if `stop` has asked the command to end
 
     def has_ended(self) -> bool:
         """Return True if the command has ended, and store its exit status in `status`."""
@@ -300,7 +300,7 @@ def follow_parent() -> bool:
     if parent is not None:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(parent):  # it had ended before
+        if os.getppid() != int(parent):  # the parent has ended before
             raise KeyboardInterrupt
     return parent is not None
 
@@ -357,7 +357,7 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
     """
     if not runs_on_gpu(device):
         if device not in ("auto", "cpu"):
-            choose_device(device, devices)  # refuses it
+            choose_device(device, devices)  # raises the error
         if jobs == 1:
             return [{}]
         from cxr_compare.data_prep.contracts.processors import cpu_count
@@ -469,7 +469,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
         except KeyboardInterrupt:
             _end(children)
             if (ended := processes[0].poll()) in (_INTERRUPTED, _TERMINATED):
-                return int(ended or 0)  # it has reported it
+                return int(ended or 0)  # the first process has reported the interruption
             raise
         finally:
             for child in children:

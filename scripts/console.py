@@ -25,7 +25,7 @@ def silent(on: bool = True) -> Iterator[None]:
     Args:
         on: True shows nothing. False changes nothing: what an outer block silences stays silent.
     """
-    before = _SILENT.set(on or _SILENT.get())  # what silences outside stays in force
+    before = _SILENT.set(on or _SILENT.get())  # an outer block that silences stays in force
     try:
         yield
     finally:

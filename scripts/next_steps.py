@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cxr_compare.data_prep.store.dataset import DataSet, Target
 
 _OTHER_MODEL = {"detector": "chexnet_small", "classifier": "retinanet_small"}
-_MOST_SYSTEMS = 4  # in one suggested comparison
+_MOST_SYSTEMS = 4  # largest number of systems in a suggested comparison
 
 
 def next_steps(folder: Path, data: Path | None = None) -> list[str]:

@@ -347,7 +347,7 @@ def _split_of(source: Path, dataset: DataSet) -> str:
             here = made_on.get("content_id") == dataset.ids["content_id"]
             known = made_on.get("split") in dataset.ids["split_ids"]
             return str(made_on["split"]) if here and known else _USUAL_SPLIT
-    return _USUAL_SPLIT  # opening it reports what is wrong with it
+    return _USUAL_SPLIT  # the command that opens the folder reports what is wrong with it
 
 
 def split_name(system: str) -> tuple[str | None, Path]:

@@ -361,7 +361,8 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
         options: dict[str, Any] = {}
         chosen_with = None if is_export(path) else model.inference_id()
         if own := decision_of_run(path, chosen_with, test_set):
-            as_run = Decision.from_dict(own)  # chosen anew: other batches, other last digits
+            # Chosen anew, because other batches change the last digits of scores.
+            as_run = Decision.from_dict(own)
             options = {"policies": tuple(as_run.thresholds), "options": as_run.options}
         decision = tune_predictions(predictions, test_set, **options)
         predictions.write_decision(target.name, decision.to_dict())

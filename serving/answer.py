@@ -76,11 +76,11 @@ _KEYS = (
     "cautions",
 )
 _DECISIONS = {True: "positive", False: "negative", None: None}
-_SYSTEM = "\0"  # stands for a system's name
+_SYSTEM = "\0"  # placeholder for the name of a system in a sentence
 _GREY = "#9E9E9E"  # of what does not count
-_SHOWN_BOXES = 3  # in a line of text
-COLOUR = system_colour(0)  # of its shapes
-ARRAY = "array"  # what pixels without a file are called
+_SHOWN_BOXES = 3  # largest number of boxes in a line of text
+COLOUR = system_colour(0)  # colour of the shapes of a single answer
+ARRAY = "array"  # name of an image that was given as pixels, without a file
 _NOTEBOOK_PANEL = 360  # px
 _NOTE = (
     "Probability and threshold: chosen on the run's validation images ({policy}). Research use "
@@ -185,7 +185,8 @@ class Answer:
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
         boxes = prediction.boxes[order]
         height, width = described["pixels"].shape
-        boxes[:, :4] = boxes[:, :4].clip(0, [width, height, width, height])  # maps are wider
+        # Boxes from a map may extend beyond the image.
+        boxes[:, :4] = boxes[:, :4].clip(0, [width, height, width, height])
         columns = findings[order], *boxes.T
         return cls(
             score=cast(float, prediction.score),

@@ -36,10 +36,10 @@ class Answers(Sequence[Answer]):
         tallies: Counts of positive, negative and undecided images of each system.
     """
 
-    answers: tuple[Answer, ...]  # of each image one a system
-    left_out: dict[str, str] = field(default_factory=dict)  # why, of each file without an answer
-    exit_status: int = 0  # 1 where files were left out
-    printed: bool = False  # whether they were printed as they came; none is then kept
+    answers: tuple[Answer, ...]  # one for each image and system
+    left_out: dict[str, str] = field(default_factory=dict)  # reason for each file without an answer
+    exit_status: int = 0  # 1 if files were left out
+    printed: bool = False  # True if they were printed one by one, and are not kept
     tallies: tuple[SystemTally, ...] = ()
 
     @overload

@@ -54,7 +54,7 @@ def require_torch(run: Path) -> None:
     try:
         require_packages(f"{run} (a run)", "train", TRAIN_PACKAGES)
     except InputError:
-        require_kind(run, "run")  # no package helps with a folder that is no run
+        require_kind(run, "run")  # if the folder is no run, this error is the one to show
         raise
 
 
@@ -108,9 +108,9 @@ def choose_backend(
     backend: _Backend | None = None,
     precision: Precision | None = None,
     *,
-    needs_torch: str | None = None,  # the option that torch alone can follow
-    gpu: bool = False,  # whether torch would compute on one: `auto` then takes it
-    data: Path | None = None,  # for the command that makes an export
+    needs_torch: str | None = None,  # option that only torch supports
+    gpu: bool = False,  # True if torch would use a GPU: `auto` then takes torch
+    data: Path | None = None,  # data set in the advice on how to make an export
 ) -> ChosenBackend:
     """Choose the program that predicts (the back end), without loading it.
 
@@ -205,7 +205,7 @@ def _why_not(
         package = PACKAGES[format]
         return f"--backend {format}: {package} is not installed; pip install {package}"
     from cxr_compare.serving.exported_model import (
-        openvino_computes_bf16,  # numpy: not for cxr --help
+        openvino_computes_bf16,  # imports numpy, which cxr --help does not need
     )
 
     if precision == "bf16" and format == "openvino" and not openvino_computes_bf16():

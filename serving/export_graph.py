@@ -38,7 +38,7 @@ from cxr_compare.serving.export_spec import (
 from cxr_compare.serving.exported_model import without_telemetry
 
 _OPSET = 17
-_TRACED_BATCH = 2  # of one, tracing would take the batch for a constant
+_TRACED_BATCH = 2  # with a batch of one, tracing would fix the batch size to 1
 _GATES = {"Sigmoid", "HardSigmoid", "HSigmoid", "Swish", "HSwish"}
 # In networks with gates (EfficientNet, MobileNetV3) these operations take longer in integers,
 # because of the conversions around them. Both networks were 1.3 times as fast with them in bf16.
@@ -268,7 +268,7 @@ def quantise(
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
-        )  # of its libraries; what comes of it is evaluated afterwards
+        )  # warnings of its libraries; the result is evaluated afterwards
         if spec.format == "onnx":
             import onnx
 

@@ -126,8 +126,9 @@ def open_session(
     spec: ExportSpec,
     *,
     many: bool = False,  # several batches are under way: more images a second, each takes longer
-    shares: bool = False,  # others need the processor, too, such as who decodes images
-    batch_size: int | None = None,  # where that is fixed, the network is made for it: faster
+    shares: bool = False,  # True leaves processors to other work, such as decoding images
+    # If it is fixed, the network is compiled for it, which is faster.
+    batch_size: int | None = None,
 ) -> Session:
     """Load an exported network.
 
@@ -246,7 +247,7 @@ class _OpenVinoSession:
         return self._read(self._request, len(images))
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
-        counts: deque[int] = deque()  # of the parts of each batch
+        counts: deque[int] = deque()  # number of parts of each batch
 
         def parts() -> Iterator[np.ndarray]:
             for images in batches:
@@ -490,7 +491,7 @@ class ExportedModel:
             return part.with_findings(self.names)
         frame = cast(Frame, self.spec.map_frame)
         frames = [placement(image_id).frame_to_original(frame) for image_id in image_ids]
-        shares = sigmoid(output["logits"].astype(np.float64))  # as of a run, in float64
+        shares = sigmoid(output["logits"].astype(np.float64))  # in float64, as a run computes them
         part = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
         return part.with_findings(self.names)
 

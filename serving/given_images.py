@@ -54,7 +54,7 @@ class ReadImage:
 
     name: str
     image: DecodedImage
-    warnings: tuple[Warned, ...] | None = None  # of its header; None where the file is looked at
+    warnings: tuple[Warned, ...] | None = None  # None if the file is checked later
 
 
 def is_several(image: Any) -> bool:

@@ -59,11 +59,11 @@ _HIGHEST_LIMIT = 1.5
 _LARGEST_VALUE = 8.0
 _LARGEST_SQUARE = 16.0
 _TINY = 1e-6
-_COLOURED = 16.0  # of `DecodedImage.colour`
-_LEAST_SPREAD = 1.0  # standard deviation of grey values, of 255
+_COLOURED = 16.0  # lowest `DecodedImage.colour` of a colour image
+_LEAST_SPREAD = 1.0  # lowest standard deviation of grey values (0 to 255) of an image with contrast
 _AGES = (2.0, 12.0, 18.0)  # years at which an age group begins: ICH E11
 _AGE_GROUPS = ("under 2", "2 to 11", "12 to 17", "18 or more")
-_RARE = 0.01  # of training images: of such an age group a run has learned nothing
+_RARE = 0.01  # share of training images below which an age group counts as not learned
 _ORIENTATIONS = {
     "RF": "mirrored, with the patient's right at the right",
     "RH": "upside down",
@@ -301,7 +301,8 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
         return tuple(map(Warned, warnings))
     image = image or read_image(str(path))
     height, width = image.pixels.shape
-    if not is_dicom and min(height, width) < SMALLEST_SIDE:  # a header has said so
+    # For a DICOM file the check of the header reports this.
+    if not is_dicom and min(height, width) < SMALLEST_SIDE:
         warnings.append(f"{width} x {height} px is too small for an X-ray")
     if cv2.meanStdDev(image.pixels)[1].item() < _LEAST_SPREAD:
         warnings.append("without contrast: the whole image has one grey value, or nearly so")
@@ -516,7 +517,7 @@ def _logistic(terms: np.ndarray, is_outside: np.ndarray) -> np.ndarray:
     """Fit ridge logistic regression by Newton's method; both classes have the same weight."""
     weight = np.where(is_outside == 1, 0.5 / is_outside.mean(), 0.5 / (1 - is_outside.mean()))
     penalty = np.full(terms.shape[1], _PENALTY)
-    penalty[-1] = _TINY  # the constant is free
+    penalty[-1] = _TINY  # the constant is not penalised
     beta = np.zeros(terms.shape[1])
     for _ in range(30):
         share = 1 / (1 + np.exp(-np.clip(terms @ beta, -30, 30)))

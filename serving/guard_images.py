@@ -17,7 +17,7 @@ import numpy as np
 from cxr_compare.data_prep.images.fingerprint import grey_ranks
 from cxr_compare.data_prep.store.preprocess import letterbox
 
-STATISTICS_VERSION = 1  # of what is measured here: a guard holds for the same statistics only
+STATISTICS_VERSION = 1  # version of these statistics; a guard of another version is refused
 _SIDE = 128  # longest side, px, at which an image is looked at
 _LAYOUT_SIDE = 24
 _SQUARE = 64
@@ -95,7 +95,7 @@ def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def _without_borders(image: np.ndarray) -> np.ndarray:
     """Cut rows and columns at the margin that show next to nothing; at least 16 px stay."""
-    for _ in range(2):  # again where something was cut: a border may hide behind another
+    for _ in range(2):  # repeated after a cut, because a border may have another one inside it
         before = image.size
         for _ in range(2):  # rows, then columns
             ordered = np.sort(image, axis=1, kind="stable")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cxr_compare.serving.answer import Answer
     from cxr_compare.serving.run import Run
 
-# of file names
+# Ends of the names of files that are written
 OVERLAY_END = "-overlay.png"
 REPORT_END = "-sr.dcm"
 CAPTURE_END = "-sc.dcm"
@@ -51,8 +51,8 @@ class AnswerOutput:
     overlays: Path | None  # folder of the PNG files; None draws none
     csv: Path | None = None  # table to write
     dicom: Path | None = None  # folder of a report and an overlay for each DICOM image
-    log: AnswerLog | None = None  # for the monitor
-    # what stdout gets as answers come; None keeps them instead
+    log: AnswerLog | None = None  # log that cxr monitor reads
+    # None prints nothing, and keeps the answers instead
     printed_as: Literal["text", "json"] | None = None
     has_lines: bool = True
     has_summary: bool = False

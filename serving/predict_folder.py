@@ -132,7 +132,8 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             at_once = batch_size or model.batch_size
             parts = (
                 model.predict(store, todo, sizes, at_once)
-                if engine is None or isinstance(store, Features)  # not worth sending
+                # Features need too little computing to be sent to workers.
+                if engine is None or isinstance(store, Features)
                 else predict_parts(engine, model, store, todo, sizes, at_once)
             )
             if on_part is not None:
@@ -312,7 +313,7 @@ def _recipe_of(run: Path | None) -> dict[str, Any]:
     try:
         config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
         model = config["model"]
-    except (ValueError, KeyError):  # a damaged one: the methods say less
+    except (ValueError, KeyError):  # a damaged file: the methods then say less
         return {}
     facts = read_json(run / "run.json", "run")
     if "features" in model:
@@ -433,7 +434,7 @@ class _PartPredictor:
 
     folder: Path
     names: tuple[tuple[str, str], ...] | None
-    how: tuple[tuple[str, Any], ...]  # a run is opened with
+    how: tuple[tuple[str, Any], ...]  # arguments with which a run is opened
     store: Path
     batch_size: int
     options: Mapping[str, Any]

@@ -253,7 +253,8 @@ class Run:
         if not isinstance(self.model, ExportedModel):
             return self.model.run.synthetic
         info = self.model.info
-        name = str((info.get("data_set") or {}).get("name"))  # all that older exports hold
+        # Older exports hold nothing else about it.
+        name = str((info.get("data_set") or {}).get("name"))
         return bool(info.get("synthetic", re.search("synthetic|phantom", name, re.IGNORECASE)))
 
     @cached_property

@@ -48,7 +48,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "classifier": build_classifier,
     GIVEN_FEATURES: build_feature_classifier,
 }
-_MOST_IMAGES = 16  # at a time
+_MOST_IMAGES = 16  # largest number of images that are predicted at a time
 # Pixels of one batch on a CPU. A larger batch does not fit its caches, and takes longer an image.
 _BATCH_PIXELS = 8 * 224**2
 
@@ -380,7 +380,7 @@ class MultiViewDetector(nn.Module):
         size = images.shape[-1]
         failed = set()
         parts: list[Boxes] = []
-        views: list[int] = []  # of each box
+        views: list[int] = []  # number of the view of each box
         for number, view in enumerate(self.views):
             with _with_size(self.model, view.canvas_size(size)):
                 detections = self.model(_render_view(images, view))

@@ -19,7 +19,7 @@ from cxr_compare.training.task import TrainingTask
 
 _N_STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
 _TRANSIENT = 1.5  # factor for gradients of activations, beside what is saved for them
-_CUDA_SHARE = 0.9  # of the device's memory, which is fragmented in a long training
+_CUDA_SHARE = 0.9  # share of the device's memory, because memory is fragmented in a long training
 
 _Losses = Callable[[Any, Any], dict[str, Tensor]]
 _MakeBatch = Callable[[int], Any]
@@ -63,7 +63,7 @@ def largest_share(
         trial = _unless_out_of_memory(lambda: copy.deepcopy(model).to(device).train())
         if trial is None:  # not even the model fits
             return 0
-        trial.to(memory_format=torch.channels_last)  # as it is trained
+        trial.to(memory_format=torch.channels_last)  # the memory format of the training
 
         def measured(size: int) -> int:
             return saved_bytes(trial, make_batch(size).to(device), training_losses, precision)
@@ -197,7 +197,7 @@ _MOST = 256  # images of a batch: beyond it no device is faster, and learning is
 _MIN_STEPS = 8  # steps that an epoch has at least
 
 
-_MEMORY_SHARE = 0.8  # of the free memory: the system and the loaders need some
+_MEMORY_SHARE = 0.8  # share of the free memory, because the system and the loaders need some
 
 
 _BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image

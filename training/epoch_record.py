@@ -114,7 +114,7 @@ class EpochRecord(Callback):
         self._train_batches: list[_Batch] = []
         self._val_batches: list[_Batch] = []
         self._outputs: list[Any] = []
-        self._start_time = 0.0  # of the epoch, s; the others likewise
+        self._start_time = 0.0  # start of the epoch, s; the other times likewise
         self._start_processor_time = 0.0
         self._trained_time = 0.0
         self._validated_time = 0.0
@@ -347,7 +347,8 @@ class _Means:
     def __init__(self, batches: Sequence[_Batch] = ()) -> None:
         self._sums: dict[str, float] = {}
         self._weight = 0.0
-        self._batches: list[tuple[float, float]] = []  # sum of the losses of each, and its weight
+        # Sum of the losses of each batch, and its weight.
+        self._batches: list[tuple[float, float]] = []
         for losses, weight in batches:
             self._add(losses.values, weight)
 
@@ -391,7 +392,7 @@ class _EpochShare(NamedTuple):
 
     train: _Means
     val: _Means
-    outputs: list[Any]  # of its validation batches
+    outputs: list[Any]  # outputs of its validation batches
     waited: float  # s, for batches that were not loaded yet
 
 

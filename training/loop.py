@@ -56,8 +56,9 @@ class Loop(LightningModule):
         self._step_images = step_images  # images of a whole batch, times accumulated batches
         self._ends_with_spare = ends_with_spare  # see `SeededSampler`
         self._images_of_step: list[str] = []  # images behind the gradient
-        self._previous_numbers: list[_NamedNumbers] = []  # of the step before, maybe not arrived
-        self._current_numbers: list[_NamedNumbers] = []  # of this step
+        # Numbers of the step before, which may not have arrived in main memory.
+        self._previous_numbers: list[_NamedNumbers] = []
+        self._current_numbers: list[_NamedNumbers] = []  # numbers of this step
         self._weight = 0.0  # images of this step so far
 
     def configure_optimizers(self) -> Any:

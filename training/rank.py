@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     pass
 
 
-_FIRST_PORT = 15_000  # of the ports for SLURM's jobs
+_FIRST_PORT = 15_000  # first of the ports for SLURM's jobs
 
 
 _N_PORTS = 10_000

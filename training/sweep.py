@@ -204,8 +204,8 @@ class Sweep:
             load_if_exists=True,
         )
         self._running: dict[int, Trial] = {}
-        self._pruning_reasons: dict[int, str] = {}  # by trial
-        self._reported: set[tuple[int, int]] = set()  # trial, epoch
+        self._pruning_reasons: dict[int, str] = {}  # reason by number of the trial
+        self._reported: set[tuple[int, int]] = set()  # pairs of trial and epoch
 
     def run_folder(self, number: int) -> Path:
         """Return the folder of a trial's training; its configuration and its log lie beside it.

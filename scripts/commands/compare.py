@@ -49,8 +49,9 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.result import Report, ReportsByTarget
 
-_SEED = 0  # of the bootstrap and of random picks
-_CASES = 8  # drawn of each kind: four in the report, others on pages
+_SEED = 0  # random seed of the bootstrap and of random picks
+# Cases that are drawn of each kind: four in the report, the others on pages of their own.
+_CASES = 8
 
 
 @command
@@ -218,7 +219,7 @@ def compare(
             "seed": _SEED,
             "prevalence": prevalence,
             "unit": unit,
-            # Left out where it is not given: a finished report of before is still the same report.
+            # Left out if it is not given, so that a report of an earlier version is still the same.
             **({} if reference_error is None else {"reference_error": reference_error}),
         },
         shown={"cases": _CASES, "thumbnails": files.MOST_THUMBNAILS},
@@ -343,7 +344,7 @@ class ReportRequest:
     def question(
         self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path
     ) -> dict[str, Any]:
-        """Return all on which the figures of a report depend (its question), to be stored in it.
+        """Return what determines a report's figures, by which a later call recognises the report.
 
         Args:
             systems: Systems that are compared.
@@ -379,7 +380,7 @@ class ReportRequest:
             "shown": {
                 **self.shown,
                 "metrics": ",".join(self.metrics),
-                # Left out where it is not given, as above.
+                # Left out if it is not given, as above.
                 **({} if self.image_folder is None else {"images": str(self.image_folder)}),
             },
         }

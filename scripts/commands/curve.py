@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _STARTED = "curve.started.json"
 _RUNS = "runs"
-_REPLICATES = 1000  # of the bootstrap
+_REPLICATES = 1000  # bootstrap replicates
 
 
 def _read_shares(sizes: str | Iterable[float]) -> list[float]:
@@ -60,7 +60,7 @@ def _read_shares(sizes: str | Iterable[float]) -> list[float]:
     """
     texts = sizes.split(",") if isinstance(sizes, str) else [str(size) for size in sizes]
     try:
-        # Splits and runs are named by the share: as it is named, so it is.
+        # Names of splits and runs contain the share, so it is rounded as in the name.
         shares = sorted({float(f"{float(text):g}") for text in texts if text.strip()})
     except ValueError:
         raise InputError(f"curve --sizes {sizes}: are not numbers, as 0.125,0.25,0.5,1") from None

@@ -31,8 +31,8 @@ from cxr_compare.scripts.systems import (
 )
 
 _PANEL = 480  # side of a panel, px
-_BLIND_PANEL = 1024  # the same of images to read
-_SEED = 0  # of the random sample, and of the order in which readers see images
+_BLIND_PANEL = 1024  # side of an image for a reader, px
+_SEED = 0  # random seed of the sample, and of the order in which readers see images
 
 
 @command

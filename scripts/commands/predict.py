@@ -173,7 +173,7 @@ def predict(
         how["device"] = "cpu"
     how |= {"tta": tta, "maps": maps}
     name, run = split_name(words[0])
-    chosen = _choose_backend(run, data, how)  # first, as reading the data set takes time
+    chosen = _choose_backend(run, data, how)  # before the data set is read, which takes time
     from cxr_compare.data_prep.store.dataset import DataSet
     from cxr_compare.data_prep.work.engine import open_engine
     from cxr_compare.serving.predict_folder import predict_data_set

@@ -38,7 +38,7 @@ def _read_targets(
     return dict(map(_read_target, [value] if isinstance(value, str) else value))
 
 
-# What a file of labels is, by the end of its name, where it is no table.
+# Format of a file of labels that is no table, by the end of its name.
 _LABEL_FILES = {".xml": "cvat", ".json": "label-studio"}
 _TEMPLATE = {
     "images.csv": "image_id,patient_id,path,view,sex,age_years\n"
@@ -165,7 +165,7 @@ def prepare(
     given = [as_path(path) for path in paths]
     if template is not None:
         return _write_template([*given, *([] if out is None else [out])])
-    # The last one is the folder to make, whatever its name, where it is no file.
+    # The last path is the folder to make, whatever its name, unless it is a file.
     named_last = given[-1:] if out is None else ()
     kinds = {
         path: None if path in named_last and not path.is_file() else _label_format(path)

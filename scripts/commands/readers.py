@@ -21,9 +21,9 @@ from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import Systems, read_systems
 
-_POLICY = "max_f1"  # decides, of systems that are predictions folders
+_POLICY = "max_f1"  # policy by which systems that are predictions folders decide
 _LEVEL = 0.95  # coverage of the intervals
-_FALSE_POSITIVES = 0.5  # per image, at which FROC gives the sensitivity
+_FALSE_POSITIVES = 0.5  # false positives per image at which FROC gives the sensitivity
 
 
 def read_hit_rule(value: str | HitRule) -> HitRule:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _GRACE = 3  # seconds that requests under way get when the server ends
 _TOKEN_VARIABLE = "CXR_TOKEN"  # noqa: S105 - its name
-# signs
+# Numbers of characters
 _SHORTEST_TOKEN = 16
 _LONGEST_TOKEN = 4096
 
@@ -176,7 +176,7 @@ def read_token(file: Path | None) -> str | None:
             with file.open(encoding="utf-8") as opened:
                 if os.name != "nt" and stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
                     raise InputError(f"{origin}: others may read it; run: chmod 600 {file}")
-                token = opened.read(_LONGEST_TOKEN + 2)  # and the end of its line
+                token = opened.read(_LONGEST_TOKEN + 2)  # two more for the line break
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not text"
             raise InputError(f"{origin}: {(reason or 'cannot be read').lower()}") from None

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _STARTED = "sweep.started.json"
 _SWEEP = "sweep.json"
-_SEED = 0  # of the settings that are tried
+_SEED = 0  # random seed of the settings that are tried
 _OWN = {_STARTED, _SWEEP, "sweep.html", "best", "trials", "study.journal", "study.journal.lock"}
 
 

@@ -92,7 +92,7 @@ def train(
             _train(asked, device, rank)
     except KeyboardInterrupt:
         if rank is not None and rank.rank:
-            raise SystemExit(_INTERRUPTED) from None  # the first one says it
+            raise SystemExit(_INTERRUPTED) from None  # the first process reports it
         raise
     if rank is not None and (rank.rank or is_child):
         return None  # type: ignore[return-value]  # the first process, or its parent, shows it

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SYSTEMS = "systems"
-_REPLICATES = 2000  # of the bootstrap
+_REPLICATES = 2000  # bootstrap replicates
 _LOCAL_POSITIVES = [10, 50]  # positive patients on whom thresholds are chosen anew
-_SEED = 0  # of the bootstrap and of the local draws
+_SEED = 0  # random seed of the bootstrap and of the local draws
 
 
 def _read_same(value: str | Iterable[str] | Mapping[str, str]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ import highdicom.sr as hd
 from cxr_compare.data_prep.formats.finding_names import display_name, finding_name
 
 PRIVATE_SCHEME = "99CXRCOMPARE"
-# characters of a code and of its meaning
+# Largest numbers of characters of a code and of its meaning
 _MOST_VALUE = 16
 _MOST_MEANING = 64
 # Terms of DICOM for chest X-rays (PS3.16, CID 6101 and 6104) come first, because they name what is

@@ -26,8 +26,9 @@ SOFTWARE = "cxr-compare"
 RESEARCH_USE = "Research use only, not a medical device."
 Kind = Literal["sr", "sc"]
 """Kind of a DICOM result: ``sr``, a structured report, or ``sc``, a Secondary Capture."""
-_SERIES_NUMBERS: dict[Kind, int] = {"sr": 9901, "sc": 9902}  # behind what a hospital numbers
-LONG_TEXT = 1024  # characters
+# Numbers that are higher than those of a hospital's series.
+_SERIES_NUMBERS: dict[Kind, int] = {"sr": 9901, "sc": 9902}
+LONG_TEXT = 1024  # largest number of characters of a long text
 
 
 @dataclass(frozen=True)

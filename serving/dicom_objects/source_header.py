@@ -269,9 +269,11 @@ def _is_valid(vr: str, keyword: str, text: str) -> bool:
         return False
     if "\\" in text or (keyword == "PatientSex" and text not in ("M", "F", "O")):
         return False
-    if keyword in ("PatientSize", "PatientWeight") and not text.strip("+0.eE-"):  # zero: unknown
+    # 0 stands for unknown.
+    if keyword in ("PatientSize", "PatientWeight") and not text.strip("+0.eE-"):
         return False
-    if vr == "PN" and any(group.count("^") > 4 for group in text.split("=")):  # five parts
+    # A name has at most five parts.
+    if vr == "PN" and any(group.count("^") > 4 for group in text.split("=")):
         return False
     try:
         validate_value(vr, text, RAISE)

@@ -87,7 +87,8 @@ def structured_report(
             "each, and at least one"
         )
     report_uid = result_uid(source.header.SOPInstanceUID, "sr", algorithms)
-    _region(source, hd.GraphicTypeValues.POINT, np.zeros((1, 2)))  # also where there is no box
+    # Raises the error for an unsuitable image even if there is no box.
+    _region(source, hd.GraphicTypeValues.POINT, np.zeros((1, 2)))
     groups: list[hd.Template] = []
     for answer, algorithm in zip(answers, algorithms, strict=True):
         identified = _identified(algorithm)

@@ -313,7 +313,8 @@ def _require_version(connection: sqlite3.Connection, path: Path) -> None:
         return
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if version == 1 and tables == {"images", "studies", "results"}:
-        new = f"DROP TABLE studies; {_STUDIES}"  # they said how many instances, and not which
+        # Version 1 stored the number of instances of a study, not their names.
+        new = f"DROP TABLE studies; {_STUDIES}"
     elif version or tables:
         raise InputError(
             f"--journal {path}: is not a journal of this version of cxr pacs; give another file"

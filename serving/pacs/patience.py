@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 # seconds
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 16.0
-_FEW = 3  # times that a request is sent which breaks the archive rather than meeting it down
+_FEW = 3  # number of times that a request is sent which fails while the archive is up
 
 
 class UnreachableError(InputError):

@@ -36,7 +36,7 @@ from cxr_compare.serving.pacs.station_settings import StationSettings
 from cxr_compare.serving.pacs.tally import Tally
 from cxr_compare.serving.run import Run
 
-_UNCHANGED_STUDIES_LISTED = 100  # in each search after the first
+_UNCHANGED_STUDIES_LISTED = 100  # number of them in each search after the first
 
 
 class _StoredImage(NamedTuple):

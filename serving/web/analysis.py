@@ -43,7 +43,7 @@ from cxr_compare.serving.web.uploads import Decoded, Decoder
 
 _LOG = logging.getLogger("cxr.serve")
 Include = Literal["overlay", "maps", "sr", "sc"]
-_MOST_REPORTS = 2  # under way
+_MOST_REPORTS = 2  # largest number of report requests in progress
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES = (1, 2, 4, 8, 16, 32)
 _WAKE = 0.2  # seconds after which a thread without work looks whether it shall end
@@ -334,7 +334,7 @@ class Server:
             try:
                 await self.batcher.answer("blank", image)
                 break
-            except Refused:  # it stops
+            except Refused:  # the server stops
                 return
             except Exception as error:  # noqa: BLE001 - such as a GPU's memory that others hold
                 _LOG.error("not ready: %s: %s", type(error).__name__, error)

@@ -78,7 +78,7 @@ _PIXELS: dict[str, Any] = {
         }.items()
     },
 }
-RESULT_FORMATS = (  # columns of a visit beside an answer's
+RESULT_FORMATS = (  # columns of a visit's table besides those of an answer
     "undecided_because",
     "threshold_probability",
     "systems_disagree",

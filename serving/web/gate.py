@@ -35,13 +35,14 @@ _METHODS = ("GET", "HEAD", "POST")
 _MOST_CLIENTS = 4096
 _DRAIN_SECONDS = 2.0
 _DRAIN_BYTES = 256 << 20
-_MOST_BYTES = 512 << 20  # of all bodies that have come and are worked on
+_MOST_BYTES = 512 << 20  # largest size of all request bodies in memory
 # A body must grow by at least so many bytes in each interval of so many seconds.
 _LEAST_BYTES = 16 << 10
 _PACE_SECONDS = 5.0
-_BURST_SECONDS = 10.0  # of the rate, that a client may send at once
+_BURST_SECONDS = 10.0  # seconds of the rate that a client may use at once
 _LEAST_BURST = 20.0
-_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")  # of RFC 9110, lower case
+# Form of RFC 9110, in lower case.
+_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")
 _LARGEST_PORT = 65535
 _CACHE = b"cache-control"
 _POLICY = b"content-security-policy"
@@ -137,12 +138,12 @@ def _network(address: str) -> str:
 class _Progress:
     """Progress of a request."""
 
-    until: float  # when more of its body, or all, must have come
+    until: float  # time at which more of its body, or all, must have arrived
     read: int = 0  # bytes of its body
-    paced: int = 0  # of these when `until` was set
-    whole: bool = False  # whether all of it came
-    begun: bool = False  # whether the response has begun
-    refused: Refused | None = None  # why its body is not read on
+    paced: int = 0  # bytes that had arrived when `until` was set
+    whole: bool = False  # True if the whole body has arrived
+    begun: bool = False  # True if the response has begun
+    refused: Refused | None = None  # reason why its body is not read further
 
 
 class ReportCookie:
@@ -280,7 +281,8 @@ class Gate:
         if message["type"] == "http.request":
             came = len(message.get("body", b""))
             progress.read += came
-            self.bytes_in_memory += came  # not what a client says that it will send
+            # Counted from received bytes, not from the length that the client states.
+            self.bytes_in_memory += came
             progress.whole = not message.get("more_body", False)
             if progress.read - progress.paced >= _LEAST_BYTES:
                 progress.paced = progress.read

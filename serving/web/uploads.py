@@ -385,7 +385,7 @@ class Decoder:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # of a client that left, nobody asks for it
+            task.exception()  # read here, because nobody reads the error of a client that left
 
     def _replace(self, worker: _Worker) -> None:
         worker.kill()
