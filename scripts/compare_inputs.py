@@ -49,8 +49,8 @@ class ImageOptions(NamedTuple):
     """Values of the option ``--images`` of `cxr compare`.
 
     Attributes:
-        rule: ``all`` refuses systems that have predicted different images, ``common`` evaluates
-            only the images that every system has predicted.
+        rule: ``all`` refuses systems (detectors or classifiers) that have predicted different
+            images, ``common`` evaluates only the images that every system has predicted.
         folder: Folder of the image files that belong to labels in a table; None if there is none.
     """
 
@@ -62,9 +62,9 @@ def read_image_options(value: Any) -> ImageOptions:
     """Return the values of the option ``--images`` of `cxr compare`.
 
     Args:
-        value: ``all`` (refuse systems that were run on different images), ``common`` (evaluate the
-            images that every system was run on) or a folder of image files; or one of the words and
-            one folder.
+        value: ``all`` (refuse detectors or classifiers that were run on different images),
+            ``common`` (evaluate the images that all of them were run on) or a folder of image
+            files; or one of the words and one folder.
 
     Returns:
         The rule, and the folder of image files or None.
@@ -214,9 +214,10 @@ def open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSy
     """Turn a system's values in memory into predictions; folders and files stay as they are.
 
     Args:
-        system: System as it was given to the command.
+        system: System (detector or classifier) as it was given to the command.
         dataset: Data set that the values belong to.
-        split: Name of the split whose test images the values belong to.
+        split: Name of the split (division into training, validation and test images) whose test
+            images the values belong to.
 
     Returns:
         The system, whose members are folders or predictions.

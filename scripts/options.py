@@ -351,7 +351,7 @@ def _split_of(source: Path, dataset: DataSet) -> str:
 
 
 def split_name(system: str) -> tuple[str | None, Path]:
-    """Separate a text ``NAME=PATH`` into the name of a system and the path of its folder.
+    """Separate a text ``NAME=PATH`` into the name of a detector or classifier and its folder.
 
     A text without ``=`` has no name. A text that is an existing path is taken as a path.
 

@@ -88,10 +88,11 @@ def system_states(
 
 
 def usual_name(member: Path | Predictions) -> str:
-    """Return the default name of a system to which the user gave no name.
+    """Return the default name of a system (detector or classifier) to which the user gave no name.
 
     Args:
-        member: Folder of a training, an export or predictions; or predictions in memory.
+        member: Folder of a training, of an export of its network, or of predictions; or predictions
+            in memory.
 
     Returns:
         Name of the folder (for an export with that of its training), or of the predictions.
@@ -168,8 +169,8 @@ def describe_difference(key: str, before: Any, now: Any) -> str:
     """Return how the settings of a call differ from those of a finished report, for a message.
 
     Args:
-        key: Name of the group of settings that differs: ``systems``, ``target``, ``data_set``,
-            ``labels``, ``split`` or ``options``.
+        key: Name of the group of settings that differs: ``systems`` (that are compared),
+            ``target``, ``data_set``, ``labels``, ``split`` or ``options``.
         before: Value of the group in the finished report, such as a mapping of options.
         now: Value of the group in the present call.
 

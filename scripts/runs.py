@@ -166,7 +166,7 @@ def is_run(path: Path) -> bool:
 
 
 def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
-    """Check that all runs can predict on this machine, before anything is written.
+    """Check that all trained networks can predict on this machine, before anything is written.
 
     This depends on the installed packages, on the program that computes (back end) and on the
     number format.
@@ -238,10 +238,10 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
 
 
 def say_cautions(runs: Sequence[Run]) -> list[Run]:
-    """Print what limits all predictions of systems, such as that one may be only guessing.
+    """Print what limits all predictions of trained networks, such as that one may be guessing.
 
     Args:
-        runs: Loaded runs or exports.
+        runs: Loaded runs (folders of trainings) or exports of their networks.
 
     Returns:
         The same runs, as a list.
@@ -292,8 +292,8 @@ def note_parts(
         name: Name of the system in the log; None takes the name of the run.
 
     Returns:
-        A function that takes the predictions for some images, the pixel store and the seconds that
-        the predictions took; None without a log.
+        A function that takes the predictions for some images, the pixel store (resized images) and
+        the seconds that the predictions took; None without a log.
     """
     if log is None:
         return None

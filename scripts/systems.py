@@ -37,8 +37,8 @@ def is_values(value: Any) -> bool:
     """Return True for values in memory, such as an array or a frame, False for a path or a run.
 
     Args:
-        value: Scores, boxes, a path or an opened run: anything that a user may give as a system to
-            compare.
+        value: Scores, boxes, a path or an opened run (training): anything that a user may give as a
+            detector or classifier to compare.
 
     Example:
         >>> is_values([0.1, 0.9]), is_values("out/run"), is_values(["out/a", "out/b"])
@@ -55,8 +55,8 @@ def names_path(value: Any) -> bool:
     """Return True for a text, a path, or an object with a folder, such as an opened run.
 
     Args:
-        value: Scores, boxes, a path or an opened run: anything that a user may give as a system to
-            compare.
+        value: Scores, boxes, a path or an opened run (training): anything that a user may give as a
+            detector or classifier to compare.
 
     Example:
         >>> names_path("labels.csv"), names_path(["p1", "p2"])
@@ -104,7 +104,8 @@ class System(NamedTuple):
 
     Attributes:
         name: Name for people; None takes the name of the folder.
-        paths: One folder for each random seed: of a training, an export or predictions.
+        paths: One folder for each random seed: of a training, of an export of its network, or of
+            predictions.
     """
 
     name: str | None
@@ -113,7 +114,7 @@ class System(NamedTuple):
 
 @dataclass(frozen=True)
 class GivenValues:
-    """Scores or boxes of a system that Python passes as an array, a frame or a list.
+    """Scores or boxes of a detector or classifier that Python passes as array, frame or list.
 
     Attributes:
         value: Array, DataFrame or list.
@@ -218,7 +219,7 @@ def read_compared(value: Any) -> list[GivenSystem]:
             scores or boxes in memory.
 
     Returns:
-        One system for each text or name.
+        One system (detector or classifier) for each text or name.
 
     Example:
         >>> [(name, [str(m) for m in members]) for name, members in read_compared(
@@ -246,7 +247,7 @@ def compared_words(value: Any) -> list[str]:
     """Return systems to compare as words of the command line.
 
     Args:
-        value: Systems in any form that `read_compared` accepts.
+        value: Systems (detectors or classifiers) in any form that `read_compared` accepts.
 
     Returns:
         One text ``NAME=PATH[,PATH...]`` or ``PATH`` for each system. Values in memory are described
@@ -281,13 +282,13 @@ def open_systems(
 ) -> dict[str, list[Predictions]]:
     """Open the predictions of each training seed of each system.
 
-    A system that was given as a training (run) or an export is first predicted into
+    A system that was given as a training (run) or an export of its network is first predicted into
     ``out/systems``, and its threshold is chosen on validation images.
 
     Args:
         systems: Systems to compare.
-        test_set: Data set, target (finding that is evaluated), and split whose test images are
-            evaluated.
+        test_set: Data set, target (finding that is evaluated), and split (division into training,
+            validation and test images) whose test images are evaluated.
         out: Folder of the report, to which files are written.
 
     Returns:
@@ -370,7 +371,7 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
 
 
 def predicts(path: Path) -> bool:
-    """Return True for the folder of an ended training (run) or an export; nothing is loaded.
+    """Return True for the folder of an ended training (run) or an export of its network.
 
     Args:
         path: Any path.
@@ -404,7 +405,7 @@ def predict_once(
     """Open the predictions of a model, or compute them if the folder holds none.
 
     Args:
-        model: Loaded network of a training (run) or an export.
+        model: Loaded network of a training (run), or an export of the network.
         path: Folder of the run or the export, for messages.
         dataset: Data set whose images are predicted.
         folder: Predictions folder to open or to make.
@@ -451,8 +452,8 @@ def decision_of_run(
         inference_id: Digest of all that the model's predictions depend on; the rule must have been
             chosen with this digest. None skips this comparison. Use None for an export: it holds
             the rule of its run, whose digest differs.
-        test_set: Data set, target (finding that decides) and split for which the rule must have
-            been chosen.
+        test_set: Data set, target (finding that decides) and split (division into training,
+            validation and test images) for which the rule must have been chosen.
 
     Returns:
         The content of the rule's file, or None if there is no rule or it does not fit.
@@ -479,7 +480,8 @@ def predict_images(
 
     Args:
         run: Folder of the training.
-        test_set: Data set, target (finding that decides) and split of the images.
+        test_set: Data set, target (finding that decides) and split (division into training,
+            validation and test images) of the images.
         image_ids: Ids of the images to predict.
         folder: Predictions folder to make.
 

@@ -407,7 +407,7 @@ def render_answers(
     """Draw an image beside the boxes or activation map of each system, with a legend.
 
     Args:
-        answers: Predictions of one or more systems for this one image.
+        answers: Predictions of one or more systems (detectors or classifiers) for this one image.
         panel: Longer side of each panel, px.
         draws_doubtful: True also draws, in grey, the boxes and maps of predictions with a warning.
 
@@ -447,7 +447,7 @@ def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
     """Draw predictions for an image as a matplotlib figure, for notebooks and `Figure.savefig`.
 
     Args:
-        answers: Predictions of one or more systems for this one image.
+        answers: Predictions of one or more systems (detectors or classifiers) for this one image.
         panel: Longer side of each panel, px.
 
     Returns:

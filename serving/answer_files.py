@@ -71,7 +71,8 @@ def answer_files(
     """Predict image files with all systems, one file after another, and write the results.
 
     Args:
-        runs: Trained systems that predict: folders of `cxr train` (runs), or exports of them.
+        runs: Trained systems that predict: folders of `cxr train` (runs), or exports of their
+            networks by `cxr export`.
         files: Pair from `find_images`: the images that it has already decoded, and the paths of
             image files that are still to be read.
         output: Where results are written: overlays, CSV table, DICOM objects and log. The caller

@@ -98,7 +98,7 @@ def summary_frame(tallies: Sequence[SystemTally]) -> pd.DataFrame:
     """Return the counts of several systems as a table with the columns `SUMMARY_COLUMNS`.
 
     Args:
-        tallies: Counts of each system's predictions.
+        tallies: Counts of each system's (detector's or classifier's) predictions.
 
     Returns:
         One row for each system: its name, the numbers of images, of positive and negative
@@ -113,7 +113,7 @@ def summary_lines(tallies: Sequence[SystemTally]) -> list[str]:
     A caution is a sentence on what limits the predictions of a system.
 
     Args:
-        tallies: Counts of each system's predictions.
+        tallies: Counts of each system's (detector's or classifier's) predictions.
 
     Returns:
         A line with headings, one line for each system, and one line for each caution.

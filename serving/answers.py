@@ -110,7 +110,7 @@ def remarks(answers: Sequence[Answer]) -> list[str]:
     the prediction can be trusted.
 
     Args:
-        answers: Predictions of all systems for this one image.
+        answers: Predictions of all systems (detectors and classifiers) for this one image.
 
     Returns:
         Lines that begin with the path of the image and ``WARNING:``, ``NOTE:`` or ``CAUTION:``;
@@ -128,10 +128,11 @@ def lines_of_image(answers: Sequence[Answer]) -> list[str]:
     """Return the lines that the command line prints for an image: remarks, then each prediction.
 
     Args:
-        answers: Predictions of all systems for this one image.
+        answers: Predictions of all systems (detectors and classifiers) for this one image.
 
     Returns:
-        The lines without line breaks. The remarks are warnings, notes and cautions.
+        The lines without line breaks. The remarks are warnings, notes on the image, and cautions
+        (limits of the predictions).
     """
     return [*remarks(answers), *map(str, answers)]
 
@@ -140,7 +141,7 @@ def run_lines(answers: Iterable[Answer]) -> list[str]:
     """Return a line for each sentence that limits all predictions of a system, each once.
 
     Args:
-        answers: Predictions of any systems for any images.
+        answers: Predictions of any systems (detectors or classifiers) for any images.
 
     Returns:
         Lines that begin with ``CAUTION:``; empty if no such limit is known.

@@ -198,7 +198,7 @@ def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
 def calibration_images(
     seen: pd.DataFrame, dataset: DataSet, split: str, *, most: int = 300, seed: int = 0
 ) -> list[str]:
-    """Choose the training images on which the value ranges of an int8 export are measured.
+    """Choose the training images on which value ranges for a network of 8-bit integers are measured.
 
     Validation and test images are never chosen, because they evaluate the export and the system.
     The default is 300 images: more change the ranges little.

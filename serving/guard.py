@@ -356,7 +356,8 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Prog
     Args:
         run: Folder of the training, into which ``guard.json`` is written.
         dataset: Data set of the run.
-        split: Name of the split whose training images the check learns from.
+        split: Name of the split (which images are for training, validation and test) whose training
+            images the check learns from.
         size: Side of the square images that the network reads, px.
         progress: Shows messages and the progress.
 

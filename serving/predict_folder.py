@@ -204,7 +204,8 @@ def predict_validation(
 
     Args:
         run: Folder of a complete training.
-        test_set: Data set, target (finding that decides) and split of the training.
+        test_set: Data set, target (finding that decides) and split (which images are for training,
+            validation and test) of the training.
         progress: Shows messages and the progress.
         device: Device that computes.
 
@@ -241,7 +242,8 @@ def freeze_decision(
 
     Args:
         run: Folder of a complete training.
-        test_set: Data set, target (finding that decides) and split of the training.
+        test_set: Data set, target (finding that decides) and split (which images are for training,
+            validation and test) of the training.
         progress: Shows messages and the progress.
         device: Device that computes.
     """
@@ -341,7 +343,7 @@ def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress)
     missing, and a message says so.
 
     Args:
-        model: Run or export that predicts.
+        model: Run (trained network) or export (the network in another format) that predicts.
         writer: Writer of the predictions folder.
         progress: Shows the message.
     """
@@ -504,7 +506,7 @@ def predict_parts(
     Args:
         engine: Processes or machines that predict.
         model: The loaded model.
-        store: Square images by image id.
+        store: Pixel store (folder of resized square images).
         image_ids: Images to predict, in order.
         sizes: Size of the original images, with columns ``image_id, width, height`` in px.
         batch_size: Number of images predicted at a time.

@@ -44,7 +44,8 @@ class ClassifierTask(TrainingTask):
 
     Args:
         config: Configuration of the classifier.
-        dataset: Data set with images, labels and splits.
+        dataset: Data set with images, labels and splits (which images are for training and
+            validation).
         target: Finding, or group of findings, that is learned.
         store: Pixel store: the images of the data set, resized to squares.
         augmentation: Random change of each training image; None changes nothing.

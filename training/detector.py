@@ -57,7 +57,8 @@ class DetectorTask(TrainingTask):
 
     Args:
         config: Configuration of the detector.
-        dataset: Data set with images, boxes and splits.
+        dataset: Data set with images, boxes and splits (which images are for training and
+            validation).
         target: Finding, or group of findings, that is learned.
         store: Pixel store: the images of the data set, resized to squares.
         augmentation: Random change of each training image with its boxes; None changes nothing.

@@ -81,7 +81,7 @@ class Loop(LightningModule):
         """Send a batch to a GPU while the GPU computes; the loader has pinned its memory.
 
         Args:
-            batch: Batch in main memory.
+            batch: Batch in main memory: images with labels or true boxes.
             device: Device of the model.
             dataloader_idx: Number of the loader, always 0, because there is only one; it is not
                 used.

@@ -35,7 +35,7 @@ def is_lost_process(error: BaseException) -> bool:
     """Return True if an error means that another process of the training no longer answers.
 
     Args:
-        error: The exception.
+        error: The exception that was raised.
 
     Example:
         >>> is_lost_process(RuntimeError("[/gloo/pair.cc:534] Connection closed by peer [::1]"))

@@ -22,7 +22,7 @@ PUBLISHED_WEIGHTS = ("imagenet", "coco")
 
 @dataclass(frozen=True)
 class StartWeights(Checkpoint):
-    """Initial weights from a file or an earlier training, with all images that were used for them.
+    """Initial weights of a training, from a file or from an earlier training.
 
     Attributes:
         source: File or folder that the weights come from, as the user gave it.

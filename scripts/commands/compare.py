@@ -281,9 +281,9 @@ class ReportRequest:
         """Compare the systems on one target, and write the report.
 
         Args:
-            systems: Systems to compare.
-            test_set: Data set, target (finding that is evaluated), and split whose test images are
-                evaluated.
+            systems: Systems (detectors, classifiers or persons) to compare.
+            test_set: Data set, target (finding that is evaluated), and split (division into
+                training, validation and test images) whose test images are evaluated.
             out: Report folder; None writes nothing.
 
         Returns:
@@ -347,10 +347,10 @@ class ReportRequest:
         """Return what determines a report's figures, by which a later call recognises the report.
 
         Args:
-            systems: Systems that are compared.
+            systems: Systems (detectors, classifiers or persons) that are compared.
             test_set: Test images with their labels, boxes and patients.
             out: Report folder, which holds the predictions and decision rules of systems that were
-                given as runs.
+                given as runs (folders of trainings).
 
         Returns:
             Values for JSON: digests of each system's files, the target, digests of the data set,

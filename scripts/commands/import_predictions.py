@@ -50,10 +50,10 @@ def import_predictions(
     .txt for each image, with lines "class cx cy w h confidence" (Ultralytics: save_txt=True
     save_conf=True). Scores lie between 0 and 1. All boxes are kept, also those that overlap.
 
-    A Parquet file holds features, from which cxr train probe fits a classifier: the column image_id
-    and one column of lists, or columns f0, f1, ... of numbers. With grid_h and grid_w the features
-    are those of a grid of cells, row by row, all numbers of the first cell first; the grid covers
-    the image, or its part x1, y1, x2, y2.
+    A Parquet file holds features, from which cxr train probe fits a classifier (a linear layer):
+    the column image_id and one column of lists, or columns f0, f1, ... of numbers. With grid_h and
+    grid_w the features are those of a grid of cells, row by row, all numbers of the first cell
+    first; the grid covers the image, or its part x1, y1, x2, y2.
 
     Args:
         file: CSV (in Python also a DataFrame), COCO results JSON, folder of YOLO files, or Parquet

@@ -103,7 +103,8 @@ def predict(
         device: cpu computes on the processor, cuda on a GPU. auto takes a GPU if there is one.
         finding: Predict only this finding of the model, with --data. LEARNT=NAME renames it to the
             name in the data set, such as pneumonia=lung_opacity.
-        tta: Test-time augmentation of a detector: flip,scale0.8,scale1.2 or some of them.
+        tta: Test-time augmentation of a detector, which joins the boxes of several versions of an
+            image: flip (mirrored), scale0.8 and scale1.2 (resized), or some of them with commas.
         maps: Method of a classifier's activation maps, which show where it sees the finding.
             layercam has a finer grid than cam and gradcam.
         log: Folder in which each prediction is recorded for cxr monitor (docs/serving.md#log). It

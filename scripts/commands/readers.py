@@ -104,8 +104,8 @@ def readers(
         data: Data set (of cxr prepare) whose images are the cases, in place of --truth.
         target: Target (a finding, or a group of findings) whose labels are the truth. Needed only
             if the data set has several targets.
-        system: A system that read the same cases alone: NAME=FILE (CSV with case, score and, if
-            known, decision) or, with --data, NAME=PREDICTIONS.
+        system: A system (detector or classifier) that read the same cases alone: NAME=FILE (CSV
+            with case, score and, if known, decision) or, with --data, NAME=PREDICTIONS.
         readers: random: the result holds for other readers like these. fixed: it holds for these
             readers alone.
         positive_from: Lowest rating that counts as a positive call.

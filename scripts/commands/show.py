@@ -42,8 +42,8 @@ def show(
     """Describe a folder, print its model card, or describe this machine.
 
     Args:
-        folder: Folder to describe: a data set, run, export, predictions, report, or another folder
-            that a command of cxr made.
+        folder: Folder to describe: a data set, run (of cxr train), export, predictions, report, or
+            another folder that a command of cxr made.
         machine: Describe this machine instead: processor, memory and torch.
         card: Print the model card of the run, export or predictions, or those of all systems of a
             report: Markdown in the layout of Mitchell et al. 2019, with the metadata block of the

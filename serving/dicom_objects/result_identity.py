@@ -87,7 +87,8 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
     Args:
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
         source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        algorithms: Name and settings of each system that predicted the image.
+        algorithms: Name and settings of each system (trained network with its threshold) that
+            predicted the image.
 
     Returns:
         Keyword arguments of highdicom's classes, such as ``series_instance_uid`` and
@@ -131,7 +132,8 @@ def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> 
     Args:
         source_uid: SOP Instance UID of the source image.
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
-        algorithms: Name and settings of each system that predicted the image.
+        algorithms: Name and settings of each system (trained network with its threshold) that
+            predicted the image.
 
     Returns:
         A UID that begins with 2.25.

@@ -25,7 +25,7 @@ def dicom_results(
 
     Args:
         source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        answers: One prediction for each system.
+        answers: One prediction for each system (trained network with its threshold).
         algorithms: Name and settings of each system, in the order of `answers`.
         kinds: Kinds of objects to make: ``sr`` for a structured report, ``sc`` for a Secondary
             Capture (image with the boxes or maps drawn in).

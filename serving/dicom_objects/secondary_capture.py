@@ -47,7 +47,7 @@ def overlay_capture(
 
     Args:
         source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        answers: One prediction for each system.
+        answers: One prediction for each system (trained network with its threshold).
         algorithms: Name and settings of each system, in the order of `answers`.
         made: Time of creation; None takes the present time.
 
@@ -71,7 +71,8 @@ def secondary_capture(
     Args:
         source: Header facts of the image that was predicted, such as patient, study and UIDs.
         rgb: The image with boxes and maps drawn in, uint8 ``(h, w, 3)``.
-        algorithms: Name and settings of each system that predicted the image.
+        algorithms: Name and settings of each system (trained network with its threshold) that
+            predicted the image.
         made: Time of creation; None takes the present time.
 
     Returns:

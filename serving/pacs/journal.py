@@ -74,6 +74,8 @@ def writing(path: Path) -> Iterator[None]:
 def digest(uid: str) -> str:
     """Return the digest that stands for a UID in the journal, in file names and in messages.
 
+    The journal records which images are predicted, see `Journal`.
+
     Args:
         uid: A DICOM UID.
 
@@ -94,8 +96,8 @@ def job_id(systems: Sequence[dict[str, Any]], destination: str) -> str:
     change, all images are therefore answered again.
 
     Args:
-        systems: Facts about each system, such as name, digest of the weights and threshold, as
-            values for JSON.
+        systems: Facts about each system (trained network with its threshold), such as name, digest
+            of the weights and threshold, as values for JSON.
         destination: Address to which results are sent, such as ``ARCHIVE@pacs:104`` or a URL.
     """
     text = json.dumps([*systems, destination], sort_keys=True)

@@ -116,8 +116,8 @@ class Batcher:
     Images that wait at the same time are predicted together.
 
     Args:
-        systems: Loaded runs (trained networks with their thresholds) or exports of them, which
-            predict each image.
+        systems: Loaded runs (trained networks with their thresholds) or exports of their networks,
+            which predict each image.
         settings: Settings of the server, of which the size of the queue and of a batch are used.
         on_batch: Function that is called after each batch with its number of images and its
             duration in seconds.

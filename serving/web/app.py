@@ -244,7 +244,7 @@ async def pixels(request: Request) -> Response:
 async def report_csv(entries: _Visit) -> Response:
     """Return predictions that a client has kept as a CSV table. Nothing is stored.
 
-    The table has one row for each image and system.
+    The table has one row for each image and system (trained network).
     """
     sheet = io.StringIO(newline="")
     rows = csv.DictWriter(sheet, (*ANSWER_COLUMNS, *RESULT_FORMATS))

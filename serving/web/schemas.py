@@ -96,7 +96,7 @@ class ErrorAnswer(_Model):
 
 
 class FindingScore(_Model):
-    """Score of one finding that a system learned.
+    """Score of one finding that a system (trained network) learned.
 
     Attributes:
         finding: Name of the finding.
@@ -293,7 +293,7 @@ class DicomObjects(_Model):
 
 
 class AnalyzeAnswer(_Model):
-    """Predictions of all systems for one image: the response to an upload.
+    """Predictions of all systems (trained networks) for one image: the response to an upload.
 
     Attributes:
         request_id: Id of the request, as in the log.
@@ -362,7 +362,7 @@ class VisitEntry(AnalyzeAnswer):
 
 
 class Figure(_Model):
-    """Value of one metric of a system, with its 95 % interval if it has one.
+    """Value of one metric of a detector or classifier, with its 95 % interval if it has one.
 
     Attributes:
         metric: Short name of the metric, such as ``auroc``.
@@ -471,7 +471,7 @@ class Limits(_Model):
 
 
 class ModelsAnswer(_Model):
-    """The systems with which this server predicts.
+    """The systems (trained networks with their thresholds) with which this server predicts.
 
     Attributes:
         systems: Facts about each system.

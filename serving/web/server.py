@@ -47,7 +47,7 @@ def build_app(
     """Build the web application that predicts uploaded images with some systems.
 
     Args:
-        systems: Loaded runs (trained networks with their thresholds) or exports of them.
+        systems: Loaded runs (trained networks with their thresholds) or exports of their networks.
         settings: Limits and addresses of the server.
         report: Report folder of cxr compare on these systems, or None.
 
@@ -200,7 +200,7 @@ def run_server(
     """Serve on a socket until a signal ends the server.
 
     Args:
-        systems: Loaded runs (trained networks with their thresholds) or exports of them.
+        systems: Loaded runs (trained networks with their thresholds) or exports of their networks.
         settings: Limits and addresses of the server.
         listening: Socket that is bound to the address.
         report: Report folder of cxr compare on these systems, or None.

@@ -144,7 +144,7 @@ def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
     """Return True if one system decides that an image is positive and another that it is negative.
 
     Args:
-        answers: Predictions of all systems for this one image.
+        answers: Predictions of all systems (detectors and classifiers) for this one image.
 
     Returns:
         True or False; None if fewer than two systems decide.
@@ -172,7 +172,7 @@ def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFi
     """Return the figures of each system (AUROC and others), from a report or validation images.
 
     Args:
-        systems: Runs (trained networks with their thresholds) or exports of them.
+        systems: Runs (trained networks with their thresholds) or exports of their networks.
         folder: Report folder of `cxr compare`; None takes the figures on validation images.
 
     Returns:
@@ -200,7 +200,7 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
     """Return the share of positive images that every system decided as negative.
 
     Args:
-        systems: Runs (trained networks with their thresholds) or exports of them.
+        systems: Runs (trained networks with their thresholds) or exports of their networks.
         folder: Report folder of `cxr compare`, for test images; None takes validation images. These
             are also taken if the report does not evaluate all systems at the served thresholds.
 
