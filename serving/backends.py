@@ -94,7 +94,7 @@ class ChosenBackend(NamedTuple):
             programs.
         backend: Program that computes the network.
         precision: Number format of the computation: ``fp32``, ``bf16`` or ``int8``.
-        words: Sentence that says what was chosen; empty if there was no choice.
+        words: Sentence that says what was chosen, with the reason or the folder.
     """
 
     folder: Path  # a run for torch, else an export

@@ -158,7 +158,8 @@ def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
         of the input.
 
     Raises:
-        InputError: The network cannot be exported.
+        InputError: The network cannot be exported, because a detector has no anchors at fixed
+            positions or a classifier's head reads a class token.
     """
     if isinstance(model, DenseDetector):
         return anchors_of(model)[1], None
@@ -198,7 +199,7 @@ def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
 def calibration_images(
     seen: pd.DataFrame, dataset: DataSet, split: str, *, most: int = 300, seed: int = 0
 ) -> list[str]:
-    """Choose the training images on which value ranges for a network of 8-bit integers are measured.
+    """Choose the training images that give the value ranges of an export in 8-bit integers.
 
     Validation and test images are never chosen, because they evaluate the export and the system.
     The default is 300 images: more change the ranges little.

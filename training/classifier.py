@@ -87,7 +87,7 @@ class ClassifierTask(TrainingTask):
             batch: Training batch: images with the labels of their findings.
 
         Returns:
-            The scalar loss, under its name.
+            The scalar loss, under the name ``classification``.
         """
         # A trial copy of the model must not fill the features of the model itself.
         features = self._train_features if model is self.model else None
@@ -116,7 +116,7 @@ class ClassifierTask(TrainingTask):
             batch: Validation batch: images with the labels of their findings.
 
         Returns:
-            The scalar loss under its name, and the scores with the labels.
+            The scalar loss under the name ``classification``, and the scores with the labels.
         """
         losses, scores = validation_losses(model, batch, self._criterion, self._val_features)
         return losses, ScoredBatch(scores.cpu().numpy(), batch.targets.numpy())
